@@ -1,0 +1,57 @@
+# Everything runs in .venv, made from pyproject.toml and constraints.txt.
+# A GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...' (README).
+PYTHON ?= python3
+TORCH ?= torch==2.13.0
+VENV := .venv
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+ESCI_REPO ?= https://github.com/amazon-science/esci-data
+ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
+ESCI_FILES := examples.parquet products.parquet sources.csv
+
+.DEFAULT_GOAL := help
+.PHONY: help setup repro test check fix esci readme constraints
+
+help: ## list the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
+
+setup: $(VENV)/.installed ## make .venv and install everything
+
+$(VENV)/.installed: pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
+	$(PYTHON) -m venv $(VENV)
+	pip install --disable-pip-version-check --quiet $(TORCH)
+	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@
+
+repro: setup ## check params.yaml, then bring every artefact up to date
+	python -m pipeline.params
+	dvc repro
+
+test: setup ## all tests
+	pytest
+
+check: setup ## format, lint, types
+	ruff format --check .
+	ruff check .
+	mypy
+
+fix: setup ## format, and mend what the linter can
+	ruff format .
+	ruff check --fix .
+
+esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
+	mkdir -p data/esci
+	for file in $(ESCI_FILES); do \
+	  test -e data/esci/shopping_queries_dataset_$$file || \
+	  dvc import $(ESCI_REPO) shopping_queries_dataset/shopping_queries_dataset_$$file \
+	    --rev $(ESCI_REV) --out data/esci/shopping_queries_dataset_$$file || exit 1; \
+	done
+
+readme: setup ## put the result table and the graph into README.md
+	python -m pipeline.readme results reports/report.md
+	dvc dag --md > .cache/graph.md
+	python -m pipeline.readme graph .cache/graph.md
+
+constraints: ## pin what .venv holds (all but torch) in constraints.txt
+	pip freeze --exclude-editable --exclude torch --exclude pip --exclude setuptools > constraints.txt
