@@ -1,0 +1,66 @@
+"""Where every artefact lies: the only module that spells paths."""
+
+import os
+from pathlib import Path
+
+EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
+PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+
+DEMO = Path("data/demo")
+SAMPLE = Path("data/sample")
+METRICS = Path("reports/metrics")
+SUMMARY = Path("reports/summary.json")
+REPORT = Path("reports/report.md")
+
+
+def sample(locale: str) -> Path:
+    """Return the folder of ESCI rows drawn for a locale."""
+    return SAMPLE / locale
+
+
+def clean(locale: str) -> Path:
+    """Return the folder of a locale's cleaned tables."""
+    return Path("data/clean") / locale
+
+
+def embeddings(locale: str) -> Path:
+    """Return the folder of a locale's shards and manifest."""
+    return Path("data/embeddings") / locale
+
+
+def index(locale: str) -> Path:
+    """Return the folder of a locale's FAISS index."""
+    return Path("models/index") / locale
+
+
+def dense_runs(locale: str) -> Path:
+    """Return the folder of a locale's dense runs, one file a track."""
+    return Path("data/runs/dense") / locale
+
+
+def metrics(locale: str) -> Path:
+    """Return a locale's metrics file."""
+    return METRICS / f"{locale}.json"
+
+
+def per_query(locale: str) -> Path:
+    """Return a locale's table of measures, one row a query."""
+    return Path("reports/per_query") / f"{locale}.parquet"
+
+
+def recall_curve(locale: str) -> Path:
+    """Return a locale's recall-at-k curve, for `dvc plots`."""
+    return Path("reports/plots/recall") / f"{locale}.csv"
+
+
+def project_root() -> Path:
+    """Return the real project folder, also inside DVC's temporary copies of it."""
+    return Path(os.environ.get("DVC_ROOT") or ".")
+
+
+def cache() -> Path:
+    """Return the folder of what can be made again: downloaded wheels, rebuilt encoders.
+
+    `$PIPELINE_CACHE`, or `.cache` in the real project, so that experiments share it.
+    """
+    return Path(os.environ.get("PIPELINE_CACHE") or project_root() / ".cache")

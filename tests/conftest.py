@@ -1,0 +1,69 @@
+"""What tests share: the shipped parameters, a project folder, stages as real processes."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.params import Params, check_params, load_params
+
+ROOT = Path(__file__).parents[1]
+
+ChangedParams = Callable[[dict[str, Any]], Params]
+RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
+
+
+@pytest.fixture
+def params() -> Params:
+    """The shipped parameters."""
+    return load_params(ROOT / "params.yaml")
+
+
+@pytest.fixture
+def changed_params() -> ChangedParams:
+    """Return the shipped parameters with `{"section.key": value}` changed."""
+
+    def change(changes: dict[str, Any]) -> Params:
+        data = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+        for path, value in changes.items():
+            *sections, key = path.split(".")
+            inner = data
+            for section in sections:
+                inner = inner[section]
+            inner[key] = value
+        return check_params(data, "params.yaml")
+
+    return change
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty folder with the shipped params.yaml, as the working folder."""
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def run_stage(project: Path) -> RunStage:
+    """Return what runs `python -m pipeline.<name> [arguments]` in the project, as a process."""
+
+    def run(
+        name: str, *arguments: str, preexec_fn: Callable[[], None] | None = None
+    ) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", f"pipeline.{name}", *arguments],
+            cwd=project,
+            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            capture_output=True,
+            text=True,
+            check=False,
+            preexec_fn=preexec_fn,
+        )
+
+    return run

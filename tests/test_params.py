@@ -1,0 +1,444 @@
+import difflib
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from pipeline.errors import PipelineError
+from pipeline.params import Params, check_params, load_params
+
+SHIPPED = Path(__file__).parents[1] / "params.yaml"
+Data = dict[str, Any]
+Change = Callable[[Data], object]
+
+
+def shipped() -> Data:
+    data: Data = YAML(typ="safe", pure=True).load(SHIPPED)
+    return data
+
+
+def message(change: Change) -> str:
+    """Return what is said about the shipped parameters after a change."""
+    data = shipped()
+    change(data)
+    with pytest.raises(PipelineError) as caught:
+        check_params(data, "params.yaml")
+    return str(caught.value)
+
+
+def lines(change: Change) -> list[str]:
+    first, *rest = message(change).splitlines()
+    assert first == "params.yaml:"
+    return [line.strip() for line in rest]
+
+
+def put(path: str, value: object) -> Change:
+    *sections, key = path.split(".")
+
+    def change(data: Data) -> None:
+        for section in sections:
+            data = data[section]
+        data[key] = value
+
+    return change
+
+
+def mappings(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the path of every mapping in the file."""
+    if not isinstance(data, dict):
+        return []
+    return [path, *(one for key in data for one in mappings(data[key], (*path, key)))]
+
+
+def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(data, dict):
+        return [path]
+    return [one for key in data for one in leaves(data[key], (*path, key))]
+
+
+# The maps from a locale or a name, where any key may stand.
+OPEN = {("encoder",), ("index",), ("language",), ("encoders",), ("indexes",)}
+SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
+LEAVES = leaves(shipped())
+# What weights need in rare cases only, and is false or empty else.
+OPTIONAL = ("allow_pickle", "remote_code", "code_revision")
+# A locale taken from `encoder` is one too many in the other two maps.
+NEEDED = [path for path in LEAVES if path[0] != "encoder" and path[-1] not in OPTIONAL]
+
+
+def test_the_shipped_file_is_in_order() -> None:
+    assert isinstance(load_params(SHIPPED), Params)
+
+
+@pytest.mark.parametrize("path", NEEDED, ids=".".join)
+def test_every_shipped_key_is_needed(path: tuple[str, ...]) -> None:
+    def remove(data: Data) -> None:
+        for section in path[:-1]:
+            data = data[section]
+        del data[path[-1]]
+
+    assert any(line.startswith(".".join(path) + ": missing") for line in lines(remove))
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: ".".join(path) or "top")
+def test_an_unknown_key_is_refused_at_every_level(path: tuple[str, ...]) -> None:
+    assert lines(put(".".join((*path, "zzzz")), 1)) == [f"{'.'.join((*path, 'zzzz'))}: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("runtme", "runtime"),
+        ("sample.versoin", "version"),
+        ("evaluate.ndgc", "ndcg"),
+        ("encoders.labse.poling", "pooling"),
+        ("encoders.labse.weights.revison", "revision"),
+        ("encoders.e5-small-q4.weights.tokeniser", "tokenizer"),
+        ("encoders.e5-small-q4.weights.model.sha265", "sha256"),
+        ("indexes.hnsw.ef_serach", "ef_search"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_key_of_its_section(typo: str, meant: str) -> None:
+    assert lines(put(typo, 1)) == [f"{typo}: unknown key; did you mean {meant!r}?"]
+
+
+def test_a_key_of_another_section_is_no_hint() -> None:
+    assert lines(put("evaluate.depth", 1)) == ["evaluate.depth: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sample.seed", "13"),
+        ("sample.seed", 1.0),
+        ("sample.seed", True),
+        ("sample.seed", -1),
+        ("demo.seed", -1),
+        ("demo.seed", None),
+        ("sample.version", "medium"),
+        ("sample.source", ""),
+        ("sample.splits", "test"),
+        ("sample.splits", []),
+        ("sample.queries", 0),
+        ("sample.queries", "some"),
+        ("sample.distractors", -1),
+        ("clean.fields", ["product_titel"]),
+        ("clean.separator", None),
+        ("embed.dtype", "float64"),
+        ("embed.shard_rows", 0),
+        ("retrieve.depth", 1e3),
+        ("evaluate.mrr", 0),
+        ("evaluate.ndcg", [10, 0]),
+        ("runtime.threads", -1),
+        ("runtime.device", "gpu"),
+        ("encoder", {}),
+        ("encoder.es", 0.001),
+        ("index", None),
+        ("encoders.labse", "sentence-transformers/LaBSE"),
+        ("encoders.labse.normalize", "true"),
+        ("encoders.labse.weights.revision", "main"),
+        ("encoders.labse.weights.model", "LaBSE"),
+        ("encoders.minilm.weights.sha256", "b9a0"),
+        ("encoders.minilm.languages", []),
+        ("indexes.hnsw.m", 1),
+        ("indexes.ivf-pq.bits", 13),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_itself(path: str, value: object) -> None:
+    told = lines(put(path, value))
+
+    assert len(told) == 1
+    assert told[0].startswith(path)
+    found = [0] if value == [10, 0] else value
+    assert repr(found[0] if isinstance(found, list) and found else found) in told[0]
+
+
+def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
+    assert lines(put("sample.queries", "some")) == [
+        "sample.queries: Input should be a valid integer or Input should be 'all' (found: 'some')"
+    ]
+
+
+def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
+    assert lines(put("indexes.hnsw", {"kind": "hsnw"})) == [
+        "indexes.hnsw.kind: 'hsnw' is none of flat, sq8, hnsw, ivf-flat, ivf-pq; "
+        "did you mean 'hnsw'?"
+    ]
+
+
+@pytest.mark.parametrize("name", ["a.b", "a_b", "A", "a b", "", "-a", "é"])
+def test_a_name_that_would_read_as_a_path_is_refused(name: str) -> None:
+    flat = shipped()["indexes"]["flat"]
+
+    assert any(
+        line.startswith(f"indexes.{name}: ") for line in lines(put_key("indexes", name, flat))
+    )
+
+
+def put_key(section: str, key: str, value: object) -> Change:
+    return lambda data: data[section].__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("section", "plural", "typo", "meant"),
+    [("encoder", "encoders", "labsee", "labse"), ("index", "indexes", "hnws", "hnsw")],
+)
+def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
+    section: str, plural: str, typo: str, meant: str
+) -> None:
+    (told,) = lines(put(f"{section}.es", typo))
+
+    defined = ", ".join(shipped()[plural])
+    assert told == (
+        f"{section}.es: {typo!r} is not defined under {plural} (defined: {defined}); "
+        f"did you mean {meant!r}?"
+    )
+
+
+@pytest.mark.parametrize("section", ["index", "language"])
+def test_the_locale_maps_name_the_same_locales(section: str) -> None:
+    assert lines(put(f"{section}.de", "flat")) == [
+        f"{section}.de: encoder has no such locale (it has: us, es, jp)"
+    ]
+    assert lines(lambda data: data[section].pop("jp")) == [
+        f"{section}.jp: missing; encoder names the locale 'jp'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sample.splits", ["test", "train", "test"]),
+        ("clean.fields", ["product_title", "product_title"]),
+        ("evaluate.ndcg", [10, 100, 10]),
+        ("evaluate.recall", [10, 10]),
+        ("evaluate.judged", [5, 5]),
+        ("encoders.labse.languages", ["en", "en"]),
+    ],
+)
+def test_a_list_names_nothing_twice(path: str, value: list[object]) -> None:
+    (told,) = lines(put(path, value))
+
+    assert told.startswith(f"{path}: {value[-1]!r} stands twice")
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["ndcg", "recall", "judged", "mrr", "precision", "map", "capped_recall", "ndcg_judged_only"],
+)
+def test_no_cutoff_exceeds_the_depth(measure: str) -> None:
+    value = [1001] if isinstance(shipped()["evaluate"][measure], list) else 1001
+
+    (told,) = lines(put(f"evaluate.{measure}", value))
+
+    assert told.startswith(
+        "retrieve.depth: 1000 is less than the deepest cutoff under evaluate, 1001"
+    )
+
+
+@pytest.mark.parametrize("name", ["ivf-flat", "ivf-pq"])
+def test_no_more_probes_than_lists(name: str) -> None:
+    assert lines(put(f"indexes.{name}.probes", 17)) == [
+        f"indexes.{name}.probes: 17 is more than the 16 lists"
+    ]
+    data = shipped()
+    data["indexes"][name]["probes"] = 16
+    check_params(data, "params.yaml")
+
+
+def test_a_hub_revision_may_be_empty_until_the_encoder_is_chosen() -> None:
+    data = shipped()
+    data["encoders"]["labse"]["weights"]["revision"] = None
+    check_params(data, "params.yaml")
+
+    data["encoder"]["es"] = "labse"
+    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.revision: empty; pin"):
+        check_params(data, "params.yaml")
+
+
+def test_remote_code_of_a_chosen_encoder_needs_a_pinned_revision() -> None:
+    data = shipped()
+    data["encoders"]["labse"]["weights"]["remote_code"] = True
+    check_params(data, "params.yaml")
+
+    data["encoder"]["es"] = "labse"
+    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.code_revision: empty"):
+        check_params(data, "params.yaml")
+    data["encoders"]["labse"]["weights"]["code_revision"] = "0" * 40
+    check_params(data, "params.yaml")
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    def spoil(data: Data) -> None:
+        data["sample"]["versoin"] = data["sample"].pop("version")
+        data["demo"]["seed"] = "7"
+        data["encoder"]["es"] = "labsee"
+        data["index"]["jp"] = "hnws"
+        data["index"]["de"] = "flat"
+        data["evaluate"]["ndcg"] = [10, 10]
+        del data["indexes"]["flat"]["kind"]
+
+    told = {line.split(":")[0] for line in lines(spoil)}
+
+    assert told == {
+        "sample.version", "sample.versoin", "demo.seed", "encoder.es", "index.jp", "index.de",
+        "evaluate.ndcg", "indexes.flat.kind",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 1, {}, {1: 2}, {"encoder": 3}])
+def test_what_is_no_parameter_file_at_all_is_one_message(data: object) -> None:
+    with pytest.raises(PipelineError, match=r"^params\.yaml:\n"):
+        check_params(data, "params.yaml")
+
+
+def test_loaded_parameters_do_not_change() -> None:
+    params = load_params(SHIPPED)
+
+    with pytest.raises(ValidationError):
+        params.sample.seed = 1  # type: ignore[misc] # frozen is what is tested
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("encoder: {us: minilm\n", "is not YAML"),
+        ("sample:\n  seed: 1\nsample:\n  seed: 2\n", "duplicate key"),
+        ("sample:\n  seed: 1\n  seed: 2\n", "duplicate key"),
+        ("sample: !!python/object:os.system x\n", "is not YAML"),
+        ("a: 2024-01-01\n", "put such a value in quotes"),
+        ("a: &a [*a]\n", "put such a value in quotes"),
+        ("a: \x00\n", "is not YAML"),
+        (b"a: \xff\xfe\n", "is not YAML"),
+        ("", "should be an object"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml_is_one_message(
+    tmp_path: Path, text: str | bytes, told: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(PipelineError, match=told) as caught:
+        load_params(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="is missing; run from the repository root"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("yes", "yes"), ("off", "off"), ("no", "no"), ("0o17", 15), ("1e-3", 0.001)]
+)
+def test_values_are_read_as_yaml_1_2_as_dvc_writes_it(
+    tmp_path: Path, value: str, read: object
+) -> None:
+    path = tmp_path / "params.yaml"
+    text = SHIPPED.read_text(encoding="utf-8")
+    path.write_text(text.replace("separator: ' '", f"separator: {value}"), encoding="utf-8")
+
+    if isinstance(read, str):
+        assert load_params(path).clean.separator == read
+    else:
+        with pytest.raises(PipelineError, match=rf"clean\.separator: .*\(found: {read}\)"):
+            load_params(path)
+
+
+def scalars() -> list[tuple[str, str]]:
+    """Return every scalar key, but for encoders not chosen, and a new value of its kind."""
+    data = shipped()
+    unchosen = set(data["encoders"]) - set(data["encoder"].values())
+    found: list[tuple[str, str]] = []
+    for path in LEAVES:
+        if unchosen & set(path):
+            continue
+        value: Any = data
+        for key in path:
+            value = value[key]
+        if isinstance(value, list):
+            continue
+        match value:
+            case bool():
+                new = json.dumps(not value)
+            case int():
+                new = str(value + 1)
+            case _:
+                new = f"other{len(found)}"
+        found.append((".".join(path), new))
+    return found
+
+
+@pytest.mark.parametrize(("key", "value"), scalars())
+def test_setting_a_parameter_by_dvc_changes_one_line(tmp_path: Path, key: str, value: str) -> None:
+    """The very edit of `dvc exp run -S key=value`; it is why the file has its form."""
+    removed, added = edited(tmp_path, key, value)
+
+    name = key.rpartition(".")[2]
+    assert [line.strip().partition(":")[0] for line in removed] == [name]
+    assert [line.strip() for line in added] == [f"{name}: {value}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "removed", "added"),
+    [
+        ("sample.splits", "[test,train]", [], ["  - train"]),
+        ("sample.splits", "[train]", ["  - test"], ["  - train"]),
+        ("evaluate.ndcg", "[10,100,1000]", [], ["  - 1000"]),
+        ("clean.fields", "[product_title]", ["  - product_brand", "  - product_color",
+         "  - product_bullet_point", "  - product_description"], []),
+    ],
+)  # fmt: skip
+def test_setting_a_list_by_dvc_changes_its_own_lines_alone(
+    tmp_path: Path, key: str, value: str, removed: list[str], added: list[str]
+) -> None:
+    assert edited(tmp_path, key, value) == (removed, added)
+
+
+def edited(folder: Path, key: str, value: str) -> tuple[list[str], list[str]]:
+    """Return the lines that an override takes from params.yaml and puts into it."""
+    path = folder / "params.yaml"
+    shutil.copy(SHIPPED, path)
+    apply_overrides(path, [f"{key}={value}"])
+    before, after = (one.read_text(encoding="utf-8").splitlines() for one in (SHIPPED, path))
+    _, _, *changes = difflib.unified_diff(before, after, n=0, lineterm="")
+    return (
+        [line[1:] for line in changes if line.startswith("-")],
+        [line[1:] for line in changes if line.startswith("+")],
+    )
+
+
+def test_the_module_checks_the_file(tmp_path: Path) -> None:
+    def check() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.params"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(SHIPPED.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    shutil.copy(SHIPPED, tmp_path)
+    good = check()
+    assert (good.returncode, good.stdout) == (0, "")
+    assert "in order; locales: us, es, jp" in good.stderr
+
+    text = SHIPPED.read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("seed: 7", "sede: 7"), encoding="utf-8")
+    bad = check()
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.splitlines() == [
+        "error: params.yaml:",
+        "  demo.seed: missing",
+        "  demo.sede: unknown key; did you mean 'seed'?",
+    ]
