@@ -1,0 +1,184 @@
+"""Clean one locale: data/sample/<locale> -> data/clean/<locale>, with every drop counted."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import layout, stage, tables
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_directory, write_json
+from pipeline.params import Clean, Params
+from pipeline.text import join_fields, normalise
+
+BATCH_ROWS = 16_384
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """The judgements that can be used, and how many cannot, by reason."""
+
+    table: pa.Table
+    dropped: dict[str, int]
+
+
+def clean_queries(sampled: pa.Table) -> pa.Table:
+    """Return the queries' normalised texts; those that are empty are left out."""
+    texts = pa.array([normalise(query) for query in sampled["query"].to_pylist()], pa.string())
+    return _without_empty(pa.table({"query_id": sampled["query_id"], "text": texts}))
+
+
+def clean_products(sampled: pa.Table, settings: Clean) -> pa.Table:
+    """Return one text a product: its fields normalised and joined; empty ones are left out."""
+    columns = [sampled[field].to_pylist() for field in settings.fields]
+    texts = [join_fields(fields, settings.separator) for fields in zip(*columns, strict=True)]
+    return _without_empty(
+        pa.table({"product_id": sampled["product_id"], "text": pa.array(texts, pa.string())})
+    )
+
+
+def clean_judgements(
+    sampled: pa.Table,
+    queries: pa.ChunkedArray,
+    products: pa.ChunkedArray,
+    sampled_products: pa.ChunkedArray,
+    where: Path,
+) -> Pairs:
+    """Keep the judgements whose query and product are both there, once each.
+
+    Args:
+        sampled: judgements sorted by query_id and product_id.
+        queries: the query_ids that have a text.
+        products: the product_ids that have a text.
+        sampled_products: the product_ids of the sample, with or without a text.
+        where: the file they come from, for messages.
+
+    Raises:
+        PipelineError: a pair is judged twice, with different labels.
+    """
+    frame = pd.DataFrame(
+        {
+            "query_id": sampled["query_id"].to_numpy(),
+            "product_id": sampled["product_id"].to_pylist(),
+            "label": sampled["esci_label"].to_pylist(),
+        }
+    )
+    repeated = frame.duplicated(["query_id", "product_id"]).to_numpy()
+    conflicting = repeated & ~frame.duplicated(["query_id", "product_id", "label"]).to_numpy()
+    if conflicting.any():
+        row = frame.iloc[int(np.flatnonzero(conflicting)[0])]
+        labels = frame[
+            (frame.query_id == row.query_id) & (frame.product_id == row.product_id)
+        ].label
+        raise PipelineError(
+            f"{where}: query_id {row.query_id} and product_id {row.product_id} are judged "
+            f"{' and '.join(labels)}; keep one label a pair in the source"
+        )
+    no_query = tables.row_of(queries, sampled["query_id"]).is_null().to_numpy(False)
+    no_row = tables.row_of(sampled_products, sampled["product_id"]).is_null().to_numpy(False)
+    no_text = tables.row_of(products, sampled["product_id"]).is_null().to_numpy(False)
+    # One reason a row, the first that holds.
+    dropped = {
+        "dropped_repeated": repeated,
+        "dropped_query_empty": no_query & ~repeated,
+        "dropped_product_missing": no_row & ~(no_query | repeated),
+        "dropped_product_empty": no_text & ~(no_row | no_query | repeated),
+    }
+    kept = frame[~(repeated | no_query | no_text)]
+    table = pa.Table.from_pandas(kept, tables.JUDGEMENTS, preserve_index=False)
+    return Pairs(table.replace_schema_metadata(), {k: int(v.sum()) for k, v in dropped.items()})
+
+
+def clean(params: Params, locale: str) -> None:
+    """Read a locale's sample and write its cleaned tables and `counts.json`."""
+    source, remedy = layout.sample(locale), "run `dvc repro sample`"
+    sampled_queries = tables.read_table(source / "queries.parquet", tables.SAMPLE_QUERIES, remedy)
+    sampled = tables.read_table(source / "judgements.parquet", tables.SAMPLE_JUDGEMENTS, remedy)
+    queries = clean_queries(sampled_queries)
+    with atomic_directory(layout.clean(locale)) as out:
+        products = _clean_product_file(
+            source / "products.parquet", out / "products.parquet", params.clean, remedy
+        )
+        pairs = clean_judgements(
+            sampled, queries["query_id"], products.ids, products.sampled_ids,
+            source / "judgements.parquet",
+        )  # fmt: skip
+        judged = tables.row_of(pairs.table["query_id"], queries["query_id"]).is_valid()
+        kept_queries = queries.filter(judged)
+        if not len(kept_queries):
+            raise PipelineError(
+                f"{source}: none of its {len(sampled_queries)} queries has a text and a judged "
+                "product with a text; draw others (sample in params.yaml)"
+            )
+        tables.write_table(out / "queries.parquet", kept_queries, tables.QUERIES)
+        tables.write_table(out / "judgements.parquet", pairs.table, tables.JUDGEMENTS)
+        counts = {
+            "judgements": {"in": len(sampled), "out": len(pairs.table), **pairs.dropped},
+            "products": {
+                "dropped_empty": len(products.sampled_ids) - len(products.ids),
+                "in": len(products.sampled_ids),
+                "out": len(products.ids),
+                "sharing_a_text": products.sharing_a_text,
+            },
+            "queries": {
+                "dropped_empty": len(sampled_queries) - len(queries),
+                "dropped_without_judgement": len(queries) - len(kept_queries),
+                "in": len(sampled_queries),
+                "out": len(kept_queries),
+            },
+        }
+        write_json(out / "counts.json", counts)
+    stage.log.info(
+        "clean locale=%s queries=%d products=%d judgements=%d",
+        locale, len(kept_queries), len(products.ids), len(pairs.table),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _CleanedProducts:
+    """The product ids before and after, and how many texts are equal to another product's."""
+
+    sampled_ids: pa.ChunkedArray
+    ids: pa.ChunkedArray
+    sharing_a_text: int
+
+
+def _clean_product_file(
+    source: Path, target: Path, settings: Clean, remedy: str
+) -> _CleanedProducts:
+    """Clean the products of one file into another, some thousands at a time."""
+    sampled_ids: list[pa.Array] = []
+    ids: list[pa.Array] = []
+    hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+    with pq.ParquetWriter(target, tables.PRODUCTS, compression="zstd") as writer:
+        for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy):
+            products = clean_products(batch, settings)
+            writer.write_table(products.cast(tables.PRODUCTS))
+            sampled_ids.extend(batch["product_id"].chunks)
+            ids.extend(products["product_id"].chunks)
+            hashes.append(pd.util.hash_array(products["text"].to_pandas().to_numpy(dtype=object)))
+    if not any(map(len, ids)):
+        raise PipelineError(
+            f"{source}: none of its {sum(map(len, sampled_ids))} products has any text in "
+            f"{', '.join(settings.fields)}; choose other clean.fields in params.yaml"
+        )
+    _, copies = np.unique(np.concatenate(hashes), return_counts=True)
+    return _CleanedProducts(
+        pa.chunked_array(sampled_ids, pa.string()),
+        pa.chunked_array(ids, pa.string()),
+        int(copies[copies > 1].sum()),
+    )
+
+
+def _without_empty(table: pa.Table) -> pa.Table:
+    return table.filter(pc.not_equal(table["text"], ""))
+
+
+if __name__ == "__main__":
+    sys.exit(stage.run_locales("clean", clean))

@@ -1,0 +1,184 @@
+"""ESCI's two parquet files, opened, checked and read by streaming."""
+
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from pipeline import layout, tables
+from pipeline.errors import PipelineError
+from pipeline.mistakes import did_you_mean, one_line
+from pipeline.params import Sample
+
+BATCH_ROWS = 16_384
+
+EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
+"""The columns of the examples file: a judgement a row, the query's text in each."""
+
+_LFS_POINTER = b"version https://git-lfs"
+
+
+def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+    """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
+
+    Raises:
+        PipelineError: the file is missing, is a Git LFS pointer, is not parquet, lacks columns or
+            has some of another type.
+    """
+    if not path.is_file():
+        raise PipelineError(
+            f"{path} is missing; sample.source must be a folder with {layout.EXAMPLES_FILE} and "
+            f"{layout.PRODUCTS_FILE} (`make esci` brings the official ones to data/esci)"
+        )
+    with path.open("rb") as handle:
+        if handle.read(len(_LFS_POINTER)) == _LFS_POINTER:
+            raise PipelineError(
+                f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data; "
+                "run `make esci`, or `git lfs pull` in the clone it came from"
+            )
+    try:
+        file = pq.ParquetFile(path, **tables.STREAMING)
+    except (pa.ArrowInvalid, OSError) as err:
+        raise _unreadable(path, err) from err
+    found = file.schema_arrow
+    wrong = []
+    for field in schema:
+        if field.name not in found.names:
+            near = did_you_mean(field.name, set(found.names) - set(schema.names))
+            wrong.append(f"column {field.name} is missing{near}")
+        elif not _same_kind(found.field(field.name).type, field.type):
+            wrong.append(
+                f"column {field.name} has type {found.field(field.name).type}, "
+                f"but {field.type} is expected"
+            )
+    if wrong:
+        raise PipelineError(
+            f"{path}: {'; '.join(wrong)}; the columns and types must be those of the official files"
+        )
+    return file
+
+
+def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+    """Yield the rows of a file that `open_source` opened, in the columns and types of `schema`.
+
+    Raises:
+        PipelineError: the file is damaged, or a column holds a null though `schema` allows none.
+    """
+    nullable = pa.schema([field.with_nullable(True) for field in schema])
+    required = [field.name for field in schema if not field.nullable]
+    try:
+        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(nullable)
+            _refuse_nulls(table, required, path)
+            yield table
+    except (pa.ArrowInvalid, OSError) as err:
+        raise _unreadable(path, err) from err
+
+
+def read_examples(
+    file: pq.ParquetFile, path: Path, settings: Sample, locales: Collection[str]
+) -> pa.Table:
+    """Return the source's judgements of `locales` that pass the version and split filters.
+
+    Every row of the file is checked, kept or not.
+
+    Raises:
+        PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
+    """
+    kept = []
+    before: Counter[str] = Counter()
+    for table in read_batches(file, path, EXAMPLES):
+        _refuse_unknown_values(table, path)
+        for entry in table["product_locale"].value_counts().to_pylist():
+            before[entry["values"]] += entry["counts"]
+        mask = pc.is_in(table["product_locale"], value_set=pa.array(locales, pa.string()))
+        mask = pc.and_(mask, pc.is_in(table["split"], value_set=pa.array(settings.splits)))
+        if settings.version != "all":
+            mask = pc.and_(mask, pc.equal(table[f"{settings.version}_version"], 1))
+        kept.append(table.filter(mask))
+    examples = pa.concat_tables(kept) if kept else EXAMPLES.empty_table()
+    left = set(examples["product_locale"].unique().to_pylist())
+    for locale in locales:
+        if not before[locale]:
+            found = ", ".join(sorted(before.keys() - set(locales)) + sorted(left)) or "nothing"
+            raise PipelineError(
+                f"{path}: column product_locale never holds {locale!r} (found: {found}); take "
+                f"{locale} out of encoder, index and language in params.yaml, or add its rows"
+            )
+        if locale not in left:
+            raise PipelineError(
+                f"{path}: no query of locale {locale!r} is left after "
+                f"sample.version={settings.version} and sample.splits={','.join(settings.splits)} "
+                f"(rows before: {before[locale]}); widen them"
+            )
+    return examples
+
+
+def read_product_ids(
+    file: pq.ParquetFile, path: Path, locales: Collection[str]
+) -> dict[str, set[str]]:
+    """Return the product ids of each locale.
+
+    Raises:
+        PipelineError: a null id or locale, or a locale without products.
+    """
+    ids: dict[str, set[str]] = {locale: set() for locale in locales}
+    columns = pa.schema(map(tables.SAMPLE_PRODUCTS.field, ("product_id", "product_locale")))
+    for table in read_batches(file, path, columns):
+        for locale, known in ids.items():
+            known.update(of_locale(table, locale)["product_id"].to_pylist())
+    for locale in locales:
+        if not ids[locale]:
+            raise PipelineError(
+                f"{path}: column product_locale never holds {locale!r}; take {locale} out of "
+                "encoder, index and language in params.yaml, or add its rows"
+            )
+    return ids
+
+
+def of_locale(table: pa.Table, locale: str) -> pa.Table:
+    """Return the rows of one locale."""
+    return table.filter(pc.equal(table["product_locale"], locale))
+
+
+def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
+    for column, allowed in (
+        ("esci_label", tables.LABELS),
+        ("split", ("train", "test")),
+        ("small_version", (0, 1)),
+        ("large_version", (0, 1)),
+    ):
+        known = pc.is_in(examples[column], value_set=pa.array(allowed, EXAMPLES.field(column).type))
+        unknown = examples.filter(pc.invert(known))
+        if len(unknown):
+            raise PipelineError(
+                f"{path}: column {column} holds {unknown[column][0].as_py()!r} "
+                f"(example_id {unknown['example_id'][0]}); "
+                f"only {', '.join(map(str, allowed))} are known: map or remove such rows"
+            )
+
+
+def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
+    for column in columns:
+        if table[column].null_count:
+            raise PipelineError(
+                f"{path}: column {column} holds {table[column].null_count} null or more; "
+                "every row needs a value there: fill or remove such rows"
+            )
+
+
+def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
+    if pa.types.is_dictionary(found):
+        found = found.value_type
+    if pa.types.is_integer(wanted):
+        return bool(pa.types.is_integer(found))
+    return found in (pa.string(), pa.large_string(), pa.string_view())
+
+
+def _unreadable(path: Path, err: Exception) -> PipelineError:
+    return PipelineError(
+        f"{path} is not readable as parquet ({one_line(err)}); fetch or write it again"
+    )

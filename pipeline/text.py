@@ -1,0 +1,80 @@
+"""Text as an encoder should see it: no markup, one form for each character, single spaces.
+
+Product texts are no HTML pages but plain text with HTML in places. Hence no parser: it would take
+all from a `<` that is no tag to the next `>` out of the text.
+"""
+
+import html
+import html.entities
+import re
+import unicodedata
+from collections.abc import Iterable
+
+# Elements that separate words; the others may stand inside one.
+_BREAKS = (
+    "address|article|blockquote|br|center|dd|div|dl|dt|figure|h[1-6]|hr|iframe|img|li|ol|p|pre|"
+    "section|table|tbody|td|tfoot|th|thead|tr|ul|video"
+)
+_INLINE = (
+    "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|mark|nobr|q|s|samp|small|span|"
+    "strike|strong|sub|sup|tt|u|var|wbr"
+)
+_UNSEEN = re.compile(
+    r"<!--.*?-->|<(script|style|noscript|template)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
+)
+# A text that was cut off may end inside a tag.
+_BREAK = re.compile(rf"</?(?:{_BREAKS})(?![\w-])[^<>]*(?:>|$)", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{_INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
+_BARE_BREAK = re.compile(rf"</?(?:{_BREAKS})\s*/?>", re.IGNORECASE)
+
+_ENTITY = re.compile(r"&(#?[a-zA-Z0-9]+);?")
+
+# Invisible characters: controls, soft hyphen, zero-width space, direction marks, byte order mark.
+# The joiners U+200C and U+200D stay: they shape emoji and words.
+_INVISIBLE = {
+    code: " " if chr(code).isspace() else None
+    for code in (
+        *range(0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F),
+        *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC),
+    )
+}  # fmt: skip
+
+
+def normalise(text: str | None) -> str:
+    """Return `text` without markup, entities and invisible characters, in NFKC, singly spaced.
+
+    Markup goes before NFKC does, so that Japanese text in full-width brackets ＜…＞ is not taken
+    for a tag. Null gives the empty string.
+    """
+    if not text:
+        return ""
+    if "&" in text:
+        text = _unescape(text)
+    if "<" in text:
+        text = _TAG.sub("", _BREAK.sub(" ", _UNSEEN.sub(" ", text)))
+    # Before NFKC: what stood at both sides of an invisible character may compose.
+    text = text.translate(_INVISIBLE)
+    if not text.isascii():
+        text = unicodedata.normalize("NFKC", text)
+        if "<" in text:  # full-width tags such as ＜br＞ show only now
+            text = _BARE_BREAK.sub(" ", text)
+    return " ".join(text.split())
+
+
+def join_fields(fields: Iterable[str | None], separator: str) -> str:
+    """Return the normalised fields that hold anything, joined in their order."""
+    return separator.join(filter(None, map(normalise, fields)))
+
+
+def _unescape(text: str) -> str:
+    """Decode entities until none is left: feeds escape twice (&amp;quot;) and more."""
+    while (decoded := _ENTITY.sub(_character, text)) != text:
+        text = decoded
+    return text
+
+
+def _character(entity: re.Match[str]) -> str:
+    """Return what an entity stands for; one that is none, such as the &D of R&D, stays."""
+    name = entity[1]
+    known = name.startswith("#") or f"{name};" in html.entities.html5
+    return html.unescape(entity[0]) if known else entity[0]

@@ -1,0 +1,117 @@
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import tables
+from pipeline.errors import PipelineError
+from pipeline.files import sha256_lines
+
+
+def products(count: int) -> pa.Table:
+    rows = {"product_id": [f"B{one:04d}" for one in range(count)], "text": ["水筒"] * count}
+    return pa.table(rows).cast(tables.PRODUCTS)
+
+
+@pytest.mark.parametrize("rows", [0, 1, 10])
+def test_a_table_is_read_as_it_was_written(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "new" / "products.parquet"
+
+    tables.write_table(path, products(rows), tables.PRODUCTS)
+
+    assert tables.read_table(path, tables.PRODUCTS, "").equals(products(rows))
+
+
+def test_equal_tables_are_equal_bytes_however_they_are_chunked(tmp_path: Path) -> None:
+    whole = products(100)
+    chunked = pa.concat_tables([whole.slice(0, 13), whole.slice(13)])
+
+    tables.write_table(tmp_path / "whole", whole, tables.PRODUCTS)
+    tables.write_table(tmp_path / "chunked", chunked, tables.PRODUCTS)
+
+    assert (tmp_path / "whole").read_bytes() == (tmp_path / "chunked").read_bytes()
+
+
+@pytest.mark.parametrize("rows", [1, 3, 100])
+def test_pieces_are_the_whole_in_order(tmp_path: Path, rows: int) -> None:
+    path = tmp_path / "products.parquet"
+    pq.write_table(products(10), path, row_group_size=4)
+
+    pieces = list(tables.iter_table(path, tables.PRODUCTS, rows, ""))
+    groups = list(tables.iter_row_groups(path, tables.PRODUCTS, ""))
+
+    assert pa.concat_tables(pieces).equals(products(10))
+    assert all(0 < len(piece) <= rows for piece in pieces)
+    assert pa.concat_tables(groups).equals(products(10))
+    assert [len(group) for group in groups] == [4, 4, 2]
+
+
+def test_a_table_that_does_not_fit_its_schema_is_not_written(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="field names"):
+        tables.write_table(tmp_path / "a", products(1), tables.QUERIES)
+
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("reader", ["read_table", "iter_table", "iter_row_groups"])
+def test_a_file_that_does_not_fit_names_itself_what_was_found_and_the_remedy(
+    tmp_path: Path, reader: str
+) -> None:
+    path = tmp_path / "products.parquet"
+
+    def read() -> object:
+        match reader:
+            case "read_table":
+                return tables.read_table(path, tables.PRODUCTS, "run it again")
+            case "iter_table":
+                return list(tables.iter_table(path, tables.PRODUCTS, 10, "run it again"))
+            case _:
+                return list(tables.iter_row_groups(path, tables.PRODUCTS, "run it again"))
+
+    with pytest.raises(PipelineError, match=rf"^{path} is missing; run it again$"):
+        read()
+    pq.write_table(products(3), path)
+    data = path.read_bytes()
+    for damaged in (b"", b"text", data[:-5], data[:4] + bytes(60) + data[64:]):
+        path.write_bytes(damaged)
+        with pytest.raises(PipelineError, match=rf"^{path} is not readable .*; run it again$"):
+            read()
+    pq.write_table(pa.table({"product_id": [1], "text": ["a"]}), path)
+    told = (
+        "has the columns product_id int64, text string, but "
+        "product_id string not null, text string not null are expected; run it again"
+    )
+    with pytest.raises(PipelineError, match=told):
+        read()
+
+
+def test_the_row_of_an_id_is_its_place_or_null() -> None:
+    rng = np.random.default_rng(0)
+    known = pa.chunked_array([pa.array(range(0, 40, 2)), pa.array(range(40, 100, 2))])
+    wanted = pa.chunked_array([rng.integers(0, 100, size=50), rng.integers(0, 100, size=5)])
+
+    found = tables.row_of(known, wanted).to_pylist()
+
+    assert found == [None if one % 2 else one // 2 for one in wanted.to_pylist()]
+
+
+def test_the_rows_of_ids_that_must_be_known_refuse_an_unknown_one(tmp_path: Path) -> None:
+    known = products(5)["product_id"]
+    wanted = pa.chunked_array([["B0003", "B0000", "B0003"]])
+
+    rows = tables.rows_of(known, wanted, tmp_path, "run it again")
+
+    assert rows.dtype == np.int64
+    assert rows.tolist() == [3, 0, 3]
+    with pytest.raises(PipelineError, match=rf"^{tmp_path}: ZZ is not in .*; run it again$"):
+        tables.rows_of(known, pa.chunked_array([["B0001", "ZZ"]]), tmp_path, "run it again")
+
+
+def test_the_hash_of_ids_follows_their_order_and_not_their_chunks() -> None:
+    whole = pa.chunked_array([[1, 2, 3]])
+
+    assert tables.ids_sha256(whole) == tables.ids_sha256(pa.chunked_array([[1], [2, 3]]))
+    assert tables.ids_sha256(whole) != tables.ids_sha256(pa.chunked_array([[1, 3, 2]]))
+    assert tables.ids_sha256(whole) == sha256_lines(["1", "2", "3"])
