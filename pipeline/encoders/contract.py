@@ -1,0 +1,88 @@
+"""A loaded model made to obey its entry: pooling, normalisation, maximum of tokens."""
+
+from typing import TYPE_CHECKING
+
+from pipeline.errors import PipelineError
+from pipeline.params import Encoder
+
+if TYPE_CHECKING:
+    from sentence_transformers.sentence_transformer.modules import Transformer
+    from torch import nn
+
+
+def obedient_modules(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[nn.Module]":
+    """Return a model's modules with what the entry asks for, and without closing normalisation.
+
+    Args:
+        modules: what sentence-transformers loaded; the transformer comes first and is changed.
+        spec: the entry.
+        entry: its key in params.yaml, for messages.
+
+    Raises:
+        PipelineError: the model cannot do what the entry asks.
+    """
+    from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+
+    transformer = modules[0]
+    if not isinstance(transformer, Transformer):
+        raise PipelineError(
+            f"{entry}.weights: its first module is {type(transformer).__name__}; only transformer "
+            "models can be used"
+        )
+    _cut_at(transformer, spec.max_tokens, entry)
+    while isinstance(modules[-1], Normalize):
+        modules = modules[:-1]
+    at = next((at for at, module in enumerate(modules) if isinstance(module, Pooling)), None)
+    if spec.pooling == "model":
+        if at is None and transformer.module_output_name != "sentence_embedding":
+            raise PipelineError(
+                f"{entry}.pooling: the model has no pooling of its own; name one, such as mean"
+            )
+        return modules
+    pooling = Pooling(transformer.get_embedding_dimension(), spec.pooling)
+    if at is None:
+        return [transformer, pooling, *modules[1:]]
+    own = modules[at]
+    rest = modules[at + 1 :]
+    if rest and isinstance(own, Pooling):
+        expected, found = own.pooling_output_dimension, pooling.pooling_output_dimension
+        if expected != found:
+            raise PipelineError(
+                f"{entry}.pooling: {spec.pooling} gives {found} components, but the model goes on "
+                f"with a {type(rest[0]).__name__} that takes {expected}; use pooling: model"
+            )
+    return [*modules[:at], pooling, *rest]
+
+
+def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
+    """Make the tokenizer cut every text at `max_tokens`, its special tokens counted."""
+    longest = _longest_input(transformer)
+    if longest is not None and max_tokens > longest:
+        raise PipelineError(
+            f"{entry}.max_tokens: {max_tokens} is more than the {longest} tokens that the model "
+            f"can take; set {longest} or less"
+        )
+    tokenizer = transformer.tokenizer
+    if tokenizer is None:
+        raise PipelineError(f"{entry}.weights: the model has no tokenizer")
+    special = tokenizer.num_special_tokens_to_add()
+    if max_tokens <= special:
+        raise PipelineError(
+            f"{entry}.max_tokens: {max_tokens} leaves no room for a text beside the {special} "
+            "special tokens; raise it"
+        )
+    transformer.max_seq_length = max_tokens
+
+
+def _longest_input(transformer: "Transformer") -> int | None:
+    """Return how many tokens the model has positions for, None if it is not bounded."""
+    from torch import nn
+
+    for name, module in transformer.auto_model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
+            # RoBERTa and its kin count positions from the padding token's id on.
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1
+            longest: int = module.num_embeddings - reserved
+            return longest
+    stated: int | None = getattr(transformer.config, "max_position_embeddings", None)
+    return stated
