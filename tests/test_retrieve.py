@@ -1,0 +1,155 @@
+"""Runs hold exactly what the protocol's total order says, ties at the last place included."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import index as stage_index
+from pipeline import layout, retrieve, tables, vectors
+from pipeline.errors import PipelineError
+from pipeline.index import as_searched, build_index
+from pipeline.params import FlatIndex, IvfFlatIndex, Similarity
+from pipeline.retrieve import score_pairs, search
+from tests.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
+
+FLAT = FlatIndex(kind="flat")
+
+
+def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
+    """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
+    matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
+    return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+@pytest.mark.parametrize("depth", [1, 3, 10, 120, 1000])
+def test_ties_at_the_last_place_are_decided_by_id_and_not_by_faiss(
+    similarity: Similarity, depth: int
+) -> None:
+    rng = np.random.default_rng(depth)
+    products, queries = tie_heavy(rng, 600), tie_heavy(rng, 40)
+    index = build_index(FLAT, 6, similarity, [products])
+    searched = as_searched(queries, similarity, "queries")
+    scores, codes = search(index, searched, depth)
+    compared = as_searched(products, similarity, "products")
+    for row, query in enumerate(searched):
+        exact = np.round(
+            score_pairs(np.broadcast_to(query, compared.shape), compared, similarity), 6
+        )
+        expected = np.lexsort((-np.arange(600), -exact))[:depth]
+        np.testing.assert_array_equal(codes[row], expected)
+        np.testing.assert_allclose(scores[row], exact[expected], atol=2e-6)
+
+
+def test_an_approximate_index_that_finds_too_few_fills_up_with_no_product() -> None:
+    rng = np.random.default_rng(0)
+    products = random_vectors(rng, 200)
+    one_list = IvfFlatIndex(kind="ivf-flat", lists=20, probes=1)
+    index = build_index(one_list, 48, "cosine", [products])
+    scores, codes = search(index, as_searched(random_vectors(rng, 5), "cosine", "q"), 100)
+    assert codes.shape == scores.shape == (5, 100)
+    assert ((codes >= 0) == np.isfinite(scores)).all()
+    assert (codes[:, -1] == -1).all()
+    assert (codes[:, 0] >= 0).all()
+
+
+@pytest.fixture
+def judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
+    """Clean tables, embeddings and a flat index in a folder of their own."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(4)
+    written = write_clean(rng, 250, 30)
+    write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 30))
+    stage_index.index(params(), LOCALE)
+    return written
+
+
+def _run(track: str) -> pa.Table:
+    return tables.read_table(layout.dense_runs(LOCALE) / f"{track}.parquet", tables.RUN, "")
+
+
+def test_the_catalogue_run_ranks_every_product_for_every_query_down_to_the_depth(
+    judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(retrieve, "BATCH_QUERIES", 7)
+    retrieve.retrieve(params(), LOCALE)
+    frame = _run("catalogue").to_pandas()
+    assert frame.groupby("query_id").size().tolist() == [250] * 30
+    assert frame.groupby("query_id")["product_id"].nunique().tolist() == [250] * 30
+    assert frame["rank"].tolist() == list(range(1, 251)) * 30
+    assert frame["query_id"].is_monotonic_increasing
+    steps = frame.groupby("query_id")["score"].diff().dropna()
+    assert (steps <= 0).all()
+
+
+def test_the_pool_run_ranks_exactly_the_judged_pairs(
+    judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    whole = _run("pool")
+    pairs = zip(whole["query_id"].to_pylist(), whole["product_id"].to_pylist(), strict=True)
+    judged = zip(
+        judgements["query_id"].to_pylist(), judgements["product_id"].to_pylist(), strict=True
+    )
+    assert sorted(pairs) == sorted(judged)
+    monkeypatch.setattr(retrieve, "BATCH_PAIRS", 5)
+    retrieve.retrieve(params(), LOCALE)
+    assert _run("pool").equals(whole)
+
+
+def test_pool_scores_are_those_of_the_catalogue_run_where_the_index_is_exact(
+    judgements: pa.Table,
+) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    joined = (
+        _run("pool")
+        .to_pandas()
+        .merge(
+            _run("catalogue").to_pandas(),
+            on=["query_id", "product_id"],
+            suffixes=("", "_catalogue"),
+        )
+    )
+    assert len(joined) == len(judgements)
+    np.testing.assert_allclose(joined["score"], joined["score_catalogue"], atol=2e-6)
+
+
+def test_the_pool_run_does_not_depend_on_the_index(judgements: pa.Table) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    exact = _run("pool")
+    lossy = params({"index.es": "ivf-pq", "indexes.ivf-pq.bits": 4, "indexes.ivf-pq.lists": 4,
+                    "indexes.ivf-pq.probes": 1})  # fmt: skip
+    stage_index.index(lossy, LOCALE)
+    retrieve.retrieve(lossy, LOCALE)
+    assert _run("pool").equals(exact)
+    assert not _run("catalogue")["rank"].equals(exact["rank"])
+
+
+def test_thread_count_and_batch_size_change_no_byte(
+    judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = set()
+    for threads, batch in ((1, 1024), (2, 1024), (2, 11)):
+        monkeypatch.setattr(retrieve, "BATCH_QUERIES", batch)
+        retrieve.retrieve(params({"runtime.threads": threads}), LOCALE)
+        written.add(str(_run("catalogue").to_pydict()))
+    assert len(written) == 1
+
+
+def test_vectors_of_other_products_are_refused_and_the_old_run_stays(judgements: pa.Table) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    before = (layout.dense_runs(LOCALE) / "catalogue.parquet").read_bytes()
+    write_clean(np.random.default_rng(99), 250, 30)
+    with pytest.raises(PipelineError, match=r"the queries vectors are of 30 rows .*dvc repro"):
+        retrieve.retrieve(params(), LOCALE)
+    assert (layout.dense_runs(LOCALE) / "catalogue.parquet").read_bytes() == before
+
+
+def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    file = pq.ParquetFile(layout.dense_runs(LOCALE) / "catalogue.parquet")
+    assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank"]
+    assert file.schema_arrow.metadata is None
