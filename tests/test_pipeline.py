@@ -1,0 +1,262 @@
+"""The promises of the graph, with real DVC runs in a temporary repository and tiny local encoders.
+
+The encoders of params.yaml keep their names, contracts and places; their weights are random models
+in a git-ignored folder. So `labse` here stands for any model in a local folder.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tests.artefacts import ROOT
+from tests.tiny_models import build_model
+
+pytestmark = pytest.mark.dvc
+
+BRANCH = ("clean", "embed", "index", "retrieve", "evaluate")
+COPIED = ("dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+
+
+@dataclass(frozen=True)
+class Project:
+    """A repository in `folder`, with the environment its commands run in."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def call(self, *command: str, status: int = 0) -> str:
+        """Run a command, check its exit status, return what it printed."""
+        done = subprocess.run(
+            command,
+            cwd=self.folder,
+            env=self.environment,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        printed = done.stdout + done.stderr
+        assert done.returncode == status, printed
+        return printed
+
+    def ran(self, *command: str) -> set[str]:
+        """Run a DVC command and return the stages it really ran."""
+        return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", *command)))
+
+    def lock(self) -> str:
+        """Return dvc.lock: the hash of every artefact."""
+        return (self.folder / "dvc.lock").read_text(encoding="utf-8")
+
+    def reset(self) -> None:
+        """Go back to what was committed."""
+        self.call("git", "checkout", "--quiet", ".")
+        self.call("dvc", "checkout", "--quiet", "--force")
+
+
+def make_project(folder: Path, encoders: Path, **environment: str) -> Project:
+    """Make a repository of this pipeline, with a small demo and the given encoders."""
+    for name in COPIED:
+        source, target = ROOT / name, folder / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(source, target)
+    shutil.copytree(encoders, folder / "local")
+    (folder / ".gitignore").write_text("/local/\n__pycache__/\n*.partial\n.cache/\n")
+    yaml = YAML()
+    data = yaml.load(folder / "params.yaml")
+    data["demo"] |= {"products": 120, "queries": 40}
+    for name in ("minilm", "e5-small-q4", "labse"):
+        data["encoders"][name]["weights"] = {"kind": "folder", "path": f"local/{name}"}
+        data["encoders"][name]["max_tokens"] = 64
+    yaml.dump(data, folder / "params.yaml")
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    identity = {
+        f"GIT_{who}_{what}": value
+        for who in ("AUTHOR", "COMMITTER")
+        for what, value in (("NAME", "Test"), ("EMAIL", "test@example.invalid"))
+    }
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIPELINE_CACHE")}
+    project = Project(folder, {**kept, **identity, "PATH": path, **environment})
+    project.call("git", "init", "--quiet")
+    project.call("git", "add", ".")
+    project.call("git", "commit", "--quiet", "--message", "pipeline")
+    return project
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tiny models of different seeds, one of them wider."""
+    folder = tmp_path_factory.mktemp("encoders")
+    build_model(folder / "minilm", seed=1)
+    build_model(folder / "e5-small-q4", seed=2)
+    build_model(folder / "labse", seed=3, hidden=48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, encoders: Path) -> Project:
+    """A project after its first `dvc repro`, committed."""
+    project = make_project(tmp_path_factory.mktemp("project"), encoders)
+    stages = project.ran("repro")
+    locales = ("us", "es", "jp")
+    assert stages == {"demo", "sample", "report"} | {
+        f"{stage}@{locale}" for stage in BRANCH for locale in locales
+    }
+    project.call("git", "add", ".")
+    project.call("git", "commit", "--quiet", "--message", "results")
+    return project
+
+
+@pytest.fixture
+def project(reproduced: Project) -> Iterator[Project]:
+    """The reproduced project; what a test changes is put back."""
+    yield reproduced
+    reproduced.reset()
+
+
+def test_a_second_repro_runs_nothing(project: Project) -> None:
+    assert project.ran("repro") == set()
+
+
+def test_git_holds_the_metrics_and_nothing_heavy(project: Project) -> None:
+    tracked = project.call("git", "ls-files", "data", "models", "reports").split()
+    assert {path for path in tracked if not path.endswith(".gitignore")} == {
+        "reports/report.md",
+        "reports/summary.json",
+        *(f"reports/metrics/{locale}.json" for locale in ("us", "es", "jp")),
+        *(f"reports/plots/recall/{locale}.csv" for locale in ("us", "es", "jp")),
+    }
+
+
+def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:
+    us = (project.folder / "reports/metrics/us.json").read_bytes()
+    ran = project.ran("exp", "run", "-S", "encoder.es=labse")
+    assert ran == {"embed@es", "index@es", "retrieve@es", "evaluate@es", "report"}
+    assert (project.folder / "reports/metrics/us.json").read_bytes() == us
+    metrics = project.call("dvc", "metrics", "diff")
+    assert "reports/metrics/es.json" in metrics
+    assert "dense.ndcg@10" in metrics
+    assert "us.json" not in metrics
+    assert "jp.json" not in metrics
+    rows = [line for line in project.call("dvc", "params", "diff").splitlines() if "params" in line]
+    assert [row.split()[:4] for row in rows] == [
+        ["params.yaml", "encoder.es", "e5-small-q4", "labse"]
+    ]
+
+
+def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
+    lossy = ("-S", "index.us=ivf-flat", "-S", "indexes.ivf-flat.probes=1")
+    assert project.ran("exp", "run", *lossy) == {"index@us", "retrieve@us", "evaluate@us", "report"}
+
+
+def test_an_index_that_finds_the_very_same_products_has_nothing_evaluated_again(
+    project: Project,
+) -> None:
+    run = project.folder / "data/runs/dense/us/catalogue.parquet"
+    exact = run.read_bytes()
+    assert project.ran("exp", "run", "-S", "index.us=hnsw") == {"index@us", "retrieve@us", "report"}
+    assert run.read_bytes() == exact
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "encoders.labse.max_tokens=32",  # chosen by no locale
+        "indexes.hnsw.m=16",
+        "runtime.threads=1",
+        "runtime.batch_size=7",
+    ],
+)
+def test_what_no_locale_uses_and_what_only_changes_speed_reruns_nothing(
+    project: Project, change: str
+) -> None:
+    assert project.ran("exp", "run", "-S", change) == set()
+
+
+def test_an_experiment_in_a_temporary_copy_finds_the_local_model(project: Project) -> None:
+    ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
+    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "evaluate@jp", "report"}
+    assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("encoder.es=nope", "encoders.nope"),
+        ("index.us=hsnw", "indexes.hsnw"),
+        ("encoder.ess=labse", "encoder.ess"),
+    ],
+)
+def test_a_name_that_is_not_defined_is_refused_before_any_stage_runs(
+    project: Project, change: str, told: str
+) -> None:
+    printed = project.call("dvc", "exp", "run", "-S", change, status=255)
+    assert told in printed
+    assert "Running stage" not in printed
+
+
+def test_a_setting_of_the_wrong_type_stops_the_first_stage_and_its_old_output_comes_back(
+    project: Project,
+) -> None:
+    printed = project.call("dvc", "exp", "run", "-S", "retrieve.depth=deep", status=255)
+    assert "retrieve.depth: Input should be a valid integer (found: 'deep')" in printed
+    assert "Traceback" not in printed
+    project.reset()
+    assert project.ran("repro") == set()
+
+
+def test_a_damaged_shard_is_noticed_and_the_next_repro_heals_it(project: Project) -> None:
+    shard = project.folder / "data/embeddings/es/products-00000.npy"
+    whole = shard.read_bytes()
+    shard.unlink()  # DVC may have linked it from its cache
+    shard.write_bytes(whole[:-7])
+    told = project.call("python", "-m", "pipeline.index", "--locale", "es", status=1)
+    assert "products-00000.npy is truncated" in told
+    lock = project.lock()
+    project.call("dvc", "repro")
+    assert shard.read_bytes() == whole
+    assert project.lock() == lock
+
+
+def test_two_clean_runs_are_byte_identical_whatever_the_surroundings(
+    reproduced: Project, encoders: Path, tmp_path: Path
+) -> None:
+    elsewhere = make_project(
+        tmp_path / "an other place", encoders,
+        PYTHONHASHSEED="1", TZ="Asia/Tokyo", LC_ALL="C", LANG="C",
+    )  # fmt: skip
+    elsewhere.call("dvc", "repro")
+    assert elsewhere.lock() == reproduced.lock()
+
+
+def test_metrics_are_equal_to_four_digits_whatever_the_batch_size_and_threads(
+    project: Project,
+) -> None:
+    def numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        text = "".join(
+            (project.folder / f"reports/metrics/{locale}.json").read_text()
+            for locale in ("us", "es", "jp")
+        )
+        return np.array(re.findall(r"-?\d+\.?\d*", text), dtype=np.float64)
+
+    before = numbers()
+    params = project.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert "batch_size: 32" in text
+    params.write_text(
+        text.replace("batch_size: 32", "batch_size: 5").replace("threads: 0", "threads: 1"),
+        encoding="utf-8",
+    )
+    for name in ("embed", "index", "retrieve", "evaluate"):
+        project.call("python", "-m", f"pipeline.{name}")
+    np.testing.assert_allclose(numbers(), before, atol=5e-5)

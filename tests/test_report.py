@@ -1,0 +1,62 @@
+"""The summary and the table say what the metrics say, and README's table is the report's."""
+
+import json
+
+import pytest
+
+from pipeline import readme, report
+from pipeline.errors import PipelineError
+from tests.artefacts import ROOT, params
+
+METRICS = {
+    locale: {"dense": {"ndcg@10": value, "mrr@10": 0.5}, "queries": 1234, "products": 5678}
+    for locale, value in (("us", 0.2), ("es", 0.4), ("jp", 0.9))
+}
+
+
+def test_the_mean_counts_every_locale_the_same() -> None:
+    summary = report.summarise(METRICS)
+    assert summary["mean"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
+    assert summary["jp"]["ndcg@10"] == 0.9
+
+
+def test_a_measure_that_one_locale_lacks_has_no_mean_and_an_empty_cell() -> None:
+    lacking = {**METRICS, "jp": {"dense": {"mrr@10": 0.5}, "queries": 1, "products": 1}}
+    summary = report.summarise(lacking)
+    assert summary["mean"] == {"mrr@10": 0.5}
+    rows = report.table(summary, params()).splitlines()
+    assert rows[4] == "| jp | e5-small-q4 | flat | 1 | 1 |  | 0.5000 |"
+
+
+def test_the_table_has_a_row_a_locale_with_its_choices_and_four_digits() -> None:
+    rows = report.table(report.summarise(METRICS), params()).splitlines()
+    assert rows[0] == "| locale | encoder | index | queries | products | ndcg@10 | mrr@10 |"
+    assert rows[2] == "| us | minilm | flat | 1,234 | 5,678 | 0.2000 | 0.5000 |"
+    assert rows[5] == "| mean |  |  |  |  | 0.5000 | 0.5000 |"
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_a_block_goes_between_its_markers_and_nowhere_else() -> None:
+    text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
+    once = readme.put_between_markers(text, "x", "new\n\n")
+    assert once == "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb\n"
+    assert readme.put_between_markers(once, "x", "new") == once
+
+
+@pytest.mark.parametrize("text", ["", "<!-- x: end --><!-- x: begin -->", "<!-- x: begin -->"])
+def test_missing_markers_are_told(text: str) -> None:
+    with pytest.raises(PipelineError, match="x: begin"):
+        readme.put_between_markers(text, "x", "new")
+
+
+def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics() -> None:
+    metrics = {
+        locale: json.loads((ROOT / f"reports/metrics/{locale}.json").read_text())
+        for locale in params().locales
+    }
+    summary = report.summarise(metrics)
+    assert json.loads((ROOT / "reports/summary.json").read_text()) == summary
+    committed = (ROOT / "reports/report.md").read_text(encoding="utf-8")
+    assert committed == report.table(summary, params())
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert readme.put_between_markers(text, "results", committed) == text
