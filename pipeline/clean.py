@@ -47,16 +47,17 @@ def clean_judgements(
     sampled: pa.Table,
     queries: pa.ChunkedArray,
     products: pa.ChunkedArray,
-    sampled_products: pa.ChunkedArray,
     where: Path,
 ) -> Pairs:
-    """Keep the judgements whose query and product are both there, once each.
+    """Keep the judgements whose query has a text and whose product has a row, once each.
+
+    A product without text keeps its judgements: nothing can find it, and what is judged must not
+    depend on which fields make up a text.
 
     Args:
         sampled: judgements sorted by query_id and product_id.
         queries: the query_ids that have a text.
-        products: the product_ids that have a text.
-        sampled_products: the product_ids of the sample, with or without a text.
+        products: the product_ids of the sample, with or without a text.
         where: the file they come from, for messages.
 
     Raises:
@@ -81,16 +82,14 @@ def clean_judgements(
             f"{' and '.join(labels)}; keep one label a pair in the source"
         )
     no_query = tables.row_of(queries, sampled["query_id"]).is_null().to_numpy(False)
-    no_row = tables.row_of(sampled_products, sampled["product_id"]).is_null().to_numpy(False)
-    no_text = tables.row_of(products, sampled["product_id"]).is_null().to_numpy(False)
+    no_row = tables.row_of(products, sampled["product_id"]).is_null().to_numpy(False)
     # One reason a row, the first that holds.
     dropped = {
         "dropped_repeated": repeated,
         "dropped_query_empty": no_query & ~repeated,
         "dropped_product_missing": no_row & ~(no_query | repeated),
-        "dropped_product_empty": no_text & ~(no_row | no_query | repeated),
     }
-    kept = frame[~(repeated | no_query | no_text)]
+    kept = frame[~(repeated | no_query | no_row)]
     table = pa.Table.from_pandas(kept, tables.JUDGEMENTS, preserve_index=False)
     return Pairs(table.replace_schema_metadata(), {k: int(v.sum()) for k, v in dropped.items()})
 
@@ -100,26 +99,33 @@ def clean(params: Params, locale: str) -> None:
     source, remedy = layout.sample(locale), "run `dvc repro sample`"
     sampled_queries = tables.read_table(source / "queries.parquet", tables.SAMPLE_QUERIES, remedy)
     sampled = tables.read_table(source / "judgements.parquet", tables.SAMPLE_JUDGEMENTS, remedy)
+    _refuse_other_locales(sampled_queries, locale, source / "queries.parquet", remedy)
+    _refuse_other_locales(sampled, locale, source / "judgements.parquet", remedy)
     queries = clean_queries(sampled_queries)
     with atomic_directory(layout.clean(locale)) as out:
         products = _clean_product_file(
-            source / "products.parquet", out / "products.parquet", params.clean, remedy
+            source / "products.parquet", out / "products.parquet", params.clean, locale, remedy
         )
         pairs = clean_judgements(
-            sampled, queries["query_id"], products.ids, products.sampled_ids,
-            source / "judgements.parquet",
-        )  # fmt: skip
+            sampled, queries["query_id"], products.sampled_ids, source / "judgements.parquet"
+        )
+        without_text = tables.row_of(products.ids, pairs.table["product_id"]).null_count
         judged = tables.row_of(pairs.table["query_id"], queries["query_id"]).is_valid()
         kept_queries = queries.filter(judged)
         if not len(kept_queries):
             raise PipelineError(
                 f"{source}: none of its {len(sampled_queries)} queries has a text and a judged "
-                "product with a text; draw others (sample in params.yaml)"
+                "product; draw others (sample in params.yaml)"
             )
         tables.write_table(out / "queries.parquet", kept_queries, tables.QUERIES)
         tables.write_table(out / "judgements.parquet", pairs.table, tables.JUDGEMENTS)
         counts = {
-            "judgements": {"in": len(sampled), "out": len(pairs.table), **pairs.dropped},
+            "judgements": {
+                "in": len(sampled),
+                "out": len(pairs.table),
+                "product_without_text": without_text,
+                **pairs.dropped,
+            },
             "products": {
                 "dropped_empty": len(products.sampled_ids) - len(products.ids),
                 "in": len(products.sampled_ids),
@@ -150,7 +156,7 @@ class _CleanedProducts:
 
 
 def _clean_product_file(
-    source: Path, target: Path, settings: Clean, remedy: str
+    source: Path, target: Path, settings: Clean, locale: str, remedy: str
 ) -> _CleanedProducts:
     """Clean the products of one file into another, some thousands at a time."""
     sampled_ids: list[pa.Array] = []
@@ -158,6 +164,7 @@ def _clean_product_file(
     hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
     with pq.ParquetWriter(target, tables.PRODUCTS, compression="zstd") as writer:
         for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy):
+            _refuse_other_locales(batch, locale, source, remedy)
             products = clean_products(batch, settings)
             writer.write_table(products.cast(tables.PRODUCTS))
             sampled_ids.extend(batch["product_id"].chunks)
@@ -174,6 +181,12 @@ def _clean_product_file(
         pa.chunked_array(ids, pa.string()),
         int(copies[copies > 1].sum()),
     )
+
+
+def _refuse_other_locales(rows: pa.Table, locale: str, path: Path, remedy: str) -> None:
+    others = rows["product_locale"].filter(pc.not_equal(rows["product_locale"], locale))
+    if len(others):
+        raise PipelineError(f"{path} holds rows of locale {others[0].as_py()!r}; {remedy}")
 
 
 def _without_empty(table: pa.Table) -> pa.Table:

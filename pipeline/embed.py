@@ -54,8 +54,9 @@ def embed(params: Params, locale: str) -> None:
         )
         manifest = vectors.Manifest(
             manifest_schema=vectors.SCHEMA,
+            locale=locale,
             encoder=name,
-            contract=contract,
+            contract=vectors.contract_of(contract),
             weights_sha256=weights.sha256,
             dimension=encoder.dimension,
             dtype=params.embed.dtype,

@@ -10,9 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import files, judging, layout, metrics, stage, tables
+from pipeline import files, judging, layout, metrics, runs, stage, tables
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 
@@ -26,43 +27,56 @@ def evaluate(params: Params, locale: str) -> None:
     products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)["product_id"]
     judgements_path = source / "judgements.parquet"
     judgements = tables.read_table(judgements_path, tables.JUDGEMENTS, remedy)
-    rows = files.read_json(source / "counts.json", remedy)
+    dropped = _dropped(source / "counts.json", remedy)
     qrels = judging.Judgements.from_pairs(
         tables.rows_of(queries, judgements["query_id"], judgements_path, remedy),
-        tables.rows_of(products, judgements["product_id"], judgements_path, remedy),
+        _codes(products, judgements["product_id"]),
         tables.rows_of(
             pa.chunked_array([tables.LABELS]), judgements["label"], judgements_path, remedy
         ),
         len(queries),
     )
+    folder, again = layout.dense_runs(locale), f"run `dvc repro retrieve@{locale}`"
+    card = runs.read_card(folder, queries, products, again)
+    if params.evaluate.deepest() > card.depth:
+        raise PipelineError(
+            f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
+            f"evaluate, {params.evaluate.deepest()}; {again}"
+        )
 
     def judged_pieces(track: str) -> Iterator[judging.JudgedRun]:
-        path = layout.dense_runs(locale) / f"{track}.parquet"
-        again = f"run `dvc repro --force retrieve@{locale}`"
-        return judge_run(path, queries, products, qrels, again)
+        return judge_run(folder / f"{track}.parquet", queries, products, qrels, again)
 
     catalogue = [
-        (metrics.catalogue_measures(run, params.evaluate), recall_curve(run))
+        (metrics.catalogue_measures(run, params.evaluate), recall_curve(run, card.depth))
         for run in judged_pieces("catalogue")
     ]
     measures = {
         **_concatenate([measures for measures, _ in catalogue]),
         **_concatenate([metrics.pool_measures(run) for run in judged_pieces("pool")]),
     }
-    curve = _concatenate([curve for _, curve in catalogue])
-    _write_per_query(layout.per_query(locale), queries, measures)
-    _write_curve(layout.recall_curve(locale), metrics.means(curve))
+    dense = metrics.means(measures)
     result = {
-        "dense": metrics.means(measures),
+        "dense": dense,
+        "encoder": card.encoder,
+        "index": card.index,
         **metrics.counts(qrels),
         "products": len(products),
-        **{f"{name}_dropped": rows[name]["in"] - rows[name]["out"] for name in sorted(rows)},
+        **dropped,
     }
-    files.write_json(layout.metrics(locale), result)
+    # The numbers of record last: with them everything else is there.
+    with (
+        files.atomic_file(layout.metrics(locale)) as metrics_file,
+        files.atomic_file(layout.recall_curve(locale)) as curve_file,
+        files.atomic_file(layout.per_query(locale)) as per_query_file,
+    ):
+        _write_per_query(per_query_file, queries, measures)
+        _write_curve(curve_file, metrics.means(_concatenate([curve for _, curve in catalogue])))
+        metrics_file.write_text(files.canonical_json(result), encoding="utf-8", newline="\n")
     headline = f"ndcg@{params.evaluate.ndcg[0]}"
     stage.log.info(
         "evaluate locale=%s queries=%d %s=%s",
-        locale, len(queries), headline, result["dense"].get(headline),
+        locale, len(queries), headline, dense.get(headline),
     )  # fmt: skip
 
 
@@ -77,7 +91,7 @@ def judge_run(
 
     Raises:
         PipelineError: the run has a query or a product that the clean tables have not, or is not
-            sorted.
+            sorted by query and rank.
     """
     done = 0
     for piece in tables.iter_row_groups(path, tables.RUN, remedy):
@@ -87,6 +101,8 @@ def judge_run(
             continue
         if rows[0] < done or (np.diff(rows) < 0).any():
             raise PipelineError(f"{path}: the rows are not sorted by query_id; {remedy}")
+        if (piece["rank"].to_numpy() != judging.ordinal(rows)).any():
+            raise PipelineError(f"{path}: the rows of a query are not sorted by rank; {remedy}")
         stop = int(rows[-1]) + 1
         yield judging.judge(rows, codes, qrels.rows(done, stop))
         done = stop
@@ -94,9 +110,28 @@ def judge_run(
     yield judging.judge(nothing, nothing, qrels.rows(done, len(qrels)))
 
 
-def recall_curve(run: judging.JudgedRun) -> metrics.PerQuery:
-    """Return recall at each of `CURVE_CUTOFFS`, keyed by cutoff."""
-    return {str(k): metrics.recall(run, k) for k in CURVE_CUTOFFS}
+def recall_curve(run: judging.JudgedRun, depth: int) -> metrics.PerQuery:
+    """Return recall at each of `CURVE_CUTOFFS` down to the depth of the run, keyed by cutoff."""
+    return {str(k): metrics.recall(run, k) for k in CURVE_CUTOFFS if k <= depth}
+
+
+def _dropped(path: Path, remedy: str) -> dict[str, int]:
+    """Return how many judgements, products and queries clean left out."""
+    counts = files.read_json(path, remedy)
+    try:
+        return {
+            f"{name}_dropped": int(counts[name]["in"]) - int(counts[name]["out"])
+            for name in ("judgements", "products", "queries")
+        }
+    except (KeyError, TypeError, ValueError) as err:
+        raise PipelineError(f"{path} lacks counts ({err!r}); {remedy}") from err
+
+
+def _codes(products: pa.ChunkedArray, judged: pa.ChunkedArray) -> judging.Ints:
+    """Return each judged product's row; one without text has none, and a code beyond them all."""
+    known = tables.row_of(products, judged)
+    beyond = pc.add(pc.index_in(judged, value_set=judged.unique()), len(products))
+    return np.asarray(pc.coalesce(known, beyond.combine_chunks()), dtype=np.int64)
 
 
 def _concatenate(pieces: list[metrics.PerQuery]) -> metrics.PerQuery:
@@ -106,14 +141,12 @@ def _concatenate(pieces: list[metrics.PerQuery]) -> metrics.PerQuery:
 def _write_per_query(path: Path, queries: pa.ChunkedArray, measures: metrics.PerQuery) -> None:
     """Write one row a query, one float64 column a measure, null where it is undefined."""
     columns = {name: pa.array(values, from_pandas=True) for name, values in measures.items()}
-    with files.atomic_file(path) as partial:
-        pq.write_table(pa.table({"query_id": queries, **columns}), partial, compression="zstd")
+    pq.write_table(pa.table({"query_id": queries, **columns}), path, compression="zstd")
 
 
 def _write_curve(path: Path, curve: dict[str, float]) -> None:
     lines = ["k,recall", *(f"{k},{recall}" for k, recall in curve.items())]
-    with files.atomic_file(path) as partial:
-        partial.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

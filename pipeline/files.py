@@ -18,7 +18,8 @@ from pipeline.errors import PipelineError
 def atomic_file(path: Path) -> Iterator[Path]:
     """Yield a neighbour of `path` to write to; it takes `path`'s place if the block succeeds."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    _clear_away(path)
+    partial = _beside(path, "partial")
     try:
         yield partial
         partial.replace(path)
@@ -33,10 +34,8 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     What stood at `path` stays untouched until the new directory is complete.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    replaced = path.with_name(f".{path.name}.{os.getpid()}.replaced.partial")
-    for left_over in (partial, replaced):  # by a killed process of this id
-        shutil.rmtree(left_over, ignore_errors=True)
+    _clear_away(path)
+    partial, replaced = _beside(path, "partial"), _beside(path, "replaced.partial")
     partial.mkdir()
     try:
         yield partial
@@ -51,6 +50,37 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+def _beside(path: Path, ending: str) -> Path:
+    return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
+
+
+def _clear_away(path: Path) -> None:
+    """Remove what killed processes left beside `path`.
+
+    One that was killed between its two renames left the only copy there: that one comes back.
+    """
+    for left_over in path.parent.glob(f".{path.name}.*.partial"):
+        process = left_over.name.removeprefix(f".{path.name}.").split(".")[0]
+        if not process.isdecimal() or (int(process) != os.getpid() and _runs(int(process))):
+            continue
+        if left_over.name.endswith(".replaced.partial") and not path.exists():
+            left_over.rename(path)
+        elif left_over.is_dir():
+            shutil.rmtree(left_over, ignore_errors=True)
+        else:
+            left_over.unlink(missing_ok=True)
+
+
+def _runs(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 def canonical_json(data: object) -> str:

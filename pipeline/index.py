@@ -135,7 +135,7 @@ def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss
     Raises:
         PipelineError: it is missing, damaged, or was built from other vectors or settings.
     """
-    folder, remedy = layout.index(locale), f"run `dvc repro --force index@{locale}`"
+    folder, remedy = layout.index(locale), f"run `dvc repro index@{locale}`"
     data = files.read_json(folder / "index.json", remedy)
     expected = _card(params, locale, manifest, index_sha256="").model_dump(mode="json")
     for key in expected:
@@ -155,16 +155,19 @@ def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss
             f"{path} has sha256 {found[:12]}, but index.json says "
             f"{str(data.get('index_sha256'))[:12]}: it was damaged or edited; {remedy}"
         )
-    return faiss.read_index(str(path))
+    try:
+        return faiss.read_index(str(path))
+    except RuntimeError as err:
+        raise PipelineError(f"{path} cannot be read ({one_line(err)}); {remedy}") from err
 
 
 def index(params: Params, locale: str) -> None:
     """Build a locale's index from its product vectors."""
-    manifest = vectors.read_manifest(locale)
-    settings = params.index_of(locale)
+    manifest = vectors.read_manifest(params, locale)
+    settings, similarity = params.index_of(locale), params.encoder_of(locale).similarity
     check_fit(params.index[locale], settings, manifest.products.rows, manifest.dimension)
     shards = vectors.iter_vectors(manifest, "products", locale)
-    built = build_index(settings, manifest.dimension, manifest.contract.similarity, shards)
+    built = build_index(settings, manifest.dimension, similarity, shards)
     with atomic_directory(layout.index(locale)) as out:
         _write(built, out / "index.faiss")
         digest = files.sha256_file(out / "index.faiss")
@@ -178,13 +181,9 @@ def index(params: Params, locale: str) -> None:
 
 
 def _write(built: faiss.Index, path: Path) -> None:
-    try:
-        faiss.write_index(built, str(path))
-    except RuntimeError as err:  # a C++ exception: it knows neither OSError nor errno
-        raise PipelineError(
-            f"{path} could not be written ({one_line(err)}); free some space, or make the folder "
-            "writable, and run the stage again"
-        ) from err
+    # Through Python's own file: FAISS's only prints when the last bytes do not go out.
+    with path.open("wb") as handle:
+        faiss.write_index(built, faiss.PyCallbackIOWriter(handle.write))  # type: ignore[attr-defined]
 
 
 def _card(
@@ -194,7 +193,7 @@ def _card(
         index_schema=SCHEMA,
         index=params.index[locale],
         settings=params.index_of(locale),
-        similarity=manifest.contract.similarity,
+        similarity=params.encoder_of(locale).similarity,
         dimension=manifest.dimension,
         rows=manifest.products.rows,
         ids_sha256=manifest.products.ids_sha256,

@@ -4,6 +4,7 @@
 """
 
 import json
+import os
 import sys
 from collections.abc import Hashable, Iterator
 from pathlib import Path
@@ -35,10 +36,12 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
 Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Language = Annotated[str, Field(pattern=r"^([a-z]{2,3}|any)$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
+Links = Annotated[int, Field(ge=1, le=1_000_000)]
 Cutoffs = Choices[Count]
 
 
@@ -120,8 +123,16 @@ class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
-    threads: Annotated[int, Field(ge=0)]
+    threads: Annotated[int, Field(ge=0, le=4096)]
     batch_size: Count
+
+    def thread_count(self) -> int:
+        """Return `threads`, or for 0 how many cores this process may use."""
+        if self.threads:
+            return self.threads
+        if hasattr(os, "sched_getaffinity"):
+            return len(os.sched_getaffinity(0))
+        return os.cpu_count() or 1
 
 
 class WheelFile(Strict):
@@ -189,7 +200,7 @@ class Encoder(Strict):
     pooling: Pooling
     normalize: bool
     similarity: Similarity
-    languages: Choices[Text]
+    languages: Choices[Language]
     max_tokens: Count
 
 
@@ -209,9 +220,9 @@ class HnswIndex(Strict):
     """A navigable small-world graph: `m` links a node, `ef_*` candidates in building, searching."""
 
     kind: Literal["hnsw"]
-    m: Annotated[int, Field(ge=2)]
-    ef_construction: Count
-    ef_search: Count
+    m: Annotated[int, Field(ge=2, le=512)]
+    ef_construction: Links
+    ef_search: Links
 
 
 class IvfFlatIndex(Strict):
@@ -237,12 +248,16 @@ Index = Annotated[
 ]
 
 
+MEAN = "mean"
+"""What stands beside the locales in the summary; no locale may have this name."""
+
+
 class Params(Strict):
     """The whole of `params.yaml`, in its order."""
 
     encoder: Annotated[dict[Name, str], Field(min_length=1)]
     index: dict[Name, str]
-    language: dict[Name, Text]
+    language: dict[Name, Language]
     demo: Demo
     sample: Sample
     clean: Clean
@@ -330,6 +345,15 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
 
 def _contradictions(params: Params) -> Iterator[str]:
     """Say what types alone cannot: settings that exclude each other."""
+    if MEAN in params.encoder:
+        yield f"encoder.{MEAN}: no locale may be called {MEAN!r}; the summary has that row"
+    for name in sorted(set(params.index.values())):
+        index = params.indexes.get(name)
+        if isinstance(index, HnswIndex) and index.ef_search < params.retrieve.depth:
+            yield (
+                f"indexes.{name}.ef_search: {index.ef_search} is less than retrieve.depth "
+                f"{params.retrieve.depth}, and a search finds no more than that; raise it"
+            )
     for name in sorted(set(params.encoder.values()) & set(params.encoders)):
         yield from _unusable(name, params.encoders[name])
     for name, index in params.indexes.items():
@@ -346,6 +370,11 @@ def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
     """Say why a chosen encoder's weights cannot be trusted to be the same tomorrow."""
     weights = encoder.weights
     if isinstance(weights, HubWeights):
+        if weights.code_revision is not None and not weights.remote_code:
+            yield (
+                f"encoders.{name}.weights.code_revision: {weights.code_revision} without "
+                "remote_code: true would not be obeyed; set both or neither"
+            )
         if weights.revision is None:
             yield (
                 f"encoders.{name}.weights.revision: empty; pin the 40-hex commit that "

@@ -1,58 +1,61 @@
 """Put the locales side by side: reports/metrics/ -> reports/summary.json and reports/report.md."""
 
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from pipeline import files, layout, stage
-from pipeline.params import Params
+from pipeline.errors import PipelineError
+from pipeline.params import MEAN, Evaluate, Params
 
-HEADLINE = (
-    "ndcg@10",
-    "mrr@10",
-    "recall@10",
-    "recall@100",
-    "judged@10",
-    "pool_ndcg",
-    "pool_ndcg_floor",
-)
-"""The measures in the summary and in the table, of those that were computed."""
-
+CHOICES = ("encoder", "index")
 COUNTS = ("queries", "products")
 
 Metrics = Mapping[str, Any]
+Summary = dict[str, dict[str, float | int | str]]
 
 
-def summarise(metrics: Mapping[str, Metrics]) -> dict[str, dict[str, float | int]]:
-    """Return the headline of each locale and, under `mean`, the mean over the locales.
+def headline(cutoffs: Evaluate) -> tuple[str, ...]:
+    """Return the measures of the summary and the table, in their order."""
+    return (
+        f"ndcg@{cutoffs.ndcg[0]}",
+        f"mrr@{cutoffs.mrr}",
+        *(f"recall@{k}" for k in cutoffs.recall),
+        f"judged@{cutoffs.judged[0]}",
+        "pool_ndcg",
+        "pool_ndcg_floor",
+    )
+
+
+def summarise(metrics: Mapping[str, Metrics], measures: Sequence[str]) -> Summary:
+    """Return the given measures of each locale and, under `mean`, the mean over the locales.
 
     Each locale counts the same, however many queries it has; a measure that some locale lacks has
     no mean.
     """
-    summary: dict[str, dict[str, float | int]] = {
+    summary: Summary = {
         locale: {
-            **{name: of["dense"][name] for name in HEADLINE if name in of["dense"]},
-            **{name: of[name] for name in COUNTS},
+            **{name: of[name] for name in (*CHOICES, *COUNTS)},
+            **{name: of["dense"][name] for name in measures if name in of["dense"]},
         }
         for locale, of in metrics.items()
     }
-    shared = [name for name in HEADLINE if all(name in row for row in summary.values())]
+    values = {name: [of["dense"].get(name) for of in metrics.values()] for name in measures}
     mean = {
-        name: round(sum(row[name] for row in summary.values()) / len(summary), 5) for name in shared
+        name: round(sum(of_all) / len(of_all), 5)
+        for name, of_all in values.items()
+        if None not in of_all
     }
-    return {**summary, "mean": mean}
+    return {**summary, MEAN: mean}
 
 
-def table(summary: Mapping[str, Mapping[str, float | int]], params: Params) -> str:
+def table(summary: Summary, measures: Sequence[str]) -> str:
     """Return the summary as a markdown table, a row a locale."""
-    columns = [name for name in HEADLINE if any(name in row for row in summary.values())]
-    header = ["locale", "encoder", "index", *COUNTS, *columns]
-    lines = [_row(header), _row(["---"] * 3 + ["---:"] * (len(header) - 3))]
+    columns = ["locale", *CHOICES, *COUNTS, *measures]
+    left = 1 + len(CHOICES)
+    lines = [_row(columns), _row(["---"] * left + ["---:"] * (len(columns) - left))]
     for locale, row in summary.items():
-        names = ["", ""] if locale == "mean" else [params.encoder[locale], params.index[locale]]
-        counts = [f"{row[name]:,}" if name in row else "" for name in COUNTS]
-        values = [f"{row[name]:.4f}" if name in row else "" for name in columns]
-        lines.append(_row([locale, *names, *counts, *values]))
+        lines.append(_row([locale, *(_cell(row.get(name, "")) for name in columns[1:])]))
     return "\n".join(lines) + "\n"
 
 
@@ -62,10 +65,26 @@ def report(params: Params) -> None:
         locale: files.read_json(layout.metrics(locale), f"run `dvc repro evaluate@{locale}`")
         for locale in params.locales
     }
-    summary = summarise(metrics)
+    measures = headline(params.evaluate)
+    try:
+        summary = summarise(metrics, measures)
+    except (KeyError, TypeError) as err:
+        raise PipelineError(
+            f"{layout.METRICS} holds a file that evaluate did not write ({err!r}); "
+            "run `dvc repro evaluate`"
+        ) from err
     files.write_json(layout.SUMMARY, summary)
     with files.atomic_file(layout.REPORT) as partial:
-        partial.write_text(table(summary, params), encoding="utf-8", newline="\n")
+        partial.write_text(table(summary, measures), encoding="utf-8", newline="\n")
+
+
+def _cell(value: float | int | str) -> str:
+    match value:
+        case float():
+            return f"{value:.4f}"
+        case int():
+            return f"{value:,}"
+    return value
 
 
 def _row(cells: list[str]) -> str:

@@ -4,7 +4,6 @@
 ranks each query's judged products, by the vectors themselves, whatever the index.
 """
 
-import os
 import sys
 from collections.abc import Iterator
 
@@ -14,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import layout, ranking, stage, tables, vectors
+from pipeline import layout, ranking, runs, stage, tables, vectors
+from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
 from pipeline.index import as_searched, read_index
 from pipeline.params import Params, Similarity
@@ -67,7 +67,7 @@ def score_pairs(
 
 def retrieve(params: Params, locale: str) -> None:
     """Write the catalogue run and the pool run of a locale."""
-    manifest = vectors.read_manifest(locale)
+    manifest = vectors.read_manifest(params, locale)
     source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     query_ids = tables.read_table(source / "queries.parquet", tables.QUERIES, remedy)["query_id"]
     products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)
@@ -75,13 +75,17 @@ def retrieve(params: Params, locale: str) -> None:
     judgements = tables.read_table(source / "judgements.parquet", tables.JUDGEMENTS, remedy)
     vectors.check_ids(manifest, "queries", query_ids, locale)
     vectors.check_ids(manifest, "products", product_ids, locale)
+    if (np.diff(judgements["query_id"].to_numpy()) < 0).any():
+        raise PipelineError(f"{source}/judgements.parquet is not sorted by query_id; {remedy}")
     index = read_index(params, locale, manifest)
-    similarity = manifest.contract.similarity
+    similarity = params.encoder_of(locale).similarity
     queries = as_searched(
         vectors.read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
-    faiss.omp_set_num_threads(params.runtime.threads or os.cpu_count() or 1)
+    faiss.omp_set_num_threads(params.runtime.thread_count())
     ids = (query_ids, product_ids)
+    # A judged product without text has no vector: no run can hold it.
+    judgements = judgements.filter(tables.row_of(product_ids, judgements["product_id"]).is_valid())
     judged_rows, judged_codes = (
         tables.rows_of(known, judgements[column], source / "judgements.parquet", remedy)
         for known, column in zip(ids, ("query_id", "product_id"), strict=True)
@@ -98,8 +102,12 @@ def retrieve(params: Params, locale: str) -> None:
                 if len(found):
                     run.write_table(found, row_group_size=len(found))
         with pq.ParquetWriter(out / "pool.parquet", tables.RUN, compression="zstd") as run:
-            for rows, codes, scores in _pool(judged_rows, judged_codes, queries, manifest, locale):
+            for rows, codes, scores in _pool(
+                judged_rows, judged_codes, queries, similarity, manifest, locale
+            ):
                 run.write_table(_run_table(ids, rows, codes, scores), row_group_size=len(rows))
+        names = (params.encoder[locale], params.index[locale])
+        runs.write_card(out, runs.card(out, *names, params.retrieve.depth, *ids))
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal),
@@ -132,6 +140,7 @@ def _pool(
     rows: NDArray[np.int64],
     codes: NDArray[np.int64],
     queries: vectors.Matrix,
+    similarity: Similarity,
     manifest: vectors.Manifest,
     locale: str,
 ) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
@@ -139,7 +148,6 @@ def _pool(
 
     Yields query rows, product codes and scores in ranked order.
     """
-    similarity = manifest.contract.similarity
     start = 0
     while start < len(rows):
         # A piece ends where a query does.

@@ -1,5 +1,6 @@
 """ESCI's two parquet files, opened, checked and read by streaming."""
 
+import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
@@ -12,6 +13,8 @@ from pipeline import layout, tables
 from pipeline.errors import PipelineError
 from pipeline.mistakes import did_you_mean, one_line
 from pipeline.params import Sample
+
+log = logging.getLogger("pipeline")
 
 BATCH_ROWS = 16_384
 
@@ -46,10 +49,12 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     found = file.schema_arrow
     wrong = []
     for field in schema:
-        if field.name not in found.names:
+        if found.names.count(field.name) > 1:
+            wrong.append(f"column {field.name} stands {found.names.count(field.name)} times")
+        elif field.name not in found.names:
             near = did_you_mean(field.name, set(found.names) - set(schema.names))
             wrong.append(f"column {field.name} is missing{near}")
-        elif not _same_kind(found.field(field.name).type, field.type):
+        elif not _same_kind(found.field(field.name).type, field):
             wrong.append(
                 f"column {field.name} has type {found.field(field.name).type}, "
                 f"but {field.type} is expected"
@@ -71,7 +76,9 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
     required = [field.name for field in schema if not field.nullable]
     try:
         for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(nullable)
+            table = pa.Table.from_batches([batch]).select(schema.names)
+            _refuse_broken_text(table, path)
+            table = table.cast(nullable)
             _refuse_nulls(table, required, path)
             yield table
     except (pa.ArrowInvalid, OSError) as err:
@@ -83,23 +90,34 @@ def read_examples(
 ) -> pa.Table:
     """Return the source's judgements of `locales` that pass the version and split filters.
 
-    Every row of the file is checked, kept or not.
+    Every row of the file is checked, kept or not. Rows of other locales are told and left.
 
     Raises:
-        PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
+        PipelineError: a null, a label other than E, S, C, I, no row left for a locale, or a query
+            with rows inside and outside the filters.
     """
-    kept = []
+    kept, left_out = [], []
     before: Counter[str] = Counter()
     for table in read_batches(file, path, EXAMPLES):
         _refuse_unknown_values(table, path)
         for entry in table["product_locale"].value_counts().to_pylist():
             before[entry["values"]] += entry["counts"]
-        mask = pc.is_in(table["product_locale"], value_set=pa.array(locales, pa.string()))
-        mask = pc.and_(mask, pc.is_in(table["split"], value_set=pa.array(settings.splits)))
+        table = table.filter(
+            pc.is_in(table["product_locale"], value_set=pa.array(locales, pa.string()))
+        )
+        mask = pc.is_in(table["split"], value_set=pa.array(settings.splits))
         if settings.version != "all":
             mask = pc.and_(mask, pc.equal(table[f"{settings.version}_version"], 1))
         kept.append(table.filter(mask))
+        left_out.append(_queries(table.filter(pc.invert(mask))))
     examples = pa.concat_tables(kept) if kept else EXAMPLES.empty_table()
+    if left_out:
+        _refuse_divided_queries(examples, pa.concat_tables(left_out), settings, path)
+    for locale in sorted(before.keys() - set(locales)):
+        log.warning(
+            "warning: %s: %d rows of locale %r are left out; params.yaml has no such locale%s",
+            path, before[locale], locale, did_you_mean(locale, locales),
+        )  # fmt: skip
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:
         if not before[locale]:
@@ -144,6 +162,29 @@ def of_locale(table: pa.Table, locale: str) -> pa.Table:
     return table.filter(pc.equal(table["product_locale"], locale))
 
 
+def _queries(examples: pa.Table) -> pa.Table:
+    keys = ["product_locale", "query_id"]
+    return examples.select(keys).group_by(keys, use_threads=False).aggregate([])
+
+
+def _refuse_divided_queries(
+    examples: pa.Table, left_out: pa.Table, settings: Sample, path: Path
+) -> None:
+    """Refuse a query whose judgements a filter would take apart: its ideal would be too low."""
+    keys = ["product_locale", "query_id"]
+    divided = (
+        _queries(examples).join(_queries(left_out), keys, join_type="inner").sort_by("query_id")
+    )
+    if len(divided):
+        first = divided.slice(0, 1).to_pylist()[0]
+        raise PipelineError(
+            f"{path}: query_id {first['query_id']} of locale {first['product_locale']} has rows "
+            f"inside and outside of sample.version={settings.version} and "
+            f"sample.splits={','.join(settings.splits)}; give all rows of a query the same split, "
+            "small_version and large_version"
+        )
+
+
 def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
     for column, allowed in (
         ("esci_label", tables.LABELS),
@@ -161,8 +202,24 @@ def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
             )
 
 
+def _refuse_broken_text(table: pa.Table, path: Path) -> None:
+    for name in table.column_names:
+        try:
+            table[name].validate(full=True)
+        except pa.ArrowInvalid as err:
+            raise PipelineError(
+                f"{path}: column {name} holds bytes that are no text ({one_line(err)}); write the "
+                "file again with its texts in UTF-8"
+            ) from err
+
+
 def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
     for column in columns:
+        if column.endswith("_id") and pc.any(pc.equal(table[column].cast(pa.string()), "")).as_py():
+            raise PipelineError(
+                f"{path}: column {column} holds an empty text; every row needs an id: fill or "
+                "remove such rows"
+            )
         if table[column].null_count:
             raise PipelineError(
                 f"{path}: column {column} holds {table[column].null_count} null or more; "
@@ -170,11 +227,13 @@ def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
             )
 
 
-def _same_kind(found: pa.DataType, wanted: pa.DataType) -> bool:
+def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
-    if pa.types.is_integer(wanted):
-        return bool(pa.types.is_integer(found))
+    if pa.types.is_integer(wanted.type):
+        return bool(pa.types.is_signed_integer(found) or found.bit_width < 64)
+    if wanted.nullable and pa.types.is_null(found):  # a column without a single value
+        return True
     return found in (pa.string(), pa.large_string(), pa.string_view())
 
 

@@ -32,6 +32,10 @@ _SYSTEM_REMEDIES = {
     errno.EROFS: "the disk is read-only: run where the folder can be written",
     errno.EACCES: "permission is missing: make the file or its folder readable and writable",
     errno.EPERM: "permission is missing: make the file or its folder readable and writable",
+    errno.EISDIR: "a folder stands where a file should be: move it away",
+    errno.ENOTDIR: "a file stands where a folder should be: move it away",
+    errno.EEXIST: "something else stands there already: move it away",
+    errno.ENOENT: "there is no such place: make its folder, or name another",
     errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
 }
 
@@ -40,7 +44,7 @@ def run(name: str, body: Callable[[Params], None]) -> int:
     """Run a stage that works on all locales at once; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
     parser.parse_args()
-    with _told_to_the_user(name) as outcome:
+    with told_to_the_user(name) as outcome:
         params = load_params()
         with _timed(f"stage={name}"):
             body(params)
@@ -54,7 +58,7 @@ def run_locales(name: str, body: Callable[[Params, str], None]) -> int:
         "--locale", help="a key of `encoder` in params.yaml; all of them if left out"
     )
     locale = parser.parse_args().locale
-    with _told_to_the_user(name) as outcome:
+    with told_to_the_user(name) as outcome:
         params = load_params()
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
@@ -109,7 +113,7 @@ class _Outcome:
 
 
 @contextmanager
-def _told_to_the_user(name: str) -> Iterator[_Outcome]:
+def told_to_the_user(name: str) -> Iterator[_Outcome]:
     """Configure logging, and turn what the user can mend into one message and status 1."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -121,6 +125,9 @@ def _told_to_the_user(name: str) -> Iterator[_Outcome]:
     except PipelineError as err:
         log.error("error in %s: %s", name, err)
         outcome.status = 1
+    except KeyboardInterrupt:
+        log.error("%s was interrupted; what it had not finished is left as it was", name)
+        outcome.status = 130
     except OSError as err:
         remedy = _SYSTEM_REMEDIES.get(err.errno or 0)
         if remedy is None:

@@ -75,7 +75,7 @@ JUDGEMENTS = pa.schema(
         pa.field("label", pa.string(), nullable=False),
     ]
 )
-"""Labels E, S, C, I of pairs whose query and product both exist; sorted by both, unique."""
+"""Labels E, S, C, I of pairs; the query has a text, the product may not; sorted by both, unique."""
 
 RUN = pa.schema(
     [

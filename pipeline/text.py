@@ -12,18 +12,21 @@ from collections.abc import Iterable
 
 # Elements that separate words; the others may stand inside one.
 _BREAKS = (
-    "address|article|blockquote|br|center|dd|div|dl|dt|figure|h[1-6]|hr|iframe|img|li|ol|p|pre|"
-    "section|table|tbody|td|tfoot|th|thead|tr|ul|video"
+    "address|article|blockquote|body|br|button|center|dd|div|dl|dt|figure|footer|form|h[1-6]|"
+    "head|header|hr|html|iframe|img|input|label|li|ol|option|p|pre|section|select|table|tbody|td|"
+    "tfoot|th|thead|tr|ul|video"
 )
 _INLINE = (
-    "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|mark|nobr|q|s|samp|small|span|"
-    "strike|strong|sub|sup|tt|u|var|wbr"
+    "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|mark|nobr|samp|small|span|strike|"
+    "strong|sub|sup|tt|u|var|wbr"
 )
 _UNSEEN = re.compile(
     r"<!--.*?-->|<(script|style|noscript|template)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
 )
-# A text that was cut off may end inside a tag.
-_BREAK = re.compile(rf"</?(?:{_BREAKS})(?![\w-])[^<>]*(?:>|$)", re.IGNORECASE)
+# A text that was cut off may end inside a tag: behind its name, or with an attribute.
+_BREAK = re.compile(
+    rf"</?(?:{_BREAKS})(?![\w-])(?:[^<>]*>|\s*/?\s*$|\s[^<>]*=[^<>]*$)", re.IGNORECASE
+)
 _TAG = re.compile(rf"</?(?:{_INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
 _BARE_BREAK = re.compile(rf"</?(?:{_BREAKS})\s*/?>", re.IGNORECASE)
 

@@ -20,11 +20,10 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import layout
+from pipeline import layout, stage
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_file
 from pipeline.params import load_params
-from pipeline.stage import check_locale
 from pipeline.tables import JUDGEMENTS, LABELS, RUN, iter_row_groups, read_table
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
@@ -121,15 +120,12 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
-    try:
+    with stage.told_to_the_user("trec") as outcome:
         params = load_params()
-        for locale in (arguments.locale,) if arguments.locale else params.locales:
-            check_locale(params, locale)
+        for locale in params.locales if arguments.locale is None else (arguments.locale,):
+            stage.check_locale(params, locale)
             export(locale, arguments.out)
-    except PipelineError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return 1
-    return 0
+    return outcome.status
 
 
 if __name__ == "__main__":

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import numpy as np
 import pyarrow as pa
-from pydantic import ValidationError
+from pydantic import Field, ValidationError, model_validator
 
 from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
-from pipeline.params import Encoder, Strict
+from pipeline.params import Count, Encoder, Params, Strict
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""
@@ -24,17 +24,23 @@ SCHEMA = 1
 class Shard(Strict):
     """One .npy file: rows that follow those of the shard before."""
 
-    file: str
-    rows: int
+    file: Annotated[str, Field(pattern=r"^(products|queries)-\d{5}\.npy$")]
+    rows: Count
     sha256: str
 
 
 class Side(Strict):
     """All shards of the products or of the queries; row i belongs to row i of the clean table."""
 
-    rows: int
+    rows: Count
     ids_sha256: str
     shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _shards_hold_all_rows(self) -> Self:
+        if (held := sum(shard.rows for shard in self.shards)) != self.rows:
+            raise ValueError(f"the shards hold {held} rows, not {self.rows}")
+        return self
 
     def sha256(self) -> str:
         """Return the identity of the vectors: a hash of the shards' hashes, in order."""
@@ -45,10 +51,11 @@ class Manifest(Strict):
     """What the vectors of one locale are, and what they were made with."""
 
     manifest_schema: int
+    locale: str
     encoder: str
-    contract: Encoder
+    contract: dict[str, Any]
     weights_sha256: str
-    dimension: int
+    dimension: Annotated[int, Field(ge=1, le=65_536)]
     dtype: Literal["float32", "float16"]
     products: Side
     queries: Side
@@ -88,11 +95,22 @@ def side_of(ids: pa.ChunkedArray, shards: tuple[Shard, ...]) -> Side:
     return Side(rows=len(ids), ids_sha256=tables.ids_sha256(ids), shards=shards)
 
 
-def read_manifest(locale: str) -> Manifest:
+def contract_of(encoder: Encoder) -> dict[str, Any]:
+    """Return the entry of an encoder as a manifest tells it.
+
+    A local folder's path is left out: the weights' hash says what lay there, on any machine.
+    """
+    contract = encoder.model_dump(mode="json")
+    contract["weights"].pop("path", None)
+    return contract
+
+
+def read_manifest(params: Params, locale: str) -> Manifest:
     """Read a locale's manifest.
 
     Raises:
-        PipelineError: it is missing, or not of this version's form.
+        PipelineError: it is missing, not of this version's form, or of another encoder than
+            `params` says.
     """
     path, remedy = layout.embeddings(locale) / "manifest.json", _remedy(locale)
     data = files.read_json(path, remedy)
@@ -100,10 +118,20 @@ def read_manifest(locale: str) -> Manifest:
         found = data.get("manifest_schema") if isinstance(data, dict) else data
         raise PipelineError(f"{path} has schema {found!r}, but {SCHEMA} is expected; {remedy}")
     try:
-        return Manifest.model_validate_json(path.read_text(encoding="utf-8"))
+        manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as err:
         where = ".".join(map(str, err.errors()[0]["loc"]))
         raise PipelineError(f"{path}: {where}: {err.errors()[0]['msg']}; {remedy}") from err
+    choice = {"locale": locale, "encoder": params.encoder[locale]}
+    expected = {**choice, **contract_of(params.encoder_of(locale))}
+    found = {"locale": manifest.locale, "encoder": manifest.encoder, **manifest.contract}
+    for key in sorted(expected.keys() | found.keys()):
+        if expected.get(key) != found.get(key):
+            raise PipelineError(
+                f"{path}: {key} is {found.get(key)!r}, but {expected.get(key)!r} is expected: "
+                f"the vectors are of another encoder or locale; {remedy}"
+            )
+    return manifest
 
 
 def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str) -> None:
@@ -191,4 +219,4 @@ def _open(manifest: Manifest, shard: Shard, locale: str) -> "np.ndarray[Any, Any
 
 
 def _remedy(locale: str) -> str:
-    return f"run `dvc repro --force embed@{locale}`"
+    return f"run `dvc repro embed@{locale}`"

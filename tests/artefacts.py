@@ -81,8 +81,9 @@ def write_embeddings(
 
     manifest = vectors.Manifest(
         manifest_schema=vectors.SCHEMA,
+        locale=LOCALE,
         encoder=given.encoder[LOCALE],
-        contract=given.encoder_of(LOCALE),
+        contract=vectors.contract_of(given.encoder_of(LOCALE)),
         weights_sha256="0" * 64,
         dimension=products.shape[1],
         dtype=given.embed.dtype,

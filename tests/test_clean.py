@@ -101,11 +101,10 @@ def test_random_data_come_out_as_the_rules_say(project: Path, params: Params, se
         no_query = [row for row in of_locale if not texts[row["query_id"]]]
         rest = [row for row in of_locale if texts[row["query_id"]]]
         missing = [row for row in rest if row["product_id"] not in listed]
-        empty = [row for row in rest if listed.get(row["product_id"]) == ""]
         kept = {
             (row["query_id"], row["product_id"]): row["esci_label"]
             for row in rest
-            if listed.get(row["product_id"])
+            if row["product_id"] in listed
         }
 
         assert found["products"].set_index("product_id").text.to_dict() == {
@@ -119,7 +118,8 @@ def test_random_data_come_out_as_the_rules_say(project: Path, params: Params, se
         assert labels == kept
         assert rows["judgements"]["dropped_query_empty"] == len(no_query)
         assert rows["judgements"]["dropped_product_missing"] == len(missing)
-        assert rows["judgements"]["dropped_product_empty"] == len(empty)
+        without_text = sum(not listed[product_id] for _, product_id in kept)
+        assert rows["judgements"]["product_without_text"] == without_text
         assert rows["products"]["dropped_empty"] == sum(not text for text in listed.values())
         assert rows["queries"]["dropped_empty"] == sum(not text for text in texts.values())
         shared = pd.Series([text for text in listed.values() if text]).duplicated(keep=False)
@@ -142,7 +142,8 @@ def test_rows_are_sorted_unique_and_never_empty(project: Path, params: Params, s
         assert (found["queries"].text != "").all()
         assert (found["products"].text != "").all()
         assert set(found["judgements"].query_id) == set(found["queries"].query_id)
-        assert set(found["judgements"].product_id) <= set(found["products"].product_id)
+        sampled = pq.read_table(layout.sample(locale) / "products.parquet")["product_id"]
+        assert set(found["judgements"].product_id) <= set(sampled.to_pylist())
 
 
 @pytest.mark.parametrize("batch_rows", [1, 7, 59])
@@ -245,21 +246,24 @@ def test_products_and_queries_without_text_are_left_out(params: Params) -> None:
 def test_each_dropped_judgement_has_the_first_reason_that_holds() -> None:
     sampled = sampled_judgements(
         [
-            (1, "HERE", "E"), (1, "HERE", "E"), (1, "EMPTY", "S"), (1, "GONE", "I"),
+            (1, "EMPTY", "S"), (1, "GONE", "I"), (1, "HERE", "E"), (1, "HERE", "E"),
             (2, "HERE", "E"), (2, "EMPTY", "E"), (2, "GONE", "E"), (2, "GONE", "E"),
         ]
     )  # fmt: skip
 
     found = clean_judgements(
-        sampled, query_ids(1), ids("HERE"), ids("EMPTY", "HERE"), Path("judgements.parquet")
+        sampled, query_ids(1), ids("EMPTY", "HERE"), Path("judgements.parquet")
     )
 
-    assert found.table.to_pylist() == [{"query_id": 1, "product_id": "HERE", "label": "E"}]
+    # A product without text keeps its judgements: what is judged does not hang on the texts.
+    assert found.table.to_pylist() == [
+        {"query_id": 1, "product_id": "EMPTY", "label": "S"},
+        {"query_id": 1, "product_id": "HERE", "label": "E"},
+    ]
     assert found.dropped == {
         "dropped_repeated": 2,
         "dropped_query_empty": 3,
         "dropped_product_missing": 1,
-        "dropped_product_empty": 1,
     }
 
 
@@ -271,7 +275,7 @@ def test_a_pair_with_two_labels_is_refused_with_both(labels: tuple[str, ...]) ->
     with pytest.raises(PipelineError) as caught:
         clean_judgements(
             sampled_judgements([*rows, *((77, "B1", label) for label in labels)]),
-            query_ids(77), ids("B1"), ids("B1"), Path("data/sample/us/judgements.parquet"),
+            query_ids(77), ids("B1"), Path("data/sample/us/judgements.parquet"),
         )  # fmt: skip
 
     told = " and ".join(sorted(labels))

@@ -8,6 +8,7 @@ import ir_measures
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
@@ -15,8 +16,10 @@ from ir_measures import AP, RR, Judged, P, R, nDCG
 from pipeline import evaluate, layout, retrieve, tables
 from pipeline import index as stage_index
 from pipeline.errors import PipelineError
+from pipeline.files import sha256_file
 from tests.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 
+SHALLOW = {"evaluate.recall": [10, 50, 100]}
 INTEGER_GAINS = {"E": 100, "S": 10, "C": 1, "I": 0}
 
 
@@ -28,10 +31,9 @@ def judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
     written = write_clean(rng, 250, 60)
     write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))
     stage_index.index(params(), LOCALE)
-    shallow = {"retrieve.depth": 120, "evaluate.recall": [10, 50, 100]}
     monkeypatch.setattr(retrieve, "BATCH_QUERIES", 13)
-    retrieve.retrieve(params(shallow), LOCALE)
-    evaluate.evaluate(params(), LOCALE)
+    retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
+    evaluate.evaluate(params(SHALLOW), LOCALE)
     return written
 
 
@@ -94,6 +96,10 @@ def _rewrite(path: Path, change: "object") -> None:
     frame = pd.read_parquet(path)
     table = pa.Table.from_pandas(change(frame), tables.RUN, preserve_index=False)  # type: ignore[operator]
     tables.write_table(path, table.replace_schema_metadata(), tables.RUN)
+    card = json.loads((path.parent / "run.json").read_text())
+    (path.parent / "run.json").write_text(
+        json.dumps(card | {f"{path.stem}_sha256": sha256_file(path)})
+    )
 
 
 def _without_one_query(run: pd.DataFrame) -> pd.DataFrame:
@@ -106,7 +112,7 @@ def test_a_query_that_the_run_leaves_out_scores_zero_and_stays_in_the_mean(
     path = layout.dense_runs(LOCALE) / "catalogue.parquet"
     gone = int(pd.read_parquet(path)["query_id"].iloc[0])
     _rewrite(path, _without_one_query)
-    evaluate.evaluate(params(), LOCALE)
+    evaluate.evaluate(params(SHALLOW), LOCALE)
     per_query = pq.read_table(layout.per_query(LOCALE)).to_pandas().set_index("query_id")
     assert _metrics()["queries"] == len(per_query) == 60
     assert per_query.loc[gone, ["judged@10", "judged@100"]].tolist() == [0, 0]
@@ -127,9 +133,46 @@ def _product_twice(run: pd.DataFrame) -> pd.DataFrame:
     return run.assign(product_id=run["product_id"].where(run.index != 5, run["product_id"].iloc[4]))
 
 
+def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
+    judgements: pa.Table,
+) -> None:
+    before = _metrics()
+    exact = judgements.filter(pc.equal(judgements["label"], "E"))
+    added = exact.slice(0, 1).to_pylist()[0] | {"product_id": "ZZZ"}
+    more = pa.concat_tables([judgements, pa.Table.from_pylist([added], judgements.schema)])
+    path = layout.clean(LOCALE) / "judgements.parquet"
+    tables.write_table(path, more.sort_by([("query_id", "ascending")]), tables.JUDGEMENTS)
+    retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    after = _metrics()
+    assert after["judgements"] == before["judgements"] + 1
+    for measure in ("recall@100", "pool_ndcg", "ndcg@100"):
+        assert after["dense"][measure] < before["dense"][measure]
+
+
+def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:
+    with pytest.raises(
+        PipelineError, match=r"runs are 120 deep, less than .* 1000; run `dvc repro"
+    ):
+        evaluate.evaluate(params(), LOCALE)
+
+
+def test_runs_of_other_products_are_refused_with_both_hashes(judgements: pa.Table) -> None:
+    write_clean(np.random.default_rng(77), 250, 60)
+    with pytest.raises(
+        PipelineError, match=r"query_ids_sha256 is \w+, but \w+ is found: the runs are of other"
+    ):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+def _ranks_exchanged(run: pd.DataFrame) -> pd.DataFrame:
+    return run.assign(rank=run["rank"].where(run.index > 1, 3 - run["rank"]))
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
+        (_ranks_exchanged, "not sorted by rank"),
         (_shuffled, "not sorted by query_id"),
         (_product_from_nowhere, "NOWHERE is not in the clean tables"),
         (_product_twice, "twice"),
@@ -141,5 +184,27 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_metrics_stay(
     before = layout.metrics(LOCALE).read_bytes()
     _rewrite(layout.dense_runs(LOCALE) / "catalogue.parquet", change)
     with pytest.raises(PipelineError, match=told):
-        evaluate.evaluate(params(), LOCALE)
+        evaluate.evaluate(params(SHALLOW), LOCALE)
     assert layout.metrics(LOCALE).read_bytes() == before
+
+
+@pytest.mark.parametrize("name", ["catalogue.parquet", "pool.parquet", "run.json"])
+def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) -> None:
+    path = layout.dense_runs(LOCALE) / name
+    data = path.read_bytes()
+    if name == "run.json":
+        path.write_text("{}")
+    else:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(PipelineError, match="run `dvc repro retrieve@es`"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    path.unlink()
+    with pytest.raises(PipelineError, match=f"{name} is missing; run"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+@pytest.mark.parametrize("counts", ["{}", "[]", '{"queries": 3}'])
+def test_counts_that_are_not_there_are_refused(judgements: pa.Table, counts: str) -> None:
+    (layout.clean(LOCALE) / "counts.json").write_text(counts)
+    with pytest.raises(PipelineError, match=r"counts.json .*dvc repro clean@es"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)

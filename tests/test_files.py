@@ -308,3 +308,33 @@ def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
     assert sha256_file(tmp_path / "a") == sha256_lines(["a", "ñ"])
     assert sha256_lines(["a", "ñ"]) != sha256_lines(["ñ", "a"])
     assert sha256_lines([]) == hashlib.sha256().hexdigest()
+
+
+def _dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(
+    tmp_path: Path,
+) -> None:
+    dead, living = _dead_process(), os.getppid()
+    left = tmp_path / f".out.{dead}.partial"
+    written = tmp_path / f".out.{living}.partial"
+    for folder in (left, written):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    with atomic_directory(tmp_path / "out") as partial:
+        (partial / "new").write_text("new")
+    assert not left.exists()
+    assert (written / "half").exists()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    only_copy = tmp_path / f".out.{_dead_process()}.replaced.partial"
+    only_copy.mkdir()
+    (only_copy / "old").write_text("old")
+    with pytest.raises(KeyError), atomic_directory(tmp_path / "out"):
+        raise KeyError
+    assert (tmp_path / "out" / "old").read_text() == "old"

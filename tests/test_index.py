@@ -167,7 +167,7 @@ def test_a_damaged_index_is_refused_before_faiss_reads_it(
             path.unlink()
         case "edited":
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(PipelineError, match=r"index.faiss .*dvc repro --force index@es"):
+    with pytest.raises(PipelineError, match=r"index.faiss .*dvc repro index@es"):
         read_index(params(), LOCALE, built)
 
 

@@ -205,7 +205,7 @@ def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
 
 @pytest.mark.parametrize("section", ["index", "language"])
 def test_the_locale_maps_name_the_same_locales(section: str) -> None:
-    assert lines(put(f"{section}.de", "flat")) == [
+    assert lines(put(f"{section}.de", "flat" if section == "index" else "de")) == [
         f"{section}.de: encoder has no such locale (it has: us, es, jp)"
     ]
     assert lines(lambda data: data[section].pop("jp")) == [
@@ -442,3 +442,30 @@ def test_the_module_checks_the_file(tmp_path: Path) -> None:
         "  demo.seed: missing",
         "  demo.sede: unknown key; did you mean 'seed'?",
     ]
+
+
+def test_a_graph_search_that_cannot_reach_the_depth_is_refused_where_it_is_chosen() -> None:
+    def chosen(data: dict[str, Any]) -> None:
+        data["index"]["us"] = "hnsw"
+        data["indexes"]["hnsw"]["ef_search"] = 999
+
+    (told,) = lines(chosen)
+    assert told.startswith("indexes.hnsw.ef_search: 999 is less than retrieve.depth 1000")
+
+
+def test_a_code_revision_that_would_not_be_obeyed_is_refused() -> None:
+    def chosen(data: dict[str, Any]) -> None:
+        data["encoder"]["us"] = "labse"
+        data["encoders"]["labse"]["weights"]["code_revision"] = "0" * 40
+
+    (told,) = lines(chosen)
+    assert "without remote_code: true would not be obeyed" in told
+
+
+def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
+    def named(data: dict[str, Any]) -> None:
+        for section in ("encoder", "index", "language"):
+            data[section]["mean"] = data[section].pop("jp")
+
+    (told,) = lines(named)
+    assert told.startswith("encoder.mean: no locale may be called 'mean'")

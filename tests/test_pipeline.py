@@ -155,17 +155,8 @@ def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> 
 
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
-    lossy = ("-S", "index.us=ivf-flat", "-S", "indexes.ivf-flat.probes=1")
-    assert project.ran("exp", "run", *lossy) == {"index@us", "retrieve@us", "evaluate@us", "report"}
-
-
-def test_an_index_that_finds_the_very_same_products_has_nothing_evaluated_again(
-    project: Project,
-) -> None:
-    run = project.folder / "data/runs/dense/us/catalogue.parquet"
-    exact = run.read_bytes()
-    assert project.ran("exp", "run", "-S", "index.us=hnsw") == {"index@us", "retrieve@us", "report"}
-    assert run.read_bytes() == exact
+    ran = project.ran("exp", "run", "-S", "index.us=hnsw")
+    assert ran == {"index@us", "retrieve@us", "evaluate@us", "report"}
 
 
 @pytest.mark.parametrize(

@@ -8,28 +8,39 @@ from pipeline import readme, report
 from pipeline.errors import PipelineError
 from tests.artefacts import ROOT, params
 
+MEASURES = ("ndcg@10", "mrr@10")
 METRICS = {
-    locale: {"dense": {"ndcg@10": value, "mrr@10": 0.5}, "queries": 1234, "products": 5678}
-    for locale, value in (("us", 0.2), ("es", 0.4), ("jp", 0.9))
+    locale: {
+        "dense": {"ndcg@10": value, "mrr@10": 0.5, "map@100": 0.1},
+        "encoder": encoder,
+        "index": "flat",
+        "queries": 1234,
+        "products": 5678,
+    }
+    for locale, value, encoder in (
+        ("us", 0.2, "minilm"),
+        ("es", 0.4, "labse"),
+        ("jp", 0.9, "labse"),
+    )
 }
 
 
 def test_the_mean_counts_every_locale_the_same() -> None:
-    summary = report.summarise(METRICS)
+    summary = report.summarise(METRICS, MEASURES)
     assert summary["mean"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
     assert summary["jp"]["ndcg@10"] == 0.9
 
 
 def test_a_measure_that_one_locale_lacks_has_no_mean_and_an_empty_cell() -> None:
-    lacking = {**METRICS, "jp": {"dense": {"mrr@10": 0.5}, "queries": 1, "products": 1}}
-    summary = report.summarise(lacking)
+    lacking = {**METRICS, "jp": {**METRICS["jp"], "dense": {"mrr@10": 0.5}}}
+    summary = report.summarise(lacking, MEASURES)
     assert summary["mean"] == {"mrr@10": 0.5}
-    rows = report.table(summary, params()).splitlines()
-    assert rows[4] == "| jp | e5-small-q4 | flat | 1 | 1 |  | 0.5000 |"
+    rows = report.table(summary, MEASURES).splitlines()
+    assert rows[4] == "| jp | labse | flat | 1,234 | 5,678 |  | 0.5000 |"
 
 
 def test_the_table_has_a_row_a_locale_with_its_choices_and_four_digits() -> None:
-    rows = report.table(report.summarise(METRICS), params()).splitlines()
+    rows = report.table(report.summarise(METRICS, MEASURES), MEASURES).splitlines()
     assert rows[0] == "| locale | encoder | index | queries | products | ndcg@10 | mrr@10 |"
     assert rows[2] == "| us | minilm | flat | 1,234 | 5,678 | 0.2000 | 0.5000 |"
     assert rows[5] == "| mean |  |  |  |  | 0.5000 | 0.5000 |"
@@ -54,9 +65,15 @@ def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metr
         locale: json.loads((ROOT / f"reports/metrics/{locale}.json").read_text())
         for locale in params().locales
     }
-    summary = report.summarise(metrics)
+    measures = report.headline(params().evaluate)
+    summary = report.summarise(metrics, measures)
     assert json.loads((ROOT / "reports/summary.json").read_text()) == summary
     committed = (ROOT / "reports/report.md").read_text(encoding="utf-8")
-    assert committed == report.table(summary, params())
+    assert committed == report.table(summary, measures)
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert readme.put_between_markers(text, "results", committed) == text
+
+
+def test_the_headline_follows_the_cutoffs_of_params() -> None:
+    cutoffs = params({"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}).evaluate
+    assert report.headline(cutoffs)[:3] == ("ndcg@20", "mrr@7", "recall@3")

@@ -200,7 +200,7 @@ def test_a_missing_run_is_one_message_and_half_a_file_nowhere(
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
     assert capsys.readouterr().err == (
-        "error: data/runs/dense/es/pool.parquet is missing; run `dvc repro retrieve@es`\n"
+        "error in trec: data/runs/dense/es/pool.parquet is missing; run `dvc repro retrieve@es`\n"
     )
     assert sorted(path.name for path in Path("trec").iterdir()) == [
         "es.dense.catalogue.run",

@@ -54,7 +54,7 @@ def test_shard_names_sort_as_their_rows_do(manifest: vectors.Manifest) -> None:
 
 
 def test_the_manifest_on_disk_reads_back_equal(manifest: vectors.Manifest) -> None:
-    assert vectors.read_manifest(LOCALE) == manifest
+    assert vectors.read_manifest(params(), LOCALE) == manifest
 
 
 def test_ids_in_another_order_are_refused_with_both_hashes(manifest: vectors.Manifest) -> None:
@@ -114,7 +114,7 @@ def test_a_damaged_shard_is_named_with_its_remedy(
     with pytest.raises(PipelineError, match=told) as error:
         vectors.read_vectors(manifest, "products", LOCALE)
     assert "products-00001.npy" in str(error.value)
-    assert f"dvc repro --force embed@{LOCALE}" in str(error.value)
+    assert f"dvc repro embed@{LOCALE}" in str(error.value)
 
 
 def test_a_shard_that_is_not_finite_is_refused_even_if_the_manifest_vouches_for_it(
@@ -128,7 +128,7 @@ def test_a_shard_that_is_not_finite_is_refused_even_if_the_manifest_vouches_for_
     data["products"]["shards"][1]["sha256"] = sha256_file(path)
     (path.parent / "manifest.json").write_text(json.dumps(data))
     with pytest.raises(PipelineError, match="row 7 is not finite"):
-        vectors.read_vectors(vectors.read_manifest(LOCALE), "products", LOCALE)
+        vectors.read_vectors(vectors.read_manifest(params(), LOCALE), "products", LOCALE)
 
 
 @pytest.mark.parametrize("key", ["dimension", "contract", "products"])
@@ -138,7 +138,40 @@ def test_a_manifest_without_a_key_is_refused(manifest: vectors.Manifest, key: st
     del data[key]
     path.write_text(json.dumps(data))
     with pytest.raises(PipelineError, match=f"manifest.json: {key}: .*dvc repro"):
-        vectors.read_manifest(LOCALE)
+        vectors.read_manifest(params(), LOCALE)
+
+
+def test_a_manifest_whose_shards_do_not_add_up_is_refused(manifest: vectors.Manifest) -> None:
+    path = layout.embeddings(LOCALE) / "manifest.json"
+    data = json.loads(path.read_text())
+    data["products"]["shards"].pop()
+    path.write_text(json.dumps(data))
+    with pytest.raises(PipelineError, match="the shards hold 200 rows, not 250"):
+        vectors.read_manifest(params(), LOCALE)
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ({"encoder.es": "minilm"}, "encoder is 'e5-small-q4', but 'minilm' is expected"),
+        (
+            {"encoders.e5-small-q4.query_prefix": ""},
+            "query_prefix is 'query: ', but '' is expected",
+        ),
+        ({"encoders.e5-small-q4.max_tokens": 128}, "max_tokens is 256, but 128 is expected"),
+    ],
+)
+def test_vectors_of_another_encoder_than_params_say_are_refused(
+    manifest: vectors.Manifest, change: dict[str, object], told: str
+) -> None:
+    with pytest.raises(PipelineError, match=f"{told}: the vectors are of another encoder"):
+        vectors.read_manifest(params(change), LOCALE)
+
+
+def test_the_contract_of_a_local_model_does_not_tell_where_it_lay() -> None:
+    weights = {"kind": "folder", "path": "/somewhere/on/this/machine"}
+    there = params({"encoders.e5-small-q4.weights": weights}).encoder_of(LOCALE)
+    assert "somewhere" not in json.dumps(vectors.contract_of(there))
 
 
 def test_a_manifest_of_another_version_is_refused_with_both_versions(
@@ -147,7 +180,7 @@ def test_a_manifest_of_another_version_is_refused_with_both_versions(
     path = layout.embeddings(LOCALE) / "manifest.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest_schema": 0}))
     with pytest.raises(PipelineError, match="has schema 0, but 1 is expected"):
-        vectors.read_manifest(LOCALE)
+        vectors.read_manifest(params(), LOCALE)
 
 
 def test_a_vector_too_large_for_float16_is_refused_not_stored_as_infinity(tmp_path: Path) -> None:

@@ -98,7 +98,7 @@ def e5_q4(index: Path) -> dict[str, Any]:
 
 def cached(tmp_path: Path) -> set[str]:
     """Return what stands in the cache of encoders, without locks."""
-    names = {path.name for path in (tmp_path / "cache/encoders").iterdir()}
+    names = {path.name for path in (tmp_path / "cache/encoders").iterdir() if path.is_dir()}
     return {name for name in names if not name.endswith(".lock")}
 
 
@@ -369,6 +369,23 @@ def test_a_rebuild_that_was_killed_half_way_is_not_taken_for_a_model(
     found = resolve_weights(spec, "tiny")
     assert (found.folder / "model.safetensors").is_file()
     assert cached(tmp_path) == {found.folder.name}
+
+
+def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
+    e5_q4: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = entry(e5_q4, pooling="mean")
+    made = resolve_weights(spec, "tiny")
+    for path in (made.folder / "config.json", made.folder / "model.safetensors"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        caplog.clear()
+        assert resolve_weights(spec, "tiny") == made
+        assert path.read_bytes() == whole
+        assert "is not as it was made; it is made again" in caplog.text
+    caplog.clear()
+    resolve_weights(spec, "tiny")
+    assert caplog.text == ""
 
 
 def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:

