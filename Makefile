@@ -7,7 +7,6 @@ export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
 ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
-ESCI_FILES := examples.parquet products.parquet sources.csv
 
 .DEFAULT_GOAL := help
 .PHONY: help setup repro test check fix esci readme constraints
@@ -40,13 +39,18 @@ fix: setup ## format, and mend what the linter can
 	ruff format .
 	ruff check --fix .
 
+# The whole folder at once: an import a file would fetch all of upstream's LFS objects each time.
+# DVC takes a pointer for the file where the LFS server refuses a single object: hence the look.
 esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
-	mkdir -p data/esci
-	for file in $(ESCI_FILES); do \
-	  test -e data/esci/shopping_queries_dataset_$$file || \
-	  dvc import $(ESCI_REPO) shopping_queries_dataset/shopping_queries_dataset_$$file \
-	    --rev $(ESCI_REV) --out data/esci/shopping_queries_dataset_$$file || exit 1; \
-	done
+	mkdir -p data
+	@test -e data/esci || { \
+	  dvc import $(ESCI_REPO) shopping_queries_dataset --rev $(ESCI_REV) --out data/esci || exit 1; \
+	  if find data/esci -name '*.parquet' -size -1000c | grep -q .; then \
+	    git rm --cached --quiet --ignore-unmatch data/esci.dvc; rm -rf data/esci data/esci.dvc; \
+	    echo 'error: upstream gave Git LFS pointers instead of the files (its quota may be used up): try later' >&2; \
+	    exit 1; \
+	  fi; \
+	}
 
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md
