@@ -7,6 +7,7 @@ one, a forgotten prefix.
 import json
 import os
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -49,7 +50,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 @pytest.mark.dvc
 def test_the_committed_numbers_are_of_the_committed_code_and_params() -> None:
     done = subprocess.run(
-        ["dvc", "repro", "--dry", "--allow-missing"],
+        [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"],
         cwd=ROOT,
         capture_output=True,
         text=True,
