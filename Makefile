@@ -51,6 +51,10 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 	    exit 1; \
 	  fi; \
 	}
+	@test $$(find data/esci -name 'shopping_queries_dataset_*s.parquet' -size +999c | wc -l) = 2 || { \
+	  echo 'error: data/esci is there, but not with both parquet files whole; move it away and run this again' >&2; \
+	  exit 1; \
+	}
 
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md

@@ -28,14 +28,14 @@ def evaluate(params: Params, locale: str) -> None:
     judgements_path = source / "judgements.parquet"
     judgements = tables.read_table(judgements_path, tables.JUDGEMENTS, remedy)
     dropped = _dropped(source / "counts.json", remedy)
-    qrels = judging.Judgements.from_pairs(
-        tables.rows_of(queries, judgements["query_id"], judgements_path, remedy),
-        _codes(products, judgements["product_id"]),
-        tables.rows_of(
-            pa.chunked_array([tables.LABELS]), judgements["label"], judgements_path, remedy
-        ),
-        len(queries),
-    )
+    rows = tables.rows_of(queries, judgements["query_id"], judgements_path, remedy)
+    codes = _codes(products, judgements["product_id"])
+    known_labels = pa.chunked_array([tables.LABELS])
+    labels = tables.rows_of(known_labels, judgements["label"], judgements_path, remedy)
+    qrels = judging.Judgements.from_pairs(rows, codes, labels, len(queries))
+    # A product without text cannot be ranked: it is no part of the pool.
+    text = codes < len(products)
+    pool = judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries))
     folder, again = layout.dense_runs(locale), f"run `dvc repro retrieve@{locale}`"
     card = runs.read_card(folder, queries, products, again)
     if params.evaluate.deepest() > card.depth:
@@ -44,16 +44,16 @@ def evaluate(params: Params, locale: str) -> None:
             f"evaluate, {params.evaluate.deepest()}; {again}"
         )
 
-    def judged_pieces(track: str) -> Iterator[judging.JudgedRun]:
-        return judge_run(folder / f"{track}.parquet", queries, products, qrels, again)
+    def judged_pieces(track: str, judged: judging.Judgements) -> Iterator[judging.JudgedRun]:
+        return judge_run(folder / f"{track}.parquet", queries, products, judged, again)
 
     catalogue = [
         (metrics.catalogue_measures(run, params.evaluate), recall_curve(run, card.depth))
-        for run in judged_pieces("catalogue")
+        for run in judged_pieces("catalogue", qrels)
     ]
     measures = {
         **_concatenate([measures for measures, _ in catalogue]),
-        **_concatenate([metrics.pool_measures(run) for run in judged_pieces("pool")]),
+        **_concatenate([metrics.pool_measures(run) for run in judged_pieces("pool", pool)]),
     }
     dense = metrics.means(measures)
     result = {

@@ -5,7 +5,7 @@ import json
 import os
 import shutil
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -66,7 +66,8 @@ def _clear_away(path: Path) -> None:
         if not process.isdecimal() or (int(process) != os.getpid() and _runs(int(process))):
             continue
         if left_over.name.endswith(".replaced.partial") and not path.exists():
-            left_over.rename(path)
+            with suppress(OSError):  # another process brought it back first
+                left_over.rename(path)
         elif left_over.is_dir():
             shutil.rmtree(left_over, ignore_errors=True)
         else:

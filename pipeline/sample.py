@@ -51,7 +51,7 @@ def sample(params: Params) -> None:
     products_path = Path(settings.source) / layout.PRODUCTS_FILE
     examples_file = source.open_source(examples_path, source.EXAMPLES)
     products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS)
-    examples = source.read_examples(examples_file, examples_path, settings, locales)
+    examples, left_out = source.read_examples(examples_file, examples_path, settings, locales)
     ids = source.read_product_ids(products_file, products_path, locales)
     with atomic_directory(layout.SAMPLE) as out:
         chosen, counts = {}, {}
@@ -72,6 +72,7 @@ def sample(params: Params) -> None:
             )
             counts[locale] = {
                 "judgements": len(judgements),
+                "judgements_outside_filters": _of_queries(left_out, locale, queries),
                 "products": len(chosen[locale]),
                 "queries": len(queries),
             }
@@ -107,6 +108,20 @@ def draw_queries(
     )
     order = [(name, "ascending") for name in ("query_id", "product_id", "example_id")]
     return queries, judgements.sort_by(order)
+
+
+def _of_queries(left_out: pa.Table, locale: str, queries: pa.Table) -> int:
+    """Return how many judgements of the drawn queries the filters left out: 0 in a sound source."""
+    rows = source.of_locale(left_out, locale)
+    drawn = pc.is_in(rows["query_id"], value_set=queries["query_id"].combine_chunks())
+    count: int = pc.sum(rows.filter(drawn)["count_all"]).as_py() or 0
+    if count:
+        stage.log.warning(
+            "warning: %d judgements of the drawn %s queries are outside of sample.version and "
+            "sample.splits, and left out",
+            count, locale,
+        )  # fmt: skip
+    return count
 
 
 def _distinct(table: pa.Table) -> pa.Table:

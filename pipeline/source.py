@@ -87,16 +87,20 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
 
 def read_examples(
     file: pq.ParquetFile, path: Path, settings: Sample, locales: Collection[str]
-) -> pa.Table:
+) -> tuple[pa.Table, pa.Table]:
     """Return the source's judgements of `locales` that pass the version and split filters.
 
     Every row of the file is checked, kept or not. Rows of other locales are told and left.
 
+    Returns:
+        The judgements, and how many the filters left out: columns product_locale, query_id,
+        count_all.
+
     Raises:
-        PipelineError: a null, a label other than E, S, C, I, no row left for a locale, or a query
-            with rows inside and outside the filters.
+        PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
     """
-    kept, left_out = [], []
+    nothing = pa.schema([field.with_nullable(True) for field in EXAMPLES]).empty_table()
+    kept, left_out = [nothing], [_rows_by_query(nothing)]
     before: Counter[str] = Counter()
     for table in read_batches(file, path, EXAMPLES):
         _refuse_unknown_values(table, path)
@@ -109,10 +113,8 @@ def read_examples(
         if settings.version != "all":
             mask = pc.and_(mask, pc.equal(table[f"{settings.version}_version"], 1))
         kept.append(table.filter(mask))
-        left_out.append(_queries(table.filter(pc.invert(mask))))
-    examples = pa.concat_tables(kept) if kept else EXAMPLES.empty_table()
-    if left_out:
-        _refuse_divided_queries(examples, pa.concat_tables(left_out), settings, path)
+        left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
+    examples = pa.concat_tables(kept)
     for locale in sorted(before.keys() - set(locales)):
         log.warning(
             "warning: %s: %d rows of locale %r are left out; params.yaml has no such locale%s",
@@ -132,7 +134,7 @@ def read_examples(
                 f"sample.version={settings.version} and sample.splits={','.join(settings.splits)} "
                 f"(rows before: {before[locale]}); widen them"
             )
-    return examples
+    return examples, pa.concat_tables(left_out)
 
 
 def read_product_ids(
@@ -162,27 +164,9 @@ def of_locale(table: pa.Table, locale: str) -> pa.Table:
     return table.filter(pc.equal(table["product_locale"], locale))
 
 
-def _queries(examples: pa.Table) -> pa.Table:
+def _rows_by_query(examples: pa.Table) -> pa.Table:
     keys = ["product_locale", "query_id"]
-    return examples.select(keys).group_by(keys, use_threads=False).aggregate([])
-
-
-def _refuse_divided_queries(
-    examples: pa.Table, left_out: pa.Table, settings: Sample, path: Path
-) -> None:
-    """Refuse a query whose judgements a filter would take apart: its ideal would be too low."""
-    keys = ["product_locale", "query_id"]
-    divided = (
-        _queries(examples).join(_queries(left_out), keys, join_type="inner").sort_by("query_id")
-    )
-    if len(divided):
-        first = divided.slice(0, 1).to_pylist()[0]
-        raise PipelineError(
-            f"{path}: query_id {first['query_id']} of locale {first['product_locale']} has rows "
-            f"inside and outside of sample.version={settings.version} and "
-            f"sample.splits={','.join(settings.splits)}; give all rows of a query the same split, "
-            "small_version and large_version"
-        )
+    return examples.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
 
 
 def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
@@ -231,7 +215,8 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
     if pa.types.is_dictionary(found):
         found = found.value_type
     if pa.types.is_integer(wanted.type):
-        return bool(pa.types.is_signed_integer(found) or found.bit_width < 64)
+        # 64 bits without a sign may hold what the official files' type cannot.
+        return bool(pa.types.is_integer(found) and found != pa.uint64())
     if wanted.nullable and pa.types.is_null(found):  # a column without a single value
         return True
     return found in (pa.string(), pa.large_string(), pa.string_view())

@@ -9,7 +9,8 @@
 The grades are the gains times 100: linear nDCG is the same, and the tools want integers. The score
 is minus the rank, not the retrieval score: that one may tie, and tools differ in how they break
 ties; this one falls from rank to rank, so that all of them see one ranking.
-A query that retrieved nothing has no line in a run: average over the queries of the qrels.
+A query that retrieved nothing has no line in a run: average over the queries of the qrels. Judged
+products without a text are in the qrels and in no run; the pool track's own numbers leave them out.
 """
 
 import argparse

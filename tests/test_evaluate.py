@@ -146,8 +146,11 @@ def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
     evaluate.evaluate(params(SHALLOW), LOCALE)
     after = _metrics()
     assert after["judgements"] == before["judgements"] + 1
-    for measure in ("recall@100", "pool_ndcg", "ndcg@100"):
+    for measure in ("recall@100", "map@100", "ndcg@100"):
         assert after["dense"][measure] < before["dense"][measure]
+    # The pool is what can be ranked: its floor stays what a random order really gets.
+    for measure in ("pool_ndcg", "pool_ndcg_floor", "pool_mrr", "pool_skill"):
+        assert after["dense"][measure] == before["dense"][measure]
 
 
 def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:

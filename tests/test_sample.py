@@ -623,3 +623,31 @@ def test_memory_does_not_grow_with_the_texts(project: Path) -> None:
         used.append(int(result.stdout))
 
     assert used[-1] - used[0] < 40, used
+
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.null(), pa.float32(), pa.bool_(), pa.uint64()])
+def test_an_id_of_another_type_is_told_with_both_types(tmp_path: Path, kind: pa.DataType) -> None:
+    table = pa.table({"query_id": pa.array([None], kind)})
+    pq.write_table(table, tmp_path / "x.parquet")
+    wanted = pa.schema([pa.field("query_id", pa.int64(), nullable=False)])
+    with pytest.raises(PipelineError, match=f"query_id has type {kind}, but int64 is expected"):
+        source.open_source(tmp_path / "x.parquet", wanted)
+
+
+def test_judgements_of_a_drawn_query_outside_the_filters_are_counted_and_told(
+    project: Path, params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    small_source(project / "data/demo", ("us", "es", "jp"))
+    path = project / "data/demo" / EXAMPLES_FILE
+    rows = pq.read_table(path).to_pylist()
+    whole = [dict(row, split="test", small_version=1) for row in rows]
+    divided = [dict(row, example_id=10_000 + n, split="train") for n, row in enumerate(whole)]
+    pq.write_table(pa.Table.from_pylist([*whole, *divided], EXAMPLES), path)
+
+    sample(params)
+
+    for locale in ("us", "es", "jp"):
+        count = sum(row["product_locale"] == locale for row in divided)
+        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        assert counts["judgements_outside_filters"] == count > 0
+        assert f"{count} judgements of the drawn {locale} queries are outside" in caplog.text

@@ -104,18 +104,22 @@ def _make_once(
     key = hashlib.sha256(identity.encode()).hexdigest()[:16]
     folder = layout.cache() / "encoders" / f"{weights.kind}-{key}"
     seal = folder.with_name(f".{folder.name}.sha256")
+    if _is_as_made(folder, seal):
+        return folder
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        made = folder.is_dir() and seal.is_file()
-        if made and _hash_of_all(folder) != seal.read_text():
-            log.warning("warning: %s is not as it was made; it is made again", folder)
-            made = False
-        if not made:
+        if not _is_as_made(folder, seal):
+            if folder.is_dir():
+                log.warning("warning: %s is not as it was made; it is made again", folder)
             with atomic_directory(folder) as partial:
                 fill(partial)
             with atomic_file(seal) as partial_seal:
                 partial_seal.write_text(_hash_of_all(folder))
     return folder
+
+
+def _is_as_made(folder: Path, seal: Path) -> bool:
+    return folder.is_dir() and seal.is_file() and _hash_of_all(folder) == seal.read_text()
 
 
 def _hash_of_all(folder: Path) -> str:
