@@ -120,6 +120,7 @@ def test_counts_tell_the_rows_and_the_repeated_products(project: Path, params: P
                 name: pq.read_metadata(layout.sample(locale) / f"{name}.parquet").num_rows
                 for name in ("judgements", "products", "queries")
             },
+            "judgements_outside_filters": 0,
             "products_repeated_rows_dropped": len(rows) - len({row["product_id"] for row in rows}),
         }
         assert counts["products_repeated_rows_dropped"] > 0
