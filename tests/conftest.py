@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from ruamel.yaml import YAML
 
-from pipeline.params import Params, check_params, load_params
-
-ROOT = Path(__file__).parents[1]
+from pipeline.params import Params, load_params
+from tests import artefacts
+from tests.artefacts import ROOT
 
 ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -28,17 +27,7 @@ def params() -> Params:
 def changed_params() -> ChangedParams:
     """Return the shipped parameters with `{"section.key": value}` changed."""
 
-    def change(changes: dict[str, Any]) -> Params:
-        data = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
-        for path, value in changes.items():
-            *sections, key = path.split(".")
-            inner = data
-            for section in sections:
-                inner = inner[section]
-            inner[key] = value
-        return check_params(data, "params.yaml")
-
-    return change
+    return artefacts.params
 
 
 @pytest.fixture

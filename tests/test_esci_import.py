@@ -5,11 +5,10 @@ git-lfs takes no part, even where it is installed: no git configuration names it
 
 import json
 import os
-import shutil
 import subprocess
-import sys
 import threading
 from collections.abc import Iterator
+from functools import partial
 from hashlib import sha256
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -20,8 +19,9 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from tests.artefacts import ROOT
 from tests.esci_files import EXAMPLES_FILE, PRODUCTS_FILE, small_source
+from tests.repository import GIT_IDENTITY, PATH, commit_all, copy_project
+from tests.repository import call as call_for_ever
 
 pytestmark = pytest.mark.dvc
 
@@ -34,6 +34,8 @@ BATCH = "/repo.git/info/lfs/objects/batch"
 OBJECTS = "/lfs/"
 SECONDS = 120
 """What any one command may take."""
+
+call = partial(call_for_ever, timeout=SECONDS)
 
 
 class Upstream(ThreadingHTTPServer):
@@ -69,9 +71,7 @@ class Upstream(ThreadingHTTPServer):
                 "version https://git-lfs.github.com/spec/v1\n"
                 f"oid sha256:{oid}\nsize {len(contents[name])}\n"
             )
-        call(repository, self.environment, "git", "init", "--quiet")
-        call(repository, self.environment, "git", "add", ".")
-        call(repository, self.environment, "git", "commit", "--quiet", "--message", "dataset")
+        commit_all(repository, self.environment, "dataset")
         return call(repository, self.environment, "git", "rev-parse", "HEAD").strip(), contents
 
 
@@ -153,40 +153,19 @@ class Handler(BaseHTTPRequestHandler):
         """Stay silent."""
 
 
-def call(folder: Path, environment: dict[str, str], *command: str, status: int = 0) -> str:
-    """Run a command, check its exit status, return what it printed."""
-    done = subprocess.run(
-        command,
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=SECONDS,
-    )
-    printed = done.stdout + done.stderr
-    assert done.returncode == status, printed
-    return printed
-
-
 @pytest.fixture
 def environment(tmp_path: Path) -> dict[str, str]:
     """An environment without the user's and the machine's git configuration."""
     (tmp_path / "home").mkdir()
     dropped = ("PYTHONPATH", "PIPELINE_CACHE", "MAKEFLAGS", "GIT_CONFIG_GLOBAL", "XDG_CONFIG_HOME")
-    identity = {
-        f"GIT_{who}_{what}": value
-        for who in ("AUTHOR", "COMMITTER")
-        for what, value in (("NAME", "Test"), ("EMAIL", "test@example.invalid"))
-    }
     return {
         **{name: value for name, value in os.environ.items() if name not in dropped},
-        **identity,
+        **GIT_IDENTITY,
         "GIT_CONFIG_NOSYSTEM": "1",
         "HOME": str(tmp_path / "home"),
         "NO_PROXY": "127.0.0.1",
         "no_proxy": "127.0.0.1",
-        "PATH": os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]),
+        "PATH": PATH,
     }
 
 
@@ -205,16 +184,8 @@ def upstream(tmp_path: Path, environment: dict[str, str]) -> Iterator[Upstream]:
 def project(tmp_path: Path, environment: dict[str, str]) -> Path:
     """A repository of this pipeline."""
     folder = tmp_path / "project"
-    for name in COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
-    call(folder, environment, "git", "init", "--quiet")
-    call(folder, environment, "git", "add", ".")
-    call(folder, environment, "git", "commit", "--quiet", "--message", "pipeline")
+    copy_project(COPIED, folder)
+    commit_all(folder, environment, "pipeline")
     return folder
 
 

@@ -29,7 +29,8 @@ from pipeline.files import (
 )
 from pipeline.params import load_params
 from pipeline.sample import sample
-from tests.conftest import ROOT, RunStage
+from tests.artefacts import ROOT
+from tests.conftest import RunStage
 from tests.esci_files import PRODUCTS_FILE, product, small_source, write_source
 
 

@@ -7,8 +7,6 @@ in a git-ignored folder. So `labse` here stands for any model in a local folder.
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +15,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from tests.artefacts import ROOT
+from tests.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
 from tests.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
@@ -35,17 +33,7 @@ class Project:
 
     def call(self, *command: str, status: int = 0) -> str:
         """Run a command, check its exit status, return what it printed."""
-        done = subprocess.run(
-            command,
-            cwd=self.folder,
-            env=self.environment,
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        printed = done.stdout + done.stderr
-        assert done.returncode == status, printed
-        return printed
+        return call(self.folder, self.environment, *command, status=status)
 
     def ran(self, *command: str) -> set[str]:
         """Run a DVC command and return the stages it really ran."""
@@ -63,13 +51,7 @@ class Project:
 
 def make_project(folder: Path, encoders: Path, **environment: str) -> Project:
     """Make a repository of this pipeline, with a small demo and the given encoders."""
-    for name in COPIED:
-        source, target = ROOT / name, folder / name
-        target.parent.mkdir(parents=True, exist_ok=True)
-        if source.is_dir():
-            shutil.copytree(source, target, ignore=shutil.ignore_patterns("__pycache__"))
-        else:
-            shutil.copy(source, target)
+    copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
     (folder / ".gitignore").write_text("/local/\n__pycache__/\n*.partial\n.cache/\n")
     yaml = YAML()
@@ -79,18 +61,10 @@ def make_project(folder: Path, encoders: Path, **environment: str) -> Project:
         data["encoders"][name]["weights"] = {"kind": "folder", "path": f"local/{name}"}
         data["encoders"][name]["max_tokens"] = 64
     yaml.dump(data, folder / "params.yaml")
-    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-    identity = {
-        f"GIT_{who}_{what}": value
-        for who in ("AUTHOR", "COMMITTER")
-        for what, value in (("NAME", "Test"), ("EMAIL", "test@example.invalid"))
-    }
     kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIPELINE_CACHE")}
-    project = Project(folder, {**kept, **identity, "PATH": path, **environment})
-    project.call("git", "init", "--quiet")
-    project.call("git", "add", ".")
-    project.call("git", "commit", "--quiet", "--message", "pipeline")
-    return project
+    surroundings = {**kept, **GIT_IDENTITY, "PATH": PATH, **environment}
+    commit_all(folder, surroundings, "pipeline")
+    return Project(folder, surroundings)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,8 @@ from pipeline import sample as sample_module
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.sample import draw, sample
-from tests.conftest import ROOT, ChangedParams, RunStage
+from tests.artefacts import ROOT
+from tests.conftest import ChangedParams, RunStage
 from tests.esci_files import (
     EXAMPLES,
     EXAMPLES_FILE,

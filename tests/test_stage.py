@@ -11,7 +11,8 @@ import pytest
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.stage import check_locale
-from tests.conftest import ROOT, RunStage
+from tests.artefacts import ROOT
+from tests.conftest import RunStage
 
 # A stage of one's own: what the shared edge makes of its body.
 STAGE = """
