@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix esci readme constraints
+.PHONY: help setup repro test check fix esci clean-cache bench prove readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -55,6 +55,9 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 	  echo 'error: data/esci is there, but not with both parquet files whole; move it away and run this again' >&2; \
 	  exit 1; \
 	}
+
+clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
+	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md

@@ -35,12 +35,23 @@ def clean_queries(sampled: pa.Table) -> pa.Table:
 
 
 def clean_products(sampled: pa.Table, settings: Clean) -> pa.Table:
-    """Return one text a product: its fields normalised and joined; empty ones are left out."""
+    """Return one text a product: its fields normalised and joined; empty ones are left out.
+
+    Args:
+        sampled: some products, columns as in `tables.SAMPLE_PRODUCTS`.
+        settings: which fields, and what stands between them.
+
+    Returns:
+        The columns of `tables.PRODUCTS`.
+    """
     columns = [sampled[field].to_pylist() for field in settings.fields]
-    texts = [join_fields(fields, settings.separator) for fields in zip(*columns, strict=True)]
-    return _without_empty(
-        pa.table({"product_id": sampled["product_id"], "text": pa.array(texts, pa.string())})
-    )
+    joined = [join_fields(fields, settings.separator) for fields in zip(*columns, strict=True)]
+    products = {
+        "product_id": sampled["product_id"],
+        "text": [text for text, _ in joined],
+        "field_ends": [ends for _, ends in joined],
+    }
+    return _without_empty(pa.table(products, tables.PRODUCTS))
 
 
 def clean_judgements(
@@ -66,7 +77,7 @@ def clean_judgements(
     frame = pd.DataFrame(
         {
             "query_id": sampled["query_id"].to_numpy(),
-            "product_id": sampled["product_id"].to_pylist(),
+            "product_id": sampled["product_id"],
             "label": sampled["esci_label"].to_pylist(),
         }
     )
@@ -128,6 +139,7 @@ def clean(params: Params, locale: str) -> None:
             },
             "products": {
                 "dropped_empty": len(products.sampled_ids) - len(products.ids),
+                "fields": params.clean.fields,
                 "in": len(products.sampled_ids),
                 "out": len(products.ids),
                 "sharing_a_text": products.sharing_a_text,
@@ -166,7 +178,7 @@ def _clean_product_file(
         for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy):
             _refuse_other_locales(batch, locale, source, remedy)
             products = clean_products(batch, settings)
-            writer.write_table(products.cast(tables.PRODUCTS))
+            writer.write_table(products)
             sampled_ids.extend(batch["product_id"].chunks)
             ids.extend(products["product_id"].chunks)
             hashes.append(pd.util.hash_array(products["text"].to_pandas().to_numpy(dtype=object)))

@@ -1,89 +1,276 @@
-"""Encode one locale: data/clean/<locale> -> data/embeddings/<locale>, shards and a manifest."""
+"""Encode one locale: data/clean/<locale> -> data/embeddings/<locale>, shards and a manifest.
+
+`python -m pipeline.embed --plan` says what would be encoded, what is in the store already, and how
+long the rest would take.
+"""
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 
-from pipeline import layout, stage, tables, vectors
-from pipeline.encoders.encoder import load_encoder
+from pipeline import layout, stage, store, tables, vectors
+from pipeline.encoders.encoder import (
+    Role,
+    TextEncoder,
+    check_dimension,
+    identity,
+    load_encoder,
+    resolve_engine,
+)
 from pipeline.encoders.weights import resolve_weights
-from pipeline.files import atomic_directory, write_json
-from pipeline.params import Embed, Encoder, Params
+from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
+from pipeline.errors import PipelineError
+from pipeline.files import atomic_directory, read_json, write_json
+from pipeline.params import Embed, Params
+from pipeline.tables import PRODUCTS, QUERIES
 
-CHUNK_TEXTS = 1_024
-"""Texts between two looks at the progress; the encoder sorts them by length."""
+WINDOW_ROWS = 1_024
+"""Rows looked at together: read, tokenised, written."""
+
+PROBE_TEXTS = 64
+"""How many texts a plan encodes to measure a rate, where none was measured on this machine."""
+
+_CHARACTERS_A_TOKEN = 4  # about, for estimates
 
 
-def encode_shards(
-    folder: Path,
-    kind: vectors.Kind,
-    texts: Sequence[str],
-    encode: Callable[[Sequence[str]], vectors.Matrix],
-    settings: Embed,
-) -> tuple[vectors.Shard, ...]:
-    """Encode texts into shards in `folder`; the vectors of one shard are in memory at a time."""
-    shards: list[vectors.Shard] = []
-    parts: list[vectors.Matrix] = []
-    chunks = list(_chunks(len(texts), settings.shard_rows))
-    for start, stop in stage.track(chunks, len(texts), kind, lambda chunk: chunk[1] - chunk[0]):
-        parts.append(encode(texts[start:stop]))
-        if stop % settings.shard_rows == 0 or stop == len(texts):
-            matrix = np.concatenate(parts)
-            shards.append(vectors.write_shard(folder, kind, len(shards), matrix, settings.dtype))
-            parts = []
-    return tuple(shards)
+class LocaleEncoder:
+    """A locale's encoder: weights and engine are found at once, the model loaded when needed."""
+
+    def __init__(self, params: Params, locale: str) -> None:
+        """Find the weights and the engine of a locale's encoder."""
+        self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
+        self._runtime = params.runtime
+        self.weights = resolve_weights(self.spec, self.name)
+        self.engine = resolve_engine(self.spec, self.weights, self._runtime)
+
+    @cached_property
+    def model(self) -> TextEncoder:
+        """The loaded model."""
+        return load_encoder(self.spec, self.weights, self._runtime)
+
+
+@dataclass(frozen=True)
+class TableSide:
+    """The products or the queries of a locale's clean tables.
+
+    `fields` names what a text is made of, in order.
+    """
+
+    kind: vectors.Kind
+    role: Role
+    path: Path
+    schema: pa.Schema
+    remedy: str
+    fields: tuple[str, ...]
+
+    def windows(self) -> Iterator[Window]:
+        """Yield the texts in the table's order."""
+        start = 0
+        for rows in tables.iter_table(self.path, self.schema, WINDOW_ROWS, self.remedy):
+            texts = rows["text"].to_pylist()
+            if self.kind == "products":
+                flat = rows["field_ends"].combine_chunks().flatten().to_numpy()
+                ends = flat.reshape(len(texts), len(self.fields))
+            else:
+                ends = np.array([[len(text)] for text in texts], dtype=np.int32)
+            yield Window(start, texts, ends)
+            start += len(texts)
+
+    def ids(self) -> pa.ChunkedArray:
+        """Return the ids of all rows; the texts are let go as they are read."""
+        id_column = self.schema.field(0)
+        rows = tables.iter_table(self.path, self.schema, WINDOW_ROWS, self.remedy)
+        ids = [chunk for some in rows for chunk in some[id_column.name].chunks]
+        return pa.chunked_array(ids, id_column.type)
+
+
+class SideEncoder:
+    """Encodes one side of a locale through the store, and shows how far it is."""
+
+    def __init__(self, encoder: LocaleEncoder, side: TableSide) -> None:
+        """Open the stores."""
+        self._encoder = encoder
+        self._side = side
+        about = identity(encoder.spec, encoder.weights, encoder.engine, side.role)
+        self._vectors = store.Store(layout.store(), about, "float32")
+        counted = {key: about[key] for key in ("max_tokens", "prefix", "weights")}
+        counts = store.Store(
+            layout.store(), counted | {"counts": "tokens", "fields": len(side.fields)}, "int32"
+        )
+        readable = encoder.spec.max_tokens * _CHARACTERS_A_TOKEN
+        self.encoding = Encoding(side.windows, self._vectors, counts, readable, encoder.name)
+        self._rate = layout.rates() / f"{self._vectors.folder.name}.json"
+
+    def fill(self, plan: Plan, windows: Windows | None = None, limit: int | None = None) -> None:
+        """Encode what the store lacks; shows rate, reused share and time left."""
+        if not plan.to_encode and not plan.to_count and windows is None:
+            return
+        tokens_done = computed_done = work_done = 0
+        started = time.monotonic()
+
+        def note() -> str:
+            seconds = max(time.monotonic() - started, 1e-9)
+            return (
+                f"{tokens_done / seconds:,.0f} tokens a second, "
+                f"{plan.reused:,} of {plan.distinct:,} reused"
+            )
+
+        with stage.Progress(plan.to_encode, self._side.kind, note) as progress:
+
+            def watch(texts: int, tokens: int, computed: int, work: int) -> None:
+                nonlocal tokens_done, computed_done, work_done
+                tokens_done += tokens
+                computed_done += computed
+                work_done += work
+                seconds = time.monotonic() - started
+                progress.advance(texts, (plan.work - work_done) * seconds / work_done)
+
+            model = self._encoder.model
+            tokenizer = model.tokenizer(self._side.role)
+            started = time.monotonic()
+            self.encoding.fill(model, tokenizer, watch, windows, limit)
+        if work_done:
+            # The last batches are half empty, which weighs where few texts are encoded.
+            seconds = (time.monotonic() - started) * tokens_done / computed_done
+            rate = work_done / seconds
+            write_json(self._rate, {"characters_a_second": round(rate, 1)})
+
+    def seconds(self, work: int) -> float | None:
+        """Return how long so much work takes at the rate measured last, None if none was."""
+        try:
+            rate = read_json(self._rate, "")["characters_a_second"]
+            return float(work / rate)
+        except (PipelineError, KeyError, TypeError, ZeroDivisionError):
+            return None
+
+    @property
+    def dimension(self) -> int:
+        """How many components the finished vectors have."""
+        own = self._encoder.spec.dimension
+        return self._vectors.width if own == "model" else own
+
+    def write(self, out: Path, plan: Plan, settings: Embed) -> tuple[vectors.Side, vectors.SideCut]:
+        """Write the shards, each vector as the entry wants it; tell what was cut off the texts."""
+        encoder, fields = self._encoder, self._side.fields
+        check_dimension(encoder.spec, encoder.weights, self._vectors.width)
+        writer = vectors.ShardWriter(out, self._side.kind, plan.texts, self.dimension, settings)
+        tokens, cut_tokens, cut_texts = 0, np.zeros(len(fields), int), np.zeros(len(fields), int)
+        cut_anywhere = 0
+        for window in self._side.windows():
+            raw, counts = read_or_fill(self.encoding, window, lambda lost: self.fill(plan, lost))
+            where = partial(self._row_name, window.start)
+            writer.add(vectors.finished(raw, encoder.spec, where))
+            cut = counts[:, 1:]
+            tokens += int(counts[:, 0].sum())
+            cut_tokens += cut.sum(axis=0)
+            cut_texts += np.count_nonzero(cut, axis=0)
+            cut_anywhere += int(cut.any(axis=1).sum())
+        each = zip(fields, cut_texts.tolist(), cut_tokens.tolist(), strict=True)
+        lost = vectors.SideCut(
+            texts=plan.texts,
+            texts_cut=cut_anywhere,
+            tokens=tokens,
+            tokens_cut=int(cut_tokens.sum()),
+            fields={
+                name: vectors.Cut(texts_cut=texts, tokens_cut=cut) for name, texts, cut in each
+            },
+        )
+        return vectors.side_of(self._side.ids(), writer.finish()), lost
+
+    def _row_name(self, start: int, row: int) -> str:
+        return f"encoders.{self._encoder.name}: row {start + row} of {self._side.path}"
+
+
+def sides(locale: str) -> tuple[TableSide, TableSide]:
+    """Return a locale's products and queries."""
+    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
+    counts = folder / "counts.json"
+    try:
+        fields = tuple(read_json(counts, remedy)["products"]["fields"])
+    except (KeyError, TypeError) as err:
+        raise PipelineError(f"{counts} does not name the products' fields; {remedy}") from err
+    return (
+        TableSide("products", "passage", folder / "products.parquet", PRODUCTS, remedy, fields),
+        TableSide("queries", "query", folder / "queries.parquet", QUERIES, remedy, ("query",)),
+    )
 
 
 def embed(params: Params, locale: str) -> None:
     """Encode a locale's products and queries with its encoder."""
-    name, contract = params.encoder[locale], params.encoder_of(locale)
-    source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)
-    queries = tables.read_table(source / "queries.parquet", tables.QUERIES, remedy)
-    _warn_of_language(name, contract, locale, params.language[locale])
-    weights = resolve_weights(contract, name)
-    encoder = load_encoder(contract, weights, params.runtime)
+    started = time.time()
+    tables_of_locale = sides(locale)
+    encoder = LocaleEncoder(params, locale)
+    _warn_of_language(encoder, locale, params.language[locale])
     with atomic_directory(layout.embeddings(locale)) as out:
-        product_shards = encode_shards(
-            out, "products", products["text"].to_pylist(), encoder.encode_passages, params.embed
-        )
-        query_shards = encode_shards(
-            out, "queries", queries["text"].to_pylist(), encoder.encode_queries, params.embed
-        )
+        written = []
+        for table in tables_of_locale:
+            side = SideEncoder(encoder, table)
+            plan = side.encoding.plan()
+            side.fill(plan)
+            written.append(side.write(out, plan, params.embed))
+            cut = written[-1][1]
+            stage.log.info(
+                "embed locale=%s encoder=%s %s=%d distinct=%d reused=%d encoded=%d "
+                "texts_cut=%d tokens_cut=%d of %d",
+                locale, encoder.name, table.kind, plan.texts, plan.distinct, plan.reused,
+                plan.to_encode, cut.texts_cut, cut.tokens_cut, cut.tokens,
+            )  # fmt: skip
+        (products, products_cut), (queries, queries_cut) = written
         manifest = vectors.Manifest(
             manifest_schema=vectors.SCHEMA,
             locale=locale,
-            encoder=name,
-            contract=vectors.contract_of(contract),
-            weights_sha256=weights.sha256,
-            dimension=encoder.dimension,
+            encoder=encoder.name,
+            contract=vectors.contract_of(encoder.spec),
+            weights_sha256=encoder.weights.sha256,
+            engine=str(encoder.engine),
+            dimension=side.dimension,
             dtype=params.embed.dtype,
-            products=vectors.side_of(products["product_id"], product_shards),
-            queries=vectors.side_of(queries["query_id"], query_shards),
+            truncation=vectors.Truncation(products=products_cut, queries=queries_cut),
+            products=products,
+            queries=queries,
         )
         write_json(out / "manifest.json", manifest.model_dump(mode="json"))
-    stage.log.info(
-        "embed locale=%s encoder=%s dimension=%d products=%d queries=%d",
-        locale, name, encoder.dimension, len(products), len(queries),
-    )  # fmt: skip
+    limit = params.runtime.store_gigabytes * 10**9
+    freed = store.prune(layout.store(), limit, keep_since=started)
+    if freed.segments:
+        stage.log.info(
+            "the store of vectors passed runtime.store_gigabytes=%d: freed %.1f GB, %d vectors",
+            params.runtime.store_gigabytes, freed.size / 10**9, freed.entries,
+        )  # fmt: skip
 
 
-def _chunks(rows: int, shard_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of each chunk; none reaches over the end of a shard."""
-    for start, stop in vectors.shard_bounds(rows, shard_rows):
-        for at in range(start, stop, CHUNK_TEXTS):
-            yield at, min(at + CHUNK_TEXTS, stop)
+def plan(params: Params, locale: str) -> None:
+    """Say what encoding a locale takes; a few texts are encoded where no rate is known."""
+    encoder = LocaleEncoder(params, locale)
+    for table in sides(locale):
+        side = SideEncoder(encoder, table)
+        before = side.encoding.plan()
+        if before.to_encode and side.seconds(before.work) is None:
+            side.fill(before, limit=PROBE_TEXTS)
+        now = side.encoding.plan()
+        seconds = side.seconds(now.work) or 0.0
+        stage.log.info(
+            "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "
+            "seconds=%.0f",
+            locale, encoder.name, encoder.engine, table.kind, now.texts, now.distinct, now.reused,
+            now.to_encode, seconds,
+        )  # fmt: skip
 
 
-def _warn_of_language(name: str, contract: Encoder, locale: str, language: str) -> None:
-    if not {language, "any"} & set(contract.languages):
+def _warn_of_language(encoder: LocaleEncoder, locale: str, language: str) -> None:
+    if not {language, "any"} & set(encoder.spec.languages):
         stage.log.warning(
             "warning: encoder.%s: %s does not speak %s (it speaks: %s); expect poor results",
-            locale, name, language, ", ".join(contract.languages),
+            locale, encoder.name, language, ", ".join(encoder.spec.languages),
         )  # fmt: skip
 
 
 if __name__ == "__main__":
-    sys.exit(stage.run_locales("embed", embed))
+    about = "say what would be encoded, what is in the store, and how long it would take"
+    sys.exit(stage.run_locales("embed", embed, instead={"plan": (plan, about)}))

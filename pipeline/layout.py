@@ -64,3 +64,13 @@ def cache() -> Path:
     `$PIPELINE_CACHE`, or `.cache` in the real project, so that experiments share it.
     """
     return Path(os.environ.get("PIPELINE_CACHE") or project_root() / ".cache")
+
+
+def store() -> Path:
+    """Return the folder of the vectors that were computed before, whatever asked for them."""
+    return cache() / "vectors"
+
+
+def rates() -> Path:
+    """Return the folder of how fast this machine encoded last, a file for each encoder."""
+    return cache() / "rates"

@@ -123,8 +123,9 @@ class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
+    engine: Literal["auto", "torch", "openvino"]
     threads: Annotated[int, Field(ge=0, le=4096)]
-    batch_size: Count
+    store_gigabytes: Count
 
     def thread_count(self) -> int:
         """Return `threads`, or for 0 how many cores this process may use."""
@@ -191,6 +192,9 @@ Pooling = Literal[
 ]
 
 
+Precision = Literal["float32", "int8", "bfloat16", "float16"]
+
+
 class Encoder(Strict):
     """The whole contract of an encoder: change any of it and the vectors change."""
 
@@ -202,6 +206,8 @@ class Encoder(Strict):
     similarity: Similarity
     languages: Choices[Language]
     max_tokens: Count
+    dimension: Count | Literal["model"]
+    precision: Precision
 
 
 class FlatIndex(Strict):
@@ -356,6 +362,12 @@ def _contradictions(params: Params) -> Iterator[str]:
             )
     for name in sorted(set(params.encoder.values()) & set(params.encoders)):
         yield from _unusable(name, params.encoders[name])
+        yield from _unsupported(name, params.encoders[name].precision, params.runtime)
+    if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
+        yield (
+            f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
+            "CPU; set device to auto or cpu, or engine to auto or torch"
+        )
     for name, index in params.indexes.items():
         if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
             yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
@@ -386,6 +398,17 @@ def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
                 "repository, named under auto_map in its config.json: pin that repository's "
                 "40-hex commit"
             )
+
+
+def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
+    """Say why a chosen encoder's precision cannot be had from the engine or device asked for."""
+    where = f"encoders.{name}.precision: {precision}"
+    if precision == "int8" and runtime.engine == "torch":
+        yield f"{where} needs the engine openvino; set runtime.engine to auto or openvino"
+    if precision == "int8" and runtime.device not in ("auto", "cpu"):
+        yield f"{where} is for CPUs; set runtime.device to auto or cpu"
+    if precision in ("bfloat16", "float16") and runtime.engine == "openvino":
+        yield f"{where} needs the engine torch; set runtime.engine to auto or torch"
 
 
 def main() -> int:

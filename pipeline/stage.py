@@ -9,9 +9,9 @@ import errno
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from tqdm import tqdm
 
@@ -51,13 +51,31 @@ def run(name: str, body: Callable[[Params], None]) -> int:
     return outcome.status
 
 
-def run_locales(name: str, body: Callable[[Params, str], None]) -> int:
-    """Run a stage for the locale given by --locale, or for each; return the exit status."""
+LocaleBody = Callable[[Params, str], None]
+
+
+def run_locales(
+    name: str, body: LocaleBody, instead: Mapping[str, tuple[LocaleBody, str]] | None = None
+) -> int:
+    """Run a stage for the locale given by --locale, or for each; return the exit status.
+
+    Args:
+        name: the stage's module.
+        body: the stage.
+        instead: what a flag runs in its place, and the flag's help; `{"plan": (body, help)}` gives
+            the stage an option --plan.
+    """
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
     parser.add_argument(
         "--locale", help="a key of `encoder` in params.yaml; all of them if left out"
     )
-    locale = parser.parse_args().locale
+    for flag, (_, about) in (instead or {}).items():
+        parser.add_argument(f"--{flag}", action="store_true", help=about)
+    arguments = parser.parse_args()
+    for flag, (other, _) in (instead or {}).items():
+        if getattr(arguments, flag):
+            body = other
+    locale = arguments.locale
     with told_to_the_user(name) as outcome:
         params = load_params()
         for each in params.locales if locale is None else (locale,):
@@ -85,25 +103,53 @@ def track(items: Iterable[T], total: int, unit: str, size: Callable[[T], int]) -
         unit: what is counted, as a plural.
         size: how many units one item holds.
     """
-    if sys.stderr.isatty():
-        with tqdm(total=total, unit=f" {unit}", unit_scale=True, leave=False) as bar:
-            for item in items:
-                yield item
-                bar.update(size(item))
-        return
-    done, started = 0, time.monotonic()
-    last_line = started
-    for item in items:
-        yield item
-        done += size(item)
+    with Progress(total, unit) as progress:
+        for item in items:
+            yield item
+            progress.advance(size(item))
+
+
+class Progress:
+    """Shows how far a piece of work is: a bar on a terminal, else a line now and then.
+
+    What `note` returns is shown behind it; time left is reckoned from the done share of the work.
+    """
+
+    def __init__(self, total: int, unit: str, note: Callable[[], str] = lambda: "") -> None:
+        """Start at nothing of `total`; `unit` is what is counted, as a plural."""
+        self._total = total
+        self._unit = unit
+        self._note = note
+        self._done = 0
+        self._started = self._last_line = time.monotonic()
+        self._bar = tqdm(
+            total=total, unit=f" {unit}", unit_scale=True, leave=False,
+            disable=not sys.stderr.isatty(),
+        )  # fmt: skip
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._bar.close()
+
+    def advance(self, units: int, seconds_left: float | None = None) -> None:
+        """Take in that so many more units are done; `seconds_left` if it is known better."""
+        self._done += units
         now = time.monotonic()
-        if now - last_line >= SECONDS_BETWEEN_LINES:
-            seconds = now - started
+        self._bar.set_postfix_str(self._note(), refresh=False)
+        self._bar.update(units)
+        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
+            seconds = now - self._started
+            if seconds_left is None:
+                seconds_left = (self._total - self._done) * seconds / max(self._done, 1)
+            note = self._note()
             log.info(
-                "%d of %d %s, %.0f a second, %.0f s left",
-                done, total, unit, done / seconds, (total - done) * seconds / max(done, 1),
+                "%d of %d %s, %.0f a second, %.0f s left%s",
+                self._done, self._total, self._unit, self._done / seconds, seconds_left,
+                f", {note}" if note else "",
             )  # fmt: skip
-            last_line = now
+            self._last_line = now
 
 
 class _Outcome:

@@ -64,9 +64,15 @@ PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("text", pa.string(), nullable=False),
+        pa.field(
+            "field_ends",
+            pa.list_(pa.field("element", pa.int32(), nullable=False)),
+            nullable=False,
+        ),
     ]
 )
-"""Cleaned products, one text each, none empty; sorted by product_id, unique."""
+"""Cleaned products, one text each, none empty; sorted by product_id, unique. `field_ends`: where
+each of clean.fields ends in the text, as `text.join_fields` counts."""
 
 JUDGEMENTS = pa.schema(
     [

@@ -64,9 +64,19 @@ def normalise(text: str | None) -> str:
     return " ".join(text.split())
 
 
-def join_fields(fields: Iterable[str | None], separator: str) -> str:
-    """Return the normalised fields that hold anything, joined in their order."""
-    return separator.join(filter(None, map(normalise, fields)))
+def join_fields(fields: Iterable[str | None], separator: str) -> tuple[str, list[int]]:
+    """Join the normalised fields that hold anything, in their order.
+
+    Returns:
+        The text, and the end of each field in it, exclusive, in characters; an empty field ends
+        where the one before it does, the first one at 0.
+    """
+    text, ends = "", []
+    for field in map(normalise, fields):
+        if field:
+            text = f"{text}{separator}{field}" if text else field
+        ends.append(len(text))
+    return text, ends
 
 
 def _unescape(text: str) -> str:

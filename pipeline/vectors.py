@@ -1,8 +1,10 @@
 """Embedding shards and their manifest: written by embed, checked by every reader."""
 
-from collections.abc import Iterator
+import hashlib
+import io
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -10,14 +12,17 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
-from pipeline.params import Count, Encoder, Params, Strict
+from pipeline.params import Count, Embed, Encoder, Params, Strict
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""
 
 Kind = Literal["products", "queries"]
 
-SCHEMA = 1
+Dtype = Literal["float32", "float16"]
+Number = Annotated[int, Field(ge=0)]
+
+SCHEMA = 2
 """Version of the manifest; older artefacts are refused, and `dvc repro` rewrites them."""
 
 
@@ -47,18 +52,77 @@ class Side(Strict):
         return files.sha256_lines(shard.sha256 for shard in self.shards)
 
 
+class Cut(Strict):
+    """What max_tokens cut off: tokens, and texts that lost any."""
+
+    texts_cut: Number
+    tokens_cut: Number
+
+    @model_validator(mode="after")
+    def _each_text_cut_lost_a_token(self) -> Self:
+        if self.texts_cut > self.tokens_cut or (self.tokens_cut and not self.texts_cut):
+            raise ValueError(f"{self.tokens_cut} tokens were cut off {self.texts_cut} texts")
+        return self
+
+
+class SideCut(Cut):
+    """What max_tokens cut off the texts of one side, and off which of their fields.
+
+    Attributes:
+        texts: the texts, one a row.
+        tokens: all their tokens, were nothing cut off; prefix and special tokens included.
+        fields: by the field that a token begins in: those of clean.fields, or `query`.
+    """
+
+    texts: Number
+    tokens: Number
+    fields: Annotated[dict[str, Cut], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _nothing_is_cut_twice_or_from_nowhere(self) -> Self:
+        if self.texts_cut > self.texts or self.tokens_cut > self.tokens:
+            raise ValueError(
+                f"{self.texts_cut} of {self.texts} texts and {self.tokens_cut} of {self.tokens} "
+                "tokens were cut"
+            )
+        lost = sum(field.tokens_cut for field in self.fields.values())
+        if lost != self.tokens_cut:
+            raise ValueError(f"the fields lost {lost} tokens, the texts {self.tokens_cut}")
+        return self
+
+
+class Truncation(Strict):
+    """What max_tokens cut off a locale's texts."""
+
+    products: SideCut
+    queries: SideCut
+
+
 class Manifest(Strict):
-    """What the vectors of one locale are, and what they were made with."""
+    """What the vectors of one locale are, and what they were made with.
+
+    `engine` is what computed them and on which kind of device, such as "openvino-cpu".
+    """
 
     manifest_schema: int
     locale: str
     encoder: str
     contract: dict[str, Any]
     weights_sha256: str
+    engine: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+$")]
     dimension: Annotated[int, Field(ge=1, le=65_536)]
-    dtype: Literal["float32", "float16"]
+    dtype: Dtype
+    truncation: Truncation
     products: Side
     queries: Side
+
+    @model_validator(mode="after")
+    def _truncation_is_of_all_rows(self) -> Self:
+        for kind in get_args(Kind):
+            texts, rows = getattr(self.truncation, kind).texts, self.side(kind).rows
+            if texts != rows:
+                raise ValueError(f"truncation tells of {texts} {kind}, but there are {rows}")
+        return self
 
     def side(self, kind: Kind) -> Side:
         """Return the products' or the queries' shards."""
@@ -71,23 +135,100 @@ def shard_bounds(rows: int, shard_rows: int) -> Iterator[tuple[int, int]]:
         yield start, min(start + shard_rows, rows)
 
 
-def write_shard(folder: Path, kind: Kind, number: int, vectors: Matrix, dtype: str) -> Shard:
-    """Write one shard as .npy.
+class ShardWriter:
+    """Writes the vectors of one side as shards, .npy files, while they come.
 
-    Raises:
-        PipelineError: a vector does not fit in `dtype` or is not finite.
+    It holds no vectors from one call to the next. Shards are plain writes, not a memory map: a
+    disk that fills up under a map kills the process.
     """
-    with np.errstate(over="ignore"):  # an overflow shows as infinity, and is told below
-        stored = vectors.astype(dtype)
-    path = folder / f"{kind}-{number:05d}.npy"
-    bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
-    if len(bad):
-        raise PipelineError(
-            f"{path}: row {bad[0]} is not finite as {dtype} (largest component "
-            f"{np.abs(vectors[bad[0]]).max():g}); use embed.dtype float32 or another encoder"
-        )
-    files.write_npy(path, stored)
-    return Shard(file=path.name, rows=len(stored), sha256=files.sha256_file(path))
+
+    def __init__(
+        self, folder: Path, kind: Kind, rows: int, dimension: int, settings: Embed
+    ) -> None:
+        """Write nothing yet.
+
+        Args:
+            folder: where the shards go.
+            kind: what they are named after.
+            rows: how many vectors there will be.
+            dimension: their components.
+            settings: their type, and how many a shard holds.
+        """
+        self._folder = folder
+        self._kind = kind
+        self._dimension = dimension
+        self._dtype = settings.dtype
+        self._bounds = list(shard_bounds(rows, settings.shard_rows))
+        self._rows = rows
+        self._done = 0
+        self._digest = hashlib.sha256()
+        self._shards: list[Shard] = []
+
+    def add(self, vectors: Matrix) -> None:
+        """Write the vectors of the next rows, however many.
+
+        Args:
+            vectors: float32, shape [rows, dimension].
+
+        Raises:
+            PipelineError: a vector does not fit in the shards' type or is not finite.
+            ValueError: these are more rows than announced, or of another dimension.
+        """
+        if vectors.shape[1:] != (self._dimension,) or self._done + len(vectors) > self._rows:
+            raise ValueError(
+                f"vectors of shape {vectors.shape} do not fit behind {self._done} of "
+                f"{self._rows} rows of {self._dimension} components"
+            )
+        while len(vectors):
+            _, stop = self._bounds[len(self._shards)]
+            room = stop - self._done
+            self._write(vectors[:room])
+            vectors = vectors[room:]
+
+    def finish(self) -> tuple[Shard, ...]:
+        """Return the shards.
+
+        Raises:
+            ValueError: rows are missing.
+        """
+        if self._done != self._rows:
+            raise ValueError(f"{self._done} of {self._rows} rows were written")
+        return tuple(self._shards)
+
+    def _write(self, vectors: Matrix) -> None:
+        """Append rows to the shard that is being written, and close it if they fill it."""
+        start, stop = self._bounds[len(self._shards)]
+        path = self._folder / f"{self._kind}-{len(self._shards):05d}.npy"
+        with np.errstate(over="ignore"):  # an overflow shows as infinity, and is told below
+            stored = np.ascontiguousarray(vectors, dtype=self._dtype)
+        bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
+        if len(bad):
+            raise PipelineError(
+                f"{path}: row {self._done - start + bad[0]} is not finite as {self._dtype} "
+                f"(largest component {np.abs(vectors[bad[0]]).max():g}); "
+                "use embed.dtype float32 or another encoder"
+            )
+        begins = self._done == start
+        header = _npy_header((stop - start, self._dimension), self._dtype) if begins else b""
+        # Opened anew each time, so that there is no open file to take care of between calls.
+        with path.open("wb" if begins else "ab") as handle:
+            for piece in (header, stored.data):
+                handle.write(piece)
+                self._digest.update(piece)
+        self._done += len(stored)
+        if self._done == stop:
+            digest, self._digest = self._digest.hexdigest(), hashlib.sha256()
+            self._shards.append(Shard(file=path.name, rows=stop - start, sha256=digest))
+
+
+def _npy_header(shape: tuple[int, int], dtype: Dtype) -> bytes:
+    """Return what `np.save` writes before the numbers of such an array."""
+    header = io.BytesIO()
+    descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+    np.lib.format.write_array_header_1_0(
+        header, {"descr": descr, "fortran_order": False, "shape": shape}
+    )
+    return header.getvalue()
 
 
 def side_of(ids: pa.ChunkedArray, shards: tuple[Shard, ...]) -> Side:
@@ -120,7 +261,7 @@ def read_manifest(params: Params, locale: str) -> Manifest:
     try:
         manifest = Manifest.model_validate_json(path.read_text(encoding="utf-8"))
     except ValidationError as err:
-        where = ".".join(map(str, err.errors()[0]["loc"]))
+        where = ".".join(map(str, err.errors()[0]["loc"])) or "(top level)"
         raise PipelineError(f"{path}: {where}: {err.errors()[0]['msg']}; {remedy}") from err
     choice = {"locale": locale, "encoder": params.encoder[locale]}
     expected = {**choice, **contract_of(params.encoder_of(locale))}
@@ -175,19 +316,65 @@ def read_vectors(
     return out
 
 
+def finished(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matrix:
+    """Make of a model's pooled vectors those that the encoder's entry asks for.
+
+    Each row by itself: a text's vector does not depend on its company, to the last bit.
+
+    Args:
+        raw: finite, float32, shape [rows, the model's dimension].
+        encoder: tells how many leading components are kept, and whether rows are normalised.
+        what: names a row, for messages.
+
+    Returns:
+        float32, C-contiguous, shape [rows, dimension].
+
+    Raises:
+        PipelineError: the model's dimension is less than asked for, or a vector that is to be
+            normalised has no length.
+    """
+    if encoder.dimension != "model":
+        if encoder.dimension > raw.shape[1]:
+            raise PipelineError(
+                f"an encoder's dimension is set to {encoder.dimension}, but its model's vectors "
+                f"have {raw.shape[1]} components; set it to `model`, or lower"
+            )
+        raw = raw[:, : encoder.dimension]
+    if not encoder.normalize:
+        return np.ascontiguousarray(raw)
+    return _at_length_one(
+        raw,
+        lambda row: (
+            f"{what(row)}: its vector is zero and cannot be normalised; "
+            "use an encoder with normalize: false, or leave that text out"
+        ),
+    )
+
+
 def unit(vectors: Matrix, what: str) -> Matrix:
     """Return the vectors at length 1, so that their inner product is their cosine.
 
     Raises:
         PipelineError: a vector has no direction; `what` names the vectors.
     """
-    norms = np.linalg.norm(vectors, axis=1, keepdims=True)
-    if (zero := np.flatnonzero(norms[:, 0] == 0)).size:
-        raise PipelineError(
-            f"{what}: the vector of row {zero[0]} is zero and has no cosine; "
+    return _at_length_one(
+        vectors,
+        lambda row: (
+            f"{what}: the vector of row {row} is zero and has no cosine; "
             "use an encoder with another similarity, or leave that text out"
-        )
-    return np.ascontiguousarray(vectors / norms)
+        ),
+    )
+
+
+def _at_length_one(vectors: Matrix, zero_told: Callable[[int], str]) -> Matrix:
+    # In float64 no square over- or underflows. In C order each row is summed by itself, in the
+    # same order however many rows there are, which no BLAS and no einsum promises.
+    lengths = np.sqrt(np.square(vectors, dtype=np.float64, order="C").sum(axis=1, keepdims=True))
+    if (zero := np.flatnonzero(lengths == 0)).size:
+        raise PipelineError(zero_told(int(zero[0])))
+    out: Matrix = np.empty(vectors.shape, dtype=np.float32)
+    np.divide(vectors, lengths, out=out, casting="same_kind")
+    return out
 
 
 def _open(manifest: Manifest, shard: Shard, locale: str) -> "np.ndarray[Any, Any]":

@@ -1,6 +1,6 @@
 """Small artefacts of the back half of the pipeline, without an encoder: clean tables, shards."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +34,7 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     product_ids = sorted(f"B{i:07d}" for i in rng.choice(10**6, products, replace=False))
     query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
     texts = [f"texto {i}" for i in range(products)]
+    fields = params().clean.fields
     pairs = [
         (query, product_ids[code])
         for query in query_ids
@@ -49,7 +50,15 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     )
     tables.write_table(
         folder / "products.parquet",
-        pa.table({"product_id": product_ids, "text": texts}),
+        pa.table(
+            {
+                "product_id": product_ids,
+                "text": texts,
+                # All of it is the first field's.
+                "field_ends": [[len(text)] * len(fields) for text in texts],
+            },
+            tables.PRODUCTS,
+        ),
         tables.PRODUCTS,
     )
     tables.write_table(
@@ -59,7 +68,9 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     )
     tables.write_table(folder / "judgements.parquet", judgements, tables.JUDGEMENTS)
     counts = {name: {"in": 1, "out": 1} for name in ("judgements", "products", "queries")}
-    write_json(folder / "counts.json", counts)
+    write_json(
+        folder / "counts.json", {**counts, "products": {**counts["products"], "fields": fields}}
+    )
     return judgements
 
 
@@ -73,11 +84,13 @@ def write_embeddings(
     product_ids = tables.read_table(clean / "products.parquet", tables.PRODUCTS, "")["product_id"]
     query_ids = tables.read_table(clean / "queries.parquet", tables.QUERIES, "")["query_id"]
 
+    settings = given.embed.model_copy(update={"shard_rows": shard_rows})
+
     def write(kind: vectors.Kind, matrix: vectors.Matrix) -> tuple[vectors.Shard, ...]:
-        return tuple(
-            vectors.write_shard(folder, kind, number, matrix[start:stop], given.embed.dtype)
-            for number, (start, stop) in enumerate(vectors.shard_bounds(len(matrix), shard_rows))
-        )
+        rows, dimension = matrix.shape
+        writer = vectors.ShardWriter(folder, kind, rows, dimension, settings)
+        writer.add(matrix)
+        return writer.finish()
 
     manifest = vectors.Manifest(
         manifest_schema=vectors.SCHEMA,
@@ -85,13 +98,25 @@ def write_embeddings(
         encoder=given.encoder[LOCALE],
         contract=vectors.contract_of(given.encoder_of(LOCALE)),
         weights_sha256="0" * 64,
+        engine="torch-cpu",
         dimension=products.shape[1],
         dtype=given.embed.dtype,
+        truncation=vectors.Truncation(
+            products=nothing_cut(len(products), given.clean.fields),
+            queries=nothing_cut(len(queries), ["query"]),
+        ),
         products=vectors.side_of(product_ids, write("products", products)),
         queries=vectors.side_of(query_ids, write("queries", queries)),
     )
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
     return manifest
+
+
+def nothing_cut(texts: int, fields: Iterable[str]) -> vectors.SideCut:
+    """Return what a manifest tells of texts of one token each that are all read whole."""
+    whole = {"texts_cut": 0, "tokens_cut": 0}
+    cuts = {field: vectors.Cut(**whole) for field in fields}
+    return vectors.SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
 
 
 def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> vectors.Matrix:

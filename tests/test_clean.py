@@ -35,8 +35,8 @@ def cleaned(locale: str) -> dict[str, pd.DataFrame]:
     return found
 
 
-def counts(locale: str) -> dict[str, dict[str, int]]:
-    found: dict[str, dict[str, int]] = json.loads(
+def counts(locale: str) -> dict[str, dict[str, Any]]:
+    found: dict[str, dict[str, Any]] = json.loads(
         (layout.clean(locale) / "counts.json").read_text(encoding="utf-8")
     )
     return found
@@ -76,7 +76,7 @@ def test_every_row_comes_out_or_is_counted_under_one_reason(
     for locale in LOCALES:
         found = cleaned(locale)
         for name, row in counts(locale).items():
-            dropped = sum(one for key, one in row.items() if key.startswith("dropped_"))
+            dropped = sum(row[key] for key in row if key.startswith("dropped_"))
             assert row["in"] == row["out"] + dropped
             assert row["out"] == len(found[name])
             rows = pq.read_metadata(layout.sample(locale) / f"{name}.parquet").num_rows
@@ -94,7 +94,7 @@ def test_random_data_come_out_as_the_rules_say(project: Path, params: Params, se
         of_locale = [row for row in examples if row["product_locale"] == locale]
         texts = {row["query_id"]: normalise(row["query"]) for row in of_locale}
         listed = {
-            row["product_id"]: join_fields([row[one] for one in params.clean.fields], " ")
+            row["product_id"]: join_fields([row[one] for one in params.clean.fields], " ")[0]
             for row in products
             if row["product_locale"] == locale
         }
@@ -110,6 +110,9 @@ def test_random_data_come_out_as_the_rules_say(project: Path, params: Params, se
         assert found["products"].set_index("product_id").text.to_dict() == {
             one: text for one, text in listed.items() if text
         }
+        for row in found["products"].itertuples():
+            assert len(row.field_ends) == len(params.clean.fields)
+            assert row.field_ends[-1] == len(row.text)
         judged = {query for query, _ in kept}
         assert found["queries"].set_index("query_id").text.to_dict() == {
             one: text for one, text in texts.items() if one in judged
@@ -208,26 +211,28 @@ def test_cleaning_one_locale_leaves_the_others_alone(project: Path, params: Para
 
 
 @pytest.mark.parametrize(
-    ("fields", "separator", "expected"),
+    ("fields", "separator", "text", "ends"),
     [
-        (["product_title", "product_brand", "product_color"], " ", "Bag ACME red"),
-        (["product_color", "product_title"], " | ", "red | Bag"),
-        (["product_description", "product_brand"], " | ", "ACME"),
-        (["product_title"], "", "Bag"),
+        (["product_title", "product_brand", "product_color"], " ", "Bag 👜 ACME red", [5, 10, 14]),
+        (["product_color", "product_title"], " | ", "red | Bag 👜", [3, 11]),
+        (["product_description", "product_brand"], " | ", "ACME", [0, 4]),
+        (["product_brand", "product_description"], " | ", "ACME", [4, 4]),
+        (["product_title"], "", "Bag 👜", [5]),
     ],
 )
 def test_a_products_text_is_the_chosen_fields_in_the_chosen_order_without_nulls(
-    changed_params: ChangedParams, fields: list[str], separator: str, expected: str
+    changed_params: ChangedParams, fields: list[str], separator: str, text: str, ends: list[int]
 ) -> None:
     settings = changed_params({"clean.fields": fields, "clean.separator": separator}).clean
     row = product(
-        "A", product_title="<b>Bag</b>", product_brand=" ACME ", product_color="red",
+        "A", product_title="<b>Bag</b> 👜", product_brand=" ACME ", product_color="red",
         product_description=" &nbsp; ",
     )  # fmt: skip
 
     found = clean_products(pa.Table.from_pylist([row], tables.SAMPLE_PRODUCTS), settings)
 
-    assert found.to_pylist() == [{"product_id": "A", "text": expected}]
+    assert found.to_pylist() == [{"product_id": "A", "text": text, "field_ends": ends}]
+    assert found.schema == tables.PRODUCTS
 
 
 def test_products_and_queries_without_text_are_left_out(params: Params) -> None:
@@ -239,7 +244,9 @@ def test_products_and_queries_without_text_are_left_out(params: Params) -> None:
     found = clean_products(pa.Table.from_pylist(products, tables.SAMPLE_PRODUCTS), params.clean)
     asked = clean_queries(pa.Table.from_pylist(queries, tables.SAMPLE_QUERIES))
 
-    assert found.to_pylist() == [{"product_id": "B", "text": "title B"}]
+    assert found.to_pylist() == [
+        {"product_id": "B", "text": "title B", "field_ends": [7, 7, 7, 7, 7]}
+    ]
     assert asked.to_pylist() == [{"query_id": 3, "text": "q&a"}]
 
 
@@ -305,6 +312,7 @@ def test_products_that_share_a_text_are_kept_and_counted(project: Path, params: 
 
     assert counts("us")["products"] == {
         "in": 6, "out": 6, "dropped_empty": 0, "sharing_a_text": 5,
+        "fields": list(params.clean.fields),
     }  # fmt: skip
 
 

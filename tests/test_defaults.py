@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 
 from pipeline import clean, demo, embed, evaluate, index, layout, retrieve, sample, vectors
-from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.batching import Batch
+from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.params import Params
 from tests.artefacts import ROOT, params
 
@@ -76,10 +77,11 @@ def test_on_the_japanese_demo_an_english_and_a_random_encoder_are_clearly_worse(
 
     rng = np.random.default_rng(0)
 
-    def random(self: TextEncoder, texts: Any, prefix: str) -> vectors.Matrix:
-        return rng.standard_normal((len(texts), self.dimension), dtype=np.float32)
+    def random(self: OpenVinoEngine, batch: Batch) -> vectors.Matrix:
+        return rng.standard_normal((len(batch.places), 384), dtype=np.float32)
 
-    monkeypatch.setattr(TextEncoder, "_encode", random)
+    monkeypatch.setattr(layout, "store", lambda: elsewhere / "vectors")  # not into the real one
+    monkeypatch.setattr(OpenVinoEngine, "__call__", random)
     assert _search(english, "jp") < 0.15
 
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import os
+import re
 import resource
 import shutil
 import signal
@@ -14,10 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ruamel.yaml import YAML
+from transformers import AutoTokenizer
 
-from pipeline import embed, layout, vectors
+from pipeline import embed, layout, tables, vectors
 from pipeline.encoders.encoder import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.params import load_params
@@ -37,10 +40,19 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where converted models are kept, each once they were converted."""
+    return tmp_path_factory.mktemp("engines")
+
+
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path) -> Run:
+def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path, engines: Path) -> Run:
     """Return what runs a stage in a folder with clean tables of 250 products."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    (tmp_path / "cache").mkdir()
+    (tmp_path / "cache/engines").symlink_to(engines)
     write_clean(np.random.default_rng(0), 250, 20)
 
     def run(
@@ -48,6 +60,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path) -> Run:
         model: str = "sound",
         changes: "dict[str, Any] | None" = None,
         preexec_fn: Callable[[], None] | None = None,
+        arguments: tuple[str, ...] = (),
     ) -> "subprocess.CompletedProcess[str]":
         yaml = YAML()
         data = yaml.load(ROOT / "params.yaml")
@@ -60,7 +73,7 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path) -> Run:
             encoder[key] = value
         yaml.dump(data, tmp_path / "params.yaml")
         return subprocess.run(
-            [sys.executable, "-m", f"pipeline.{name}", "--locale", LOCALE],
+            [sys.executable, "-m", f"pipeline.{name}", "--locale", LOCALE, *arguments],
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,
             text=True,
@@ -86,8 +99,9 @@ def results(run: Run, all_artefacts: Path, tmp_path: Path) -> Results:
             for stage in ("embed", "index", "retrieve", "evaluate"):
                 done = run(stage)
                 assert done.returncode == 0, done.stderr
-            shutil.copytree(tmp_path, all_artefacts)
-        shutil.copytree(all_artefacts, tmp_path, dirs_exist_ok=True)
+            shutil.copytree(tmp_path, all_artefacts, symlinks=True)
+        (tmp_path / "cache/engines").unlink(missing_ok=True)
+        shutil.copytree(all_artefacts, tmp_path, symlinks=True, dirs_exist_ok=True)
         return run
 
     return fill
@@ -130,17 +144,135 @@ def test_the_manifest_tells_the_whole_contract_and_nothing_of_the_machine(
     assert manifest["contract"]["query_prefix"] == "query: "
     assert manifest["encoder"] == "e5-small-q4"
     assert manifest["dimension"] == 32
+    assert manifest["engine"] == "openvino-cpu"
     assert os.uname().nodename not in text
     assert str(models) not in text
 
 
-@pytest.mark.parametrize("shard_rows", [1, 7, 100, 249, 250, 251])
-def test_chunks_fill_shards_exactly(shard_rows: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(embed, "CHUNK_TEXTS", 30)
-    chunks = list(embed._chunks(250, shard_rows))
-    assert [row for start, stop in chunks for row in range(start, stop)] == list(range(250))
-    assert {stop for _, stop in vectors.shard_bounds(250, shard_rows)} <= {s for _, s in chunks}
-    assert max(stop - start for start, stop in chunks) <= 30
+def _encoded(done: "subprocess.CompletedProcess[str]") -> list[int]:
+    """Return how many products and queries a run encoded."""
+    assert done.returncode == 0, done.stderr
+    return [int(number) for number in re.findall(r" encoded=(\d+) ", done.stderr)]
+
+
+def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(run: Run, tmp_path: Path) -> None:
+    assert _encoded(run()) == [250, 20]
+    before = _fingerprint(Path("data"))
+    shutil.rmtree(layout.embeddings(LOCALE))
+    for name in ("torch", "openvino", "tokenizers"):  # whoever imports them now fails
+        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')\n")
+    assert _encoded(run()) == [0, 0]
+    assert _fingerprint(Path("data")) == before
+
+
+def test_one_edited_product_is_one_text_to_encode(run: Run) -> None:
+    run()
+    path = layout.clean(LOCALE) / "products.parquet"
+    table = tables.read_table(path, tables.PRODUCTS, "")
+    texts = table["text"].to_pylist()
+    texts[17] = "otra cosa"
+    fields = len(table["field_ends"][0].as_py())
+    ends = [[len(text)] * fields for text in texts]
+    edited = table.set_column(1, "text", pa.array(texts)).set_column(
+        2, table.schema.field("field_ends"), pa.array(ends, table["field_ends"].type)
+    )
+    tables.write_table(path, edited, tables.PRODUCTS)
+    assert _encoded(run()) == [1, 0]
+
+
+def test_equal_texts_are_encoded_once(run: Run) -> None:
+    path = layout.clean(LOCALE) / "products.parquet"
+    table = tables.read_table(path, tables.PRODUCTS, "")
+    rows = np.arange(250) % 9
+    same = table.set_column(1, "text", table["text"].take(rows))
+    same = same.set_column(2, table.schema.field("field_ends"), table["field_ends"].take(rows))
+    tables.write_table(path, same, tables.PRODUCTS)
+    assert _encoded(run()) == [9, 20]
+    vectors_of = vectors.read_vectors(
+        vectors.read_manifest(load_params(), LOCALE), "products", LOCALE
+    )
+    np.testing.assert_array_equal(vectors_of, vectors_of[:9][rows])
+
+
+@pytest.mark.parametrize("change", [{"dimension": 8}, {"normalize": False}, {"similarity": "l2"}])
+def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(
+    run: Run, tmp_path: Path, change: dict[str, Any]
+) -> None:
+    run()
+    assert _encoded(run(changes=change)) == [0, 0]
+    reused = _fingerprint(layout.embeddings(LOCALE))
+    shutil.rmtree(tmp_path / "cache/vectors")
+    assert _encoded(run(changes=change)) == [250, 20]
+    assert _fingerprint(layout.embeddings(LOCALE)) == reused
+
+
+def test_a_damaged_entry_of_the_store_is_told_and_computed_again(run: Run, tmp_path: Path) -> None:
+    run()
+    before = _fingerprint(Path("data"))
+    segments = sorted(
+        (tmp_path / "cache/vectors").glob("*/*x32.npy"), key=lambda p: p.stat().st_size
+    )
+    damaged = bytearray(segments[-1].read_bytes())
+    damaged[-50] ^= 4
+    segments[-1].write_bytes(damaged)
+    done = run()
+    assert done.returncode == 0, done.stderr
+    assert segments[-1].name in done.stderr
+    assert _fingerprint(Path("data")) == before
+    assert segments[-1].name not in run().stderr
+
+
+def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
+    done = run(arguments=("--plan",))
+    assert done.returncode == 0, done.stderr
+    assert not layout.embeddings(LOCALE).exists()
+    planned = [int(number) for number in re.findall(r" to_encode=(\d+) ", done.stderr)]
+    assert planned == [250 - embed.PROBE_TEXTS, 0]  # what it measured its rate with is kept
+    assert _encoded(run()) == planned
+
+
+def test_what_max_tokens_cuts_off_is_counted_as_the_tokenizer_counts_it(
+    run: Run, models: Path
+) -> None:
+    run(changes={"max_tokens": 16})
+    tokenizer = AutoTokenizer.from_pretrained(models / "sound")
+    texts = [f"passage: texto {row}" for row in range(250)]
+    lengths = np.array([len(ids) for ids in tokenizer(texts)["input_ids"]])
+    manifest = json.loads((layout.embeddings(LOCALE) / "manifest.json").read_text())
+    told = manifest["truncation"]["products"]
+    assert told["texts"] == 250
+    assert told["tokens"] == lengths.sum()
+    assert told["texts_cut"] == (lengths > 16).sum()
+    assert told["tokens_cut"] == np.maximum(lengths - 16, 0).sum() > 0
+
+
+def test_runs_killed_at_random_end_with_the_bytes_of_one_that_was_not(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert _encoded(run()) == [250, 20]
+    before = _fingerprint(layout.embeddings(LOCALE))
+    shutil.rmtree(tmp_path / "cache/vectors")
+    shutil.rmtree(layout.embeddings(LOCALE))
+    rng = np.random.default_rng(3)
+    command = [sys.executable, "-m", "pipeline.embed", "--locale", LOCALE]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    for _ in range(4):
+        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
+        time.sleep(float(rng.uniform(0.5, 2.5)))
+        process.kill()
+        process.wait()
+    assert run().returncode == 0
+    assert _fingerprint(layout.embeddings(LOCALE)) == before
+
+
+def test_a_store_that_cannot_be_written_is_one_message(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "cache/vectors").write_text("no folder")
+    done = run()
+    assert done.returncode == 1
+    assert "the store of vectors in " in done.stderr
+    assert "$PIPELINE_CACHE" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not layout.embeddings(LOCALE).exists()
 
 
 def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:

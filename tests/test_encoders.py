@@ -1,4 +1,7 @@
+import json
 import os
+import subprocess
+import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -6,12 +9,16 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from sentence_transformers import SentenceTransformer
 from transformers import AutoModel, AutoTokenizer
 
+from pipeline import layout
 from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.params import Encoder, Runtime, load_params
+from tests.artefacts import ROOT
 from tests.tiny_models import build_model
 
 TEXTS = (
@@ -22,16 +29,19 @@ POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lastt
 
 
 def encoder_of(
-    folder: Path, *, batch_size: int = 4, threads: int = 1, **contract: Any
+    folder: Path, *, engine: str = "torch", threads: int = 1, **contract: Any
 ) -> TextEncoder:
     spec = Encoder.model_validate(
         {
             "weights": {"kind": "folder", "path": str(folder)},
             "query_prefix": "", "passage_prefix": "", "pooling": "model", "normalize": True,
             "similarity": "cosine", "languages": ("any",), "max_tokens": 128,
+            "dimension": "model", "precision": "float32",
         } | contract
     )  # fmt: skip
-    runtime = Runtime(device="cpu", threads=threads, batch_size=batch_size)
+    runtime = Runtime.model_validate(
+        {"device": "cpu", "engine": engine, "threads": threads, "store_gigabytes": 1}
+    )
     return load_encoder(spec, resolve_weights(spec, "tiny"), runtime)
 
 
@@ -62,19 +72,33 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("tiny") / "model")
 
 
+@pytest.fixture(autouse=True)
+def converted_elsewhere(
+    request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keep tiny converted models out of the project's cache."""
+    if "weights" not in request.keywords:
+        monkeypatch.setattr(layout, "cache", lambda: tmp_path / "cache")
+
+
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
 @pytest.mark.parametrize("own", ["max", None])
 @pytest.mark.parametrize("pooling", POOLINGS)
-def test_a_named_pooling_replaces_the_models_own(tmp_path: Path, pooling: str, own: str) -> None:
+def test_a_named_pooling_replaces_the_models_own(
+    tmp_path: Path, pooling: str, own: str, engine: str
+) -> None:
     folder = build_model(tmp_path / "model", pooling=own)
-    found = encoder_of(folder, pooling=pooling, normalize=False).encode_passages(TEXTS)
+    encoder = encoder_of(folder, engine=engine, pooling=pooling, normalize=False)
+    found = encoder.encode_passages(TEXTS)
     expected = by_hand(folder, TEXTS, pooling)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
 
+@pytest.mark.parametrize("engine", ["torch", "openvino"])
 @pytest.mark.parametrize("own", POOLINGS)
-def test_pooling_model_is_the_models_own(tmp_path: Path, own: str) -> None:
+def test_pooling_model_is_the_models_own(tmp_path: Path, own: str, engine: str) -> None:
     folder = build_model(tmp_path / "model", pooling=own, tokenizer="wordpiece")
-    found = encoder_of(folder, normalize=False).encode_queries(TEXTS)
+    found = encoder_of(folder, engine=engine, normalize=False).encode_queries(TEXTS)
     expected = by_hand(folder, TEXTS, own)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
@@ -83,9 +107,9 @@ def test_a_dense_layer_after_a_replaced_pooling_still_acts(tmp_path: Path) -> No
     folder = build_model(tmp_path / "model", pooling="mean", dense=7)
     encoder = encoder_of(folder, pooling="cls", normalize=False)
     found = encoder.encode_queries(TEXTS)
-    assert encoder.dimension == 7
     assert found.shape == (len(TEXTS), 7)
-    linear = encoder._model[2].linear
+    loaded = load_model(encoder._spec, resolve_weights(encoder._spec, "tiny"))
+    linear = loaded.modules[2].linear
     with torch.inference_mode():
         pooled = torch.tensor(by_hand(folder, TEXTS, "cls"))
         expected = torch.tanh(linear(pooled)).numpy()
@@ -151,15 +175,109 @@ def test_max_tokens_beyond_the_positions_of_the_model_is_refused(folder: Path) -
         encoder_of(folder, max_tokens=2)
 
 
-def test_rows_keep_their_order_and_do_not_depend_on_their_company(folder: Path) -> None:
+@pytest.mark.parametrize(
+    ("engine", "precision"),
+    [("torch", "float32"), ("openvino", "float32"), ("openvino", "int8"), ("torch", "bfloat16")],
+)
+def test_a_vector_is_the_same_to_the_last_bit_whatever_its_company_place_and_threads(
+    folder: Path, engine: str, precision: str
+) -> None:
     rng = np.random.default_rng(5)
     texts = ["".join(rng.choice(list("abc é水🎁"), size=size)) for size in rng.integers(0, 140, 60)]
-    expected = encoder_of(folder, batch_size=1, threads=1).encode_queries(texts)
-    for batch_size, threads in ((2, 1), (7, 2), (64, 1)):
+    encoder = encoder_of(folder, engine=engine, precision=precision, threads=1)
+    expected = np.concatenate([encoder.encode_queries([text]) for text in texts])
+    for threads in (1, 2):
         order = rng.permutation(len(texts))
-        encoder = encoder_of(folder, batch_size=batch_size, threads=threads)
-        found = encoder.encode_queries([texts[at] for at in order])
-        np.testing.assert_allclose(found, expected[order], atol=1e-5)
+        among = encoder_of(folder, engine=engine, precision=precision, threads=threads)
+        found = among.encode_queries([texts[at] for at in order])
+        np.testing.assert_array_equal(found, expected[order])
+
+
+def test_half_precision_on_a_cpu_is_near_float32_and_not_equal(folder: Path) -> None:
+    expected = encoder_of(folder).encode_queries(TEXTS)
+    for precision in ("bfloat16", "float16"):
+        found = encoder_of(folder, precision=precision).encode_queries(TEXTS)
+        assert ((found * expected).sum(axis=1) > 0.99).all()
+        assert np.abs(found - expected).max() > 1e-5
+
+
+def test_a_dimension_keeps_the_first_components_and_then_normalises(folder: Path) -> None:
+    raw = encoder_of(folder, normalize=False).encode_queries(TEXTS)[:, :8]
+    found = encoder_of(folder, dimension=8).encode_queries(TEXTS)
+    np.testing.assert_allclose(found, raw / np.linalg.norm(raw, axis=1, keepdims=True), atol=1e-6)
+    with pytest.raises(PipelineError, match="33 is more than the model's 32 components"):
+        encoder_of(folder, dimension=33).encode_queries(TEXTS)
+
+
+def test_a_model_is_cut_only_where_it_was_trained_to_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = build_model(tmp_path / "model")
+    encoder_of(folder, dimension=8).encode_queries(TEXTS)
+    assert "nothing says that the model was trained to be cut" in caplog.text
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | {"matryoshka_dimensions": [4, 16]}))
+    assert encoder_of(folder, dimension=16).encode_queries(TEXTS).shape == (len(TEXTS), 16)
+    with pytest.raises(PipelineError, match="trained to be cut at 4, 16"):
+        encoder_of(folder, dimension=8).encode_queries(TEXTS)
+
+
+def test_a_model_is_converted_once_and_again_if_it_was_damaged(
+    tmp_path: Path, folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    first = encoder_of(folder, engine="openvino").encode_queries(TEXTS)
+    second = encoder_of(folder, engine="openvino").encode_queries(TEXTS)
+    assert caplog.text.count("converting") == 1
+    np.testing.assert_array_equal(first, second)
+    (model,) = (tmp_path / "cache/engines").glob("*/model.bin")
+    model.write_bytes(model.read_bytes()[:-1])
+    third = encoder_of(folder, engine="openvino").encode_queries(TEXTS)
+    assert "is not as it was made; it is made again" in caplog.text
+    np.testing.assert_array_equal(first, third)
+
+
+@pytest.mark.parametrize("engine", ["auto", "openvino"])
+def test_a_pooling_that_leaves_its_prompt_out_is_obeyed_or_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, engine: str
+) -> None:
+    folder = build_model(tmp_path / "model")
+    path = folder / "1_Pooling/config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"include_prompt": False}))
+    if engine == "openvino":
+        with pytest.raises(PipelineError, match="openvino cannot run this model: "):
+            encoder_of(folder, engine=engine, query_prefix="query: ")
+        return
+    encoder = encoder_of(folder, engine=engine, query_prefix="query: ")
+    model = SentenceTransformer(str(folder), device="cpu")
+    expected = model.encode(list(TEXTS), prompt="query: ")
+    np.testing.assert_allclose(encoder.encode_queries(TEXTS), expected, atol=1e-5)
+    assert "tiny runs on torch, since for openvino " in caplog.text
+
+
+def test_encoding_imports_no_telemetry_and_leaves_nothing_at_home(
+    tmp_path: Path, folder: Path
+) -> None:
+    program = (
+        "import sys; from pathlib import Path; from pipeline import layout\n"
+        f"layout.cache = lambda: Path({str(tmp_path / 'own')!r})\n"
+        "from tests.test_encoders import encoder_of\n"
+        f"e = encoder_of(Path({str(folder)!r}), engine='openvino', precision='int8')\n"
+        "e.encode_queries(['shoe'])\n"
+        "assert 'nncf' in sys.modules and sys.modules['openvino_telemetry'] is None\n"
+    )
+    home = tmp_path / "home"
+    home.mkdir()
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not [path for path in home.rglob("*") if "intel" in path.name.lower()]
 
 
 def test_equal_calls_give_equal_bytes(folder: Path) -> None:
@@ -171,7 +289,7 @@ def test_vectors_are_float32_rows_in_c_order(folder: Path) -> None:
     encoder = encoder_of(folder)
     for texts in ([], [""], list(TEXTS)):
         for found in (encoder.encode_queries(texts), encoder.encode_passages(tuple(texts))):
-            assert found.shape == (len(texts), encoder.dimension)
+            assert found.shape == (len(texts), 32)
             assert found.dtype == np.float32
             assert found.flags.c_contiguous
 
@@ -203,12 +321,12 @@ def test_a_vector_without_length_is_refused_only_if_it_is_to_be_normalised(tmp_p
     model.save_pretrained(folder)
     raw = encoder_of(folder, pooling="mean", normalize=False).encode_queries(TEXTS)
     assert not raw.any()
-    with pytest.raises(PipelineError, match="has no length"):
+    with pytest.raises(PipelineError, match="its vector is zero and cannot be normalised"):
         encoder_of(folder, pooling="mean", normalize=True).encode_queries(TEXTS)
 
 
 def test_a_lone_surrogate_is_refused_by_name(folder: Path) -> None:
-    with pytest.raises(PipelineError, match=r"text 1 for the encoder tiny is not Unicode"):
+    with pytest.raises(PipelineError, match=r"text 1 for encoders\.tiny is not Unicode"):
         encoder_of(folder).encode_queries(["fine", "half \ud83c of an emoji"])
 
 
@@ -240,22 +358,17 @@ def test_a_device_that_is_not_there_is_refused(folder: Path) -> None:
         ("mps", torch.backends.mps.is_available()),
     ):
         if not there:
-            runtime = Runtime.model_validate({"device": device, "threads": 1, "batch_size": 1})
+            runtime = Runtime.model_validate(
+                {"device": device, "engine": "auto", "threads": 1, "store_gigabytes": 1}
+            )
             with pytest.raises(PipelineError, match=rf"runtime\.device: {device}"):
                 load_encoder(spec, weights, runtime)
-
-
-def test_threads_are_set_and_zero_means_all_that_the_process_may_use(folder: Path) -> None:
-    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    for threads, expected in ((0, every), (2, 2), (1, 1)):
-        encoder_of(folder, threads=threads)
-        assert torch.get_num_threads() == expected
 
 
 @pytest.mark.weights
 def test_the_default_english_model_ranks_meaning_above_letters() -> None:
     spec = load_params().encoders["minilm"]
-    runtime = Runtime(device="cpu", threads=1, batch_size=8)
+    runtime = Runtime(device="cpu", engine="auto", threads=1, store_gigabytes=1)
     encoder = load_encoder(spec, resolve_weights(spec, "minilm"), runtime)
     query = encoder.encode_queries(["running shoes"])
     passages = encoder.encode_passages(["sneakers for joggers", "a cunning ruse"])

@@ -139,7 +139,8 @@ def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project
         "encoders.labse.max_tokens=32",  # chosen by no locale
         "indexes.hnsw.m=16",
         "runtime.threads=1",
-        "runtime.batch_size=7",
+        "runtime.engine=torch",
+        "runtime.store_gigabytes=1",
     ],
 )
 def test_what_no_locale_uses_and_what_only_changes_speed_reruns_nothing(
@@ -152,6 +153,17 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model(project: Projec
     ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
     assert ran == {"embed@jp", "index@jp", "retrieve@jp", "evaluate@jp", "report"}
     assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
+
+
+def test_what_an_experiment_encoded_is_not_encoded_again_by_any_other(project: Project) -> None:
+    lock = project.lock()
+    project.call("dvc", "exp", "run", "--temp", "-S", "clean.separator=' | '")
+    printed = project.call("dvc", "exp", "run", "--temp", "--force", "-S", "clean.separator=' | '")
+    assert "encoded=0 " in printed
+    assert not re.search(r"encoded=[1-9]", printed)
+    printed = project.call("dvc", "repro", "--force", "--single-item", "embed@es")
+    assert not re.search(r"encoded=[1-9]", printed)
+    assert project.lock() == lock
 
 
 @pytest.mark.parametrize(
@@ -204,7 +216,7 @@ def test_two_clean_runs_are_byte_identical_whatever_the_surroundings(
     assert elsewhere.lock() == reproduced.lock()
 
 
-def test_metrics_are_equal_to_four_digits_whatever_the_batch_size_and_threads(
+def test_metrics_are_equal_to_four_digits_whatever_the_engine_and_threads(
     project: Project,
 ) -> None:
     def numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
@@ -217,11 +229,13 @@ def test_metrics_are_equal_to_four_digits_whatever_the_batch_size_and_threads(
     before = numbers()
     params = project.folder / "params.yaml"
     text = params.read_text(encoding="utf-8")
-    assert "batch_size: 32" in text
+    assert "engine: auto" in text
     params.write_text(
-        text.replace("batch_size: 32", "batch_size: 5").replace("threads: 0", "threads: 1"),
+        text.replace("engine: auto", "engine: torch").replace("threads: 0", "threads: 1"),
         encoding="utf-8",
     )
     for name in ("embed", "index", "retrieve", "evaluate"):
         project.call("python", "-m", f"pipeline.{name}")
+    manifest = project.folder / "data/embeddings/es/manifest.json"
+    assert '"engine": "torch-cpu"' in manifest.read_text()
     np.testing.assert_allclose(numbers(), before, atol=5e-5)

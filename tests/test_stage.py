@@ -188,6 +188,19 @@ def test_progress_of_items_without_size_is_shown_too(run_body: Run) -> None:
     assert result.stderr.startswith("0 of 0 queries, ")
 
 
+def test_progress_tells_a_note_and_the_time_left_that_it_is_given(run_body: Run) -> None:
+    result = run_body(
+        "stage.SECONDS_BETWEEN_LINES = 0\n"
+        "with stage.Progress(9, 'products', lambda: 'half of them reused') as progress:\n"
+        "    progress.advance(3, seconds_left=77.0)",
+        "--locale", "us",
+    )  # fmt: skip
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr.startswith("3 of 9 products, ")
+    assert " 77 s left, half of them reused\n" in result.stderr
+
+
 def test_progress_on_a_terminal_is_a_bar(run_body: Run) -> None:
     ours, terminal = pty.openpty()
     termios.tcsetwinsize(terminal, (24, 80))

@@ -11,8 +11,12 @@ from pipeline.files import sha256_lines
 
 
 def products(count: int) -> pa.Table:
-    rows = {"product_id": [f"B{one:04d}" for one in range(count)], "text": ["水筒"] * count}
-    return pa.table(rows).cast(tables.PRODUCTS)
+    rows = {
+        "product_id": [f"B{one:04d}" for one in range(count)],
+        "text": ["水筒"] * count,
+        "field_ends": [[2, 2, 2]] * count,
+    }
+    return pa.table(rows, tables.PRODUCTS)
 
 
 @pytest.mark.parametrize("rows", [0, 1, 10])
@@ -81,7 +85,8 @@ def test_a_file_that_does_not_fit_names_itself_what_was_found_and_the_remedy(
     pq.write_table(pa.table({"product_id": [1], "text": ["a"]}), path)
     told = (
         "has the columns product_id int64, text string, but "
-        "product_id string not null, text string not null are expected; run it again"
+        "product_id string not null, text string not null, "
+        "field_ends list<element: int32 not null> not null are expected; run it again"
     )
     with pytest.raises(PipelineError, match=told):
         read()

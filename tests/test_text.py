@@ -183,14 +183,41 @@ def test_nothing_becomes_the_empty_text(text: str | None) -> None:
 def test_fields_are_joined_in_their_order_and_nulls_leave_no_trace() -> None:
     fields = [None, "a", "", "<br>", "b&amp;c", None]
 
-    assert join_fields(fields, " | ") == "a | b&c"
-    assert join_fields(reversed(fields), " ") == "b&c a"
-    assert join_fields([None, None], " ") == ""
-    assert join_fields([], " ") == ""
+    assert join_fields(fields, " | ") == ("a | b&c", [0, 1, 1, 1, 7, 7])
+    assert join_fields(reversed(fields), " ") == ("b&c a", [0, 3, 3, 3, 5, 5])
+    assert join_fields([None, None], " ") == ("", [0, 0])
+    assert join_fields([], " ") == ("", [])
 
 
 def test_a_brand_called_none_is_a_word_like_any_other() -> None:
-    assert join_fields(["None", None], " ") == "None"
+    assert join_fields(["None", None], " ") == ("None", [4, 4])
+
+
+@pytest.mark.parametrize("separator", [" ", "", " | ", "、", "👨‍👩‍👧"])
+@pytest.mark.parametrize("seed", range(3))
+def test_the_ends_of_the_fields_give_each_field_back(seed: int, separator: str) -> None:
+    rng = np.random.default_rng(seed)
+    texts = [
+        *random_texts(seed, 60),
+        "👩🏽‍🚀 e\u0301 ｶﾞ",
+        "水筒",
+        *[None, "", " ", "<br>", "\u200b"] * 8,
+    ]
+    for _ in range(300):
+        fields = [texts[one] for one in rng.integers(len(texts), size=rng.integers(1, 7))]
+
+        text, ends = join_fields(fields, separator)
+
+        assert len(ends) == len(fields)
+        assert ends[-1] == len(text)
+        before = 0
+        for field, end in zip(map(normalise, fields), ends, strict=True):
+            # The separator stands between two fields that hold anything, and nowhere else.
+            skipped = len(separator) if field and before else 0
+            assert text[before + skipped : end] == field
+            assert text[before : before + skipped] == separator[:skipped]
+            assert end >= before
+            before = end
 
 
 @pytest.mark.skipif(not ESCI_DIR, reason="ESCI_DIR is not set: a folder with ESCI's files")

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from pipeline.encoders.encoder import load_encoder
+from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_file
@@ -21,7 +22,7 @@ from tests import tiny_e5_q4
 from tests.tiny_models import build_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-RUNTIME = Runtime(device="cpu", threads=1, batch_size=8)
+RUNTIME = Runtime(device="cpu", engine="torch", threads=1, store_gigabytes=1)
 
 
 def entry(weights: Mapping[str, Any], **contract: Any) -> Encoder:
@@ -29,6 +30,7 @@ def entry(weights: Mapping[str, Any], **contract: Any) -> Encoder:
         {
             "weights": weights, "query_prefix": "", "passage_prefix": "", "pooling": "model",
             "normalize": True, "similarity": "cosine", "languages": ("any",), "max_tokens": 16,
+            "dimension": "model", "precision": "float32",
         } | contract
     )  # fmt: skip
 
@@ -445,5 +447,6 @@ def test_remote_code_runs_only_where_the_entry_allows_it(tmp_path: Path) -> None
     weights = resolve(allowed)
     encoder = load_encoder(entry(allowed), weights, RUNTIME)
     assert encoder.encode_queries(["red shoe"]).shape == (1, 32)
-    assert type(encoder._model[0].auto_model).__name__ == "OwnModel"
+    loaded = load_model(entry(allowed), weights)
+    assert type(loaded.modules[0].auto_model).__name__ == "OwnModel"
     assert weights.sha256 != resolve(in_folder(folder)).sha256

@@ -4,18 +4,36 @@ import json
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
-from transformers import BertConfig, BertModel, PreTrainedTokenizerFast
+from transformers import (
+    BertConfig,
+    BertModel,
+    DistilBertConfig,
+    DistilBertModel,
+    PreTrainedTokenizerFast,
+    RobertaConfig,
+    RobertaModel,
+)
 
-SPECIAL = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
+from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.weights import LocalWeights, resolve_weights
+from pipeline.params import Encoder, Runtime
+
+Family = Literal["bert", "distilbert", "roberta"]
+
+# Padding is not 0, so that nothing can take it for that.
+UNKNOWN, PAD = "[UNK]", "[PAD]"
+SPECIAL = (UNKNOWN, PAD, "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("running", "shoe", "##s", "red", "camisa", "##eta", "algodon", "##ing", "the", "for")
 
 
 def build_model(
     folder: Path,
     *,
+    family: Family = "bert",
     seed: int = 0,
     hidden: int = 32,
     layers: int = 2,
@@ -28,10 +46,11 @@ def build_model(
     pickled: bool = False,
     nan: bool = False,
 ) -> Path:
-    """Write a sentence-transformers folder with a random BERT and return it.
+    """Write a sentence-transformers folder with a random model and return it.
 
-    Equal arguments give equal files. `bpe` reads every text, byte by byte; `wordpiece` splits
-    ASCII into words and letters. `pooling=None` gives a plain transformers folder, without
+    Equal arguments give equal files. A `distilbert` knows no token types; a `roberta` counts its
+    positions from behind the padding token's id. `bpe` reads every text, byte by byte; `wordpiece`
+    splits ASCII into words and letters. `pooling=None` gives a plain transformers folder, without
     modules.json. `dense` adds a tanh layer of that many outputs. `prompts` are registered as the
     model's own, the first as its default. `pickled` writes pytorch_model.bin in place of
     safetensors. `nan` puts NaN into the last layer, so that every vector holds it.
@@ -40,24 +59,16 @@ def build_model(
     reader = {"bpe": _byte_bpe, "wordpiece": _wordpiece, None: _byte_bpe}[tokenizer]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        config = BertConfig(
-            vocab_size=reader.get_vocab_size(),
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            intermediate_size=2 * hidden,
-            max_position_embeddings=max_positions,
-            initializer_range=0.3,
-        )
-        model = BertModel(config)
+        model = _transformer(family, reader, hidden, layers, max_positions)
         head = None if dense is None else torch.nn.Linear(hidden, dense)
     if nan:
         with torch.no_grad():
             model.encoder.layer[-1].output.LayerNorm.bias.fill_(float("nan"))
-    _write_json(folder / "config.json", {**config.to_dict(), "architectures": ["BertModel"]})
+    config = {**model.config.to_dict(), "architectures": [type(model).__name__]}
+    _write_json(folder / "config.json", config)
     _save(model, folder, pickled=pickled)
     if tokenizer is not None:
-        names = dict(zip(("pad", "unk", "cls", "sep", "mask"), SPECIAL, strict=True))
+        names = dict(zip(("unk", "pad", "cls", "sep", "mask"), SPECIAL, strict=True))
         PreTrainedTokenizerFast(
             tokenizer_object=reader,
             model_max_length=max_positions,
@@ -95,11 +106,91 @@ def build_model(
     return folder
 
 
+def entry(folder: Path, **contract: Any) -> Encoder:
+    """Return an entry of `encoders` for a model in a folder, its keys as given or plain."""
+    return Encoder.model_validate(
+        {
+            "weights": {"kind": "folder", "path": str(folder)},
+            "query_prefix": "", "passage_prefix": "", "pooling": "model", "normalize": True,
+            "similarity": "cosine", "languages": ("any",), "max_tokens": 128,
+            "dimension": "model", "precision": "float32",
+        } | contract
+    )  # fmt: skip
+
+
+def runtime(engine: str = "torch", device: str = "cpu", threads: int = 1) -> Runtime:
+    """Return runtime settings, those of the reference if nothing is said."""
+    return Runtime.model_validate(
+        {"engine": engine, "device": device, "threads": threads, "store_gigabytes": 1}
+    )
+
+
+def weights_of(folder: Path, **contract: Any) -> LocalWeights:
+    """Return the weights of a model in a folder, under the name `tiny`."""
+    return resolve_weights(entry(folder, **contract), "tiny")
+
+
+def encoder_of(
+    folder: Path, *, engine: str = "torch", threads: int = 1, **contract: Any
+) -> TextEncoder:
+    """Load a model in a folder under the name `tiny`."""
+    spec = entry(folder, **contract)
+    return load_encoder(spec, resolve_weights(spec, "tiny"), runtime(engine, threads=threads))
+
+
+def edit_json(path: Path, **changes: Any) -> None:
+    """Change keys of a JSON file, or make one of them."""
+    data = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
+    _write_json(path, data | changes)
+
+
+def random_texts(rng: np.random.Generator, count: int, longest: int) -> list[str]:
+    """Return texts of random characters, of one to four bytes each, and random lengths from 0."""
+    sizes = rng.integers(0, longest, size=count)
+    return ["".join(rng.choice(list("abc dé水🎁"), size=size)) for size in sizes]
+
+
+def _transformer(
+    family: Family, reader: Tokenizer, hidden: int, layers: int, max_positions: int
+) -> torch.nn.Module:
+    sizes = {
+        "vocab_size": reader.get_vocab_size(),
+        "pad_token_id": reader.token_to_id(PAD),
+        "initializer_range": 0.3,
+    }
+    if family == "distilbert":
+        return DistilBertModel(
+            DistilBertConfig(
+                **sizes,
+                dim=hidden,
+                n_layers=layers,
+                n_heads=2,
+                hidden_dim=2 * hidden,
+                max_position_embeddings=max_positions,
+            )
+        )
+    kind, settings = {
+        "bert": (BertModel, BertConfig),
+        "roberta": (RobertaModel, RobertaConfig),
+    }[family]
+    behind_padding = sizes["pad_token_id"] + 1 if family == "roberta" else 0
+    return kind(
+        settings(
+            **sizes,
+            hidden_size=hidden,
+            num_hidden_layers=layers,
+            num_attention_heads=2,
+            intermediate_size=2 * hidden,
+            max_position_embeddings=max_positions + behind_padding,
+        )
+    )
+
+
 def _byte_bpe() -> Tokenizer:
     """Return a byte-level BPE without merges: any text, one token a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: idx for idx, token in enumerate((*SPECIAL, *alphabet))}
-    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=SPECIAL[1]))
+    tokenizer = Tokenizer(models.BPE(vocab=vocabulary, merges=[], unk_token=UNKNOWN))
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     return _framed(tokenizer)
@@ -110,7 +201,7 @@ def _wordpiece() -> Tokenizer:
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     pieces = dict.fromkeys((*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *WORDS))
     vocabulary = {token: idx for idx, token in enumerate(pieces)}
-    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=SPECIAL[1]))
+    tokenizer = Tokenizer(models.WordPiece(vocab=vocabulary, unk_token=UNKNOWN))
     tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece()

@@ -65,6 +65,11 @@ def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
     tokenizer = transformer.tokenizer
     if tokenizer is None:
         raise PipelineError(f"{entry}.weights: the model has no tokenizer")
+    if not tokenizer.is_fast:
+        raise PipelineError(
+            f"{entry}.weights: its tokenizer is {type(tokenizer).__name__}, which the tokenizers "
+            "library cannot run; use a copy of the model that holds a tokenizer.json"
+        )
     special = tokenizer.num_special_tokens_to_add()
     if max_tokens <= special:
         raise PipelineError(

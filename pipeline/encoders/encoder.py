@@ -1,47 +1,77 @@
 """A loaded encoder: texts in, vectors out, under the whole contract of its entry."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import logging
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.encoders.contract import obedient_modules
+from pipeline import vectors
+from pipeline.encoders.batching import Batch, Batcher
+from pipeline.encoders.engine import Engine, EngineChoice, choose_engine
 from pipeline.encoders.model_folder import transformer_folder
+from pipeline.encoders.openvino_engine import (
+    OpenVinoEngine,
+    computes_in_8_bits,
+    converted_model,
+)
+from pipeline.encoders.parallel import in_parallel
+from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
-from pipeline.params import Encoder, HubWeights, Runtime
+from pipeline.files import read_json
+from pipeline.mistakes import shorten
+from pipeline.params import Encoder, Runtime
 
-if TYPE_CHECKING:
-    from sentence_transformers import SentenceTransformer
+log = logging.getLogger("pipeline")
 
-_SHOWN_CHARACTERS = 60
+_FORM = 1  # of raw vectors; raise it when a change here changes any of their bits
+
+Role = Literal["query", "passage"]
+"""Which prefix goes before a text."""
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """Some texts' vectors.
+
+    Attributes:
+        places: which texts; int64, shape [texts].
+        raw: as the model pools them, neither cut nor normalised; float32, shape [texts, dimension].
+        computed: how many tokens the engine computed for them, padding included.
+    """
+
+    places: NDArray[np.int64]
+    raw: vectors.Matrix
+    computed: int
 
 
 class TextEncoder:
     """Encodes queries and passages, each with its prefix, which is added here and nowhere else.
 
+    A text's vector depends on the text alone: not on its company, its place or the threads.
+
     Attributes:
-        dimension: the number of components of a vector.
+        dimension: how many components the model's own vectors have, before any cut.
     """
 
     def __init__(
-        self,
-        model: "SentenceTransformer",
-        dimension: int,
-        spec: Encoder,
-        name: str,
-        batch_size: int,
+        self, engine: Engine, tokenizer: str, pad_id: int, spec: Encoder, weights: LocalWeights
     ) -> None:
-        """Wrap a model that pools but does not normalise; `load_encoder` makes one."""
-        self.dimension = dimension
-        self._model = model
+        """Put the parts together; `load_encoder` does."""
+        self._engine = engine
+        self._tokenizer = tokenizer
+        self._pad_id = pad_id
         self._spec = spec
-        self._name = name
-        self._batch_size = batch_size
+        self._weights = weights
+        one_token = Tokens(np.zeros(1, np.int32), np.empty(0, np.int32), prompt=0)
+        (one_text,) = self.encode_tokens([(0, one_token)])
+        self.dimension: int = one_text.raw.shape[1]
 
     def encode_queries(self, texts: Sequence[str]) -> NDArray[np.float32]:
-        """Return the vectors of queries.
+        """Return the vectors of queries, all at once.
 
         Returns:
             float32, C-contiguous, shape (texts, dimension), in the order of the texts; unit length
@@ -51,145 +81,169 @@ class TextEncoder:
             PipelineError: a text is not Unicode (a lone surrogate), or its vector holds NaN or
                 infinity or, if it is to be normalised, has no length.
         """
-        return self._encode(texts, self._spec.query_prefix)
+        return self._encode(texts, "query")
 
     def encode_passages(self, texts: Sequence[str]) -> NDArray[np.float32]:
         """Return the vectors of passages; as `encode_queries`, with the passages' prefix."""
-        return self._encode(texts, self._spec.passage_prefix)
+        return self._encode(texts, "passage")
 
-    def _encode(self, texts: Sequence[str], prefix: str) -> NDArray[np.float32]:
-        if len(texts) == 0:
-            return np.zeros((0, self.dimension), dtype=np.float32)
-        self._check_texts(texts)
-        # Given as a prompt, so that a pooling which leaves its prompt out knows what that is.
-        encoded = self._model.encode(
-            list(texts), prompt=prefix, batch_size=self._batch_size, show_progress_bar=False
+    def tokenizer(self, role: Role) -> Tokenizer:
+        """Return what makes tokens of queries or passages."""
+        prefix = prefix_of(self._spec, role)
+        return Tokenizer(
+            self._tokenizer, prefix, self._spec.max_tokens, f"encoders.{self._weights.name}"
         )
-        vectors = np.ascontiguousarray(encoded, dtype=np.float32)
-        self._refuse(
-            np.logical_not(np.isfinite(vectors).all(axis=1)), "holds NaN or infinity", texts
+
+    def encode_tokens(self, texts: Iterable[tuple[int, Tokens]]) -> Iterator[Encoded]:
+        """Encode a stream of texts, each under a number of its own, in bounded memory.
+
+        The texts of one length come out together, so not in their order; all have come out at the
+        end. Vectors are not checked here: see `refuse_broken`.
+        """
+        spec = self._spec
+        batcher = Batcher(self._engine.batch_tokens, spec.max_tokens, self._pad_id)
+
+        def batches() -> Iterator[Batch]:
+            for place, tokens in texts:
+                if batch := batcher.add(place, tokens):
+                    yield batch
+            yield from batcher.flush()
+
+        def compute(batch: Batch) -> Encoded:
+            return Encoded(batch.places, self._engine(batch), batch.ids.size)
+
+        return in_parallel(compute, batches(), self._engine.threads)
+
+    def _encode(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
+        raw = np.empty((len(texts), self.dimension), dtype=np.float32)
+        for part in self.encode_tokens(enumerate(self.tokenizer(role)(texts))):
+            raw[part.places] = part.raw
+        refuse_broken(raw, texts, self._weights.name)
+        return vectors.finished(
+            raw,
+            self._spec,
+            lambda row: f"encoders.{self._weights.name}: text {row} ({shorten(texts[row])})",
         )
-        if self._spec.normalize:
-            lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors, dtype=np.float64))
-            self._refuse(lengths == 0, "has no length, so it cannot be normalised", texts)
-            vectors /= lengths.astype(np.float32)[:, None]
-        return vectors
-
-    def _check_texts(self, texts: Sequence[str]) -> None:
-        for row, text in enumerate(texts):
-            try:
-                text.encode()
-            except UnicodeEncodeError as err:
-                raise PipelineError(
-                    f"text {row} for the encoder {self._name} is not Unicode "
-                    f"({_shortened(text)}: {err.reason}); clean the texts first"
-                ) from err
-
-    def _refuse(self, broken: NDArray[np.bool_], what: str, texts: Sequence[str]) -> None:
-        if broken.any():
-            row = int(broken.argmax())
-            raise PipelineError(
-                f"encoders.{self._name}: the vector of text {row} ({_shortened(texts[row])}) "
-                f"{what}, as do {int(broken.sum()) - 1} others of {len(texts)}; the model's "
-                "weights are damaged or do not fit its code: bring them anew"
-            )
 
 
 def load_encoder(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> TextEncoder:
-    """Load an encoder in float32 onto the device that `runtime` names.
-
-    The model's own prompts have no say. An explicit `pooling` takes the place of the model's own;
-    what follows it, such as a dense layer, stays. The model's closing normalisation is taken out,
-    so that `normalize: false` is obeyed. The number of threads is set for the whole process.
+    """Load an encoder onto the engine and device that `runtime` and its precision ask for.
 
     Args:
         spec: the entry.
         weights: what `resolve_weights` returned for it.
-        runtime: device, threads and batch size; they change speed only.
+        runtime: device, engine and threads; they change speed only.
 
     Raises:
         PipelineError: the folder cannot be loaded, lacks weights, or cannot do what the entry asks
-            (its pooling, its `max_tokens`), or the device is not there.
+            (its pooling, `max_tokens` or `dimension`), or the device or engine cannot be had.
     """
-    import torch
-    import transformers
-    from sentence_transformers import SentenceTransformer
+    choice, threads = resolve_engine(spec, weights, runtime), runtime.thread_count()
+    if choice.name == "openvino":
+        if spec.precision == "int8" and not computes_in_8_bits():
+            log.warning(
+                "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which "
+                "has no 8-bit dot products (VNNI); its activations stay in float32",
+                weights.name,
+            )
+        converted = converted_model(spec, weights)
+        openvino = OpenVinoEngine(converted, threads)
+        encoder = TextEncoder(openvino, converted.tokenizer(), converted.pad_id, spec, weights)
+    else:
+        from pipeline.encoders.model import load_model
+        from pipeline.encoders.torch_engine import TorchEngine
 
-    # What they would report is checked here instead, and made an error.
-    transformers.logging.set_verbosity_error()
-    transformers.logging.disable_progress_bar()
-
-    entry = f"encoders.{weights.name}"
-    torch.set_num_threads(runtime.thread_count())
-    device = _device(runtime)
-    loaded = _load(spec, weights, entry)
-    modules = obedient_modules(list(loaded.children()), spec, entry)
-    model = SentenceTransformer(modules=modules, device=device).eval()
-    dimension = model.get_embedding_dimension()
-    if dimension is None:
-        raise PipelineError(f"{entry}.weights: {weights.folder} does not say its dimension")
-    return TextEncoder(model, dimension, spec, weights.name, runtime.batch_size)
+        model = load_model(spec, weights)
+        torch = TorchEngine(model, choice.device, spec.precision, threads)
+        encoder = TextEncoder(torch, model.tokenizer, model.pad_id, spec, weights)
+    check_dimension(spec, weights, encoder.dimension)
+    return encoder
 
 
-def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransformer":
-    """Load the folder as it is, and make sure that no weight was made up."""
-    import torch
-    from safetensors import SafetensorError
-    from sentence_transformers import SentenceTransformer
-    from transformers import AutoModel
+def resolve_engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> EngineChoice:
+    """Return the engine that an encoder runs on here; its model is converted for it if need be.
 
-    remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
-    try:
-        loaded = SentenceTransformer(
-            str(weights.folder),
-            device="cpu",
-            trust_remote_code=remote_code,
-            local_files_only=True,
-            # Some checkpoints are stored in float16, which transformers would compute in.
-            model_kwargs={"dtype": torch.float32},
-        )
-        # A second reading, since only this one tells which weights the file lacks: transformers
-        # fills them at random.
-        _, report = AutoModel.from_pretrained(
-            transformer_folder(weights.folder),
-            output_loading_info=True,
-            trust_remote_code=remote_code,
-            local_files_only=True,
-        )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as err:
-        cause = (str(err).strip() or repr(err)).splitlines()[0]
-        raise PipelineError(f"{entry}.weights: {weights.folder} cannot be loaded: {cause}") from err
-    needed = set(loaded[0].state_dict())
-    lacking = sorted(
-        key
-        for key in report["missing_keys"]
-        if any(name.endswith(key) for name in needed) and not key.startswith("pooler.")
-    )
-    if lacking:
+    Raises:
+        PipelineError: as `choose_engine`; or openvino is asked for and cannot run the model.
+    """
+    choice = choose_engine(spec, runtime)
+    if choice.name != "openvino":
+        return choice
+    refused = converted_model(spec, weights).refused
+    if not refused:
+        return choice
+    if runtime.engine == "openvino" or spec.precision == "int8":
         raise PipelineError(
-            f"{entry}.weights: {weights.folder} lacks {len(lacking)} of the model's weights, such "
-            f"as {lacking[0]}; bring the model's own copy"
+            f"encoders.{weights.name}: openvino cannot run this model: {refused}; use precision "
+            "float32 with runtime.engine auto or torch"
         )
-    return loaded
+    log.warning("%s runs on torch, since for openvino %s", weights.name, refused)
+    return EngineChoice("torch", choice.device)
 
 
-def _device(runtime: Runtime) -> str:
-    import torch
-
-    available = {
-        "cuda": torch.cuda.is_available(),
-        "mps": torch.backends.mps.is_available(),
-        "cpu": True,
+def identity(
+    spec: Encoder, weights: LocalWeights, engine: EngineChoice, role: Role
+) -> dict[str, Any]:
+    """Return all that a text's raw vector depends on, but for the text."""
+    return {
+        "engine": str(engine),
+        "form": _FORM,
+        "max_tokens": spec.max_tokens,
+        "pooling": spec.pooling,
+        "precision": spec.precision,
+        "prefix": prefix_of(spec, role),
+        "weights": weights.sha256,
     }
-    if runtime.device == "auto":
-        return next(device for device, there in available.items() if there)
-    if not available[runtime.device]:
+
+
+def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:
+    """Check that a model's vectors may be cut to the entry's `dimension`.
+
+    A model that lists its `matryoshka_dimensions` in config.json is cut to one of those; one that
+    lists none is cut with a warning.
+
+    Args:
+        spec: the entry.
+        weights: its weights.
+        width: the dimension of the model's own vectors.
+
+    Raises:
+        PipelineError: the model has fewer components, or was trained for other dimensions.
+    """
+    kept = spec.dimension
+    if kept in ("model", width):
+        return
+    assert kept != "model"
+    where = f"encoders.{weights.name}.dimension: {kept}"
+    if kept > width:
+        raise PipelineError(f"{where} is more than the model's {width} components; set model")
+    config = read_json(transformer_folder(weights.folder) / "config.json", "bring the model's own")
+    trained = config.get("matryoshka_dimensions") or []
+    if trained and kept not in trained:
         raise PipelineError(
-            f"runtime.device: {runtime.device}, but this machine has none that torch can use; set "
-            "auto or cpu"
+            f"{where}, but the model was trained to be cut at {', '.join(map(str, trained))}; set "
+            "one of those, or model"
         )
-    return runtime.device
+    if not trained:
+        log.warning(
+            "warning: %s: nothing says that the model was trained to be cut (config.json has no "
+            "matryoshka_dimensions); compare its nDCG with the whole",
+            where,
+        )
 
 
-def _shortened(text: str) -> str:
-    return repr(text if len(text) <= _SHOWN_CHARACTERS else text[:_SHOWN_CHARACTERS] + "…")
+def prefix_of(spec: Encoder, role: Role) -> str:
+    """Return what goes before a text."""
+    return spec.query_prefix if role == "query" else spec.passage_prefix
+
+
+def refuse_broken(raw: vectors.Matrix, texts: Sequence[str], name: str) -> None:
+    """Raise a `PipelineError` if a vector holds NaN or infinity; `name` is the encoder's."""
+    broken = np.logical_not(np.isfinite(raw).all(axis=1))
+    if broken.any():
+        row = int(broken.argmax())
+        raise PipelineError(
+            f"encoders.{name}: the vector of text {row} ({shorten(texts[row])}) holds NaN or "
+            f"infinity, as do {int(broken.sum()) - 1} others of {len(texts)}; the model's weights "
+            "are damaged, do not fit its code, or do not bear the entry's precision"
+        )

@@ -1,5 +1,6 @@
 """What a model folder must hold before anything of it is loaded, and what identifies it."""
 
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -71,13 +72,15 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
         )
 
 
-def folder_sha256(folder: Path) -> str:
+def folder_sha256(folder: Path, known: Mapping[str, str] | None = None) -> str:
     """Return the hash of the files that decide the vectors: equal files, equal hash, anywhere.
 
     They are the configuration, vocabulary, code and weights in the folders that modules.json
     names; README, other formats of the weights and other folders have no say.
-    The folder must be one that `check_folder` accepts.
+    The folder must be one that `check_folder` accepts. `known` holds the SHA-256 of files whose
+    hash is known already, by their path in the folder.
     """
+    known = known or {}
     files: set[Path] = set()
     for module in _modules(folder):
         path = folder / module["path"]
@@ -85,7 +88,7 @@ def folder_sha256(folder: Path) -> str:
         suffixes = _DECISIVE if _has_any(path, _SAFE) else (*_DECISIVE, ".bin")
         files.update(file for file in inside if file.suffix in suffixes and file.is_file())
     named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
-    return sha256_lines(f"{sha256_file(file)}  {name}" for name, file in named)
+    return sha256_lines(f"{known.get(name) or sha256_file(file)}  {name}" for name, file in named)
 
 
 def transformer_folder(folder: Path) -> Path:

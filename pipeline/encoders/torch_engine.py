@@ -1,0 +1,52 @@
+"""The torch engine: the reference, any model, CPU or GPU."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.encoders.batching import Batch
+from pipeline.encoders.engine import Device
+from pipeline.encoders.model import LoadedModel
+from pipeline.params import Precision
+
+CPU_BATCH_TOKENS = 512
+"""Small enough for a core's L2 cache, large enough for its vector units."""
+
+GPU_BATCH_TOKENS = 16_384
+
+
+class TorchEngine:
+    """Runs the model as sentence-transformers would.
+
+    On a CPU every thread computes a batch of its own on one core, so that the number of threads
+    changes no bit; on a GPU one thread feeds it.
+    """
+
+    def __init__(
+        self, model: LoadedModel, device: Device, precision: Precision, threads: int
+    ) -> None:
+        """Move a model to its device, in its precision."""
+        import torch
+
+        on_cpu = device == "cpu"
+        self.batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
+        self.threads = threads if on_cpu else 1
+        self._model = model
+        self._device = device
+        kind = {"bfloat16": torch.bfloat16, "float16": torch.float16}.get(precision, torch.float32)
+        model.modules.to(device=device, dtype=kind)
+
+    def __call__(self, batch: Batch) -> NDArray[np.float32]:
+        """Compute a batch; see `Engine`."""
+        import torch
+
+        if self._device == "cpu":
+            torch.set_num_threads(1)  # for the calling thread
+        with torch.inference_mode():
+            features = self._model.features(
+                torch.from_numpy(batch.ids).to(self._device),
+                torch.from_numpy(batch.mask).to(self._device),
+                batch.prompt,
+            )
+            pooled = self._model.modules(features)["sentence_embedding"][: len(batch.places)]
+            vectors: NDArray[np.float32] = pooled.float().cpu().numpy()
+        return vectors
