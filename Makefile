@@ -59,6 +59,9 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
+bench: setup ## engines against SentenceTransformer.encode; other arguments: ARGS='--texts 50'
+	python -m pipeline.bench.encode $(ARGS)
+
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md
 	dvc dag --md > .cache/graph.md

@@ -449,7 +449,7 @@ def test_two_processes_add_at_once_and_all_is_held_and_right(tmp_path: Path) -> 
 
 def test_processes_add_read_and_prune_at_once_and_none_fails(tmp_path: Path) -> None:
     pruner = """
-        for _ in range(1_000):
+        for _ in range(500):
             prune(Path("store"), 0, float("inf"))
     """
     store, keys = open_store(tmp_path / "store"), texts_keys(0, 1_000)

@@ -2,10 +2,9 @@
 
     python -m pipeline.bench.side ENCODER ENGINE DEVICE PRECISION
 
-So no side's threads or settings touch another's, and its memory is its own. Requests come on stdin,
-one a line, and are answered on stdout, as JSON: `{"role", "texts", "file"}` encodes, writes the
-vectors to the file (.npy) and gives `{"seconds", "peak_bytes"}`; `{"role", "texts"}` alone gives
-`{"tokens"}`, as many as the side reads of the texts.
+So no side's threads or settings touch another's, and its memory is its own. Requests come on stdin
+and are answered on stdout, as JSON, one a line: `{"role", "texts", "file"}` has texts encoded and
+their vectors written to a file (.npy), and is answered by `{"seconds", "peak_bytes"}`.
 """
 
 import json
@@ -13,28 +12,29 @@ import re
 import resource
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import astuple, dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline import stage
 from pipeline.encoders.engine import Device, EngineName
-from pipeline.encoders.weights import LocalWeights, resolve_weights
+from pipeline.encoders.weights import resolve_weights
 from pipeline.files import write_npy
 from pipeline.params import Encoder, Params, Precision, Runtime, load_params
-from pipeline.vectors import Matrix
 
-Role = Literal["query", "passage"]
-Encode = Callable[[Sequence[str], Role], Matrix]
-Count = Callable[[Sequence[str], Role], int]
+if TYPE_CHECKING:
+    from pipeline.encoders.encoder import Role
+    from pipeline.vectors import Matrix
 
-BASELINE = "sentence-transformers"
+Encode = Callable[[list[str], "Role"], "Matrix"]
+
+BASELINE: Final = "sentence-transformers"
 
 
 @dataclass(frozen=True)
 class Side:
-    """What encodes: `BASELINE` with its defaults, or an engine of ours, on all cores."""
+    """What encodes: sentence-transformers with its defaults, or an engine of ours, on all cores."""
 
     engine: Literal[EngineName, "sentence-transformers"]
     device: Device
@@ -53,50 +53,38 @@ class Side:
         return params.runtime.model_copy(update=asked)
 
 
-def baseline(spec: Encoder, weights: LocalWeights, device: Device) -> tuple[Encode, Count]:
-    """Load a model as sentence-transformers does; return what encodes texts and counts tokens."""
+def load(params: Params, name: str, side: Side) -> Encode:
+    """Load an encoder as a side does; return what encodes texts."""
+    spec, weights = side.spec(params, name), resolve_weights(params.encoders[name], name)
+    if side.engine != BASELINE:
+        from pipeline.encoders.encoder import load_encoder
+
+        ours = load_encoder(spec, weights, side.runtime(params))
+        by_role = {"query": ours.encode_queries, "passage": ours.encode_passages}
+        return lambda texts, role: by_role[role](texts)
     import torch
+    import transformers
     from sentence_transformers import SentenceTransformer
 
+    transformers.logging.set_verbosity_error()
+    transformers.logging.disable_progress_bar()
     model = SentenceTransformer(
         str(weights.folder),
-        device=device,
+        device=side.device,
         local_files_only=True,
         trust_remote_code=getattr(spec.weights, "remote_code", False),
         truncate_dim=None if spec.dimension == "model" else spec.dimension,
         model_kwargs={"dtype": torch.float32},
     )
     model.max_seq_length = spec.max_tokens
+    prefixes = {"query": spec.query_prefix, "passage": spec.passage_prefix}
 
-    def prefixed(texts: Sequence[str], role: Role) -> list[str]:
-        prefix = spec.query_prefix if role == "query" else spec.passage_prefix
-        return [prefix + text for text in texts]
-
-    def encode(texts: Sequence[str], role: Role) -> Matrix:
-        # The prefix is there already: an empty prompt keeps the model's own default prompt out.
-        vectors: Matrix = model.encode(prefixed(texts, role), prompt="")
+    def encode(texts: list[str], role: "Role") -> "Matrix":
+        # An empty prompt, lest a default one of the model's own comes before the prefix.
+        vectors: Matrix = model.encode([prefixes[role] + text for text in texts], prompt="")
         return vectors
 
-    def count(texts: Sequence[str], role: Role) -> int:
-        return int(model.preprocess(prefixed(texts, role))["attention_mask"].sum())
-
-    return encode, count
-
-
-def engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> tuple[Encode, Count]:
-    """Load an encoder onto an engine of ours; returns as `baseline` does."""
-    from pipeline.encoders.encoder import load_encoder
-
-    encoder = load_encoder(spec, weights, runtime)
-
-    def encode(texts: Sequence[str], role: Role) -> Matrix:
-        ours = encoder.encode_queries if role == "query" else encoder.encode_passages
-        return ours(texts)
-
-    def count(texts: Sequence[str], role: Role) -> int:
-        return sum(len(tokens.ids) for tokens in encoder.tokenizer(role)(texts))
-
-    return encode, count
+    return encode
 
 
 def peak_bytes() -> int:
@@ -109,35 +97,21 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def serve(params: Params, name: str, side: Side) -> None:
-    """Load an encoder and answer requests until there are no more."""
+def main() -> int:
+    """Answer requests until there are no more; return the exit status."""
+    name, *asked = sys.argv[1:]
     # Whatever a library prints is no answer.
     answers, sys.stdout = sys.stdout, sys.stderr
-    spec, weights = side.spec(params, name), resolve_weights(params.encoders[name], name)
-    if side.engine == BASELINE:
-        encode, count = baseline(spec, weights, side.device)
-    else:
-        encode, count = engine(spec, weights, side.runtime(params))
-    for line in sys.stdin:
-        request = json.loads(line)
-        texts, role = request["texts"], request["role"]
-        if "file" in request:
+    with stage.told_to_the_user(f"bench ({' '.join(sys.argv[1:])})") as outcome:
+        encode = load(load_params(), name, Side(*asked))  # type: ignore[arg-type]
+        for line in sys.stdin:
+            request = json.loads(line)
             started = time.perf_counter()
-            vectors = encode(texts, role)
+            vectors = encode(request["texts"], request["role"])
             seconds = time.perf_counter() - started
-            answer = {"seconds": seconds, "peak_bytes": peak_bytes()}
             write_npy(Path(request["file"]), vectors)
-        else:
-            answer = {"tokens": count(texts, role)}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-
-
-def main() -> int:
-    """Serve what the arguments name; return the exit status."""
-    name, *asked = sys.argv[1:]
-    with stage.told_to_the_user(f"bench of {' '.join([name, *asked])}") as outcome:
-        serve(load_params(), name, Side(*asked))  # type: ignore[arg-type]
+            answers.write(json.dumps({"seconds": seconds, "peak_bytes": peak_bytes()}) + "\n")
+            answers.flush()
     return outcome.status
 
 
