@@ -8,16 +8,15 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import evaluate, index, layout, retrieve
+from pipeline import evaluate, index, layout, retrieve, tables
 from pipeline.bench import encode
 from pipeline.bench.quality import ndcg, read_catalogue
 from pipeline.bench.side import BASELINE, Side
-from pipeline.params import PARAMS_FILE, load_params
+from pipeline.errors import PipelineError
+from pipeline.params import PARAMS_FILE
 from tests.artefacts import LOCALE, ROOT, params, random_vectors, write_clean, write_embeddings
 from tests.conftest import RunStage
 from tests.tiny_models import build_model
-
-CPU_SIDES = {str(side) for side in encode.SIDES["cpu"]}
 
 
 def test_rounds_take_all_rows_before_any_twice() -> None:
@@ -57,43 +56,85 @@ def test_a_ratio_compares_a_side_with_its_baseline_in_the_same_round() -> None:
     assert encode.figures(base, base, 20, [1, 1, 1])["ratio"]["median"] == 1.0
 
 
-@pytest.mark.parametrize("dimension", [3, 48])
+@pytest.mark.parametrize("without_text", [0, 15])
 def test_its_ndcg_is_the_one_of_record(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, dimension: int
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without_text: int
 ) -> None:
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
     write_clean(rng, 120, 30)
-    products = random_vectors(rng, 120, dimension)
-    queries = random_vectors(rng, 30, dimension)
-    given = params({"index.es": "flat"})
-    write_embeddings(given, products, queries)
-    for stage in (index.index, retrieve.retrieve, evaluate.evaluate):
-        stage(given, LOCALE)
-    recorded = json.loads(layout.metrics(LOCALE).read_text())["dense"]["ndcg@10"]
-    catalogue = read_catalogue(LOCALE)
-    assert ndcg(catalogue.judgements, products, queries, "cosine") == recorded > 0
-
-
-def test_a_product_without_text_is_still_what_a_query_should_have_found(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    rng = np.random.default_rng(4)
-    judged = write_clean(rng, 40, 10)
-    products, queries = random_vectors(rng, 39), random_vectors(rng, 10)
     path = layout.clean(LOCALE) / "products.parquet"
-    import pyarrow.parquet as pq
-
-    from pipeline import tables
-
-    whole = tables.read_table(path, tables.PRODUCTS, "")
-    gone = judged["product_id"][0]
-    tables.write_table(
-        path, whole.filter(pq_not_equal(whole["product_id"], gone)), tables.PRODUCTS
-    )
+    found = tables.read_table(path, tables.PRODUCTS, "").slice(without_text)
+    tables.write_table(path, found, tables.PRODUCTS)
+    products, queries = random_vectors(rng, len(found)), random_vectors(rng, 30)
     write_embeddings(params(), products, queries)
     for stage in (index.index, retrieve.retrieve, evaluate.evaluate):
         stage(params(), LOCALE)
     recorded = json.loads(layout.metrics(LOCALE).read_text())["dense"]["ndcg@10"]
-    assert ndcg(read_catalogue(LOCALE).judgements, products, queries, "cosine") == recorded
+    assert ndcg(read_catalogue(LOCALE).judgements, products, queries, "cosine") == recorded > 0
+
+
+@pytest.fixture
+def tiny_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A project with a tiny encoder for all locales, and a small demo that is yet to be made."""
+    monkeypatch.delenv("ESCI_DIR", raising=False)
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / ".cache"))
+    # A default prompt of the model's own: no side may take it in.
+    build_model(project / "tiny", prompts={"own": "never read this: "})
+    yaml = YAML()
+    data = yaml.load(project / PARAMS_FILE)
+    tiny = data["encoders"]["e5-small-q4"] | {
+        "weights": {"kind": "folder", "path": "tiny"}, "max_tokens": 40
+    }  # fmt: skip
+    data["encoders"]["tiny"] = tiny
+    data["encoder"] = dict.fromkeys(data["encoder"], "tiny")
+    data["demo"] |= {"products": 100, "queries": 20}
+    yaml.dump(data, project / PARAMS_FILE)
+    return project
+
+
+def test_all_sides_encode_the_same_texts_to_near_vectors(
+    tiny_project: Path, run_stage: RunStage
+) -> None:
+    done = run_stage("bench.encode", "--texts", "7", "--rounds", "2", "--queries", "15")
+    assert done.returncode == 0, done.stderr
+    report = json.loads((tiny_project / encode.REPORT).read_text())
+    tiny = report["encoders"]["tiny"]
+    assert tiny["locales"] == ["us", "es", "jp"]
+    assert tiny["texts"] == 7
+    # One token a byte, and titles are longer than that: all texts are cut.
+    assert tiny["tokens"] == [7 * 40] * 2
+    assert list(tiny["sides"]) == sorted(map(str, encode.SIDES["cpu"]))
+    baseline = tiny["sides"].pop(str(Side(BASELINE, "cpu")))
+    assert baseline["ratio"] == {"max": 1.0, "median": 1.0, "min": 1.0}
+    assert baseline["cosine_distance"] == 0
+    assert set(baseline["ndcg@10"]) == {"us", "es", "jp"}
+    for name, found in tiny["sides"].items():
+        int8 = "int8" in name
+        assert found["cosine_distance"] < (0.1 if int8 else 1e-5), name
+        assert found["cosine_distance"] > 1e-6 or not int8
+        assert found["ratio"]["min"] <= found["ratio"]["median"] <= found["ratio"]["max"]
+        for locale, value in found["ndcg@10"].items():
+            lost = value - baseline["ndcg@10"][locale]
+            assert found["ndcg@10_difference"][locale] == pytest.approx(lost, abs=1e-5)
+    assert all(10 < each["peak_megabytes"] < 10_000 for each in tiny["sides"].values())
+    assert done.stdout == (tiny_project / encode.REPORT).with_suffix(".md").read_text()
+    assert done.stdout.count("| tiny |") == 4
+
+
+def test_an_encoder_that_no_locale_uses_is_refused(tiny_project: Path, run_stage: RunStage) -> None:
+    done = run_stage("bench.encode", "--encoder", "labse")
+    assert (done.returncode, "Traceback" in done.stderr) == (1, False)
+    assert "--encoder labse: no locale uses it; encoder in params.yaml has tiny" in done.stderr
+
+
+def test_a_side_that_dies_ends_the_bench(
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    (tiny_project / "tiny" / "model.safetensors").unlink()
+    with (
+        encode.Process("tiny", Side(BASELINE, "cpu"), tmp_path) as process,
+        pytest.raises(PipelineError, match=r"tiny on sentence-transformers cpu .* status 1"),
+    ):
+        process.encode(["a"], "query")

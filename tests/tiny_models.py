@@ -173,7 +173,7 @@ def _transformer(
         "bert": (BertModel, BertConfig),
         "roberta": (RobertaModel, RobertaConfig),
     }[family]
-    behind_padding = sizes["pad_token_id"] + 1 if family == "roberta" else 0
+    behind_padding = int(sizes["pad_token_id"] or 0) + 1 if family == "roberta" else 0
     return kind(
         settings(
             **sizes,

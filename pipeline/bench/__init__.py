@@ -1,1 +1,1 @@
-"""Measurements: how fast encoding is, and slow proofs of what it promises. No stage imports them."""
+"""Measurements: how fast encoding is, and slow proofs of what it promises; in no stage."""
