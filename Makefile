@@ -62,6 +62,9 @@ clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; wi
 bench: setup ## engines against SentenceTransformer.encode; other arguments: ARGS='--texts 50'
 	python -m pipeline.bench.encode $(ARGS)
 
+prove: setup ## the slow proofs: reuse, one edited product, memory, kills
+	python -m pipeline.bench.proofs
+
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md
 	dvc dag --md > .cache/graph.md
