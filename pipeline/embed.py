@@ -69,8 +69,8 @@ class TableSide:
     remedy: str
     fields: tuple[str, ...]
 
-    def windows(self) -> Iterator[Window]:
-        """Yield the texts in the table's order."""
+    def rows(self) -> Iterator[tuple[Window, pa.ChunkedArray]]:
+        """Yield the texts in the table's order, some at a time, with their ids."""
         start = 0
         for rows in tables.iter_table(self.path, self.schema, WINDOW_ROWS, self.remedy):
             texts = rows["text"].to_pylist()
@@ -79,15 +79,12 @@ class TableSide:
                 ends = flat.reshape(len(texts), len(self.fields))
             else:
                 ends = np.array([[len(text)] for text in texts], dtype=np.int32)
-            yield Window(start, texts, ends)
+            yield Window(start, texts, ends), rows[self.schema.names[0]]
             start += len(texts)
 
-    def ids(self) -> pa.ChunkedArray:
-        """Return the ids of all rows; the texts are let go as they are read."""
-        id_column = self.schema.field(0)
-        rows = tables.iter_table(self.path, self.schema, WINDOW_ROWS, self.remedy)
-        ids = [chunk for some in rows for chunk in some[id_column.name].chunks]
-        return pa.chunked_array(ids, id_column.type)
+    def windows(self) -> Iterator[Window]:
+        """Yield the texts in the table's order, some at a time."""
+        return (window for window, _ in self.rows())
 
 
 class SideEncoder:
@@ -162,7 +159,9 @@ class SideEncoder:
         writer = vectors.ShardWriter(out, self._side.kind, plan.texts, self.dimension, settings)
         tokens, cut_tokens, cut_texts = 0, np.zeros(len(fields), int), np.zeros(len(fields), int)
         cut_anywhere = 0
-        for window in self._side.windows():
+        ids: list[pa.Array] = []
+        for window, ids_of_window in self._side.rows():
+            ids += ids_of_window.chunks
             raw, counts = read_or_fill(self.encoding, window, lambda lost: self.fill(plan, lost))
             where = partial(self._row_name, window.start)
             writer.add(vectors.finished(raw, encoder.spec, where))
@@ -181,7 +180,7 @@ class SideEncoder:
                 name: vectors.Cut(texts_cut=texts, tokens_cut=cut) for name, texts, cut in each
             },
         )
-        return vectors.side_of(self._side.ids(), writer.finish()), lost
+        return vectors.side_of(pa.chunked_array(ids), writer.finish()), lost
 
     def _row_name(self, start: int, row: int) -> str:
         return f"encoders.{self._encoder.name}: row {start + row} of {self._side.path}"

@@ -156,7 +156,7 @@ def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFi
 
 def ids_sha256(ids: pa.ChunkedArray) -> str:
     """Return the hash of a table's ids in row order: what shards and indexes are bound to."""
-    return sha256_lines(str(value) for value in ids.to_pylist())
+    return sha256_lines(str(value) for chunk in ids.chunks for value in chunk.to_pylist())
 
 
 def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:

@@ -1,6 +1,7 @@
 """make bench measures what it says: the same texts, the record's nDCG, figures that follow."""
 
 import json
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -79,6 +80,7 @@ def tiny_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A project with a tiny encoder for all locales, and a small demo that is yet to be made."""
     monkeypatch.delenv("ESCI_DIR", raising=False)
     monkeypatch.setenv("PIPELINE_CACHE", str(project / ".cache"))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     # A default prompt of the model's own: no side may take it in.
     build_model(project / "tiny", prompts={"own": "never read this: "})
     yaml = YAML()
@@ -94,10 +96,12 @@ def tiny_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def test_all_sides_encode_the_same_texts_to_near_vectors(
-    tiny_project: Path, run_stage: RunStage
+    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    done = run_stage("bench.encode", "--texts", "7", "--rounds", "2", "--queries", "15")
-    assert done.returncode == 0, done.stderr
+    arguments = ("--texts", "7", "--rounds", "2", "--queries", "15")
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    assert encode.main() == 0
+    printed = capsys.readouterr().out
     report = json.loads((tiny_project / encode.REPORT).read_text())
     tiny = report["encoders"]["tiny"]
     assert tiny["locales"] == ["us", "es", "jp"]
@@ -118,8 +122,8 @@ def test_all_sides_encode_the_same_texts_to_near_vectors(
             lost = value - baseline["ndcg@10"][locale]
             assert found["ndcg@10_difference"][locale] == pytest.approx(lost, abs=1e-5)
     assert all(10 < each["peak_megabytes"] < 10_000 for each in tiny["sides"].values())
-    assert done.stdout == (tiny_project / encode.REPORT).with_suffix(".md").read_text()
-    assert done.stdout.count("| tiny |") == 4
+    assert printed == (tiny_project / encode.REPORT).with_suffix(".md").read_text()
+    assert printed.count("| tiny |") == 4
 
 
 def test_an_encoder_that_no_locale_uses_is_refused(tiny_project: Path, run_stage: RunStage) -> None:
@@ -128,10 +132,7 @@ def test_an_encoder_that_no_locale_uses_is_refused(tiny_project: Path, run_stage
     assert "--encoder labse: no locale uses it; encoder in params.yaml has tiny" in done.stderr
 
 
-def test_a_side_that_dies_ends_the_bench(
-    tiny_project: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+def test_a_side_that_dies_ends_the_bench(tiny_project: Path, tmp_path: Path) -> None:
     (tiny_project / "tiny" / "model.safetensors").unlink()
     with (
         encode.Process("tiny", Side(BASELINE, "cpu"), tmp_path) as process,

@@ -163,12 +163,7 @@ def test_the_rebuilt_model_gives_the_vectors_of_the_weights_own_engine(real) -> 
 @pytest.mark.weights
 def test_the_rebuilt_tokenizer_counts_the_tokens_of_the_weights_own_engine(real) -> None:  # type: ignore[no-untyped-def]
     encoder, rows, _ = real
-    found = [
-        len(
-            encoder.tokenizer("query" if row["kind"] == "query" else "passage")([row["text"]])[
-                0
-            ].ids
-        )
-        for row in rows
-    ]
-    assert found == [row["tokens"] for row in rows]
+    for role in ("query", "passage"):
+        own = [row for row in rows if row["kind"] == role]
+        tokens = encoder.tokenizer(role)([row["text"] for row in own])
+        assert [len(text.ids) for text in tokens] == [row["tokens"] for row in own]

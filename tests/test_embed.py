@@ -1,4 +1,4 @@
-"""embed as a real process with a tiny model: rows, prefixes, warnings, kills, full disks."""
+"""embed as a real process with a tiny model: rows, reuse, damage, kills, full disks."""
 
 import hashlib
 import json
@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +21,15 @@ from ruamel.yaml import YAML
 from transformers import AutoTokenizer
 
 from pipeline import embed, layout, tables, vectors
-from pipeline.encoders.encoder import load_encoder
+from pipeline.bench import proofs
+from pipeline.encoders.encoder import TextEncoder, load_encoder
 from pipeline.encoders.weights import resolve_weights
+from pipeline.encoding import GROUP_TEXTS
 from pipeline.params import load_params
+from pipeline.text import join_fields
 from tests.artefacts import LOCALE, ROOT, write_clean
+from tests.conftest import RunStage
+from tests.test_files import small_disk
 from tests.tiny_models import build_model
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -47,18 +52,26 @@ def engines(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path, engines: Path) -> Run:
-    """Return what runs a stage in a folder with clean tables of 250 products."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    (tmp_path / "cache").mkdir()
-    (tmp_path / "cache/engines").symlink_to(engines)
+def run(
+    project: Path,
+    run_stage: RunStage,
+    monkeypatch: pytest.MonkeyPatch,
+    models: Path,
+    engines: Path,
+) -> Run:
+    """Return what runs a stage in a folder with clean tables of 250 products.
+
+    `changes` are to the encoder's entry, or, as dotted paths, to other sections.
+    """
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    (project / "cache").mkdir()
+    (project / "cache/engines").symlink_to(engines)
     write_clean(np.random.default_rng(0), 250, 20)
 
     def run(
         name: str = "embed",
         model: str = "sound",
-        changes: "dict[str, Any] | None" = None,
+        changes: "Mapping[str, Any] | None" = None,
         preexec_fn: Callable[[], None] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> "subprocess.CompletedProcess[str]":
@@ -69,17 +82,11 @@ def run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, models: Path, engines: 
         encoder["max_tokens"] = 64
         data["embed"]["shard_rows"] = 100
         data["runtime"]["threads"] = 1
-        for key, value in (changes or {}).items():
-            encoder[key] = value
-        yaml.dump(data, tmp_path / "params.yaml")
-        return subprocess.run(
-            [sys.executable, "-m", f"pipeline.{name}", "--locale", LOCALE, *arguments],
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
-            capture_output=True,
-            text=True,
-            check=False,
-            preexec_fn=preexec_fn,
-        )
+        for path, value in (changes or {}).items():
+            section, _, key = path.rpartition(".")
+            (data[section] if section else encoder)[key] = value
+        yaml.dump(data, project / "params.yaml")
+        return run_stage(name, "--locale", LOCALE, *arguments, preexec_fn=preexec_fn)
 
     return run
 
@@ -91,7 +98,7 @@ def all_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def results(run: Run, all_artefacts: Path, tmp_path: Path) -> Results:
+def results(run: Run, all_artefacts: Path, project: Path) -> Results:
     """Return what fills the folder with the artefacts of all stages, made once."""
 
     def fill() -> Run:
@@ -99,9 +106,9 @@ def results(run: Run, all_artefacts: Path, tmp_path: Path) -> Results:
             for stage in ("embed", "index", "retrieve", "evaluate"):
                 done = run(stage)
                 assert done.returncode == 0, done.stderr
-            shutil.copytree(tmp_path, all_artefacts, symlinks=True)
-        (tmp_path / "cache/engines").unlink(missing_ok=True)
-        shutil.copytree(all_artefacts, tmp_path, symlinks=True, dirs_exist_ok=True)
+            shutil.copytree(project, all_artefacts, symlinks=True)
+        (project / "cache/engines").unlink(missing_ok=True)
+        shutil.copytree(all_artefacts, project, symlinks=True, dirs_exist_ok=True)
         return run
 
     return fill
@@ -115,22 +122,52 @@ def _fingerprint(folder: Path) -> dict[str, str]:
     }
 
 
-def test_row_i_of_the_shards_is_the_vector_of_row_i_of_the_clean_table(
-    run: Run, models: Path
-) -> None:
-    done = run()
+def _encoded(done: "subprocess.CompletedProcess[str]") -> list[int]:
+    """Return how many products and queries a run encoded."""
     assert done.returncode == 0, done.stderr
+    return [int(number) for number in re.findall(r" encoded=(\d+) ", done.stderr)]
+
+
+def _encoder() -> TextEncoder:
+    """Return the encoder that the last run was of."""
     params = load_params()
     contract = params.encoder_of(LOCALE)
-    encoder = load_encoder(contract, resolve_weights(contract, "e5-small-q4"), params.runtime)
-    manifest = vectors.read_manifest(params, LOCALE)
-    products = vectors.read_vectors(manifest, "products", LOCALE)
+    return load_encoder(contract, resolve_weights(contract, "e5-small-q4"), params.runtime)
+
+
+def _products() -> vectors.Matrix:
+    """Return the products' vectors."""
+    return vectors.read_vectors(vectors.read_manifest(load_params(), LOCALE), "products", LOCALE)
+
+
+def _write_texts(texts: Sequence[str], ends: "Sequence[list[int]] | None" = None) -> None:
+    """Give the products of the clean table other texts, all of the first field if not told."""
+    path = layout.clean(LOCALE) / "products.parquet"
+    ids = tables.read_table(path, tables.PRODUCTS, "")["product_id"]
+    fields = len(load_params().clean.fields)
+    ends = ends or [[len(text)] * fields for text in texts]
+    columns = {"product_id": ids, "text": list(texts), "field_ends": ends}
+    tables.write_table(path, pa.table(columns, tables.PRODUCTS), tables.PRODUCTS)
+
+
+def _refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """Check that a run ended with one message; return it."""
+    assert done.returncode == 1, done.stderr
+    (message,) = done.stderr.strip().splitlines()
+    return message
+
+
+def test_row_i_of_the_shards_is_the_vector_of_row_i_of_the_clean_table(
+    run: Run,
+) -> None:
+    assert _encoded(run()) == [250, 20]
+    encoder, manifest = _encoder(), vectors.read_manifest(load_params(), LOCALE)
     assert [shard.rows for shard in manifest.products.shards] == [100, 100, 50]
     texts = [f"texto {row}" for row in range(250)]
-    np.testing.assert_allclose(products, encoder.encode_passages(texts), atol=1e-5)
+    np.testing.assert_array_equal(_products(), encoder.encode_passages(texts))
     queries = vectors.read_vectors(manifest, "queries", LOCALE)
     asked = [f"consulta {row}" for row in range(20)]
-    np.testing.assert_allclose(queries, encoder.encode_queries(asked), atol=1e-5)
+    np.testing.assert_array_equal(queries, encoder.encode_queries(asked))
     swapped = np.abs(queries - encoder.encode_passages(asked)).max()
     assert swapped > 1e-3  # queries have a prefix of their own
 
@@ -149,77 +186,81 @@ def test_the_manifest_tells_the_whole_contract_and_nothing_of_the_machine(
     assert str(models) not in text
 
 
-def _encoded(done: "subprocess.CompletedProcess[str]") -> list[int]:
-    """Return how many products and queries a run encoded."""
-    assert done.returncode == 0, done.stderr
-    return [int(number) for number in re.findall(r" encoded=(\d+) ", done.stderr)]
-
-
-def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(run: Run, tmp_path: Path) -> None:
+def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(run: Run) -> None:
     assert _encoded(run()) == [250, 20]
     before = _fingerprint(Path("data"))
     shutil.rmtree(layout.embeddings(LOCALE))
     for name in ("torch", "openvino", "tokenizers"):  # whoever imports them now fails
-        (tmp_path / f"{name}.py").write_text("raise RuntimeError('imported')\n")
+        Path(f"{name}.py").write_text("raise RuntimeError('imported')\n")
     assert _encoded(run()) == [0, 0]
     assert _fingerprint(Path("data")) == before
 
 
-def test_one_edited_product_is_one_text_to_encode(run: Run) -> None:
+def test_an_edited_product_and_a_larger_sample_encode_only_what_is_new(run: Run) -> None:
     run()
-    path = layout.clean(LOCALE) / "products.parquet"
-    table = tables.read_table(path, tables.PRODUCTS, "")
-    texts = table["text"].to_pylist()
+    texts = [f"texto {row}" for row in range(250)]
     texts[17] = "otra cosa"
-    fields = len(table["field_ends"][0].as_py())
-    ends = [[len(text)] * fields for text in texts]
-    edited = table.set_column(1, "text", pa.array(texts)).set_column(
-        2, table.schema.field("field_ends"), pa.array(ends, table["field_ends"].type)
-    )
-    tables.write_table(path, edited, tables.PRODUCTS)
+    _write_texts(texts)
     assert _encoded(run()) == [1, 0]
+    write_clean(np.random.default_rng(1), 400, 30)
+    assert _encoded(run()) == [150, 10]
+    larger = _fingerprint(layout.embeddings(LOCALE))
+    shutil.rmtree("cache/vectors")
+    assert _encoded(run()) == [400, 30]
+    assert _fingerprint(layout.embeddings(LOCALE)) == larger
 
 
 def test_equal_texts_are_encoded_once(run: Run) -> None:
-    path = layout.clean(LOCALE) / "products.parquet"
-    table = tables.read_table(path, tables.PRODUCTS, "")
     rows = np.arange(250) % 9
-    same = table.set_column(1, "text", table["text"].take(rows))
-    same = same.set_column(2, table.schema.field("field_ends"), table["field_ends"].take(rows))
-    tables.write_table(path, same, tables.PRODUCTS)
+    _write_texts([f"texto {row}" for row in rows])
     assert _encoded(run()) == [9, 20]
-    vectors_of = vectors.read_vectors(
-        vectors.read_manifest(load_params(), LOCALE), "products", LOCALE
-    )
-    np.testing.assert_array_equal(vectors_of, vectors_of[:9][rows])
+    np.testing.assert_array_equal(_products(), _products()[:9][rows])
 
 
-@pytest.mark.parametrize("change", [{"dimension": 8}, {"normalize": False}, {"similarity": "l2"}])
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"dimension": 8},
+        {"normalize": False},
+        {"similarity": "l2"},
+        {"embed.dtype": "float16"},
+        {"dimension": 8, "normalize": False, "similarity": "dot", "embed.dtype": "float16"},
+    ],
+)
 def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(
-    run: Run, tmp_path: Path, change: dict[str, Any]
+    run: Run, change: dict[str, Any]
 ) -> None:
     run()
     assert _encoded(run(changes=change)) == [0, 0]
     reused = _fingerprint(layout.embeddings(LOCALE))
-    shutil.rmtree(tmp_path / "cache/vectors")
+    shutil.rmtree("cache/vectors")
     assert _encoded(run(changes=change)) == [250, 20]
     assert _fingerprint(layout.embeddings(LOCALE)) == reused
 
 
-def test_a_damaged_entry_of_the_store_is_told_and_computed_again(run: Run, tmp_path: Path) -> None:
+def _damage(namespace: str) -> str:
+    """Flip a bit of a value in the largest segment of vectors (x32) or token counts (x6)."""
+    path = max(Path("cache/vectors").glob(f"*/*{namespace}.npy"), key=lambda it: it.stat().st_size)
+    damaged = bytearray(path.read_bytes())
+    damaged[-50] ^= 4
+    path.write_bytes(damaged)
+    return path.name
+
+
+@pytest.mark.parametrize("namespaces", [["x32"], ["x6"], ["x32", "x6"]])
+def test_a_damaged_entry_of_the_store_is_told_and_computed_again(
+    run: Run, namespaces: list[str]
+) -> None:
     run()
     before = _fingerprint(Path("data"))
-    segments = sorted(
-        (tmp_path / "cache/vectors").glob("*/*x32.npy"), key=lambda p: p.stat().st_size
-    )
-    damaged = bytearray(segments[-1].read_bytes())
-    damaged[-50] ^= 4
-    segments[-1].write_bytes(damaged)
+    damaged = [_damage(namespace) for namespace in namespaces]
     done = run()
-    assert done.returncode == 0, done.stderr
-    assert segments[-1].name in done.stderr
+    assert _encoded(done) == [0, 0]  # by the plan: a value is checked when it is read
     assert _fingerprint(Path("data")) == before
-    assert segments[-1].name not in run().stderr
+    after = run().stderr
+    for name in damaged:
+        assert name in done.stderr
+        assert name not in after
 
 
 def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
@@ -231,48 +272,165 @@ def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> No
     assert _encoded(run()) == planned
 
 
-def test_what_max_tokens_cuts_off_is_counted_as_the_tokenizer_counts_it(
+def test_a_plan_where_a_rate_is_known_encodes_nothing(run: Run) -> None:
+    run()
+    _write_texts([f"otro {row}" for row in range(250)])
+    done = run(arguments=("--plan",))
+    assert re.findall(
+        r" (\w+)=(\d+) distinct=(\d+) reused=(\d+) to_encode=(\d+) ", done.stderr
+    ) == [
+        ("products", "250", "250", "0", "250"),
+        ("queries", "20", "20", "20", "0"),
+    ]
+    assert _encoded(run()) == [250, 0]
+
+
+def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it(
     run: Run, models: Path
 ) -> None:
-    run(changes={"max_tokens": 16})
+    run()  # params.yaml
+    names = load_params().clean.fields
+    rng = np.random.default_rng(5)
+    letters = np.array(list("ab ñ日🎁"))
+    joined = [
+        join_fields(["".join(rng.choice(letters, rng.integers(0, 9))) for _ in names], " | ")
+        for _ in range(250)
+    ]
+    joined = [(text or "x", ends if text else [1] * len(names)) for text, ends in joined]
+    _write_texts([text for text, _ in joined], [ends for _, ends in joined])
+    run(changes={"max_tokens": 24})
+
     tokenizer = AutoTokenizer.from_pretrained(models / "sound")
-    texts = [f"passage: texto {row}" for row in range(250)]
-    lengths = np.array([len(ids) for ids in tokenizer(texts)["input_ids"]])
+    prefix, tokens, lost = "passage: ", 0, dict.fromkeys(names, 0)
+    texts_cut, cut_anywhere = dict.fromkeys(names, 0), 0
+    for text, ends in joined:
+        read = tokenizer(prefix + text, return_offsets_mapping=True)["offset_mapping"]
+        tokens += len(read)
+        cut = [begin - len(prefix) for begin, _ in read[1:-1][24 - 2 :]]
+        fields = [
+            next(name for name, end in zip(names, ends, strict=True) if at < end) for at in cut
+        ]
+        cut_anywhere += bool(cut)
+        for name in names:
+            lost[name] += fields.count(name)
+            texts_cut[name] += name in fields
     manifest = json.loads((layout.embeddings(LOCALE) / "manifest.json").read_text())
-    told = manifest["truncation"]["products"]
-    assert told["texts"] == 250
-    assert told["tokens"] == lengths.sum()
-    assert told["texts_cut"] == (lengths > 16).sum()
-    assert told["tokens_cut"] == np.maximum(lengths - 16, 0).sum() > 0
+    assert manifest["truncation"]["products"] == {
+        "texts": 250,
+        "texts_cut": cut_anywhere,
+        "tokens": tokens,
+        "tokens_cut": sum(lost.values()),
+        "fields": {
+            name: {"texts_cut": texts_cut[name], "tokens_cut": lost[name]} for name in names
+        },
+    }
+    assert 0 < cut_anywhere < 250
+    assert len(set(lost.values())) > 1
 
 
-def test_runs_killed_at_random_end_with_the_bytes_of_one_that_was_not(
-    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_text_of_a_megabyte_is_read_as_far_as_max_tokens_goes(run: Run) -> None:
+    run()
+    texts = [f"texto {row}" for row in range(250)]
+    texts[17] = "ab" * 2**19
+    _write_texts(texts)
+    assert _encoded(run()) == [1, 0]
+    np.testing.assert_array_equal(_products()[17:18], _encoder().encode_passages(["ab" * 100]))
+    manifest = json.loads((layout.embeddings(LOCALE) / "manifest.json").read_text())
+    assert manifest["truncation"]["products"]["texts_cut"] == 1
+    assert manifest["truncation"]["products"]["tokens_cut"] == 2**20 + len("passage: ") - (64 - 2)
+
+
+def _watched(folder: Path) -> "subprocess.Popen[str]":
+    """Start embed as a process that counts the texts it computes in the file `computed`."""
+    return subprocess.Popen(
+        [sys.executable, "-c", "from pipeline.bench import proofs; proofs.watched_embed()"],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_a_kill_at_any_moment_repeats_a_group_at_most_and_changes_no_byte(
+    run: Run, project: Path
 ) -> None:
-    assert _encoded(run()) == [250, 20]
+    assert proofs.LOCALE == LOCALE
+    write_clean(np.random.default_rng(2), 4_000, 20)
+    assert _encoded(run()) == [4_000, 20]
     before = _fingerprint(layout.embeddings(LOCALE))
-    shutil.rmtree(tmp_path / "cache/vectors")
+    computed = project / "computed"
+    for moment in np.random.default_rng(3).integers(1_000, 4_000, 4):
+        shutil.rmtree("cache/vectors")
+        shutil.rmtree(layout.embeddings(LOCALE))
+        computed.write_bytes(b"")
+        with _watched(project) as process:
+            while process.poll() is None and computed.stat().st_size < moment:
+                time.sleep(0.0005)
+            process.kill()
+        assert not layout.embeddings(LOCALE).exists()
+        with _watched(project) as process:
+            process.communicate()
+        assert process.returncode == 0
+        assert _fingerprint(layout.embeddings(LOCALE)) == before
+        assert computed.stat().st_size - 4_020 <= GROUP_TEXTS + proofs.IN_FLIGHT
+
+
+def test_two_processes_that_embed_at_once_write_the_same(run: Run, project: Path) -> None:
+    write_clean(np.random.default_rng(2), 2_000, 20)
+    run()
+    expected = _fingerprint(layout.embeddings(LOCALE))
+    shutil.rmtree("cache/vectors")
     shutil.rmtree(layout.embeddings(LOCALE))
-    rng = np.random.default_rng(3)
-    command = [sys.executable, "-m", "pipeline.embed", "--locale", LOCALE]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    for _ in range(4):
-        process = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
-        time.sleep(float(rng.uniform(0.5, 2.5)))
-        process.kill()
-        process.wait()
-    assert run().returncode == 0
+    folders = [project / "left", project / "right"]
+    for folder in folders:  # as in two branches that share the cache
+        shutil.copytree(project / "data", folder / "data")
+        shutil.copy(project / "params.yaml", folder)
+    processes = [_watched(folder) for folder in folders]
+    for folder, process in zip(folders, processes, strict=True):
+        with process:
+            _, told = process.communicate()
+        assert process.returncode == 0, told
+        assert _fingerprint(folder / layout.embeddings(LOCALE)) == expected
+    assert _encoded(run()) == [0, 0]
+
+
+@pytest.mark.parametrize("trouble", ["a file", "full", "read-only", "file size"])
+def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
+    run: Run, project: Path, trouble: str
+) -> None:
+    run()
+    before = _fingerprint(layout.embeddings(LOCALE))
+    _write_texts([f"{row} " + "otro texto" * row for row in range(250)])
+    place = project / "cache/vectors"
+    shutil.rmtree(place)
+    if trouble == "a file":
+        place.write_text("no folder")
+        told = _refused(run())
+    elif trouble == "file size":
+        limit = (4_096, 4_096)
+        told = _refused(run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
+    else:
+        with small_disk(place, 1):
+            if trouble == "read-only":
+                remount = ["mount", "-o", "remount,ro", str(place)]
+                subprocess.run(remount, check=True, capture_output=True)
+            else:
+                (place / "filling").write_bytes(b"." * (2**20 - 40_000))
+            told = _refused(run())
+    if trouble == "file size":
+        assert "ulimit -f" in told
+    else:
+        assert f"the store of vectors in {place} cannot be used" in told
+        assert "$PIPELINE_CACHE" in told
     assert _fingerprint(layout.embeddings(LOCALE)) == before
 
 
-def test_a_store_that_cannot_be_written_is_one_message(run: Run, tmp_path: Path) -> None:
-    (tmp_path / "cache/vectors").write_text("no folder")
-    done = run()
-    assert done.returncode == 1
-    assert "the store of vectors in " in done.stderr
-    assert "$PIPELINE_CACHE" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert not layout.embeddings(LOCALE).exists()
+def test_clean_tables_of_another_version_are_refused(run: Run) -> None:
+    counts = layout.clean(LOCALE) / "counts.json"
+    counts.write_text('{"products": {"in": 250, "out": 250}}')
+    told = _refused(run())
+    assert str(counts) in told
+    assert "run `dvc repro clean@es`" in told
 
 
 def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:

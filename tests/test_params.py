@@ -1,5 +1,6 @@
 import difflib
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -139,11 +140,16 @@ def test_a_key_of_another_section_is_no_hint() -> None:
         ("evaluate.ndcg", [10, 0]),
         ("runtime.threads", -1),
         ("runtime.device", "gpu"),
+        ("runtime.engine", "onnx"),
+        ("runtime.store_gigabytes", 0),
         ("encoder", {}),
         ("encoder.es", 0.001),
         ("index", None),
         ("encoders.labse", "sentence-transformers/LaBSE"),
         ("encoders.labse.normalize", "true"),
+        ("encoders.labse.dimension", 0),
+        ("encoders.labse.dimension", "768"),
+        ("encoders.labse.precision", "int4"),
         ("encoders.labse.weights.revision", "main"),
         ("encoders.labse.weights.model", "LaBSE"),
         ("encoders.minilm.weights.sha256", "b9a0"),
@@ -460,6 +466,61 @@ def test_a_code_revision_that_would_not_be_obeyed_is_refused() -> None:
 
     (told,) = lines(chosen)
     assert "without remote_code: true would not be obeyed" in told
+
+
+@pytest.mark.parametrize(
+    ("precision", "runtime", "told"),
+    [
+        ("int8", {"engine": "torch"}, "int8 needs the engine openvino"),
+        ("int8", {"device": "cuda"}, "int8 is for CPUs"),
+        ("int8", {"device": "mps"}, "int8 is for CPUs"),
+        ("bfloat16", {"engine": "openvino"}, "bfloat16 needs the engine torch"),
+        ("float16", {"engine": "openvino"}, "float16 needs the engine torch"),
+    ],
+)
+def test_a_precision_that_engine_or_device_cannot_give_is_refused_where_it_is_chosen(
+    precision: str, runtime: dict[str, str], told: str
+) -> None:
+    def unchosen(data: Data) -> None:
+        data["runtime"] |= runtime
+        data["encoders"]["labse"]["precision"] = precision
+
+    def chosen(data: Data) -> None:
+        unchosen(data)
+        data["encoders"]["minilm"]["precision"] = precision
+
+    (line,) = lines(chosen)
+    assert line.startswith(f"encoders.minilm.precision: {told}")
+    assert f"set runtime.{next(iter(runtime))} to auto or " in line
+    data = shipped()
+    unchosen(data)
+    check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "bfloat16", "float16"])
+def test_every_precision_can_be_had_with_an_automatic_runtime(precision: str) -> None:
+    data = shipped()
+    data["encoders"]["minilm"]["precision"] = precision
+    for device in ("auto", "cpu"):
+        data["runtime"]["device"] = device
+        check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_openvino_on_a_gpu_is_refused(device: str) -> None:
+    def chosen(data: Data) -> None:
+        data["runtime"] |= {"engine": "openvino", "device": device}
+
+    (told,) = lines(chosen)
+    assert told.startswith(f"runtime.device: {device}, but runtime.engine openvino computes on the")
+
+
+def test_zero_threads_are_all_that_the_process_may_use() -> None:
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shipped_runtime = load_params(SHIPPED).runtime
+    for threads, expected in ((0, every), (1, 1), (3, 3)):
+        found = shipped_runtime.model_copy(update={"threads": threads}).thread_count()
+        assert found == expected
 
 
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:

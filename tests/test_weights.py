@@ -17,12 +17,12 @@ from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_file
-from pipeline.params import Encoder, Runtime
-from tests import tiny_e5_q4
+from pipeline.params import Encoder
+from tests import tiny_e5_q4, tiny_models
 from tests.tiny_models import build_model
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-RUNTIME = Runtime(device="cpu", engine="torch", threads=1, store_gigabytes=1)
+RUNTIME = tiny_models.runtime()
 
 
 def entry(weights: Mapping[str, Any], **contract: Any) -> Encoder:
@@ -311,10 +311,11 @@ def test_a_pickle_in_any_module_needs_the_entrys_word(tmp_path: Path) -> None:
 
 def test_a_rebuilt_model_loads_and_encodes(e5_q4: dict[str, Any]) -> None:
     spec = entry(e5_q4, pooling="mean", query_prefix="query: ")
-    encoder = load_encoder(spec, resolve_weights(spec, "tiny"), RUNTIME)
-    vectors = encoder.encode_queries(["a", "ab", "é", "靴"])
-    assert vectors.shape == (4, tiny_e5_q4.HIDDEN)
-    assert len(np.unique(vectors.round(5), axis=0)) == 4
+    for engine in ("torch", "openvino"):
+        encoder = load_encoder(spec, resolve_weights(spec, "tiny"), tiny_models.runtime(engine))
+        vectors = encoder.encode_queries(["a", "ab", "é", "靴"])
+        assert vectors.shape == (4, tiny_e5_q4.HIDDEN)
+        assert len(np.unique(vectors.round(5), axis=0)) == 4
 
 
 def test_a_file_that_the_wheel_does_not_hold_is_refused(e5_q4: dict[str, Any]) -> None:

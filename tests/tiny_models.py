@@ -1,14 +1,18 @@
 """Tiny random-weight models in real folders, so that tests run the real libraries in an instant."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoModel,
+    AutoTokenizer,
     BertConfig,
     BertModel,
     DistilBertConfig,
@@ -136,6 +140,31 @@ def encoder_of(
     """Load a model in a folder under the name `tiny`."""
     spec = entry(folder, **contract)
     return load_encoder(spec, resolve_weights(spec, "tiny"), runtime(engine, threads=threads))
+
+
+def by_hand(
+    folder: Path, texts: Sequence[str], pooling: str, max_tokens: int = 128
+) -> NDArray[np.float32]:
+    """Return raw vectors by one text at a time with plain transformers and poolings written out."""
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    model = AutoModel.from_pretrained(folder).eval()
+    rows = []
+    for text in texts:
+        inputs = tokenizer(text, truncation=True, max_length=max_tokens, return_tensors="pt")
+        with torch.inference_mode():
+            output = model(inputs["input_ids"], inputs["attention_mask"])
+        tokens = output.last_hidden_state[0].numpy()
+        weights = np.arange(1, len(tokens) + 1, dtype=np.float32)[:, None]
+        pooled = {
+            "mean": tokens.mean(axis=0),
+            "cls": tokens[0],
+            "max": tokens.max(axis=0),
+            "mean_sqrt_len_tokens": tokens.sum(axis=0) / np.sqrt(len(tokens)),
+            "weightedmean": (tokens * weights).sum(axis=0) / weights.sum(),
+            "lasttoken": tokens[-1],
+        }
+        rows.append(pooled[pooling])
+    return np.array(rows)
 
 
 def edit_json(path: Path, **changes: Any) -> None:

@@ -44,7 +44,7 @@ GROWTH_PERCENT = 10
 """How much memory may grow between the two catalogues of `MEMORY_PRODUCTS`."""
 
 MEMORY_PRODUCTS = (20_000, 100_000)
-KILLS, KILL_PRODUCTS = 20, 20_000
+KILLS, KILL_PRODUCTS = 20, 10_000
 TABLE_ROWS = 16_384
 LOCALE, ENCODER, THREADS, SEED = "es", "e5-small-q4", 2, 0
 

@@ -164,7 +164,7 @@ def _graph(model: LoadedModel) -> "openvino.Model":
 def _in_8_bits(graph: "openvino.Model") -> "openvino.Model":
     import nncf
 
-    nncf.set_log_level(logging.ERROR)
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
         return nncf.compress_weights(graph, mode=nncf.CompressWeightsMode.INT8_SYM)
 
