@@ -20,7 +20,7 @@ from pipeline.encoders.encoder import (
     TextEncoder,
     check_dimension,
     identity,
-    load_encoder,
+    load_on,
     resolve_engine,
 )
 from pipeline.encoders.weights import resolve_weights
@@ -45,14 +45,14 @@ class LocaleEncoder:
     def __init__(self, params: Params, locale: str) -> None:
         """Find the weights and the engine of a locale's encoder."""
         self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
-        self._runtime = params.runtime
+        self._threads = params.runtime.thread_count()
         self.weights = resolve_weights(self.spec, self.name)
-        self.engine = resolve_engine(self.spec, self.weights, self._runtime)
+        self.engine = resolve_engine(self.spec, self.weights, params.runtime)
 
     @cached_property
     def model(self) -> TextEncoder:
         """The loaded model."""
-        return load_encoder(self.spec, self.weights, self._runtime)
+        return load_on(self.engine, self.spec, self.weights, self._threads)
 
 
 @dataclass(frozen=True)

@@ -25,13 +25,8 @@ def evaluate(params: Params, locale: str) -> None:
     source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     queries = tables.read_table(source / "queries.parquet", tables.QUERIES, remedy)["query_id"]
     products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)["product_id"]
-    judgements_path = source / "judgements.parquet"
-    judgements = tables.read_table(judgements_path, tables.JUDGEMENTS, remedy)
     dropped = _dropped(source / "counts.json", remedy)
-    rows = tables.rows_of(queries, judgements["query_id"], judgements_path, remedy)
-    codes = _codes(products, judgements["product_id"])
-    known_labels = pa.chunked_array([tables.LABELS])
-    labels = tables.rows_of(known_labels, judgements["label"], judgements_path, remedy)
+    rows, codes, labels = read_judgements(source, queries, products, remedy)
     qrels = judging.Judgements.from_pairs(rows, codes, labels, len(queries))
     # A product without text cannot be ranked: it is no part of the pool.
     text = codes < len(products)
@@ -78,6 +73,32 @@ def evaluate(params: Params, locale: str) -> None:
         "evaluate locale=%s queries=%d %s=%s",
         locale, len(queries), headline, dense.get(headline),
     )  # fmt: skip
+
+
+def read_judgements(
+    folder: Path, queries: pa.ChunkedArray, products: pa.ChunkedArray, remedy: str
+) -> tuple[judging.Ints, judging.Ints, judging.Ints]:
+    """Read the judgements of a locale's clean tables.
+
+    Args:
+        folder: where the tables lie.
+        queries: all query_ids, in the order of their table.
+        products: all product_ids, in the order of theirs.
+        remedy: what brings the tables back; part of messages.
+
+    Returns:
+        What `Judgements.from_pairs` takes: query rows, product codes (those of products without
+        text are beyond all others), positions in `LABELS`; int64, shape [judgements] each.
+
+    Raises:
+        PipelineError: the table is missing or damaged, or names a query or label not known.
+    """
+    path = folder / "judgements.parquet"
+    judgements = tables.read_table(path, tables.JUDGEMENTS, remedy)
+    rows = tables.rows_of(queries, judgements["query_id"], path, remedy)
+    codes = _codes(products, judgements["product_id"])
+    labels = tables.rows_of(pa.chunked_array([tables.LABELS]), judgements["label"], path, remedy)
+    return rows, codes, labels
 
 
 def judge_run(

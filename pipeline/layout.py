@@ -11,6 +11,8 @@ SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
+ENCODE_BENCH = Path("reports/bench/encode.json")
+PROOFS = Path("reports/bench/proofs.json")
 
 
 def sample(locale: str) -> Path:

@@ -102,7 +102,7 @@ def test_all_sides_encode_the_same_texts_to_near_vectors(
     monkeypatch.setattr(sys, "argv", ["bench", *arguments])
     assert encode.main() == 0
     printed = capsys.readouterr().out
-    report = json.loads((tiny_project / encode.REPORT).read_text())
+    report = json.loads((tiny_project / layout.ENCODE_BENCH).read_text())
     tiny = report["encoders"]["tiny"]
     assert tiny["locales"] == ["us", "es", "jp"]
     assert tiny["texts"] == 7
@@ -122,7 +122,7 @@ def test_all_sides_encode_the_same_texts_to_near_vectors(
             lost = value - baseline["ndcg@10"][locale]
             assert found["ndcg@10_difference"][locale] == pytest.approx(lost, abs=1e-5)
     assert all(10 < each["peak_megabytes"] < 10_000 for each in tiny["sides"].values())
-    assert printed == (tiny_project / encode.REPORT).with_suffix(".md").read_text()
+    assert printed == (tiny_project / layout.ENCODE_BENCH).with_suffix(".md").read_text()
     assert printed.count("| tiny |") == 4
 
 

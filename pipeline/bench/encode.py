@@ -14,7 +14,6 @@ import importlib.metadata
 import json
 import os
 import platform
-import re
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -27,11 +26,11 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import stage
+from pipeline import layout, stage
 from pipeline.bench.quality import Catalogue, ndcg, read_catalogues
 from pipeline.bench.side import BASELINE, Side
 from pipeline.encoders.encoder import Role, resolve_engine
-from pipeline.encoders.engine import Device, choose_engine
+from pipeline.encoders.engine import Device, choose_engine, cpu_flags
 from pipeline.encoders.openvino_engine import converted_model
 from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights
@@ -40,7 +39,6 @@ from pipeline.files import atomic_file, write_json
 from pipeline.params import Params, Similarity, load_params
 from pipeline.vectors import Matrix
 
-REPORT = Path("reports/bench/encode.json")
 WARM_UP_TEXTS = 32
 SEED = 5
 
@@ -231,12 +229,10 @@ def cosine_distance(left: Matrix, right: Matrix) -> float:
 
 def machine(params: Params) -> Figures:
     """Return what decides speed on this machine."""
-    told = Path("/proc/cpuinfo")
-    words = set(re.findall(r"\w+", told.read_text())) if told.exists() else set()
     return {
         "cores": params.runtime.model_copy(update={"threads": 0}).thread_count(),
         "cpu": platform.machine(),
-        "cpu_flags": sorted(words & CPU_FLAGS),
+        "cpu_flags": sorted(cpu_flags() & CPU_FLAGS),
         "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
     }
 
@@ -299,8 +295,8 @@ def main() -> int:
         for name in sorted(used if options.encoder is None else {options.encoder}):
             own = {key: each for key, each in catalogues.items() if params.encoder[key] == name}
             encoders[name] = compare(params, name, own, options)
-        write_json(REPORT, {"encoders": encoders, "machine": machine(params)})
-        with atomic_file(REPORT.with_suffix(".md")) as partial:
+        write_json(layout.ENCODE_BENCH, {"encoders": encoders, "machine": machine(params)})
+        with atomic_file(layout.ENCODE_BENCH.with_suffix(".md")) as partial:
             partial.write_text(table(encoders), encoding="utf-8", newline="\n")
         sys.stdout.write(table(encoders))
     return outcome.status

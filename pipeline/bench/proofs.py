@@ -28,14 +28,12 @@ from ruamel.yaml import YAML
 from pipeline import layout, stage, tables
 from pipeline.bench.side import peak_bytes
 from pipeline.embed import SideEncoder, embed
-from pipeline.encoders.batching import STEP, Batch
-from pipeline.encoders.openvino_engine import BATCH_TOKENS, OpenVinoEngine
+from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
+from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.encoding import GROUP_TEXTS, Encoding
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.params import PARAMS_FILE, load_params
-
-REPORT = Path("reports/bench/proofs.json")
 
 TIMES_FASTER = 50
 """How much faster a run has to be that finds every vector in the store."""
@@ -48,7 +46,7 @@ KILLS, KILL_PRODUCTS = 20, 10_000
 TABLE_ROWS = 16_384
 LOCALE, ENCODER, THREADS, SEED = "es", "e5-small-q4", 2, 0
 
-IN_FLIGHT = (2 * THREADS + 2) * BATCH_TOKENS // STEP
+IN_FLIGHT = (2 * THREADS + 2) * CPU_BATCH_TOKENS // STEP
 """How many texts are computed at most, and not in a group: some batches of the shortest ones."""
 
 Figures = dict[str, Any]
@@ -342,15 +340,15 @@ def main() -> int:
     if unknown := set(chosen) - set(PROOFS):
         parser.error(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}")
     with stage.told_to_the_user("proofs") as outcome:
-        figures = read_json(REPORT, "") if REPORT.exists() else {}
+        figures = read_json(layout.PROOFS, "") if layout.PROOFS.exists() else {}
         for name in chosen:
             with tempfile.TemporaryDirectory() as folder:
                 figures[name] = PROOFS[name](Path(folder))
             stage.log.info("%s %s", name, figures[name])
-            write_json(REPORT, figures)
+            write_json(layout.PROOFS, figures)
         broken = [name for name in chosen if not figures[name]["holds"]]
         if broken:
-            raise PipelineError(f"{REPORT}: {', '.join(broken)} does not hold")
+            raise PipelineError(f"{layout.PROOFS}: {', '.join(broken)} does not hold")
     return outcome.status
 
 

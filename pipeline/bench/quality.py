@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
 
 from pipeline import judging, layout, metrics, ranking, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
+from pipeline.evaluate import read_judgements
 from pipeline.index import as_searched, build_index
 from pipeline.params import FlatIndex, Params, Similarity
 from pipeline.retrieve import search
@@ -56,22 +56,10 @@ def read_catalogues(params: Params, queries: int, scratch: Path) -> dict[str, Ca
 def read_catalogue(locale: str) -> Catalogue:
     """Read a locale's cleaned tables."""
     folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    path = folder / "judgements.parquet"
     products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
     queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    judged = tables.read_table(path, tables.JUDGEMENTS, remedy)
-    # A judged product without text has a code beyond those of all that can be found.
-    known = {
-        "query_id": queries["query_id"],
-        "product_id": pa.chunked_array(
-            [*products["product_id"].chunks, *judged["product_id"].chunks]
-        ),
-        "label": pa.chunked_array([tables.LABELS]),
-    }
-    rows, codes, labels = (
-        tables.rows_of(ids, judged[name], path, remedy) for name, ids in known.items()
-    )
-    judgements = judging.Judgements.from_pairs(rows, codes, labels, len(queries))
+    pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
+    judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 
 

@@ -14,6 +14,9 @@ from numpy.typing import NDArray
 
 from pipeline.encoders.tokens import Tokens
 
+CPU_BATCH_TOKENS = 512
+"""Tokens of a batch for a CPU: few enough for a core's L2 cache, enough for its vector units."""
+
 STEP = 16
 """Lengths are rounded up to a multiple of this, in tokens; the vector units take 8 or 16 floats."""
 

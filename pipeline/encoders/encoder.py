@@ -63,6 +63,7 @@ class TextEncoder:
         """Put the parts together; `load_encoder` does."""
         self._engine = engine
         self._tokenizer = tokenizer
+        self._tokenizers: dict[Role, Tokenizer] = {}
         self._pad_id = pad_id
         self._spec = spec
         self._weights = weights
@@ -88,11 +89,15 @@ class TextEncoder:
         return self._encode(texts, "passage")
 
     def tokenizer(self, role: Role) -> Tokenizer:
-        """Return what makes tokens of queries or passages."""
-        prefix = prefix_of(self._spec, role)
-        return Tokenizer(
-            self._tokenizer, prefix, self._spec.max_tokens, f"encoders.{self._weights.name}"
-        )
+        """Return what makes tokens of queries or passages; made once, for it takes a second."""
+        if role not in self._tokenizers:
+            self._tokenizers[role] = Tokenizer(
+                self._tokenizer,
+                prefix_of(self._spec, role),
+                self._spec.max_tokens,
+                f"encoders.{self._weights.name}",
+            )
+        return self._tokenizers[role]
 
     def encode_tokens(self, texts: Iterable[tuple[int, Tokens]]) -> Iterator[Encoded]:
         """Encode a stream of texts, each under a number of its own, in bounded memory.
@@ -138,7 +143,14 @@ def load_encoder(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> Text
         PipelineError: the folder cannot be loaded, lacks weights, or cannot do what the entry asks
             (its pooling, `max_tokens` or `dimension`), or the device or engine cannot be had.
     """
-    choice, threads = resolve_engine(spec, weights, runtime), runtime.thread_count()
+    choice = resolve_engine(spec, weights, runtime)
+    return load_on(choice, spec, weights, runtime.thread_count())
+
+
+def load_on(
+    choice: EngineChoice, spec: Encoder, weights: LocalWeights, threads: int
+) -> TextEncoder:
+    """Load an encoder onto the engine that `resolve_engine` returned for it; as `load_encoder`."""
     if choice.name == "openvino":
         if spec.precision == "int8" and not computes_in_8_bits():
             log.warning(

@@ -71,6 +71,14 @@ def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
     return EngineChoice("torch", device)
 
 
+def cpu_flags() -> frozenset[str]:
+    """Return what instructions the CPU says that it has, nothing where it cannot be asked."""
+    try:
+        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
+    except OSError:
+        return frozenset()
+
+
 def _device(runtime: Runtime) -> Device:
     if runtime.device == "cpu" or (runtime.device == "auto" and not _may_have_gpu()):
         return "cpu"

@@ -20,7 +20,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files, layout
-from pipeline.encoders.batching import STEP, Batch
+from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
+from pipeline.encoders.engine import cpu_flags
 from pipeline.encoders.model import LoadedModel, load_model
 from pipeline.encoders.sealed import folder_name, make_once
 from pipeline.encoders.weights import LocalWeights
@@ -31,9 +32,6 @@ if TYPE_CHECKING:
     import openvino
 
 log = logging.getLogger("pipeline")
-
-BATCH_TOKENS = 512
-"""Small enough for a core's L2 cache, large enough for its vector units."""
 
 EXACT = 1e-5
 """The largest cosine distance from torch at which a converted model counts as exact."""
@@ -90,7 +88,7 @@ class OpenVinoEngine:
         """Read and compile a converted model."""
         import openvino
 
-        self.batch_tokens = BATCH_TOKENS
+        self.batch_tokens = CPU_BATCH_TOKENS
         self.threads = threads
         graph = openvino.Core().read_model(converted.folder / "model.xml")
         self._compiled = _compile(graph, threads)
@@ -112,11 +110,8 @@ def computes_in_8_bits() -> bool:
 
     Without such instructions openvino keeps activations in float32, and int8 gains no speed.
     """
-    try:
-        flags = set(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return True
-    return bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
+    flags = cpu_flags()
+    return not flags or not flags.isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
 def _convert(model: LoadedModel, spec: Encoder, folder: Path) -> None:

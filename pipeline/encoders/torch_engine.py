@@ -3,13 +3,10 @@
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.encoders.batching import Batch
+from pipeline.encoders.batching import CPU_BATCH_TOKENS, Batch
 from pipeline.encoders.engine import Device
 from pipeline.encoders.model import LoadedModel
 from pipeline.params import Precision
-
-CPU_BATCH_TOKENS = 512
-"""Small enough for a core's L2 cache, large enough for its vector units."""
 
 GPU_BATCH_TOKENS = 16_384
 
