@@ -1,3 +1,4 @@
+import platform
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from safetensors.torch import load_file
 from transformers import AutoModel
 
 from pipeline import layout
+from pipeline.encoders import engine
 from pipeline.encoders.encoder import identity, load_encoder
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.weights import resolve_weights
@@ -298,6 +300,18 @@ def test_raw_vectors_share_an_identity_only_if_nothing_they_depend_on_differs(
         ),
     ]
     assert expected not in others
+
+
+def test_cpus_of_other_instructions_share_no_vectors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, weights, choice = entry(folder), weights_of(folder), EngineChoice("openvino", "cpu")
+    found = []
+    for flags in ({"avx2"}, {"avx2", "avx512f"}, {"avx2", "avx512f", "avx512_vnni"}, set()):
+        monkeypatch.setattr(engine, "cpu_flags", lambda flags=flags: frozenset(flags))
+        found.append(identity(spec, weights, choice, "query")["engine"])
+    assert found[:3] == ["openvino-cpu avx2", "openvino-cpu avx512f", "openvino-cpu avx512_vnni"]
+    assert found[3] == f"openvino-cpu {platform.machine()}"
 
 
 @pytest.mark.weights

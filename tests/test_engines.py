@@ -155,14 +155,23 @@ def test_int8_keeps_weights_in_8_bits_and_stays_near_float32(folder: Path) -> No
     rounded = raw_encoder(folder, "auto", precision="int8").encode_passages(TEXTS)
     assert cosines(rounded, whole).min() > 0.98
     assert (np.abs(rounded - whole).max(axis=1) > 1e-4).all()
-    kinds = []
+    kinds, linear = [], []
     for precision in ("float32", "int8"):
         converted = converted_model(entry(folder, precision=precision), weights)
         graph = openvino.Core().read_model(converted.folder / "model.xml")
         constants = (node for node in graph.get_ops() if node.get_type_name() == "Constant")
         kinds.append({node.get_element_type().get_type_name() for node in constants})
-    assert "i8" not in kinds[0]
-    assert "i8" in kinds[1]
+        weighed = [node for node in graph.get_ordered_ops() if node.get_type_name() == "MatMul"]
+        linear.append([node.input_value(1).get_node().get_type_name() for node in weighed])
+    assert "u8" not in kinds[0]
+    assert "u8" in kinds[1]
+    whole_layers = linear[0].count("Constant")
+    assert linear[1].count("Constant") == round(whole_layers / 3)
+    # Those that stay whole are the last ones.
+    assert [kind for kind in linear[1] if kind in ("Constant", "Convert")] == (
+        ["Convert"] * (whole_layers - round(whole_layers / 3))
+        + ["Constant"] * round(whole_layers / 3)
+    )
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline import vectors
 from pipeline.encoders.batching import Batch, Batcher
-from pipeline.encoders.engine import Engine, EngineChoice, choose_engine
+from pipeline.encoders.engine import Engine, EngineChoice, choose_engine, computed_by
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.openvino_engine import (
     OpenVinoEngine,
@@ -198,7 +198,7 @@ def identity(
 ) -> dict[str, Any]:
     """Return all that a text's raw vector depends on, but for the text."""
     return {
-        "engine": str(engine),
+        "engine": computed_by(engine),
         "form": _FORM,
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,

@@ -16,6 +16,9 @@ from pipeline.params import Encoder, Runtime
 EngineName = Literal["torch", "openvino"]
 Device = Literal["cpu", "cuda", "mps"]
 
+# The widest first: a CPU with one of them has what matters of those after it.
+_VECTOR_FLAGS = ("amx_int8", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "asimddp")
+
 # What GPUs' drivers put there: NVIDIA, AMD, Windows' subsystem for Linux.
 _GPU_SIGNS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
 
@@ -77,6 +80,18 @@ def cpu_flags() -> frozenset[str]:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return frozenset()
+
+
+def computed_by(choice: EngineChoice) -> str:
+    """Return an engine, its device and the instructions that decide the last bits of its vectors.
+
+    Two machines that answer the same may share a store of vectors; for int8 more than the last bits
+    depend on it.
+    """
+    if choice.device != "cpu":
+        return str(choice)
+    widest = next((flag for flag in _VECTOR_FLAGS if flag in cpu_flags()), platform.machine())
+    return f"{choice} {widest}"
 
 
 def _device(runtime: Runtime) -> Device:
