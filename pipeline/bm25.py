@@ -32,9 +32,10 @@ ROUNDED_OFF = 1e-6
 class Index:
     """The terms of all products, weighted.
 
-    Memory: 12 bytes for each pair of a product and one of its terms, and while it is being built
-    about four times that. Scores are float64, so that the rounding of `ranking` hides what the
-    logarithms of different machines differ by.
+    Memory: 12 bytes for each pair of a product and one of its terms, 55 while it is being built
+    (measured): with the 106 terms a product of ESCI's us, 1.2 million take 7 GB, then 1.6 GB.
+    Scores are float64, so that the rounding of `ranking` hides what the logarithms of different
+    machines differ by.
     """
 
     retriever: bm25s.BM25
