@@ -129,7 +129,11 @@ def bm25(params: Params, locale: str) -> None:
             "warning: language.%s: no stemmer knows %s; words match only as they are written",
             locale, language,
         )  # fmt: skip
-    index = Index.build(_terms(locale, "products", tables.PRODUCTS, analyser), params.bm25)
+    products = stage.track(
+        _terms(locale, "products", tables.PRODUCTS, analyser),
+        len(inputs.products), "products", lambda _: 1,
+    )  # fmt: skip
+    index = Index.build(products, params.bm25)
     queries = list(_terms(locale, "queries", tables.QUERIES, analyser))
     of = {
         "analyser": analyser.name,

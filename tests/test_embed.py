@@ -477,7 +477,6 @@ def _largest(folder: Path) -> int:
         ("embed", layout.embeddings(LOCALE)),
         ("index", layout.index(LOCALE)),
         ("retrieve", layout.runs("dense", LOCALE)),
-        ("bm25", layout.runs("bm25", LOCALE)),
         ("hybrid", layout.runs("hybrid", LOCALE)),
         ("evaluate", layout.per_query(LOCALE).parent),
     ],
