@@ -20,7 +20,7 @@ from tests.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
 
-BRANCH = ("clean", "embed", "index", "retrieve", "evaluate")
+BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 COPIED = ("dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
 
 
@@ -115,7 +115,7 @@ def test_git_holds_the_metrics_and_nothing_heavy(project: Project) -> None:
 def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:
     us = (project.folder / "reports/metrics/us.json").read_bytes()
     ran = project.ran("exp", "run", "-S", "encoder.es=labse")
-    assert ran == {"embed@es", "index@es", "retrieve@es", "evaluate@es", "report"}
+    assert ran == {"embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"}
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     metrics = project.call("dvc", "metrics", "diff")
     assert "reports/metrics/es.json" in metrics
@@ -130,7 +130,15 @@ def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> 
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
     ran = project.ran("exp", "run", "-S", "index.us=hnsw")
-    assert ran == {"index@us", "retrieve@us", "evaluate@us", "report"}
+    assert ran == {"index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"}
+
+
+def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
+    ran = {
+        name.split("@")[0] for name in project.ran("exp", "run", "-S", "hybrid.dense_weight=0.3")
+    }
+    assert "hybrid" in ran
+    assert ran <= {"hybrid", "evaluate", "report"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +159,7 @@ def test_what_no_locale_uses_and_what_only_changes_speed_reruns_nothing(
 
 def test_an_experiment_in_a_temporary_copy_finds_the_local_model(project: Project) -> None:
     ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
-    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "evaluate@jp", "report"}
+    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "hybrid@jp", "evaluate@jp", "report"}
     assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
 
 
@@ -234,7 +242,7 @@ def test_metrics_are_equal_to_four_digits_whatever_the_engine_and_threads(
         text.replace("engine: auto", "engine: torch").replace("threads: 0", "threads: 1"),
         encoding="utf-8",
     )
-    for name in ("embed", "index", "retrieve", "evaluate"):
+    for name in ("embed", "index", "retrieve", "hybrid", "evaluate"):
         project.call("python", "-m", f"pipeline.{name}")
     manifest = project.folder / "data/embeddings/es/manifest.json"
     assert '"engine": "torch-cpu"' in manifest.read_text()
