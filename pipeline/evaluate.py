@@ -51,6 +51,8 @@ def evaluate(params: Params, locale: str) -> None:
         **_concatenate([metrics.pool_measures(run) for run in judged_pieces("pool", pool)]),
     }
     dense = metrics.means(measures)
+    if card.index_overlap is not None:
+        dense[runs.INDEX_OVERLAP] = card.index_overlap
     result = {
         "dense": dense,
         "encoder": card.of["encoder"],

@@ -7,13 +7,13 @@ Every system writes the same three files: `catalogue.parquet` ranks products of 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
@@ -29,18 +29,26 @@ SYSTEMS: tuple[System, ...] = get_args(System)
 STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""
 
+INDEX_OVERLAP = "index_overlap@100"
+"""What the metrics call `RunCard.index_overlap`."""
+
 Ints = NDArray[np.int64]
 Ranked = tuple[Ints, Ints, NDArray[np.float64]]
 """Rows of the clean queries (ascending), of the clean products, and scores, in ranked order."""
 
 
 class RunCard(Strict):
-    """What runs are: their system and what it was made `of`, their depth, ids and contents."""
+    """What runs are: their system and what it was made `of`, their depth, ids and contents.
+
+    `index_overlap`, where the system searches an index, is the share of the exact top 100 that the
+    index finds, rounded to 5 digits (see `neighbours.index_overlap`).
+    """
 
     run_schema: int
     system: System
     of: dict[str, str]
     depth: int
+    index_overlap: Annotated[float, Field(ge=0, le=1)] | None
     query_ids_sha256: str
     product_ids_sha256: str
     catalogue_sha256: str
@@ -94,6 +102,7 @@ def write(
     inputs: Inputs,
     catalogue: Iterable[Ranked],
     pool: Iterable[Ranked],
+    index_overlap: float | None = None,
 ) -> None:
     """Write a system's runs and their card, all of them or none.
 
@@ -105,6 +114,7 @@ def write(
         inputs: what the runs are over.
         catalogue: the catalogue run in pieces, each of whole queries, the queries ascending.
         pool: the pool run, likewise.
+        index_overlap: for the card.
     """
     with files.atomic_directory(layout.runs(system, locale)) as out:
         for track, pieces in (("catalogue", catalogue), ("pool", pool)):
@@ -113,7 +123,8 @@ def write(
                 for piece in pieces:
                     if len(table := run_table(inputs, *piece)):
                         writer.write_table(table, row_group_size=len(table))
-        written = card(out, system, of, depth, inputs.queries, inputs.products)
+        ids = (inputs.queries, inputs.products)
+        written = card(out, system, of, depth, *ids, index_overlap)
         files.write_json(out / "run.json", written.model_dump(mode="json"))
 
 
@@ -213,6 +224,7 @@ def card(
     depth: int,
     queries: pa.ChunkedArray,
     products: pa.ChunkedArray,
+    index_overlap: float | None = None,
 ) -> RunCard:
     """Return the card of a system's runs in `folder`, over these query and product ids."""
     return RunCard(
@@ -220,6 +232,7 @@ def card(
         system=system,
         of=dict(of),
         depth=depth,
+        index_overlap=index_overlap,
         query_ids_sha256=tables.ids_sha256(queries),
         product_ids_sha256=tables.ids_sha256(products),
         catalogue_sha256=files.sha256_file(folder / "catalogue.parquet"),
@@ -252,7 +265,8 @@ def read_card(
         key = ".".join(map(str, error["loc"]))
         raise PipelineError(f"{path}: {key}: {error['msg']}; {remedy}") from err
     try:
-        expected = card(folder, system, found.of, found.depth, queries, products)
+        ids = (queries, products)
+        expected = card(folder, system, found.of, found.depth, *ids, found.index_overlap)
     except FileNotFoundError as err:
         raise PipelineError(f"{err.filename} is missing; {remedy}") from err
     for key, value in expected.model_dump().items():

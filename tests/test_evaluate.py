@@ -82,7 +82,7 @@ def test_metrics_are_the_means_of_the_per_query_table(judgements: pa.Table) -> N
     assert per_query.index.is_monotonic_increasing
     assert len(per_query) == _metrics()["queries"] == 60
     for name, value in _metrics()["dense"].items():
-        if name != "pool_skill":
+        if name not in ("pool_skill", "index_overlap@100"):
             assert per_query[name].mean() == pytest.approx(value, abs=5.1e-6), name
 
 

@@ -11,8 +11,9 @@ from pipeline import index as stage_index
 from pipeline import layout, retrieve, tables, vectors
 from pipeline.errors import PipelineError
 from pipeline.index import as_searched, build_index
+from pipeline.neighbours import search
 from pipeline.params import FlatIndex, IvfFlatIndex, Similarity
-from pipeline.retrieve import score_pairs, search
+from pipeline.retrieve import score_pairs
 from tests.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 
 FLAT = FlatIndex(kind="flat")

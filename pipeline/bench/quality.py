@@ -12,8 +12,8 @@ from pipeline.clean import clean
 from pipeline.demo import demo
 from pipeline.evaluate import read_judgements
 from pipeline.index import as_searched, build_index
+from pipeline.neighbours import search
 from pipeline.params import FlatIndex, Params, Similarity
-from pipeline.retrieve import search
 from pipeline.sample import sample
 from pipeline.vectors import Matrix
 
