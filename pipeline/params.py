@@ -43,6 +43,7 @@ Seed = Annotated[int, Field(ge=0)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
 Cutoffs = Choices[Count]
+Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 
 
 class Strict(BaseModel):
@@ -263,6 +264,7 @@ class Params(Strict):
 
     encoder: Annotated[dict[Name, str], Field(min_length=1)]
     index: dict[Name, str]
+    index_gate: Share | None
     language: dict[Name, Language]
     demo: Demo
     sample: Sample
