@@ -9,6 +9,7 @@ PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
+TRADEOFF = Path("reports/tradeoff")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 ENCODE_BENCH = Path("reports/bench/encode.json")
@@ -53,6 +54,11 @@ def per_query(locale: str) -> Path:
 def recall_curve(locale: str) -> Path:
     """Return a locale's recall-at-k curve, for `dvc plots`."""
     return Path("reports/plots/recall") / f"{locale}.csv"
+
+
+def tradeoff(locale: str) -> Path:
+    """Return the file of what each index gives and costs on a locale's vectors."""
+    return TRADEOFF / f"{locale}.json"
 
 
 def project_root() -> Path:

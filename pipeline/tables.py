@@ -121,6 +121,12 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         return file.read()
 
 
+def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
+    """Return one column of what `read_table` returns, without reading the others."""
+    with _opened(path, schema, remedy) as file:
+        return file.read([name])[name]
+
+
 def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
     """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
     with _opened(path, schema, remedy) as file:

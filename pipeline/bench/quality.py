@@ -5,9 +5,7 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pipeline import judging, layout, metrics, ranking, tables
+from pipeline import judging, layout, metrics, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
 from pipeline.evaluate import read_judgements
@@ -15,6 +13,7 @@ from pipeline.index import as_searched, build_index
 from pipeline.neighbours import search
 from pipeline.params import FlatIndex, Params, Similarity
 from pipeline.sample import sample
+from pipeline.tradeoff import judged
 from pipeline.vectors import Matrix
 
 DEPTH = 10
@@ -69,6 +68,4 @@ def ndcg(
     """Return the nDCG@10 of exact search through the products."""
     index = build_index(FlatIndex(kind="flat"), products.shape[1], similarity, [products])
     _, found = search(index, as_searched(queries, similarity, "queries"), DEPTH)
-    rows, places = np.nonzero(found != ranking.NO_PRODUCT)
-    run = judging.judge(rows, found[rows, places], judgements)
-    return metrics.means({"ndcg": metrics.ndcg(run, DEPTH)})["ndcg"]
+    return metrics.means({"ndcg": metrics.ndcg(judged(found, judgements), DEPTH)})["ndcg"]
