@@ -62,7 +62,7 @@ def exact_codes(
 
     Args:
         shards: the products' vectors; row i of all of them together is product i.
-        queries: in the form the index compares (see `index.as_searched`), shape [queries, dimension].
+        queries: as `index.as_searched` returns them, shape [queries, dimension].
         depth: how many products a query.
         similarity: what is compared.
 
@@ -75,9 +75,11 @@ def exact_codes(
     for shard in shards:
         flat = build_index(FlatIndex(kind="flat"), shard.shape[1], similarity, [shard])
         nearest, found = search(flat, queries, depth)
-        scores = np.concatenate([scores, nearest], axis=1)
-        codes = np.concatenate([codes, found + start], axis=1)
-        scores, codes = (best[:, :depth] for best in ranking.rank_matrix(scores, codes))
+        ranked, both = ranking.rank_matrix(
+            np.concatenate([scores, nearest], axis=1),
+            np.concatenate([codes, found + start], axis=1),
+        )
+        scores, codes = ranked[:, :depth], both[:, :depth]
         start += len(shard)
     return codes
 

@@ -119,6 +119,12 @@ def nothing_cut(texts: int, fields: Iterable[str]) -> vectors.SideCut:
     return vectors.SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
 
 
+def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
+    """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
+    matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
+    return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
+
+
 def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> vectors.Matrix:
     """Return normally distributed float32 vectors, [rows, dimension]."""
     return rng.standard_normal((rows, dimension), dtype=np.float32)
