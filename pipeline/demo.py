@@ -30,7 +30,6 @@ from html.entities import codepoint2name
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from pipeline import files, layout, stage, tables
@@ -280,8 +279,10 @@ def demo(params: Params) -> None:
     with files.atomic_directory(layout.DEMO) as folder:
         pq.write_table(examples, folder / layout.EXAMPLES_FILE, compression="zstd")
         pq.write_table(products, folder / layout.PRODUCTS_FILE, compression="zstd")
-        pcsv.write_csv(
-            sources, folder / layout.SOURCES_FILE, pcsv.WriteOptions(quoting_style="none")
+        rows = zip(*sources.to_pydict().values(), strict=True)
+        lines = ["query_id,source", *(f"{query},{source}" for query, source in rows)]
+        (folder / layout.SOURCES_FILE).write_text(
+            "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
         )
     log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
 
