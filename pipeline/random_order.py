@@ -133,8 +133,7 @@ def average_precision(exact: Ints, all_exact: Ints, products: int, k: int) -> Fl
 
 def _found(count: Ints, products: int, k: int) -> Floats:
     """Return how many of `count` products are expected among the first k."""
-    found: Floats = count * (min(k, products) / products)
-    return found
+    return np.asarray(count * (min(k, products) / products), dtype=np.float64)
 
 
 def _at_least(count: int, products: int, drawn: int, most: int) -> Floats:
