@@ -5,6 +5,7 @@ from pathlib import Path
 
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
 DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
@@ -13,6 +14,7 @@ TRADEOFF = Path("reports/tradeoff")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 ENCODE_BENCH = Path("reports/bench/encode.json")
+EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
 
 
@@ -46,9 +48,24 @@ def metrics(locale: str) -> Path:
     return METRICS / f"{locale}.json"
 
 
+def intervals(locale: str) -> Path:
+    """Return a locale's confidence intervals of the headline measures."""
+    return Path("reports/intervals") / f"{locale}.json"
+
+
+def slices(locale: str) -> Path:
+    """Return a locale's numbers by kind of query."""
+    return Path("reports/slices") / f"{locale}.json"
+
+
 def per_query(locale: str) -> Path:
     """Return a locale's table of measures, one row a query."""
     return Path("reports/per_query") / f"{locale}.parquet"
+
+
+def top(locale: str) -> Path:
+    """Return a locale's table of each query's first products, by system."""
+    return Path("reports/top") / f"{locale}.parquet"
 
 
 def recall_curve(locale: str) -> Path:

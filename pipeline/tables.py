@@ -24,6 +24,15 @@ SAMPLE_QUERIES = pa.schema(
 )
 """One row a drawn query, ESCI's columns untouched; sorted by query_id."""
 
+SAMPLE_SOURCES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("source", pa.string()),
+    ]
+)
+"""Why ESCI holds a drawn query, its sources file's column; one row a drawn query, sorted by
+query_id, null where that file does not have it or is not there."""
+
 SAMPLE_PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),

@@ -22,11 +22,11 @@ from numpy.typing import NDArray
 
 from pipeline import files, judging, layout, metrics, neighbours, ranking, stage, tables, vectors
 from pipeline.errors import PipelineError
-from pipeline.evaluate import read_judgements
 from pipeline.index import as_searched, build_index, check_fit, serialised_bytes
 from pipeline.index_figures import Basis, Figures, TradeOff, read_figures, table
 from pipeline.mistakes import did_you_mean
 from pipeline.params import FlatIndex, Index, Params, load_params
+from pipeline.scoring import read_judgements
 
 DEPTH = neighbours.OVERLAP_DEPTH
 NDCG_DEPTH = 10
@@ -65,7 +65,7 @@ def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Grou
     }
     vectors.check_ids(manifest, "queries", ids["queries"], locale)
     vectors.check_ids(manifest, "products", ids["products"], locale)
-    pairs = read_judgements(source, ids["queries"], ids["products"], remedy)
+    _, pairs = read_judgements(source, ids["queries"], ids["products"], remedy)
     similarity = params.encoder_of(locale).similarity
     basis = Basis(
         locale=locale,

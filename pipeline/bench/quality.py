@@ -8,11 +8,11 @@ from pathlib import Path
 from pipeline import judging, layout, metrics, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
-from pipeline.evaluate import read_judgements
 from pipeline.index import as_searched, build_index
 from pipeline.neighbours import search
 from pipeline.params import FlatIndex, Params, Similarity
 from pipeline.sample import sample
+from pipeline.scoring import read_judgements
 from pipeline.tradeoff import judged
 from pipeline.vectors import Matrix
 
@@ -57,7 +57,7 @@ def read_catalogue(locale: str) -> Catalogue:
     folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
     queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
+    _, pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 
