@@ -1,7 +1,8 @@
 """Search one locale: data/embeddings/<locale> + models/index/<locale> -> data/runs/dense/<locale>.
 
 `catalogue.parquet` ranks the whole catalogue for each query, through the index. `pool.parquet`
-ranks each query's judged products, by the vectors themselves, whatever the index.
+ranks each query's judged products, by the vectors themselves, whatever the index. `run.json` tells
+what share of the exact top 100 the index finds, which `gate` asks for.
 """
 
 import sys
