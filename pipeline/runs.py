@@ -195,10 +195,11 @@ def _checked(group: pa.Table, inputs: Inputs, path: Path, remedy: str) -> Ranked
             f"{path}: query {group['query_id'][wrong[0]]} has the score {scores[wrong[0]]} for "
             f"product {group['product_id'][wrong[0]]}, which is no finite number; {remedy}"
         )
-    order = np.lexsort((codes, rows))
-    twice = np.flatnonzero((np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0))
-    if twice.size:
-        at = int(order[twice[0]])
+    # One number a pair, which sorts several times as fast as the two columns.
+    pairs = rows * len(inputs.products) + codes
+    if (np.diff(np.sort(pairs)) == 0).any():
+        _, firsts = np.unique(pairs, return_index=True)
+        at = int(np.setdiff1d(np.arange(len(pairs)), firsts)[0])
         raise PipelineError(
             f"{path}: query {group['query_id'][at]} ranks product {group['product_id'][at]} "
             f"twice; {remedy}"
