@@ -73,40 +73,31 @@ def retrieve(params: Params, locale: str) -> None:
         vectors.read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    runs.write(
-        locale,
-        "dense",
-        {"encoder": params.encoder[locale], "index": params.index[locale]},
-        params.retrieve.depth,
-        inputs,
-        _catalogue(index, queries, params.retrieve.depth),
-        _pool(inputs.pair_queries, inputs.pair_products, queries, similarity, manifest, locale),
-    )
+    of = {"encoder": params.encoder[locale], "index": params.index[locale]}
+    depth = params.retrieve.depth
+    with runs.writing(locale, "dense", of, depth, inputs) as (catalogue, pool):
+        starts = range(0, len(queries), BATCH_QUERIES)
+        for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
+            scores, codes = search(index, queries[start : start + BATCH_QUERIES], depth)
+            row, place = np.nonzero(codes != ranking.NO_PRODUCT)
+            catalogue.add(row + start, codes[row, place], scores[row, place])
+        for ranked in _pool(inputs, queries, similarity, manifest, locale):
+            pool.add(*ranked)
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal),
     )  # fmt: skip
 
 
-def _catalogue(index: faiss.Index, queries: vectors.Matrix, depth: int) -> Iterator[runs.Ranked]:
-    """Rank the whole catalogue for every query, some queries at a time."""
-    starts = range(0, len(queries), BATCH_QUERIES)
-    for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
-        scores, codes = search(index, queries[start : start + BATCH_QUERIES], depth)
-        row, place = np.nonzero(codes != ranking.NO_PRODUCT)
-        yield row + start, codes[row, place], scores[row, place]
-
-
 def _pool(
-    rows: NDArray[np.int64],
-    codes: NDArray[np.int64],
+    inputs: runs.Inputs,
     queries: vectors.Matrix,
     similarity: Similarity,
     manifest: vectors.Manifest,
     locale: str,
 ) -> Iterator[runs.Ranked]:
-    """Rank judged pairs, given by query row (ascending) and product code, piece by piece."""
-    start = 0
+    """Rank the judged pairs, some queries at a time."""
+    rows, codes, start = inputs.pair_queries, inputs.pair_products, 0
     while start < len(rows):
         # A piece ends where a query does.
         stop = int(np.searchsorted(rows, rows[min(start + BATCH_PAIRS, len(rows)) - 1], "right"))
