@@ -59,8 +59,9 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
-bench: setup ## engines against SentenceTransformer.encode; other arguments: ARGS='--texts 50'
+bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), measures against pytrec_eval
 	python -m pipeline.bench.encode $(ARGS)
+	python -m pipeline.bench.evaluate
 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills
 	python -m pipeline.bench.proofs

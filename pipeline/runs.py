@@ -222,10 +222,13 @@ def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
         raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
-    order = np.lexsort((codes, rows))
-    twice = (np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0)
-    if (wrong := np.flatnonzero(twice)).size:
-        raise refuse(int(order[wrong[0] + 1]), "the product stands twice")
+    # One number a pair, which sorts several times as fast as the two columns.
+    pairs = rows * len(inputs.products) + codes
+    if (np.diff(np.sort(pairs)) == 0).any():
+        _, firsts = np.unique(pairs, return_index=True)
+        raise refuse(
+            int(np.setdiff1d(np.arange(len(pairs)), firsts)[0]), "the product stands twice"
+        )
     return rows, codes, scores
 
 

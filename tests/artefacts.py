@@ -82,32 +82,26 @@ def write_runs(
     Every system finds some judged products among the first, so that measures have something to say.
     """
     inputs = runs.read_inputs(LOCALE)
-    queries, products = len(inputs.queries), len(inputs.products)
+    products = len(inputs.products)
     written: dict[str, str] = {}
     for system in systems:
-        catalogue: list[runs.Ranked] = []
-        pool: list[runs.Ranked] = []
-        for row in range(queries):
-            judged = inputs.pair_products[inputs.pair_queries == row]
-            if rng.random() > 0.05:
-                found = np.union1d(judged[rng.random(len(judged)) < 0.7], rng.permutation(products))
-                scores = rng.integers(0, 40, len(found)) / 10 + 3 * np.isin(found, judged)
-                rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores)
-                catalogue.append((rows[:depth], codes[:depth], ranked[:depth]))
-            pool.append(
-                ranking.rank_pairs(
-                    np.full(len(judged), row), judged, rng.integers(0, 9, len(judged)) / 8
-                )
-            )
         of = {
             "dense": {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]},
             "bm25": {"library": "none"},
             "hybrid": {f"{one}_catalogue_sha256": sha256 for one, sha256 in written.items()},
         }[system]
-        with runs.writing(LOCALE, system, of, depth, inputs) as writers:
-            for writer, pieces in zip(writers, (catalogue, pool), strict=True):
-                for rows, codes, numbers in pieces:
-                    writer.add(rows, codes, numbers)
+        with runs.writing(LOCALE, system, of, depth, inputs) as (catalogue, pool):
+            for row in range(len(inputs.queries)):
+                judged = inputs.pair_products[inputs.pair_queries == row]
+                if rng.random() > 0.05:
+                    scores = rng.integers(0, 40, products) / 10
+                    scores[judged[rng.random(len(judged)) < 0.7]] += 3
+                    rows, codes, scores = ranking.rank_pairs(
+                        np.full(products, row), np.arange(products), scores
+                    )
+                    catalogue.add(rows[:depth], codes[:depth], scores[:depth])
+                scores = rng.integers(0, 9, len(judged)) / 8
+                pool.add(*ranking.rank_pairs(np.full(len(judged), row), judged, scores))
         written[system] = sha256_file(layout.runs(system, LOCALE) / "catalogue.parquet")
 
 

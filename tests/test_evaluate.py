@@ -451,8 +451,8 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
         (_ranks_exchanged, "not sorted by rank"),
         (_shuffled, "not sorted by query_id"),
         (_product_from_nowhere, "NOWHERE is not in the clean tables"),
-        (_product_twice, "twice"),
-        (_not_a_number, "the score is nan, no finite number"),
+        (_product_twice, "the product stands twice"),
+        (_not_a_number, r"query \d+, product B\d+: the score is nan, no finite number"),
     ],
 )
 def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
