@@ -43,6 +43,7 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Cutoffs = Choices[Count]
 
 
@@ -142,6 +143,14 @@ class Evaluate(Strict):
             *self.ndcg, *self.recall, *self.judged,
             self.mrr, self.precision, self.map, self.capped_recall, self.ndcg_judged_only,
         )  # fmt: skip
+
+
+class Uncertainty(Strict):
+    """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
+
+    samples: Annotated[int, Field(ge=100)]
+    confidence: Fraction
+    seed: Seed
 
 
 class Runtime(Strict):
@@ -288,6 +297,7 @@ class Params(Strict):
 
     encoder: Annotated[dict[Name, str], Field(min_length=1)]
     index: dict[Name, str]
+    index_gate: Share | None
     language: dict[Name, Language]
     demo: Demo
     sample: Sample
@@ -297,6 +307,7 @@ class Params(Strict):
     bm25: Bm25
     hybrid: Fusion
     evaluate: Evaluate
+    uncertainty: Uncertainty
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]

@@ -6,25 +6,14 @@ from typing import Any
 
 from pipeline import files, layout, stage
 from pipeline.errors import PipelineError
-from pipeline.params import MEAN, Evaluate, Params
+from pipeline.metrics import headline
+from pipeline.params import MEAN, Params
 
 CHOICES = ("encoder", "index")
 COUNTS = ("queries", "products")
 
 Metrics = Mapping[str, Any]
 Summary = dict[str, dict[str, float | int | str]]
-
-
-def headline(cutoffs: Evaluate) -> tuple[str, ...]:
-    """Return the measures of the summary and the table, in their order."""
-    return (
-        f"ndcg@{cutoffs.ndcg[0]}",
-        f"mrr@{cutoffs.mrr}",
-        *(f"recall@{k}" for k in cutoffs.recall),
-        f"judged@{cutoffs.judged[0]}",
-        "pool_ndcg",
-        "pool_ndcg_floor",
-    )
 
 
 def summarise(metrics: Mapping[str, Metrics], measures: Sequence[str]) -> Summary:

@@ -83,7 +83,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
             layout.index(key), *(layout.runs(system, key) for system in SYSTEMS),
-            layout.per_query(key), layout.metrics(key), layout.recall_curve(key), layout.REPORT,
-            layout.SUMMARY,
+            layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
+            layout.top(key), layout.recall_curve(key), layout.REPORT, layout.SUMMARY,
         )
     }  # fmt: skip

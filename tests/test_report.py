@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipeline import readme, report
+from pipeline import metrics, readme, report
 from pipeline.errors import PipelineError
 from tests.artefacts import ROOT, params
 
@@ -61,12 +61,12 @@ def test_missing_markers_are_told(text: str) -> None:
 
 
 def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics() -> None:
-    metrics = {
+    found = {
         locale: json.loads((ROOT / f"reports/metrics/{locale}.json").read_text())
         for locale in params().locales
     }
-    measures = report.headline(params().evaluate)
-    summary = report.summarise(metrics, measures)
+    measures = metrics.headline(params().evaluate)
+    summary = report.summarise(found, measures)
     assert json.loads((ROOT / "reports/summary.json").read_text()) == summary
     committed = (ROOT / "reports/report.md").read_text(encoding="utf-8")
     assert committed == report.table(summary, measures)
@@ -76,4 +76,4 @@ def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metr
 
 def test_the_headline_follows_the_cutoffs_of_params() -> None:
     cutoffs = params({"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}).evaluate
-    assert report.headline(cutoffs)[:3] == ("ndcg@20", "mrr@7", "recall@3")
+    assert metrics.headline(cutoffs)[:3] == ("ndcg@20", "mrr@7", "recall@3")

@@ -227,13 +227,13 @@ def cosine_distance(left: Matrix, right: Matrix) -> float:
     return float(np.nanmax(np.square(a - b).sum(axis=1)) / 2)
 
 
-def machine(params: Params) -> Figures:
-    """Return what decides speed on this machine."""
+def machine(params: Params, libraries: Sequence[str] = LIBRARIES) -> Figures:
+    """Return what decides speed on this machine, the versions of libraries among it."""
     return {
         "cores": params.runtime.model_copy(update={"threads": 0}).thread_count(),
         "cpu": platform.machine(),
         "cpu_flags": sorted(cpu_flags() & CPU_FLAGS),
-        "versions": {name: importlib.metadata.version(name) for name in LIBRARIES},
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
     }
 
 
