@@ -31,8 +31,8 @@ def evaluate(params: Params, locale: str) -> None:
     # A product without text cannot be ranked: it is no part of the pool.
     text = codes < len(products)
     pool = judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries))
-    folder, again = layout.dense_runs(locale), f"run `dvc repro retrieve@{locale}`"
-    card = runs.read_card(folder, queries, products, again)
+    folder, again = layout.runs("dense", locale), runs.remedy("dense", locale)
+    card = runs.read_card(folder, "dense", queries, products, again)
     if params.evaluate.deepest() > card.depth:
         raise PipelineError(
             f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
@@ -53,8 +53,8 @@ def evaluate(params: Params, locale: str) -> None:
     dense = metrics.means(measures)
     result = {
         "dense": dense,
-        "encoder": card.encoder,
-        "index": card.index,
+        "encoder": card.of["encoder"],
+        "index": card.of["index"],
         **metrics.counts(qrels),
         "products": len(products),
         **dropped,

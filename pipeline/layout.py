@@ -35,9 +35,9 @@ def index(locale: str) -> Path:
     return Path("models/index") / locale
 
 
-def dense_runs(locale: str) -> Path:
-    """Return the folder of a locale's dense runs, one file a track."""
-    return Path("data/runs/dense") / locale
+def runs(system: str, locale: str) -> Path:
+    """Return the folder of a system's runs of a locale, one file a track."""
+    return Path("data/runs") / system / locale
 
 
 def metrics(locale: str) -> Path:

@@ -9,13 +9,9 @@ from collections.abc import Iterator
 
 import faiss
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline import layout, ranking, runs, stage, tables, vectors
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_directory
+from pipeline import ranking, runs, stage, vectors
 from pipeline.index import as_searched, read_index
 from pipeline.params import Params, Similarity
 
@@ -68,72 +64,37 @@ def score_pairs(
 def retrieve(params: Params, locale: str) -> None:
     """Write the catalogue run and the pool run of a locale."""
     manifest = vectors.read_manifest(params, locale)
-    source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    query_ids = tables.read_table(source / "queries.parquet", tables.QUERIES, remedy)["query_id"]
-    products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)
-    product_ids = products["product_id"]
-    judgements = tables.read_table(source / "judgements.parquet", tables.JUDGEMENTS, remedy)
-    vectors.check_ids(manifest, "queries", query_ids, locale)
-    vectors.check_ids(manifest, "products", product_ids, locale)
-    if (np.diff(judgements["query_id"].to_numpy()) < 0).any():
-        raise PipelineError(f"{source}/judgements.parquet is not sorted by query_id; {remedy}")
+    inputs = runs.read_inputs(locale)
+    vectors.check_ids(manifest, "queries", inputs.queries, locale)
+    vectors.check_ids(manifest, "products", inputs.products, locale)
     index = read_index(params, locale, manifest)
     similarity = params.encoder_of(locale).similarity
     queries = as_searched(
         vectors.read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    ids = (query_ids, product_ids)
-    # A judged product without text has no vector: no run can hold it.
-    judgements = judgements.filter(tables.row_of(product_ids, judgements["product_id"]).is_valid())
-    judged_rows, judged_codes = (
-        tables.rows_of(known, judgements[column], source / "judgements.parquet", remedy)
-        for known, column in zip(ids, ("query_id", "product_id"), strict=True)
+    runs.write(
+        locale,
+        "dense",
+        {"encoder": params.encoder[locale], "index": params.index[locale]},
+        params.retrieve.depth,
+        inputs,
+        _catalogue(index, queries, params.retrieve.depth),
+        _pool(inputs.pair_queries, inputs.pair_products, queries, similarity, manifest, locale),
     )
-    with atomic_directory(layout.dense_runs(locale)) as out:
-        with pq.ParquetWriter(out / "catalogue.parquet", tables.RUN, compression="zstd") as run:
-            starts = range(0, len(queries), BATCH_QUERIES)
-            for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
-                scores, codes = search(
-                    index, queries[start : start + BATCH_QUERIES], params.retrieve.depth
-                )
-                row, place = np.nonzero(codes != ranking.NO_PRODUCT)
-                found = _run_table(ids, row + start, codes[row, place], scores[row, place])
-                if len(found):
-                    run.write_table(found, row_group_size=len(found))
-        with pq.ParquetWriter(out / "pool.parquet", tables.RUN, compression="zstd") as run:
-            for rows, codes, scores in _pool(
-                judged_rows, judged_codes, queries, similarity, manifest, locale
-            ):
-                run.write_table(_run_table(ids, rows, codes, scores), row_group_size=len(rows))
-        names = (params.encoder[locale], params.index[locale])
-        runs.write_card(out, runs.card(out, *names, params.retrieve.depth, *ids))
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal),
     )  # fmt: skip
 
 
-def _run_table(
-    ids: tuple[pa.ChunkedArray, pa.ChunkedArray],
-    rows: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    scores: NDArray[np.float64],
-) -> pa.Table:
-    """Return a run of query rows (ascending) and product codes in ranked order.
-
-    `ids` are those of all queries and of all products.
-    """
-    queries, products = ids
-    first = np.searchsorted(rows, rows, side="left")
-    return pa.table(
-        {
-            "query_id": queries.take(pa.array(rows)),
-            "product_id": products.take(pa.array(codes)),
-            "score": scores.astype(np.float32),
-            "rank": (np.arange(len(rows)) - first + 1).astype(np.int32),
-        }
-    ).cast(tables.RUN)
+def _catalogue(index: faiss.Index, queries: vectors.Matrix, depth: int) -> Iterator[runs.Ranked]:
+    """Rank the whole catalogue for every query, some queries at a time."""
+    starts = range(0, len(queries), BATCH_QUERIES)
+    for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
+        scores, codes = search(index, queries[start : start + BATCH_QUERIES], depth)
+        row, place = np.nonzero(codes != ranking.NO_PRODUCT)
+        yield row + start, codes[row, place], scores[row, place]
 
 
 def _pool(
@@ -143,11 +104,8 @@ def _pool(
     similarity: Similarity,
     manifest: vectors.Manifest,
     locale: str,
-) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]]:
-    """Rank judged pairs, given by query row (ascending) and product code, some queries at a time.
-
-    Yields query rows, product codes and scores in ranked order.
-    """
+) -> Iterator[runs.Ranked]:
+    """Rank judged pairs, given by query row (ascending) and product code, piece by piece."""
     start = 0
     while start < len(rows):
         # A piece ends where a query does.

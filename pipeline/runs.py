@@ -1,24 +1,45 @@
-"""A system's runs of one locale: the card that says what they are, beside the run files."""
+"""A system's runs of one locale: what they are over, how they are written, and how read again.
 
+Every system writes the same three files: `catalogue.parquet` ranks products of the whole catalogue,
+`pool.parquet` each query's judged products, and `run.json`, the card, says what the runs are.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal, get_args
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
-from pipeline import files, tables
+from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
 from pipeline.params import Strict
 
-SCHEMA = 1
+SCHEMA = 2
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
+
+System = Literal["dense", "bm25", "hybrid"]
+SYSTEMS: tuple[System, ...] = get_args(System)
+"""The systems that have runs, in the order in which they are shown."""
+
+STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
+"""The stage that writes each system's runs."""
+
+Ints = NDArray[np.int64]
+Ranked = tuple[Ints, Ints, NDArray[np.float64]]
+"""Rows of the clean queries (ascending), of the clean products, and scores, in ranked order."""
 
 
 class RunCard(Strict):
-    """What runs are: their encoder's and index's names, their depth, ids and contents."""
+    """What runs are: their system and what it was made `of`, their depth, ids and contents."""
 
     run_schema: int
-    encoder: str
-    index: str
+    system: System
+    of: dict[str, str]
     depth: int
     query_ids_sha256: str
     product_ids_sha256: str
@@ -26,19 +47,178 @@ class RunCard(Strict):
     pool_sha256: str
 
 
+@dataclass(frozen=True)
+class Inputs:
+    """What a locale's runs are over, read from its clean tables.
+
+    `queries` and `products` are all ids; `pair_queries` (ascending) and `pair_products` are the
+    rows of the judged pairs, int64 [pairs]. A judged product without a text is in no pair: no
+    system can rank it.
+    """
+
+    queries: pa.ChunkedArray
+    products: pa.ChunkedArray
+    pair_queries: Ints
+    pair_products: Ints
+
+
+def remedy(system: System, locale: str) -> str:
+    """Return what brings a system's runs back, as messages say it."""
+    return f"run `dvc repro {STAGES[system]}@{locale}`"
+
+
+def read_inputs(locale: str) -> Inputs:
+    """Read the ids and judged pairs of a locale's clean tables.
+
+    Raises:
+        PipelineError: a table is missing or damaged, or the judgements are not sorted by query.
+    """
+    source, again = layout.clean(locale), f"run `dvc repro clean@{locale}`"
+    queries = tables.read_table(source / "queries.parquet", tables.QUERIES, again)["query_id"]
+    products = tables.read_table(source / "products.parquet", tables.PRODUCTS, again)["product_id"]
+    path = source / "judgements.parquet"
+    judgements = tables.read_table(path, tables.JUDGEMENTS, again)
+    judgements = judgements.filter(tables.row_of(products, judgements["product_id"]).is_valid())
+    pair_queries = tables.rows_of(queries, judgements["query_id"], path, again)
+    if (np.diff(pair_queries) < 0).any():
+        raise PipelineError(f"{path} is not sorted by query_id; {again}")
+    pair_products = tables.rows_of(products, judgements["product_id"], path, again)
+    return Inputs(queries, products, pair_queries, pair_products)
+
+
+def write(
+    locale: str,
+    system: System,
+    of: Mapping[str, str],
+    depth: int,
+    inputs: Inputs,
+    catalogue: Iterable[Ranked],
+    pool: Iterable[Ranked],
+) -> None:
+    """Write a system's runs and their card, all of them or none.
+
+    Args:
+        locale: whose runs they are.
+        system: one of `SYSTEMS`.
+        of: what the system was made of, for the card.
+        depth: the most products a query has in the catalogue run.
+        inputs: what the runs are over.
+        catalogue: the catalogue run in pieces, each of whole queries, the queries ascending.
+        pool: the pool run, likewise.
+    """
+    with files.atomic_directory(layout.runs(system, locale)) as out:
+        for track, pieces in (("catalogue", catalogue), ("pool", pool)):
+            path = out / f"{track}.parquet"
+            with pq.ParquetWriter(path, tables.RUN, compression="zstd") as writer:
+                for piece in pieces:
+                    if len(table := run_table(inputs, *piece)):
+                        writer.write_table(table, row_group_size=len(table))
+        written = card(out, system, of, depth, inputs.queries, inputs.products)
+        files.write_json(out / "run.json", written.model_dump(mode="json"))
+
+
+def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
+    """Return a run, given as `Ranked`, as a table of schema `tables.RUN`."""
+    first = np.searchsorted(rows, rows, side="left")
+    return pa.table(
+        {
+            "query_id": inputs.queries.take(pa.array(rows)),
+            "product_id": inputs.products.take(pa.array(codes)),
+            "score": scores.astype(np.float32),
+            "rank": (np.arange(len(rows)) - first + 1).astype(np.int32),
+        }
+    ).cast(tables.RUN)
+
+
+def iter_run(
+    path: Path, inputs: Inputs, queries_a_piece: int, remedy: str
+) -> Iterator[tuple[range, Ranked]]:
+    """Read a run again, a fixed number of queries at a time, so that runs can be read in step.
+
+    Args:
+        path: a file as `write` writes it.
+        inputs: what the run is over.
+        queries_a_piece: how many rows of the clean queries a piece covers.
+        remedy: what brings the file back; part of messages.
+
+    Yields:
+        The rows of the clean queries that the piece covers, all of them in their order, and what
+        the run has for them; a query may have nothing.
+
+    Raises:
+        PipelineError: the file is missing or damaged, holds a query or product that the clean
+            tables lack, a score that is no finite number or a product twice for a query, or is not
+            sorted by query and rank.
+    """
+    waiting: list[Ranked] = []
+    start, total, last = 0, len(inputs.queries), -1
+
+    def piece(stop: int) -> tuple[range, Ranked]:
+        rows, codes, scores = (
+            (np.concatenate(columns) for columns in zip(*waiting, strict=True))
+            if waiting
+            else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+        )
+        mine = int(np.searchsorted(rows, stop))
+        waiting[:] = [(rows[mine:], codes[mine:], scores[mine:])] if mine < len(rows) else []
+        return range(start, stop), (rows[:mine], codes[:mine], scores[:mine])
+
+    for group in tables.iter_row_groups(path, tables.RUN, remedy):
+        ranked = _checked(group, inputs, path, remedy)
+        if len(ranked[0]) == 0:
+            continue
+        if ranked[0][0] <= last:
+            raise PipelineError(f"{path} is not sorted by query_id; {remedy}")
+        last = int(ranked[0][-1])
+        waiting.append(ranked)
+        while last >= start + queries_a_piece:
+            yield piece(start + queries_a_piece)
+            start += queries_a_piece
+    while start < total:
+        yield piece(min(start + queries_a_piece, total))
+        start += queries_a_piece
+
+
+def _checked(group: pa.Table, inputs: Inputs, path: Path, remedy: str) -> Ranked:
+    """Return a row group of a run as rows, codes and scores, or say what is wrong with it."""
+    rows = tables.rows_of(inputs.queries, group["query_id"], path, remedy)
+    codes = tables.rows_of(inputs.products, group["product_id"], path, remedy)
+    scores = group["score"].to_numpy().astype(np.float64)
+    if (np.diff(rows) < 0).any():
+        raise PipelineError(f"{path} is not sorted by query_id; {remedy}")
+    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+    if (group["rank"].to_numpy() != ranks).any():
+        raise PipelineError(f"{path}: the rows of a query are not sorted by rank; {remedy}")
+    wrong = np.flatnonzero(~np.isfinite(scores))
+    if wrong.size:
+        raise PipelineError(
+            f"{path}: query {group['query_id'][wrong[0]]} has the score {scores[wrong[0]]} for "
+            f"product {group['product_id'][wrong[0]]}, which is no finite number; {remedy}"
+        )
+    order = np.lexsort((codes, rows))
+    twice = np.flatnonzero((np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0))
+    if twice.size:
+        at = int(order[twice[0]])
+        raise PipelineError(
+            f"{path}: query {group['query_id'][at]} ranks product {group['product_id'][at]} "
+            f"twice; {remedy}"
+        )
+    return rows, codes, scores
+
+
 def card(
     folder: Path,
-    encoder: str,
-    index: str,
+    system: System,
+    of: Mapping[str, str],
     depth: int,
     queries: pa.ChunkedArray,
     products: pa.ChunkedArray,
 ) -> RunCard:
-    """Return the card of the runs in `folder`, over these queries and products."""
+    """Return the card of a system's runs in `folder`, over these query and product ids."""
     return RunCard(
         run_schema=SCHEMA,
-        encoder=encoder,
-        index=index,
+        system=system,
+        of=dict(of),
         depth=depth,
         query_ids_sha256=tables.ids_sha256(queries),
         product_ids_sha256=tables.ids_sha256(products),
@@ -47,27 +227,32 @@ def card(
     )
 
 
-def write_card(folder: Path, written: RunCard) -> None:
-    """Write the card of the runs in `folder`."""
-    files.write_json(folder / "run.json", written.model_dump(mode="json"))
-
-
 def read_card(
-    folder: Path, queries: pa.ChunkedArray, products: pa.ChunkedArray, remedy: str
+    folder: Path,
+    system: System,
+    queries: pa.ChunkedArray,
+    products: pa.ChunkedArray,
+    remedy: str,
 ) -> RunCard:
-    """Read the card of the runs in `folder`.
+    """Read the card of a system's runs in `folder`.
 
     Raises:
         PipelineError: card or run is missing, the card is not of this version's form, the runs are
-            of other queries or products than these, or were edited.
+            of another system or of other queries or products than these, or were edited.
     """
     path = folder / "run.json"
+    data = files.read_json(path, remedy)
+    version = data.get("run_schema") if isinstance(data, dict) else None
+    if version != SCHEMA:
+        raise PipelineError(f"{path}: run_schema is {version}, but {SCHEMA} is expected; {remedy}")
     try:
-        found = RunCard.model_validate(files.read_json(path, remedy))
+        found = RunCard.model_validate(data)
     except ValidationError as err:
-        raise PipelineError(f"{path}: {err.errors()[0]['msg']}; {remedy}") from err
+        error = err.errors()[0]
+        key = ".".join(map(str, error["loc"]))
+        raise PipelineError(f"{path}: {key}: {error['msg']}; {remedy}") from err
     try:
-        expected = card(folder, found.encoder, found.index, found.depth, queries, products)
+        expected = card(folder, system, found.of, found.depth, queries, products)
     except FileNotFoundError as err:
         raise PipelineError(f"{err.filename} is missing; {remedy}") from err
     for key, value in expected.model_dump().items():

@@ -80,7 +80,7 @@ def export(locale: str, out: Path) -> None:
     _write(out / f"{locale}.qrels", qrels_lines(judgements))
     for track in TRACKS:
         pieces = iter_row_groups(
-            layout.dense_runs(locale) / f"{track}.parquet",
+            layout.runs(SYSTEM, locale) / f"{track}.parquet",
             RUN,
             f"run `dvc repro retrieve@{locale}`",
         )

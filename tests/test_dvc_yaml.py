@@ -81,7 +81,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         str(path)
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
-            layout.index(key), layout.dense_runs(key), layout.per_query(key), layout.metrics(key),
-            layout.recall_curve(key), layout.REPORT, layout.SUMMARY,
+            layout.index(key), layout.runs("dense", key), layout.per_query(key),
+            layout.metrics(key), layout.recall_curve(key), layout.REPORT, layout.SUMMARY,
         )
     }  # fmt: skip

@@ -476,7 +476,7 @@ def _largest(folder: Path) -> int:
     [
         ("embed", layout.embeddings(LOCALE)),
         ("index", layout.index(LOCALE)),
-        ("retrieve", layout.dense_runs(LOCALE)),
+        ("retrieve", layout.runs("dense", LOCALE)),
         ("evaluate", layout.per_query(LOCALE).parent),
     ],
 )

@@ -42,7 +42,7 @@ def _metrics() -> Any:
 
 
 def test_the_numbers_of_record_are_those_of_ir_measures(judgements: pa.Table) -> None:
-    run = pd.read_parquet(layout.dense_runs(LOCALE) / "catalogue.parquet")
+    run = pd.read_parquet(layout.runs("dense", LOCALE) / "catalogue.parquet")
     qrels = pd.DataFrame(
         {
             "query_id": judgements["query_id"].to_pandas().astype(str),
@@ -109,7 +109,7 @@ def _without_one_query(run: pd.DataFrame) -> pd.DataFrame:
 def test_a_query_that_the_run_leaves_out_scores_zero_and_stays_in_the_mean(
     judgements: pa.Table,
 ) -> None:
-    path = layout.dense_runs(LOCALE) / "catalogue.parquet"
+    path = layout.runs("dense", LOCALE) / "catalogue.parquet"
     gone = int(pd.read_parquet(path)["query_id"].iloc[0])
     _rewrite(path, _without_one_query)
     evaluate.evaluate(params(SHALLOW), LOCALE)
@@ -185,7 +185,7 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_metrics_stay(
     judgements: pa.Table, change: "object", told: str
 ) -> None:
     before = layout.metrics(LOCALE).read_bytes()
-    _rewrite(layout.dense_runs(LOCALE) / "catalogue.parquet", change)
+    _rewrite(layout.runs("dense", LOCALE) / "catalogue.parquet", change)
     with pytest.raises(PipelineError, match=told):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     assert layout.metrics(LOCALE).read_bytes() == before
@@ -193,7 +193,7 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_metrics_stay(
 
 @pytest.mark.parametrize("name", ["catalogue.parquet", "pool.parquet", "run.json"])
 def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) -> None:
-    path = layout.dense_runs(LOCALE) / name
+    path = layout.runs("dense", LOCALE) / name
     data = path.read_bytes()
     if name == "run.json":
         path.write_text("{}")

@@ -68,7 +68,7 @@ def judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
 
 
 def _run(track: str) -> pa.Table:
-    return tables.read_table(layout.dense_runs(LOCALE) / f"{track}.parquet", tables.RUN, "")
+    return tables.read_table(layout.runs("dense", LOCALE) / f"{track}.parquet", tables.RUN, "")
 
 
 def test_the_catalogue_run_ranks_every_product_for_every_query_down_to_the_depth(
@@ -141,15 +141,15 @@ def test_thread_count_and_batch_size_change_no_byte(
 
 def test_vectors_of_other_products_are_refused_and_the_old_run_stays(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
-    before = (layout.dense_runs(LOCALE) / "catalogue.parquet").read_bytes()
+    before = (layout.runs("dense", LOCALE) / "catalogue.parquet").read_bytes()
     write_clean(np.random.default_rng(99), 250, 30)
     with pytest.raises(PipelineError, match=r"the queries vectors are of 30 rows .*dvc repro"):
         retrieve.retrieve(params(), LOCALE)
-    assert (layout.dense_runs(LOCALE) / "catalogue.parquet").read_bytes() == before
+    assert (layout.runs("dense", LOCALE) / "catalogue.parquet").read_bytes() == before
 
 
 def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
-    file = pq.ParquetFile(layout.dense_runs(LOCALE) / "catalogue.parquet")
+    file = pq.ParquetFile(layout.runs("dense", LOCALE) / "catalogue.parquet")
     assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank"]
     assert file.schema_arrow.metadata is None

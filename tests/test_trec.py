@@ -76,7 +76,9 @@ class Artefacts:
         )
         write_table(layout.clean(locale) / "judgements.parquet", table, JUDGEMENTS)
         for track, ranked in (("catalogue", self.catalogue), ("pool", self.pool)):
-            write_table(layout.dense_runs(locale) / f"{track}.parquet", self.run_table(ranked), RUN)
+            write_table(
+                layout.runs("dense", locale) / f"{track}.parquet", self.run_table(ranked), RUN
+            )
 
     def run_table(self, ranked: tuple[np.ndarray, np.ndarray, np.ndarray]) -> pa.Table:
         rows, codes, scores = ranked
@@ -195,7 +197,7 @@ def test_a_missing_run_is_one_message_and_half_a_file_nowhere(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Artefacts("es", seed=0)
-    (layout.dense_runs("es") / "pool.parquet").unlink()
+    (layout.runs("dense", "es") / "pool.parquet").unlink()
 
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
