@@ -9,6 +9,7 @@ PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
+PER_QUERY = Path("reports/per_query")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 ENCODE_BENCH = Path("reports/bench/encode.json")
@@ -47,7 +48,12 @@ def metrics(locale: str) -> Path:
 
 def per_query(locale: str) -> Path:
     """Return a locale's table of measures, one row a query."""
-    return Path("reports/per_query") / f"{locale}.parquet"
+    return PER_QUERY / f"{locale}.parquet"
+
+
+def top(locale: str) -> Path:
+    """Return the first products of each query and system, with labels and titles."""
+    return Path("reports/top") / f"{locale}.parquet"
 
 
 def recall_curve(locale: str) -> Path:
