@@ -33,7 +33,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     Raises:
         PipelineError: the two cannot be compared.
     """
-    one, other = a.sides(), b.sides()
+    one, other = a.sides(params.locales), b.sides(params.locales)
     found = comparison.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )

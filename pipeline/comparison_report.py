@@ -63,7 +63,8 @@ def terminal(report: Report) -> str:
                 lines += ["", f"{move.locale} {move.metric}: the largest {kind}"]
             for change in changes:
                 lines.append(f"  {change.query_id}  {_plain(change.query)}  {_values(change)}")
-                lines += [f"    {name}  {hits}" for name, hits in _results(report, move, change)]
+                for name, hits in _results(report, move, change):
+                    lines.append(f"    {name}  {' | '.join(hits)}")
     lines += ["", *_closing(report), *report.notes]
     return "\n".join(lines) + "\n"
 
@@ -148,10 +149,10 @@ def _shown(moves: Iterable[Move]) -> list[Move]:
 def _cells(move: Move) -> tuple[str, ...]:
     mean, low, high, queries = move.difference
     return (
-        move.locale, move.metric, _number(move.a), _number(move.b), _number(mean, "+.4f"),
-        "" if move.equal else f"[{low:+.4f}, {high:+.4f}]", f"{move.p:.4f}",
-        f"{move.p_adjusted:.4f}", f"{queries:,}", f"{move.won:,}", f"{move.lost:,}",
-        f"{move.tied:,}", _verdict(move),
+        move.locale, move.metric, _number(move.a), _number(move.b),
+        "" if move.equal else f"{mean:+.4f}", "" if move.equal else f"[{low:+.4f}, {high:+.4f}]",
+        f"{move.p:.4f}", f"{move.p_adjusted:.4f}", f"{queries:,}",
+        f"{move.won:,}", f"{move.lost:,}", f"{move.tied:,}", _verdict(move),
     )  # fmt: skip
 
 
@@ -171,8 +172,8 @@ def _verdict(move: Move) -> str:
     return verdict
 
 
-def _number(value: float, form: str = ".4f") -> str:
-    return "" if math.isnan(value) else f"{value:{form}}"
+def _number(value: float) -> str:
+    return "" if math.isnan(value) else f"{value:.4f}"
 
 
 def _choices(chosen: tuple[Mapping[str, str], Mapping[str, str]]) -> str:
@@ -188,15 +189,12 @@ def _values(change: Change) -> str:
     return f"{change.a:.4f} → {change.b:.4f}"
 
 
-def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, str]]:
+def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, list[str]]]:
     """Yield for each side its name and the query's first products there, or their labels alone."""
     for number, (name, labels) in enumerate((("A", change.labels_a), ("B", change.labels_b))):
         hits = _hits(report, number, move, change)[:HITS]
-        yield (
-            name,
-            " | ".join(f"{label or '?'} {_plain(title)}" for label, title in hits)
-            or (labels or "nothing"),
-        )
+        told = [f"{label or '?'} {_plain(title)}" for label, title in hits]
+        yield name, told or [labels or "nothing"]
 
 
 def _hits(report: Report, number: int, move: Move, change: Change) -> list[Hit]:
@@ -228,10 +226,13 @@ def _folded(report: Report, move: Move) -> Iterator[str]:
     yield f"<details><summary>{move.locale} {move.metric}: the largest wins and losses</summary>"
     yield "<table><tr><th>query</th><th>A → B</th><th>A</th><th>B</th></tr>"
     for change in (*move.wins, *move.losses):
-        a, b = (html.escape(hits) for _, hits in _results(report, move, change))
+        a, b = (
+            "<br>".join(f"<code>{html.escape(hit)}</code>" for hit in hits)
+            for _, hits in _results(report, move, change)
+        )
         yield (
             f"<tr><td>{change.query_id} <code>{html.escape(_plain(change.query))}</code></td>"
-            f"<td>{_values(change)}</td><td><code>{a}</code></td><td><code>{b}</code></td></tr>"
+            f"<td>{_values(change)}</td><td>{a}</td><td>{b}</td></tr>"
         )
     yield "</table></details>"
 

@@ -1,7 +1,7 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
 import json
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,8 +52,11 @@ class Revision:
             return self.name[:12]
         return f"{self.name} ({self.commit[:7]})"
 
-    def sides(self) -> dict[str, Side]:
-        """Return each locale's side of a comparison, in order of locale.
+    def sides(self, order: Sequence[str]) -> dict[str, Side]:
+        """Return each locale's side of a comparison.
+
+        Args:
+            order: which locales come first; others follow by name.
 
         Raises:
             PipelineError: there are no per-query tables and metrics, or older or damaged ones.
@@ -62,7 +65,8 @@ class Revision:
             listed = self._files.ls(layout.PER_QUERY.as_posix(), detail=False)
         except FileNotFoundError:
             listed = []
-        locales = sorted(Path(path).stem for path in listed if path.endswith(".parquet"))
+        found = {Path(path).stem for path in listed if path.endswith(".parquet")}
+        locales = [*(each for each in order if each in found), *sorted(found - set(order))]
         if not locales:
             raise PipelineError(
                 f"{self} has no tables in {layout.PER_QUERY}: the commit is older than they are, "
