@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline import sides, uncertainty
 from pipeline.errors import PipelineError
+from pipeline.metrics import MEAN_DECIMALS
 from pipeline.params import Compare, Uncertainty
 from pipeline.sides import Side
 from pipeline.uncertainty import Floats, Interval
@@ -166,7 +167,9 @@ def _pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> _Pair:
 
 
 def _values(table: pa.Table, column: str) -> Floats:
-    values: Floats = table[column].to_numpy().astype(np.float64)  # null becomes NaN
+    # Null becomes NaN. The digits were rounded once, then cut to 32 bits: only whole again do equal
+    # differences count as equal in the randomisation test.
+    values: Floats = np.round(table[column].to_numpy().astype(np.float64), MEAN_DECIMALS)
     return values
 
 

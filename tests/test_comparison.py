@@ -120,6 +120,17 @@ def test_means_differences_and_counts_are_those_of_the_paired_values(seed: int) 
         )  # fmt: skip
 
 
+def test_values_of_32_bits_give_what_their_5_digits_give() -> None:
+    rng = np.random.default_rng(13)
+    old = {"dense.ndcg@10": np.round(rng.choice(11, 60) / 10, 5)}
+    new = {"dense.ndcg@10": np.round(rng.choice(11, 60) / 10, 5)}
+    short = [
+        {name: np.float64(np.float32(values)) for name, values in each.items()}
+        for each in (old, new)
+    ]
+    assert one_move(*short) == one_move(old, new)
+
+
 def test_a_drop_of_no_more_than_max_drop_is_let_pass() -> None:
     old = {"dense.ndcg@10": np.full(60, 0.6)}
     new = {"dense.ndcg@10": np.full(60, 0.59)}

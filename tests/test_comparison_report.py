@@ -13,8 +13,8 @@ from pipeline.files import canonical_json
 from tests.comparisons import DRAWS, SETTINGS, measures, noisy, side
 
 HOSTILE = (
-    "<script>alert(1)</script> 😀 | `x` *y* [z](http://evil.invalid) @someone #1"
-    "\n\n# big\x1b[31m\u202e"
+    "<script>alert(1)</script> 😀 \x1b[31m\u202e| `x` *y* [z](http://evil.invalid) @someone #1"
+    "\n\n# big"
 )
 
 
