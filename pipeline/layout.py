@@ -52,7 +52,7 @@ def per_query(locale: str) -> Path:
 
 
 def top(locale: str) -> Path:
-    """Return the first products of each query and system, with labels and titles."""
+    """Return a locale's table of each query's first products, by system."""
     return Path("reports/top") / f"{locale}.parquet"
 
 

@@ -125,10 +125,10 @@ def test_values_of_32_bits_give_what_their_5_digits_give() -> None:
     old = {"dense.ndcg@10": np.round(rng.choice(11, 60) / 10, 5)}
     new = {"dense.ndcg@10": np.round(rng.choice(11, 60) / 10, 5)}
     short = [
-        {name: np.float64(np.float32(values)) for name, values in each.items()}
+        {name: values.astype(np.float32).astype(np.float64) for name, values in each.items()}
         for each in (old, new)
     ]
-    assert one_move(*short) == one_move(old, new)
+    assert one_move(short[0], short[1]) == one_move(old, new)
 
 
 def test_a_drop_of_no_more_than_max_drop_is_let_pass() -> None:
