@@ -42,7 +42,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     return Report(
         a=str(a),
         b=str(b),
-        commits=(a.commit, b.commit),
+        revisions=((a.name, a.commit), (b.name, b.commit)),
         found=found,
         thresholds=params.compare,
         confidence=params.uncertainty.confidence,

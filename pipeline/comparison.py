@@ -24,7 +24,10 @@ HOLES = 0.01
 
 @dataclass(frozen=True)
 class Holes:
-    """How judged@k moved along with a metric; `suspect` where it may be why the metric did."""
+    """How judged@k moved along with a metric; `suspect` where it may be why the metric did.
+
+    The means are over the queries that the metric itself is defined for.
+    """
 
     metric: str
     a: float
@@ -182,11 +185,10 @@ def _move(
 ) -> Move:
     differences = pair.differences
     equal = not differences.any()
-    drawn = differences[:1] if equal else differences  # of zeros, the interval is known
-    low, high = uncertainty.bootstrap_interval(drawn, draws.samples, draws.confidence, draws.seed)[
-        1:3
-    ]
-    difference = Interval(_mean(differences), low, high, len(differences))
+    # Of zeros alone the interval is known, and one of them has it.
+    difference = uncertainty.bootstrap_interval(
+        differences[:1] if equal else differences, draws.samples, draws.confidence, draws.seed
+    )._replace(queries=len(differences))
     significant = p_adjusted < settings.alpha
     return Move(
         locale=pair.locale,

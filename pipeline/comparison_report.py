@@ -16,6 +16,9 @@ HITS = 3
 TITLE = 70
 """How many characters of a title are shown; JSON holds all."""
 
+SETTINGS = 30
+"""How many settings that differ are shown; JSON holds all."""
+
 MARKDOWN_LIMIT = 60_000
 """GitHub takes comments of 65,536 characters; in what would be longer the queries are left out."""
 
@@ -32,13 +35,15 @@ Titles = dict[tuple[int, str], Top]
 class Report:
     """A comparison and what a reader must know beside it.
 
-    `chosen` holds what each side chose (encoder, index) in a locale, `settings` the settings that
-    differ as they are written, `titles` what could be had of the products of changed queries.
+    `revisions` holds the name and the commit of either side (None: the workspace), `a` and `b` what
+    they are called, `chosen` what each side chose (encoder, index) in a locale, `settings` the
+    settings that differ, as they are written, `titles` what could be had of the products of changed
+    queries.
     """
 
     a: str
     b: str
-    commits: tuple[str | None, str | None]
+    revisions: tuple[tuple[str, str | None], tuple[str, str | None]]
     found: Comparison
     thresholds: Compare
     confidence: float
@@ -55,7 +60,7 @@ def terminal(report: Report) -> str:
         lines.append(f"{locale}  {_choices(chosen)}")
     if report.settings:
         lines += ["", "settings that differ"]
-        lines += [f"  {key}: {_arrow(*both)}" for key, both in report.settings.items()]
+        lines += [f"  {key}: {_plain(a)} → {_plain(b)}" for key, a, b in _settings(report)]
     lines += ["", *_padded([HEADER, *(_cells(move) for move in report.found.moves)])]
     for move in _shown(report.found.moves):
         for kind, changes in (("wins", move.wins), ("losses", move.losses)):
@@ -79,8 +84,7 @@ def markdown(report: Report) -> str:
     lines += ["", *(f"{_inline(line)}  " for line in (*_closing(report), *report.notes))]
     if report.settings:
         lines += ["", "| setting | A | B |", "|---|---|---|"]
-        for key, (a, b) in report.settings.items():
-            lines.append(f"| {_code(key)} | {_code(a)} | {_code(b)} |")
+        lines += [f"| {_code(k)} | {_code(a)} | {_code(b)} |" for k, a, b in _settings(report)]
     queries = [line for move in _shown(report.found.moves) for line in _folded(report, move)]
     whole = "\n".join([*lines, *queries]) + "\n"
     if len(whole) <= MARKDOWN_LIMIT:
@@ -93,8 +97,7 @@ def markdown(report: Report) -> str:
 def as_json(report: Report) -> dict[str, Any]:
     """Return the comparison as plain data, all of it; NaN as null."""
     return {
-        "a": {"name": report.a, "commit": report.commits[0]},
-        "b": {"name": report.b, "commit": report.commits[1]},
+        "revisions": [{"name": name, "commit": commit} for name, commit in report.revisions],
         "thresholds": report.thresholds.model_dump(mode="json"),
         "confidence": report.confidence,
         "chosen": {
@@ -118,6 +121,14 @@ def refusal(report: Report) -> str:
         f"; compare.max_drop is {report.thresholds.max_drop:g}, "
         f"compare.alpha {report.thresholds.alpha:g}"
     )
+
+
+def _settings(report: Report) -> Iterator[tuple[str, str, str]]:
+    """Yield the settings that differ, as many as are shown, and how many more there are."""
+    for key, (a, b) in list(report.settings.items())[:SETTINGS]:
+        yield key, a, b
+    if (more := len(report.settings) - SETTINGS) > 0:
+        yield f"and {more} more", "…", "…"
 
 
 def _closing(report: Report) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -61,10 +62,9 @@ class Revision:
         Raises:
             PipelineError: there are no per-query tables and metrics, or older or damaged ones.
         """
-        try:
+        listed = []
+        with self._told(), suppress(FileNotFoundError):
             listed = self._files.ls(layout.PER_QUERY.as_posix(), detail=False)
-        except FileNotFoundError:
-            listed = []
         found = {Path(path).stem for path in listed if path.endswith(".parquet")}
         locales = [*(each for each in order if each in found), *sorted(found - set(order))]
         if not locales:
@@ -116,7 +116,7 @@ class Revision:
 
     def _bytes(self, path: Path) -> bytes:
         try:
-            with self._files.open(path.as_posix(), "rb") as handle:
+            with self._told(), self._files.open(path.as_posix(), "rb") as handle:
                 return bytes(handle.read())
         except FileNotFoundError as err:
             raise PipelineError(
@@ -124,11 +124,21 @@ class Revision:
                 "both sides: take a revision that was committed after `dvc repro`"
             ) from err
 
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        """Tell what DVC cannot make of the revision, such as a dvc.yaml with a mistake in it."""
+        try:
+            yield
+        except DvcException as err:
+            raise PipelineError(f"{self} cannot be read by DVC: {one_line(err)}") from err
+
 
 def _flat(data: Any, prefix: str = "") -> dict[str, str]:
     if not isinstance(data, dict) or not data:
-        text = data if isinstance(data, str) else json.dumps(data, default=str)
-        return {prefix.rstrip("."): text}
+        # In quotes what cannot be seen without: a space, an empty string.
+        if isinstance(data, str) and data.isprintable() and data == data.strip() != "":
+            return {prefix.rstrip("."): data}
+        return {prefix.rstrip("."): json.dumps(data, ensure_ascii=False, default=str)}
     return {
         key: value
         for name, inner in data.items()

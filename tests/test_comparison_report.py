@@ -42,7 +42,7 @@ def report(queries: int = 4, text: str = HOSTILE, titles: bool = True) -> Report
     return Report(
         a="main`|<b>",
         b="x",
-        commits=("a" * 40, None),
+        revisions=(("main`|<b>", "a" * 40), ("x", None)),
         found=dataclasses.replace(found, moves=moves),
         thresholds=SETTINGS,
         confidence=0.95,
@@ -120,7 +120,16 @@ def test_json_holds_every_text_whole_and_is_canonical() -> None:
     assert change["top"][1] == [{"label": "E", "title": HOSTILE}, {"label": None, "title": HOSTILE}]
     assert change["b"] > change["a"]
     assert moved["low"] <= moved["difference"] <= moved["high"]
-    assert data["a"]["commit"] == "a" * 40
+    assert data["revisions"][0] == {"name": "main`|<b>", "commit": "a" * 40}
+
+
+def test_of_many_settings_the_first_are_shown_and_the_others_counted() -> None:
+    many = {f"evaluate.k{i}": ("1", "2") for i in range(comparison_report.SETTINGS + 5)}
+    made = dataclasses.replace(report(), settings=many)
+    for text in (terminal(made), markdown(made)):
+        assert text.count("evaluate.k") == comparison_report.SETTINGS
+        assert "and 5 more" in text
+    assert len(as_json(made)["settings"]) == len(many)
 
 
 def test_a_metric_defined_for_no_query_is_null_in_json_and_said_in_words() -> None:
