@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix esci clean-cache bench prove tradeoff gate readme constraints
+.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -38,6 +38,20 @@ check: setup ## format, lint, types
 fix: setup ## format, and mend what the linter can
 	ruff format .
 	ruff check --fix .
+
+diff: setup ## what moved since BASE (the merge base with main), and whether it is real; MARKDOWN=FILE
+	@base='$(BASE)'; \
+	[ -n "$$base" ] || base=$$(git merge-base origin/main HEAD 2>/dev/null || git merge-base main HEAD 2>/dev/null) || { \
+	  echo 'error: no branch main or origin/main to find the merge base with; say BASE=REVISION' >&2; exit 1; \
+	}; \
+	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+
+# Exit status 0 alone would let pass a stage that is out of date with all it needs in Git.
+lock-current: setup ## fail unless dvc.lock is that of these files; needs no data
+	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! echo "$$plan" | grep --quiet 'Running stage' || { \
+	  echo "$$plan" | grep --invert-match "didn't change" >&2; \
+	  echo 'error: dvc.lock is not that of these files: run make repro, then commit dvc.lock and reports/' >&2; exit 1; \
+	}
 
 # The whole folder at once: an import a file would fetch all of upstream's LFS objects each time.
 # DVC takes a pointer for the file where the LFS server refuses a single object: hence the look.

@@ -11,6 +11,7 @@ DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
 TRADEOFF = Path("reports/tradeoff")
+PER_QUERY = Path("reports/per_query")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 ENCODE_BENCH = Path("reports/bench/encode.json")
@@ -60,7 +61,7 @@ def slices(locale: str) -> Path:
 
 def per_query(locale: str) -> Path:
     """Return a locale's table of measures, one row a query."""
-    return Path("reports/per_query") / f"{locale}.parquet"
+    return PER_QUERY / f"{locale}.parquet"
 
 
 def top(locale: str) -> Path:

@@ -44,6 +44,8 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
+# A system and one of its measures, such as dense.ndcg@10.
+Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
 Cutoffs = Choices[Count]
 
 
@@ -151,6 +153,14 @@ class Uncertainty(Strict):
     samples: Annotated[int, Field(ge=100)]
     confidence: Fraction
     seed: Seed
+
+
+class Compare(Strict):
+    """Which metrics are compared, and which drop is refused: a sure one of more than `max_drop`."""
+
+    metrics: Choices[Metric]
+    max_drop: Annotated[float, Field(ge=0, lt=1)]
+    alpha: Fraction
 
 
 class Runtime(Strict):
@@ -308,6 +318,7 @@ class Params(Strict):
     hybrid: Fusion
     evaluate: Evaluate
     uncertainty: Uncertainty
+    compare: Compare
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]
@@ -413,6 +424,13 @@ def _contradictions(params: Params) -> Iterator[str]:
         yield (
             f"retrieve.depth: {params.retrieve.depth} is less than the deepest cutoff under "
             f"evaluate, {params.evaluate.deepest()}; raise the one or lower the other"
+        )
+    together = len(params.encoder) * len(params.compare.metrics)
+    if together >= params.compare.alpha * (params.uncertainty.samples + 1):
+        yield (
+            f"uncertainty.samples: of {params.uncertainty.samples} draws, {together} locales x "
+            f"metrics looked at together can never get a p below compare.alpha "
+            f"{params.compare.alpha}; draw at least {int(together / params.compare.alpha)}"
         )
 
 

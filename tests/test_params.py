@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from dvc.utils.hydra import apply_overrides  # type: ignore[import-untyped]
+from dvc.utils.hydra import apply_overrides
 from pydantic import ValidationError
 from ruamel.yaml import YAML
 
@@ -152,6 +152,16 @@ def test_a_key_of_another_section_is_no_hint() -> None:
         ("uncertainty.confidence", 95),
         ("uncertainty.confidence", float("nan")),
         ("uncertainty.seed", -1),
+        ("compare.metrics", []),
+        ("compare.metrics", ["ndcg@10"]),
+        ("compare.metrics", ["dense.ndcg@0"]),
+        ("compare.metrics", "dense.ndcg@10"),
+        ("compare.max_drop", -0.01),
+        ("compare.max_drop", 1.0),
+        ("compare.max_drop", "0"),
+        ("compare.alpha", 0.0),
+        ("compare.alpha", 1.0),
+        ("compare.alpha", 5),
         ("runtime.threads", -1),
         ("runtime.device", "gpu"),
         ("runtime.engine", "onnx"),
@@ -286,6 +296,7 @@ def test_the_locale_maps_name_the_same_locales(section: str) -> None:
         ("evaluate.ndcg", [10, 100, 10]),
         ("evaluate.recall", [10, 10]),
         ("evaluate.judged", [5, 5]),
+        ("compare.metrics", ["dense.ndcg@10", "bm25.ndcg@10", "dense.ndcg@10"]),
         ("encoders.labse.languages", ["en", "en"]),
     ],
 )
@@ -589,3 +600,15 @@ def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
 
     (told,) = lines(named)
     assert told.startswith("encoder.mean: no locale may be called 'mean'")
+
+
+def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
+    # Three locales x three metrics: the least adjusted p of 179 draws is 9 / 180 = 0.05.
+    (told,) = lines(put("uncertainty.samples", 179))
+    assert told == (
+        "uncertainty.samples: of 179 draws, 9 locales x metrics looked at together can never get a "
+        "p below compare.alpha 0.05; draw at least 180"
+    )
+    data = shipped()
+    data["uncertainty"]["samples"] = 180
+    check_params(data, "params.yaml")
