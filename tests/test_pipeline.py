@@ -4,6 +4,7 @@ The encoders of params.yaml keep their names, contracts and places; their weight
 in a git-ignored folder. So `labse` here stands for any model in a local folder.
 """
 
+import json
 import os
 import re
 import shutil
@@ -20,8 +21,13 @@ from tests.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
 
-BRANCH = ("clean", "embed", "index", "retrieve", "evaluate")
-COPIED = ("dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
+COPIED = (
+    "dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvc/plots",
+    ".dvcignore",
+)  # fmt: skip
+REPORTED = ("metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet")
+"""What Git holds of each locale, under reports/, beside the curves."""
 
 
 @dataclass(frozen=True)
@@ -102,20 +108,31 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
     assert project.ran("repro") == set()
 
 
-def test_git_holds_the_metrics_and_nothing_heavy(project: Project) -> None:
+def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
         "reports/report.md",
         "reports/summary.json",
-        *(f"reports/metrics/{locale}.json" for locale in ("us", "es", "jp")),
-        *(f"reports/plots/recall/{locale}.csv" for locale in ("us", "es", "jp")),
+        *(
+            f"reports/{name.format(locale)}"
+            for name in (*REPORTED, "plots/recall/{}.csv")
+            for locale in ("us", "es", "jp")
+        ),
     }
+
+
+def test_the_recall_curves_of_all_systems_are_plotted_by_locale(project: Project) -> None:
+    spec = json.loads(project.call("dvc", "plots", "show", "--show-vega", "recall"))
+    points = spec["data"]["values"]
+    assert {point["filename"] for point in points} == {"us.csv", "es.csv", "jp.csv"}
+    assert {point["system"] for point in points} == {"dense", "bm25", "hybrid", "random"}
+    assert "DVC_METRIC" not in json.dumps(spec)
 
 
 def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:
     us = (project.folder / "reports/metrics/us.json").read_bytes()
     ran = project.ran("exp", "run", "-S", "encoder.es=labse")
-    assert ran == {"embed@es", "index@es", "retrieve@es", "evaluate@es", "report"}
+    assert ran == {"embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"}
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     metrics = project.call("dvc", "metrics", "diff")
     assert "reports/metrics/es.json" in metrics
@@ -130,7 +147,7 @@ def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> 
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
     ran = project.ran("exp", "run", "-S", "index.us=hnsw")
-    assert ran == {"index@us", "retrieve@us", "evaluate@us", "report"}
+    assert ran == {"index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"}
 
 
 @pytest.mark.parametrize(
@@ -151,7 +168,7 @@ def test_what_no_locale_uses_and_what_only_changes_speed_reruns_nothing(
 
 def test_an_experiment_in_a_temporary_copy_finds_the_local_model(project: Project) -> None:
     ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
-    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "evaluate@jp", "report"}
+    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "hybrid@jp", "evaluate@jp", "report"}
     assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
 
 
@@ -234,7 +251,7 @@ def test_metrics_are_equal_to_four_digits_whatever_the_engine_and_threads(
         text.replace("engine: auto", "engine: torch").replace("threads: 0", "threads: 1"),
         encoding="utf-8",
     )
-    for name in ("embed", "index", "retrieve", "evaluate"):
+    for name in ("embed", "index", "retrieve", "hybrid", "evaluate"):
         project.call("python", "-m", f"pipeline.{name}")
     manifest = project.folder / "data/embeddings/es/manifest.json"
     assert '"engine": "torch-cpu"' in manifest.read_text()
