@@ -32,9 +32,10 @@ ROUNDED_OFF = 1e-6
 class Index:
     """The terms of all products, weighted.
 
-    Memory: 12 bytes for each pair of a product and one of its terms, and while it is being built
-    about four times that. Scores are float64, so that the rounding of `ranking` hides what the
-    logarithms of different machines differ by.
+    Memory: 12 bytes for each pair of a product and one of its terms, 55 while it is being built
+    (measured): with the 106 terms a product of ESCI's us, 1.2 million take 7 GB, then 1.6 GB.
+    Scores are float64, so that the rounding of `ranking` hides what the logarithms of different
+    machines differ by.
     """
 
     retriever: bm25s.BM25
@@ -128,7 +129,11 @@ def bm25(params: Params, locale: str) -> None:
             "warning: language.%s: no stemmer knows %s; words match only as they are written",
             locale, language,
         )  # fmt: skip
-    index = Index.build(_terms(locale, "products", tables.PRODUCTS, analyser), params.bm25)
+    products = stage.track(
+        _terms(locale, "products", tables.PRODUCTS, analyser),
+        len(inputs.products), "products", lambda _: 1,
+    )  # fmt: skip
+    index = Index.build(products, params.bm25)
     queries = list(_terms(locale, "queries", tables.QUERIES, analyser))
     of = {
         "analyser": analyser.name,

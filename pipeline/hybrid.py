@@ -25,9 +25,9 @@ def fuse(dense: runs.Ranked, bm25: runs.Ranked, settings: Fusion) -> runs.Ranked
 
     Weighted fusion adds the normalised scores, each times its system's weight. BM25's is the score
     over the query's highest, since 0 is what a product without a shared term has; the dense one
-    is the score's place between the query's lowest and highest, since no similarity has a lowest
-    value that is ever met (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid
-    Retrieval, 2023, compare such normalisations). A product that a run lacks has 0 in it.
+    is the score's place between the lowest and the highest of the query's run, since a similarity
+    has no floor that products reach (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
+    Hybrid Retrieval, 2023, compare such normalisations). A product that a run lacks has 0 in it.
 
     Reciprocal-rank fusion adds 1 / (rank_constant + rank) over the runs that have the product
     (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1,
@@ -82,7 +82,9 @@ def hybrid(params: Params, locale: str) -> None:
         card = read_card(system, locale, inputs, depth)
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
     with runs.writing(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
-        for _, dense, bm25 in in_step("catalogue", locale, inputs):
+        pieces = in_step("catalogue", locale, inputs)
+        total = len(inputs.queries)
+        for _, dense, bm25 in stage.track(pieces, total, "queries", lambda piece: len(piece[0])):
             fused = fuse(dense, bm25, settings)
             inside = ranks(fused) <= depth
             rows, codes, scores = fused

@@ -103,7 +103,7 @@ def results(run: Run, all_artefacts: Path, project: Path) -> Results:
 
     def fill() -> Run:
         if not all_artefacts.exists():
-            for stage in ("embed", "index", "retrieve", "evaluate"):
+            for stage in ("embed", "index", "retrieve", "bm25", "hybrid", "evaluate"):
                 done = run(stage)
                 assert done.returncode == 0, done.stderr
             shutil.copytree(project, all_artefacts, symlinks=True)
@@ -477,6 +477,7 @@ def _largest(folder: Path) -> int:
         ("embed", layout.embeddings(LOCALE)),
         ("index", layout.index(LOCALE)),
         ("retrieve", layout.runs("dense", LOCALE)),
+        ("hybrid", layout.runs("hybrid", LOCALE)),
         ("evaluate", layout.per_query(LOCALE).parent),
     ],
 )

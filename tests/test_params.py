@@ -1,6 +1,8 @@
 import difflib
 import json
 import os
+import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -14,7 +16,7 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, check_params, load_params
+from pipeline.params import Params, RrfFusion, check_params, load_params
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 Data = dict[str, Any]
@@ -136,6 +138,11 @@ def test_a_key_of_another_section_is_no_hint() -> None:
         ("embed.dtype", "float64"),
         ("embed.shard_rows", 0),
         ("retrieve.depth", 1e3),
+        ("bm25.k1", -0.1),
+        ("bm25.k1", "1.2"),
+        ("bm25.b", 1.1),
+        ("hybrid.dense_weight", 1.5),
+        ("hybrid.dense_weight", None),
         ("evaluate.mrr", 0),
         ("evaluate.ndcg", [10, 0]),
         ("uncertainty.samples", 99),
@@ -185,6 +192,37 @@ def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
         "indexes.hnsw.kind: 'hsnw' is none of flat, sq8, hnsw, ivf-flat, ivf-pq; "
         "did you mean 'hnsw'?"
     ]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "told"),
+    [
+        ({"kind": "rff", "rank_constant": 60},
+         "hybrid.kind: 'rff' is none of weighted, rrf; did you mean 'rrf'?"),
+        ({"kind": "rrf", "rank_constant": 60, "dense_weight": 0.5},
+         "hybrid.dense_weight: unknown key"),
+        ({"kind": "rrf"}, "hybrid.rank_constant: missing"),
+        ({"dense_weight": 0.5}, "hybrid.kind: missing"),
+    ],
+)  # fmt: skip
+def test_a_fusion_has_its_own_settings_and_no_others(fusion: Data, told: str) -> None:
+    assert lines(put("hybrid", fusion)) == [told]
+
+
+def test_a_k1_that_is_no_number_is_refused() -> None:
+    for value in (float("nan"), float("inf")):
+        (told,) = lines(put("bm25.k1", value))
+        assert told.startswith("bm25.k1: Input should be a finite number")
+
+
+def test_the_way_from_one_fusion_to_the_other_that_params_yaml_tells_is_right(
+    tmp_path: Path,
+) -> None:
+    (command,) = re.findall(r"dvc exp run (-S hybrid.kind=.*)", SHIPPED.read_text(encoding="utf-8"))
+    path = tmp_path / "params.yaml"
+    shutil.copy(SHIPPED, path)
+    apply_overrides(path, [word for word in shlex.split(command) if word != "-S"])
+    assert load_params(path).hybrid == RrfFusion(kind="rrf", rank_constant=60)
 
 
 @pytest.mark.parametrize("name", ["a.b", "a_b", "A", "a b", "", "-a", "é"])

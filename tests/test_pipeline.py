@@ -150,6 +150,14 @@ def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project
     assert ran == {"index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"}
 
 
+def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
+    ran = {
+        name.split("@")[0] for name in project.ran("exp", "run", "-S", "hybrid.dense_weight=0.3")
+    }
+    assert "hybrid" in ran
+    assert ran <= {"hybrid", "evaluate", "report"}
+
+
 @pytest.mark.parametrize(
     "change",
     [
