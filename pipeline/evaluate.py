@@ -63,6 +63,7 @@ def evaluate(params: Params, locale: str) -> None:
         params.clean,
         f"run `dvc repro clean@{locale}`",
     )
+    kinds = by_kind(params, locale, judged, measures, tops, brands)
     of_queries = per_query.table(
         judged.queries,
         {system: measures[system] for system in tops},
@@ -78,9 +79,7 @@ def evaluate(params: Params, locale: str) -> None:
         # They take their places in reverse: the numbers of record last, when all else is there.
         _write_json(opened(layout.metrics(locale)), record)
         _write_json(opened(layout.intervals(locale)), intervals(params, measures))
-        _write_json(
-            opened(layout.slices(locale)), by_kind(params, locale, judged, measures, tops, brands)
-        )
+        _write_json(opened(layout.slices(locale)), kinds)
         _write_curves(opened(layout.recall_curve(locale)), scores)
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)

@@ -29,7 +29,7 @@ EXACT_BOUNDS = (0, 1, 2, 6, 16)
 NEGATIONS = {
     "en": r"\b(without|w/o|no|not|non|never|except|isn't|don't|doesn't)\b",
     "es": r"\b(sin|no|ni|excepto|salvo)\b",
-    "ja": r"なし|無し|以外|不要|ない|無い|除く|除き|抜き|ません|ノン",
+    "ja": r"なし|無し|以外|不要|ない|無い|除く|除き|抜き|ません",
 }
 """What says that something is not wanted, by language; others have no such slice."""
 

@@ -83,13 +83,14 @@ def write_runs(
     """
     inputs = runs.read_inputs(LOCALE)
     products = len(inputs.products)
-    written: dict[str, str] = {}
     for system in systems:
-        of = {
-            "dense": {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]},
-            "bm25": {"library": "none"},
-            "hybrid": {f"{one}_catalogue_sha256": sha256 for one, sha256 in written.items()},
-        }[system]
+        of = {}
+        if system == "dense":
+            of = {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]}
+        if system == "hybrid":
+            for one in ("dense", "bm25"):
+                fused = layout.runs(one, LOCALE) / "catalogue.parquet"
+                of[f"{one}_catalogue_sha256"] = sha256_file(fused)
         with runs.writing(LOCALE, system, of, depth, inputs) as (catalogue, pool):
             for row in range(len(inputs.queries)):
                 judged = inputs.pair_products[inputs.pair_queries == row]
@@ -102,7 +103,6 @@ def write_runs(
                     catalogue.add(rows[:depth], codes[:depth], scores[:depth])
                 scores = rng.integers(0, 9, len(judged)) / 8
                 pool.add(*ranking.rank_pairs(np.full(len(judged), row), judged, scores))
-        written[system] = sha256_file(layout.runs(system, LOCALE) / "catalogue.parquet")
 
 
 def write_sources(sources: Mapping[int, str]) -> None:

@@ -11,11 +11,19 @@ from ruamel.yaml import YAML
 
 from pipeline import index, layout, metrics, retrieve, scoring, tables
 from pipeline.bench import encode
+from pipeline.bench import evaluate as evaluate_bench
 from pipeline.bench.quality import ndcg, read_catalogue
 from pipeline.bench.side import BASELINE, Side
 from pipeline.errors import PipelineError
 from pipeline.params import PARAMS_FILE
-from tests.artefacts import LOCALE, ROOT, params, random_vectors, write_clean, write_embeddings
+from tests.artefacts import (
+    LOCALE,
+    ROOT,
+    params,
+    random_vectors,
+    write_clean,
+    write_embeddings,
+)
 from tests.conftest import RunStage
 from tests.tiny_models import build_model
 
@@ -141,3 +149,41 @@ def test_a_side_that_dies_ends_the_bench(tiny_project: Path, tmp_path: Path) -> 
         pytest.raises(PipelineError, match=r"tiny on sentence-transformers cpu .* status 1"),
     ):
         process.encode(["a"], "query")
+
+
+def test_the_evaluation_is_timed_on_numbers_that_equal_pytrec_evals(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(evaluate_bench, "QUERIES_A_PIECE", 13)
+    monkeypatch.setattr(sys, "argv", ["bench", "--queries", "40", "--rounds", "2"])
+    assert evaluate_bench.main() == 0
+    printed = capsys.readouterr().out
+    report = json.loads((project / layout.EVALUATE_BENCH).read_text())
+    assert (report["queries"], report["depth"]) == (40, 1_000)
+    assert report["largest_difference"] < 1e-9
+    # All measures of the catalogue track: nDCG, RR, recall, precision, AP, judged.
+    assert len(report["measures"]) == 17
+    assert {name: len(rounds) for name, rounds in report["seconds"].items()} == {
+        "pipeline": 2, "pytrec_eval": 2,
+    }  # fmt: skip
+    assert 0 < report["ratio"]["min"] <= report["ratio"]["median"] <= report["ratio"]["max"]
+    assert 0 < report["conversion_share"] < 1
+    assert printed == (project / layout.EVALUATE_BENCH).with_suffix(".md").read_text()
+
+
+def test_the_evaluation_bench_fails_where_a_number_differs_or_a_measure_is_missing() -> None:
+    mine = {"ndcg@10": np.array([0.5, np.nan]), "retrieved": np.array([3.0, 3.0])}
+    other = {"ndcg@10": np.array([0.5 + 5e-10, 0.0])}
+    assert evaluate_bench.largest_difference(mine, other) == pytest.approx(5e-10)
+    with pytest.raises(PipelineError, match=r"ndcg@10 differs by 2e-09 from pytrec_eval"):
+        evaluate_bench.largest_difference(mine, {"ndcg@10": np.array([0.5, 2e-9])})
+    with pytest.raises(PipelineError, match="one side alone has mrr@10, ndcg@10"):
+        evaluate_bench.largest_difference(mine, {"mrr@10": np.zeros(2)})
+
+
+def test_an_evaluation_bench_shallower_than_a_cutoff_is_refused(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", "--queries", "5", "--depth", "999"])
+    assert evaluate_bench.main() == 1
+    assert "--depth 999 is less than the deepest cutoff" in capsys.readouterr().err

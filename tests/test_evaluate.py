@@ -47,9 +47,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]
         write_sources({})
         write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))
         stage_index.index(params(), LOCALE)
-        write_runs(rng, 120)
         retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
-        _name_in_hybrid("dense")
+        write_runs(rng, 120, ["bm25", "hybrid"])
         evaluate.evaluate(params(SHALLOW), LOCALE)
     return folder, written
 

@@ -4,6 +4,7 @@ The encoders of params.yaml keep their names, contracts and places; their weight
 in a git-ignored folder. So `labse` here stands for any model in a local folder.
 """
 
+import json
 import os
 import re
 import shutil
@@ -21,7 +22,12 @@ from tests.tiny_models import build_model
 pytestmark = pytest.mark.dvc
 
 BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
-COPIED = ("dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+COPIED = (
+    "dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvc/plots",
+    ".dvcignore",
+)  # fmt: skip
+REPORTED = ("metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet")
+"""What Git holds of each locale, under reports/, beside the curves."""
 
 
 @dataclass(frozen=True)
@@ -102,14 +108,25 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
     assert project.ran("repro") == set()
 
 
-def test_git_holds_the_metrics_and_nothing_heavy(project: Project) -> None:
+def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
         "reports/report.md",
         "reports/summary.json",
-        *(f"reports/metrics/{locale}.json" for locale in ("us", "es", "jp")),
-        *(f"reports/plots/recall/{locale}.csv" for locale in ("us", "es", "jp")),
+        *(
+            f"reports/{name.format(locale)}"
+            for name in (*REPORTED, "plots/recall/{}.csv")
+            for locale in ("us", "es", "jp")
+        ),
     }
+
+
+def test_the_recall_curves_of_all_systems_are_plotted_by_locale(project: Project) -> None:
+    spec = json.loads(project.call("dvc", "plots", "show", "--show-vega", "recall"))
+    points = spec["data"]["values"]
+    assert {point["filename"] for point in points} == {"us.csv", "es.csv", "jp.csv"}
+    assert {point["system"] for point in points} == {"dense", "bm25", "hybrid", "random"}
+    assert "DVC_METRIC" not in json.dumps(spec)
 
 
 def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:

@@ -290,6 +290,12 @@ def main() -> int:
     options = _options()
     with stage.told_to_the_user("bench") as outcome:
         params = load_params()
+        if options.depth < params.evaluate.deepest():
+            raise PipelineError(
+                f"--depth {options.depth} is less than the deepest cutoff under evaluate in "
+                f"params.yaml, {params.evaluate.deepest()}; trec_eval counts missing results as "
+                "unjudged"
+            )
         with TemporaryDirectory() as scratch:
             task = make_task(Path(scratch), options.queries, options.depth)
             figures = compare(task, params.evaluate, options.rounds)
