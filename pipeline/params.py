@@ -42,6 +42,7 @@ Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
+Fraction = Annotated[float, Field(gt=0, lt=1)]
 Cutoffs = Choices[Count]
 
 
@@ -117,6 +118,14 @@ class Evaluate(Strict):
             *self.ndcg, *self.recall, *self.judged,
             self.mrr, self.precision, self.map, self.capped_recall, self.ndcg_judged_only,
         )  # fmt: skip
+
+
+class Uncertainty(Strict):
+    """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
+
+    samples: Annotated[int, Field(ge=100)]
+    confidence: Fraction
+    seed: Seed
 
 
 class Runtime(Strict):
@@ -270,6 +279,7 @@ class Params(Strict):
     embed: Embed
     retrieve: Retrieve
     evaluate: Evaluate
+    uncertainty: Uncertainty
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]
