@@ -11,6 +11,7 @@ SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
+PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
 PROOFS = Path("reports/bench/proofs.json")
 
@@ -53,6 +54,26 @@ def per_query(locale: str) -> Path:
 def recall_curve(locale: str) -> Path:
     """Return a locale's recall-at-k curve, for `dvc plots`."""
     return Path("reports/plots/recall") / f"{locale}.csv"
+
+
+def intervals(locale: str) -> Path:
+    """Return a locale's confidence intervals of the headline measures."""
+    return Path("reports/intervals") / f"{locale}.json"
+
+
+def slices(locale: str) -> Path:
+    """Return a locale's measures on kinds of queries."""
+    return Path("reports/slices") / f"{locale}.json"
+
+
+def top(locale: str) -> Path:
+    """Return the first products of each query and system, with labels and titles."""
+    return Path("reports/top") / f"{locale}.parquet"
+
+
+def tradeoff(locale: str) -> Path:
+    """Return a locale's measurements of every index."""
+    return Path("reports/tradeoff") / f"{locale}.json"
 
 
 def project_root() -> Path:

@@ -140,6 +140,17 @@ def pool_measures(run: JudgedRun) -> PerQuery:
     }
 
 
+def headline(cutoffs: Evaluate) -> tuple[str, ...]:
+    """Return the measures that are shown first, with intervals, in their order."""
+    return (
+        f"ndcg@{cutoffs.ndcg[0]}",
+        f"mrr@{cutoffs.mrr}",
+        *(f"recall@{k}" for k in cutoffs.recall),
+        f"judged@{cutoffs.judged[0]}",
+        "pool_ndcg",
+    )
+
+
 def means(per_query: PerQuery) -> dict[str, float]:
     """Return the mean of each measure over the queries it is defined for, rounded to 5 digits.
 

@@ -1,0 +1,267 @@
+"""What the page shows of a locale, read from the artefacts of other stages and checked."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pyarrow as pa
+import pyarrow.csv
+import pyarrow.parquet as pq
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from pipeline import files, layout, tables, vectors
+from pipeline.errors import PipelineError
+from pipeline.mistakes import one_line, shorten
+from pipeline.params import Params
+from pipeline.runs import System
+
+RANDOM = "random"
+RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
+"""The systems that have runs, as the page orders them: each beside what it should beat."""
+SHOWN = (RANDOM, *RUNS)
+"""All that is compared; `random` is an expectation and has no run."""
+
+UNJUDGED = "unjudged"
+
+TOP = pa.schema(
+    [
+        pa.field("query_id", pa.int64()),
+        pa.field("system", pa.string()),
+        pa.field("rank", pa.int32()),
+        pa.field("product_id", pa.string()),
+        pa.field("label", pa.string()),
+        pa.field("title", pa.string()),
+    ]
+)
+"""The first products of each query and system; a product without a judgement has no label."""
+
+_CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
+
+
+class Part(BaseModel):
+    """Part of an artefact: its other keys are other readers' business."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Estimate(Part):
+    """A mean over queries with the ends of its interval; nothing where no query has a value."""
+
+    mean: float | None
+    low: float | None = None
+    high: float | None = None
+
+
+class Interval(Estimate):
+    """An estimate over `queries` queries."""
+
+    queries: int
+
+
+class Slice(Part):
+    """The queries of which `slice` is `value`; `small` where they are too few to conclude from."""
+
+    slice: str
+    value: str
+    queries: int
+    small: bool
+    systems: dict[str, Estimate]
+
+
+class Slices(Part):
+    """One measure on all slices, and what fills the top 10 of each system, in shares."""
+
+    measure: str
+    small_below: int
+    top10: dict[str, dict[str, float]]
+    slices: tuple[Slice, ...]
+
+
+class IndexFigures(Part):
+    """What an index costs and keeps."""
+
+    index: str
+    kind: str
+    overlap: float = Field(alias="overlap@100")
+    ndcg: float | None = Field(alias="ndcg@10", default=None)
+    recall: float | None = Field(alias="recall@100", default=None)
+    bytes_per_vector: float
+    build_seconds: float
+    p50_milliseconds: float
+    p95_milliseconds: float
+    queries_per_second: float
+
+
+class Tradeoff(Part):
+    """What `make tradeoff` measured, and on which vectors."""
+
+    encoder: str
+    product_ids_sha256: str
+    weights_sha256: str
+    products: int
+    queries: int
+    threads: int
+    indexes: tuple[IndexFigures, ...]
+
+
+class Scores(Part):
+    """The part of a locale's metrics that says what they are of."""
+
+    encoder: str
+    index: str
+    queries: int
+    products: int
+
+
+@dataclass(frozen=True)
+class LocaleResults:
+    """All that the page tells of a locale.
+
+    `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
+    of the form `TOP`. `tradeoff` is why there is none where nothing was measured on these vectors.
+    """
+
+    locale: str
+    language: str
+    scores: Scores
+    means: Mapping[str, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, Interval]]
+    slices: Slices
+    recall: Mapping[str, list[tuple[int, float]]]
+    measures: tuple[str, ...]
+    per_query: pa.Table
+    top: pa.Table
+    counts: Mapping[str, Mapping[str, Any]]
+    manifest: vectors.Manifest
+    tradeoff: Tradeoff | str
+
+    def estimate(self, system: str, measure: str) -> Interval | None:
+        """Return a measure of a system with its interval, or without where none was computed."""
+        if (interval := self.intervals.get(system, {}).get(measure)) is not None:
+            return interval
+        if (mean := self.means.get(system, {}).get(measure)) is not None:
+            return Interval(mean=mean, queries=self.scores.queries)
+        return None
+
+
+M = TypeVar("M")
+
+
+def read_locale(params: Params, locale: str) -> LocaleResults:
+    """Read what the page tells of a locale.
+
+    Raises:
+        PipelineError: an artefact is missing, of another form, or of other queries than the
+            metrics.
+    """
+    remedy = f"run `dvc repro evaluate@{locale}`"
+    path = layout.metrics(locale)
+    found = files.read_json(path, remedy)
+    scores = _checked(path, Scores, found, remedy)
+    groups = {name: found[name] for name in SHOWN if name in found}
+    means = _checked(path, dict[str, dict[str, float]], groups, remedy)
+    for missing in [system for system in SHOWN if system not in means]:
+        raise PipelineError(f"{path} has no results of {missing}; {remedy}")
+    cutoffs = params.evaluate
+    measures = (f"ndcg@{cutoffs.ndcg[0]}", f"mrr@{cutoffs.mrr}", f"recall@{cutoffs.recall[0]}")
+    results = LocaleResults(
+        locale=locale,
+        language=params.language[locale],
+        scores=scores,
+        means=means,
+        intervals=_read(layout.intervals(locale), dict[str, dict[str, Interval]], remedy),
+        slices=_read(layout.slices(locale), Slices, remedy),
+        recall=_read_curve(layout.recall_curve(locale), remedy),
+        measures=measures,
+        per_query=_read_per_query(layout.per_query(locale), measures, remedy),
+        top=_read_columns(layout.top(locale), TOP, remedy),
+        counts=_read(
+            layout.clean(locale) / "counts.json",
+            dict[str, dict[str, Any]],
+            f"run `dvc repro clean@{locale}`",
+        ),
+        manifest=(manifest := vectors.read_manifest(params, locale)),
+        tradeoff=read_tradeoff(locale, manifest),
+    )
+    if results.per_query.num_rows != scores.queries:
+        raise PipelineError(
+            f"{layout.per_query(locale)} has {results.per_query.num_rows} queries, but "
+            f"{path} tells of {scores.queries}; {remedy}"
+        )
+    unknown = set(results.top["system"].unique().to_pylist()) - set(RUNS)
+    if unknown:
+        raise PipelineError(f"{layout.top(locale)}: no system is called {min(unknown)!r}; {remedy}")
+    return results
+
+
+def read_tradeoff(locale: str, manifest: vectors.Manifest) -> Tradeoff | str:
+    """Return what was measured of the indexes on these vectors, or why that is not there."""
+    path = layout.tradeoff(locale)
+    if not path.exists():
+        return f"Not measured: {path} is missing. Run make tradeoff."
+    measured = _read(path, Tradeoff, "run `make tradeoff`")
+    for told, now in (
+        (measured.encoder, manifest.encoder),
+        (measured.product_ids_sha256, manifest.products.ids_sha256),
+        (measured.weights_sha256, manifest.weights_sha256),
+    ):
+        if told != now:
+            return (
+                f"Left out: {path} was measured on other vectors ({told[:12]}, now {now[:12]}). "
+                "Run make tradeoff."
+            )
+    return measured
+
+
+def _read(path: Path, form: type[M], remedy: str) -> M:
+    return _checked(path, form, files.read_json(path, remedy), remedy)
+
+
+def _checked(path: Path, form: type[M], found: object, remedy: str) -> M:
+    """Return what a JSON file holds as `form`, or say which key of it is wrong."""
+    try:
+        return TypeAdapter(form).validate_json(files.canonical_json(found))
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(map(str, first["loc"])) or "(top level)"
+        raise PipelineError(
+            f"{path}: {key}: {first['msg']} (found: {shorten(first['input'])}); {remedy}"
+        ) from err
+
+
+def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
+    try:
+        table = pyarrow.csv.read_csv(path).select(_CURVE.names).cast(_CURVE)
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing; {remedy}") from err
+    except (pa.ArrowException, KeyError) as err:
+        raise PipelineError(
+            f"{path} is not a table of system, k and recall ({one_line(err)}); {remedy}"
+        ) from err
+    curves: dict[str, list[tuple[int, float]]] = {}
+    for system, k, recall in zip(*(column.to_pylist() for column in table.columns), strict=True):
+        curves.setdefault(system, []).append((k, recall))
+    return {system: sorted(curves[system]) for system in SHOWN if system in curves}
+
+
+def _read_per_query(path: Path, measures: tuple[str, ...], remedy: str) -> pa.Table:
+    columns = [pa.field(f"{s}.{m}", pa.float64()) for s in RUNS for m in measures]
+    schema = pa.schema([("query_id", pa.int64()), ("query", pa.string()), *columns])
+    return _read_columns(path, schema, remedy)
+
+
+def _read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Read the columns of a parquet file that `schema` names; the file may have others."""
+    try:
+        with pq.ParquetFile(path, **tables.STREAMING) as file:
+            missing = [name for name in schema.names if name not in file.schema_arrow.names]
+            if missing:
+                raise PipelineError(f"{path} has no column {missing[0]}; {remedy}")
+            return file.read(schema.names).select(schema.names).cast(schema)
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing; {remedy}") from err
+    except (pa.ArrowException, OSError) as err:
+        raise PipelineError(
+            f"{path} does not fit what the page reads ({one_line(err)}); {remedy}"
+        ) from err

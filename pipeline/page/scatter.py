@@ -1,0 +1,110 @@
+"""The chart of index trade-offs: points with their names, none on top of another."""
+
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
+
+from pipeline.page import svg
+from pipeline.page.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
+from pipeline.page.inputs import LocaleResults, Tradeoff
+from pipeline.page.svg import COLOURS
+
+
+def tradeoff(results: LocaleResults, measured: Tradeoff) -> str:
+    """Draw each index: what it keeps of exact search over how long one query takes."""
+    figure = svg.drawing(WIDTH, 240)
+    axes = new_axes(figure, 46, 18, 240, TITLE)
+    name_y(figure, "overlap@100 with exact search")
+    chosen = results.scores.index
+    x = [each.p50_milliseconds for each in measured.indexes]
+    y = [each.overlap for each in measured.indexes]
+    axes.set_xscale("log")
+    axes.set_xlim(min(x) / 1.6, max(x) * 1.9)
+    margin = max((1 - min(y)) * 0.12, 0.005)
+    axes.set_ylim(min(y) - 1.5 * margin, 1 + 1.5 * margin)
+    ticks = _nice_ticks(min(x) / 1.6, max(x) * 1.9)
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    levels = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(y) - margin, 1)
+    axes.yaxis.set_major_locator(FixedLocator([level for level in levels if level < 1.0001]))
+    axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
+    axes.set_xlabel("milliseconds a query, median")
+    placed: list[_Box] = []
+    points = [tuple(axes.transData.transform(point)) for point in zip(x, y, strict=True)]
+    blocked = [_Box(px - 5, py - 5, px + 5, py + 5) for px, py in points]
+    for each, (px, py) in zip(measured.indexes, points, strict=True):
+        here = each.index == chosen
+        axes.plot(
+            [each.p50_milliseconds], [each.overlap], marker="o", linestyle="", zorder=3 if here else 2,
+            markersize=8 if here else 6.5,
+            markerfacecolor=COLOURS["dense"] if here else COLOURS["surface"],
+            markeredgecolor=COLOURS["dense"], markeredgewidth=1.6,
+        )  # fmt: skip
+        words = f"{each.index}, {each.bytes_per_vector:,.0f} B"
+        box, align = _free_place(px, py, words, placed, blocked)
+        placed.append(box)
+        at = box.left if align == "left" else box.right
+        axes.annotate(
+            words, (at, (box.bottom + box.top) / 2), xycoords="figure pixels",
+            ha=align, va="center", size=SMALL_TEXT, color=COLOURS["ink"],
+            fontweight="bold" if here else "normal", annotation_clip=False,
+        )  # fmt: skip
+    told = "; ".join(
+        f"{each.index} {each.overlap:.3f} at {each.p50_milliseconds:.3g} ms"
+        for each in measured.indexes
+    )
+    return svg.inline(
+        figure,
+        f"tradeoff-{results.locale}",
+        f"Overlap with exact search over latency, {results.locale}",
+        f"{told}. Chosen: {chosen}.",
+    )
+
+
+@dataclass(frozen=True)
+class _Box:
+    left: float
+    bottom: float
+    right: float
+    top: float
+
+    def meets(self, other: "_Box") -> bool:
+        return (
+            self.left < other.right
+            and other.left < self.right
+            and self.bottom < other.top
+            and other.bottom < self.top
+        )
+
+
+def _free_place(
+    x: float, y: float, words: str, placed: Iterable[_Box], blocked: Iterable[_Box]
+) -> tuple[_Box, str]:
+    """Return where a point's words go: the first place that nothing else stands at."""
+    width, height = 5.6 * len(words), 13.0
+    taken = [*placed, *blocked]
+    candidates = []
+    for distance in (0.0, 14.0, 28.0, 42.0):
+        for rise in (distance, -distance):
+            right = _Box(x + 8, y + rise - height / 2, x + 8 + width, y + rise + height / 2)
+            left = _Box(x - 8 - width, right.bottom, x - 8, right.top)
+            candidates += [(right, "left"), (left, "right")]
+    inside = [
+        (box, align)
+        for box, align in candidates
+        if box.left >= 48 and box.right <= WIDTH - 2 and box.bottom >= AXIS
+    ]
+    free = [each for each in inside if not any(each[0].meets(other) for other in taken)]
+    return (free or inside or candidates)[0]
+
+
+def _nice_ticks(low: float, high: float) -> list[float]:
+    """Return 1, 2 and 5 times powers of ten between the ends; the powers alone if they suffice."""
+    powers = range(math.floor(math.log10(low)), math.ceil(math.log10(high)) + 1)
+    ticks = [step * 10.0**power for power in powers for step in (1, 2, 5)]
+    between = [tick for tick in ticks if low <= tick <= high]
+    whole = [tick for tick in between if math.log10(tick).is_integer()]
+    return whole if len(whole) >= 3 else between
