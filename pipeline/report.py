@@ -9,13 +9,13 @@ from typing import Any
 
 from pipeline import files, layout, metrics, stage
 from pipeline.page import render
-from pipeline.page.inputs import SHOWN, Interval, LocaleResults, read_locale
+from pipeline.page.inputs import SHOWN, Numbers, read_locale
 from pipeline.params import MEAN, Params
 
 Summary = dict[str, dict[str, Any]]
 
 
-def summarise(locales: Sequence[LocaleResults], measures: Sequence[str]) -> Summary:
+def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
     """Return the given measures of each locale and system and, under `mean`, the locales' means.
 
     A measure is {mean, low, high, queries}; one that a system lacks is left out, and the ends of an
@@ -30,7 +30,7 @@ def summarise(locales: Sequence[LocaleResults], measures: Sequence[str]) -> Summ
                 system: {
                     measure: estimate.model_dump(exclude_none=True)
                     for measure in measures
-                    if (estimate := _defined(results, system, measure)) is not None
+                    if (estimate := results.estimate(system, measure)) is not None
                 }
                 for system in SHOWN
             },
@@ -78,12 +78,7 @@ def report(params: Params) -> None:
             partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _defined(results: LocaleResults, system: str, measure: str) -> Interval | None:
-    estimate = results.estimate(system, measure)
-    return None if estimate is None or estimate.mean is None else estimate
-
-
-def _means(locales: Sequence[LocaleResults], system: str, measure: str) -> list[float]:
+def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
     """Return the mean of each locale that has one."""
     return [
         estimate.mean

@@ -21,7 +21,10 @@ from tests.tiny_models import build_model
 pytestmark = pytest.mark.dvc
 
 BRANCH = ("clean", "embed", "index", "retrieve", "evaluate")
-COPIED = ("dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvcignore")
+COPIED = (
+    "dvc.yaml", "params.yaml", "pipeline", "reports/tradeoff/README.md",
+    ".dvc/config", ".dvc/.gitignore", ".dvcignore",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -106,6 +109,7 @@ def test_git_holds_the_metrics_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
         "reports/report.md",
+        "reports/tradeoff/README.md",
         "reports/summary.json",
         *(f"reports/metrics/{locale}.json" for locale in ("us", "es", "jp")),
         *(f"reports/plots/recall/{locale}.csv" for locale in ("us", "es", "jp")),

@@ -115,18 +115,36 @@ class Scores(Part):
 
 
 @dataclass(frozen=True)
-class LocaleResults:
+class Numbers:
+    """A locale's means by system and measure, what they are of, and their intervals."""
+
+    locale: str
+    scores: Scores
+    means: Mapping[str, Mapping[str, float]]
+    intervals: Mapping[str, Mapping[str, Interval]]
+
+    def estimate(self, system: str, measure: str) -> Interval | None:
+        """Return a measure of a system with its interval, or without where none was computed.
+
+        None where the measure is undefined for every query.
+        """
+        interval = self.intervals.get(system, {}).get(measure)
+        if interval is not None and interval.mean is not None:
+            return interval
+        if (mean := self.means.get(system, {}).get(measure)) is not None:
+            return Interval(mean=mean, queries=self.scores.queries)
+        return None
+
+
+@dataclass(frozen=True)
+class LocaleResults(Numbers):
     """All that the page tells of a locale.
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
     of the form `TOP`. `tradeoff` is why there is none where nothing was measured on these vectors.
     """
 
-    locale: str
     language: str
-    scores: Scores
-    means: Mapping[str, Mapping[str, float]]
-    intervals: Mapping[str, Mapping[str, Interval]]
     slices: Slices
     recall: Mapping[str, list[tuple[int, float]]]
     measures: tuple[str, ...]
@@ -136,16 +154,26 @@ class LocaleResults:
     manifest: vectors.Manifest
     tradeoff: Tradeoff | str
 
-    def estimate(self, system: str, measure: str) -> Interval | None:
-        """Return a measure of a system with its interval, or without where none was computed."""
-        if (interval := self.intervals.get(system, {}).get(measure)) is not None:
-            return interval
-        if (mean := self.means.get(system, {}).get(measure)) is not None:
-            return Interval(mean=mean, queries=self.scores.queries)
-        return None
-
 
 M = TypeVar("M")
+
+
+def read_numbers(locale: str) -> Numbers:
+    """Read a locale's metrics and intervals.
+
+    Raises:
+        PipelineError: one is missing or of another form, or a system is.
+    """
+    remedy = _remedy(locale)
+    path = layout.metrics(locale)
+    found = files.read_json(path, remedy)
+    scores = _checked(path, Scores, found, remedy)
+    groups = {name: found[name] for name in SHOWN if name in found}
+    for missing in [name for name in SHOWN if name not in groups]:
+        raise PipelineError(f"{path} has no results of {missing}; {remedy}")
+    means = _checked(path, dict[str, dict[str, float]], groups, remedy)
+    intervals = _read(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
+    return Numbers(locale, scores, means, intervals)
 
 
 def read_locale(params: Params, locale: str) -> LocaleResults:
@@ -155,22 +183,16 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         PipelineError: an artefact is missing, of another form, or of other queries than the
             metrics.
     """
-    remedy = f"run `dvc repro evaluate@{locale}`"
-    path = layout.metrics(locale)
-    found = files.read_json(path, remedy)
-    scores = _checked(path, Scores, found, remedy)
-    groups = {name: found[name] for name in SHOWN if name in found}
-    means = _checked(path, dict[str, dict[str, float]], groups, remedy)
-    for missing in [system for system in SHOWN if system not in means]:
-        raise PipelineError(f"{path} has no results of {missing}; {remedy}")
+    remedy = _remedy(locale)
+    numbers = read_numbers(locale)
     cutoffs = params.evaluate
     measures = (f"ndcg@{cutoffs.ndcg[0]}", f"mrr@{cutoffs.mrr}", f"recall@{cutoffs.recall[0]}")
     results = LocaleResults(
         locale=locale,
         language=params.language[locale],
-        scores=scores,
-        means=means,
-        intervals=_read(layout.intervals(locale), dict[str, dict[str, Interval]], remedy),
+        scores=numbers.scores,
+        means=numbers.means,
+        intervals=numbers.intervals,
         slices=_read(layout.slices(locale), Slices, remedy),
         recall=_read_curve(layout.recall_curve(locale), remedy),
         measures=measures,
@@ -184,11 +206,15 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         manifest=(manifest := vectors.read_manifest(params, locale)),
         tradeoff=read_tradeoff(locale, manifest),
     )
-    if results.per_query.num_rows != scores.queries:
+    if results.per_query.num_rows != numbers.scores.queries:
         raise PipelineError(
             f"{layout.per_query(locale)} has {results.per_query.num_rows} queries, but "
-            f"{path} tells of {scores.queries}; {remedy}"
+            f"{layout.metrics(locale)} tells of {numbers.scores.queries}; {remedy}"
         )
+    # Told here, where it is of any query: the page may show only some.
+    tables.rows_of(
+        results.per_query["query_id"], results.top["query_id"], layout.top(locale), remedy
+    )
     unknown = set(results.top["system"].unique().to_pylist()) - set(RUNS)
     if unknown:
         raise PipelineError(f"{layout.top(locale)}: no system is called {min(unknown)!r}; {remedy}")
@@ -212,6 +238,10 @@ def read_tradeoff(locale: str, manifest: vectors.Manifest) -> Tradeoff | str:
                 "Run make tradeoff."
             )
     return measured
+
+
+def _remedy(locale: str) -> str:
+    return f"run `dvc repro evaluate@{locale}`"
 
 
 def _read(path: Path, form: type[M], remedy: str) -> M:

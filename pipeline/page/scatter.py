@@ -38,8 +38,8 @@ def tradeoff(results: LocaleResults, measured: Tradeoff) -> str:
     for each, (px, py) in zip(measured.indexes, points, strict=True):
         here = each.index == chosen
         axes.plot(
-            [each.p50_milliseconds], [each.overlap], marker="o", linestyle="", zorder=3 if here else 2,
-            markersize=8 if here else 6.5,
+            [each.p50_milliseconds], [each.overlap], marker="o", linestyle="",
+            markersize=8 if here else 6.5, zorder=3 if here else 2,
             markerfacecolor=COLOURS["dense"] if here else COLOURS["surface"],
             markeredgecolor=COLOURS["dense"], markeredgewidth=1.6,
         )  # fmt: skip

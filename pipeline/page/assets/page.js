@@ -185,6 +185,7 @@
   const locale = byId("locale");
   if (!locale.options.length) return;
   byId("browse").hidden = false;
+  byId("needs-script").hidden = true;
   byId("browse").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
   byId("filter").addEventListener("input", choose);
   locale.addEventListener("change", () => show(locale.value));
