@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix esci clean-cache bench prove readme constraints
+.PHONY: help setup repro test check fix esci clean-cache bench prove tradeoff gate readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -64,6 +64,12 @@ bench: setup ## engines against SentenceTransformer.encode; other arguments: ARG
 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills
 	python -m pipeline.bench.proofs
+
+tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
+	python -m pipeline.tradeoff $(ARGS)
+
+gate: setup ## refuse an index that loses more than index_gate of the exact top 100
+	python -m pipeline.gate
 
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md

@@ -1,4 +1,4 @@
-"""Write a generated catalogue in ESCI's two files and schema: nothing -> data/demo.
+"""Write a generated catalogue in ESCI's files and schema: nothing -> data/demo.
 
 It holds on purpose what real catalogues hold. Of the products of one locale:
 
@@ -14,8 +14,9 @@ It holds on purpose what real catalogues hold. Of the products of one locale:
   id has one in another locale
 
 Of the queries, one in 96 has no E, one nothing but I, one only white space for text; one
-judgement in 200, the last one too, stands twice. FOREIGN are products of a locale without
-queries, under ids of the first one.
+judgement in 200, the last one too, stands twice. One in 30 has no row in the sources file, whose
+shares are about ESCI's: queries that avoid something are `negations`, the rest by SOURCES.
+FOREIGN are products of a locale without queries, under ids of the first one.
 """
 
 import html
@@ -31,7 +32,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import files, layout, stage
+from pipeline import files, layout, stage, tables
 from pipeline.generator.catalogue import Product, Query, Rng, Shop, draw_product, draw_query, pick
 from pipeline.generator.marketplace import Wording, load_wording
 from pipeline.params import Demo, Params
@@ -47,6 +48,9 @@ FOREIGN = (
     "Oreiller à Mémoire de Forme pour Dormeurs sur le Côté, 60 x 60 cm",
     "Cafetière Italienne 6 Tasses, Compatible Induction, Rouge",
 )
+
+SOURCES = {"other": 0.92, "parse_pattern": 0.05, "behavioral": 0.03}
+"""Why a query that avoids nothing is there, and how often."""
 
 EXAMPLES = pa.schema(
     [
@@ -83,8 +87,8 @@ _HALF_WIDTH = str.maketrans(
 _BASE_36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.Table]:
-    """Return the examples and the products, in the schemas EXAMPLES and PRODUCTS.
+def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.Table, pa.Table]:
+    """Return examples, products and sources, in the schemas EXAMPLES, PRODUCTS and SAMPLE_SOURCES.
 
     Every locale has `demo.products` product ids and `demo.queries` query ids. A query and product
     have one label, a locale and product id one text. The number of queries changes no product.
@@ -95,6 +99,7 @@ def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.
     """
     examples: list[tuple[object, ...]] = []
     products: list[tuple[object, ...]] = []
+    sources: list[tuple[object, ...]] = []
     example_id = 0
     for number, (locale, wording) in enumerate(wordings.items()):
         drawn = draw_products(wording, locale, demo)
@@ -106,7 +111,10 @@ def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.
             foreign = zip(ids, FOREIGN, strict=True)
             products += [(each, title, *[None] * 4, FOREIGN_LOCALE) for each, title in foreign]
         judgements = []
+        lots = _rng(demo, locale, "sources").random(demo.queries)
         for i, query in enumerate(draw_queries(wording, drawn, locale, demo)):
+            if i % 30 != 11:
+                sources.append((number * demo.queries + i, _source(query, lots[i])))
             small, split = int(i % 4 != 3), "train" if i % 3 == 2 else "test"
             for product_id, label in query.judgements:
                 judgements.append(
@@ -115,7 +123,11 @@ def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.
                 )  # fmt: skip
                 example_id += 1
         examples += judgements + judgements[::-200]
-    return _table(examples, EXAMPLES), _table(products, PRODUCTS)
+    return (
+        _table(examples, EXAMPLES),
+        _table(products, PRODUCTS),
+        _table(sources, tables.SAMPLE_SOURCES),
+    )
 
 
 def draw_products(wording: Wording, locale: str, demo: Demo) -> list[Product]:
@@ -162,6 +174,14 @@ def draw_queries(
         seen.add(query.text)
         typed = _typed(rng, wording, query.text) if i % 96 != 4 else "\u3000 "
         yield replace(query, text=typed)
+
+
+def _source(query: Query, lot: float) -> str:
+    """Return why a query is there, by a lot from 0 to 1."""
+    if query.avoids:
+        return "negations"
+    bounds = np.cumsum(list(SOURCES.values()))[:-1]
+    return list(SOURCES)[int(np.searchsorted(bounds, lot, side="right"))]
 
 
 def _rng(demo: Demo, locale: str, purpose: str) -> Rng:
@@ -255,10 +275,15 @@ def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
 def demo(params: Params) -> None:
     """Write the catalogue to data/demo."""
     wordings = {locale: load_wording(locale) for locale in LOCALES}
-    examples, products = generate(wordings, params.demo)
+    examples, products, sources = generate(wordings, params.demo)
     with files.atomic_directory(layout.DEMO) as folder:
         pq.write_table(examples, folder / layout.EXAMPLES_FILE, compression="zstd")
         pq.write_table(products, folder / layout.PRODUCTS_FILE, compression="zstd")
+        rows = zip(*sources.to_pydict().values(), strict=True)
+        lines = ["query_id,source", *(f"{query},{source}" for query, source in rows)]
+        (folder / layout.SOURCES_FILE).write_text(
+            "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
+        )
     log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
 
 

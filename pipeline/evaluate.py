@@ -1,143 +1,197 @@
-"""Score one locale's runs: data/runs/dense/<locale> + data/clean/<locale> -> reports/.
+"""Score one locale's runs, system by system, and write all that is shown of them under reports/.
 
-Writes the metrics of record (JSON, in Git), the same measures query by query, and the
-recall-at-k curve for `dvc plots`.
+The means of every measure (the numbers of record), intervals of the headline measures, the same by
+kind of query and query by query, the first products of each query, and recall at k for `dvc plots`.
 """
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Collection, Mapping
+from contextlib import ExitStack
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline import files, judging, layout, metrics, runs, stage, tables
+from pipeline import (
+    fields,
+    files,
+    layout,
+    metrics,
+    per_query,
+    runs,
+    scoring,
+    slices,
+    stage,
+    tables,
+    top,
+)
 from pipeline.errors import PipelineError
-from pipeline.params import Params
+from pipeline.params import Evaluate, Params
+from pipeline.uncertainty import bootstrap_intervals
 
-CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+CURVE_COLUMNS = "system,k,recall"
 
 
 def evaluate(params: Params, locale: str) -> None:
-    """Score a locale's catalogue run and pool run."""
-    source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    queries = tables.read_table(source / "queries.parquet", tables.QUERIES, remedy)["query_id"]
-    products = tables.read_table(source / "products.parquet", tables.PRODUCTS, remedy)["product_id"]
-    dropped = _dropped(source / "counts.json", remedy)
-    rows, codes, labels = read_judgements(source, queries, products, remedy)
-    qrels = judging.Judgements.from_pairs(rows, codes, labels, len(queries))
-    # A product without text cannot be ranked: it is no part of the pool.
-    text = codes < len(products)
-    pool = judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries))
-    folder, again = layout.runs("dense", locale), runs.remedy("dense", locale)
-    card = runs.read_card(folder, "dense", queries, products, again)
-    if params.evaluate.deepest() > card.depth:
-        raise PipelineError(
-            f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
-            f"evaluate, {params.evaluate.deepest()}; {again}"
-        )
-
-    def judged_pieces(track: str, judged: judging.Judgements) -> Iterator[judging.JudgedRun]:
-        return judge_run(folder / f"{track}.parquet", queries, products, judged, again)
-
-    catalogue = [
-        (metrics.catalogue_measures(run, params.evaluate), recall_curve(run, card.depth))
-        for run in judged_pieces("catalogue", qrels)
-    ]
-    measures = {
-        **_concatenate([measures for measures, _ in catalogue]),
-        **_concatenate([metrics.pool_measures(run) for run in judged_pieces("pool", pool)]),
-    }
-    dense = metrics.means(measures)
-    result = {
-        "dense": dense,
-        "encoder": card.of["encoder"],
-        "index": card.of["index"],
-        **metrics.counts(qrels),
-        "products": len(products),
+    """Score a locale's runs and the random order, and write every report of the locale."""
+    cutoffs, headline = params.evaluate, metrics.headline(params.evaluate)
+    judged = scoring.read_judged(locale)
+    dropped = _dropped(locale)
+    cards = read_cards(locale, judged.inputs, cutoffs)
+    dense = cards["dense"]
+    scores: dict[str, scoring.Scores] = {}
+    tops: dict[str, top.Top] = {}
+    for system in runs.SYSTEMS:
+        scores[system], tops[system] = scoring.score(system, locale, judged, cutoffs, dense.depth)
+    scores[scoring.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
+    measures = {system: each.measures for system, each in scores.items()}
+    means = {system: metrics.means(each) for system, each in measures.items()}
+    if dense.index_overlap is not None:
+        means["dense"][runs.INDEX_OVERLAP] = dense.index_overlap
+    record = {
+        **means,
+        "encoder": dense.of["encoder"],
+        "index": dense.of["index"],
+        **metrics.counts(judged.qrels),
+        "products": len(judged.inputs.products),
         **dropped,
     }
-    # The numbers of record last: with them everything else is there.
-    with (
-        files.atomic_file(layout.metrics(locale)) as metrics_file,
-        files.atomic_file(layout.recall_curve(locale)) as curve_file,
-        files.atomic_file(layout.per_query(locale)) as per_query_file,
-    ):
-        _write_per_query(per_query_file, queries, measures)
-        _write_curve(curve_file, metrics.means(_concatenate([curve for _, curve in catalogue])))
-        metrics_file.write_text(files.canonical_json(result), encoding="utf-8", newline="\n")
-    headline = f"ndcg@{params.evaluate.ndcg[0]}"
+    titles, brands = fields.read_shown(
+        layout.clean(locale) / "products.parquet",
+        top.shown_products(tops),
+        params.clean,
+        f"run `dvc repro clean@{locale}`",
+    )
+    of_queries = per_query.table(
+        judged.queries,
+        {system: measures[system] for system in tops},
+        {system: each.strings() for system, each in tops.items()},
+        headline,
+        per_query.sample(locale, dense, judged.queries, judged.inputs.products, judged.judgements),
+    )
+    with ExitStack() as whole_or_absent:
+
+        def opened(path: Path) -> Path:
+            return whole_or_absent.enter_context(files.atomic_file(path))
+
+        # They take their places in reverse: the numbers of record last, when all else is there.
+        _write_json(opened(layout.metrics(locale)), record)
+        _write_json(opened(layout.intervals(locale)), intervals(params, measures))
+        _write_json(
+            opened(layout.slices(locale)), by_kind(params, locale, judged, measures, tops, brands)
+        )
+        _write_curves(opened(layout.recall_curve(locale)), scores)
+        per_query.write(opened(layout.per_query(locale)), of_queries)
+        first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
+        pq.write_table(first, opened(layout.top(locale)), compression="zstd")
     stage.log.info(
-        "evaluate locale=%s queries=%d %s=%s",
-        locale, len(queries), headline, dense.get(headline),
+        "evaluate locale=%s queries=%d %s: %s",
+        locale, len(judged.queries), headline[0],
+        " ".join(f"{system}={each.get(headline[0])}" for system, each in means.items()),
     )  # fmt: skip
 
 
-def read_judgements(
-    folder: Path, queries: pa.ChunkedArray, products: pa.ChunkedArray, remedy: str
-) -> tuple[judging.Ints, judging.Ints, judging.Ints]:
-    """Read the judgements of a locale's clean tables.
+def read_cards(
+    locale: str, inputs: runs.Inputs, cutoffs: Evaluate
+) -> dict[runs.System, runs.RunCard]:
+    """Read the card of every system, and see that the runs belong together.
+
+    Raises:
+        PipelineError: as `runs.read_card` does; or the runs are of different depths, less deep than
+            a cutoff, or hybrid ones of other dense or bm25 runs than these.
+    """
+    cards: dict[runs.System, runs.RunCard] = {}
+    for system in runs.SYSTEMS:
+        folder, again = layout.runs(system, locale), runs.remedy(system, locale)
+        card = runs.read_card(folder, system, inputs.queries, inputs.products, again)
+        if cutoffs.deepest() > card.depth:
+            raise PipelineError(
+                f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
+                f"evaluate, {cutoffs.deepest()}; {again}"
+            )
+        cards[system] = card
+        if card.depth != cards["dense"].depth:
+            raise PipelineError(
+                f"{folder}: the runs are {card.depth} deep, but those of dense "
+                f"{cards['dense'].depth}; {again}"
+            )
+    for system in ("dense", "bm25"):
+        key = f"{system}_catalogue_sha256"
+        told, found = cards["hybrid"].of.get(key, "missing"), cards[system].catalogue_sha256
+        if told != found:
+            raise PipelineError(
+                f"{layout.runs('hybrid', locale)}: {key} is {told[:12]}, but the {system} runs are "
+                f"{found[:12]}; {runs.remedy('hybrid', locale)}"
+            )
+    return cards
+
+
+def intervals(
+    params: Params, measures: Mapping[str, metrics.PerQuery]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the interval of each headline measure by system; those of no query are left out."""
+    names = metrics.headline(params.evaluate)
+    found = {}
+    for system, of_system in measures.items():
+        values = np.stack([of_system[name] for name in names], axis=1)
+        each = bootstrap_intervals(values, **params.uncertainty.model_dump())
+        found[system] = {
+            name: {**slices.rounded(interval), "queries": interval.queries}
+            for name, interval in zip(names, each, strict=True)
+            if interval.queries
+        }
+    return found
+
+
+def by_kind(
+    params: Params,
+    locale: str,
+    judged: scoring.Judged,
+    measures: Mapping[str, metrics.PerQuery],
+    tops: Mapping[str, top.Top],
+    brands: Collection[str] | None,
+) -> dict[str, Any]:
+    """Return the first headline measure by kind of query, and which labels fill the first places.
 
     Args:
-        folder: where the tables lie.
-        queries: all query_ids, in the order of their table.
-        products: all product_ids, in the order of theirs.
-        remedy: what brings the tables back; part of messages.
-
-    Returns:
-        What `Judgements.from_pairs` takes: query rows, product codes (those of products without
-        text are beyond all others), positions in `LABELS`; int64, shape [judgements] each.
-
-    Raises:
-        PipelineError: the table is missing or damaged, or names a query or label not known.
+        params: the settings.
+        locale: whose queries they are.
+        judged: what was evaluated.
+        measures: by system, [queries] each.
+        tops: the first products, of the systems that have runs.
+        brands: see `slices.divide`.
     """
-    path = folder / "judgements.parquet"
-    judgements = tables.read_table(path, tables.JUDGEMENTS, remedy)
-    rows = tables.rows_of(queries, judgements["query_id"], path, remedy)
-    codes = _codes(products, judgements["product_id"])
-    labels = tables.rows_of(pa.chunked_array([tables.LABELS]), judgements["label"], path, remedy)
-    return rows, codes, labels
+    name = metrics.headline(params.evaluate)[0]
+    divided = slices.divide(
+        judged.queries["text"].to_pylist(),
+        params.language[locale],
+        judged.qrels.label_counts(),
+        brands,
+        _read_sources(locale, judged),
+    )
+    values = {system: of_system[name] for system, of_system in measures.items()}
+    mixes = {system: each.mix() for system, each in tops.items()}
+    return {
+        "measure": name,
+        "small_below": slices.SMALL_BELOW,
+        "top10": {**mixes, scoring.RANDOM: top.shares(scoring.random_mix(judged))},
+        "slices": slices.measure(divided, values, params.uncertainty),
+    }
 
 
-def judge_run(
-    path: Path,
-    queries: pa.ChunkedArray,
-    products: pa.ChunkedArray,
-    qrels: judging.Judgements,
-    remedy: str,
-) -> Iterator[judging.JudgedRun]:
-    """Yield the judged products of a run file, some queries at a time, all of them in order.
-
-    Raises:
-        PipelineError: the run has a query or a product that the clean tables have not, or is not
-            sorted by query and rank.
-    """
-    done = 0
-    for piece in tables.iter_row_groups(path, tables.RUN, remedy):
-        rows = tables.rows_of(queries, piece["query_id"], path, remedy)
-        codes = tables.rows_of(products, piece["product_id"], path, remedy)
-        if not len(rows):
-            continue
-        if rows[0] < done or (np.diff(rows) < 0).any():
-            raise PipelineError(f"{path}: the rows are not sorted by query_id; {remedy}")
-        if (piece["rank"].to_numpy() != judging.ordinal(rows)).any():
-            raise PipelineError(f"{path}: the rows of a query are not sorted by rank; {remedy}")
-        stop = int(rows[-1]) + 1
-        yield judging.judge(rows, codes, qrels.rows(done, stop))
-        done = stop
-    nothing = np.empty(0, dtype=np.int64)
-    yield judging.judge(nothing, nothing, qrels.rows(done, len(qrels)))
+def _read_sources(locale: str, judged: scoring.Judged) -> list[str | None] | None:
+    """Return ESCI's reason for each query, or None where it is known for none."""
+    path, remedy = layout.sample(locale) / "sources.parquet", "run `dvc repro sample`"
+    table = tables.read_table(path, tables.SAMPLE_SOURCES, remedy)
+    rows = tables.rows_of(table["query_id"], judged.inputs.queries, path, remedy)
+    sources: list[str | None] = table["source"].take(rows).to_pylist()
+    return sources if any(sources) else None
 
 
-def recall_curve(run: judging.JudgedRun, depth: int) -> metrics.PerQuery:
-    """Return recall at each of `CURVE_CUTOFFS` down to the depth of the run, keyed by cutoff."""
-    return {str(k): metrics.recall(run, k) for k in CURVE_CUTOFFS if k <= depth}
-
-
-def _dropped(path: Path, remedy: str) -> dict[str, int]:
+def _dropped(locale: str) -> dict[str, int]:
     """Return how many judgements, products and queries clean left out."""
+    path, remedy = layout.clean(locale) / "counts.json", f"run `dvc repro clean@{locale}`"
     counts = files.read_json(path, remedy)
     try:
         return {
@@ -148,25 +202,14 @@ def _dropped(path: Path, remedy: str) -> dict[str, int]:
         raise PipelineError(f"{path} lacks counts ({err!r}); {remedy}") from err
 
 
-def _codes(products: pa.ChunkedArray, judged: pa.ChunkedArray) -> judging.Ints:
-    """Return each judged product's row; one without text has none, and a code beyond them all."""
-    known = tables.row_of(products, judged)
-    beyond = pc.add(pc.index_in(judged, value_set=judged.unique()), len(products))
-    return np.asarray(pc.coalesce(known, beyond.combine_chunks()), dtype=np.int64)
+def _write_json(path: Path, data: Any) -> None:
+    path.write_text(files.canonical_json(data), encoding="utf-8", newline="\n")
 
 
-def _concatenate(pieces: list[metrics.PerQuery]) -> metrics.PerQuery:
-    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
-
-
-def _write_per_query(path: Path, queries: pa.ChunkedArray, measures: metrics.PerQuery) -> None:
-    """Write one row a query, one float64 column a measure, null where it is undefined."""
-    columns = {name: pa.array(values, from_pandas=True) for name, values in measures.items()}
-    pq.write_table(pa.table({"query_id": queries, **columns}), path, compression="zstd")
-
-
-def _write_curve(path: Path, curve: dict[str, float]) -> None:
-    lines = ["k,recall", *(f"{k},{recall}" for k, recall in curve.items())]
+def _write_curves(path: Path, scores: Mapping[str, scoring.Scores]) -> None:
+    lines = [CURVE_COLUMNS]
+    for system, each in scores.items():
+        lines += [f"{system},{k},{recall}" for k, recall in metrics.means(each.curve).items()]
     path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 

@@ -161,6 +161,18 @@ def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss
         raise PipelineError(f"{path} cannot be read ({one_line(err)}); {remedy}") from err
 
 
+def serialised_bytes(built: faiss.Index) -> int:
+    """Return how many bytes an index has on disk, without a second copy of it in memory."""
+    sizes: list[int] = []
+
+    def count(piece: bytes) -> int:
+        sizes.append(len(piece))
+        return len(piece)
+
+    faiss.write_index(built, faiss.PyCallbackIOWriter(count))  # type: ignore[attr-defined]
+    return sum(sizes)
+
+
 def index(params: Params, locale: str) -> None:
     """Build a locale's index from its product vectors."""
     manifest = vectors.read_manifest(params, locale)

@@ -5,14 +5,17 @@ from pathlib import Path
 
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
 DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
+TRADEOFF = Path("reports/tradeoff")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
+EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
 
 
@@ -46,9 +49,24 @@ def metrics(locale: str) -> Path:
     return METRICS / f"{locale}.json"
 
 
+def intervals(locale: str) -> Path:
+    """Return a locale's confidence intervals of the headline measures."""
+    return Path("reports/intervals") / f"{locale}.json"
+
+
+def slices(locale: str) -> Path:
+    """Return a locale's numbers by kind of query."""
+    return Path("reports/slices") / f"{locale}.json"
+
+
 def per_query(locale: str) -> Path:
     """Return a locale's table of measures, one row a query."""
     return Path("reports/per_query") / f"{locale}.parquet"
+
+
+def top(locale: str) -> Path:
+    """Return a locale's table of each query's first products, by system."""
+    return Path("reports/top") / f"{locale}.parquet"
 
 
 def recall_curve(locale: str) -> Path:
@@ -56,24 +74,9 @@ def recall_curve(locale: str) -> Path:
     return Path("reports/plots/recall") / f"{locale}.csv"
 
 
-def intervals(locale: str) -> Path:
-    """Return a locale's confidence intervals of the headline measures."""
-    return Path("reports/intervals") / f"{locale}.json"
-
-
-def slices(locale: str) -> Path:
-    """Return a locale's measures on kinds of queries."""
-    return Path("reports/slices") / f"{locale}.json"
-
-
-def top(locale: str) -> Path:
-    """Return the first products of each query and system, with labels and titles."""
-    return Path("reports/top") / f"{locale}.parquet"
-
-
 def tradeoff(locale: str) -> Path:
-    """Return a locale's measurements of every index."""
-    return Path("reports/tradeoff") / f"{locale}.json"
+    """Return the file of what each index gives and costs on a locale's vectors."""
+    return TRADEOFF / f"{locale}.json"
 
 
 def project_root() -> Path:

@@ -41,19 +41,20 @@ def ndcg(run: JudgedRun, k: int | None = None, gains: Mapping[str, float] = GAIN
     The ideal is over all judged products of the query; where it is 0, NaN.
     """
     gain = np.array([gains[label] for label in LABELS])[run.label] / np.log2(run.rank + 1)
-    return _ratio(_sum(run, _within(run, k), gain), _ideal_dcg(run.label_counts, k, gains))
+    return ratio(_sum(run, _within(run, k), gain), ideal_dcg(run.label_counts, k, gains))
 
 
-def ndcg_floor(run: JudgedRun, k: int | None = None) -> Floats:
+def ndcg_floor(
+    label_counts: Ints, k: int | None = None, gains: Mapping[str, float] = GAINS
+) -> Floats:
     """Return the exact expectation of nDCG when each query's judged products come in random order.
 
     Each rank has the mean gain: mean(gain) * sum over i <= min(n, k) of 1 / log2(i + 1), over the
-    ideal DCG; NaN where that is 0.
+    ideal DCG; NaN where that is 0. `label_counts` [queries, labels] are those of a `JudgedRun`.
     """
-    judged = run.label_counts.sum(axis=1)
-    total_gain = (run.label_counts * [GAINS[label] for label in LABELS]).sum(axis=1)
-    expected = total_gain / np.maximum(judged, 1) * _discounts(_cut(judged, k))
-    return _ratio(expected, _ideal_dcg(run.label_counts, k, GAINS))
+    judged = label_counts.sum(axis=1)
+    expected = total_gain(label_counts, gains) / np.maximum(judged, 1) * discounts(_cut(judged, k))
+    return ratio(expected, ideal_dcg(label_counts, k, gains))
 
 
 def reciprocal_rank(run: JudgedRun, k: int | None = None) -> Floats:
@@ -61,22 +62,22 @@ def reciprocal_rank(run: JudgedRun, k: int | None = None) -> Floats:
     exact = _within(run, k) & _has(run, EXACT)
     exact[exact] = ordinal(run.query[exact]) == 1
     best = _sum(run, exact, 1 / run.rank)
-    return np.where(_relevant(run, EXACT) > 0, best, np.nan)
+    return np.where(relevant(run.label_counts, EXACT) > 0, best, np.nan)
 
 
 def recall(run: JudgedRun, k: int, labels: tuple[str, ...] = EXACT) -> Floats:
     """Return the share of the query's products with these labels found in the first `k`."""
-    return _ratio(_found(run, k, labels), _relevant(run, labels))
+    return ratio(_found(run, k, labels), relevant(run.label_counts, labels))
 
 
 def capped_recall(run: JudgedRun, k: int) -> Floats:
     """Return the E found in the first `k` over the most that could be, min(k, number of E)."""
-    return _ratio(_found(run, k, EXACT), np.minimum(_relevant(run, EXACT), k))
+    return ratio(_found(run, k, EXACT), np.minimum(relevant(run.label_counts, EXACT), k))
 
 
 def precision(run: JudgedRun, k: int) -> Floats:
     """Return the E found in the first `k` over `k`, also where fewer were retrieved."""
-    return np.where(_relevant(run, EXACT) > 0, _found(run, k, EXACT) / k, np.nan)
+    return np.where(relevant(run.label_counts, EXACT) > 0, _found(run, k, EXACT) / k, np.nan)
 
 
 def average_precision(run: JudgedRun, k: int) -> Floats:
@@ -84,7 +85,7 @@ def average_precision(run: JudgedRun, k: int) -> Floats:
     exact = _within(run, k) & _has(run, EXACT)
     precisions = np.zeros(run.rank.size)
     precisions[exact] = ordinal(run.query[exact]) / run.rank[exact]
-    return _ratio(_sum(run, exact, precisions), _relevant(run, EXACT))
+    return ratio(_sum(run, exact, precisions), relevant(run.label_counts, EXACT))
 
 
 def judged(run: JudgedRun, k: int) -> Floats:
@@ -93,6 +94,20 @@ def judged(run: JudgedRun, k: int) -> Floats:
     As Judged@k of ir_measures: over min(k, retrieved); 0 where nothing was retrieved.
     """
     return _found(run, k, LABELS) / np.maximum(np.minimum(run.retrieved, k), 1)
+
+
+def headline(cutoffs: Evaluate) -> tuple[str, ...]:
+    """Return the measures that are shown first, with intervals and query by query, in order.
+
+    What a random order gives needs no measure of its own: `random` stands beside the systems.
+    """
+    return (
+        f"ndcg@{cutoffs.ndcg[0]}",
+        f"mrr@{cutoffs.mrr}",
+        *(f"recall@{k}" for k in cutoffs.recall),
+        f"judged@{cutoffs.judged[0]}",
+        "pool_ndcg",
+    )
 
 
 def catalogue_measures(run: JudgedRun, cutoffs: Evaluate) -> PerQuery:
@@ -133,22 +148,11 @@ def pool_measures(run: JudgedRun) -> PerQuery:
     return {
         "pool_ndcg": ndcg(run),
         "pool_ndcg@10": ndcg(run, 10),
-        "pool_ndcg_floor": ndcg_floor(run),
-        "pool_ndcg_floor@10": ndcg_floor(run, 10),
+        "pool_ndcg_floor": ndcg_floor(run.label_counts),
+        "pool_ndcg_floor@10": ndcg_floor(run.label_counts, 10),
         "pool_ndcg_swapped_gains": ndcg(run, gains=SWAPPED_GAINS),
         "pool_mrr": reciprocal_rank(run),
     }
-
-
-def headline(cutoffs: Evaluate) -> tuple[str, ...]:
-    """Return the measures that are shown first, with intervals, in their order."""
-    return (
-        f"ndcg@{cutoffs.ndcg[0]}",
-        f"mrr@{cutoffs.mrr}",
-        *(f"recall@{k}" for k in cutoffs.recall),
-        f"judged@{cutoffs.judged[0]}",
-        "pool_ndcg",
-    )
 
 
 def means(per_query: PerQuery) -> dict[str, float]:
@@ -177,7 +181,7 @@ def counts(judgements: Judgements) -> dict[str, int]:
     labels = judgements.label_counts()
 
     def queries_without(*names: str) -> int:
-        return int((labels[:, _codes(names)].sum(axis=1) == 0).sum())
+        return int((relevant(labels, names) == 0).sum())
 
     return {
         "queries": len(judgements),
@@ -188,17 +192,17 @@ def counts(judgements: Judgements) -> dict[str, int]:
     }
 
 
-def _ideal_dcg(label_counts: Ints, k: int | None, gains: Mapping[str, float]) -> Floats:
+def ideal_dcg(label_counts: Ints, k: int | None, gains: Mapping[str, float]) -> Floats:
     """Return the DCG of all judged products in the best order: one run of ranks a label."""
     best_first = sorted(range(len(LABELS)), key=lambda code: -gains[LABELS[code]])
     last_rank = _cut(np.cumsum(label_counts[:, best_first], axis=1), k)
-    discounts = np.diff(_discounts(last_rank), axis=1, prepend=0.0)
+    of_label = np.diff(discounts(last_rank), axis=1, prepend=0.0)
     # Not a matrix product: BLAS may round a row otherwise when the number of rows changes.
-    ideal: Floats = (discounts * [gains[LABELS[code]] for code in best_first]).sum(axis=1)
+    ideal: Floats = (of_label * [gains[LABELS[code]] for code in best_first]).sum(axis=1)
     return ideal
 
 
-def _discounts(n: Ints) -> Floats:
+def discounts(n: Ints) -> Floats:
     """Return the sum over i = 1..n of 1 / log2(i + 1), for each n."""
     each = 1 / np.log2(np.arange(2, n.max(initial=0) + 2))
     return np.concatenate(([0.0], np.cumsum(each)))[n]
@@ -231,12 +235,19 @@ def _found(run: JudgedRun, k: int, labels: tuple[str, ...]) -> Floats:
     return _sum(run, _within(run, k) & _has(run, labels), np.ones(run.rank.size))
 
 
-def _relevant(run: JudgedRun, labels: tuple[str, ...]) -> Ints:
-    relevant: Ints = run.label_counts[:, _codes(labels)].sum(axis=1)
-    return relevant
+def relevant(label_counts: Ints, labels: tuple[str, ...]) -> Ints:
+    """Return how many products of each query have one of these labels; counts [queries, labels]."""
+    those: Ints = label_counts[:, _codes(labels)].sum(axis=1)
+    return those
 
 
-def _ratio(numerator: Floats, denominator: NDArray[Any]) -> Floats:
+def total_gain(label_counts: Ints, gains: Mapping[str, float] = GAINS) -> Floats:
+    """Return the sum of the gains of each query's products; counts [queries, labels]."""
+    total: Floats = (label_counts * [gains[label] for label in LABELS]).sum(axis=1)
+    return total
+
+
+def ratio(numerator: Floats, denominator: NDArray[Any]) -> Floats:
     """Return numerator / denominator, NaN where the denominator is 0."""
     ratio = np.full(numerator.shape, np.nan)
     np.divide(numerator, denominator, out=ratio, where=denominator > 0)

@@ -40,6 +40,7 @@ Language = Annotated[str, Field(pattern=r"^([a-z]{2,3}|any)$")]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
 Fraction = Annotated[float, Field(gt=0, lt=1)]
@@ -98,6 +99,30 @@ class Retrieve(Strict):
     """How deep a run goes, in products a query."""
 
     depth: Count
+
+
+class Bm25(Strict):
+    """How BM25 weighs a term: saturation of its frequency, influence of a product's length."""
+
+    k1: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    b: Share
+
+
+class WeightedFusion(Strict):
+    """A weighted mean of both systems' scores, brought to 0 to 1 for each query."""
+
+    kind: Literal["weighted"]
+    dense_weight: Share
+
+
+class RrfFusion(Strict):
+    """Reciprocal-rank fusion: the sum of 1 / (rank_constant + rank)."""
+
+    kind: Literal["rrf"]
+    rank_constant: Count
+
+
+Fusion = Annotated[WeightedFusion | RrfFusion, Field(discriminator="kind")]
 
 
 class Evaluate(Strict):
@@ -284,12 +309,15 @@ class Params(Strict):
 
     encoder: Annotated[dict[Name, str], Field(min_length=1)]
     index: dict[Name, str]
+    index_gate: Share | None
     language: dict[Name, Language]
     demo: Demo
     sample: Sample
     clean: Clean
     embed: Embed
     retrieve: Retrieve
+    bm25: Bm25
+    hybrid: Fusion
     evaluate: Evaluate
     uncertainty: Uncertainty
     report: Report

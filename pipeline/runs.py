@@ -4,16 +4,17 @@ Every system writes the same three files: `catalogue.parquet` ranks products of 
 `pool.parquet` each query's judged products, and `run.json`, the card, says what the runs are.
 """
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Annotated, Literal, get_args
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
@@ -29,18 +30,26 @@ SYSTEMS: tuple[System, ...] = get_args(System)
 STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""
 
+INDEX_OVERLAP = "index_overlap@100"
+"""What the metrics call `RunCard.index_overlap`."""
+
 Ints = NDArray[np.int64]
 Ranked = tuple[Ints, Ints, NDArray[np.float64]]
 """Rows of the clean queries (ascending), of the clean products, and scores, in ranked order."""
 
 
 class RunCard(Strict):
-    """What runs are: their system and what it was made `of`, their depth, ids and contents."""
+    """What runs are: their system and what it was made `of`, their depth, ids and contents.
+
+    `index_overlap`, where the system searches an index, is the share of the exact top 100 that the
+    index finds, rounded to 5 digits (see `neighbours.index_overlap`).
+    """
 
     run_schema: int
     system: System
     of: dict[str, str]
     depth: int
+    index_overlap: Annotated[float, Field(ge=0, le=1)] | None
     query_ids_sha256: str
     product_ids_sha256: str
     catalogue_sha256: str
@@ -86,16 +95,33 @@ def read_inputs(locale: str) -> Inputs:
     return Inputs(queries, products, pair_queries, pair_products)
 
 
-def write(
+class RunWriter:
+    """Writes one run file, piece by piece."""
+
+    def __init__(self, file: pq.ParquetWriter, inputs: Inputs) -> None:
+        self._file = file
+        self._inputs = inputs
+
+    def add(self, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> None:
+        """Add what `Ranked` holds for whole queries, all of them behind those added before."""
+        if len(rows):
+            self._file.write_table(
+                run_table(self._inputs, rows, codes, scores), row_group_size=len(rows)
+            )
+
+
+@contextmanager
+def writing(
     locale: str,
     system: System,
     of: Mapping[str, str],
     depth: int,
     inputs: Inputs,
-    catalogue: Iterable[Ranked],
-    pool: Iterable[Ranked],
-) -> None:
-    """Write a system's runs and their card, all of them or none.
+    index_overlap: float | None = None,
+) -> Iterator[tuple[RunWriter, RunWriter]]:
+    """Yield what a locale's catalogue run and pool run of a system are written to.
+
+    Both runs and their card are in their place when the block succeeds; else what was there stays.
 
     Args:
         locale: whose runs they are.
@@ -103,17 +129,16 @@ def write(
         of: what the system was made of, for the card.
         depth: the most products a query has in the catalogue run.
         inputs: what the runs are over.
-        catalogue: the catalogue run in pieces, each of whole queries, the queries ascending.
-        pool: the pool run, likewise.
+        index_overlap: for the card.
     """
     with files.atomic_directory(layout.runs(system, locale)) as out:
-        for track, pieces in (("catalogue", catalogue), ("pool", pool)):
-            path = out / f"{track}.parquet"
-            with pq.ParquetWriter(path, tables.RUN, compression="zstd") as writer:
-                for piece in pieces:
-                    if len(table := run_table(inputs, *piece)):
-                        writer.write_table(table, row_group_size=len(table))
-        written = card(out, system, of, depth, inputs.queries, inputs.products)
+        with (
+            pq.ParquetWriter(out / "catalogue.parquet", tables.RUN, compression="zstd") as first,
+            pq.ParquetWriter(out / "pool.parquet", tables.RUN, compression="zstd") as second,
+        ):
+            yield RunWriter(first, inputs), RunWriter(second, inputs)
+        ids = (inputs.queries, inputs.products)
+        written = card(out, system, of, depth, *ids, index_overlap)
         files.write_json(out / "run.json", written.model_dump(mode="json"))
 
 
@@ -131,15 +156,15 @@ def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float6
 
 
 def iter_run(
-    path: Path, inputs: Inputs, queries_a_piece: int, remedy: str
+    path: Path, inputs: Inputs, queries_a_piece: int, again: str
 ) -> Iterator[tuple[range, Ranked]]:
     """Read a run again, a fixed number of queries at a time, so that runs can be read in step.
 
     Args:
-        path: a file as `write` writes it.
+        path: a file as `RunWriter` writes it.
         inputs: what the run is over.
         queries_a_piece: how many rows of the clean queries a piece covers.
-        remedy: what brings the file back; part of messages.
+        again: what brings the file back; part of messages.
 
     Yields:
         The rows of the clean queries that the piece covers, all of them in their order, and what
@@ -148,61 +173,59 @@ def iter_run(
     Raises:
         PipelineError: the file is missing or damaged, holds a query or product that the clean
             tables lack, a score that is no finite number or a product twice for a query, or is not
-            sorted by query and rank.
+            sorted by query, rank and score.
     """
-    waiting: list[Ranked] = []
-    start, total, last = 0, len(inputs.queries), -1
+    start, waiting = 0, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
-    def piece(stop: int) -> tuple[range, Ranked]:
-        rows, codes, scores = (
-            (np.concatenate(columns) for columns in zip(*waiting, strict=True))
-            if waiting
-            else (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
-        )
+    def up_to(stop: int) -> tuple[range, Ranked]:
+        nonlocal start, waiting
+        rows, codes, scores = waiting
         mine = int(np.searchsorted(rows, stop))
-        waiting[:] = [(rows[mine:], codes[mine:], scores[mine:])] if mine < len(rows) else []
-        return range(start, stop), (rows[:mine], codes[:mine], scores[:mine])
+        waiting = rows[mine:], codes[mine:], scores[mine:]
+        done, start = start, stop
+        return range(done, stop), (rows[:mine], codes[:mine], scores[:mine])
 
-    for group in tables.iter_row_groups(path, tables.RUN, remedy):
-        ranked = _checked(group, inputs, path, remedy)
-        if len(ranked[0]) == 0:
-            continue
-        if ranked[0][0] <= last:
-            raise PipelineError(f"{path} is not sorted by query_id; {remedy}")
-        last = int(ranked[0][-1])
-        waiting.append(ranked)
-        while last >= start + queries_a_piece:
-            yield piece(start + queries_a_piece)
-            start += queries_a_piece
-    while start < total:
-        yield piece(min(start + queries_a_piece, total))
-        start += queries_a_piece
+    for group in tables.iter_row_groups(path, tables.RUN, again):
+        rows, codes, scores = _checked(group, inputs, path, again)
+        behind = waiting[0][-1] if len(waiting[0]) else start - 1
+        if len(rows) and rows[0] <= behind:
+            raise PipelineError(f"{path} is not sorted by query_id; {again}")
+        waiting = (
+            np.concatenate([waiting[0], rows]),
+            np.concatenate([waiting[1], codes]),
+            np.concatenate([waiting[2], scores]),
+        )
+        # A query is whole in its row group: what is before the last one's is complete.
+        while len(rows) and rows[-1] >= start + queries_a_piece:
+            yield up_to(start + queries_a_piece)
+    while start < len(inputs.queries):
+        yield up_to(min(start + queries_a_piece, len(inputs.queries)))
 
 
-def _checked(group: pa.Table, inputs: Inputs, path: Path, remedy: str) -> Ranked:
+def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
     """Return a row group of a run as rows, codes and scores, or say what is wrong with it."""
-    rows = tables.rows_of(inputs.queries, group["query_id"], path, remedy)
-    codes = tables.rows_of(inputs.products, group["product_id"], path, remedy)
+    rows = tables.rows_of(inputs.queries, group["query_id"], path, again)
+    codes = tables.rows_of(inputs.products, group["product_id"], path, again)
     scores = group["score"].to_numpy().astype(np.float64)
+
+    def refuse(at: int, what: str) -> PipelineError:
+        query, product = group["query_id"][at], group["product_id"][at]
+        return PipelineError(f"{path}: query {query}, product {product}: {what}; {again}")
+
     if (np.diff(rows) < 0).any():
-        raise PipelineError(f"{path} is not sorted by query_id; {remedy}")
+        raise PipelineError(f"{path} is not sorted by query_id; {again}")
+    if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
+        at = int(wrong[0])
+        raise refuse(at, f"the score is {scores[at]}, no finite number")
     ranks = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
-    if (group["rank"].to_numpy() != ranks).any():
-        raise PipelineError(f"{path}: the rows of a query are not sorted by rank; {remedy}")
-    wrong = np.flatnonzero(~np.isfinite(scores))
-    if wrong.size:
-        raise PipelineError(
-            f"{path}: query {group['query_id'][wrong[0]]} has the score {scores[wrong[0]]} for "
-            f"product {group['product_id'][wrong[0]]}, which is no finite number; {remedy}"
-        )
+    if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
+        raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
+    if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
+        raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
     order = np.lexsort((codes, rows))
-    twice = np.flatnonzero((np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0))
-    if twice.size:
-        at = int(order[twice[0]])
-        raise PipelineError(
-            f"{path}: query {group['query_id'][at]} ranks product {group['product_id'][at]} "
-            f"twice; {remedy}"
-        )
+    twice = (np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0)
+    if (wrong := np.flatnonzero(twice)).size:
+        raise refuse(int(order[wrong[0] + 1]), "the product stands twice")
     return rows, codes, scores
 
 
@@ -213,6 +236,7 @@ def card(
     depth: int,
     queries: pa.ChunkedArray,
     products: pa.ChunkedArray,
+    index_overlap: float | None = None,
 ) -> RunCard:
     """Return the card of a system's runs in `folder`, over these query and product ids."""
     return RunCard(
@@ -220,6 +244,7 @@ def card(
         system=system,
         of=dict(of),
         depth=depth,
+        index_overlap=index_overlap,
         query_ids_sha256=tables.ids_sha256(queries),
         product_ids_sha256=tables.ids_sha256(products),
         catalogue_sha256=files.sha256_file(folder / "catalogue.parquet"),
@@ -252,7 +277,8 @@ def read_card(
         key = ".".join(map(str, error["loc"]))
         raise PipelineError(f"{path}: {key}: {error['msg']}; {remedy}") from err
     try:
-        expected = card(folder, system, found.of, found.depth, queries, products)
+        ids = (queries, products)
+        expected = card(folder, system, found.of, found.depth, *ids, found.index_overlap)
     except FileNotFoundError as err:
         raise PipelineError(f"{err.filename} is missing; {remedy}") from err
     for key, value in expected.model_dump().items():

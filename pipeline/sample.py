@@ -53,6 +53,7 @@ def sample(params: Params) -> None:
     products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS)
     examples, left_out = source.read_examples(examples_file, examples_path, settings, locales)
     ids = source.read_product_ids(products_file, products_path, locales)
+    sources = source.read_sources(Path(settings.source) / layout.SOURCES_FILE)
     with atomic_directory(layout.SAMPLE) as out:
         chosen, counts = {}, {}
         for locale in locales:
@@ -70,11 +71,14 @@ def sample(params: Params) -> None:
             tables.write_table(
                 out / locale / "judgements.parquet", judgements, tables.SAMPLE_JUDGEMENTS
             )
+            of_queries = sources_of(queries["query_id"], sources)
+            tables.write_table(out / locale / "sources.parquet", of_queries, tables.SAMPLE_SOURCES)
             counts[locale] = {
                 "judgements": len(judgements),
                 "judgements_outside_filters": _of_queries(left_out, locale, queries),
                 "products": len(chosen[locale]),
                 "queries": len(queries),
+                "queries_without_source": of_queries["source"].null_count,
             }
         repeated = _write_products(products_file, products_path, chosen, out)
         for locale in locales:
@@ -108,6 +112,12 @@ def draw_queries(
     )
     order = [(name, "ascending") for name in ("query_id", "product_id", "example_id")]
     return queries, judgements.sort_by(order)
+
+
+def sources_of(query_ids: pa.ChunkedArray, sources: pa.Table) -> pa.Table:
+    """Return the sources of queries, in their order; null for one that has none."""
+    found = sources["source"].take(tables.row_of(sources["query_id"], query_ids))
+    return pa.table({"query_id": query_ids, "source": found})
 
 
 def _of_queries(left_out: pa.Table, locale: str, queries: pa.Table) -> int:

@@ -1,4 +1,4 @@
-"""ESCI's two parquet files, opened, checked and read by streaming."""
+"""ESCI's two parquet files, opened, checked and read by streaming, and its small sources file."""
 
 import logging
 from collections import Counter
@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from pipeline import layout, tables
@@ -157,6 +158,44 @@ def read_product_ids(
                 "encoder, index and language in params.yaml, or add its rows"
             )
     return ids
+
+
+def read_sources(path: Path) -> pa.Table:
+    """Return why the source holds each query: the columns of `tables.SAMPLE_SOURCES`.
+
+    The file is optional: without it there are no rows.
+
+    Raises:
+        PipelineError: the file is not CSV with these columns, or gives a query two sources.
+    """
+    if not path.is_file():
+        return tables.SAMPLE_SOURCES.empty_table()
+    names = tables.SAMPLE_SOURCES.names
+    types = {field.name: field.type for field in tables.SAMPLE_SOURCES}
+    try:
+        rows = pcsv.read_csv(
+            path,
+            convert_options=pcsv.ConvertOptions(
+                column_types=types,
+                include_columns=names,
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
+    except (pa.ArrowInvalid, pa.ArrowKeyError) as err:
+        raise PipelineError(
+            f"{path} is not readable as CSV with the columns {', '.join(names)} ({one_line(err)}); "
+            "fetch or write it again, or remove it: it is optional"
+        ) from err
+    _refuse_nulls(rows, ["query_id"], path)
+    rows = rows.group_by(names, use_threads=False).aggregate([])
+    counts = rows["query_id"].value_counts()
+    twice = counts.filter(pc.greater(counts.field("counts"), 1))
+    if len(twice):
+        raise PipelineError(
+            f"{path}: query_id {twice.field('values')[0]} has two sources; keep one row a query"
+        )
+    return rows.cast(tables.SAMPLE_SOURCES)
 
 
 def of_locale(table: pa.Table, locale: str) -> pa.Table:

@@ -24,6 +24,15 @@ SAMPLE_QUERIES = pa.schema(
 )
 """One row a drawn query, ESCI's columns untouched; sorted by query_id."""
 
+SAMPLE_SOURCES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("source", pa.string()),
+    ]
+)
+"""Why ESCI holds a drawn query, its sources file's column; one row a drawn query, sorted by
+query_id, null where that file does not have it or is not there."""
+
 SAMPLE_PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),
@@ -119,6 +128,12 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
     """
     with _opened(path, schema, remedy) as file:
         return file.read()
+
+
+def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
+    """Return one column of what `read_table` returns, without reading the others."""
+    with _opened(path, schema, remedy) as file:
+        return file.read([name])[name]
 
 
 def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:

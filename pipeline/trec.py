@@ -6,6 +6,8 @@
     es.dense.catalogue.run query_id Q0 product_id rank score dense
     es.dense.pool.run      the same for the judged list
 
+and the same two for bm25 and hybrid.
+
 The grades are the gains times 100: linear nDCG is the same, and the tools want integers. The score
 is minus the rank, not the retrieval score: that one may tie, and tools differ in how they break
 ties; this one falls from rank to rank, so that all of them see one ranking.
@@ -21,14 +23,13 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import layout, stage
+from pipeline import layout, runs, stage
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_file
 from pipeline.params import load_params
 from pipeline.tables import JUDGEMENTS, LABELS, RUN, iter_row_groups, read_table
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
-SYSTEM = "dense"
 TRACKS = ("catalogue", "pool")
 
 
@@ -69,7 +70,7 @@ def run_lines(run: pa.Table, system: str) -> Iterator[str]:
 
 
 def export(locale: str, out: Path) -> None:
-    """Write a locale's qrels and runs into the folder `out`.
+    """Write a locale's qrels and every system's runs into the folder `out`.
 
     Raises:
         PipelineError: an artefact is missing or cannot be written as a TREC file.
@@ -78,14 +79,12 @@ def export(locale: str, out: Path) -> None:
         layout.clean(locale) / "judgements.parquet", JUDGEMENTS, f"run `dvc repro clean@{locale}`"
     )
     _write(out / f"{locale}.qrels", qrels_lines(judgements))
-    for track in TRACKS:
-        pieces = iter_row_groups(
-            layout.runs(SYSTEM, locale) / f"{track}.parquet",
-            RUN,
-            f"run `dvc repro retrieve@{locale}`",
-        )
-        lines = (line for piece in pieces for line in run_lines(piece, SYSTEM))
-        _write(out / f"{locale}.{SYSTEM}.{track}.run", lines)
+    for system in runs.SYSTEMS:
+        for track in TRACKS:
+            path = layout.runs(system, locale) / f"{track}.parquet"
+            pieces = iter_row_groups(path, RUN, runs.remedy(system, locale))
+            lines = (line for piece in pieces for line in run_lines(piece, system))
+            _write(out / f"{locale}.{system}.{track}.run", lines)
 
 
 def _trec_ids(batch: pa.RecordBatch) -> pa.Array:

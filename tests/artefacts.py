@@ -8,8 +8,8 @@ import numpy as np
 import pyarrow as pa
 from ruamel.yaml import YAML
 
-from pipeline import layout, tables, vectors
-from pipeline.files import write_json
+from pipeline import layout, ranking, runs, tables, vectors
+from pipeline.files import sha256_file, write_json
 from pipeline.params import Params, check_params
 
 ROOT = Path(__file__).parent.parent
@@ -74,6 +74,52 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     return judgements
 
 
+def write_runs(
+    rng: np.random.Generator, depth: int, systems: Iterable[runs.System] = runs.SYSTEMS
+) -> None:
+    """Write runs of `LOCALE` for some systems: random scores, many of them tied, some queries bare.
+
+    Every system finds some judged products among the first, so that measures have something to say.
+    """
+    inputs = runs.read_inputs(LOCALE)
+    queries, products = len(inputs.queries), len(inputs.products)
+    written: dict[str, str] = {}
+    for system in systems:
+        catalogue: list[runs.Ranked] = []
+        pool: list[runs.Ranked] = []
+        for row in range(queries):
+            judged = inputs.pair_products[inputs.pair_queries == row]
+            if rng.random() > 0.05:
+                found = np.union1d(judged[rng.random(len(judged)) < 0.7], rng.permutation(products))
+                scores = rng.integers(0, 40, len(found)) / 10 + 3 * np.isin(found, judged)
+                rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores)
+                catalogue.append((rows[:depth], codes[:depth], ranked[:depth]))
+            pool.append(
+                ranking.rank_pairs(
+                    np.full(len(judged), row), judged, rng.integers(0, 9, len(judged)) / 8
+                )
+            )
+        of = {
+            "dense": {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]},
+            "bm25": {"library": "none"},
+            "hybrid": {f"{one}_catalogue_sha256": sha256 for one, sha256 in written.items()},
+        }[system]
+        with runs.writing(LOCALE, system, of, depth, inputs) as writers:
+            for writer, pieces in zip(writers, (catalogue, pool), strict=True):
+                for rows, codes, numbers in pieces:
+                    writer.add(rows, codes, numbers)
+        written[system] = sha256_file(layout.runs(system, LOCALE) / "catalogue.parquet")
+
+
+def write_sources(sources: Mapping[int, str]) -> None:
+    """Write ESCI's reason for each query of `LOCALE`, null where none is given."""
+    path = layout.clean(LOCALE) / "queries.parquet"
+    ids = tables.read_table(path, tables.QUERIES, "")["query_id"].to_pylist()
+    table = pa.table({"query_id": ids, "source": [sources.get(one) for one in ids]})
+    path = layout.sample(LOCALE) / "sources.parquet"
+    tables.write_table(path, table.cast(tables.SAMPLE_SOURCES), tables.SAMPLE_SOURCES)
+
+
 def write_embeddings(
     given: Params, products: vectors.Matrix, queries: vectors.Matrix, shard_rows: int = 100
 ) -> vectors.Manifest:
@@ -117,6 +163,12 @@ def nothing_cut(texts: int, fields: Iterable[str]) -> vectors.SideCut:
     whole = {"texts_cut": 0, "tokens_cut": 0}
     cuts = {field: vectors.Cut(**whole) for field in fields}
     return vectors.SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
+
+
+def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
+    """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
+    matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
+    return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
 
 
 def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> vectors.Matrix:

@@ -10,6 +10,7 @@ import pyarrow.parquet as pq
 
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
+SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
 EXAMPLES = pa.schema(
     [

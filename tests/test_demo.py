@@ -42,7 +42,7 @@ class Catalogue:
 
     def __init__(self, wordings: Mapping[str, Wording], size: Demo) -> None:
         self.size = size
-        self.example_table, self.product_table = generate(wordings, size)
+        self.example_table, self.product_table, self.source_table = generate(wordings, size)
         self.examples: list[Row] = self.example_table.to_pylist()
         self.products: list[Row] = self.product_table.to_pylist()
         self.drawn = {name: draw_products(wordings[name], name, size) for name in LOCALES}
@@ -103,7 +103,7 @@ def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     def written(seed: int) -> list[bytes]:
         size = SIZES[0].model_copy(update={"seed": seed})
         demo(params.model_copy(update={"demo": size}))
-        names = (layout.EXAMPLES_FILE, layout.PRODUCTS_FILE)
+        names = (layout.EXAMPLES_FILE, layout.PRODUCTS_FILE, layout.SOURCES_FILE)
         return [(layout.DEMO / name).read_bytes() for name in names]
 
     first, again, other = written(1), written(1), written(2)
@@ -123,12 +123,45 @@ def test_every_locale_has_the_asked_number_of_products_and_queries(
     wordings: dict[str, Wording], products: int, queries: int
 ) -> None:
     size = Demo(products=products, queries=queries, seed=products)
-    examples, rows = generate(wordings, size)
+    examples, rows, _ = generate(wordings, size)
     for locale in LOCALES:
         ids = rows.filter(pc.equal(rows["product_locale"], locale))["product_id"]
         asked = examples.filter(pc.equal(examples["product_locale"], locale))["query_id"]
         assert len(set(ids.to_pylist())) == products
         assert len(set(asked.to_pylist())) == queries
+
+
+def test_sources_are_escis_csv_of_most_queries_at_about_escis_shares(
+    wordings: dict[str, Wording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    size = Demo(products=600, queries=900, seed=7)
+    params = load_params().model_copy(update={"demo": size})
+    monkeypatch.chdir(tmp_path)
+    demo(params)
+    text = (layout.DEMO / layout.SOURCES_FILE).read_text(encoding="utf-8")
+    assert re.fullmatch(r"query_id,source\n(\d+,[a-z_]+\n)+", text)
+    sources = dict(line.split(",") for line in text.splitlines()[1:])
+    asked = {row["query_id"] for row in generate(wordings, size)[0].to_pylist()}
+    assert {int(query) for query in sources} < asked
+    assert len(sources) / len(asked) == pytest.approx(29 / 30, abs=0.002)
+    shares = {name: count / len(sources) for name, count in Counter(sources.values()).items()}
+    escis = {"other": 0.87, "negations": 0.053, "parse_pattern": 0.047, "behavioral": 0.029}
+    assert shares == pytest.approx(escis, abs=0.04)
+
+
+def test_a_query_has_the_source_negations_exactly_where_it_avoids_a_value(
+    catalogue: Catalogue,
+) -> None:
+    sources = dict(zip(*catalogue.source_table.to_pydict().values(), strict=True))
+    avoiding = [
+        number * catalogue.size.queries + i
+        for number, locale in enumerate(LOCALES)
+        for i, query in enumerate(catalogue.queries[locale])
+        if query.avoids
+    ]
+    assert avoiding
+    found = {query for query, source in sources.items() if source == "negations"}
+    assert found == set(avoiding) & set(sources)
 
 
 # -- keys ------------------------------------------------------------------------------------------

@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import layout
+from pipeline.runs import SYSTEMS
 from tests.artefacts import ROOT
 
 STAGES: dict[str, dict[str, Any]] = {
@@ -82,8 +83,9 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         str(path)
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
-            layout.index(key), layout.runs("dense", key), layout.per_query(key),
-            layout.metrics(key), layout.recall_curve(key), layout.PAGE, layout.REPORT,
+            layout.index(key), *(layout.runs(system, key) for system in SYSTEMS),
+            layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
+            layout.top(key), layout.recall_curve(key), layout.PAGE, layout.REPORT,
             layout.SUMMARY,
         )
     }  # fmt: skip

@@ -19,7 +19,7 @@ import pyarrow.parquet as pq
 import pytest
 from ruamel.yaml import YAML
 
-from tests.esci_files import EXAMPLES_FILE, PRODUCTS_FILE, small_source
+from tests.esci_files import EXAMPLES_FILE, PRODUCTS_FILE, SOURCES_FILE, small_source
 from tests.repository import GIT_IDENTITY, PATH, commit_all, copy_project
 from tests.repository import call as call_for_ever
 
@@ -29,7 +29,6 @@ COPIED = (
     ".dvc/.gitignore", ".dvc/config", ".dvcignore", "Makefile", "constraints.txt", "dvc.yaml",
     "params.yaml", "pipeline", "pyproject.toml",
 )  # fmt: skip
-SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 BATCH = "/repo.git/info/lfs/objects/batch"
 OBJECTS = "/lfs/"
 SECONDS = 120

@@ -16,8 +16,9 @@ import pytest
 
 from pipeline import files, layout, report, vectors
 from pipeline.errors import PipelineError
+from pipeline.index_figures import TradeOff
 from pipeline.page import browse, charts, scatter, svg, words
-from pipeline.page.inputs import RUNS, LocaleResults, Tradeoff, read_locale
+from pipeline.page.inputs import RUNS, LocaleResults, read_locale
 from pipeline.params import Params, Report
 from pipeline.runs import SYSTEMS
 from tests.artefacts import ROOT, params
@@ -106,7 +107,7 @@ def test_the_reader_is_told_which_queries_the_page_holds(results: LocaleResults)
 def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     results: LocaleResults,
 ) -> None:
-    assert isinstance(results.tradeoff, Tradeoff)
+    assert isinstance(results.tradeoff, TradeOff)
     with svg.style():
         drawn = [
             charts.headline(results, "ndcg@10"), charts.recall_curves(results),
@@ -138,11 +139,13 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
     assert "No query of es is in any slice." in page
 
 
-@pytest.mark.parametrize("changed", ["encoder", "product_ids_sha256", "weights_sha256"])
+@pytest.mark.parametrize(
+    "changed", ["encoder", "product_ids_sha256", "product_vectors_sha256", "weights_sha256"]
+)
 def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     results: LocaleResults, params: Params, changed: str
 ) -> None:
-    write_tradeoff(RNG, "es", results.manifest, **{changed: "other"})
+    write_tradeoff(RNG, params, "es", results.manifest, **{changed: "other"})
     told = read_locale(params, "es").tradeoff
     assert isinstance(told, str)
     assert "measured on other vectors (other" in told

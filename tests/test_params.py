@@ -152,6 +152,13 @@ def test_a_key_of_another_section_is_no_hint() -> None:
         ("encoder", {}),
         ("encoder.es", 0.001),
         ("index", None),
+        ("index_gate", -0.01),
+        ("index_gate", 1.01),
+        ("index_gate", float("nan")),
+        ("index_gate", float("inf")),
+        ("index_gate", "0.05"),
+        ("index_gate", True),
+        ("index_gate", {"us": 0.05}),
         ("encoders.labse", "sentence-transformers/LaBSE"),
         ("encoders.labse.normalize", "true"),
         ("encoders.labse.dimension", 0),
@@ -172,6 +179,13 @@ def test_a_wrong_value_is_refused_with_its_key_and_itself(path: str, value: obje
     assert told[0].startswith(path)
     found = [0] if value == [10, 0] else value
     assert repr(found[0] if isinstance(found, list) and found else found) in told[0]
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.05, 1, None])
+def test_the_gate_is_a_share_or_empty(value: float | None) -> None:
+    data = shipped()
+    data["index_gate"] = value
+    assert check_params(data, "params.yaml").index_gate == value
 
 
 def test_a_key_of_two_types_has_one_line_that_names_both() -> None:

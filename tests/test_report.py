@@ -107,3 +107,8 @@ def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
     expected = report.table(report.summarise(numbers_read, measures), measures)
     assert layout.REPORT.read_text(encoding="utf-8") == expected
     assert layout.PAGE.is_file()
+
+
+def test_the_headline_follows_the_cutoffs_of_params() -> None:
+    cutoffs = params({"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}).evaluate
+    assert metrics.headline(cutoffs)[:3] == ("ndcg@20", "mrr@7", "recall@3")

@@ -1,5 +1,6 @@
 """Runs hold exactly what the protocol's total order says, ties at the last place included."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,20 +9,22 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import index as stage_index
-from pipeline import layout, retrieve, tables, vectors
+from pipeline import layout, retrieve, runs, tables
 from pipeline.errors import PipelineError
 from pipeline.index import as_searched, build_index
+from pipeline.neighbours import search
 from pipeline.params import FlatIndex, IvfFlatIndex, Similarity
-from pipeline.retrieve import score_pairs, search
-from tests.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
+from pipeline.retrieve import score_pairs
+from tests.artefacts import (
+    LOCALE,
+    params,
+    random_vectors,
+    tie_heavy,
+    write_clean,
+    write_embeddings,
+)
 
 FLAT = FlatIndex(kind="flat")
-
-
-def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
-    """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
-    matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
-    return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
 
 
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
@@ -153,3 +156,59 @@ def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
     file = pq.ParquetFile(layout.runs("dense", LOCALE) / "catalogue.parquet")
     assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank"]
     assert file.schema_arrow.metadata is None
+
+
+@pytest.mark.parametrize(
+    ("index", "changes"),
+    [
+        ("flat", {}),
+        ("sq8", {}),
+        ("hnsw", {}),
+        ("ivf-flat", {"indexes.ivf-flat.probes": 3}),
+        ("ivf-pq", {"indexes.ivf-pq.bits": 4}),
+    ],
+)
+def test_the_card_tells_what_the_index_finds_of_the_exact_top_100(
+    judgements: pa.Table, index: str, changes: dict[str, int]
+) -> None:
+    given = params({"index.es": index, **changes})
+    stage_index.index(params(), LOCALE)
+    retrieve.retrieve(params(), LOCALE)
+    exact = _first_100()
+    stage_index.index(given, LOCALE)
+    retrieve.retrieve(given, LOCALE)
+    found = _first_100()
+    shares = [len(exact[query] & found[query]) / 100 for query in exact]
+    card = json.loads((layout.runs("dense", LOCALE) / "run.json").read_text())
+    assert card["index_overlap"] == pytest.approx(sum(shares) / len(shares), abs=5.1e-6)
+    assert (card["index_overlap"] == 1) == (index in ("flat", "hnsw"))
+
+
+def _first_100() -> dict[int, set[str]]:
+    run = _run("catalogue").to_pandas().query("rank <= 100")
+    return {int(query): set(rows) for query, rows in run.groupby("query_id")["product_id"]}
+
+
+def test_the_overlap_is_of_the_top_100_whatever_the_depth_of_the_run(judgements: pa.Table) -> None:
+    shallow = {
+        "retrieve.depth": 10, "evaluate.ndcg": [10], "evaluate.recall": [10],
+        "evaluate.judged": [10], "evaluate.map": 10,
+    }  # fmt: skip
+    told = set()
+    for changes in ({}, shallow):
+        given = params({"index.es": "ivf-flat", **changes})
+        stage_index.index(given, LOCALE)
+        retrieve.retrieve(given, LOCALE)
+        card = json.loads((layout.runs("dense", LOCALE) / "run.json").read_text())
+        told.add(card["index_overlap"])
+    assert len(told) == 1
+
+
+@pytest.mark.parametrize("overlap", [1.5, -0.1, "1.0", True])
+def test_a_card_whose_overlap_is_no_share_is_refused(judgements: pa.Table, overlap: object) -> None:
+    retrieve.retrieve(params(), LOCALE)
+    path = layout.runs("dense", LOCALE) / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {"index_overlap": overlap}))
+    inputs = runs.read_inputs(LOCALE)
+    with pytest.raises(PipelineError, match=r"run\.json: index_overlap.*; run it again"):
+        runs.read_card(path.parent, "dense", inputs.queries, inputs.products, "run it again")

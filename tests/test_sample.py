@@ -24,6 +24,7 @@ from tests.esci_files import (
     EXAMPLES_FILE,
     PRODUCTS,
     PRODUCTS_FILE,
+    SOURCES_FILE,
     example,
     product,
     random_source,
@@ -35,7 +36,13 @@ LOCALES = ("us", "es", "jp")
 FILES = [
     f"{locale}/{name}"
     for locale in LOCALES
-    for name in ("queries.parquet", "products.parquet", "judgements.parquet", "counts.json")
+    for name in (
+        "queries.parquet",
+        "products.parquet",
+        "judgements.parquet",
+        "sources.parquet",
+        "counts.json",
+    )
 ]
 
 
@@ -122,6 +129,7 @@ def test_counts_tell_the_rows_and_the_repeated_products(project: Path, params: P
                 for name in ("judgements", "products", "queries")
             },
             "judgements_outside_filters": 0,
+            "queries_without_source": counts["queries"],
             "products_repeated_rows_dropped": len(rows) - len({row["product_id"] for row in rows}),
         }
         assert counts["products_repeated_rows_dropped"] > 0
@@ -291,7 +299,37 @@ def test_the_size_of_buckets_leaves_the_same_rows(
     assert sampled() == before
     assert sorted(path.name for path in layout.sample("us").iterdir()) == [
         "counts.json", "judgements.parquet", "products.parquet", "queries.parquet",
+        "sources.parquet",
     ]  # fmt: skip
+
+
+def test_each_drawn_query_has_its_source_and_null_where_the_file_has_none(
+    project: Path, sampled: Callable[..., Any]
+) -> None:
+    examples, products = random_source(3)
+    write_source(project / "source", examples, products)
+
+    def sources() -> dict[str, dict[int, str | None]]:
+        drawn = sampled(version="all")
+        found = {}
+        for locale in LOCALES:
+            table = pq.read_table(layout.sample(locale) / "sources.parquet")
+            assert table.schema.equals(tables.SAMPLE_SOURCES)
+            ids = [row["query_id"] for row in drawn[locale]["queries"]]
+            assert table["query_id"].to_pylist() == ids
+            found[locale] = dict(zip(ids, table["source"].to_pylist(), strict=True))
+        return found
+
+    assert all(one is None for of in sources().values() for one in of.values())
+    # Ids of no drawn query, a null, white space and "NA" as ordinary text, in any order.
+    known: dict[int, str | None] = {1003: "other", 5: "NA", 999_999: "other", 2: "negations", 9: ""}
+    lines = [f"{query},{source}" for query, source in known.items()]
+    (project / "source" / SOURCES_FILE).write_text("\n".join(["query_id,source", *lines]) + "\n")
+    for locale, of in sources().items():
+        for query, told in of.items():
+            assert told == (known.get(query) or None), (locale, query)
+        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        assert counts["queries_without_source"] == list(of.values()).count(None)
 
 
 # The source's form
@@ -509,6 +547,22 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     "one example_id for two judgements": (
         append(EXAMPLES_FILE, example(1, 1, "C")),
         [EXAMPLES_FILE, "example_id 1 of locale us has two meanings"],
+    ),
+    "two sources of one query": (
+        write_bytes(SOURCES_FILE, b"query_id,source\n1,other\n1,behavioral\n"),
+        [SOURCES_FILE, "query_id 1 has two sources"],
+    ),
+    "sources without their column": (
+        write_bytes(SOURCES_FILE, b"query_id,why\n1,other\n"),
+        [SOURCES_FILE, "not readable as CSV with the columns query_id, source", "optional"],
+    ),
+    "a source of no query": (
+        write_bytes(SOURCES_FILE, b"query_id,source\n,other\n"),
+        [SOURCES_FILE, "column query_id holds 1 null"],
+    ),
+    "sources of a query with a name": (
+        write_bytes(SOURCES_FILE, b"query_id,source\nq1,other\n"),
+        [SOURCES_FILE, "not readable as CSV", "'q1'"],
     ),
     "two contents of one product": (
         append(PRODUCTS_FILE, product("A", "es", product_brand="X")),

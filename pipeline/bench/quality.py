@@ -5,16 +5,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-
-from pipeline import judging, layout, metrics, ranking, tables
+from pipeline import judging, layout, metrics, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
-from pipeline.evaluate import read_judgements
 from pipeline.index import as_searched, build_index
+from pipeline.neighbours import search
 from pipeline.params import FlatIndex, Params, Similarity
-from pipeline.retrieve import search
 from pipeline.sample import sample
+from pipeline.scoring import read_judgements
+from pipeline.tradeoff import judged
 from pipeline.vectors import Matrix
 
 DEPTH = 10
@@ -58,7 +57,7 @@ def read_catalogue(locale: str) -> Catalogue:
     folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
     queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
+    _, pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 
@@ -69,6 +68,4 @@ def ndcg(
     """Return the nDCG@10 of exact search through the products."""
     index = build_index(FlatIndex(kind="flat"), products.shape[1], similarity, [products])
     _, found = search(index, as_searched(queries, similarity, "queries"), DEPTH)
-    rows, places = np.nonzero(found != ranking.NO_PRODUCT)
-    run = judging.judge(rows, found[rows, places], judgements)
-    return metrics.means({"ndcg": metrics.ndcg(run, DEPTH)})["ndcg"]
+    return metrics.means({"ndcg": metrics.ndcg(judged(found, judgements), DEPTH)})["ndcg"]

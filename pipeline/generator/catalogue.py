@@ -62,12 +62,16 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, what it asks for, and the ids and labels it judges, no id twice."""
+    """A query, what it asks for, and the ids and labels it judges, no id twice.
+
+    `avoids`: it asks for anything but some value.
+    """
 
     text: str
     type: str
     needs: Needs
     judgements: Sequence[tuple[str, str]]
+    avoids: bool
 
 
 def label(type_name: str, needs: Needs, complements: Sequence[str], product: Product) -> str:
@@ -162,7 +166,7 @@ def draw_query(rng: Rng, wording: Wording, shop: Shop, labels: str = "ESCI") -> 
         labels: the labels that are judged; "SCI" gives a query without any E.
     """
     wanted = pick(rng, shop.findable)
-    text, needs = _ask(rng, wording, wanted)
+    text, needs, avoids = _ask(rng, wording, wanted)
     complements = wording.types[wanted.type].complements
 
     def labelled(products: Sequence[Product]) -> dict[str, list[Product]]:
@@ -187,11 +191,14 @@ def draw_query(rng: Rng, wording: Wording, shop: Shop, labels: str = "ESCI") -> 
     ]
     missing = max(int(rng.integers(1, MOST["I"] + 1)), LEAST - len(judgements))
     judgements += [(each.product_id, "I") for each in far[:missing]]
-    return Query(text, wanted.type, needs, shuffled(rng, judgements))
+    return Query(text, wanted.type, needs, shuffled(rng, judgements), avoids)
 
 
-def _ask(rng: Rng, wording: Wording, wanted: Product) -> tuple[str, Needs]:
-    """Return a query for a product as a shopper would type it, and what it asks for."""
+def _ask(rng: Rng, wording: Wording, wanted: Product) -> tuple[str, Needs, bool]:
+    """Return a query for a product as a shopper would type it, and what it asks for.
+
+    The third says whether it asks for anything but some value.
+    """
     kind = wording.types[wanted.type]
     attributes = wording.attributes[wanted.type]
     uses = [
@@ -201,7 +208,7 @@ def _ask(rng: Rng, wording: Wording, wanted: Product) -> tuple[str, Needs]:
     ]
     if uses and rng.random() < 0.15:
         use = pick(rng, uses)
-        return use.query, {name: frozenset(values) for name, values in use.needs.items()}
+        return use.query, {name: frozenset(values) for name, values in use.needs.items()}, False
 
     misspelled = rng.random() < 0.06
     noun = pick_usual(rng, kind.misspelled if misspelled else kind.asked)
@@ -231,7 +238,7 @@ def _ask(rng: Rng, wording: Wording, wanted: Product) -> tuple[str, Needs]:
     text = noun
     for phrase in phrases:
         text = phrase.replace("~", text) if "~" in phrase else f"{text} {phrase}"
-    return inflect(text, form), needs
+    return inflect(text, form), needs, avoided is not None
 
 
 def _alike(product: Product, wanted: Product) -> bool:

@@ -8,13 +8,15 @@ from typing import Any, TypeVar
 import pyarrow as pa
 import pyarrow.csv
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline import files, layout, tables, vectors
 from pipeline.errors import PipelineError
+from pipeline.index_figures import TradeOff
 from pipeline.mistakes import one_line, shorten
 from pipeline.params import Params
 from pipeline.runs import System
+from pipeline.top import TOP
 
 RANDOM = "random"
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
@@ -23,18 +25,6 @@ SHOWN = (RANDOM, *RUNS)
 """All that is compared; `random` is an expectation and has no run."""
 
 UNJUDGED = "unjudged"
-
-TOP = pa.schema(
-    [
-        pa.field("query_id", pa.int64()),
-        pa.field("system", pa.string()),
-        pa.field("rank", pa.int32()),
-        pa.field("product_id", pa.string()),
-        pa.field("label", pa.string()),
-        pa.field("title", pa.string()),
-    ]
-)
-"""The first products of each query and system; a product without a judgement has no label."""
 
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
 
@@ -76,33 +66,6 @@ class Slices(Part):
     small_below: int
     top10: dict[str, dict[str, float]]
     slices: tuple[Slice, ...]
-
-
-class IndexFigures(Part):
-    """What an index costs and keeps."""
-
-    index: str
-    kind: str
-    overlap: float = Field(alias="overlap@100")
-    ndcg: float | None = Field(alias="ndcg@10", default=None)
-    recall: float | None = Field(alias="recall@100", default=None)
-    bytes_per_vector: float
-    build_seconds: float
-    p50_milliseconds: float
-    p95_milliseconds: float
-    queries_per_second: float
-
-
-class Tradeoff(Part):
-    """What `make tradeoff` measured, and on which vectors."""
-
-    encoder: str
-    product_ids_sha256: str
-    weights_sha256: str
-    products: int
-    queries: int
-    threads: int
-    indexes: tuple[IndexFigures, ...]
 
 
 class Scores(Part):
@@ -152,7 +115,7 @@ class LocaleResults(Numbers):
     top: pa.Table
     counts: Mapping[str, Mapping[str, Any]]
     manifest: vectors.Manifest
-    tradeoff: Tradeoff | str
+    tradeoff: TradeOff | str
 
 
 M = TypeVar("M")
@@ -197,7 +160,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         recall=_read_curve(layout.recall_curve(locale), remedy),
         measures=measures,
         per_query=_read_per_query(layout.per_query(locale), measures, remedy),
-        top=_read_columns(layout.top(locale), TOP, remedy),
+        top=tables.read_table(layout.top(locale), TOP, remedy),
         counts=_read(
             layout.clean(locale) / "counts.json",
             dict[str, dict[str, Any]],
@@ -221,16 +184,19 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     return results
 
 
-def read_tradeoff(locale: str, manifest: vectors.Manifest) -> Tradeoff | str:
+def read_tradeoff(locale: str, manifest: vectors.Manifest) -> TradeOff | str:
     """Return what was measured of the indexes on these vectors, or why that is not there."""
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
-    measured = _read(path, Tradeoff, "run `make tradeoff`")
+    measured = _read(path, TradeOff, "run `make tradeoff`")
+    products, queries = manifest.products, manifest.queries
     for told, now in (
         (measured.encoder, manifest.encoder),
-        (measured.product_ids_sha256, manifest.products.ids_sha256),
         (measured.weights_sha256, manifest.weights_sha256),
+        (measured.product_ids_sha256, products.ids_sha256),
+        (measured.product_vectors_sha256, products.sha256()),
+        (measured.query_vectors_sha256, queries.sha256()),
     ):
         if told != now:
             return (

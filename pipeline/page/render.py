@@ -10,9 +10,10 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from pipeline.index_figures import TradeOff
 from pipeline.metrics import headline
 from pipeline.page import browse, charts, scatter, svg
-from pipeline.page.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults, Tradeoff
+from pipeline.page.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.page.words import (
     LABEL_WORDS,
     REASONS,
@@ -77,7 +78,7 @@ def render(locales: Sequence[LocaleResults], params: Params) -> str:
 
 def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> dict[str, Any]:
     """Return what the template shows of a locale."""
-    measured = isinstance(results.tradeoff, Tradeoff)
+    measured = isinstance(results.tradeoff, TradeOff)
     return {
         "name": results.locale,
         "results": results,
@@ -89,7 +90,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
         "mix": _shown(results.slices.top10),
         "slices_chart": _own(charts.slices(results)) if results.slices.slices else "",
         "tradeoff_chart": _own(scatter.tradeoff(results, results.tradeoff))
-        if isinstance(results.tradeoff, Tradeoff) and results.tradeoff.indexes
+        if isinstance(results.tradeoff, TradeOff) and results.tradeoff.indexes
         else "",
         "tradeoff_measured": measured,
         "query_numbers": _query_numbers(results, measures),

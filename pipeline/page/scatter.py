@@ -6,13 +6,14 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
+from pipeline.index_figures import TradeOff
 from pipeline.page import svg
 from pipeline.page.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
-from pipeline.page.inputs import LocaleResults, Tradeoff
+from pipeline.page.inputs import LocaleResults
 from pipeline.page.svg import COLOURS
 
 
-def tradeoff(results: LocaleResults, measured: Tradeoff) -> str:
+def tradeoff(results: LocaleResults, measured: TradeOff) -> str:
     """Draw each index: what it keeps of exact search over how long one query takes."""
     figure = svg.drawing(WIDTH, 240)
     axes = new_axes(figure, 46, 18, 240, TITLE)

@@ -1,0 +1,123 @@
+"""Analysers: from a text to the terms that BM25 compares, by language.
+
+Texts come from clean: NFKC, no markup. Every analyser folds case, drops what is neither letter nor
+digit (punctuation, emoji) and keeps stop words: IDF makes them worth little, and they stand in
+product names. A text of nothing but punctuation has no terms.
+"""
+
+import unicodedata
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import regex
+import Stemmer
+import sudachipy
+
+_JAPANESE = {"ja", "jpn"}
+
+_ACCENTS_LEFT_OUT = {"en", "eng", "es", "spa"}
+"""Languages whose writers leave accents out when they search ("portatil" for "portátil")."""
+
+_DIACRITICS = dict.fromkeys(range(0x300, 0x370))
+
+# Scripts that put no space between words. The long vowel mark belongs to no script.
+_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
+# A number, an unspaced run, or a word: "500ml" is 500 and ml, as "500 ml" is.
+_WORD = regex.compile(
+    rf"\p{{N}}+(?:[.,]\p{{N}}+)*|[{_UNSPACED}]+|[\p{{L}}--[{_UNSPACED}]][[\p{{L}}\p{{M}}]--[{_UNSPACED}]]*",
+    regex.VERSION1,
+)
+_LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
+
+PIECE_CHARACTERS = 4_096
+"""The most Sudachi is given at once: it refuses more than 49,149 bytes of UTF-8."""
+
+
+@dataclass(frozen=True)
+class Analyser:
+    """How a language's texts become terms: a name that says how, and the function."""
+
+    name: str
+    terms: Callable[[str], list[str]]
+
+
+def analyser_for(language: str) -> Analyser:
+    """Return the analyser of a language, given by its ISO 639 code.
+
+    Japanese is segmented by Sudachi. Any other language is split into words, which are stemmed
+    where Snowball knows the language; its analyser is called "words" where it does not.
+    """
+    if language in _JAPANESE:
+        return Analyser("sudachi-bigrams", _japanese())
+    try:
+        stemmer = Stemmer.Stemmer(language)
+    except KeyError:
+        return Analyser("words", words)
+    fold = fold_accents if language in _ACCENTS_LEFT_OUT else str
+
+    def stems(text: str) -> list[str]:
+        return list(stemmer.stemWords(words(fold(text))))
+
+    return Analyser(f"snowball-{language}", stems)
+
+
+def words(text: str) -> list[str]:
+    """Return the words of a text in any language, case folded.
+
+    Letters and digits separate from each other. Where a script puts no spaces between words, the
+    overlapping pairs of its characters stand for them.
+    """
+    found: list[str] = []
+    for word in _WORD.findall(text.casefold()):
+        found.extend(bigrams(word) or [word] if _UNSPACED_RUN.match(word) else [word])
+    return found
+
+
+def bigrams(text: str) -> list[str]:
+    """Return the overlapping pairs of characters within each run of an unspaced script."""
+    runs = _UNSPACED_RUN.findall(text)
+    return [run[i : i + 2] for run in runs for i in range(len(run) - 1)]
+
+
+def fold_accents(text: str) -> str:
+    """Return a text without the marks of Latin letters: é is e, ñ is n."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_DIACRITICS))
+
+
+def _japanese() -> Callable[[str], list[str]]:
+    """Return what gives Japanese terms: Sudachi's words, and pairs of characters.
+
+    Words are the shortest units (mode A) in normalised form (空き缶 for 空缶, "3000" for "3,000").
+    The pairs let a query and a product meet that Sudachi cuts differently, as it does with brands
+    it does not know. Measured on real ESCI judgements: nDCG@10 0.705 with words alone, 0.694 with
+    pairs alone, 0.733 with both.
+    """
+    tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
+
+    def terms(text: str) -> list[str]:
+        return [
+            morpheme.normalized_form().casefold()
+            for piece in pieces(text)
+            for morpheme in tokenizer.tokenize(piece)
+            if _LETTER_OR_DIGIT.search(morpheme.surface())
+        ] + bigrams(text)
+
+    return terms
+
+
+def pieces(text: str) -> Iterator[str]:
+    """Yield a text in pieces of at most `PIECE_CHARACTERS`, cut behind a space where there is one.
+
+    Joined they are the text.
+    """
+    start = 0
+    while len(text) - start > PIECE_CHARACTERS:
+        stop = start + PIECE_CHARACTERS
+        space = text.rfind(" ", start, stop)
+        stop = space + 1 if space >= start else stop
+        yield text[start:stop]
+        start = stop
+    yield text[start:]
