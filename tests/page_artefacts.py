@@ -178,7 +178,7 @@ def _write_slices(
         "exact products": ("none", "1", "2-4", "5 or more"),
         "numbers in the query": ("yes", "no"),
         "brand in the query": ("yes", "no"),
-        "negation": ("yes", "no"),
+        "script mix": ("kanji+hiragana+katakana", "kanji+hiragana+katakana+latin"),
     }
     slices = []
     for group, names in groups.items():

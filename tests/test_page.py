@@ -140,7 +140,7 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
 
 
 @pytest.mark.parametrize(
-    "changed", ["encoder", "product_ids_sha256", "product_vectors_sha256", "weights_sha256"]
+    "changed", ["encoder", "product_ids_sha256", "query_vectors_sha256", "weights_sha256"]
 )
 def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     results: LocaleResults, params: Params, changed: str
@@ -181,9 +181,9 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: (layout.clean("es") / "counts.json").unlink(), "run `dvc repro clean@es`"),
         (lambda: (layout.embeddings("es") / "manifest.json").unlink(), "manifest.json is missing"),
         (lambda: layout.metrics("es").write_text("[]"), "metrics/es.json: (top level)"),
-        (lambda: layout.top("es").write_text("no"), "top/es.parquet does not fit"),
+        (lambda: layout.top("es").write_text("no"), "top/es.parquet is not readable"),
         (lambda: layout.recall_curve("es").write_text("k,recall\n1,1\n"), "recall/es.csv is not"),
-        (lambda: layout.tradeoff("es").write_text("{}"), "tradeoff/es.json: encoder"),
+        (lambda: layout.tradeoff("es").write_text("{}"), "tradeoff/es.json: locale"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(queries=7)),
          "tells of 7"),

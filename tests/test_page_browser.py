@@ -173,6 +173,34 @@ def test_queries_show_as_they_are_and_run_nothing(opened: Open, folder: Path) ->
     assert page.locator("script").count() == 1 + len(LANGUAGES)
 
 
+def test_the_page_may_load_nothing_and_run_its_own_script_alone(
+    browser: Browser, folder: Path
+) -> None:
+    page = browser.new_page()
+    page.goto((folder / layout.PAGE).as_uri())
+    policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content") or ""
+    assert policy.startswith("default-src 'none'; ")
+    assert "script-src 'sha256-" in policy
+    refused = page.evaluate(
+        """async () => {
+            const refused = [];
+            document.addEventListener('securitypolicyviolation', event => {
+                refused.push(event.effectiveDirective);
+            });
+            const script = document.createElement('script');
+            script.textContent = 'window.ran = true';
+            document.body.append(script);
+            const image = document.createElement('img');
+            image.src = 'https://example.invalid/x.png';
+            document.body.append(image);
+            await new Promise(done => setTimeout(done, 100));
+            return [window.ran === undefined, ...refused.sort()];
+        }"""
+    )
+    assert refused == [True, "img-src", "script-src-elem"]
+    page.close()
+
+
 def test_results_stand_side_by_side_with_title_label_and_place_and_the_unjudged_marked(
     opened: Open, folder: Path
 ) -> None:

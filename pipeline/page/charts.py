@@ -134,7 +134,7 @@ def slices(results: LocaleResults) -> str:
         if not any(isinstance(row, Slice) and row.slice == each.slice for row in rows[-1:]):
             rows.append(each.slice)
         rows.append(each)
-    left, right, top = 126.0, 44.0, TOP + 14
+    left, right, top = 140.0, 42.0, TOP + 14
     height = top + 26 * len(rows) + AXIS
     figure = svg.drawing(WIDTH, height)
     axes = new_axes(figure, left, right, height, top)
@@ -156,7 +156,8 @@ def slices(results: LocaleResults) -> str:
             dot(axes, system, row.systems[system], place + shift, 4.2, row.small)
         words = f"{row.queries:,}{'*' if row.small else ''}"
         axes.text(last, place, words, transform=at_rows, va="center_baseline", **small)
-    name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 20) for row in rows])
+    name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 23) for row in rows])
+    axes.tick_params(axis="y", labelsize=SMALL_TEXT)
     unit_axis(axes, named(results.slices.measure))
     return svg.inline(
         figure,

@@ -131,21 +131,24 @@ def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list
     cells = []
     common = _query_numbers(results, measures)
     for measure, number in zip(measures, common, strict=True):
-        estimates = {name: results.estimate(name, measure) for name in SHOWN}
-        estimate = estimates[system]
+        estimate = results.estimate(system, measure)
         if estimate is None or estimate.mean is None:
             cells.append(Cell())
             continue
-        best = max(each.mean for each in estimates.values() if each and each.mean is not None)
-        bounds = (
-            f"[{estimate.low:.3f}, {estimate.high:.3f}]"
-            if estimate.low is not None and estimate.high is not None
-            else ""
-        )
+        mean, _, interval = said(estimate).partition(" ")
         own = "" if estimate.queries == number else f"{estimate.queries:,} queries"
-        is_best = estimate.mean == best and not measure.startswith("judged")
-        cells.append(Cell(f"{estimate.mean:.3f}", bounds, own, is_best))
+        cells.append(Cell(mean, interval, own, mean in _best(results, measure) and system in RUNS))
     return cells
+
+
+def _best(results: LocaleResults, measure: str) -> set[str]:
+    """Return the highest mean of a measure as it is shown; nothing where all systems have it.
+
+    More judged products are not a better result: that measure has no best.
+    """
+    estimates = (results.estimate(system, measure) for system in RUNS)
+    means = {said(each).partition(" ")[0] for each in estimates if each is not None}
+    return set() if len(means) < 2 or measure.startswith("judged") else {max(means)}
 
 
 def _means(

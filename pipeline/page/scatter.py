@@ -1,31 +1,37 @@
 """The chart of index trade-offs: points with their names, none on top of another."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from pipeline.index_figures import TradeOff
 from pipeline.page import svg
-from pipeline.page.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
+from pipeline.page.axes import AXIS, RIGHT, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
 from pipeline.page.inputs import LocaleResults
 from pipeline.page.svg import COLOURS
+
+_LEFT = 46.0
+_LABEL = 84.0
+_SHORTEST = 1e-4
+"""Milliseconds: what is faster than any clock tells stands there; a logarithm has no zero."""
 
 
 def tradeoff(results: LocaleResults, measured: TradeOff) -> str:
     """Draw each index: what it keeps of exact search over how long one query takes."""
     figure = svg.drawing(WIDTH, 240)
-    axes = new_axes(figure, 46, 18, 240, TITLE)
+    axes = new_axes(figure, _LEFT, RIGHT, 240, TITLE)
     name_y(figure, "overlap@100 with exact search")
     chosen = results.scores.index
-    x = [each.p50_milliseconds for each in measured.indexes]
+    x = [max(each.p50_milliseconds, _SHORTEST) for each in measured.indexes]
     y = [each.overlap for each in measured.indexes]
     axes.set_xscale("log")
-    axes.set_xlim(min(x) / 1.6, max(x) * 1.9)
+    ends = _ends(x)
+    axes.set_xlim(*ends)
     margin = max((1 - min(y)) * 0.12, 0.005)
     axes.set_ylim(min(y) - 1.5 * margin, 1 + 1.5 * margin)
-    ticks = _nice_ticks(min(x) / 1.6, max(x) * 1.9)
+    ticks = _nice_ticks(*ends)
     axes.xaxis.set_major_locator(FixedLocator(ticks))
     axes.xaxis.set_major_formatter(FixedFormatter([f"{tick:g}" for tick in ticks]))
     axes.xaxis.set_minor_locator(NullLocator())
@@ -36,10 +42,10 @@ def tradeoff(results: LocaleResults, measured: TradeOff) -> str:
     placed: list[_Box] = []
     points = [tuple(axes.transData.transform(point)) for point in zip(x, y, strict=True)]
     blocked = [_Box(px - 5, py - 5, px + 5, py + 5) for px, py in points]
-    for each, (px, py) in zip(measured.indexes, points, strict=True):
+    for each, at_x, (px, py) in zip(measured.indexes, x, points, strict=True):
         here = each.index == chosen
         axes.plot(
-            [each.p50_milliseconds], [each.overlap], marker="o", linestyle="",
+            [at_x], [each.overlap], marker="o", linestyle="",
             markersize=8 if here else 6.5, zorder=3 if here else 2,
             markerfacecolor=COLOURS["dense"] if here else COLOURS["surface"],
             markeredgecolor=COLOURS["dense"], markeredgewidth=1.6,
@@ -88,18 +94,26 @@ def _free_place(
     width, height = 5.6 * len(words), 13.0
     taken = [*placed, *blocked]
     candidates = []
-    for distance in (0.0, 14.0, 28.0, 42.0):
-        for rise in (distance, -distance):
+    for distance in (0.0, 12.0, 24.0, 36.0):
+        for rise in (-distance, distance):
             right = _Box(x + 8, y + rise - height / 2, x + 8 + width, y + rise + height / 2)
             left = _Box(x - 8 - width, right.bottom, x - 8, right.top)
             candidates += [(right, "left"), (left, "right")]
     inside = [
         (box, align)
         for box, align in candidates
-        if box.left >= 48 and box.right <= WIDTH - 2 and box.bottom >= AXIS
+        if box.left >= _LEFT and box.right <= WIDTH - 2 and box.bottom >= AXIS
     ]
     free = [each for each in inside if not any(each[0].meets(other) for other in taken)]
     return (free or inside or candidates)[0]
+
+
+def _ends(x: Sequence[float]) -> tuple[float, float]:
+    """Return where the axis begins and ends, so that the last point has its name on its right."""
+    low, high = math.log10(min(x)), math.log10(max(x))
+    span = max(high - low, 0.5)
+    for_points = WIDTH - _LEFT - RIGHT - 12 - _LABEL
+    return 10 ** (low - 12 / for_points * span), 10 ** (low + span + _LABEL / for_points * span)
 
 
 def _nice_ticks(low: float, high: float) -> list[float]:

@@ -86,7 +86,7 @@
       const items = [];
       for (let at = 0; at < ranked.length; at += 2)
         items.push(result(at / 2 + 1, products[ranked[at]], ranked[at + 1]));
-      const values = measures.map((measure, m) => `${measure} ${number(row.values[place][m])}`);
+      const values = measures.map((measure, m) => `${measure}\u00a0${number(row.values[place][m])}`);
       return make(
         "section", {},
         make("h3", {}, system),
