@@ -19,8 +19,9 @@ from pipeline.errors import PipelineError
 from pipeline.index_figures import TradeOff
 from pipeline.page import browse, charts, scatter, svg, words
 from pipeline.page.inputs import RUNS, LocaleResults, read_locale
-from pipeline.params import Params, Report
+from pipeline.params import MOST_RESULTS, Params, Report
 from pipeline.runs import SYSTEMS
+from pipeline.top import PLACES
 from tests.artefacts import ROOT, params
 from tests.page_artefacts import NASTY, write_locale, write_tradeoff
 
@@ -34,8 +35,9 @@ def results(project: Path, params: Params) -> LocaleResults:
     return read_locale(params, "es")
 
 
-def test_the_page_shows_every_system_that_has_runs() -> None:
+def test_the_page_shows_every_system_that_has_runs_as_deep_as_evaluate_keeps_results() -> None:
     assert set(RUNS) == set(SYSTEMS)
+    assert MOST_RESULTS == PLACES
 
 
 @pytest.mark.parametrize("queries", [1, 2, 7, 50, 400])
