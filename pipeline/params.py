@@ -163,6 +163,18 @@ class Compare(Strict):
     alpha: Fraction
 
 
+MOST_RESULTS = 10
+"""How many results of a query evaluate keeps beside the labels, for the page."""
+
+
+class Report(Strict):
+    """The queries of reports/report.html: how many a locale, how many results of each system."""
+
+    queries: Count
+    results: Annotated[int, Field(ge=1, le=MOST_RESULTS)]
+    seed: Seed
+
+
 class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
@@ -319,6 +331,7 @@ class Params(Strict):
     evaluate: Evaluate
     uncertainty: Uncertainty
     compare: Compare
+    report: Report
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]

@@ -1,82 +1,107 @@
-"""Put the locales side by side: reports/metrics/ -> reports/summary.json and reports/report.md."""
+"""Put locales and systems side by side: reports/ + data/ -> report.html, report.md, summary.json.
+
+The page is for a lead to open, the table for the README, the summary for other programs.
+"""
 
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
-from pipeline import files, layout, stage
-from pipeline.errors import PipelineError
-from pipeline.metrics import headline
+from pipeline import files, layout, metrics, stage
+from pipeline.page import render
+from pipeline.page.inputs import SHOWN, Numbers, read_locale
 from pipeline.params import MEAN, Params
 
-CHOICES = ("encoder", "index")
-COUNTS = ("queries", "products")
-
-Metrics = Mapping[str, Any]
-Summary = dict[str, dict[str, float | int | str]]
+Summary = dict[str, dict[str, Any]]
 
 
-def summarise(metrics: Mapping[str, Metrics], measures: Sequence[str]) -> Summary:
-    """Return the given measures of each locale and, under `mean`, the mean over the locales.
+def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
+    """Return the given measures of each locale and system and, under `mean`, the locales' means.
 
-    Each locale counts the same, however many queries it has; a measure that some locale lacks has
-    no mean.
+    A measure is {mean, low, high, queries}; one that a system lacks is left out, and the ends of an
+    interval where none was computed. Each locale counts the same in a mean, however many queries it
+    has; a measure that some locale lacks has none.
     """
-    summary: Summary = {
-        locale: {
-            **{name: of[name] for name in (*CHOICES, *COUNTS)},
-            **{name: of["dense"][name] for name in measures if name in of["dense"]},
+    summary: Summary = {}
+    for results in locales:
+        summary[results.locale] = {
+            **results.scores.model_dump(),
+            "systems": {
+                system: {
+                    measure: estimate.model_dump(exclude_none=True)
+                    for measure in measures
+                    if (estimate := results.estimate(system, measure)) is not None
+                }
+                for system in SHOWN
+            },
         }
-        for locale, of in metrics.items()
+    summary[MEAN] = {
+        "systems": {
+            system: {
+                measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
+                for measure in measures
+                if len(means := _means(locales, system, measure)) == len(locales)
+            }
+            for system in SHOWN
+        }
     }
-    values = {name: [of["dense"].get(name) for of in metrics.values()] for name in measures}
-    mean = {
-        name: round(sum(of_all) / len(of_all), 5)
-        for name, of_all in values.items()
-        if None not in of_all
-    }
-    return {**summary, MEAN: mean}
+    return summary
 
 
 def table(summary: Summary, measures: Sequence[str]) -> str:
-    """Return the summary as a markdown table, a row a locale."""
-    columns = ["locale", *CHOICES, *COUNTS, *measures]
-    left = 1 + len(CHOICES)
-    lines = [_row(columns), _row(["---"] * left + ["---:"] * (len(columns) - left))]
-    for locale, row in summary.items():
-        lines.append(_row([locale, *(_cell(row.get(name, "")) for name in columns[1:])]))
+    """Return the summary as a markdown table, a row a locale and system."""
+    columns = ["locale", "system", "queries", "products", *measures]
+    lines = [_row(columns), _row(["---"] * 2 + ["---:"] * (len(columns) - 2))]
+    for locale, of in summary.items():
+        for place, (system, values) in enumerate(of["systems"].items()):
+            first = place == 0
+            name = f"{system} ({of['encoder']}, {of['index']})" if _is_named(of, system) else system
+            counts = [f"{of[key]:,}" if first and key in of else "" for key in columns[2:4]]
+            cells = [_cell(values.get(measure)) for measure in measures]
+            lines.append(_row([locale if first else "", name, *counts, *cells]))
     return "\n".join(lines) + "\n"
 
 
 def report(params: Params) -> None:
-    """Read every locale's metrics and write the summary and the table."""
-    metrics = {
-        locale: files.read_json(layout.metrics(locale), f"run `dvc repro evaluate@{locale}`")
-        for locale in params.locales
-    }
-    measures = headline(params.evaluate)
-    try:
-        summary = summarise(metrics, measures)
-    except (KeyError, TypeError) as err:
-        raise PipelineError(
-            f"{layout.METRICS} holds a file that evaluate did not write ({err!r}); "
-            "run `dvc repro evaluate`"
-        ) from err
-    files.write_json(layout.SUMMARY, summary)
-    with files.atomic_file(layout.REPORT) as partial:
-        partial.write_text(table(summary, measures), encoding="utf-8", newline="\n")
+    """Read what the stages found of every locale, and write page, table and summary."""
+    locales = [read_locale(params, locale) for locale in params.locales]
+    measures = metrics.headline(params.evaluate)
+    summary = summarise(locales, measures)
+    page = render.render(locales, params)
+    # The page first: it is the one that may fail.
+    for path, text in (
+        (layout.PAGE, page),
+        (layout.REPORT, table(summary, measures)),
+        (layout.SUMMARY, files.canonical_json(summary)),
+    ):
+        with files.atomic_file(path) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
 
 
-def _cell(value: float | int | str) -> str:
-    match value:
-        case float():
-            return f"{value:.4f}"
-        case int():
-            return f"{value:,}"
-    return value
+def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
+    """Return the mean of each locale that has one."""
+    return [
+        estimate.mean
+        for results in locales
+        if (estimate := results.estimate(system, measure)) is not None and estimate.mean is not None
+    ]
 
 
-def _row(cells: list[str]) -> str:
+def _is_named(of: dict[str, Any], system: str) -> bool:
+    return system == "dense" and "encoder" in of
+
+
+def _cell(value: Any) -> str:
+    """Return a measure as text: its mean, and the ends of its interval if it has one."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    mean = f"{value['mean']:.3f}"
+    return f"{mean} [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else mean
+
+
+def _row(cells: Sequence[str]) -> str:
     return "| " + " | ".join(cells) + " |"
 
 

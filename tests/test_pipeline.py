@@ -23,8 +23,8 @@ pytestmark = pytest.mark.dvc
 
 BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 COPIED = (
-    "dvc.yaml", "params.yaml", "pipeline", ".dvc/config", ".dvc/.gitignore", ".dvc/plots",
-    ".dvcignore",
+    "dvc.yaml", "params.yaml", "pipeline", "reports/tradeoff/README.md",
+    ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
 REPORTED = ("metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet")
 """What Git holds of each locale, under reports/, beside the curves."""
@@ -112,6 +112,7 @@ def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
         "reports/report.md",
+        "reports/tradeoff/README.md",
         "reports/summary.json",
         *(
             f"reports/{name.format(locale)}"

@@ -1,50 +1,68 @@
 """The summary and the table say what the metrics say, and README's table is the report's."""
 
 import json
+from pathlib import Path
 
 import pytest
 
-from pipeline import metrics, readme, report
+from pipeline import layout, metrics, readme, report
 from pipeline.errors import PipelineError
+from pipeline.page.inputs import SHOWN, Interval, Numbers, Scores, read_numbers
+from pipeline.params import Params
 from tests.artefacts import ROOT, params
+from tests.page_artefacts import write_locale
 
 MEASURES = ("ndcg@10", "mrr@10")
-METRICS = {
-    locale: {
-        "dense": {"ndcg@10": value, "mrr@10": 0.5, "map@100": 0.1},
-        "encoder": encoder,
-        "index": "flat",
-        "queries": 1234,
-        "products": 5678,
+
+
+def numbers(locale: str, dense: dict[str, float], intervals: bool = True) -> Numbers:
+    """Return numbers of a locale: those given for dense, zeros for the others."""
+    means = {system: {"ndcg@10": 0.0, "mrr@10": 0.0} for system in SHOWN} | {"dense": dense}
+    of_dense = {
+        name: Interval(mean=value, low=value - 0.1, high=value + 0.1, queries=7)
+        for name, value in dense.items()
     }
-    for locale, value, encoder in (
-        ("us", 0.2, "minilm"),
-        ("es", 0.4, "labse"),
-        ("jp", 0.9, "labse"),
-    )
-}
+    scores = Scores(encoder="labse", index="flat", queries=1234, products=5678)
+    return Numbers(locale, scores, means, {"dense": of_dense} if intervals else {})
+
+
+LOCALES = [
+    numbers("us", {"ndcg@10": 0.2, "mrr@10": 0.5}),
+    numbers("es", {"ndcg@10": 0.4, "mrr@10": 0.5}),
+    numbers("jp", {"ndcg@10": 0.9, "mrr@10": 0.5}),
+]
 
 
 def test_the_mean_counts_every_locale_the_same() -> None:
-    summary = report.summarise(METRICS, MEASURES)
-    assert summary["mean"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
-    assert summary["jp"]["ndcg@10"] == 0.9
+    summary = report.summarise(LOCALES, MEASURES)
+    assert summary["mean"]["systems"]["dense"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
+    assert summary["jp"]["systems"]["dense"]["ndcg@10"] == {
+        "mean": 0.9, "low": 0.8, "high": 1.0, "queries": 7,
+    }  # fmt: skip
 
 
 def test_a_measure_that_one_locale_lacks_has_no_mean_and_an_empty_cell() -> None:
-    lacking = {**METRICS, "jp": {**METRICS["jp"], "dense": {"mrr@10": 0.5}}}
+    lacking = [*LOCALES[:2], numbers("jp", {"mrr@10": 0.5})]
     summary = report.summarise(lacking, MEASURES)
-    assert summary["mean"] == {"mrr@10": 0.5}
+    assert summary["mean"]["systems"]["dense"] == {"mrr@10": 0.5}
     rows = report.table(summary, MEASURES).splitlines()
-    assert rows[4] == "| jp | labse | flat | 1,234 | 5,678 |  | 0.5000 |"
+    assert "|  | dense (labse, flat) |  |  |  | 0.500 [0.400, 0.600] |" in rows
 
 
-def test_the_table_has_a_row_a_locale_with_its_choices_and_four_digits() -> None:
-    rows = report.table(report.summarise(METRICS, MEASURES), MEASURES).splitlines()
-    assert rows[0] == "| locale | encoder | index | queries | products | ndcg@10 | mrr@10 |"
-    assert rows[2] == "| us | minilm | flat | 1,234 | 5,678 | 0.2000 | 0.5000 |"
-    assert rows[5] == "| mean |  |  |  |  | 0.5000 | 0.5000 |"
+def test_the_table_has_a_row_a_locale_and_system_with_three_digits_and_intervals() -> None:
+    rows = report.table(report.summarise(LOCALES, MEASURES), MEASURES).splitlines()
+    assert rows[0] == "| locale | system | queries | products | ndcg@10 | mrr@10 |"
+    assert rows[2] == "| us | random | 1,234 | 5,678 | 0.000 | 0.000 |"
+    assert "|  | dense (labse, flat) |  |  | 0.200 [0.100, 0.300] | 0.500 [0.400, 0.600] |" in rows
+    assert "|  | dense |  |  | 0.500 | 0.500 |" in rows
+    assert len(rows) == 2 + 4 * len(SHOWN)
     assert len({row.count("|") for row in rows}) == 1
+
+
+def test_where_there_is_no_interval_the_mean_stands_alone() -> None:
+    summary = report.summarise([numbers("us", {"ndcg@10": 0.2}, intervals=False)], MEASURES)
+    assert summary["us"]["systems"]["dense"] == {"ndcg@10": {"mean": 0.2, "queries": 1234}}
+    assert "| 0.200 |" in report.table(summary, MEASURES)
 
 
 def test_a_block_goes_between_its_markers_and_nowhere_else() -> None:
@@ -60,18 +78,35 @@ def test_missing_markers_are_told(text: str) -> None:
         readme.put_between_markers(text, "x", "new")
 
 
-def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics() -> None:
-    found = {
-        locale: json.loads((ROOT / f"reports/metrics/{locale}.json").read_text())
-        for locale in params().locales
-    }
+def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
     measures = metrics.headline(params().evaluate)
-    summary = report.summarise(found, measures)
-    assert json.loads((ROOT / "reports/summary.json").read_text()) == summary
-    committed = (ROOT / "reports/report.md").read_text(encoding="utf-8")
+    summary = report.summarise([read_numbers(locale) for locale in params().locales], measures)
+    assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
+    committed = layout.REPORT.read_text(encoding="utf-8")
     assert committed == report.table(summary, measures)
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    text = readme.README.read_text(encoding="utf-8")
     assert readme.put_between_markers(text, "results", committed) == text
+
+
+def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=12)
+    report.report(params)
+    measures = metrics.headline(params.evaluate)
+    summary = json.loads(layout.SUMMARY.read_text(encoding="utf-8"))
+    found = json.loads(layout.metrics("es").read_text())
+    for system in SHOWN:
+        for measure in measures:
+            assert summary["es"]["systems"][system][measure]["mean"] == found[system][measure]
+    numbers_read = [read_numbers(locale) for locale in params.locales]
+    expected = report.table(report.summarise(numbers_read, measures), measures)
+    assert layout.REPORT.read_text(encoding="utf-8") == expected
+    assert layout.PAGE.is_file()
 
 
 def test_the_headline_follows_the_cutoffs_of_params() -> None:
