@@ -17,13 +17,13 @@ import pyarrow.parquet as pq
 
 from pipeline import layout, stage
 from pipeline.demo import EXAMPLES, LOCALES, PRODUCTS
-from pipeline.encoders.parallel import in_parallel
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
 from pipeline.generator import many, shape
 from pipeline.generator.bank import LABELS, Bank, draw_bank
 from pipeline.generator.catalogue import Rng
 from pipeline.generator.marketplace import load_wording
+from pipeline.parallel import in_parallel
 from pipeline.params import load_params
 
 SEED = 7

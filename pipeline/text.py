@@ -11,24 +11,23 @@ import unicodedata
 from collections.abc import Iterable
 
 # Elements that separate words; the others may stand inside one.
-_BREAKS = (
+BREAKS = (
     "address|article|blockquote|body|br|button|center|dd|div|dl|dt|figure|footer|form|h[1-6]|"
     "head|header|hr|html|iframe|img|input|label|li|ol|option|p|pre|section|select|table|tbody|td|"
     "tfoot|th|thead|tr|ul|video"
 )
-_INLINE = (
+INLINE = (
     "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|mark|nobr|samp|small|span|strike|"
     "strong|sub|sup|tt|u|var|wbr"
 )
-_UNSEEN = re.compile(
-    r"<!--.*?-->|<(script|style|noscript|template)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
-)
+UNSEEN = "script|style|noscript|template"
+_UNSEEN = re.compile(rf"<!--.*?-->|<({UNSEEN})\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 # A text that was cut off may end inside a tag: behind its name, or with an attribute.
 _BREAK = re.compile(
-    rf"</?(?:{_BREAKS})(?![\w-])(?:[^<>]*>|\s*/?\s*$|\s[^<>]*=[^<>]*$)", re.IGNORECASE
+    rf"</?(?:{BREAKS})(?![\w-])(?:[^<>]*>|\s*/?\s*$|\s[^<>]*=[^<>]*$)", re.IGNORECASE
 )
-_TAG = re.compile(rf"</?(?:{_INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
-_BARE_BREAK = re.compile(rf"</?(?:{_BREAKS})\s*/?>", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
+_BARE_BREAK = re.compile(rf"</?(?:{BREAKS})\s*/?>", re.IGNORECASE)
 
 _ENTITY = re.compile(r"&(#?[a-zA-Z0-9]+);?")
 

@@ -17,12 +17,12 @@ from pipeline.encoders.openvino_engine import (
     computes_in_8_bits,
     converted_model,
 )
-from pipeline.encoders.parallel import in_parallel
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.mistakes import shorten
+from pipeline.parallel import in_parallel
 from pipeline.params import Encoder, Runtime
 
 log = logging.getLogger("pipeline")
