@@ -5,7 +5,10 @@ ones those are, `_HARD` decides; it may call a text hard that is not. The hard o
 `normalise` itself, so its results are these by definition or, in the tests, by comparison.
 """
 
+import re
+import unicodedata
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
@@ -21,8 +24,12 @@ STABLE = (
 """Ranges of characters that `normalise` leaves alone, whatever stands beside them."""
 
 COMPATIBLE = "\u00a0\u2002-\u200a‑…″‴‼\u3000¨ª¯²-µ¸-º¼-¾₨℀-⅏⅐-ⅿ①-⓪㈠-㉇㊀-㋾㌀-㏾！-；＝-～｡-ﾟ￠-￦"
-"""Ranges of characters that NFKC changes, in the same way in every version of Unicode that counts;
-none becomes a `<`."""
+"""Ranges of characters that NFKC changes and composes with no other but each other; none becomes a
+`<`."""
+
+_GAP = "^ |  | $"
+_UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
+"""What may need more than a space for each line feed: a `<`, a `&`, no printable ASCII, a gap."""
 
 _HARD = "|".join(
     (
@@ -30,9 +37,12 @@ _HARD = "|".join(
         f"(?i:<(?:!--|{UNSEEN}))",
         "<[^<>]*$",  # a tag that was cut off, perhaps
         r"</?[a-zA-Z0-9]*[^\x00-\x7f]",  # a name goes on there, for Python but not for RE2
+        "(?:^|[^ｦ-ﾝ])[ﾞﾟ]",  # a mark that goes with what stands before it
         f"[^\n{STABLE}{COMPATIBLE}]",
     )
 )
+_COMPATIBLE = f"[{COMPATIBLE}]"
+_RUN = re.compile(f"{_COMPATIBLE}+")
 # RE2 has no lookahead: the character behind the name is part of the match instead.
 _BREAK, _TAG = (rf"(?i)</?(?:{names})(?:[^<>\w-][^<>]*)?>" for names in (BREAKS, INLINE))
 
@@ -40,11 +50,20 @@ _BREAK, _TAG = (rf"(?i)</?(?:{names})(?:[^<>\w-][^<>]*)?>" for names in (BREAKS,
 def normalise_column(texts: pa.Array) -> pa.Array:
     """Return `normalise` of every text; null gives the empty string."""
     texts = pc.fill_null(texts, "")
+    unusual = pc.match_substring_regex(texts, _UNUSUAL)
+    spaced = pc.replace_substring(texts, "\n", " ")
+    return _changed(spaced, unusual, lambda some: _normalise_unusual(some, texts.filter(unusual)))
+
+
+def _normalise_unusual(spaced: pa.Array, texts: pa.Array) -> pa.Array:
+    """Return `normalise` of every text; in `spaced` there are spaces for line feeds."""
     hard = pc.match_substring_regex(texts, _HARD)
-    done = _changed(texts, pc.match_substring(texts, "<"), _without_tags)
-    done = _changed(done, pc.match_substring(done, "\n"), _without_breaks)
-    done = _changed(done, pc.invert(pc.string_is_ascii(done)), _compatible)
-    done = _changed(done, pc.match_substring_regex(done, "^ |  | $"), _singly_spaced)
+    marked = pc.match_substring_regex(spaced, "<[/a-zA-Z]")
+    done = _changed(spaced, marked, _without_tags)
+    compatible = pc.match_substring_regex(done, _COMPATIBLE)
+    done = _changed(done, compatible, _nfkc)
+    gaping = pc.or_(pc.or_(marked, compatible), pc.match_substring_regex(spaced, _GAP))
+    done = _changed(done, gaping, _singly_spaced)
     return _changed(done, hard, lambda _: _each_alone(texts.filter(hard)))
 
 
@@ -62,11 +81,13 @@ def join_columns(columns: Sequence[pa.Array], separator: str) -> tuple[pa.Array,
     filled = lengths > 0
     gaps = filled & (np.cumsum(filled, axis=1) > 1)
     ends = np.cumsum(lengths + gaps * len(separator), axis=1, dtype=np.int32)
-    held = [
-        pc.if_else(pa.array(column), each, None)
-        for column, each in zip(filled.T, columns, strict=True)
+    # With the separator as a piece of its own: Arrow has no row for a row of nulls alone.
+    pieces = [
+        piece
+        for gap, column in zip(gaps.T, columns, strict=True)
+        for piece in (pc.if_else(pa.array(gap), separator, ""), column)
     ]
-    return pc.binary_join_element_wise(*held, separator, null_handling="skip"), ends
+    return pc.binary_join_element_wise(*pieces, ""), ends
 
 
 def _changed(texts: pa.Array, which: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
@@ -80,16 +101,15 @@ def _without_tags(texts: pa.Array) -> pa.Array:
     return pc.replace_substring_regex(pc.replace_substring_regex(texts, _BREAK, " "), _TAG, "")
 
 
-def _without_breaks(texts: pa.Array) -> pa.Array:
-    return pc.replace_substring(texts, "\n", " ")
-
-
-def _compatible(texts: pa.Array) -> pa.Array:
-    return _changed(texts, pc.match_substring_regex(texts, f"[{COMPATIBLE}]"), _nfkc)
-
-
 def _nfkc(texts: pa.Array) -> pa.Array:
-    return pc.utf8_normalize(texts, "NFKC")
+    return pa.array(
+        [_RUN.sub(lambda run: _of_run(run[0]), text) for text in texts.to_pylist()], pa.string()
+    )
+
+
+@lru_cache(65_536)
+def _of_run(run: str) -> str:
+    return unicodedata.normalize("NFKC", run)
 
 
 def _singly_spaced(texts: pa.Array) -> pa.Array:
