@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove tradeoff readme constraints
+.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -70,6 +70,9 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 	  exit 1; \
 	}
 
+full-size: setup ## a made-up catalogue of ESCI's size and shape, to data/full-size (ARGS='--products 100000')
+	python -m pipeline.full_size $(ARGS)
+
 clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
@@ -79,6 +82,9 @@ bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), 
 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills
 	python -m pipeline.bench.proofs
+
+scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
+	python -m pipeline.bench.scale $(ARGS)
 
 tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
 	python -m pipeline.tradeoff $(ARGS)

@@ -3,19 +3,20 @@
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
+from numpy.typing import NDArray
 
 from pipeline import layout, stage, tables
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory, write_json
+from pipeline.parallel import ahead, in_parallel
 from pipeline.params import Clean, Params
-from pipeline.text import join_fields, normalise
+from pipeline.texts import join_columns, normalise_column
 
 BATCH_ROWS = 16_384
 
@@ -30,7 +31,7 @@ class Pairs:
 
 def clean_queries(sampled: pa.Table) -> pa.Table:
     """Return the queries' normalised texts; those that are empty are left out."""
-    texts = pa.array([normalise(query) for query in sampled["query"].to_pylist()], pa.string())
+    texts = normalise_column(sampled["query"].combine_chunks())
     return _without_empty(pa.table({"query_id": sampled["query_id"], "text": texts}))
 
 
@@ -44,12 +45,19 @@ def clean_products(sampled: pa.Table, settings: Clean) -> pa.Table:
     Returns:
         The columns of `tables.PRODUCTS`.
     """
-    columns = [sampled[field].to_pylist() for field in settings.fields]
-    joined = [join_fields(fields, settings.separator) for fields in zip(*columns, strict=True)]
+    rows, fields = len(sampled), settings.fields
+    # All fields as one column: a kernel is set up once.
+    together = pa.concat_arrays([chunk for name in fields for chunk in sampled[name].chunks])
+    normalised = normalise_column(together)
+    columns = [normalised.slice(place * rows, rows) for place in range(len(fields))]
+    texts, ends = join_columns(columns, settings.separator)
+    offsets = np.arange(0, ends.size + 1, len(fields), dtype=np.int32)
     products = {
         "product_id": sampled["product_id"],
-        "text": [text for text, _ in joined],
-        "field_ends": [ends for _, ends in joined],
+        "text": texts,
+        "field_ends": pa.ListArray.from_arrays(
+            offsets, ends.ravel(), type=tables.PRODUCTS.field("field_ends").type
+        ),
     }
     return _without_empty(pa.table(products, tables.PRODUCTS))
 
@@ -115,7 +123,12 @@ def clean(params: Params, locale: str) -> None:
     queries = clean_queries(sampled_queries)
     with atomic_directory(layout.clean(locale)) as out:
         products = _clean_product_file(
-            source / "products.parquet", out / "products.parquet", params.clean, locale, remedy
+            source / "products.parquet",
+            out / "products.parquet",
+            params.clean,
+            locale,
+            remedy,
+            params.runtime.thread_count(),
         )
         pairs = clean_judgements(
             sampled, queries["query_id"], products.sampled_ids, source / "judgements.parquet"
@@ -168,20 +181,25 @@ class _CleanedProducts:
 
 
 def _clean_product_file(
-    source: Path, target: Path, settings: Clean, locale: str, remedy: str
+    source: Path, target: Path, settings: Clean, locale: str, remedy: str, threads: int
 ) -> _CleanedProducts:
     """Clean the products of one file into another, some thousands at a time."""
     sampled_ids: list[pa.Array] = []
     ids: list[pa.Array] = []
-    hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
+    hashes: list[NDArray[np.int64]] = []
+
+    def cleaned(batch: pa.Table) -> tuple[pa.Table, pa.Table, NDArray[np.int64]]:
+        _refuse_other_locales(batch, locale, source, remedy)
+        products = clean_products(batch, settings)
+        return batch.select(["product_id"]), products, _hashes(products["text"])
+
+    batches = tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy)
     with pq.ParquetWriter(target, tables.PRODUCTS, compression="zstd") as writer:
-        for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy):
-            _refuse_other_locales(batch, locale, source, remedy)
-            products = clean_products(batch, settings)
+        for batch, products, of_texts in in_parallel(cleaned, ahead(batches), threads):
             writer.write_table(products)
             sampled_ids.extend(batch["product_id"].chunks)
             ids.extend(products["product_id"].chunks)
-            hashes.append(pd.util.hash_array(products["text"].to_pandas().to_numpy(dtype=object)))
+            hashes.append(of_texts)
     if not any(map(len, ids)):
         raise PipelineError(
             f"{source}: none of its {sum(map(len, sampled_ids))} products has any text in "
@@ -193,6 +211,11 @@ def _clean_product_file(
         pa.chunked_array(ids, pa.string()),
         int(copies[copies > 1].sum()),
     )
+
+
+def _hashes(texts: pa.ChunkedArray) -> NDArray[np.int64]:
+    """Return a number for each text, equal for equal ones within this process."""
+    return np.fromiter(map(hash, texts.cast(pa.binary()).to_pylist()), np.int64, len(texts))
 
 
 def _refuse_other_locales(rows: pa.Table, locale: str, path: Path, remedy: str) -> None:

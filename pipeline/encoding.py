@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 
 from pipeline import layout, vectors
 from pipeline.encoders.encoder import Encoded, TextEncoder, refuse_broken
-from pipeline.encoders.parallel import in_parallel
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.errors import PipelineError
+from pipeline.parallel import in_parallel
 from pipeline.store import Keys, Missing, Store, keys_of
 
 GROUP_TEXTS = 256

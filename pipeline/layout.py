@@ -8,6 +8,7 @@ PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
 DEMO = Path("data/demo")
+FULL_SIZE = Path("data/full-size")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
 TRADEOFF = Path("reports/tradeoff")
@@ -18,6 +19,7 @@ PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
 EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
+SCALE_BENCH = Path("reports/bench/scale.json")
 
 
 def sample(locale: str) -> Path:

@@ -21,6 +21,7 @@ from pipeline import layout, source, stage, tables
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory, write_json
 from pipeline.mistakes import shorten
+from pipeline.parallel import ahead
 from pipeline.params import Params, Sample
 
 Id = TypeVar("Id", str, int)
@@ -168,7 +169,7 @@ def _write_products(
     Returns:
         The repeated rows that were left out, by locale.
     """
-    batches = source.read_batches(file, path, tables.SAMPLE_PRODUCTS)
+    batches = ahead(source.read_batches(file, path, tables.SAMPLE_PRODUCTS))
     schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
@@ -196,15 +197,19 @@ def _gather_buckets(folder: Path, count: int, path: Path) -> int:
     with pq.ParquetWriter(
         folder / "products.parquet", tables.SAMPLE_PRODUCTS, compression="zstd"
     ) as writer:
-        for bucket in range(count):
-            spool = _spool(folder, bucket)
-            with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
-                rows = stream.read_all().sort_by("place").drop_columns("place")
-            spool.unlink()
+        for rows in ahead(_sorted_bucket(_spool(folder, bucket)) for bucket in range(count)):
             unique = _without_repeats(rows, path)
             repeated += len(rows) - len(unique)
             writer.write_table(unique)
     return repeated
+
+
+def _sorted_bucket(spool: Path) -> pa.Table:
+    """Return a bucket's rows in their order, and remove its file."""
+    with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
+        rows = stream.read_all().sort_by("place").drop_columns("place")
+    spool.unlink()
+    return rows
 
 
 def _without_repeats(products: pa.Table, path: Path) -> pa.Table:

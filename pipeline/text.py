@@ -11,36 +11,31 @@ import unicodedata
 from collections.abc import Iterable
 
 # Elements that separate words; the others may stand inside one.
-_BREAKS = (
+BREAKS = (
     "address|article|blockquote|body|br|button|center|dd|div|dl|dt|figure|footer|form|h[1-6]|"
     "head|header|hr|html|iframe|img|input|label|li|ol|option|p|pre|section|select|table|tbody|td|"
     "tfoot|th|thead|tr|ul|video"
 )
-_INLINE = (
+INLINE = (
     "a|abbr|b|bdi|bdo|big|cite|code|del|dfn|em|font|i|ins|kbd|mark|nobr|samp|small|span|strike|"
     "strong|sub|sup|tt|u|var|wbr"
 )
-_UNSEEN = re.compile(
-    r"<!--.*?-->|<(script|style|noscript|template)\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL
-)
+UNSEEN = "script|style|noscript|template"
+_UNSEEN = re.compile(rf"<!--.*?-->|<({UNSEEN})\b[^<>]*>.*?</\1\s*>", re.IGNORECASE | re.DOTALL)
 # A text that was cut off may end inside a tag: behind its name, or with an attribute.
 _BREAK = re.compile(
-    rf"</?(?:{_BREAKS})(?![\w-])(?:[^<>]*>|\s*/?\s*$|\s[^<>]*=[^<>]*$)", re.IGNORECASE
+    rf"</?(?:{BREAKS})(?![\w-])(?:[^<>]*>|\s*/?\s*$|\s[^<>]*=[^<>]*$)", re.IGNORECASE
 )
-_TAG = re.compile(rf"</?(?:{_INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
-_BARE_BREAK = re.compile(rf"</?(?:{_BREAKS})\s*/?>", re.IGNORECASE)
+_TAG = re.compile(rf"</?(?:{INLINE})(?![\w-])[^<>]*>", re.IGNORECASE)
+_BARE_BREAK = re.compile(rf"</?(?:{BREAKS})\s*/?>", re.IGNORECASE)
 
 _ENTITY = re.compile(r"&(#?[a-zA-Z0-9]+);?")
 
 # Invisible characters: controls, soft hyphen, zero-width space, direction marks, byte order mark.
 # The joiners U+200C and U+200D stay: they shape emoji and words.
-_INVISIBLE = {
-    code: " " if chr(code).isspace() else None
-    for code in (
-        *range(0x20), *range(0x7F, 0xA0), 0xAD, 0x200B, 0x200E, 0x200F, *range(0x202A, 0x202F),
-        *range(0x2060, 0x2065), *range(0x2066, 0x2070), 0xFEFF, *range(0xFFF9, 0xFFFC),
-    )
-}  # fmt: skip
+_INVISIBLE = re.compile(
+    "[\x00-\x1f\x7f-\x9f\xad\u200b\u200e\u200f\u202a-\u202e\u2060-\u2064\u2066-\u206f\ufeff\ufff9-\ufffb]"
+)
 
 
 def normalise(text: str | None) -> str:
@@ -56,7 +51,7 @@ def normalise(text: str | None) -> str:
     if "<" in text:
         text = _TAG.sub("", _BREAK.sub(" ", _UNSEEN.sub(" ", text)))
     # Before NFKC: what stood at both sides of an invisible character may compose.
-    text = text.translate(_INVISIBLE)
+    text = _INVISIBLE.sub(_space_or_nothing, text)
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
         if "<" in text:  # full-width tags such as ＜br＞ show only now
@@ -77,6 +72,10 @@ def join_fields(fields: Iterable[str | None], separator: str) -> tuple[str, list
             text = f"{text}{separator}{field}" if text else field
         ends.append(len(text))
     return text, ends
+
+
+def _space_or_nothing(invisible: re.Match[str]) -> str:
+    return " " if invisible[0].isspace() else ""
 
 
 def _unescape(text: str) -> str:

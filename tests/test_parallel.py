@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.encoders.parallel import in_parallel
+from pipeline.parallel import in_parallel
 
 
 class Counted:

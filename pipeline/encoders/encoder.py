@@ -19,12 +19,12 @@ from pipeline.encoders.openvino_engine import (
     converted_model,
     version_of,
 )
-from pipeline.encoders.parallel import in_parallel
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.mistakes import shorten
+from pipeline.parallel import in_parallel
 from pipeline.params import Encoder, Runtime
 
 log = logging.getLogger("pipeline")

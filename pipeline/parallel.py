@@ -1,5 +1,6 @@
 """Work on several threads, results in the order of the work."""
 
+import itertools
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -27,3 +28,12 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Ite
         finally:
             for future in running:
                 future.cancel()
+
+
+def ahead(items: Iterable[T]) -> Iterator[T]:
+    """Yield the items in their order, which a thread of its own takes, a few ahead of the caller."""
+    iterator, end = iter(items), object()
+    for item in in_parallel(lambda _: next(iterator, end), itertools.count(), threads=1):
+        if item is end:
+            return
+        yield item  # type: ignore[misc]

@@ -1,0 +1,28 @@
+"""One measurement of a stage: what runs, what it needs, what it says."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Figures = dict[str, Any]
+
+
+def nothing(products: int) -> None:
+    """Prepare nothing."""
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How a stage is measured, on a catalogue of so many products.
+
+    Both functions run in a process of their own, in a project folder: params.yaml, and the source
+    that it names; what earlier measurements wrote there stays.
+
+    Attributes:
+        run: what is measured: its seconds, its memory. It returns what else is worth telling,
+            `seconds` among it if not all of it counts.
+        prepare: brings what it needs, where that is not there yet.
+    """
+
+    run: Callable[[int], Figures]
+    prepare: Callable[[int], None] = nothing

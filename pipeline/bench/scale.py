@@ -1,0 +1,156 @@
+"""What the stages take at 100 k, 400 k and all 1.8 M products of ESCI's size and shape.
+
+    python -m pipeline.bench.scale [STAGE ...] [--products N,N,N] [--folder DIR]
+
+The catalogues are stand-ins that `pipeline.full_size` makes; they and what stages write stay in the
+folder, so that another stage can be measured later. Each measurement is of a process of its own,
+with all that it starts. The figures go to reports/bench/scale.json; those of stages that are not
+named stay there.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from pipeline import full_size, layout, stage
+from pipeline.bench import scale_data
+from pipeline.bench.encode import machine
+from pipeline.bench.measure import Figures, Measure
+from pipeline.bench.memory import Peak, watched
+from pipeline.errors import PipelineError
+from pipeline.files import read_json, write_json
+from pipeline.generator import shape
+from pipeline.params import PARAMS_FILE, Params, load_params
+
+PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
+LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
+
+MEASURES: dict[str, Measure] = {**scale_data.MEASURES}
+"""The stages, in the order in which they are measured."""
+
+_TOLD = Path("told.json")
+
+
+def make_project(products: int, folder: Path) -> None:
+    """Make a project folder with a catalogue, all of which sample takes; a whole one stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    data["sample"] |= {
+        "source": str(layout.FULL_SIZE), "version": "all", "splits": ["train", "test"],
+        "queries": "all", "distractors": "all",
+    }  # fmt: skip
+    YAML().dump(data, folder / PARAMS_FILE)
+    source = folder / layout.FULL_SIZE
+    if not source.exists():
+        full_size.write(source, products)
+
+
+def measure(name: str, products: int, folder: Path) -> Figures:
+    """Measure a stage in a project folder.
+
+    Returns:
+        `products`, `seconds`, `peak_bytes` (resident, of all its processes together),
+        `peak_private_bytes` (without what lies in files), and what the measure tells.
+
+    Raises:
+        PipelineError: it failed.
+    """
+    _run(name, "prepare", products, folder)
+    peak = _run(name, "run", products, folder)
+    told: Figures = read_json(folder / _TOLD, "")
+    return {
+        **told,
+        "peak_bytes": peak.resident,
+        "peak_private_bytes": peak.private,
+        "products": products,
+        "seconds": round(told["seconds"], 2),
+    }
+
+
+def _run(name: str, what: str, products: int, folder: Path) -> Peak:
+    code = f"from pipeline.bench import scale; scale.alone({name!r}, {what!r}, {products})"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    with (
+        subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment) as process,
+        watched(process.pid) as peak,
+    ):
+        status = process.wait()
+    if status:
+        raise PipelineError(f"{name} at {products} products ended with status {status}; see above")
+    return peak
+
+
+def alone(name: str, what: str, products: int) -> None:
+    """Prepare or run a measure in this process, its working folder; leave in a file what it tells.
+
+    Args:
+        name: of the stage.
+        what: "prepare" or "run".
+        products: how many the catalogue has.
+    """
+    with stage.told_to_the_user(f"scale ({name}, {products} products)") as outcome:
+        if what == "prepare":
+            MEASURES[name].prepare(products)
+        else:
+            started = time.monotonic()
+            figures = MEASURES[name].run(products)
+            write_json(_TOLD, {"seconds": time.monotonic() - started, **figures})
+    sys.exit(outcome.status)
+
+
+def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params) -> None:
+    """Measure stages at all sizes, and put the figures into the report as they come."""
+    path = layout.SCALE_BENCH
+    report = read_json(path, "remove it") if path.exists() else {}
+    for products in sizes:
+        project = folder / str(products)
+        make_project(products, project)
+        for name in MEASURES:
+            if name in names:
+                figures = measure(name, products, project)
+                stage.log.info("%s %s", name, figures)
+                others = report.setdefault("stages", {}).get(name, [])
+                points = [each for each in others if each["products"] != products]
+                report["stages"][name] = sorted(
+                    [*points, figures], key=lambda each: int(each["products"])
+                )
+                report["machine"] = machine(params, LIBRARIES)
+                write_json(path, report)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m pipeline.bench.scale")
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument(
+        "--products", default=",".join(map(str, PRODUCTS)), help="sizes, with commas between"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the catalogues lie and stages work; .cache/scale"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.stages) - set(MEASURES):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}; {', '.join(MEASURES)} are")
+    try:
+        options.products = [int(each) for each in options.products.split(",")]
+    except ValueError:
+        parser.error(f"--products {options.products}: numbers with commas between are needed")
+    return options
+
+
+def main() -> int:
+    """Measure; return the exit status."""
+    options = _options()
+    with stage.told_to_the_user("scale") as outcome:
+        params = load_params()
+        folder = (options.folder or layout.cache() / "scale").resolve()
+        measure_all(options.stages or list(MEASURES), options.products, folder, params)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
