@@ -154,7 +154,7 @@ def test_vectors_of_other_products_are_refused_and_the_old_run_stays(judgements:
 def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
     file = pq.ParquetFile(layout.runs("dense", LOCALE) / "catalogue.parquet")
-    assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank"]
+    assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank", "product_row"]
     assert file.schema_arrow.metadata is None
 
 
