@@ -24,9 +24,10 @@ from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
+from pipeline.generator import shape
 from pipeline.params import PARAMS_FILE, Params, load_params
 
-PRODUCTS = (100_000, 400_000, full_size.PRODUCTS)
+PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
 
 MEASURES: dict[str, Measure] = {**scale_data.MEASURES}
