@@ -102,7 +102,7 @@ def search(
         np.concatenate(found),
         np.concatenate(scored),
     )
-    inside = np.arange(len(rows)) - np.searchsorted(rows, rows) < depth
+    inside = ranking.places(rows) < depth
     return (
         (rows[inside], codes[inside], ranked[inside]),
         ranking.rank_pairs(judged_queries, judged, judged_scores),

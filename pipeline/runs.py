@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from pipeline import files, layout, tables
+from pipeline import files, layout, ranking, tables
 from pipeline.errors import PipelineError
 from pipeline.params import Strict
 
@@ -148,13 +148,12 @@ def writing(
 
 def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
     """Return a run, given as `Ranked`, as a table of schema `tables.RUN`."""
-    first = np.searchsorted(rows, rows, side="left")
     return pa.table(
         {
             "query_id": inputs.queries.take(pa.array(rows)),
             "product_id": inputs.products.take(pa.array(codes)),
             "score": scores.astype(np.float32),
-            "rank": (np.arange(len(rows)) - first + 1).astype(np.int32),
+            "rank": (ranking.places(rows) + 1).astype(np.int32),
             "product_row": codes.astype(np.int32),
         }
     ).cast(tables.RUN)
@@ -227,7 +226,7 @@ def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
     if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
         at = int(wrong[0])
         raise refuse(at, f"the score is {scores[at]}, no finite number")
-    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+    ranks = ranking.places(rows) + 1
     if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
