@@ -6,8 +6,9 @@ for each posting (a product and one of its terms) while it does so, this 17.
 
 import math
 from array import array
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
+from itertools import chain, islice
 from typing import Any
 
 import numpy as np
@@ -17,14 +18,14 @@ from pipeline import memory
 from pipeline.params import Bm25
 from pipeline.ranking import places
 
-PIECE_PRODUCTS = 16_384
+PIECE_PRODUCTS = 8_192
 
 SCORED_BYTES = 12
 """A posting in the end: a score of 8 bytes, a product of 4."""
 COUNTED_BYTES = 5
 """A posting before: a term of 4 bytes, mostly 1 for how often it stands there."""
 TERM_BYTES = 200
-"""A term, its string and its place in the dictionary of all terms (measured)."""
+"""About what a term takes: its string, its number, its place in the dictionary."""
 PRODUCT_BYTES = 64
 """A product in the scores of one query, and in what is sorted of them."""
 
@@ -60,17 +61,17 @@ class Collection:
     products: int = 0
     postings: int = 0
 
-    def add(self, products: list[list[str]]) -> None:
-        """Take in the terms of some more products."""
+    def add(self, products: Iterable[list[str]]) -> None:
+        """Take in the terms of some more products, at least one."""
         vocabulary = self.vocabulary
-        numbers = array("i")
+        numbers, lengths = array("i"), array("i")
         for terms in products:
             numbers.extend([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
-        lengths = np.array([len(terms) for terms in products], dtype=np.int32)
-        piece = Counted.of(np.frombuffer(numbers, dtype=np.int32), lengths)
+            lengths.append(len(terms))
+        self.lengths.append(np.array(lengths, dtype=np.int32))
+        piece = Counted.of(np.array(numbers, dtype=np.int32), self.lengths[-1])
         self.pieces.append(piece)
-        self.lengths.append(lengths)
-        self.products += len(products)
+        self.products += len(lengths)
         self.postings += len(piece.terms)
 
     def memory_bytes(self, products: int) -> int:
@@ -114,19 +115,9 @@ def collect(
     products: Iterable[list[str]], taken: Callable[[Collection], None] = lambda _: None
 ) -> Collection:
     """Take in the terms of all products; `taken` sees what there is after each piece."""
-    found = Collection()
-    for piece in _pieces(products):
-        found.add(piece)
+    found, left = Collection(), iter(products)
+    for first in left:
+        # One by one: the strings of a piece would take more than all its numbers.
+        found.add(chain([first], islice(left, PIECE_PRODUCTS - 1)))
         taken(found)
     return found
-
-
-def _pieces(products: Iterable[list[str]]) -> Iterator[list[list[str]]]:
-    piece: list[list[str]] = []
-    for terms in products:
-        piece.append(terms)
-        if len(piece) == PIECE_PRODUCTS:
-            yield piece
-            piece = []
-    if piece:
-        yield piece
