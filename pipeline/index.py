@@ -162,52 +162,52 @@ def build_index(
     rows = sum(map(len, shards)) if rows is None else rows
     built = empty_index(index, dimension, similarity)
     threads = faiss.omp_get_max_threads()
-    # Measured: IVF on two threads gives the same bytes, and is no faster.
+    # Several: a graph depends on which of them is first, and no BLAS promises k-means its bits.
     faiss.omp_set_num_threads(1)
     try:
         if isinstance(index, Sq8Index):
-            built.train(_extremes(shards, similarity))
+            built.train(_extremes(_pieces(shards, similarity)))
         elif not built.is_trained:
             wanted = index_size.training_rows(index, rows)
-            built.train(_sample(shards, similarity, rows, wanted))
+            built.train(_sample(_pieces(shards, similarity), rows, wanted))
         _reserve(built, rows)
-        for piece in _pieces(shards):
-            built.add(as_searched(piece, similarity, "products"))
+        for piece in _pieces(shards, similarity):
+            built.add(piece)
     finally:
         faiss.omp_set_num_threads(threads)
     return built
 
 
-def _extremes(shards: Iterable[vectors.Matrix], similarity: Similarity) -> vectors.Matrix:
+def _extremes(pieces: Iterable[vectors.Matrix]) -> vectors.Matrix:
     """Return each component's least and greatest value, [2, dimension]: all that sq8 learns."""
-    found = []
-    for shard in shards:
-        for start, stop in vectors.shard_bounds(len(shard), vectors.PIECE_ROWS):
-            piece = as_searched(shard[start:stop], similarity, "products")
-            found += [piece.min(axis=0), piece.max(axis=0)]
-    return np.stack([np.min(found, axis=0), np.max(found, axis=0)])
+    ends = [(piece.min(axis=0), piece.max(axis=0)) for piece in pieces]
+    least, greatest = zip(*ends, strict=True)
+    return np.stack([np.min(least, axis=0), np.max(greatest, axis=0)])
 
 
-def _sample(
-    shards: Iterable[vectors.Matrix], similarity: Similarity, rows: int, wanted: int
-) -> vectors.Matrix:
+def _sample(pieces: Iterable[vectors.Matrix], rows: int, wanted: int) -> vectors.Matrix:
     """Return `wanted` of all `rows` vectors, drawn by a fixed seed, in the order of their rows."""
     chosen = np.arange(rows)
     if wanted < rows:
         rng = np.random.default_rng(TRAINING_SEED)
         chosen = np.sort(rng.choice(rows, wanted, replace=False))
     sample, start = [], 0
-    for shard in shards:
-        first, last = np.searchsorted(chosen, [start, start + len(shard)])
-        sample.append(as_searched(shard[chosen[first:last] - start], similarity, "products"))
-        start += len(shard)
+    for piece in pieces:
+        first, last = np.searchsorted(chosen, [start, start + len(piece)])
+        sample.append(piece[chosen[first:last] - start])
+        start += len(piece)
     return np.concatenate(sample)
 
 
-def _pieces(shards: Iterable[vectors.Matrix]) -> Iterator[vectors.Matrix]:
-    """Yield the rows of all shards, `vectors.PIECE_ROWS` at a time; the last piece has the rest."""
+def _pieces(shards: Iterable[vectors.Matrix], similarity: Similarity) -> Iterator[vectors.Matrix]:
+    """Yield all vectors as they are compared, `vectors.PIECE_ROWS` of them, the rest at the end."""
     waiting: list[vectors.Matrix] = []
-    held = 0
+    held = done = 0
+
+    def piece() -> vectors.Matrix:
+        matrix = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        return as_searched(matrix, similarity, "products", done)
+
     for shard in shards:
         start = 0
         while start < len(shard):
@@ -215,10 +215,10 @@ def _pieces(shards: Iterable[vectors.Matrix]) -> Iterator[vectors.Matrix]:
             waiting.append(part)
             start, held = start + len(part), held + len(part)
             if held == vectors.PIECE_ROWS:
-                yield waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
-                waiting, held = [], 0
+                yield piece()
+                waiting, held, done = [], 0, done + held
     if held:
-        yield np.concatenate(waiting)
+        yield piece()
 
 
 def _reserve(built: faiss.Index, rows: int) -> None:
@@ -230,9 +230,14 @@ def _reserve(built: faiss.Index, rows: int) -> None:
         flat.codes.resize(0)  # the room stays
 
 
-def as_searched(matrix: vectors.Matrix, similarity: Similarity, what: str) -> vectors.Matrix:
-    """Return vectors in the form the index compares: at length 1 for cosine, else as they are."""
-    return vectors.unit(matrix, what) if similarity == "cosine" else matrix
+def as_searched(
+    matrix: vectors.Matrix, similarity: Similarity, what: str, first_row: int = 0
+) -> vectors.Matrix:
+    """Return vectors in the form the index compares: at length 1 for cosine, else as they are.
+
+    `what` they are and the number of the first are for the message where one has no length.
+    """
+    return vectors.unit(matrix, what, first_row) if similarity == "cosine" else matrix
 
 
 def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss.Index:

@@ -377,16 +377,17 @@ def finished(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matri
     )
 
 
-def unit(vectors: Matrix, what: str) -> Matrix:
+def unit(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
     """Return the vectors at length 1, so that their inner product is their cosine.
 
     Raises:
-        PipelineError: a vector has no direction; `what` names the vectors.
+        PipelineError: a vector has no direction; `what` names the vectors, which are numbered from
+            `first_row`.
     """
     return _at_length_one(
         vectors,
         lambda row: (
-            f"{what}: the vector of row {row} is zero and has no cosine; "
+            f"{what}: the vector of row {first_row + row} is zero and has no cosine; "
             "use an encoder with another similarity, or leave that text out"
         ),
     )

@@ -131,6 +131,17 @@ def test_adding_piece_by_piece_gives_the_bytes_of_faiss_given_all_at_once(
         assert faiss.serialize_index(built).tobytes() == faiss.serialize_index(reference).tobytes()
 
 
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_a_vector_without_direction_is_refused_by_its_row(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 64)
+    products = random_vectors(np.random.default_rng(3), 500)
+    products[333] = 0
+    with pytest.raises(PipelineError, match="products: the vector of row 333 is zero"):
+        build_index(settings, DIMENSION, "cosine", np.split(products, [100, 300]))
+
+
 def test_training_takes_a_seeded_sample_of_256_vectors_a_list() -> None:
     products = random_vectors(np.random.default_rng(9), ROWS)
     settings = IvfFlatIndex(kind="ivf-flat", lists=3, probes=3)
