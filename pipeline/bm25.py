@@ -9,8 +9,7 @@ of N products, n with the term, f times in this one; length in terms.
 """
 
 import sys
-from array import array
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import bm25s
@@ -18,7 +17,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import layout, lexical, ranking, runs, stage, tables
+from pipeline import layout, lexical, memory, postings, ranking, runs, stage, tables
 from pipeline.params import Bm25, Params
 
 LIBRARY = "bm25s"
@@ -32,8 +31,8 @@ ROUNDED_OFF = 1e-6
 class Index:
     """The terms of all products, weighted.
 
-    Memory: 12 bytes for each pair of a product and one of its terms, 55 while it is being built
-    (measured): with the 106 terms a product of ESCI's us, 1.2 million take 7 GB, then 1.6 GB.
+    Memory: 12 bytes for each pair of a product and one of its terms, 17 while it is being built
+    (`postings`): with the 106 terms a product of ESCI's us, 1.2 million take 2.2 GB, then 1.6 GB.
     Scores are float64, so that the rounding of `ranking` hides what the logarithms of different
     machines differ by.
     """
@@ -43,21 +42,22 @@ class Index:
     products: int
 
     @classmethod
-    def build(cls, products: Iterable[list[str]], settings: Bm25) -> "Index":
-        """Index the terms of products, in the order of their rows."""
-        vocabulary: dict[str, int] = {}
-        # Four bytes a term, not a Python object.
-        numbered = [
-            array("i", [vocabulary.setdefault(term, len(vocabulary)) for term in terms])
-            for terms in products
-        ]
+    def build(
+        cls,
+        products: Iterable[list[str]],
+        settings: Bm25,
+        taken: Callable[[postings.Collection], None] = lambda _: None,
+    ) -> "Index":
+        """Index the terms of products, in the order of their rows; `taken` as `collect` has it."""
+        found = postings.collect(products, taken)
         retriever = bm25s.BM25(
             k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
             backend="numpy", csc_backend="numpy",
         )  # fmt: skip
-        if vocabulary:
-            retriever.index((numbered, vocabulary), create_empty_token=False, show_progress=False)
-        return cls(retriever, vocabulary, len(numbered))
+        if found.vocabulary:
+            retriever.scores = found.score(settings)
+            retriever.nonoccurrence_array = None  # Lucene's form gives nothing for absent terms
+        return cls(retriever, found.vocabulary, found.products)
 
     def scores(self, terms: Iterable[str]) -> NDArray[np.float64]:
         """Return every product's score for the terms of a query, float64 [products], 0 or more."""
@@ -102,7 +102,7 @@ def search(
         np.concatenate(found),
         np.concatenate(scored),
     )
-    inside = np.arange(len(rows)) - np.searchsorted(rows, rows) < depth
+    inside = ranking.places(rows) < depth
     return (
         (rows[inside], codes[inside], ranked[inside]),
         ranking.rank_pairs(judged_queries, judged, judged_scores),
@@ -133,7 +133,17 @@ def bm25(params: Params, locale: str) -> None:
         _terms(locale, "products", tables.PRODUCTS, analyser),
         len(inputs.products), "products", lambda _: 1,
     )  # fmt: skip
-    index = Index.build(products, params.bm25)
+
+    def check(found: postings.Collection) -> None:
+        # After each piece, so that what cannot end well ends soon.
+        memory.check(
+            found.memory_bytes(len(inputs.products)),
+            f"bm25 of the {len(inputs.products)} {locale} products",
+            params.runtime,
+            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
+        )
+
+    index = Index.build(products, params.bm25, check)
     queries = list(_terms(locale, "queries", tables.QUERIES, analyser))
     of = {
         "analyser": analyser.name,

@@ -26,6 +26,7 @@ from pipeline import (
     tables,
     top,
 )
+from pipeline.encoders.parallel import in_parallel
 from pipeline.errors import PipelineError
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
@@ -42,8 +43,13 @@ def evaluate(params: Params, locale: str) -> None:
     dense = cards["dense"]
     scores: dict[str, scoring.Scores] = {}
     tops: dict[str, top.Top] = {}
-    for system in runs.SYSTEMS:
-        scores[system], tops[system] = scoring.score(system, locale, judged, cutoffs, dense.depth)
+    scored = in_parallel(
+        lambda system: scoring.score(system, locale, judged, cutoffs, dense.depth),
+        runs.SYSTEMS,
+        params.runtime.thread_count(),
+    )
+    for system, found in zip(runs.SYSTEMS, scored, strict=True):
+        scores[system], tops[system] = found
     scores[scoring.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
@@ -131,16 +137,17 @@ def intervals(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the interval of each headline measure by system; those of no query are left out."""
     names = metrics.headline(params.evaluate)
-    found = {}
-    for system, of_system in measures.items():
-        values = np.stack([of_system[name] for name in names], axis=1)
-        each = bootstrap_intervals(values, **params.uncertainty.model_dump())
-        found[system] = {
+    # All systems at once: a measure is defined for the same queries in each, and shares its draws.
+    values = np.stack([of[name] for of in measures.values() for name in names], axis=1)
+    each = iter(bootstrap_intervals(values, **params.uncertainty.model_dump()))
+    return {
+        system: {
             name: {**slices.rounded(interval), "queries": interval.queries}
-            for name, interval in zip(names, each, strict=True)
+            for name, interval in zip(names, each, strict=False)
             if interval.queries
         }
-    return found
+        for system in measures
+    }
 
 
 def by_kind(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
 
 from pipeline import tables
 from pipeline.judging import Ints
@@ -53,13 +54,17 @@ def read_shown(
     brands: set[str] = set()
     done = 0
     for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-        texts, ends = batch["text"], batch["field_ends"]
+        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+        # No more of a text than is looked at: it is a kilobyte, and there are a million.
+        longest = int(max(TITLE_CHARACTERS, 0 if place is None else ends[:, place].max()))
+        texts = pc.utf8_slice_codeunits(batch["text"], 0, longest).to_pylist()
         of_batch = shown[slice(*np.searchsorted(shown, [done, done + len(batch)]))]
         for row in of_batch.tolist():
-            title = first_field(texts[row - done].as_py(), ends[row - done].as_py())
+            title = first_field(texts[row - done], ends[row - done].tolist())
             titles[row] = title[:TITLE_CHARACTERS]
         if place is not None:
-            for text, of_text in zip(texts.to_pylist(), ends.to_pylist(), strict=True):
-                brands.add(field_at(text, of_text, place, settings.separator))
+            separator = settings.separator
+            for text, of_text in zip(texts, ends[:, : place + 1].tolist(), strict=True):
+                brands.add(field_at(text, of_text, place, separator))
         done += len(batch)
     return titles, None if place is None else brands - {""}

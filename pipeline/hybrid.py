@@ -50,7 +50,7 @@ def fuse(dense: runs.Ranked, bm25: runs.Ranked, settings: Fusion) -> runs.Ranked
 
 def ranks(run: runs.Ranked) -> NDArray[np.int64]:
     """Return each product's rank, from 1."""
-    return np.arange(1, len(run[0]) + 1) - np.searchsorted(run[0], run[0])
+    return ranking.places(run[0]) + 1
 
 
 def of_highest(run: runs.Ranked) -> NDArray[np.float64]:

@@ -1,14 +1,26 @@
-"""Build one locale's FAISS index: data/embeddings/<locale> -> models/index/<locale>."""
+"""Build one locale's FAISS index: data/embeddings/<locale> -> models/index/<locale>.
+
+The same vectors and settings give the same bytes, for every kind, however the vectors are cut into
+shards and however many threads there are:
+
+    flat, sq8           by construction: a vector's code depends on it alone (sq8: and on each
+                        component's least and greatest value)
+    ivf-flat, ivf-pq    k-means is seeded, and runs on one thread; another kind of CPU, whose
+                        sgemm rounds otherwise, may give other bytes
+    hnsw                since it is built on one thread: on several, the graph depends on which of
+                        them comes first
+"""
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import faiss
 import numpy as np
 
-from pipeline import files, layout, stage, vectors
+from pipeline import files, index_size, layout, memory, stage, vectors
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
 from pipeline.mistakes import one_line
@@ -68,6 +80,34 @@ def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
             )
 
 
+def check_memory(params: Params, locale: str, rows: int, dimension: int) -> None:
+    """Raise a `PipelineError` where building a locale's index would take more memory than allowed.
+
+    It says which of the other indexes in params.yaml would do.
+    """
+    limit = memory.limit_bytes(params.runtime)
+    chosen = params.index[locale]
+    others = []
+    for name, settings in params.indexes.items():
+        needed = index_size.memory_bytes(settings, rows, dimension)
+        if name == chosen or needed > limit:
+            continue
+        with suppress(PipelineError):
+            check_fit(name, settings, rows, dimension)
+            others.append(f"{name} ({memory.gigabytes(needed)})")
+    remedy = (
+        f"set index.{locale} to one that fits: {', '.join(others)}"
+        if others
+        else "no other index of params.yaml would fit: add one of kind ivf-pq of fewer subvectors"
+    )
+    memory.check(
+        index_size.memory_bytes(params.indexes[chosen], rows, dimension),
+        f"index.{locale}: building {chosen} of {rows} vectors of {dimension} components",
+        params.runtime,
+        remedy,
+    )
+
+
 def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.Index:
     """Return an index of these settings, untrained and empty.
 
@@ -101,36 +141,107 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
 
 
 def build_index(
-    index: Index, dimension: int, similarity: Similarity, shards: Iterable[vectors.Matrix]
+    index: Index,
+    dimension: int,
+    similarity: Similarity,
+    shards: Iterable[vectors.Matrix],
+    rows: int | None = None,
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
-    Built on one thread, since graphs built on several differ from run to run.
+    The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
+    a graph do not depend on that.
+
+    Args:
+        index: its settings.
+        dimension: the vectors' components.
+        similarity: what is compared.
+        shards: float32, [any, dimension] each; gone through twice where the index is trained.
+        rows: how many vectors they hold; counted, going through them once more, if left out.
     """
+    rows = sum(map(len, shards)) if rows is None else rows
     built = empty_index(index, dimension, similarity)
-    ready = (as_searched(shard, similarity, "products") for shard in shards)
     threads = faiss.omp_get_max_threads()
+    # Several: a graph depends on which of them is first, and no BLAS promises k-means its bits.
     faiss.omp_set_num_threads(1)
     try:
-        if built.is_trained:
-            for shard in ready:
-                built.add(shard)
-        else:
-            whole = np.concatenate(list(ready))
-            built.train(whole)
-            built.add(whole)
+        if isinstance(index, Sq8Index):
+            built.train(_extremes(_pieces(shards, similarity)))
+        elif not built.is_trained:
+            wanted = index_size.training_rows(index, rows)
+            built.train(_sample(_pieces(shards, similarity), rows, wanted))
+        _reserve(built, rows)
+        for piece in _pieces(shards, similarity):
+            built.add(piece)
     finally:
         faiss.omp_set_num_threads(threads)
     return built
 
 
-def as_searched(matrix: vectors.Matrix, similarity: Similarity, what: str) -> vectors.Matrix:
-    """Return vectors in the form the index compares: at length 1 for cosine, else as they are."""
-    return vectors.unit(matrix, what) if similarity == "cosine" else matrix
+def _extremes(pieces: Iterable[vectors.Matrix]) -> vectors.Matrix:
+    """Return each component's least and greatest value, [2, dimension]: all that sq8 learns."""
+    ends = [(piece.min(axis=0), piece.max(axis=0)) for piece in pieces]
+    least, greatest = zip(*ends, strict=True)
+    return np.stack([np.min(least, axis=0), np.max(greatest, axis=0)])
+
+
+def _sample(pieces: Iterable[vectors.Matrix], rows: int, wanted: int) -> vectors.Matrix:
+    """Return `wanted` of all `rows` vectors, drawn by a fixed seed, in the order of their rows."""
+    chosen = np.arange(rows)
+    if wanted < rows:
+        rng = np.random.default_rng(TRAINING_SEED)
+        chosen = np.sort(rng.choice(rows, wanted, replace=False))
+    sample, start = [], 0
+    for piece in pieces:
+        first, last = np.searchsorted(chosen, [start, start + len(piece)])
+        sample.append(piece[chosen[first:last] - start])
+        start += len(piece)
+    return np.concatenate(sample)
+
+
+def _pieces(shards: Iterable[vectors.Matrix], similarity: Similarity) -> Iterator[vectors.Matrix]:
+    """Yield all vectors as they are compared, `vectors.PIECE_ROWS` of them, the rest at the end."""
+    waiting: list[vectors.Matrix] = []
+    held = done = 0
+
+    def piece() -> vectors.Matrix:
+        matrix = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        return as_searched(matrix, similarity, "products", done)
+
+    for shard in shards:
+        start = 0
+        while start < len(shard):
+            part = shard[start : start + vectors.PIECE_ROWS - held]
+            waiting.append(part)
+            start, held = start + len(part), held + len(part)
+            if held == vectors.PIECE_ROWS:
+                yield piece()
+                waiting, held, done = [], 0, done + held
+    if held:
+        yield piece()
+
+
+def _reserve(built: faiss.Index, rows: int) -> None:
+    """Make room for all vectors at once; else FAISS doubles it, and holds the old and the new."""
+    whole: Any = faiss.downcast_index(built)
+    flat = faiss.downcast_index(whole.storage) if isinstance(whole, faiss.IndexHNSW) else whole
+    if isinstance(flat, faiss.IndexFlatCodes):
+        flat.codes.resize(rows * flat.code_size)
+        flat.codes.resize(0)  # the room stays
+
+
+def as_searched(
+    matrix: vectors.Matrix, similarity: Similarity, what: str, first_row: int = 0
+) -> vectors.Matrix:
+    """Return vectors in the form the index compares: at length 1 for cosine, else as they are.
+
+    `what` they are and the number of the first are for the message where one has no length.
+    """
+    return vectors.unit(matrix, what, first_row) if similarity == "cosine" else matrix
 
 
 def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss.Index:
-    """Read a locale's index.
+    """Read a locale's index, mapped: pages come in as they are searched, and can go again.
 
     Raises:
         PipelineError: it is missing, damaged, or was built from other vectors or settings.
@@ -156,7 +267,7 @@ def read_index(params: Params, locale: str, manifest: vectors.Manifest) -> faiss
             f"{str(data.get('index_sha256'))[:12]}: it was damaged or edited; {remedy}"
         )
     try:
-        return faiss.read_index(str(path))
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as err:
         raise PipelineError(f"{path} cannot be read ({one_line(err)}); {remedy}") from err
 
@@ -177,9 +288,11 @@ def index(params: Params, locale: str) -> None:
     """Build a locale's index from its product vectors."""
     manifest = vectors.read_manifest(params, locale)
     settings, similarity = params.index_of(locale), params.encoder_of(locale).similarity
-    check_fit(params.index[locale], settings, manifest.products.rows, manifest.dimension)
-    shards = vectors.iter_vectors(manifest, "products", locale)
-    built = build_index(settings, manifest.dimension, similarity, shards)
+    rows, dimension = manifest.products.rows, manifest.dimension
+    check_fit(params.index[locale], settings, rows, dimension)
+    check_memory(params, locale, rows, dimension)
+    stored = vectors.Stored(manifest, "products", locale)
+    built = build_index(settings, dimension, similarity, stored, rows)
     with atomic_directory(layout.index(locale)) as out:
         _write(built, out / "index.faiss")
         digest = files.sha256_file(out / "index.faiss")

@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
+from pipeline.ranking import places
 from pipeline.tables import LABELS
 
 Ints = NDArray[np.int64]
@@ -131,7 +132,7 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
 
 def ordinal(query: Ints) -> Ints:
     """Return 1, 2, 3, … within each query; `query` ascends."""
-    return np.arange(1, query.size + 1) - np.searchsorted(query, query)
+    return places(query) + 1
 
 
 def _pair_twice(what: str, query_row: np.int64, code: np.int64) -> PipelineError:

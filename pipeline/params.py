@@ -181,6 +181,7 @@ class Runtime(Strict):
     device: Literal["auto", "cpu", "cuda", "mps"]
     engine: Literal["auto", "torch", "openvino"]
     threads: Annotated[int, Field(ge=0, le=4096)]
+    memory_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     store_gigabytes: Count
 
     def thread_count(self) -> int:

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.files import sha256_lines
+from pipeline import tables
 from pipeline.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs import RunCard
 
@@ -35,8 +35,7 @@ def sample(
         products: all product_ids.
         judgements: a table of schema `tables.JUDGEMENTS`.
     """
-    columns = (judgements[name].to_pylist() for name in ("query_id", "product_id", "label"))
-    lines = (f"{query} {product} {label}" for query, product, label in zip(*columns, strict=True))
+    columns = [judgements[name] for name in ("query_id", "product_id", "label")]
     return {
         "locale": locale,
         "products": len(products),
@@ -44,7 +43,7 @@ def sample(
         "depth": card.depth,
         "product_ids_sha256": card.product_ids_sha256,
         "query_ids_sha256": card.query_ids_sha256,
-        "judgements_sha256": sha256_lines(lines),
+        "judgements_sha256": tables.columns_sha256(columns),
     }
 
 

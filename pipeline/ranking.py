@@ -63,6 +63,12 @@ def rank_pairs(
     return query_rows[order], codes[order], rounded[order]
 
 
+def places(query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return 0, 1, 2, … within each query; `query_rows`, [n], ascends."""
+    bounds = np.flatnonzero(np.diff(query_rows, prepend=-1, append=-1))
+    return np.arange(len(query_rows)) - np.repeat(bounds[:-1], np.diff(bounds))
+
+
 def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
         bad = tuple(int(i) for i in np.argwhere(~np.isfinite(scores))[0])

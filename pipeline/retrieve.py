@@ -16,7 +16,9 @@ from pipeline import neighbours, ranking, runs, stage, vectors
 from pipeline.index import as_searched, read_index
 from pipeline.params import FlatIndex, Params, Similarity
 
-BATCH_QUERIES = 1_024
+BATCH_QUERIES = neighbours.SEARCHED_QUERIES
+GROUP_QUERIES = 1_024
+"""Queries whose results are written at once; a run is read again in such pieces."""
 BATCH_PAIRS = 65_536
 
 
@@ -39,6 +41,7 @@ def retrieve(params: Params, locale: str) -> None:
     vectors.check_ids(manifest, "products", inputs.products, locale)
     index = read_index(params, locale, manifest)
     similarity = params.encoder_of(locale).similarity
+    products = vectors.Stored(manifest, "products", locale)
     queries = as_searched(
         vectors.read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
@@ -46,17 +49,19 @@ def retrieve(params: Params, locale: str) -> None:
     overlap = 1.0  # a flat index is what the others are compared with
     if not isinstance(params.index_of(locale), FlatIndex):
         sample = queries[neighbours.sampled_rows(len(queries))]
-        shards = vectors.iter_vectors(manifest, "products", locale)
-        overlap = neighbours.index_overlap(index, sample, shards, similarity)
+        overlap = neighbours.index_overlap(index, sample, products, similarity)
     of = {"encoder": params.encoder[locale], "index": params.index[locale]}
     depth = params.retrieve.depth
     with runs.writing(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool):
         starts = range(0, len(queries), BATCH_QUERIES)
         for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
             scores, codes = neighbours.search(index, queries[start : start + BATCH_QUERIES], depth)
-            row, place = np.nonzero(codes != ranking.NO_PRODUCT)
-            catalogue.add(row + start, codes[row, place], scores[row, place])
-        for ranked in _pool(inputs, queries, similarity, manifest, locale):
+            for first in range(0, len(codes), GROUP_QUERIES):
+                group = slice(first, first + GROUP_QUERIES)
+                row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
+                at = row + first
+                catalogue.add(at + start, codes[at, place], scores[at, place])
+        for ranked in _pool(inputs, queries, similarity, products):
             pool.add(*ranked)
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
@@ -68,8 +73,7 @@ def _pool(
     inputs: runs.Inputs,
     queries: vectors.Matrix,
     similarity: Similarity,
-    manifest: vectors.Manifest,
-    locale: str,
+    vectors_of: vectors.Stored,
 ) -> Iterator[runs.Ranked]:
     """Rank the judged pairs, some queries at a time."""
     rows, codes, start = inputs.pair_queries, inputs.pair_products, 0
@@ -77,11 +81,7 @@ def _pool(
         # A piece ends where a query does.
         stop = int(np.searchsorted(rows, rows[min(start + BATCH_PAIRS, len(rows)) - 1], "right"))
         judged, place = np.unique(codes[start:stop], return_inverse=True)
-        products = as_searched(
-            vectors.read_vectors(manifest, "products", locale, judged),
-            similarity,
-            f"{locale} products",
-        )
+        products = as_searched(vectors_of.take(judged), similarity, "products")
         scores = score_pairs(queries[rows[start:stop]], products[place], similarity)
         yield ranking.rank_pairs(rows[start:stop], codes[start:stop], scores)
         start = stop

@@ -16,11 +16,11 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from pipeline import files, layout, tables
+from pipeline import files, layout, ranking, tables
 from pipeline.errors import PipelineError
 from pipeline.params import Strict
 
-SCHEMA = 2
+SCHEMA = 3
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 System = Literal["dense", "bm25", "hybrid"]
@@ -32,6 +32,10 @@ STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "
 
 INDEX_OVERLAP = "index_overlap@100"
 """What the metrics call `RunCard.index_overlap`."""
+
+READ = ("query_id", "score", "rank", "product_row")
+"""The columns of a run that the stages behind it read; the card says which products the rows are
+of, and binds them by a hash of the file."""
 
 Ints = NDArray[np.int64]
 Ranked = tuple[Ints, Ints, NDArray[np.float64]]
@@ -83,8 +87,8 @@ def read_inputs(locale: str) -> Inputs:
         PipelineError: a table is missing or damaged, or the judgements are not sorted by query.
     """
     source, again = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    queries = tables.read_table(source / "queries.parquet", tables.QUERIES, again)["query_id"]
-    products = tables.read_table(source / "products.parquet", tables.PRODUCTS, again)["product_id"]
+    queries = tables.read_column(source / "queries.parquet", tables.QUERIES, "query_id", again)
+    products = tables.read_column(source / "products.parquet", tables.PRODUCTS, "product_id", again)
     path = source / "judgements.parquet"
     judgements = tables.read_table(path, tables.JUDGEMENTS, again)
     judgements = judgements.filter(tables.row_of(products, judgements["product_id"]).is_valid())
@@ -144,13 +148,13 @@ def writing(
 
 def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
     """Return a run, given as `Ranked`, as a table of schema `tables.RUN`."""
-    first = np.searchsorted(rows, rows, side="left")
     return pa.table(
         {
             "query_id": inputs.queries.take(pa.array(rows)),
             "product_id": inputs.products.take(pa.array(codes)),
             "score": scores.astype(np.float32),
-            "rank": (np.arange(len(rows)) - first + 1).astype(np.int32),
+            "rank": (ranking.places(rows) + 1).astype(np.int32),
+            "product_row": codes.astype(np.int32),
         }
     ).cast(tables.RUN)
 
@@ -185,7 +189,7 @@ def iter_run(
         done, start = start, stop
         return range(done, stop), (rows[:mine], codes[:mine], scores[:mine])
 
-    for group in tables.iter_row_groups(path, tables.RUN, again):
+    for group in tables.iter_row_groups(path, tables.RUN, again, READ):
         rows, codes, scores = _checked(group, inputs, path, again)
         behind = waiting[0][-1] if len(waiting[0]) else start - 1
         if len(rows) and rows[0] <= behind:
@@ -203,13 +207,18 @@ def iter_run(
 
 
 def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
-    """Return a row group of a run as rows, codes and scores, or say what is wrong with it."""
+    """Return the columns `READ` of a row group as rows, codes and scores, or say what is wrong."""
     rows = tables.rows_of(inputs.queries, group["query_id"], path, again)
-    codes = tables.rows_of(inputs.products, group["product_id"], path, again)
+    codes = group["product_row"].to_numpy().astype(np.int64)
     scores = group["score"].to_numpy().astype(np.float64)
+    if (wrong := np.flatnonzero((codes < 0) | (codes >= len(inputs.products)))).size:
+        raise PipelineError(
+            f"{path}: product_row {codes[wrong[0]]} is not among the {len(inputs.products)} clean "
+            f"products; {again}"
+        )
 
     def refuse(at: int, what: str) -> PipelineError:
-        query, product = group["query_id"][at], group["product_id"][at]
+        query, product = group["query_id"][at], inputs.products[int(codes[at])]
         return PipelineError(f"{path}: query {query}, product {product}: {what}; {again}")
 
     if (np.diff(rows) < 0).any():
@@ -217,7 +226,7 @@ def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
     if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
         at = int(wrong[0])
         raise refuse(at, f"the score is {scores[at]}, no finite number")
-    ranks = np.arange(len(rows)) - np.searchsorted(rows, rows) + 1
+    ranks = ranking.places(rows) + 1
     if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:

@@ -54,7 +54,7 @@ def read_judged(locale: str) -> Judged:
     folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
     path = folder / "products.parquet"
-    products = tables.read_table(path, tables.PRODUCTS, remedy)["product_id"]
+    products = tables.read_column(path, tables.PRODUCTS, "product_id", remedy)
     judgements, pairs = read_judgements(folder, queries["query_id"], products, remedy)
     for name, ids in (("queries", queries), ("products", products), ("judgements", judgements)):
         if not len(ids):

@@ -1,6 +1,7 @@
 """The tables between stages: their schemas, written sorted and whole, checked when read."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.files import atomic_file, sha256_lines
+from pipeline.files import atomic_file
 from pipeline.mistakes import one_line
 
 SAMPLE_QUERIES = pa.schema(
@@ -98,12 +99,17 @@ RUN = pa.schema(
         pa.field("product_id", pa.string(), nullable=False),
         pa.field("score", pa.float32(), nullable=False),
         pa.field("rank", pa.int32(), nullable=False),
+        pa.field("product_row", pa.int32(), nullable=False),
     ]
 )
-"""A ranking: score rounded to 1e-6, rank from 1; sorted by query_id and rank."""
+"""A ranking: score rounded to 1e-6, rank from 1; sorted by query_id and rank. `product_row` is the
+product's row in the clean products: stages read it and leave the ids, which are for people and
+other tools, unread; a lookup of 130 million of them took longer than all else in `evaluate`."""
 
 STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20}
 """How parquet files are opened: by default pyarrow keeps all that it has read in memory."""
+
+_HASHED_ROWS = 1 << 18
 
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant."""
@@ -143,11 +149,16 @@ def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterato
             yield pa.Table.from_batches([batch])
 
 
-def iter_row_groups(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pa.Table]:
-    """Yield what `read_table` returns in the pieces it was written in; raises as it does."""
+def iter_row_groups(
+    path: Path, schema: pa.Schema, remedy: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield what `read_table` returns in the pieces it was written in; raises as it does.
+
+    Where `columns` are given, the others are not read.
+    """
     with _opened(path, schema, remedy) as file:
         for number in range(file.num_row_groups):
-            yield file.read_row_group(number)
+            yield file.read_row_group(number, columns=columns)
 
 
 @contextmanager
@@ -171,7 +182,21 @@ def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFi
 
 def ids_sha256(ids: pa.ChunkedArray) -> str:
     """Return the hash of a table's ids in row order: what shards and indexes are bound to."""
-    return sha256_lines(str(value) for chunk in ids.chunks for value in chunk.to_pylist())
+    return columns_sha256([ids])
+
+
+def columns_sha256(columns: Sequence[pa.ChunkedArray]) -> str:
+    """Return `files.sha256_lines` of the rows of some columns, a space between their values."""
+    digest = hashlib.sha256()
+    table = pa.table(dict(zip(map(str, range(len(columns))), columns, strict=True)))
+    for batch in table.to_batches(max_chunksize=_HASHED_ROWS):
+        values = [column.cast(pa.string()) for column in batch.columns]
+        # Each line joined with nothing by a newline, which so comes behind it.
+        rows = pc.binary_join_element_wise(*values, " ")
+        lines = pc.binary_join_element_wise(rows, "", "\n")
+        _, ends, text = lines.buffers()
+        digest.update(memoryview(text)[: np.frombuffer(ends, np.int32)[len(lines)]])
+    return digest.hexdigest()
 
 
 def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:

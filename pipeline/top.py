@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.judging import Ints, JudgedRun
 from pipeline.metrics import MEAN_DECIMALS, Floats
-from pipeline.ranking import NO_PRODUCT
+from pipeline.ranking import NO_PRODUCT, places
 from pipeline.runs import Ranked
 from pipeline.tables import LABELS
 
@@ -47,7 +47,7 @@ class Top:
         rows, codes, _ = ranked
         shape = (run.retrieved.size, PLACES)
         found = cls(np.full(shape, NO_PRODUCT), np.full(shape, UNJUDGED, dtype=np.int8))
-        place = np.arange(len(rows)) - np.searchsorted(rows, rows)
+        place = places(rows)
         shown = place < PLACES
         found.codes[rows[shown] - first_query, place[shown]] = codes[shown]
         shown = run.rank <= PLACES
@@ -101,21 +101,22 @@ def table(
         tops: the first places of each system, of the same queries.
         query_ids: of those queries.
         product_ids: of all products.
-        titles: by product code, those of `shown_products`.
+        titles: by product code, those of `shown_products` in that order.
     """
     codes = np.stack([top.codes for top in tops.values()], axis=1)
     labels = np.stack([top.labels for top in tops.values()], axis=1)
     query, system, place = np.nonzero(codes != NO_PRODUCT)
     code, label = codes[query, system, place], labels[query, system, place]
-    names = np.array(list(tops), dtype=object)
+    names = pa.array(list(tops))
+    shown = np.fromiter(titles, np.int64, len(titles))
     return pa.table(
         [
             query_ids.take(pa.array(query)),
-            pa.array(names[system], pa.string()),
+            names.take(pa.array(system)),
             pa.array((place + 1).astype(np.int32)),
             product_ids.take(pa.array(code)),
             pa.array(LABELS).take(pa.array(label, mask=label == UNJUDGED)),
-            pa.array([titles[one] for one in code.tolist()], pa.string()),
+            pa.array(titles.values(), pa.string()).take(pa.array(np.searchsorted(shown, code))),
         ],
         schema=TOP,
     )

@@ -84,7 +84,7 @@ def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Grou
     queries = as_searched(queries, similarity, f"{locale} queries")
     sample = neighbours.sampled_rows(len(queries))
     faiss.omp_set_num_threads(basis.threads)
-    shards = vectors.iter_vectors(manifest, "products", locale)
+    shards = vectors.Stored(manifest, "products", locale)
     counted = stage.track(shards, basis.products, "products searched exactly", len)
     exact = neighbours.exact_codes(counted, queries[sample], DEPTH, similarity)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
@@ -217,25 +217,33 @@ def _left_out(params: Params, manifest: vectors.Manifest, asked: list[str]) -> d
     return left_out
 
 
-def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
-    """Return an index of the locale's products, and the seconds it took but for reading them."""
-    basis, reading = ground.basis, 0.0
+class _Timed:
+    """The vectors of a side, and the seconds that reading them took."""
 
-    def shards() -> Iterator[vectors.Matrix]:
-        nonlocal reading
-        source = vectors.iter_vectors(ground.manifest, "products", basis.locale)
+    def __init__(self, stored: vectors.Stored) -> None:
+        self._stored = stored
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[vectors.Matrix]:
+        source = iter(self._stored)
         while True:
             started = time.perf_counter()
-            shard = next(source, None)
-            reading += time.perf_counter() - started
-            if shard is None:
+            piece = next(source, None)
+            self.seconds += time.perf_counter() - started
+            if piece is None:
                 return
-            yield shard
+            yield piece
 
+
+def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
+    """Return an index of the locale's products, and the seconds it took but for reading them."""
+    basis = ground.basis
+    products = _Timed(vectors.Stored(ground.manifest, "products", basis.locale))
     started = time.perf_counter()
-    counted = stage.track(shards(), basis.products, "products", len)
-    built = build_index(settings, ground.manifest.dimension, basis.similarity, counted)
-    return built, time.perf_counter() - started - reading
+    built = build_index(
+        settings, ground.manifest.dimension, basis.similarity, products, basis.products
+    )
+    return built, time.perf_counter() - started - products.seconds
 
 
 def _digits(value: float) -> float:

@@ -58,7 +58,7 @@ def run_lines(run: pa.Table, system: str) -> Iterator[str]:
     """Yield the lines of a run file, without newlines.
 
     Args:
-        run: a table of schema `RUN`.
+        run: of a table of schema `RUN`, the columns query_id, product_id and rank.
         system: the name in the last column.
 
     Raises:
@@ -82,7 +82,8 @@ def export(locale: str, out: Path) -> None:
     for system in runs.SYSTEMS:
         for track in TRACKS:
             path = layout.runs(system, locale) / f"{track}.parquet"
-            pieces = iter_row_groups(path, RUN, runs.remedy(system, locale))
+            columns = ("query_id", "product_id", "rank")
+            pieces = iter_row_groups(path, RUN, runs.remedy(system, locale), columns)
             lines = (line for piece in pieces for line in run_lines(piece, system))
             _write(out / f"{locale}.{system}.{track}.run", lines)
 

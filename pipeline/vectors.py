@@ -22,6 +22,9 @@ Kind = Literal["products", "queries"]
 Dtype = Literal["float32", "float16"]
 Number = Annotated[int, Field(ge=0)]
 
+PIECE_ROWS = 16_384
+"""How many vectors are in memory at once where more would do nothing for speed."""
+
 SCHEMA = 2
 """Version of the manifest; older artefacts are refused, and `dvc repro` rewrites them."""
 
@@ -291,29 +294,52 @@ def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str)
         )
 
 
-def iter_vectors(manifest: Manifest, kind: Kind, locale: str) -> Iterator[Matrix]:
-    """Yield the vectors shard by shard, each checked against the manifest.
+class Stored:
+    """The vectors of one side, on disk: mapped, so that only what is read takes memory.
 
-    Raises:
-        PipelineError: a shard is missing, truncated, edited, or of another shape or type.
+    Each shard is checked against the manifest once, when it is first read.
     """
-    for shard in manifest.side(kind).shards:
-        yield np.ascontiguousarray(_open(manifest, shard, locale), dtype=np.float32)
+
+    def __init__(self, manifest: Manifest, kind: Kind, locale: str) -> None:
+        """Read nothing yet."""
+        self._manifest = manifest
+        self._shards = manifest.side(kind).shards
+        self._locale = locale
+        self._opened: dict[str, np.ndarray[Any, Any]] = {}
+        self.rows = manifest.side(kind).rows
+
+    def __iter__(self) -> Iterator[Matrix]:
+        """Yield all vectors in order, at most `PIECE_ROWS` at a time and of one shard.
+
+        Raises:
+            PipelineError: a shard is missing, truncated, edited, or of another shape or type.
+        """
+        for shard in self._shards:
+            array = self._open(shard)
+            for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
+                yield np.ascontiguousarray(array[start:stop], dtype=np.float32)
+
+    def take(self, rows: "np.ndarray[Any, Any]") -> Matrix:
+        """Return the vectors of `rows`, which ascend; raises as iterating does."""
+        out = np.empty((len(rows), self._manifest.dimension), dtype=np.float32)
+        start = 0
+        for shard in self._shards:
+            first, last = np.searchsorted(rows, [start, start + shard.rows])
+            if last > first:
+                out[first:last] = self._open(shard)[rows[first:last] - start]
+            start += shard.rows
+        return out
+
+    def _open(self, shard: Shard) -> "np.ndarray[Any, Any]":
+        if shard.file not in self._opened:
+            self._opened[shard.file] = _open(self._manifest, shard, self._locale)
+        return self._opened[shard.file]
 
 
-def read_vectors(
-    manifest: Manifest, kind: Kind, locale: str, rows: "np.ndarray[Any, Any] | None" = None
-) -> Matrix:
-    """Return all vectors, or those of `rows` in ascending order; raises as `iter_vectors` does."""
-    side = manifest.side(kind)
-    wanted = np.arange(side.rows) if rows is None else rows
-    out = np.empty((len(wanted), manifest.dimension), dtype=np.float32)
-    start = 0
-    for shard in side.shards:
-        first, last = np.searchsorted(wanted, [start, start + shard.rows])
-        out[first:last] = _open(manifest, shard, locale)[wanted[first:last] - start]
-        start += shard.rows
-    return out
+def read_vectors(manifest: Manifest, kind: Kind, locale: str) -> Matrix:
+    """Return all vectors of one side; raises as `Stored` does."""
+    stored = Stored(manifest, kind, locale)
+    return stored.take(np.arange(stored.rows))
 
 
 def finished(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matrix:
@@ -351,29 +377,32 @@ def finished(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matri
     )
 
 
-def unit(vectors: Matrix, what: str) -> Matrix:
+def unit(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
     """Return the vectors at length 1, so that their inner product is their cosine.
 
     Raises:
-        PipelineError: a vector has no direction; `what` names the vectors.
+        PipelineError: a vector has no direction; `what` names the vectors, which are numbered from
+            `first_row`.
     """
     return _at_length_one(
         vectors,
         lambda row: (
-            f"{what}: the vector of row {row} is zero and has no cosine; "
+            f"{what}: the vector of row {first_row + row} is zero and has no cosine; "
             "use an encoder with another similarity, or leave that text out"
         ),
     )
 
 
 def _at_length_one(vectors: Matrix, zero_told: Callable[[int], str]) -> Matrix:
-    # In float64 no square over- or underflows. In C order each row is summed by itself, in the
-    # same order however many rows there are, which no BLAS and no einsum promises.
-    lengths = np.sqrt(np.square(vectors, dtype=np.float64, order="C").sum(axis=1, keepdims=True))
-    if (zero := np.flatnonzero(lengths == 0)).size:
-        raise PipelineError(zero_told(int(zero[0])))
     out: Matrix = np.empty(vectors.shape, dtype=np.float32)
-    np.divide(vectors, lengths, out=out, casting="same_kind")
+    for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
+        piece = vectors[start:stop]
+        # In float64 no square over- or underflows. In C order each row is summed by itself, in the
+        # same order however many rows there are, which no BLAS and no einsum promises.
+        lengths = np.sqrt(np.square(piece, dtype=np.float64, order="C").sum(axis=1, keepdims=True))
+        if (zero := np.flatnonzero(lengths == 0)).size:
+            raise PipelineError(zero_told(start + int(zero[0])))
+        np.divide(piece, lengths, out=out[start:stop], casting="same_kind")
     return out
 
 
@@ -397,10 +426,11 @@ def _open(manifest: Manifest, shard: Shard, locale: str) -> "np.ndarray[Any, Any
             f"{path} has sha256 {found[:12]}, but the manifest says {shard.sha256[:12]}: "
             f"it was edited; {_remedy(locale)}"
         )
-    finite = np.isfinite(array).all(axis=1)
-    if not finite.all():
-        row = int(np.flatnonzero(~finite)[0])
-        raise PipelineError(f"{path}: row {row} is not finite; {_remedy(locale)}")
+    for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
+        finite = np.isfinite(array[start:stop]).all(axis=1)
+        if not finite.all():
+            row = start + int(np.flatnonzero(~finite)[0])
+            raise PipelineError(f"{path}: row {row} is not finite; {_remedy(locale)}")
     checked: np.ndarray[Any, Any] = array
     return checked
 

@@ -352,11 +352,12 @@ def _shuffled(run: pd.DataFrame) -> pd.DataFrame:
 
 
 def _product_from_nowhere(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(product_id=run["product_id"].where(run.index != 5, "NOWHERE"))
+    return run.assign(product_row=run["product_row"].where(run.index != 5, 10**9))
 
 
 def _product_twice(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(product_id=run["product_id"].where(run.index != 5, run["product_id"].iloc[4]))
+    before = run["product_row"].iloc[4]
+    return run.assign(product_row=run["product_row"].where(run.index != 5, before))
 
 
 def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
@@ -449,7 +450,7 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
     [
         (_ranks_exchanged, "not sorted by rank"),
         (_shuffled, "not sorted by query_id"),
-        (_product_from_nowhere, "NOWHERE is not in the clean tables"),
+        (_product_from_nowhere, "product_row 1000000000 is not among the"),
         (_product_twice, "the product stands twice"),
         (_not_a_number, r"query \d+, product B\d+: the score is nan, no finite number"),
     ],

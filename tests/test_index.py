@@ -1,6 +1,7 @@
 """Every index kind against brute force, under every similarity; what cannot be built is refused."""
 
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,7 +10,14 @@ import pytest
 from pipeline import index as stage_index
 from pipeline import layout, vectors
 from pipeline.errors import PipelineError
-from pipeline.index import as_searched, build_index, check_fit, read_index
+from pipeline.index import (
+    as_searched,
+    build_index,
+    check_fit,
+    check_memory,
+    empty_index,
+    read_index,
+)
 from pipeline.params import (
     FlatIndex,
     HnswIndex,
@@ -88,6 +96,95 @@ def test_the_same_shards_give_the_same_bytes_whatever_the_thread_count(settings:
         assert faiss.omp_get_max_threads() == threads
     faiss.omp_set_num_threads(before)
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_an_index_over_shards_is_that_over_all_vectors_at_once_byte_for_byte(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 256)
+    if isinstance(settings, IvfPqIndex):
+        settings = settings.model_copy(update={"bits": 4})
+    rng = np.random.default_rng(7)
+    products = random_vectors(rng, 1500)
+    whole = faiss.serialize_index(build_index(settings, DIMENSION, "cosine", [products]))
+    for rows in (None, 1500):
+        for _ in range(2):
+            shards = np.split(products, np.unique(rng.integers(1, 1500, 5)))
+            built = build_index(settings, DIMENSION, "cosine", shards, rows)
+            assert faiss.serialize_index(built).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("settings", [FLAT, SQ8, IVF_FLAT], ids=lambda settings: settings.kind)
+def test_adding_piece_by_piece_gives_the_bytes_of_faiss_given_all_at_once(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 100)
+    products = random_vectors(np.random.default_rng(8), ROWS)
+    for similarity in SIMILARITIES:
+        reference = empty_index(settings, DIMENSION, similarity)
+        given = as_searched(products, similarity, "products")
+        faiss.omp_set_num_threads(1)
+        reference.train(given)
+        reference.add(given)
+        built = build_index(settings, DIMENSION, similarity, [products[:150], products[150:]])
+        assert faiss.serialize_index(built).tobytes() == faiss.serialize_index(reference).tobytes()
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_a_vector_without_direction_is_refused_by_its_row(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 64)
+    products = random_vectors(np.random.default_rng(3), 500)
+    products[333] = 0
+    with pytest.raises(PipelineError, match="products: the vector of row 333 is zero"):
+        build_index(settings, DIMENSION, "cosine", np.split(products, [100, 300]))
+
+
+def test_training_takes_a_seeded_sample_of_256_vectors_a_list() -> None:
+    products = random_vectors(np.random.default_rng(9), ROWS)
+    settings = IvfFlatIndex(kind="ivf-flat", lists=3, probes=3)
+    built = build_index(settings, DIMENSION, "l2", [products])
+    reference = empty_index(settings, DIMENSION, "l2")
+    rng = np.random.default_rng(stage_index.TRAINING_SEED)
+    reference.train(products[np.sort(rng.choice(ROWS, 768, replace=False))])
+    ours, theirs = (faiss.serialize_index(_coarse(one)).tobytes() for one in (built, reference))
+    assert ours == theirs
+
+
+def _coarse(index: faiss.Index) -> faiss.Index:
+    lists: Any = faiss.downcast_index(index)
+    return faiss.downcast_index(lists.quantizer)
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "ivf-flat", "ivf-pq", "hnsw"])
+def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_mapped(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 64)
+    rng = np.random.default_rng(0)
+    write_clean(rng, 250, 20)
+    products, queries = random_vectors(rng, 250), random_vectors(rng, 20)
+    given = params(
+        {"embed.dtype": "float16", "index.es": kind, "indexes.ivf-pq.bits": 4,
+         "indexes.ivf-flat.lists": 4, "indexes.ivf-flat.probes": 2}
+    )  # fmt: skip
+    manifest = write_embeddings(given, products, queries)
+    stage_index.index(given, LOCALE)
+    halved = products.astype(np.float16).astype(np.float32)
+    built = build_index(given.index_of(LOCALE), DIMENSION, "cosine", [halved])
+    path = layout.index(LOCALE) / "index.faiss"
+    assert path.read_bytes() == faiss.serialize_index(built).tobytes()
+    mapped = read_index(given, LOCALE, manifest)
+    searched = as_searched(queries, "cosine", "queries")
+    for found, expected in zip(
+        mapped.search(searched, 30), built.search(searched, 30), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    if (maps := Path("/proc/self/maps")).exists():
+        assert str(path) in maps.read_text()
 
 
 @pytest.mark.parametrize(
@@ -178,3 +275,24 @@ def test_a_failed_build_leaves_the_index_that_was_there(built: vectors.Manifest)
         stage_index.index(wrong, LOCALE)
     assert (layout.index(LOCALE) / "index.faiss").read_bytes() == before
     assert sorted(p.name for p in layout.index(LOCALE).parent.iterdir()) == [LOCALE]
+
+
+def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fit() -> None:
+    given = params({"runtime.memory_limit": 1.6})
+    with pytest.raises(PipelineError) as told:
+        check_memory(given, LOCALE, 10**6, 384)
+    assert str(told.value) == (
+        "index.es: building flat of 1000000 vectors of 384 components would take 2.0 GB of memory, "
+        "more than the 1.6 GB that runtime.memory_limit allows; set index.es to one that fits: "
+        "sq8 (0.8 GB), ivf-pq (0.7 GB), or set runtime.memory_limit to 2.0 where there is that much"
+    )
+    with pytest.raises(PipelineError, match=r"no other index of params\.yaml would fit: add one"):
+        check_memory(given, LOCALE, 10**8, 384)
+    check_memory(params(), LOCALE, 10**6, 384)
+
+
+def test_a_refused_index_leaves_the_one_that_was_there(built: vectors.Manifest) -> None:
+    before = (layout.index(LOCALE) / "index.faiss").read_bytes()
+    with pytest.raises(PipelineError, match=r"would take 0\.3 GB .* 0\.2 GB"):
+        stage_index.index(params({"runtime.memory_limit": 0.2}), LOCALE)
+    assert (layout.index(LOCALE) / "index.faiss").read_bytes() == before

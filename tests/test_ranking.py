@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ranking import NO_PRODUCT, rank_matrix, rank_pairs
+from pipeline.ranking import NO_PRODUCT, places, rank_matrix, rank_pairs
 
 SEEDS = range(20)
 
@@ -133,3 +133,11 @@ def test_python_arrow_and_bytes_agree_on_the_order_of_ids() -> None:
     assert ids == sorted(ids, key=lambda product_id: product_id.encode())
     shuffled = pa.array(rng.permutation(np.array(ids, dtype=object)))
     assert shuffled.take(pc.sort_indices(shuffled)).to_pylist() == ids
+
+
+def test_places_count_from_0_within_each_query() -> None:
+    rng = np.random.default_rng(2)
+    for _ in range(50):
+        rows = np.sort(rng.integers(0, 30, rng.integers(0, 90)))
+        expected = [np.flatnonzero(rows == row)[0] for row in rows]
+        assert places(rows).tolist() == [place - first for place, first in enumerate(expected)]

@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import index as stage_index
-from pipeline import layout, retrieve, runs, tables
+from pipeline import layout, neighbours, retrieve, runs, tables
 from pipeline.errors import PipelineError
 from pipeline.index import as_searched, build_index
 from pipeline.neighbours import search
@@ -135,8 +135,10 @@ def test_thread_count_and_batch_size_change_no_byte(
     judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = set()
-    for threads, batch in ((1, 1024), (2, 1024), (2, 11)):
+    for threads, batch, ranked, group in ((1, 1024, 512, 1024), (2, 1024, 7, 9), (2, 11, 4, 3)):
         monkeypatch.setattr(retrieve, "BATCH_QUERIES", batch)
+        monkeypatch.setattr(retrieve, "GROUP_QUERIES", group)
+        monkeypatch.setattr(neighbours, "RANKED_QUERIES", ranked)
         retrieve.retrieve(params({"runtime.threads": threads}), LOCALE)
         written.add(str(_run("catalogue").to_pydict()))
     assert len(written) == 1
@@ -154,7 +156,7 @@ def test_vectors_of_other_products_are_refused_and_the_old_run_stays(judgements:
 def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
     file = pq.ParquetFile(layout.runs("dense", LOCALE) / "catalogue.parquet")
-    assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank"]
+    assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank", "product_row"]
     assert file.schema_arrow.metadata is None
 
 

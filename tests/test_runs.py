@@ -48,6 +48,14 @@ def test_a_run_is_read_in_pieces_of_whole_queries_however_it_was_written(
         np.testing.assert_allclose(np.concatenate(column), expected, rtol=1e-7)
 
 
+def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: runs.Inputs) -> None:
+    run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
+    write_runs("dense", inputs, run)
+    table = tables.read_table(_path(), tables.RUN, "")
+    assert table["product_id"].to_pylist() == inputs.products.take(table["product_row"]).to_pylist()
+    assert table["product_row"].to_pylist() == run[1].tolist()
+
+
 def test_an_empty_run_has_nothing_for_every_query(inputs: runs.Inputs) -> None:
     nothing = np.empty(0, np.int64)
     write_runs("dense", inputs, (nothing, nothing, np.empty(0)))
@@ -65,7 +73,11 @@ def _ranks_exchanged(run: pd.DataFrame) -> pd.DataFrame:
 
 
 def _of_nowhere(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(product_id=run["product_id"].where(run.index != 5, "NOWHERE"))
+    return run.assign(product_row=run["product_row"].where(run.index != 5, PRODUCTS))
+
+
+def _before_all(run: pd.DataFrame) -> pd.DataFrame:
+    return run.assign(product_row=run["product_row"].where(run.index != 5, -1))
 
 
 def _of_another_query(run: pd.DataFrame) -> pd.DataFrame:
@@ -73,7 +85,8 @@ def _of_another_query(run: pd.DataFrame) -> pd.DataFrame:
 
 
 def _twice(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(product_id=run["product_id"].where(run.index != 1, run["product_id"].iloc[0]))
+    first = run["product_row"].iloc[0]
+    return run.assign(product_row=run["product_row"].where(run.index != 1, first))
 
 
 def _nan(run: pd.DataFrame) -> pd.DataFrame:
@@ -89,7 +102,8 @@ def _rising(run: pd.DataFrame) -> pd.DataFrame:
     [
         (_shuffled, "not sorted by query_id"),
         (_ranks_exchanged, "not sorted by rank"),
-        (_of_nowhere, "NOWHERE is not in the clean tables"),
+        (_of_nowhere, "product_row 50 is not among the 50 clean products"),
+        (_before_all, "product_row -1 is not among the 50 clean products"),
         (_of_another_query, "-1 is not in the clean tables"),
         (_twice, "the product stands twice"),
         (_nan, "the score is nan, no finite number"),
@@ -149,7 +163,7 @@ def test_a_failed_stage_leaves_the_old_runs(inputs: runs.Inputs) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"run_schema": 1}, "run_schema is 1, but 2 is expected"),
+        ({"run_schema": 1}, "run_schema is 1, but 3 is expected"),
         ({"system": "bm25"}, "system is bm25, but dense is found"),
         ({"system": "splade"}, "system: Input should be 'dense', 'bm25' or 'hybrid'"),
         ({"depth": "12"}, "depth: Input should be a valid integer"),

@@ -120,3 +120,24 @@ def test_the_hash_of_ids_follows_their_order_and_not_their_chunks() -> None:
     assert tables.ids_sha256(whole) == tables.ids_sha256(pa.chunked_array([[1], [2, 3]]))
     assert tables.ids_sha256(whole) != tables.ids_sha256(pa.chunked_array([[1, 3, 2]]))
     assert tables.ids_sha256(whole) == sha256_lines(["1", "2", "3"])
+
+
+def test_the_hash_of_columns_is_that_of_their_lines_however_they_are_chunked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    numbers, words = list(range(-3, 40)), [f"é {n} 空" if n % 5 else "" for n in range(43)]
+    expected = sha256_lines(f"{n} {word}" for n, word in zip(numbers, words, strict=True))
+    for rows in (1, 4, 100):
+        monkeypatch.setattr(tables, "_HASHED_ROWS", rows)
+        columns = [pa.chunked_array([numbers[:7], numbers[7:]]), pa.chunked_array([words])]
+        assert tables.columns_sha256(columns) == expected
+        sliced = [pa.chunked_array([[9, *numbers]]).slice(1), columns[1]]
+        assert tables.columns_sha256(sliced) == expected
+    assert tables.ids_sha256(pa.chunked_array([], pa.string())) == sha256_lines([])
+
+
+def test_row_groups_can_be_read_without_some_columns(tmp_path: Path) -> None:
+    pq.write_table(products(9), tmp_path / "p.parquet", row_group_size=4)
+    groups = list(tables.iter_row_groups(tmp_path / "p.parquet", tables.PRODUCTS, "", ["text"]))
+    assert [group.num_rows for group in groups] == [4, 4, 1]
+    assert all(group.column_names == ["text"] for group in groups)

@@ -95,6 +95,7 @@ class Artefacts:
                 pa.array(self.product_ids[codes]),
                 pa.array(scores.astype(np.float32)),
                 pa.array(ranks.astype(np.int32)),
+                pa.array(codes.astype(np.int32)),
             ],
             schema=RUN,
         )
@@ -164,7 +165,9 @@ def test_the_lines_are_those_of_the_trec_formats() -> None:
     judgements = pa.table(
         [[1, 1, 2, 2], ["B0a", "é", "B0a", "x"], ["E", "S", "C", "I"]], schema=JUDGEMENTS
     )
-    run = pa.table([[1, 1, 2], ["é", "B0a", "x"], [0.5, 0.5, 0.25], [1, 2, 1]], schema=RUN)
+    run = pa.table(
+        [[1, 1, 2], ["é", "B0a", "x"], [0.5, 0.5, 0.25], [1, 2, 1], [2, 0, 1]], schema=RUN
+    )
 
     assert list(trec.qrels_lines(judgements)) == ["1 0 B0a 100", "1 0 é 10", "2 0 B0a 1", "2 0 x 0"]
     assert list(trec.run_lines(run, "dense")) == [
@@ -181,7 +184,7 @@ def test_an_empty_run_has_no_lines() -> None:
 @pytest.mark.parametrize("bad", ["", "B 0", "B0\t", "B\u30000", "B\u00a00", "B\u0085", "B\x1c0"])
 def test_an_id_that_a_tool_would_split_is_refused(bad: str) -> None:
     judgements = pa.table([[1, 1], ["fine", bad], ["E", "S"]], schema=JUDGEMENTS)
-    run = pa.table([[1, 1], ["fine", bad], [0.5, 0.25], [1, 2]], schema=RUN)
+    run = pa.table([[1, 1], ["fine", bad], [0.5, 0.25], [1, 2], [1, 0]], schema=RUN)
 
     with pytest.raises(PipelineError, match="empty or holds white space"):
         list(trec.qrels_lines(judgements))

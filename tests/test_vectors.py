@@ -54,12 +54,13 @@ def test_shards_read_back_as_they_were_written_whole_and_by_rows(
     write_clean(rng, 250, 20)
     expected = random_vectors(rng, 250)
     np.testing.assert_array_equal(vectors.read_vectors(manifest, "products", LOCALE), expected)
-    shards = list(vectors.iter_vectors(manifest, "products", LOCALE))
+    stored = vectors.Stored(manifest, "products", LOCALE)
+    shards = list(stored)
     assert [len(shard) for shard in shards] == [100, 100, 50]
     np.testing.assert_array_equal(np.concatenate(shards), expected)
     for size in (0, 1, 17, 250):
         rows = np.sort(rng.choice(250, size, replace=False))
-        part = vectors.read_vectors(manifest, "products", LOCALE, rows)
+        part = stored.take(rows)
         np.testing.assert_array_equal(part, expected[rows])
 
 

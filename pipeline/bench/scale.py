@@ -18,7 +18,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline import full_size, layout, stage
-from pipeline.bench import scale_data
+from pipeline.bench import scale_data, scale_search
 from pipeline.bench.encode import machine
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
@@ -30,7 +30,7 @@ from pipeline.params import PARAMS_FILE, Params, load_params
 PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
 
-MEASURES: dict[str, Measure] = {**scale_data.MEASURES}
+MEASURES: dict[str, Measure] = {**scale_data.MEASURES, **scale_search.MEASURES}
 """The stages, in the order in which they are measured."""
 
 _TOLD = Path("told.json")

@@ -1,0 +1,59 @@
+"""How much memory a stage may take, and the refusal of what would take more."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.params import Runtime
+
+GROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where Linux says what a container may take, in its two ways."""
+
+PROCESS_BYTES = 300_000_000
+"""What a stage takes before it holds any data: the interpreter and its libraries."""
+
+
+def limit_bytes(runtime: Runtime) -> int:
+    """Return `runtime.memory_limit` in bytes, or all that the machine or the container has."""
+    if runtime.memory_limit is not None:
+        return round(runtime.memory_limit * 1e9)
+    return machine_bytes()
+
+
+def machine_bytes() -> int:
+    """Return the memory of the machine, or of the container where that is less."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in GROUP_LIMITS:
+        with suppress(OSError, ValueError):  # none of this kind, or "max"
+            found = min(found, int(path.read_text()))
+    return found
+
+
+def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
+    """Raise a `PipelineError` where something needs more memory than may be taken.
+
+    Args:
+        needed: in bytes, predicted.
+        what: needs it; part of the message.
+        runtime: tells the limit.
+        remedy: other ways out than a higher limit; part of the message.
+    """
+    limit = limit_bytes(runtime)
+    if needed <= limit:
+        return
+    where = "this machine has" if runtime.memory_limit is None else "runtime.memory_limit allows"
+    raise PipelineError(
+        f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
+        f"{where}; {remedy}, or set runtime.memory_limit to {gigabytes(needed, 'ceil')[:-3]} where "
+        "there is that much"
+    )
+
+
+def gigabytes(count: int, how: str = "round") -> str:
+    """Return a number of bytes in gigabytes, rounded or (`ceil`) rounded up to a tenth."""
+    tenths = -(-count // 10**8) if how == "ceil" else round(count / 10**8)
+    return f"{tenths / 10:.1f} GB"
