@@ -152,6 +152,9 @@ def clean(params: Params, locale: str) -> None:
             },
         }
         write_json(out / "counts.json", counts)
+    stage.did(
+        products=counts["products"]["in"], queries=len(sampled_queries), judgements=len(sampled)
+    )
     stage.log.info(
         "clean locale=%s queries=%d products=%d judgements=%d",
         locale, len(kept_queries), len(products.ids), len(pairs.table),
@@ -174,7 +177,7 @@ def _clean_product_file(
     sampled_ids: list[pa.Array] = []
     ids: list[pa.Array] = []
     hashes: list[np.ndarray[Any, np.dtype[np.uint64]]] = []
-    with pq.ParquetWriter(target, tables.PRODUCTS, compression="zstd") as writer:
+    with pq.ParquetWriter(target, tables.PRODUCTS, **tables.WRITING) as writer:
         for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy):
             _refuse_other_locales(batch, locale, source, remedy)
             products = clean_products(batch, settings)

@@ -207,10 +207,11 @@ def embed(params: Params, locale: str) -> None:
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
     with atomic_directory(layout.embeddings(locale)) as out:
-        written = []
+        written, plans = [], []
         for table in tables_of_locale:
             side = SideEncoder(encoder, table)
             plan = side.encoding.plan()
+            plans.append(plan)
             side.fill(plan)
             written.append(side.write(out, plan, params.embed))
             cut = written[-1][1]
@@ -235,6 +236,11 @@ def embed(params: Params, locale: str) -> None:
             queries=queries,
         )
         write_json(out / "manifest.json", manifest.model_dump(mode="json"))
+    stage.did(
+        products=manifest.products.rows, queries=manifest.queries.rows,
+        dimension=manifest.dimension, encoded=sum(each.to_encode for each in plans),
+        characters=sum(each.work for each in plans),
+    )  # fmt: skip
     limit = params.runtime.store_gigabytes * 10**9
     freed = store.prune(layout.store(), limit, keep_since=started)
     if freed.segments:

@@ -101,3 +101,8 @@ def store() -> Path:
 def rates() -> Path:
     """Return the folder of how fast this machine encoded last, a file for each encoder."""
     return cache() / "rates"
+
+
+def stage_rates() -> Path:
+    """Return the folder of what the stages took on this machine last, a file for each."""
+    return rates() / "stages"

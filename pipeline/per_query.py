@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from pipeline import tables
 from pipeline.files import sha256_lines
 from pipeline.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs import RunCard
@@ -79,4 +80,4 @@ def table(
 
 def write(path: Path, rows: pa.Table) -> None:
     """Write the table, small."""
-    pq.write_table(rows, path, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITING)

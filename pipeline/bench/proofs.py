@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from pipeline import layout, stage, tables
-from pipeline.bench.side import peak_bytes
 from pipeline.embed import SideEncoder, embed
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
@@ -34,6 +33,7 @@ from pipeline.encoding import GROUP_TEXTS, Encoding
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.params import PARAMS_FILE, load_params
+from pipeline.rates import peak_bytes
 
 TIMES_FASTER = 50
 """How much faster a run has to be that finds every vector in the store."""
