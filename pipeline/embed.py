@@ -23,6 +23,7 @@ from pipeline.encoders.encoder import (
     load_on,
     resolve_engine,
 )
+from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
 from pipeline.errors import PipelineError
@@ -42,12 +43,18 @@ _CHARACTERS_A_TOKEN = 4  # about, for estimates
 class LocaleEncoder:
     """A locale's encoder: weights and engine are found at once, the model loaded when needed."""
 
-    def __init__(self, params: Params, locale: str) -> None:
-        """Find the weights and the engine of a locale's encoder."""
+    def __init__(self, params: Params, locale: str, *, convert: bool = True) -> None:
+        """Find the weights and the engine of a locale's encoder.
+
+        With `convert` False the model is not converted for its engine, and cannot be loaded.
+        """
         self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
         self._threads = params.runtime.thread_count()
         self.weights = resolve_weights(self.spec, self.name)
-        self.engine = resolve_engine(self.spec, self.weights, params.runtime)
+        if convert:
+            self.engine = resolve_engine(self.spec, self.weights, params.runtime)
+        else:
+            self.engine = choose_engine(self.spec, params.runtime)
 
     @cached_property
     def model(self) -> TextEncoder:

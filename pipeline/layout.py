@@ -18,6 +18,8 @@ PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
 EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
+FAULTS = Path("reports/bench/faults.json")
+COSTS = Path("reports/bench/costs.json")
 
 
 def sample(locale: str) -> Path:
@@ -101,6 +103,11 @@ def store() -> Path:
 def rates() -> Path:
     """Return the folder of how fast this machine encoded last, a file for each encoder."""
     return cache() / "rates"
+
+
+def last_plan() -> Path:
+    """Return the file of the cost sheet that was made last."""
+    return rates() / "plan.json"
 
 
 def stage_rates() -> Path:

@@ -106,9 +106,10 @@ def finished(
 
 
 def _path(run: Record) -> Path:
-    # A dot is in no name of a stage, locale or kind.
-    parts = [run.stage, run.locale or "", run.kind or ""]
-    return layout.stage_rates() / f"{'.'.join(parts)}.json"
+    # Neither sign is in the name of a stage, a locale or a kind.
+    locale = f"@{run.locale}" if run.locale else ""
+    kind = f".{run.kind}" if run.kind else ""
+    return layout.stage_rates() / f"{run.stage}{locale}{kind}.json"
 
 
 def _read(path: Path) -> Kept:
