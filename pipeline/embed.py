@@ -143,7 +143,10 @@ class SideEncoder:
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
             rate = work_done / seconds
-            write_json(self._rate, {"characters_a_second": round(rate, 1)})
+            try:
+                write_json(self._rate, {"characters_a_second": round(rate, 1)})
+            except OSError as err:  # the vectors are stored whether or not that is remembered
+                stage.log.info("the rate is not kept for the next plan: %s", err)
 
     def seconds(self, work: int) -> float | None:
         """Return how long so much work takes at the rate measured last, None if none was."""

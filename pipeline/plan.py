@@ -44,7 +44,7 @@ def plan(*, as_json: bool) -> None:
         sys.stdout.write(
             f"Of the seconds, {START_SECONDS * len(found):.0f} are for starting {len(found)} "
             "stages one after another (JOBS=1). DVC skips what is up to date; its cache takes the "
-            "disk once more.\n"
+            "disk once more. At most: until clean has run, which leaves out what has no text.\n"
         )
     for line in told:
         stage.log.warning("warning: %s", line)

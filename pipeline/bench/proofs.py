@@ -260,7 +260,7 @@ def _cheap_project(folder: Path) -> Project:
     """Make a project with a tiny model, which is converted already, as in any second run."""
     entry = f"encoders.{ENCODER}"
     model = folder / "model"
-    _write_model(model)
+    write_model(model)
     project = Project(
         folder,
         {
@@ -281,7 +281,7 @@ def _words() -> "np.ndarray[Any, Any]":
     return np.array(["".join(rng.choice(letters, rng.integers(2, 11))) for _ in range(5_000)])
 
 
-def _write_model(folder: Path) -> None:
+def write_model(folder: Path) -> None:
     """Write a random BERT of 32 components that reads the words of `_words`."""
     import torch
     import transformers

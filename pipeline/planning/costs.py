@@ -22,9 +22,10 @@ START_SECONDS = 4.0
 LOAD_SECONDS = 6.0
 """What an encoder takes to be loaded."""
 
-_MB, _GB = 1e6, 1e9
+_MB = 1e6
 _SEARCHED_QUERIES = 1_024  # at a time, by retrieve, hybrid and evaluate
-_TERM_BYTES, _TERMS = 55, 106  # bm25 while it builds: bytes a term, terms a product of ESCI
+# bm25 while it builds: bytes a term, terms a product of ESCI.
+_TERM_BYTES, _TERMS, _JAPANESE_TERMS = 55, 145, 355
 _STORE_ENTRY_BYTES = 20 + 24  # key and checksum; token counts
 _SHARD_ROWS = 100_000
 
@@ -123,18 +124,18 @@ def _demo(_: str, units: Units) -> Cost:
 def _sample(_: str, units: Units) -> Cost:
     rows, products = units["rows"], units["products"]
     return Cost(
-        0.1 + 2e-6 * rows + 30e-6 * products,
-        230 * _MB + 200 * rows + 200 * products + 1_500 * min(products, 200_000),
-        450 * products + 25 * units["judgements"],
+        0.1 + 2e-6 * rows + 12e-6 * products,
+        230 * _MB + 200 * rows + 250 * products + 5_500 * min(products, 50_000),
+        470 * products + 25 * units["judgements"],
     )
 
 
 def _clean(_: str, units: Units) -> Cost:
     products = units["products"] + units["queries"]
     return Cost(
-        0.05 + 80e-6 * products + 2e-6 * units["judgements"],
+        0.05 + 65e-6 * products + 2e-6 * units["judgements"],
         200 * _MB + 8_000 * min(products, 32_768) + 120 * products + 300 * units["judgements"],
-        420 * products + 8 * units["judgements"],
+        470 * products + 8 * units["judgements"],
     )
 
 
@@ -144,7 +145,7 @@ def _embed(_: str, units: Units) -> Cost:
     seconds = 0.5 + 90e-6 * vectors + units["characters"] / DEFAULT_CHARACTERS_A_SECOND
     return Cost(
         seconds + (LOAD_SECONDS if encoded else 0.0),
-        850 * _MB + 300 * vectors,
+        (850 if encoded else 170) * _MB + 300 * vectors,
         4 * dimension * vectors + (4 * dimension + _STORE_ENTRY_BYTES) * encoded,
     )
 
@@ -197,10 +198,14 @@ def _retrieve(kind: str, units: Units) -> Cost:
 def _bm25(kind: str, units: Units) -> Cost:
     queries, products = units["queries"], units["products"]
     depth = min(units["depth"], products)
-    a_product = 500e-6 if kind.startswith("sudachi") else 110e-6
+    japanese = kind.startswith("sudachi")
+    a_product = 900e-6 if japanese else 400e-6
+    terms = _JAPANESE_TERMS if japanese else _TERMS
     return Cost(
         0.3 + a_product * products + queries * (0.2e-3 + 6e-9 * products + 0.6e-6 * depth),
-        230 * _MB + (_TERM_BYTES * _TERMS + 100) * products + 300 * min(queries, 256) * depth,
+        (380 if japanese else 230) * _MB
+        + _TERM_BYTES * terms * products
+        + 300 * min(queries, 256) * depth,
         _run_bytes(queries, depth),
     )
 

@@ -102,7 +102,7 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
             {unit: getattr(size, unit) for unit in ("products", "queries", "judgements")}, known,
         )  # fmt: skip
         todo = encoding.foresee(params, locale, size)
-        known = "" if todo.counted else known or "at most: clean leaves out what has no text"
+        known = "" if todo.counted else known or "at most"
         products, queries = todo.products, todo.queries
         vectors = {"products": products, "queries": queries, "dimension": todo.dimension}
         embedded = row(
@@ -143,9 +143,9 @@ def warnings(params: Params, sheet: Sequence[Row]) -> Iterator[str]:
     """Say what will not fit: into the memory, into its limit, onto the disk."""
     memory = machine.memory_bytes()
     limits = [(f"this machine's {gigabytes(memory)}", memory)]
-    # Where `runtime` has such a limit, in bytes: `index` refuses what passes it.
+    # Where `runtime` has such a limit, in gigabytes: `index` and `bm25` refuse what passes it.
     if own := getattr(params.runtime, "memory_limit", None):
-        limits.append((f"runtime.memory_limit {gigabytes(own)}", own))
+        limits.append((f"runtime.memory_limit of {own:,.1f} GB", round(own * 1e9)))
     for row in sheet:
         for name, limit in limits:
             if row.peak_bytes > limit:
