@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove tradeoff readme constraints
+.PHONY: help setup repro plan costs test check fix diff lock-current gate esci clean-cache bench prove tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 repro: setup ## check params.yaml, then bring every artefact up to date
 	python -m pipeline.params
 	dvc repro
+
+plan: setup ## what the chosen params will take: time, memory, disk; nothing runs
+	python -m pipeline.plan
+
+costs: setup ## the last plan against what the stages took since, to reports/bench/costs.md
+	python -m pipeline.plan --against-last-run
 
 test: setup ## all tests
 	pytest
@@ -77,8 +83,9 @@ bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), 
 	python -m pipeline.bench.encode $(ARGS)
 	python -m pipeline.bench.evaluate
 
-prove: setup ## the slow proofs: reuse, one edited product, memory, kills
+prove: setup ## the slow proofs: reuse, one edited product, memory, kills, faults in every stage
 	python -m pipeline.bench.proofs
+	python -m pipeline.bench.faults
 
 tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
 	python -m pipeline.tradeoff $(ARGS)

@@ -49,9 +49,9 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
-    "report": ("clean", "embed", "evaluate"),
+    "report": ("evaluate",),
 }
-"""Whose outputs each stage reads."""
+"""Whose outputs each stage reads, where it reads more of them than JSON."""
 
 _WRITING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 _OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
