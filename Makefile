@@ -9,7 +9,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove scale full-size tradeoff readme constraints
+.PHONY: help setup repro plan costs test check fix diff lock-current gate esci clean-cache bench prove scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -26,6 +26,12 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 repro: setup ## check params.yaml, then bring every artefact up to date
 	python -m pipeline.params
 	dvc repro
+
+plan: setup ## what the chosen params will take: time, memory, disk; nothing runs
+	python -m pipeline.plan
+
+costs: setup ## the last plan against what the stages took since, to reports/bench/costs.md
+	python -m pipeline.plan --against-last-run
 
 test: setup ## all tests
 	pytest
@@ -80,8 +86,9 @@ bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), 
 	python -m pipeline.bench.encode $(ARGS)
 	python -m pipeline.bench.evaluate
 
-prove: setup ## the slow proofs: reuse, one edited product, memory, kills
+prove: setup ## the slow proofs: reuse, one edited product, memory, kills, faults in every stage
 	python -m pipeline.bench.proofs
+	python -m pipeline.bench.faults
 
 scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
 	python -m pipeline.bench.scale $(ARGS)

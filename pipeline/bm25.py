@@ -160,6 +160,9 @@ def bm25(params: Params, locale: str) -> None:
             catalogue.add(*found)
             pool.add(*judged)
             nothing += len(batch) - len(np.unique(found[0]))
+    stage.did(
+        analyser.name, products=index.products, queries=len(queries), depth=params.retrieve.depth
+    )
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d terms=%d",
         locale, analyser.name, len(queries), nothing, index.products, len(index.vocabulary),

@@ -165,6 +165,9 @@ def clean(params: Params, locale: str) -> None:
             },
         }
         write_json(out / "counts.json", counts)
+    stage.did(
+        products=counts["products"]["in"], queries=len(sampled_queries), judgements=len(sampled)
+    )
     stage.log.info(
         "clean locale=%s queries=%d products=%d judgements=%d",
         locale, len(kept_queries), len(products.ids), len(pairs.table),
@@ -194,7 +197,7 @@ def _clean_product_file(
         return batch.select(["product_id"]), products, _hashes(products["text"])
 
     batches = tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy)
-    with pq.ParquetWriter(target, tables.PRODUCTS, compression="zstd") as writer:
+    with pq.ParquetWriter(target, tables.PRODUCTS, **tables.WRITING) as writer:
         for batch, products, of_texts in in_parallel(cleaned, ahead(batches), threads):
             writer.write_table(products)
             sampled_ids.extend(batch["product_id"].chunks)

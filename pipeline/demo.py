@@ -277,13 +277,16 @@ def demo(params: Params) -> None:
     wordings = {locale: load_wording(locale) for locale in LOCALES}
     examples, products, sources = generate(wordings, params.demo)
     with files.atomic_directory(layout.DEMO) as folder:
-        pq.write_table(examples, folder / layout.EXAMPLES_FILE, compression="zstd")
-        pq.write_table(products, folder / layout.PRODUCTS_FILE, compression="zstd")
+        pq.write_table(examples, folder / layout.EXAMPLES_FILE, **tables.WRITING)
+        pq.write_table(products, folder / layout.PRODUCTS_FILE, **tables.WRITING)
         rows = zip(*sources.to_pydict().values(), strict=True)
         lines = ["query_id,source", *(f"{query},{source}" for query, source in rows)]
         (folder / layout.SOURCES_FILE).write_text(
             "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
         )
+    stage.did(
+        products=len(LOCALES) * params.demo.products, queries=len(LOCALES) * params.demo.queries
+    )
     log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
 
 

@@ -7,7 +7,6 @@ long the rest would take.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,6 +24,7 @@ from pipeline.encoders.encoder import (
     resolve_engine,
     warn_of_cut,
 )
+from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
 from pipeline.errors import PipelineError
@@ -44,12 +44,18 @@ _CHARACTERS_A_TOKEN = 4  # about, for estimates
 class LocaleEncoder:
     """A locale's encoder: weights and engine are found at once, the model loaded when needed."""
 
-    def __init__(self, params: Params, locale: str) -> None:
-        """Find the weights and the engine of a locale's encoder."""
+    def __init__(self, params: Params, locale: str, *, convert: bool = True) -> None:
+        """Find the weights and the engine of a locale's encoder.
+
+        With `convert` False the model is not converted for its engine, and cannot be loaded.
+        """
         self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
         self._threads = params.runtime.thread_count()
         self.weights = resolve_weights(self.spec, self.name)
-        self.engine = resolve_engine(self.spec, self.weights, params.runtime)
+        if convert:
+            self.engine = resolve_engine(self.spec, self.weights, params.runtime)
+        else:
+            self.engine = choose_engine(self.spec, params.runtime)
 
     @cached_property
     def model(self) -> TextEncoder:
@@ -144,8 +150,10 @@ class SideEncoder:
         if self.encoded - encoded_before >= PROBE_TEXTS:  # of fewer the rate says little
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
-            with suppress(OSError):  # a hint for plans, and no reason to fail
+            try:
                 write_json(self._rate, {"characters_a_second": round(work_done / seconds, 1)})
+            except OSError as err:  # the vectors are stored whether or not that is remembered
+                stage.log.info("the rate is not kept for the next plan: %s", err)
 
     def seconds(self, work: int) -> float | None:
         """Return how long so much work takes at the rate measured last, None if none was."""
@@ -218,10 +226,11 @@ def embed(params: Params, locale: str) -> None:
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
     with atomic_directory(layout.embeddings(locale)) as out:
-        written = []
+        written, plans = [], []
         for table in tables_of_locale:
             side = SideEncoder(encoder, table)
             plan = side.encoding.plan()
+            plans.append(plan)
             side.fill(plan)
             written.append(side.write(out, plan, params.embed))
             cut = written[-1][1]
@@ -246,6 +255,11 @@ def embed(params: Params, locale: str) -> None:
             queries=queries,
         )
         write_json(out / "manifest.json", manifest.model_dump(mode="json"))
+    stage.did(
+        products=manifest.products.rows, queries=manifest.queries.rows,
+        dimension=manifest.dimension, encoded=sum(each.to_encode for each in plans),
+        characters=sum(each.work for each in plans),
+    )  # fmt: skip
     _keep_store_small(params.runtime.store_gigabytes, started)
 
 

@@ -26,7 +26,7 @@ from pipeline import (
     tables,
     top,
 )
-from pipeline.encoders.parallel import in_parallel
+from pipeline.parallel import in_parallel
 from pipeline.errors import PipelineError
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
@@ -89,7 +89,8 @@ def evaluate(params: Params, locale: str) -> None:
         _write_curves(opened(layout.recall_curve(locale)), scores)
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
-        pq.write_table(first, opened(layout.top(locale)), compression="zstd")
+        pq.write_table(first, opened(layout.top(locale)), **tables.WRITING)
+    stage.did(queries=len(judged.queries), products=len(judged.inputs.products), depth=dense.depth)
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
         locale, len(judged.queries), headline[0],

@@ -93,6 +93,7 @@ def hybrid(params: Params, locale: str) -> None:
             for system, run in zip(FUSED, (dense, bm25), strict=True):
                 check_pool(system, run, covered, locale, inputs)
             pool.add(*fuse(dense, bm25, settings))
+    stage.did(queries=len(inputs.queries), products=len(inputs.products), depth=depth)
     stage.log.info(
         "hybrid locale=%s fusion=%s queries=%d products=%d",
         locale, settings.kind, len(inputs.queries), len(inputs.products),

@@ -299,6 +299,10 @@ def index(params: Params, locale: str) -> None:
         card = _card(params, locale, manifest, index_sha256=digest)
         files.write_json(out / "index.json", card.model_dump(mode="json"))
         size = (out / "index.faiss").stat().st_size
+    stage.did(
+        settings.kind, products=built.ntotal, dimension=built.d,
+        **settings.model_dump(exclude={"kind"}),
+    )  # fmt: skip
     stage.log.info(
         "index locale=%s index=%s products=%d bytes_a_vector=%.0f",
         locale, params.index[locale], built.ntotal, size / built.ntotal,

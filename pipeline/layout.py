@@ -20,6 +20,8 @@ ENCODE_BENCH = Path("reports/bench/encode.json")
 EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
 SCALE_BENCH = Path("reports/bench/scale.json")
+FAULTS = Path("reports/bench/faults.json")
+COSTS = Path("reports/bench/costs.json")
 
 
 def sample(locale: str) -> Path:
@@ -103,3 +105,13 @@ def store() -> Path:
 def rates() -> Path:
     """Return the folder of how fast this machine encoded last, a file for each encoder."""
     return cache() / "rates"
+
+
+def last_plan() -> Path:
+    """Return the file of the cost sheet that was made last."""
+    return rates() / "plan.json"
+
+
+def stage_rates() -> Path:
+    """Return the folder of what the stages took on this machine last, a file for each."""
+    return rates() / "stages"

@@ -42,24 +42,35 @@ class Analyser:
     terms: Callable[[str], list[str]]
 
 
+def analyser_name(language: str) -> str:
+    """Return the name of `analyser_for`'s analyser, without making it."""
+    if language in _JAPANESE:
+        return "sudachi-bigrams"
+    try:
+        Stemmer.Stemmer(language)
+    except KeyError:
+        return "words"
+    return f"snowball-{language}"
+
+
 def analyser_for(language: str) -> Analyser:
     """Return the analyser of a language, given by its ISO 639 code.
 
     Japanese is segmented by Sudachi. Any other language is split into words, which are stemmed
     where Snowball knows the language; its analyser is called "words" where it does not.
     """
+    name = analyser_name(language)
     if language in _JAPANESE:
-        return Analyser("sudachi-bigrams", _japanese())
-    try:
-        stemmer = Stemmer.Stemmer(language)
-    except KeyError:
-        return Analyser("words", words)
+        return Analyser(name, _japanese())
+    if name == "words":
+        return Analyser(name, words)
+    stemmer = Stemmer.Stemmer(language)
     fold = fold_accents if language in _ACCENTS_LEFT_OUT else str
 
     def stems(text: str) -> list[str]:
         return list(stemmer.stemWords(words(fold(text))))
 
-    return Analyser(f"snowball-{language}", stems)
+    return Analyser(name, stems)
 
 
 def words(text: str) -> list[str]:

@@ -78,4 +78,4 @@ def table(
 
 def write(path: Path, rows: pa.Table) -> None:
     """Write the table, small."""
-    pq.write_table(rows, path, compression="zstd", compression_level=COMPRESSION_LEVEL)
+    pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITING)

@@ -80,6 +80,10 @@ def report(params: Params) -> None:
     ):
         with files.atomic_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
+    stage.did(
+        locales=len(locales),
+        queries=sum(min(each.scores.queries, params.report.queries) for each in locales),
+    )
 
 
 def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:

@@ -63,6 +63,10 @@ def retrieve(params: Params, locale: str) -> None:
                 catalogue.add(at + start, codes[at, place], scores[at, place])
         for ranked in _pool(inputs, queries, similarity, products):
             pool.add(*ranked)
+    stage.did(
+        params.index_of(locale).kind, queries=len(queries), products=index.ntotal,
+        dimension=index.d, depth=depth, **params.index_of(locale).model_dump(exclude={"kind"}),
+    )  # fmt: skip
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,

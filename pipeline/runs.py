@@ -137,8 +137,8 @@ def writing(
     """
     with files.atomic_directory(layout.runs(system, locale)) as out:
         with (
-            pq.ParquetWriter(out / "catalogue.parquet", tables.RUN, compression="zstd") as first,
-            pq.ParquetWriter(out / "pool.parquet", tables.RUN, compression="zstd") as second,
+            pq.ParquetWriter(out / "catalogue.parquet", tables.RUN, **tables.WRITING) as first,
+            pq.ParquetWriter(out / "pool.parquet", tables.RUN, **tables.WRITING) as second,
         ):
             yield RunWriter(first, inputs), RunWriter(second, inputs)
         ids = (inputs.queries, inputs.products)

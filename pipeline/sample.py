@@ -90,6 +90,13 @@ def sample(params: Params) -> None:
                 locale, counts[locale]["queries"], counts[locale]["products"],
                 counts[locale]["judgements"],
             )  # fmt: skip
+    stage.did(
+        rows=products_file.metadata.num_rows + examples_file.metadata.num_rows,
+        **{
+            unit: sum(count[unit] for count in counts.values())
+            for unit in ("products", "queries", "judgements")
+        },
+    )
 
 
 def draw_queries(
@@ -195,7 +202,7 @@ def _gather_buckets(folder: Path, count: int, path: Path) -> int:
     """Write `folder`'s buckets, sorted, to one file; return how many repeated rows are left out."""
     repeated = 0
     with pq.ParquetWriter(
-        folder / "products.parquet", tables.SAMPLE_PRODUCTS, compression="zstd"
+        folder / "products.parquet", tables.SAMPLE_PRODUCTS, **tables.WRITING
     ) as writer:
         for rows in ahead(_sorted_bucket(_spool(folder, bucket)) for bucket in range(count)):
             unique = _without_repeats(rows, path)

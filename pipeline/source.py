@@ -46,7 +46,7 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     try:
         file = pq.ParquetFile(path, **tables.STREAMING)
     except (pa.ArrowInvalid, OSError) as err:
-        raise _unreadable(path, err) from err
+        raise unreadable(path, err) from err
     found = file.schema_arrow
     wrong = []
     for field in schema:
@@ -83,7 +83,7 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
             _refuse_nulls(table, required, path)
             yield table
     except (pa.ArrowInvalid, OSError) as err:
-        raise _unreadable(path, err) from err
+        raise unreadable(path, err) from err
 
 
 def read_examples(
@@ -261,7 +261,8 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
     return found in (pa.string(), pa.large_string(), pa.string_view())
 
 
-def _unreadable(path: Path, err: Exception) -> PipelineError:
+def unreadable(path: Path, err: Exception) -> PipelineError:
+    """Return the error that names a file of the source which cannot be read."""
     return PipelineError(
         f"{path} is not readable as parquet ({one_line(err)}); fetch or write it again"
     )

@@ -15,6 +15,7 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
+from pipeline import rates
 from pipeline.errors import PipelineError
 from pipeline.mistakes import did_you_mean
 from pipeline.params import Params, load_params
@@ -40,13 +41,29 @@ _SYSTEM_REMEDIES = {
 }
 
 
+_done: dict[str, int] = {}
+_way: str | None = None
+
+
+def did(way: str | None = None, /, **units: int) -> None:
+    """Tell how much a stage has worked on; with its time it goes to the cache, for `plan`.
+
+    Args:
+        way: which of several ways it went that cost differently, such as an index's kind.
+        units: the amounts that its cost depends on.
+    """
+    global _way
+    _way = way
+    _done.update(units)
+
+
 def run(name: str, body: Callable[[Params], None]) -> int:
     """Run a stage that works on all locales at once; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
     parser.parse_args()
     with told_to_the_user(name) as outcome:
         params = load_params()
-        with _timed(f"stage={name}"):
+        with _timed(name, None):
             body(params)
     return outcome.status
 
@@ -80,7 +97,7 @@ def run_locales(
         params = load_params()
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
-            with _timed(f"stage={name} locale={each}"):
+            with _timed(name, each):
                 body(params, each)
     return outcome.status
 
@@ -185,7 +202,15 @@ def told_to_the_user(name: str) -> Iterator[_Outcome]:
 
 
 @contextmanager
-def _timed(what: str) -> Iterator[None]:
+def _timed(name: str, locale: str | None) -> Iterator[None]:
+    _done.clear()
+    rates.start_measuring()
     started = time.monotonic()
     yield
-    log.info("%s seconds=%.1f", what, time.monotonic() - started)
+    seconds = time.monotonic() - started
+    if _done:
+        try:
+            rates.finished(name, locale, _way, _done, seconds)
+        except OSError as err:  # the stage is done whether or not that is remembered
+            log.info("what %s took is not kept for the next plan: %s", name, err)
+    log.info("stage=%s%s seconds=%.1f", name, f" locale={locale}" if locale else "", seconds)

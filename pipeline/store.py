@@ -57,6 +57,7 @@ _CLOCK_SECONDS = 2.0
 _UNUSABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
     errno.EIO,
+    errno.ENOENT,  # deleted while it is written to
 }  # fmt: skip
 
 

@@ -106,8 +106,13 @@ RUN = pa.schema(
 product's row in the clean products: stages read it and leave the ids, which are for people and
 other tools, unread; a lookup of 130 million of them took longer than all else in `evaluate`."""
 
-STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20}
-"""How parquet files are opened: by default pyarrow keeps all that it has read in memory."""
+WRITING = {"compression": "zstd", "write_page_checksum": True}
+"""How parquet files are written: with a checksum of every page, since a flipped bit of a compressed
+page may well decompress, to other data."""
+
+STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
+"""How parquet files are opened: by default pyarrow keeps all that it has read in memory, and looks
+at no checksum."""
 
 _HASHED_ROWS = 1 << 18
 
@@ -118,7 +123,7 @@ LABELS = ("E", "S", "C", "I")
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write a table as parquet (zstd), atomically; it must fit `schema`."""
     with atomic_file(path) as partial:
-        pq.write_table(table.cast(schema), partial, compression="zstd")
+        pq.write_table(table.cast(schema), partial, **WRITING)
 
 
 def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
@@ -162,22 +167,50 @@ def iter_row_groups(
 
 
 @contextmanager
-def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file that has exactly the columns of `schema`."""
+def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file of this project; what is damaged in it is found by whoever reads it.
+
+    Args:
+        path: the file.
+        remedy: what brings it back; part of messages.
+
+    Raises:
+        PipelineError: the file is missing or damaged.
+    """
     try:
         with pq.ParquetFile(path, **STREAMING) as file:
-            if not file.schema_arrow.equals(schema):
-                raise PipelineError(
-                    f"{path} has the columns {_describe(file.schema_arrow)}, "
-                    f"but {_describe(schema)} are expected; {remedy}"
-                )
+            _refuse_torn(file, path, remedy)
             yield file
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing; {remedy}") from err
-    except (pa.ArrowInvalid, OSError) as err:
+    # Arrow's reader runs into a damaged footer in many ways.
+    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
         raise PipelineError(
             f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
         ) from err
+
+
+@contextmanager
+def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file that has exactly the columns of `schema`."""
+    with opened(path, remedy) as file:
+        if not file.schema_arrow.equals(schema):
+            raise PipelineError(
+                f"{path} has the columns {_describe(file.schema_arrow)}, "
+                f"but {_describe(schema)} are expected; {remedy}"
+            )
+        yield file
+
+
+def _refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
+    """Hold the counts of rows in the footer to each other: no checksum covers it."""
+    footer = file.metadata
+    total = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
+    if total != footer.num_rows:
+        raise PipelineError(
+            f"{path} has {total} rows, but its footer tells of {footer.num_rows}: the file is "
+            f"damaged; {remedy}"
+        )
 
 
 def ids_sha256(ids: pa.ChunkedArray) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from pipeline.bench.workshop import Workshop
 from pipeline.params import Params, load_params
 from tests import artefacts
 from tests.artefacts import ROOT
@@ -56,3 +57,11 @@ def run_stage(project: Path) -> RunStage:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+    """A small project of one locale in which all stages have run; what a test breaks it mends."""
+    shop = Workshop(tmp_path_factory.mktemp("workshop"))
+    shop.run_all()
+    return shop

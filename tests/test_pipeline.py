@@ -8,6 +8,9 @@ import json
 import os
 import re
 import shutil
+import signal
+import subprocess
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +228,58 @@ def test_a_damaged_shard_is_noticed_and_the_next_repro_heals_it(project: Project
     lock = project.lock()
     project.call("dvc", "repro")
     assert shard.read_bytes() == whole
+    assert project.lock() == lock
+
+
+def test_a_text_file_edited_between_stages_is_noticed_and_the_next_repro_heals_it(
+    project: Project,
+) -> None:
+    lock = project.lock()
+    for name in ("data/clean/es/counts.json", "reports/metrics/es.json"):
+        path = project.folder / name
+        sound = path.read_bytes()
+        path.unlink()
+        path.write_bytes(sound.replace(b"1", b"2", 1))
+        project.call("dvc", "repro")
+        assert path.read_bytes() == sound
+        assert project.lock() == lock
+
+
+def test_a_cache_removed_while_dvc_embeds_does_no_harm_and_the_next_repro_heals(
+    project: Project,
+) -> None:
+    lock, cache = project.lock(), project.folder / ".cache"
+    shutil.rmtree(cache / "vectors")
+    command = ["dvc", "repro", "--force", "--single-item", "embed@es"]
+    with subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list(cache.glob("vectors/*/*.npy")):
+            time.sleep(0.002)
+        shutil.rmtree(cache, ignore_errors=True)
+        _, told = process.communicate()
+    assert "Traceback" not in told
+    project.call("dvc", "repro")
+    assert project.lock() == lock
+
+
+def test_dvc_killed_with_all_its_stages_goes_on_and_ends_with_the_same_lock(
+    project: Project,
+) -> None:
+    lock = project.lock()
+    shutil.rmtree(project.folder / ".cache/vectors", ignore_errors=True)
+    command = ["dvc", "repro", "--force", "clean@es", "--downstream"]
+    with subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list(
+            (project.folder / ".cache").glob("vectors/*/*.npy")
+        ):
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+    project.call("dvc", "repro")
     assert project.lock() == lock
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipeline import rates
 from pipeline.errors import PipelineError
 from pipeline.params import Params
 from pipeline.stage import check_locale
@@ -66,6 +67,43 @@ def test_a_stage_runs_every_locale_in_the_order_of_params_when_given_none(run_bo
 
     assert result.returncode == 0
     assert result.stderr.splitlines()[::2] == ["us", "es", "jp"]
+
+
+def test_what_a_stage_did_is_kept_in_the_cache_with_its_time_and_memory(
+    project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    assert run_body("stage.did('way', products=len(locale))").returncode == 0
+    kept, damaged = rates.read()
+    assert not damaged
+    assert [one.last.locale for one in kept] == ["es", "jp", "us"]
+    for each in kept:
+        assert (each.last.stage, each.last.kind, each.last.units) == (
+            "mine",
+            "way",
+            {"products": 2},
+        )
+        assert each.last.peak_bytes > 1_000_000
+        assert each.telling is None
+
+
+@pytest.mark.parametrize("lines", ["pass", "stage.did(products=1)\nraise PipelineError('no')"])
+def test_a_stage_that_counts_nothing_or_fails_leaves_no_record(
+    project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch, lines: str
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    run_body(lines, "--locale", "es")
+    assert not (project / "cache").exists()
+
+
+def test_a_stage_is_done_whether_or_not_its_record_can_be_kept(
+    project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    (project / "cache").write_text("no folder")
+    done = run_body("stage.did(products=1)", "--locale", "es")
+    assert done.returncode == 0
+    assert "what mine took is not kept for the next plan" in done.stderr
 
 
 def test_bad_input_is_one_message_without_traceback_and_status_1(run_body: Run) -> None:

@@ -141,3 +141,61 @@ def test_row_groups_can_be_read_without_some_columns(tmp_path: Path) -> None:
     groups = list(tables.iter_row_groups(tmp_path / "p.parquet", tables.PRODUCTS, "", ["text"]))
     assert [group.num_rows for group in groups] == [4, 4, 1]
     assert all(group.column_names == ["text"] for group in groups)
+
+
+def many_products(rng: np.random.Generator, count: int) -> pa.Table:
+    texts = ["".join(rng.choice(list("abc ñ水"), 40)) for _ in range(count)]
+    ends = [[int(end), 40] for end in rng.integers(0, 40, count)]
+    rows = {"product_id": [f"B{one:04d}" for one in range(count)], "text": texts}
+    return pa.table({**rows, "field_ends": ends}, tables.PRODUCTS)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_flipped_bit_anywhere_is_refused_with_the_way_out_or_changes_nothing(
+    tmp_path: Path, seed: int
+) -> None:
+    rng, path = np.random.default_rng(seed), tmp_path / "products.parquet"
+    sound = many_products(rng, 50)
+    tables.write_table(path, sound, tables.PRODUCTS)
+    whole = path.read_bytes()
+    refused = 0
+    # Everywhere, and as often in the footer, which no checksum covers.
+    footer = len(whole) - 8 - int.from_bytes(whole[-8:-4], "little")
+    for at in (*rng.integers(0, len(whole), 150), *rng.integers(footer, len(whole), 150)):
+        damaged = bytearray(whole)
+        damaged[at] ^= 1 << int(rng.integers(8))
+        path.write_bytes(damaged)
+        found = _read_or_refused(path)
+        if isinstance(found, str):
+            assert found.endswith("run it again")
+            refused += 1
+        else:
+            assert found.equals(sound), at
+    assert refused > 150
+
+
+def test_a_footer_that_tells_of_other_rows_than_its_groups_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "products.parquet"
+    sound = products(1_111)
+    tables.write_table(path, sound, tables.PRODUCTS)
+    data = path.read_bytes()
+    # The varint of 1,111 counts the rows of the file, of the group, and the values of columns.
+    places = [at for at in range(len(data)) if data.startswith(bytes([0xAE, 0x11]), at)]
+    told = [_refusal_or_sound(path, data, at, sound) for at in places]
+    assert any("1111 rows, but its footer tells of 1110" in one for one in told)
+    assert any("1110 rows, but its footer tells of 1111" in one for one in told)
+
+
+def _refusal_or_sound(path: Path, data: bytes, at: int, sound: pa.Table) -> str:
+    """Read a file with 1,110 for 1,111 at a place; return why it is refused, if it is."""
+    path.write_bytes(data[:at] + bytes([0xAC]) + data[at + 1 :])
+    found = _read_or_refused(path)
+    assert isinstance(found, str) or found.equals(sound)
+    return found if isinstance(found, str) else ""
+
+
+def _read_or_refused(path: Path) -> pa.Table | str:
+    try:
+        return tables.read_table(path, tables.PRODUCTS, "run it again")
+    except PipelineError as err:
+        return str(err)

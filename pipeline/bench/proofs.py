@@ -29,7 +29,6 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from pipeline import layout, stage, tables
-from pipeline.bench.side import peak_bytes
 from pipeline.embed import SideEncoder, embed
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
@@ -37,6 +36,7 @@ from pipeline.encoding import GROUP_TEXTS, Encoding
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.params import PARAMS_FILE, load_params
+from pipeline.rates import peak_bytes
 
 TIMES_FASTER = 50
 """How much faster a run has to be that finds every vector in the store."""
@@ -288,7 +288,7 @@ def _cheap_project(folder: Path) -> Project:
     """Make a project with a tiny model, which is converted already, as in any second run."""
     entry = f"encoders.{ENCODER}"
     model = folder / "model"
-    _write_model(model)
+    write_model(model)
     project = Project(
         folder,
         {
@@ -309,7 +309,7 @@ def _words() -> "np.ndarray[Any, Any]":
     return np.array(["".join(rng.choice(letters, rng.integers(2, 11))) for _ in range(5_000)])
 
 
-def _write_model(folder: Path) -> None:
+def write_model(folder: Path) -> None:
     """Write a random BERT of 32 components that reads the words of `_words`."""
     import torch
     import transformers

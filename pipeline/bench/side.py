@@ -8,8 +8,6 @@ their vectors written to a file (.npy), and is answered by `{"seconds", "peak_by
 """
 
 import json
-import re
-import resource
 import sys
 import time
 from collections.abc import Callable
@@ -22,6 +20,7 @@ from pipeline.encoders.engine import Device, EngineName
 from pipeline.encoders.weights import resolve_weights
 from pipeline.files import write_npy
 from pipeline.params import Encoder, Params, Precision, Runtime, load_params
+from pipeline.rates import peak_bytes
 
 if TYPE_CHECKING:
     from pipeline.encoders.encoder import Role
@@ -85,16 +84,6 @@ def load(params: Params, name: str, side: Side) -> Encode:
         return vectors
 
     return encode
-
-
-def peak_bytes() -> int:
-    """Return the largest resident memory that this process has had."""
-    status = Path("/proc/self/status")
-    # Linux's ru_maxrss begins at that of the process which started this one.
-    if status.exists() and (peak := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
-        return int(peak[1]) * 1024
-    unit = 1 if sys.platform == "darwin" else 1024
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def main() -> int:

@@ -38,6 +38,12 @@ def fetch_model(weights: HubWeights, where: str) -> Path:
     return _snapshot(weights.model, weights.revision, patterns, where)
 
 
+def is_fetched(weights: HubWeights) -> bool:
+    """Tell whether a model was fetched at its commit before."""
+    folder = f"models--{weights.model.replace('/', '--')}"
+    return (layout.cache() / "hub" / folder / "snapshots" / str(weights.revision)).is_dir()
+
+
 def takes_code_from_elsewhere(folder: Path) -> bool:
     """Tell whether config.json names code that lies in another repository."""
     return (folder / "config.json").is_file() and bool(_foreign(_read_config(folder)))

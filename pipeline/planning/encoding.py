@@ -1,0 +1,125 @@
+"""How much of a locale's texts is to be encoded, and at which rate; no model is fetched or loaded.
+
+Where the clean tables are of the sample that is planned, their texts are held against the store of
+vectors, as `python -m pipeline.embed --plan` does; else nothing is taken to be there.
+"""
+
+from contextlib import suppress
+from dataclasses import dataclass
+
+from pipeline import layout, tables, vectors
+from pipeline.embed import LocaleEncoder, SideEncoder, TableSide
+from pipeline.encoders.weights import at_hand
+from pipeline.errors import PipelineError
+from pipeline.files import read_json
+from pipeline.params import Params
+from pipeline.planning.costs import DEFAULT_CHARACTERS_A_SECOND
+from pipeline.planning.sizes import Size
+
+ASSUMED_DIMENSION = 768
+"""What an encoder's vectors have, while nothing on this machine tells; most have no more."""
+
+CHARACTERS_A_QUERY = 24  # about, in ESCI
+_CHARACTERS_A_TOKEN, _CHARACTERS_A_TEXT = 4, 16  # as `embed` and `encoding` reckon
+
+
+@dataclass(frozen=True)
+class Encoded:
+    """What `embed` has to do for a locale.
+
+    Attributes:
+        products: rows of the clean table; at most, unless `counted`.
+        queries: as the products.
+        judgements: as the products.
+        encoded: texts without a stored vector.
+        characters: what they cost, as `encoding.Plan.work` counts.
+        seconds: how long encoding them takes.
+        dimension: of the vectors.
+        counted: whether all this is from the clean tables.
+        known: how the rate and the reuse are known.
+    """
+
+    products: int
+    queries: int
+    judgements: int
+    encoded: int
+    characters: int
+    seconds: float
+    dimension: int
+    counted: bool
+    known: str
+
+
+def foresee(params: Params, locale: str, size: Size) -> Encoded:
+    """Return what `embed` has to do for a sample of this size.
+
+    Raises:
+        PipelineError: the encoder's weights are on this machine, and cannot be used.
+    """
+    spec = params.encoder_of(locale)
+    sides = _sides(params, locale)
+    encoder = LocaleEncoder(params, locale, convert=False) if at_hand(spec.weights) else None
+    encoders = [encoder and SideEncoder(encoder, side) for side in sides]
+    cleaned = _cleaned(params, locale, size)
+    dimension = _dimension(params, locale, [one.dimension for one in encoders if one])
+    counts = cleaned or (size.products, size.queries, size.judgements)
+    if cleaned and None not in encoders:
+        plans = [one.encoding.plan() for one in encoders if one]
+        encoded, work = sum(plan.to_encode for plan in plans), [plan.work for plan in plans]
+        reuse = f"{sum(plan.reused for plan in plans):,} vectors stored"
+    else:
+        read = spec.max_tokens * _CHARACTERS_A_TOKEN
+        lengths = size.lengths.clip(max=read)
+        a_product = _CHARACTERS_A_TEXT + float(lengths.mean())
+        a_query = _CHARACTERS_A_TEXT + min(CHARACTERS_A_QUERY, read)
+        encoded, work = counts[0] + counts[1], [round(counts[0] * a_product), counts[1] * a_query]
+        reuse = "no vector taken to be stored"
+    rates = [
+        (one.seconds(1_000_000) if one else None) or 1_000_000 / DEFAULT_CHARACTERS_A_SECOND
+        for one in encoders
+    ]
+    measured = any(one and one.seconds(1) for one in encoders)
+    return Encoded(
+        *counts, encoded, sum(work),
+        sum(part / 1_000_000 * rate for part, rate in zip(work, rates, strict=True)),
+        dimension, cleaned is not None,
+        f"{'rate measured here' if measured else 'default rate'}, {reuse}",
+    )  # fmt: skip
+
+
+def _sides(params: Params, locale: str) -> tuple[TableSide, TableSide]:
+    """Return a locale's products and queries as `embed.sides` does, where no table is yet."""
+    folder, fields = layout.clean(locale), params.clean.fields
+    again = f"run `dvc repro clean@{locale}`"
+    products, queries = folder / "products.parquet", folder / "queries.parquet"
+    return (
+        TableSide("products", "passage", products, tables.PRODUCTS, again, fields),
+        TableSide("queries", "query", queries, tables.QUERIES, again, ("query",)),
+    )
+
+
+def _cleaned(params: Params, locale: str, size: Size) -> tuple[int, int, int] | None:
+    """Return what the clean tables hold, if they are of a sample of just this size."""
+    if not size.exact:
+        return None
+    with suppress(PipelineError, KeyError, TypeError):
+        counts = read_json(layout.clean(locale) / "counts.json", "")
+        names = ("products", "queries", "judgements")
+        came_in = tuple(counts[name]["in"] for name in names)
+        fields = tuple(counts["products"]["fields"])
+        sampled = (size.products, size.queries, size.judgements)
+        if came_in == sampled and fields == params.clean.fields:
+            products, queries, judgements = (int(counts[name]["out"]) for name in names)
+            return products, queries, judgements
+    return None
+
+
+def _dimension(params: Params, locale: str, stored: list[int]) -> int:
+    own = params.encoder_of(locale).dimension
+    if own != "model":
+        return own
+    if any(stored):
+        return max(stored)
+    with suppress(PipelineError):
+        return vectors.read_manifest(params, locale).dimension
+    return ASSUMED_DIMENSION
