@@ -272,5 +272,5 @@ def test_the_workflow_shows_the_comparison_and_then_fails_with_its_status(
 
     assert shown in (tmp_path / "summary").read_text(encoding="utf-8")
     assert (tmp_path / "output").read_text(encoding="utf-8") == f"status={status}\n"
-    environment["STATUS"] = str(status)
+    environment |= {"GATE": "success", "STATUS": str(status)}
     assert run(SCRIPTS["refuse"], clone, environment) == status
