@@ -326,6 +326,19 @@ def test_lock_current_needs_no_data_and_notices_an_edited_metric_and_a_changed_s
         (clone / path).write_text(whole, encoding="utf-8")
 
 
+def test_the_lock_of_this_repository_is_current_in_a_fresh_clone_of_its_last_commit(
+    tmp_path: Path,
+) -> None:
+    """Not of the files as they stand: they may be between an edit and `make repro`."""
+    folder = tmp_path / "clone"
+    call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(ROOT), str(folder))
+    told = call(
+        folder, ENVIRONMENT, "make", "--no-print-directory", "--old-file=setup", "lock-current"
+    )
+    assert told == ""
+    assert not (folder / ".dvc" / "cache").exists()
+
+
 @pytest.mark.parametrize(
     ("base", "status", "shown"),
     [("main", 3, "worse, refused"), ("before", 1, "There is no comparison:\n\n    error in ")],
