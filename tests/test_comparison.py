@@ -217,8 +217,7 @@ def with_holes(judged_only: Floats | None) -> comparison.Holes:
     ("by", "suspect"),
     [
         (np.full(60, 0.1), False),  # as much among the judged: a gain like any other
-        (np.full(60, 0.0501), False),
-        (np.full(60, 0.0499), True),  # less than half of it
+        (np.full(60, 0.01), False),
         (np.full(60, 0.0), True),
         (np.full(60, -0.1), True),  # another sign
         (np.where(np.arange(60) < 3, 1.2, 0.0), True),  # enough, but luck would do: p is 0.25
