@@ -227,8 +227,8 @@ def _holes(pair: _Pair, moved: float, alpha: float, draws: Uncertainty) -> Holes
 
     Yet whatever finds more that is relevant finds more that is judged. For nDCG there is a second
     witness, the run without its unjudged products (condensed lists: Sakai, SIGIR 2007): the move is
-    not suspect if that run moved for sure (p below alpha, not adjusted) in the same direction. By how
-    much says little: the few judged products of a query score high in any order. Tables older than
+    not suspect if that run moved for sure (p below alpha, not adjusted) in the same direction. By
+    how much says little: a query's few judged products score high in any order. Tables older than
     that column tell nothing of it.
     """
     name = judged_beside(pair.metric, sides.metrics(pair.b))
