@@ -1,7 +1,8 @@
 """Score one locale's runs, system by system, and write all that is shown of them under reports/.
 
-The means of every measure (the numbers of record), intervals of the headline measures, the same by
-kind of query and query by query, the first products of each query, and recall at k for `dvc plots`.
+The means of every measure (the numbers of record), intervals of the measures kept query by query,
+the first of them by kind of query, all of them query by query, the first products of each query,
+and recall at k for `dvc plots`.
 """
 
 import sys
@@ -35,7 +36,7 @@ CURVE_COLUMNS = "system,k,recall"
 
 def evaluate(params: Params, locale: str) -> None:
     """Score a locale's runs and the random order, and write every report of the locale."""
-    cutoffs, headline = params.evaluate, metrics.headline(params.evaluate)
+    cutoffs, kept = params.evaluate, params.evaluate.per_query()
     judged = scoring.read_judged(locale)
     dropped = _dropped(locale)
     cards = read_cards(locale, judged.inputs, cutoffs)
@@ -68,7 +69,7 @@ def evaluate(params: Params, locale: str) -> None:
         judged.queries,
         {system: measures[system] for system in tops},
         {system: each.strings() for system, each in tops.items()},
-        headline,
+        kept,
         per_query.sample(locale, dense, judged.queries, judged.inputs.products, judged.judgements),
     )
     with ExitStack() as whole_or_absent:
@@ -86,8 +87,8 @@ def evaluate(params: Params, locale: str) -> None:
         pq.write_table(first, opened(layout.top(locale)), compression="zstd")
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
-        locale, len(judged.queries), headline[0],
-        " ".join(f"{system}={each.get(headline[0])}" for system, each in means.items()),
+        locale, len(judged.queries), kept[0],
+        " ".join(f"{system}={each.get(kept[0])}" for system, each in means.items()),
     )  # fmt: skip
 
 
@@ -129,8 +130,8 @@ def read_cards(
 def intervals(
     params: Params, measures: Mapping[str, metrics.PerQuery]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the interval of each headline measure by system; those of no query are left out."""
-    names = metrics.headline(params.evaluate)
+    """Return the interval of each measure kept, by system; those of no query are left out."""
+    names = params.evaluate.per_query()
     found = {}
     for system, of_system in measures.items():
         values = np.stack([of_system[name] for name in names], axis=1)
@@ -161,7 +162,7 @@ def by_kind(
         tops: the first products, of the systems that have runs.
         brands: see `slices.divide`.
     """
-    name = metrics.headline(params.evaluate)[0]
+    name = params.evaluate.headline()[0]
     divided = slices.divide(
         judged.queries["text"].to_pylist(),
         params.language[locale],

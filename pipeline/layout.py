@@ -51,7 +51,7 @@ def metrics(locale: str) -> Path:
 
 
 def intervals(locale: str) -> Path:
-    """Return a locale's confidence intervals of the headline measures."""
+    """Return a locale's confidence intervals of the measures kept query by query."""
     return Path("reports/intervals") / f"{locale}.json"
 
 

@@ -95,8 +95,8 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     shared = [locale for locale in a if locale in b]
     if not shared:
         raise PipelineError(
-            f"{names[0]} has the locales {', '.join(a)}, {names[1]} has {', '.join(b)}: none is on "
-            "both sides, so there is nothing to compare"
+            f"{names[0]} has the locales {', '.join(a) or 'none'}, {names[1]} has "
+            f"{', '.join(b) or 'none'}: none is on both sides, so there is nothing to compare"
         )
     unlike = [
         f"{locale}: {'; '.join(found)}"
