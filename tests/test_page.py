@@ -40,6 +40,14 @@ def test_the_page_shows_every_system_that_has_runs_as_deep_as_evaluate_keeps_res
     assert MOST_RESULTS == PLACES
 
 
+def test_the_measures_by_query_are_of_the_headline_whatever_the_first_cutoffs(
+    project: Path,
+) -> None:
+    given = params({"evaluate.ndcg": [10, 100], "evaluate.recall": [5, 10, 100]})
+    write_locale(given, "es", queries=3)
+    assert read_locale(given, "es").measures == ("ndcg@10", "mrr@10", "recall@10")
+
+
 @pytest.mark.parametrize("queries", [1, 2, 7, 50, 400])
 def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_are_drawn(
     queries: int,

@@ -10,7 +10,7 @@ import pyarrow.csv
 import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
-from pipeline import files, layout, tables, vectors
+from pipeline import files, layout, metrics, tables, vectors
 from pipeline.errors import PipelineError
 from pipeline.index_figures import TradeOff
 from pipeline.mistakes import one_line, shorten
@@ -148,8 +148,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     """
     remedy = _remedy(locale)
     numbers = read_numbers(locale)
-    cutoffs = params.evaluate
-    measures = (f"ndcg@{cutoffs.ndcg[0]}", f"mrr@{cutoffs.mrr}", f"recall@{cutoffs.recall[0]}")
+    measures = _measures(params)
     results = LocaleResults(
         locale=locale,
         language=params.language[locale],
@@ -204,6 +203,12 @@ def read_tradeoff(locale: str, manifest: vectors.Manifest) -> TradeOff | str:
                 "Run make tradeoff."
             )
     return measured
+
+
+def _measures(params: Params) -> tuple[str, ...]:
+    """Return the headline measures that the page shows query by query: nDCG, MRR and a recall."""
+    ndcg, mrr, *others = metrics.headline(params.evaluate)
+    return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
 
 
 def _remedy(locale: str) -> str:
