@@ -44,7 +44,7 @@ def evaluate(params: Params, locale: str) -> None:
     tops: dict[str, top.Top] = {}
     for system in runs.SYSTEMS:
         scores[system], tops[system] = scoring.score(system, locale, judged, cutoffs, dense.depth)
-    scores[scoring.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
+    scores[runs.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
@@ -174,7 +174,7 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, scoring.RANDOM: top.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, runs.RANDOM: top.shares(scoring.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }
 

@@ -27,6 +27,9 @@ System = Literal["dense", "bm25", "hybrid"]
 SYSTEMS: tuple[System, ...] = get_args(System)
 """The systems that have runs, in the order in which they are shown."""
 
+RANDOM = "random"
+"""Stands beside the systems, without a run: the exact expectation of each measure."""
+
 STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""
 
