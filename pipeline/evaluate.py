@@ -1,7 +1,7 @@
 """Score one locale's runs, system by system, and write all that is shown of them under reports/.
 
 The means of every measure (the numbers of record), intervals of the headline measures, the same by
-kind of query and query by query, the first products of each query, and recall at k for `dvc plots`.
+kind of query and query by query, the first products of each query, and tables for `dvc plots`.
 """
 
 import sys
@@ -19,6 +19,7 @@ from pipeline import (
     layout,
     metrics,
     per_query,
+    plots,
     runs,
     scoring,
     slices,
@@ -29,8 +30,6 @@ from pipeline import (
 from pipeline.errors import PipelineError
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
-
-CURVE_COLUMNS = "system,k,recall"
 
 
 def evaluate(params: Params, locale: str) -> None:
@@ -63,6 +62,7 @@ def evaluate(params: Params, locale: str) -> None:
         params.clean,
         f"run `dvc repro clean@{locale}`",
     )
+    ends = intervals(params, measures)
     kinds = by_kind(params, locale, judged, measures, tops, brands)
     of_queries = per_query.table(
         judged.queries,
@@ -78,9 +78,13 @@ def evaluate(params: Params, locale: str) -> None:
 
         # They take their places in reverse: the numbers of record last, when all else is there.
         _write_json(opened(layout.metrics(locale)), record)
-        _write_json(opened(layout.intervals(locale)), intervals(params, measures))
+        _write_json(opened(layout.intervals(locale)), ends)
         _write_json(opened(layout.slices(locale)), kinds)
-        _write_curves(opened(layout.recall_curve(locale)), scores)
+        curves = {system: metrics.means(each.curve) for system, each in scores.items()}
+        plots.write_recall(opened(layout.recall_curve(locale)), curves)
+        plots.write_labels(opened(layout.labels_plot(locale)), kinds["top10"])
+        plots.write_intervals(opened(layout.intervals_plot(locale)), ends)
+        plots.write_slices(opened(layout.slices_plot(locale)), kinds["slices"])
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
         pq.write_table(first, opened(layout.top(locale)), compression="zstd")
@@ -203,13 +207,6 @@ def _dropped(locale: str) -> dict[str, int]:
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(files.canonical_json(data), encoding="utf-8", newline="\n")
-
-
-def _write_curves(path: Path, scores: Mapping[str, scoring.Scores]) -> None:
-    lines = [CURVE_COLUMNS]
-    for system, each in scores.items():
-        lines += [f"{system},{k},{recall}" for k, recall in metrics.means(each.curve).items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":
