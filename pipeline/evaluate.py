@@ -2,7 +2,7 @@
 
 The means of every measure (the numbers of record), intervals of the measures kept query by query,
 the first of them by kind of query, all of them query by query, the first products of each query,
-and recall at k for `dvc plots`.
+and tables for `dvc plots`.
 """
 
 import sys
@@ -20,6 +20,7 @@ from pipeline import (
     layout,
     metrics,
     per_query,
+    plots,
     runs,
     scoring,
     slices,
@@ -30,8 +31,6 @@ from pipeline import (
 from pipeline.errors import PipelineError
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
-
-CURVE_COLUMNS = "system,k,recall"
 
 
 def evaluate(params: Params, locale: str) -> None:
@@ -45,7 +44,7 @@ def evaluate(params: Params, locale: str) -> None:
     tops: dict[str, top.Top] = {}
     for system in runs.SYSTEMS:
         scores[system], tops[system] = scoring.score(system, locale, judged, cutoffs, dense.depth)
-    scores[scoring.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
+    scores[runs.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
@@ -64,6 +63,7 @@ def evaluate(params: Params, locale: str) -> None:
         params.clean,
         f"run `dvc repro clean@{locale}`",
     )
+    ends = intervals(params, measures)
     kinds = by_kind(params, locale, judged, measures, tops, brands)
     of_queries = per_query.table(
         judged.queries,
@@ -79,9 +79,13 @@ def evaluate(params: Params, locale: str) -> None:
 
         # They take their places in reverse: the numbers of record last, when all else is there.
         _write_json(opened(layout.metrics(locale)), record)
-        _write_json(opened(layout.intervals(locale)), intervals(params, measures))
+        _write_json(opened(layout.intervals(locale)), ends)
         _write_json(opened(layout.slices(locale)), kinds)
-        _write_curves(opened(layout.recall_curve(locale)), scores)
+        curves = {system: metrics.means(each.curve) for system, each in scores.items()}
+        plots.write_recall(opened(layout.recall_curve(locale)), curves)
+        plots.write_labels(opened(layout.labels_plot(locale)), kinds["top10"])
+        plots.write_intervals(opened(layout.intervals_plot(locale)), ends)
+        plots.write_slices(opened(layout.slices_plot(locale)), kinds["slices"])
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
         pq.write_table(first, opened(layout.top(locale)), compression="zstd")
@@ -175,7 +179,7 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, scoring.RANDOM: top.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, runs.RANDOM: top.shares(scoring.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }
 
@@ -204,13 +208,6 @@ def _dropped(locale: str) -> dict[str, int]:
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(files.canonical_json(data), encoding="utf-8", newline="\n")
-
-
-def _write_curves(path: Path, scores: Mapping[str, scoring.Scores]) -> None:
-    lines = [CURVE_COLUMNS]
-    for system, each in scores.items():
-        lines += [f"{system},{k},{recall}" for k, recall in metrics.means(each.curve).items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -75,6 +75,21 @@ def recall_curve(locale: str) -> Path:
     return Path("reports/plots/recall") / f"{locale}.csv"
 
 
+def labels_plot(locale: str) -> Path:
+    """Return what labels fill a locale's first ten places, for `dvc plots`."""
+    return Path("reports/plots/labels") / f"{locale}.csv"
+
+
+def intervals_plot(locale: str) -> Path:
+    """Return a locale's intervals as a flat table, for `dvc plots`."""
+    return Path("reports/plots/intervals") / f"{locale}.csv"
+
+
+def slices_plot(locale: str) -> Path:
+    """Return a locale's numbers by kind of query as a flat table, for `dvc plots`."""
+    return Path("reports/plots/slices") / f"{locale}.csv"
+
+
 def tradeoff(locale: str) -> Path:
     """Return the file of what each index gives and costs on a locale's vectors."""
     return TRADEOFF / f"{locale}.json"

@@ -13,9 +13,7 @@ import regex
 import Stemmer
 import sudachipy
 
-_JAPANESE = {"ja", "jpn"}
-
-_ACCENTS_LEFT_OUT = {"en", "eng", "es", "spa"}
+_ACCENTS_LEFT_OUT = {"en", "es"}
 """Languages whose writers leave accents out when they search ("portatil" for "portátil")."""
 
 _DIACRITICS = dict.fromkeys(range(0x300, 0x370))
@@ -43,12 +41,12 @@ class Analyser:
 
 
 def analyser_for(language: str) -> Analyser:
-    """Return the analyser of a language, given by its ISO 639 code.
+    """Return the analyser of a language, given by its ISO 639-1 code or `any`.
 
     Japanese is segmented by Sudachi. Any other language is split into words, which are stemmed
     where Snowball knows the language; its analyser is called "words" where it does not.
     """
-    if language in _JAPANESE:
+    if language == "ja":
         return Analyser("sudachi-bigrams", _japanese())
     try:
         stemmer = Stemmer.Stemmer(language)

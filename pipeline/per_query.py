@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pipeline.files import sha256_lines
 from pipeline.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs import RunCard
+from pipeline.tables import SAMPLE_KEY
 
-SAMPLE_KEY = b"sample"
 COMPRESSION_LEVEL = 19
 """A tenth smaller than at zstd's usual level; Git keeps every version."""
 

@@ -25,6 +25,9 @@ from pipeline.params import System as System
 SCHEMA = 2
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
+RANDOM = "random"
+"""Stands beside the systems, without a run: the exact expectation of each measure."""
+
 STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""
 

@@ -11,9 +11,7 @@ import pyarrow.types as pt
 
 from pipeline.errors import PipelineError
 from pipeline.mistakes import did_you_mean
-
-SAMPLE = b"sample"
-"""The key of a per-query table's metadata that says what it is of."""
+from pipeline.tables import SAMPLE_KEY
 
 Names = tuple[str, str]
 
@@ -45,7 +43,7 @@ def side(table: pa.Table, metrics: Mapping[str, Any], where: str) -> Side:
         PipelineError: table or metrics are not what `evaluate` writes now.
     """
     try:
-        sample = json.loads(table.schema.metadata[SAMPLE])
+        sample = json.loads(table.schema.metadata[SAMPLE_KEY])
         queries = int(sample["queries"])
         chosen = {name: str(metrics[name]) for name in ("encoder", "index")}
         steps = np.diff(table["query_id"].to_numpy())

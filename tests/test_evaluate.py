@@ -272,6 +272,44 @@ def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements
         assert curve[10] == _metrics()[system]["recall@10"]
 
 
+def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> None:
+    write_sources({int(_per_query().index[0]): 'a, "b"'})  # what CSV must quote
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    sliced = json.loads(layout.slices(LOCALE).read_text())
+    ends = ("mean", "low", "high")
+    expected = {
+        layout.labels_plot: [
+            {"system": system, "label": label, "share": share}
+            for system, shares in sliced["top10"].items()
+            for label, share in shares.items()
+        ],
+        layout.intervals_plot: [
+            {"system": system, "measure": measure, **each}
+            for system, of_system in json.loads(layout.intervals(LOCALE).read_text()).items()
+            for measure, each in of_system.items()
+        ],
+        layout.slices_plot: [
+            {"slice": each["slice"], "value": each["value"], "system": system,
+             "queries": each["queries"], **{name: found[name] for name in ends}}
+            for each in sliced["slices"]
+            for system, found in each["systems"].items()
+        ],
+    }  # fmt: skip
+    columns = {
+        layout.labels_plot: ["system", "label", "share"],
+        layout.intervals_plot: ["system", "measure", *ends, "queries"],
+        layout.slices_plot: ["slice", "value", "system", "queries", *ends],
+    }
+    for path, rows in expected.items():
+        table = pd.read_csv(path(LOCALE), dtype={"value": str}, keep_default_na=False)
+        assert table.columns.tolist() == columns[path]
+        key = table.columns.difference([*ends, "queries", "share"]).tolist()
+        order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
+        assert table["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+    assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
+
+
 def _sample() -> Any:
     return json.loads(pq.read_schema(layout.per_query(LOCALE)).metadata[b"sample"])
 

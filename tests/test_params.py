@@ -290,6 +290,22 @@ def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
     )
 
 
+@pytest.mark.parametrize("code", ["jp", "jpn", "spa", "EN", "en-us", "", "english"])
+def test_a_language_is_an_iso_639_1_code_or_any(code: str) -> None:
+    told = f"neither an ISO 639-1 code nor any (found: {code!r})"
+    assert lines(put("language.jp", code)) == [f"language.jp: {told}"]
+    assert lines(put("encoders.labse.languages", ["en", code])) == [
+        f"encoders.labse.languages.1: {told}"
+    ]
+
+
+@pytest.mark.parametrize("code", ["any", "ja", "zh", "no", "yi"])
+def test_a_language_is_accepted_by_its_code(code: str) -> None:
+    data = shipped()
+    data["language"]["jp"] = code
+    assert check_params(data, "params.yaml").language["jp"] == code
+
+
 @pytest.mark.parametrize("section", ["index", "language"])
 def test_the_locale_maps_name_the_same_locales(section: str) -> None:
     assert lines(put(f"{section}.de", "flat" if section == "index" else "de")) == [
