@@ -9,8 +9,9 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline import comparison, comparison_report, files, stage
+from pipeline import comparison, comparison_report, files, layout, stage
 from pipeline.comparison_report import Report, Titles
+from pipeline.errors import PipelineError
 from pipeline.params import Params, load_params
 from pipeline.revision import Revision
 from pipeline.sides import Side
@@ -24,6 +25,9 @@ Sides = Mapping[str, Side]
 def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     """Compare two revisions by the metrics and thresholds that the workspace's params.yaml has.
 
+    A side's locales are those that its own params.yaml names: files of a locale that it dropped may
+    lie in Git for ever, and say nothing of it.
+
     Args:
         params: the workspace's parameters.
         a: the old side.
@@ -33,12 +37,17 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     Raises:
         PipelineError: the two cannot be compared.
     """
-    one, other = a.sides(params.locales), b.sides(params.locales)
+    before, after = a.settings(), b.settings()
+    held = a.locales(params.locales), b.locales(params.locales)
+    _check_none_vanished(held, after, str(b))
+    one, other = (
+        revision.sides([locale for locale in has if f"encoder.{locale}" in settings])
+        for revision, has, settings in zip((a, b), held, (before, after), strict=True)
+    )
     found = comparison.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )
     titles, untold = _titles(found, a, b)
-    before, after = a.settings(), b.settings()
     return Report(
         a=str(a),
         b=str(b),
@@ -57,6 +66,25 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         titles=titles,
         notes=(*found.notes, *_stale(a, one, before), *_stale(b, other, after), *untold),
     )
+
+
+def _check_none_vanished(
+    held: tuple[list[str], list[str]], settings: Mapping[str, str], name: str
+) -> None:
+    """Raise a `PipelineError` if B lost the numbers of a locale that it still has.
+
+    Nothing could keep watch on such a locale; one that B's params.yaml dropped is a decision.
+    """
+    gone = [
+        locale for locale in held[0] if locale not in held[1] and f"encoder.{locale}" in settings
+    ]
+    if gone:
+        listed, tables = ", ".join(gone), ", ".join(map(str, map(layout.per_query, gone)))
+        raise PipelineError(
+            f"{name} has no numbers of {listed}, though its params.yaml names {listed} under "
+            f"encoder (missing: {tables}); run `dvc repro` there and commit reports/, or drop "
+            f"{listed} from encoder, index and language"
+        )
 
 
 def _stale(revision: Revision, held: Sides, settings: Mapping[str, str]) -> Iterator[str]:

@@ -26,13 +26,17 @@ HOLES = 0.01
 class Holes:
     """How judged@k moved along with a metric; `suspect` where it may be why the metric did.
 
-    The means are over the queries that the metric itself is defined for.
+    The means are over the queries that the metric itself is defined for. `judged_only` is, for
+    nDCG, the difference of nDCG among judged products alone, and `judged_only_p` its p, not
+    adjusted; None where the tables do not tell.
     """
 
     metric: str
     a: float
     b: float
     p: float
+    judged_only: float | None
+    judged_only_p: float | None
     suspect: bool
 
 
@@ -220,6 +224,12 @@ def _holes(pair: _Pair, moved: float, alpha: float, draws: Uncertainty) -> Holes
     Suspect is a move in the same direction: more of what B finds was judged, so more of it could
     earn anything at all (or less of it, where the metric fell). Its p stands alone, not adjusted: a
     warning had better come too often.
+
+    Yet whatever finds more that is relevant finds more that is judged. For nDCG there is a second
+    witness, the run without its unjudged products (condensed lists: Sakai, SIGIR 2007): the move is
+    not suspect if that run moved for sure (p below alpha, not adjusted) in the same direction. By
+    how much says little: a query's few judged products score high in any order. Tables older than
+    that column tell nothing of it.
     """
     name = judged_beside(pair.metric, sides.metrics(pair.b))
     if name is None or name not in sides.metrics(pair.a):
@@ -227,17 +237,34 @@ def _holes(pair: _Pair, moved: float, alpha: float, draws: Uncertainty) -> Holes
     old, new = (_values(table, name)[pair.rows] for table in (pair.a, pair.b))
     change, p = _mean(new - old), _p(new - old, draws)
     suspect = change * moved > 0 and (p < alpha or abs(change) > HOLES)
-    return Holes(name, _mean(old), _mean(new), p, suspect)
+    only, only_p = _judged_only(pair, draws)
+    if only is not None and only_p is not None:
+        borne_out = only * moved > 0 and only_p < alpha
+        suspect = suspect and not borne_out
+    return Holes(name, _mean(old), _mean(new), p, only, only_p, suspect)
+
+
+def _judged_only(pair: _Pair, draws: Uncertainty) -> tuple[float, float] | tuple[None, None]:
+    """Return how nDCG of the same cutoff moved among judged products alone, and its p."""
+    system, _, measure = pair.metric.partition(".")
+    column = f"{system}.{measure.replace('ndcg@', 'ndcg_judged_only@')}"
+    if not measure.startswith("ndcg@") or any(
+        column not in sides.metrics(table) for table in (pair.a, pair.b)
+    ):
+        return None, None
+    old, new = (_values(table, column)[pair.rows] for table in (pair.a, pair.b))
+    return _mean(new - old), _p(new - old, draws)
 
 
 def judged_beside(metric: str, known: list[str]) -> str | None:
     """Return which judged@k tells of a metric's holes: its own k, or the largest below it.
 
-    None for measures of the pool, where all is judged, and for those without a cutoff.
+    None for measures of the pool and of judged products alone, which have no holes, and for those
+    without a cutoff.
     """
     system, _, measure = metric.partition(".")
     name, _, cutoff = measure.partition("@")
-    if not cutoff or name.startswith(("pool", "judged")):
+    if not cutoff or name.startswith(("pool", "judged", "ndcg_judged_only")):
         return None
     start = f"{system}.judged@"
     cutoffs = [int(each.removeprefix(start)) for each in known if each.startswith(start)]

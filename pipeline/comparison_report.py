@@ -141,8 +141,8 @@ def _closing(report: Report) -> Iterator[str]:
     )
     if any(move.holes and move.holes.suspect for move in moves):
         yield (
-            "Where judged@k moved with the metric, part of the move may be unjudged products: "
-            "look at the queries."
+            "holes?: judged@k moved with the metric, and nDCG of judged products alone does not "
+            "bear it out: part of the move may be unjudged products; look at the queries."
         )
     if report.found.refused:
         yield f"Refused: {refusal(report)}."
@@ -180,6 +180,8 @@ def _verdict(move: Move) -> str:
     if (holes := move.holes) and holes.suspect:
         measure = holes.metric.partition(".")[2]
         verdict += f"; holes? {measure} {holes.a:.4f} → {holes.b:.4f}"
+        if holes.judged_only is not None:
+            verdict += f", judged only {holes.judged_only:+.4f}"
     return verdict
 
 
@@ -283,6 +285,8 @@ def _move_as_json(report: Report, move: Move) -> dict[str, Any]:
             "a": _rounded(move.holes.a),
             "b": _rounded(move.holes.b),
             "p": _rounded(move.holes.p),
+            "judged_only": _rounded(move.holes.judged_only),
+            "judged_only_p": _rounded(move.holes.judged_only_p),
             "suspect": move.holes.suspect,
         },
         "wins": [_change_as_json(report, move, change) for change in move.wins],
@@ -307,5 +311,5 @@ def _change_as_json(report: Report, move: Move, change: Change) -> dict[str, Any
     }
 
 
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 5)
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or math.isnan(value) else round(value, 5)

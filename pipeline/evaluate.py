@@ -1,7 +1,8 @@
 """Score one locale's runs, system by system, and write all that is shown of them under reports/.
 
-The means of every measure (the numbers of record), intervals of the headline measures, the same by
-kind of query and query by query, the first products of each query, and recall at k for `dvc plots`.
+The means of every measure (the numbers of record), intervals of the measures kept query by query,
+the first of them by kind of query, all of them query by query, the first products of each query,
+and tables for `dvc plots`.
 """
 
 import sys
@@ -19,6 +20,7 @@ from pipeline import (
     layout,
     metrics,
     per_query,
+    plots,
     runs,
     scoring,
     slices,
@@ -26,17 +28,15 @@ from pipeline import (
     tables,
     top,
 )
-from pipeline.parallel import in_parallel
 from pipeline.errors import PipelineError
+from pipeline.parallel import in_parallel
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
-
-CURVE_COLUMNS = "system,k,recall"
 
 
 def evaluate(params: Params, locale: str) -> None:
     """Score a locale's runs and the random order, and write every report of the locale."""
-    cutoffs, headline = params.evaluate, metrics.headline(params.evaluate)
+    cutoffs, kept = params.evaluate, params.evaluate.per_query()
     judged = scoring.read_judged(locale)
     dropped = _dropped(locale)
     cards = read_cards(locale, judged.inputs, cutoffs)
@@ -50,7 +50,7 @@ def evaluate(params: Params, locale: str) -> None:
     )
     for system, found in zip(runs.SYSTEMS, scored, strict=True):
         scores[system], tops[system] = found
-    scores[scoring.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
+    scores[runs.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
@@ -69,12 +69,13 @@ def evaluate(params: Params, locale: str) -> None:
         params.clean,
         f"run `dvc repro clean@{locale}`",
     )
+    ends = intervals(params, measures)
     kinds = by_kind(params, locale, judged, measures, tops, brands)
     of_queries = per_query.table(
         judged.queries,
         {system: measures[system] for system in tops},
         {system: each.strings() for system, each in tops.items()},
-        headline,
+        kept,
         per_query.sample(locale, dense, judged.queries, judged.inputs.products, judged.judgements),
     )
     with ExitStack() as whole_or_absent:
@@ -84,17 +85,21 @@ def evaluate(params: Params, locale: str) -> None:
 
         # They take their places in reverse: the numbers of record last, when all else is there.
         _write_json(opened(layout.metrics(locale)), record)
-        _write_json(opened(layout.intervals(locale)), intervals(params, measures))
+        _write_json(opened(layout.intervals(locale)), ends)
         _write_json(opened(layout.slices(locale)), kinds)
-        _write_curves(opened(layout.recall_curve(locale)), scores)
+        curves = {system: metrics.means(each.curve) for system, each in scores.items()}
+        plots.write_recall(opened(layout.recall_curve(locale)), curves)
+        plots.write_labels(opened(layout.labels_plot(locale)), kinds["top10"])
+        plots.write_intervals(opened(layout.intervals_plot(locale)), ends)
+        plots.write_slices(opened(layout.slices_plot(locale)), kinds["slices"])
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
         pq.write_table(first, opened(layout.top(locale)), **tables.WRITING)
     stage.did(queries=len(judged.queries), products=len(judged.inputs.products), depth=dense.depth)
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
-        locale, len(judged.queries), headline[0],
-        " ".join(f"{system}={each.get(headline[0])}" for system, each in means.items()),
+        locale, len(judged.queries), kept[0],
+        " ".join(f"{system}={each.get(kept[0])}" for system, each in means.items()),
     )  # fmt: skip
 
 
@@ -136,8 +141,8 @@ def read_cards(
 def intervals(
     params: Params, measures: Mapping[str, metrics.PerQuery]
 ) -> dict[str, dict[str, dict[str, float]]]:
-    """Return the interval of each headline measure by system; those of no query are left out."""
-    names = metrics.headline(params.evaluate)
+    """Return the interval of each measure kept, by system; those of no query are left out."""
+    names = params.evaluate.per_query()
     # All systems at once: a measure is defined for the same queries in each, and shares its draws.
     values = np.stack([of[name] for of in measures.values() for name in names], axis=1)
     each = iter(bootstrap_intervals(values, **params.uncertainty.model_dump()))
@@ -169,7 +174,7 @@ def by_kind(
         tops: the first products, of the systems that have runs.
         brands: see `slices.divide`.
     """
-    name = metrics.headline(params.evaluate)[0]
+    name = params.evaluate.headline()[0]
     divided = slices.divide(
         judged.queries["text"].to_pylist(),
         params.language[locale],
@@ -182,7 +187,7 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, scoring.RANDOM: top.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, runs.RANDOM: top.shares(scoring.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }
 
@@ -211,13 +216,6 @@ def _dropped(locale: str) -> dict[str, int]:
 
 def _write_json(path: Path, data: Any) -> None:
     path.write_text(files.canonical_json(data), encoding="utf-8", newline="\n")
-
-
-def _write_curves(path: Path, scores: Mapping[str, scoring.Scores]) -> None:
-    lines = [CURVE_COLUMNS]
-    for system, each in scores.items():
-        lines += [f"{system},{k},{recall}" for k, recall in metrics.means(each.curve).items()]
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8", newline="\n")
 
 
 if __name__ == "__main__":

@@ -30,8 +30,9 @@ def fuse(dense: runs.Ranked, bm25: runs.Ranked, settings: Fusion) -> runs.Ranked
     Hybrid Retrieval, 2023, compare such normalisations). A product that a run lacks has 0 in it.
 
     Reciprocal-rank fusion adds 1 / (rank_constant + rank) over the runs that have the product
-    (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1,
-    and the rounding of `ranking` leaves deep ranks apart.
+    (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1.
+    The rounding of `ranking` would tie deep ranks where the constant is very large or, for deep
+    runs, very small; `params` refuses such constants.
     """
     width = 1 + max(dense[1].max(initial=0), bm25[1].max(initial=0))
     pairs = np.concatenate([dense[0] * width + dense[1], bm25[0] * width + bm25[1]])

@@ -55,7 +55,7 @@ def metrics(locale: str) -> Path:
 
 
 def intervals(locale: str) -> Path:
-    """Return a locale's confidence intervals of the headline measures."""
+    """Return a locale's confidence intervals of the measures kept query by query."""
     return Path("reports/intervals") / f"{locale}.json"
 
 
@@ -77,6 +77,21 @@ def top(locale: str) -> Path:
 def recall_curve(locale: str) -> Path:
     """Return a locale's recall-at-k curve, for `dvc plots`."""
     return Path("reports/plots/recall") / f"{locale}.csv"
+
+
+def labels_plot(locale: str) -> Path:
+    """Return what labels fill a locale's first ten places, for `dvc plots`."""
+    return Path("reports/plots/labels") / f"{locale}.csv"
+
+
+def intervals_plot(locale: str) -> Path:
+    """Return a locale's intervals as a flat table, for `dvc plots`."""
+    return Path("reports/plots/intervals") / f"{locale}.csv"
+
+
+def slices_plot(locale: str) -> Path:
+    """Return a locale's numbers by kind of query as a flat table, for `dvc plots`."""
+    return Path("reports/plots/slices") / f"{locale}.csv"
 
 
 def tradeoff(locale: str) -> Path:

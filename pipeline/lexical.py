@@ -13,9 +13,7 @@ import regex
 import Stemmer
 import sudachipy
 
-_JAPANESE = {"ja", "jpn"}
-
-_ACCENTS_LEFT_OUT = {"en", "eng", "es", "spa"}
+_ACCENTS_LEFT_OUT = {"en", "es"}
 """Languages whose writers leave accents out when they search ("portatil" for "portátil")."""
 
 _DIACRITICS = dict.fromkeys(range(0x300, 0x370))
@@ -44,7 +42,7 @@ class Analyser:
 
 def analyser_name(language: str) -> str:
     """Return the name of `analyser_for`'s analyser, without making it."""
-    if language in _JAPANESE:
+    if language == "ja":
         return "sudachi-bigrams"
     try:
         Stemmer.Stemmer(language)
@@ -54,13 +52,13 @@ def analyser_name(language: str) -> str:
 
 
 def analyser_for(language: str) -> Analyser:
-    """Return the analyser of a language, given by its ISO 639 code.
+    """Return the analyser of a language, given by its ISO 639-1 code or `any`.
 
     Japanese is segmented by Sudachi. Any other language is split into words, which are stemmed
     where Snowball knows the language; its analyser is called "words" where it does not.
     """
     name = analyser_name(language)
-    if language in _JAPANESE:
+    if language == "ja":
         return Analyser(name, _japanese())
     if name == "words":
         return Analyser(name, words)

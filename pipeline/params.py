@@ -8,7 +8,7 @@ import os
 import sys
 from collections.abc import Hashable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal, TypeVar
+from typing import Annotated, Literal, TypeVar, get_args
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 from pydantic_core import PydanticCustomError
@@ -32,11 +32,30 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     return values
 
 
+_CODES = """
+aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
+dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
+ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv
+mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm
+rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts
+tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
+"""
+LANGUAGES = frozenset(_CODES.split())
+"""The codes of ISO 639-1."""
+
+
+def _known_language(code: str) -> str:
+    if code not in LANGUAGES and code != "any":
+        raise PydanticCustomError("language", "neither an ISO 639-1 code nor any")
+    return code
+
+
 # A dot in a name would read as a path of parameters.
-Name = Annotated[str, Field(pattern=r"^[a-z0-9]+(-[a-z0-9]+)*$")]
+NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Language = Annotated[str, Field(pattern=r"^([a-z]{2,3}|any)$")]
+Language = Annotated[str, AfterValidator(_known_language)]
 Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
@@ -124,6 +143,9 @@ class RrfFusion(Strict):
     rank_constant: Count
 
 
+LEAST_STEP = 2e-6
+"""How far apart the fused scores of neighbouring ranks must be: twice what `ranking` rounds to."""
+
 Fusion = Annotated[WeightedFusion | RrfFusion, Field(discriminator="kind")]
 
 
@@ -145,6 +167,35 @@ class Evaluate(Strict):
             *self.ndcg, *self.recall, *self.judged,
             self.mrr, self.precision, self.map, self.capped_recall, self.ndcg_judged_only,
         )  # fmt: skip
+
+    def headline(self) -> tuple[str, ...]:
+        """Return the measures that are shown first, in order.
+
+        Recall stands there at the cutoffs that nDCG has too, and with it the share of judged
+        products, without which it cannot be read. What a random order gives needs no measure of its
+        own: `random` stands beside the systems.
+        """
+        shared = [k for k in self.recall if k in self.ndcg] or self.recall[:1]
+        return (
+            f"ndcg@{self.ndcg[0]}",
+            f"mrr@{self.mrr}",
+            *(f"recall@{k}" for k in shared),
+            *(f"judged@{k}" for k in self.judged if k == self.judged[0] or k in shared),
+            "pool_ndcg",
+        )
+
+    def per_query(self) -> tuple[str, ...]:
+        """Return the measures that are kept query by query and with intervals, in order.
+
+        Besides what is shown: nDCG among judged products alone, by which `comparison` tells whether
+        a move of nDCG is one of holes in the judgements.
+        """
+        return (*self.headline(), f"ndcg_judged_only@{self.ndcg_judged_only}")
+
+
+System = Literal["dense", "bm25", "hybrid"]
+SYSTEMS: tuple[System, ...] = get_args(System)
+"""The systems that have runs, in the order in which they are shown."""
 
 
 class Uncertainty(Strict):
@@ -439,12 +490,46 @@ def _contradictions(params: Params) -> Iterator[str]:
             f"retrieve.depth: {params.retrieve.depth} is less than the deepest cutoff under "
             f"evaluate, {params.evaluate.deepest()}; raise the one or lower the other"
         )
+    if isinstance(params.hybrid, RrfFusion):
+        constant, depth = params.hybrid.rank_constant, params.retrieve.depth
+        if (step := (constant + 1) / 2 / (constant + depth) ** 2) < LEAST_STEP:
+            yield (
+                f"hybrid.rank_constant: with {constant}, the scores of ranks at retrieve.depth "
+                f"{depth} are {step:.1e} apart, and at less than {LEAST_STEP:.0e} the rounding of "
+                "scores may tie them; bring it nearer to retrieve.depth, or lower that"
+            )
+    yield from _not_kept(params.compare, params.evaluate)
     together = len(params.encoder) * len(params.compare.metrics)
     if together >= params.compare.alpha * (params.uncertainty.samples + 1):
         yield (
             f"uncertainty.samples: of {params.uncertainty.samples} draws, {together} locales x "
             f"metrics looked at together can never get a p below compare.alpha "
             f"{params.compare.alpha}; draw at least {int(together / params.compare.alpha)}"
+        )
+
+
+KEPT_WHERE = {
+    "ndcg": "put {k} first under evaluate.ndcg",
+    "recall": "have {k} under evaluate.ndcg and under evaluate.recall",
+    "judged": "put {k} first under evaluate.judged",
+    "mrr": "set evaluate.mrr to {k}",
+    "ndcg_judged_only": "set evaluate.ndcg_judged_only to {k}",
+}
+"""What makes evaluate keep a measure query by query; of `Evaluate.per_query`."""
+
+
+def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
+    """Say which metrics to compare are not kept query by query."""
+    measures = evaluate.per_query()
+    known = [f"{system}.{measure}" for system in SYSTEMS for measure in measures]
+    for metric in asked.metrics:
+        if metric in known:
+            continue
+        name, _, k = metric.partition(".")[2].partition("@")
+        way = f", or {KEPT_WHERE[name].format(k=k)}" if k and name in KEPT_WHERE else ""
+        yield (
+            f"compare.metrics: {metric!r} is not kept query by query{did_you_mean(metric, known)} "
+            f"(kept of {', '.join(SYSTEMS)}: {', '.join(measures)}); name one of these{way}"
         )
 
 

@@ -1,4 +1,4 @@
-"""The table of headline measures, one row a query: small, for Git, so that revisions compare.
+"""The table of measures, one row a query: small, for Git, so that revisions compare.
 
 Next to the measures stand the labels of each system's first products, and in the schema's metadata
 what the numbers are of: tables of different samples do not compare.
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from pipeline import tables
 from pipeline.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs import RunCard
+from pipeline.tables import SAMPLE_KEY
 
-SAMPLE_KEY = b"sample"
 COMPRESSION_LEVEL = 19
 """A tenth smaller than at zstd's usual level; Git keeps every version."""
 
@@ -51,7 +51,7 @@ def table(
     queries: pa.Table,
     measures: Mapping[str, PerQuery],
     labels: Mapping[str, Sequence[str]],
-    headline: Sequence[str],
+    kept: Sequence[str],
     of: Sample,
 ) -> pa.Table:
     """Return the table: query_id, query, then by system its measures and its labels.
@@ -63,12 +63,12 @@ def table(
         queries: a table of schema `tables.QUERIES`.
         measures: by system, [queries] each.
         labels: by system, a string a query.
-        headline: the measures to keep.
+        kept: which measures; see `Evaluate.per_query`.
         of: what `sample` gives; goes to the schema's metadata.
     """
     columns = {"query_id": queries["query_id"], "query": queries["text"]}
     for system, values in measures.items():
-        for name in headline:
+        for name in kept:
             rounded = np.round(values[name], MEAN_DECIMALS).astype(np.float32)
             columns[f"{system}.{name}"] = pa.array(rounded, from_pandas=True)
         columns[f"{system}.labels"] = pa.array(labels[system], pa.string())

@@ -69,7 +69,7 @@ def table(summary: Summary, measures: Sequence[str]) -> str:
 def report(params: Params) -> None:
     """Read what the stages found of every locale, and write page, table and summary."""
     locales = [read_locale(params, locale) for locale in params.locales]
-    measures = metrics.headline(params.evaluate)
+    measures = params.evaluate.headline()
     summary = summarise(locales, measures)
     page = render.render(locales, params)
     # The page first: it is the one that may fail.

@@ -1,6 +1,7 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
 import json
+import re
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,7 +18,7 @@ from ruamel.yaml.error import YAMLError
 from pipeline import layout
 from pipeline.errors import PipelineError
 from pipeline.mistakes import one_line
-from pipeline.params import PARAMS_FILE
+from pipeline.params import NAME, PARAMS_FILE
 from pipeline.sides import Side, Top, side
 
 WORKSPACE = "workspace"
@@ -36,16 +37,24 @@ class Revision:
             PipelineError: it is none of the three, or this folder is no DVC repository.
         """
         self.name = name
+        ways = (
+            "name a Git revision (git log), an experiment (dvc exp list --all-commits) or "
+            f"{WORKSPACE!r}, from the root of the repository; a shallow clone lacks older commits "
+            "(git fetch --unshallow)"
+        )
+        if not name.strip():  # which DVC would take for the workspace
+            raise PipelineError(f"a revision's name is empty ({name!r}); {ways}")
         try:
             self._files = DVCFileSystem(rev=None if name == WORKSPACE else name)
             repository = self._files.repo
             self.commit = None if name == WORKSPACE else str(repository.get_rev())
         except DvcException as err:
-            raise PipelineError(
-                f"{name}: {one_line(err)}; name a Git revision (git log), an experiment (dvc exp "
-                f"list --all-commits) or {WORKSPACE!r}, from the root of the repository; a shallow "
-                "clone lacks older commits (git fetch --unshallow)"
-            ) from err
+            raise PipelineError(f"{name}: {one_line(err)}; {ways}") from err
+        except AttributeError as err:
+            if err.name != "tree":
+                raise
+            # Git knows the name, but what it names has no tree of files: DVC does not look first.
+            raise PipelineError(f"{name}: names a tree or a file, not a commit; {ways}") from err
 
     def __str__(self) -> str:
         """The name, and the commit where the name is not that already."""
@@ -53,25 +62,35 @@ class Revision:
             return self.name[:12]
         return f"{self.name} ({self.commit[:7]})"
 
-    def sides(self, order: Sequence[str]) -> dict[str, Side]:
-        """Return each locale's side of a comparison.
+    def locales(self, order: Sequence[str]) -> list[str]:
+        """Return the locales that it has per-query tables of.
 
         Args:
             order: which locales come first; others follow by name.
 
         Raises:
-            PipelineError: there are no per-query tables and metrics, or older or damaged ones.
+            PipelineError: there are no per-query tables.
         """
         listed = []
         with self._told(), suppress(FileNotFoundError):
             listed = self._files.ls(layout.PER_QUERY.as_posix(), detail=False)
-        found = {Path(path).stem for path in listed if path.endswith(".parquet")}
+        stems = {Path(path).stem for path in listed if path.endswith(".parquet")}
+        # A revision may hold any file name, which would reach terminals and comments.
+        found = {stem for stem in stems if re.fullmatch(NAME, stem)}
         locales = [*(each for each in order if each in found), *sorted(found - set(order))]
         if not locales:
             raise PipelineError(
                 f"{self} has no tables in {layout.PER_QUERY}: the commit is older than they are, "
                 "or was made before `dvc repro`; compare with a revision that has them"
             )
+        return locales
+
+    def sides(self, locales: Sequence[str]) -> dict[str, Side]:
+        """Return each locale's side of a comparison.
+
+        Raises:
+            PipelineError: a locale's per-query table or metrics are missing, older or damaged.
+        """
         return {locale: self._side(locale) for locale in locales}
 
     def _side(self, locale: str) -> Side:

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal, get_args
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
@@ -18,14 +18,15 @@ from pydantic import Field, ValidationError
 
 from pipeline import files, layout, ranking, tables
 from pipeline.errors import PipelineError
+from pipeline.params import SYSTEMS as SYSTEMS
 from pipeline.params import Strict
+from pipeline.params import System as System
 
 SCHEMA = 3
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
-System = Literal["dense", "bm25", "hybrid"]
-SYSTEMS: tuple[System, ...] = get_args(System)
-"""The systems that have runs, in the order in which they are shown."""
+RANDOM = "random"
+"""Stands beside the systems, without a run: the exact expectation of each measure."""
 
 STAGES: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""

@@ -15,9 +15,6 @@ from pipeline.metrics import PerQuery
 from pipeline.params import Evaluate
 from pipeline.top import Top
 
-RANDOM = "random"
-"""The system without a run: the exact expectation of each measure, see `random_order`."""
-
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 QUERIES_A_PIECE = 1_024
 

@@ -11,9 +11,7 @@ import pyarrow.types as pt
 
 from pipeline.errors import PipelineError
 from pipeline.mistakes import did_you_mean
-
-SAMPLE = b"sample"
-"""The key of a per-query table's metadata that says what it is of."""
+from pipeline.tables import SAMPLE_KEY
 
 Names = tuple[str, str]
 
@@ -45,7 +43,7 @@ def side(table: pa.Table, metrics: Mapping[str, Any], where: str) -> Side:
         PipelineError: table or metrics are not what `evaluate` writes now.
     """
     try:
-        sample = json.loads(table.schema.metadata[SAMPLE])
+        sample = json.loads(table.schema.metadata[SAMPLE_KEY])
         queries = int(sample["queries"])
         chosen = {name: str(metrics[name]) for name in ("encoder", "index")}
         steps = np.diff(table["query_id"].to_numpy())
@@ -95,8 +93,8 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     shared = [locale for locale in a if locale in b]
     if not shared:
         raise PipelineError(
-            f"{names[0]} has the locales {', '.join(a)}, {names[1]} has {', '.join(b)}: none is on "
-            "both sides, so there is nothing to compare"
+            f"{names[0]} has the locales {', '.join(a) or 'none'}, {names[1]} has "
+            f"{', '.join(b) or 'none'}: none is on both sides, so there is nothing to compare"
         )
     unlike = [
         f"{locale}: {'; '.join(found)}"

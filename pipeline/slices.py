@@ -2,10 +2,11 @@
 
 Pure rules over the normalised texts, most of them of thumb: a negation is a word of a short list.
 Words are compared case-folded. Japanese is written without spaces: there a word is a stretch of one
-script (アイリスオーヤマ | 加湿器), and length is told in characters.
+script (アイリスオーヤマ | 加湿器). Where spaces do not divide words, length is told in characters.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,12 +17,21 @@ from pipeline import metrics
 from pipeline.judging import Ints
 from pipeline.metrics import EXACT, MEAN_DECIMALS, Floats
 from pipeline.params import Uncertainty
+from pipeline.text import normalise
 from pipeline.uncertainty import Interval, bootstrap_intervals
 
 SMALL_BELOW = 30
 """A slice of fewer queries is marked: its interval is wide, and the bootstrap's ends are rough."""
 
 JAPANESE = "ja"
+UNSPACED = {JAPANESE, "km", "lo", "my", "th", "zh"}
+"""Languages that are written without spaces between words."""
+
+MOST_NAMES = 10
+OTHER = "other"
+"""The value that all but the `MOST_NAMES` most frequent names of a slice are folded into. A name of
+its own, as it is in ESCI's sources, holds them too."""
+
 WORD_BOUNDS = (1, 2, 4, 6)
 CHARACTER_BOUNDS = (1, 5, 9, 15)
 EXACT_BOUNDS = (0, 1, 2, 6, 16)
@@ -80,11 +90,11 @@ def divide(
         label_counts: how many judged products of each label they have, [queries, labels].
         brands: all normalised brands of the catalogue, or None where brand is no field of the
             products' texts: without that slice.
-        sources: ESCI's reason for each query, or None where none is known: without that slice.
+        sources: ESCI's reason for each query as it stands there, or None where none is known:
+            without that slice.
     """
-    japanese = language == JAPANESE
     exact = metrics.relevant(label_counts, EXACT)
-    if japanese:
+    if language in UNSPACED:
         lengths = [len(text.replace(" ", "")) for text in texts]
         found = [_ranges("query length", lengths, CHARACTER_BOUNDS, "character")]
     else:
@@ -99,10 +109,10 @@ def divide(
     if language in NEGATIONS:
         negation = re.compile(NEGATIONS[language], re.IGNORECASE)
         found.append(_yes_or_no("negation", texts, negation.search))
-    if japanese:
+    if language == JAPANESE:
         found.append(_named("script mix", [_scripts(text) for text in texts]))
     if sources is not None:
-        found.append(_named("source", [source or "none" for source in sources]))
+        found.append(_named("source", [normalise(source) or "none" for source in sources]))
     return found
 
 
@@ -164,6 +174,10 @@ def _yes_or_no(name: str, texts: Sequence[str], holds: Callable[[str], object]) 
 
 
 def _named(name: str, values: Sequence[str]) -> Slice:
+    """Divide by name: the most frequent ones, of equals the first in order, and the rest."""
+    by_frequency = sorted(Counter(values).items(), key=lambda each: (-each[1], each[0]))
+    kept = {value for value, _ in by_frequency[:MOST_NAMES]}
+    values = [value if value in kept else OTHER for value in values]
     names, places = np.unique(np.array(values, dtype=str), return_inverse=True)
     return Slice(name, tuple(names.tolist()), places.astype(np.int64))
 

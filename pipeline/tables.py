@@ -119,6 +119,9 @@ _HASHED_ROWS = 1 << 18
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant."""
 
+SAMPLE_KEY = b"sample"
+"""The key of a per-query table's metadata that says what it is of."""
+
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write a table as parquet (zstd), atomically; it must fit `schema`."""
@@ -137,19 +140,37 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
     Raises:
         PipelineError: the file is missing, is not parquet, or does not fit the schema.
     """
-    with _opened(path, schema, remedy) as file:
+    with _exactly(path, schema, remedy) as file:
         return file.read()
+
+
+def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Read the columns that `schema` names, cast to its types; the file may have others.
+
+    Raises:
+        PipelineError: the file is missing, is not parquet, lacks one, or one is of a type that
+            does not cast.
+    """
+    with opened(path, remedy) as file:
+        for name in schema.names:
+            if name not in file.schema_arrow.names:
+                raise PipelineError(f"{path} has no column {name}; {remedy}")
+        found = file.read(schema.names).select(schema.names)
+    try:
+        return found.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+        raise _unlike(path, found.schema, schema, remedy) from err
 
 
 def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
     """Return one column of what `read_table` returns, without reading the others."""
-    with _opened(path, schema, remedy) as file:
+    with _exactly(path, schema, remedy) as file:
         return file.read([name])[name]
 
 
 def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
     """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
-    with _opened(path, schema, remedy) as file:
+    with _exactly(path, schema, remedy) as file:
         for batch in file.iter_batches(rows):
             yield pa.Table.from_batches([batch])
 
@@ -161,9 +182,18 @@ def iter_row_groups(
 
     Where `columns` are given, the others are not read.
     """
-    with _opened(path, schema, remedy) as file:
+    with _exactly(path, schema, remedy) as file:
         for number in range(file.num_row_groups):
             yield file.read_row_group(number, columns=columns)
+
+
+@contextmanager
+def _exactly(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file that has exactly the columns of `schema`."""
+    with opened(path, remedy) as file:
+        if not file.schema_arrow.equals(schema):
+            raise _unlike(path, file.schema_arrow, schema, remedy)
+        yield file
 
 
 @contextmanager
@@ -188,18 +218,6 @@ def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
         raise PipelineError(
             f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
         ) from err
-
-
-@contextmanager
-def _opened(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file that has exactly the columns of `schema`."""
-    with opened(path, remedy) as file:
-        if not file.schema_arrow.equals(schema):
-            raise PipelineError(
-                f"{path} has the columns {_describe(file.schema_arrow)}, "
-                f"but {_describe(schema)} are expected; {remedy}"
-            )
-        yield file
 
 
 def _refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
@@ -250,6 +268,12 @@ def rows_of(
         unknown = wanted.filter(rows.is_null())[0]
         raise PipelineError(f"{path}: {unknown} is not in the clean tables; {remedy}")
     return np.asarray(rows.to_numpy(), dtype=np.int64)
+
+
+def _unlike(path: Path, found: pa.Schema, schema: pa.Schema, remedy: str) -> PipelineError:
+    return PipelineError(
+        f"{path} has the columns {_describe(found)}, but {_describe(schema)} are expected; {remedy}"
+    )
 
 
 def _describe(schema: pa.Schema) -> str:

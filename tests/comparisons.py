@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 from pipeline import layout
 from pipeline.files import write_json
 from pipeline.params import Compare, Uncertainty
-from pipeline.sides import SAMPLE, Side
+from pipeline.sides import Side
+from pipeline.tables import SAMPLE_KEY
 from pipeline.uncertainty import Floats
 
 SETTINGS = Compare(
@@ -70,14 +71,14 @@ def table(
         "product_ids_sha256": "a" * 64, "query_ids_sha256": "b" * 64,
         "judgements_sha256": "c" * 64, **(sample or {}),
     }  # fmt: skip
-    return pa.table(columns).replace_schema_metadata({SAMPLE: json.dumps(told).encode()})
+    return pa.table(columns).replace_schema_metadata({SAMPLE_KEY: json.dumps(told).encode()})
 
 
 def side(values: Mapping[str, Floats], locale: str = "es", encoder: str = "labse") -> Side:
     """Return one side of a comparison."""
     made = table(values, locale)
     return Side(
-        made, json.loads(made.schema.metadata[SAMPLE]), {"encoder": encoder, "index": "flat"}
+        made, json.loads(made.schema.metadata[SAMPLE_KEY]), {"encoder": encoder, "index": "flat"}
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline import files, layout, metrics, vectors
+from pipeline import files, layout, vectors
 from pipeline.index_figures import TradeOff
 from pipeline.page.inputs import SHOWN, UNJUDGED
 from pipeline.params import Params
@@ -49,7 +49,7 @@ def write_locale(
         measured: whether there are index trade-offs, of the vectors that the manifest tells of.
     """
     rng = np.random.default_rng([seed, *locale.encode()])
-    measures = metrics.headline(given.evaluate)
+    measures = given.evaluate.headline()
     texts = [_text(rng, locale, row) for row in range(queries)]
     query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
     values = _values(rng, measures, queries)
@@ -172,7 +172,7 @@ def _write_tables(
 def _write_slices(
     rng: np.random.Generator, given: Params, locale: str, values: Any, top: Any, queries: int
 ) -> None:
-    measure = metrics.headline(given.evaluate)[0]
+    measure = given.evaluate.headline()[0]
     groups = {
         "query length": ("1 word", "2-3 words", "4 or more words"),
         "exact products": ("none", "1", "2-4", "5 or more"),

@@ -6,6 +6,7 @@ from the name of the encoder alone (tests/comparisons.py).
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -180,6 +181,10 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
 @pytest.mark.parametrize(
     ("revisions", "told"),
     [
+        (("", "HEAD"), "a revision's name is empty (''); name a Git revision"),
+        (("HEAD", " "), "a revision's name is empty (' '); name a Git revision"),
+        (("HEAD^{tree}", "HEAD"), "HEAD^{tree}: names a tree or a file, not a commit; name a Git"),
+        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml: names a tree or a file, not a commit; "),
         (("HEAD", "wrose"), "wrose: unknown Git revision 'wrose'; name a Git revision"),
         (("HEAD~1", "HEAD"), ") has no tables in reports/per_query: the commit is older"),
     ],
@@ -191,6 +196,72 @@ def test_a_revision_that_cannot_be_compared_is_one_message(
     assert (found.status, found.out) == (1, "")
     assert told in found.err
     assert len(found.err.splitlines()) == 1
+
+
+def without(folder: Path, locale: str, *, dropped: bool, deleted: bool) -> None:
+    """Commit in `folder` a locale that params.yaml dropped, whose reports are deleted, or both."""
+    if dropped:
+        yaml = YAML()
+        data = yaml.load(folder / "params.yaml")
+        for section in ("encoder", "index", "language"):
+            del data[section][locale]
+        yaml.dump(data, folder / "params.yaml")
+    if deleted:
+        for path in (layout.per_query(locale), layout.metrics(locale)):
+            call(folder, ENVIRONMENT, "git", "rm", "--quiet", str(path))
+    call(folder, ENVIRONMENT, "git", "commit", "--quiet", "--all", "--message", "without")
+
+
+def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Path) -> None:
+    without(clone, "es", dropped=False, deleted=True)
+    found = compare(clone, "HEAD~1", "HEAD")
+    assert (found.status, found.out) == (1, "")
+    assert (
+        "has no numbers of es, though its params.yaml names es under encoder (missing: "
+        in found.err
+    )
+    assert "(missing: reports/per_query/es.parquet); " in found.err
+    assert "run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_a_locale_that_params_yaml_dropped_is_told_and_not_compared_whether_files_are_left_or_not(
+    clone: Path, deleted: bool
+) -> None:
+    without(clone, "es", dropped=True, deleted=deleted)
+    found = compare(clone, "HEAD~1", "HEAD")
+    assert found.status == 0
+    assert "es is in HEAD~1" in found.out
+    assert "alone: not compared" in found.out
+    assert "of 6 moved for sure" in found.out
+    assert "\nes " not in found.out.replace("\nes is in", "")
+
+    (clone / "note").write_text("", encoding="utf-8")
+    commit_all(clone, ENVIRONMENT, "later")
+    later = compare(clone, "HEAD~1", "HEAD")
+    assert later.status == 0
+    assert "of 6 moved for sure" in later.out
+    assert "es" not in re.findall(r"^(\w+) ", later.out, re.MULTILINE)
+
+
+def test_a_table_whose_name_is_no_locales_name_is_not_taken_for_one(clone: Path) -> None:
+    yaml = YAML()
+    data = yaml.load(clone / "params.yaml")
+    for name in ("x](http:", "ES", "\x1b[31m"):
+        data["encoder"][name] = "minilm"
+        for path in (layout.per_query, layout.metrics):
+            shutil.copy(clone / path("es"), clone / path(name))
+    yaml.dump(data, clone / "params.yaml")
+    (clone / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    commit_all(clone, ENVIRONMENT, "names")
+    call(clone, ENVIRONMENT, "git", "checkout", "--quiet", "HEAD~1", "--", "params.yaml")
+
+    for a, b in (("HEAD", "HEAD~1"), ("HEAD~1", "HEAD"), ("HEAD", "HEAD")):
+        found = compare(clone, a, b)
+        assert found.status == 0, found.err
+        assert "0 of 9 moved for sure" in found.out
+        assert "alone: not compared" not in found.out
 
 
 def test_a_revision_whose_graph_is_broken_is_one_message(clone: Path) -> None:
@@ -255,6 +326,19 @@ def test_lock_current_needs_no_data_and_notices_an_edited_metric_and_a_changed_s
         (clone / path).write_text(whole, encoding="utf-8")
 
 
+def test_the_lock_of_this_repository_is_current_in_a_fresh_clone_of_its_last_commit(
+    tmp_path: Path,
+) -> None:
+    """Not of the files as they stand: they may be between an edit and `make repro`."""
+    folder = tmp_path / "clone"
+    call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(ROOT), str(folder))
+    told = call(
+        folder, ENVIRONMENT, "make", "--no-print-directory", "--old-file=setup", "lock-current"
+    )
+    assert told == ""
+    assert not (folder / ".dvc" / "cache").exists()
+
+
 @pytest.mark.parametrize(
     ("base", "status", "shown"),
     [("main", 3, "worse, refused"), ("before", 1, "There is no comparison:\n\n    error in ")],
@@ -272,5 +356,5 @@ def test_the_workflow_shows_the_comparison_and_then_fails_with_its_status(
 
     assert shown in (tmp_path / "summary").read_text(encoding="utf-8")
     assert (tmp_path / "output").read_text(encoding="utf-8") == f"status={status}\n"
-    environment["STATUS"] = str(status)
+    environment |= {"GATE": "success", "STATUS": str(status)}
     assert run(SCRIPTS["refuse"], clone, environment) == status

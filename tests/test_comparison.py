@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pipeline import sides, uncertainty
+from pipeline import comparison, sides, uncertainty
 from pipeline.comparison import Comparison, Move, compare, judged_beside
 from pipeline.errors import PipelineError
 from pipeline.params import Compare
@@ -194,6 +194,70 @@ def test_a_small_move_of_judged_is_told_where_luck_would_not_do_and_a_large_one_
         assert one_move(old, new).holes.suspect is suspect  # type: ignore[union-attr]
 
 
+def with_holes(judged_only: Floats | None) -> comparison.Holes:
+    """Return the holes of an nDCG@10 that rises by 0.1 along with judged@10.
+
+    `judged_only` is by how much nDCG of judged products only rises, a value a query.
+    """
+    rng = np.random.default_rng(14)
+    old = {
+        "dense.ndcg@10": rng.uniform(0.2, 0.6, 60),
+        "dense.judged@10": rng.uniform(0.2, 0.6, 60),
+    }
+    new = {name: values + 0.1 for name, values in old.items()}
+    if judged_only is not None:
+        old["dense.ndcg_judged_only@10"] = rng.uniform(0.2, 0.6, 60)
+        new["dense.ndcg_judged_only@10"] = old["dense.ndcg_judged_only@10"] + judged_only
+    holes = one_move(old, new).holes
+    assert holes is not None
+    return holes
+
+
+@pytest.mark.parametrize(
+    ("by", "suspect"),
+    [
+        (np.full(60, 0.1), False),  # as much among the judged: a gain like any other
+        (np.full(60, 0.01), False),
+        (np.full(60, 0.0), True),
+        (np.full(60, -0.1), True),  # another sign
+        (np.where(np.arange(60) < 3, 1.2, 0.0), True),  # enough, but luck would do: p is 0.25
+    ],
+)
+def test_a_gain_that_judged_products_alone_bear_out_is_not_suspect(
+    by: Floats, suspect: bool
+) -> None:
+    holes = with_holes(by)
+    assert holes.suspect is suspect
+    assert holes.judged_only == pytest.approx(by.mean(), abs=1e-6)
+    assert holes.judged_only_p is not None
+
+
+def test_a_loss_is_borne_out_by_a_loss_among_judged_products_alone() -> None:
+    names = ("dense.ndcg@10", "dense.judged@10", "dense.ndcg_judged_only@10")
+    old = dict.fromkeys(names, np.full(60, 0.6))
+    new = dict.fromkeys(names, np.full(60, 0.5))
+    for only, suspect in ((0.5, False), (0.7, True)):
+        holes = one_move(old, {**new, names[2]: np.full(60, only)}).holes
+        assert holes is not None
+        assert holes.suspect is suspect
+
+
+def test_tables_without_judged_only_and_other_measures_are_told_by_judged_alone() -> None:
+    holes = with_holes(None)
+    assert (holes.suspect, holes.judged_only, holes.judged_only_p) == (True, None, None)
+    names = ("dense.mrr@10", "dense.judged@10", "dense.ndcg_judged_only@10")
+    old, new = (dict.fromkeys(names, np.full(60, value)) for value in (0.5, 0.6))
+    other = one_move(old, new, "dense.mrr@10").holes
+    assert other is not None
+    assert (other.suspect, other.judged_only) == (True, None)
+    # One side older than the column.
+    old["dense.ndcg@10"], new["dense.ndcg@10"] = old["dense.mrr@10"], new["dense.mrr@10"]
+    del old["dense.ndcg_judged_only@10"]
+    older = one_move(old, new).holes
+    assert older is not None
+    assert (older.suspect, older.judged_only) == (True, None)
+
+
 @pytest.mark.parametrize(
     ("metric", "beside"),
     [
@@ -206,6 +270,7 @@ def test_a_small_move_of_judged_is_told_where_luck_would_not_do_and_a_large_one_
         ("dense.pool_ndcg@10", None),
         ("dense.pool_ndcg", None),
         ("dense.judged@10", None),
+        ("dense.ndcg_judged_only@10", None),
     ],
 )
 def test_the_holes_of_a_metric_are_those_of_its_own_system_and_cutoff(

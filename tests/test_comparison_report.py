@@ -142,3 +142,18 @@ def test_a_metric_defined_for_no_query_is_null_in_json_and_said_in_words() -> No
     canonical_json(as_json(made))
     assert "defined for no query" in terminal(made)
     assert "nan" not in terminal(made)
+
+
+def test_what_judged_products_alone_say_stands_beside_the_flag() -> None:
+    names = ("dense.ndcg@10", "dense.judged@10", "dense.ndcg_judged_only@10")
+    old, new = (dict.fromkeys(names, np.full(30, value)) for value in (0.5, 0.6))
+    new["dense.ndcg_judged_only@10"] = np.full(30, 0.4998)
+    settings = SETTINGS.model_copy(update={"metrics": ("dense.ndcg@10",)})
+    found = compare({"es": side(old)}, {"es": side(new)}, ("a", "b"), settings, DRAWS, 1)
+    made = dataclasses.replace(report(), found=found)
+    flag = "better; holes? judged@10 0.5000 → 0.6000, judged only -0.0002"
+    assert flag in terminal(made)
+    assert flag.split("@")[1] in markdown(made)
+    holes = as_json(made)["moves"][0]["holes"]
+    assert (holes["judged_only"], holes["suspect"]) == (-0.0002, True)
+    assert 0 < holes["judged_only_p"] < 0.05

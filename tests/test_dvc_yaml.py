@@ -85,7 +85,8 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
             layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
             layout.index(key), *(layout.runs(system, key) for system in SYSTEMS),
             layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
-            layout.top(key), layout.recall_curve(key), layout.PAGE, layout.REPORT,
+            layout.top(key), layout.recall_curve(key), layout.labels_plot(key),
+            layout.intervals_plot(key), layout.slices_plot(key), layout.PAGE, layout.REPORT,
             layout.SUMMARY,
         )
     }  # fmt: skip

@@ -14,7 +14,7 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from pipeline import evaluate, layout, metrics, retrieve, runs, scoring, tables, top
+from pipeline import evaluate, layout, retrieve, runs, scoring, tables, top
 from pipeline import index as stage_index
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_file
@@ -154,7 +154,7 @@ def test_metrics_are_the_means_of_the_per_query_table(judgements: pa.Table) -> N
     assert len(table) == _metrics()["queries"] == 60
     columns = ["query"]
     for system in runs.SYSTEMS:
-        for name in metrics.headline(params(SHALLOW).evaluate):
+        for name in params(SHALLOW).evaluate.per_query():
             mean = table[f"{system}.{name}"].mean()
             assert mean == pytest.approx(_metrics()[system][name], abs=1.5e-5), name
             columns.append(f"{system}.{name}")
@@ -176,7 +176,8 @@ def test_what_the_index_finds_of_the_exact_top_100_stands_beside_the_dense_measu
 
 def test_intervals_hold_the_mean_and_say_over_how_many_queries(judgements: pa.Table) -> None:
     found = json.loads(layout.intervals(LOCALE).read_text())
-    names = metrics.headline(params(SHALLOW).evaluate)
+    names = params(SHALLOW).evaluate.per_query()
+    assert names[-1] == "ndcg_judged_only@10"
     assert found.keys() == {*runs.SYSTEMS, "random"}
     without = {name: _metrics()[f"queries_without_{name}"] for name in ("e", "gain")}
     for system, of_system in found.items():
@@ -184,7 +185,8 @@ def test_intervals_hold_the_mean_and_say_over_how_many_queries(judgements: pa.Ta
         for name, each in of_system.items():
             assert each["low"] <= each["mean"] <= each["high"]
             assert each["mean"] == _metrics()[system][name]
-            left_out = 0 if "judged" in name else without["gain" if "ndcg" in name else "e"]
+            defined_for_all = name.startswith("judged")
+            left_out = 0 if defined_for_all else without["gain" if "ndcg" in name else "e"]
             assert each["queries"] == 60 - left_out, name
 
 
@@ -268,6 +270,44 @@ def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements
         assert curve.is_monotonic_increasing
         assert curve.index[-1] == 100
         assert curve[10] == _metrics()[system]["recall@10"]
+
+
+def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> None:
+    write_sources({int(_per_query().index[0]): 'a, "b"'})  # what CSV must quote
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    sliced = json.loads(layout.slices(LOCALE).read_text())
+    ends = ("mean", "low", "high")
+    expected = {
+        layout.labels_plot: [
+            {"system": system, "label": label, "share": share}
+            for system, shares in sliced["top10"].items()
+            for label, share in shares.items()
+        ],
+        layout.intervals_plot: [
+            {"system": system, "measure": measure, **each}
+            for system, of_system in json.loads(layout.intervals(LOCALE).read_text()).items()
+            for measure, each in of_system.items()
+        ],
+        layout.slices_plot: [
+            {"slice": each["slice"], "value": each["value"], "system": system,
+             "queries": each["queries"], **{name: found[name] for name in ends}}
+            for each in sliced["slices"]
+            for system, found in each["systems"].items()
+        ],
+    }  # fmt: skip
+    columns = {
+        layout.labels_plot: ["system", "label", "share"],
+        layout.intervals_plot: ["system", "measure", *ends, "queries"],
+        layout.slices_plot: ["slice", "value", "system", "queries", *ends],
+    }
+    for path, rows in expected.items():
+        table = pd.read_csv(path(LOCALE), dtype={"value": str}, keep_default_na=False)
+        assert table.columns.tolist() == columns[path]
+        key = table.columns.difference([*ends, "queries", "share"]).tolist()
+        order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
+        assert table["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+    assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
 
 
 def _sample() -> Any:

@@ -91,12 +91,15 @@ def test_a_run_fused_with_itself_keeps_its_order_and_ties_go_by_id(settings: Fus
     np.testing.assert_array_equal(codes, run[1])
 
 
-def test_reciprocal_ranks_stay_apart_as_deep_as_a_run_goes() -> None:
-    deep = 5_000
+@pytest.mark.parametrize(
+    ("constant", "deep"), [(4, 1_000), (60, 1_000), (247_996, 1_000), (60, 3_844), (2_000, 5_000)]
+)
+def test_reciprocal_ranks_stay_apart_as_deep_as_a_run_goes(constant: int, deep: int) -> None:
+    params({"hybrid": {"kind": "rrf", "rank_constant": constant}, "retrieve.depth": deep})
     run = (np.zeros(deep, np.int64), np.arange(deep), np.linspace(9, 1, deep))
     nothing = np.empty(0, np.int64)
     _, codes, scores = hybrid.fuse(
-        run, (nothing, nothing, np.empty(0)), RrfFusion(kind="rrf", rank_constant=60)
+        run, (nothing, nothing, np.empty(0)), RrfFusion(kind="rrf", rank_constant=constant)
     )
     np.testing.assert_array_equal(codes, run[1])
     assert (np.diff(scores) < 0).all()
@@ -142,7 +145,8 @@ def test_the_stage_fuses_each_track_and_cuts_the_catalogue_run_at_the_depth(
         f"evaluate.{key}": 5
         for key in ("mrr", "precision", "map", "capped_recall", "ndcg_judged_only")
     }
-    given = params({"retrieve.depth": depth, **shallow})
+    compared = {"compare.metrics": ["dense.ndcg@5"]}
+    given = params({"retrieve.depth": depth, **shallow, **compared})
     for system in hybrid.FUSED:
         tracks = [_read(system, track, inputs) for track in ("catalogue", "pool")]
         write_runs(system, inputs, tracks[0], pool=tracks[1], depth=depth)

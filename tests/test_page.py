@@ -1,10 +1,12 @@
 """What goes into the page: which queries, as safe text; one clear message where it cannot be."""
 
+import dataclasses
 import json
 import os
 import re
 import subprocess
 import sys
+import xml.etree.ElementTree as ET
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -38,6 +40,14 @@ def results(project: Path, params: Params) -> LocaleResults:
 def test_the_page_shows_every_system_that_has_runs_as_deep_as_evaluate_keeps_results() -> None:
     assert set(RUNS) == set(SYSTEMS)
     assert MOST_RESULTS == PLACES
+
+
+def test_the_measures_by_query_are_of_the_headline_whatever_the_first_cutoffs(
+    project: Path,
+) -> None:
+    given = params({"evaluate.ndcg": [10, 100], "evaluate.recall": [5, 10, 100]})
+    write_locale(given, "es", queries=3)
+    assert read_locale(given, "es").measures == ("ndcg@10", "mrr@10", "recall@10")
 
 
 @pytest.mark.parametrize("queries", [1, 2, 7, 50, 400])
@@ -126,6 +136,26 @@ def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     colours = (ROOT / "pipeline/page/assets/page.css").read_text()
     for role in re.findall(r"var\(--(.+?)\)", text):
         assert f"--{role}:" in colours
+
+
+def test_no_character_of_a_text_breaks_a_chart(results: LocaleResults) -> None:
+    # All but surrogates, which no text in an artefact can hold.
+    nasty = [chr(code) for code in (*range(0xA1), 0x6C34, 0xFFFD, 0xFFFE, 0xFFFF, 0x1F600)]
+    nasty.remove("\r")  # XML reads it as a line break
+    slices = [each.model_copy(update={"value": f"a{c}b"}) for c in nasty
+              for each in results.slices.slices[:1]]  # fmt: skip
+    many = results.slices.model_copy(update={"slices": tuple(slices)})
+    with svg.style():
+        drawn = charts.slices(dataclasses.replace(results, slices=many))
+        figure = svg.drawing(100, 100)
+        told = "".join(nasty)
+        titled = svg.inline(figure, "x", told, told)
+    chart, empty = (ET.fromstring(text) for text in (drawn, titled))  # noqa: S314 - our own
+    words = [element.text for element in chart.iter("text")]
+    assert {f"a{c}b" for c in nasty if c.isprintable()} <= set(words)
+    assert "a b" in words
+    shown = "".join(c if c.isprintable() or c in "\t\n\xa0" else " " for c in told)
+    assert [empty.findtext(tag) for tag in ("title", "desc")] == [shown, shown]
 
 
 def test_a_page_without_slices_labels_or_measured_indexes_says_so(

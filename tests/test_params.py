@@ -16,7 +16,16 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.errors import PipelineError
-from pipeline.params import Params, RrfFusion, check_params, load_params
+from pipeline.params import (
+    KEPT_WHERE,
+    LEAST_STEP,
+    SYSTEMS,
+    Params,
+    RrfFusion,
+    check_params,
+    load_params,
+)
+from pipeline.ranking import SCORE_DECIMALS
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 Data = dict[str, Any]
@@ -287,6 +296,22 @@ def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
     )
 
 
+@pytest.mark.parametrize("code", ["jp", "jpn", "spa", "EN", "en-us", "", "english"])
+def test_a_language_is_an_iso_639_1_code_or_any(code: str) -> None:
+    told = f"neither an ISO 639-1 code nor any (found: {code!r})"
+    assert lines(put("language.jp", code)) == [f"language.jp: {told}"]
+    assert lines(put("encoders.labse.languages", ["en", code])) == [
+        f"encoders.labse.languages.1: {told}"
+    ]
+
+
+@pytest.mark.parametrize("code", ["any", "ja", "zh", "no", "yi"])
+def test_a_language_is_accepted_by_its_code(code: str) -> None:
+    data = shipped()
+    data["language"]["jp"] = code
+    assert check_params(data, "params.yaml").language["jp"] == code
+
+
 @pytest.mark.parametrize("section", ["index", "language"])
 def test_the_locale_maps_name_the_same_locales(section: str) -> None:
     assert lines(put(f"{section}.de", "flat" if section == "index" else "de")) == [
@@ -322,7 +347,11 @@ def test_a_list_names_nothing_twice(path: str, value: list[object]) -> None:
 def test_no_cutoff_exceeds_the_depth(measure: str) -> None:
     value = [1001] if isinstance(shipped()["evaluate"][measure], list) else 1001
 
-    (told,) = lines(put(f"evaluate.{measure}", value))
+    def deeper(data: Data) -> None:
+        data["evaluate"][measure] = value
+        data["compare"]["metrics"] = ["dense.pool_ndcg"]
+
+    (told,) = lines(deeper)
 
     assert told.startswith(
         "retrieve.depth: 1000 is less than the deepest cutoff under evaluate, 1001"
@@ -621,3 +650,79 @@ def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
     data = shipped()
     data["uncertainty"]["samples"] = 180
     check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("metric", "near", "way"),
+    [
+        ("dense.ndgc@10", "dense.ndcg@10", ""),
+        ("dence.ndcg@10", "dense.ndcg@10", "put 10 first under evaluate.ndcg"),
+        ("dense.ndcg@100", "dense.ndcg@10", "put 100 first under evaluate.ndcg"),
+        ("bm25.recall@50", "bm25.recall@10", "have 50 under evaluate.ndcg and under evaluate.re"),
+        ("hybrid.judged@5", "hybrid.judged@10", "put 5 first under evaluate.judged"),
+        ("hybrid.mrr@5", "hybrid.mrr@10", "set evaluate.mrr to 5"),
+        ("dense.ndcg_judged_only@5", "dense.ndcg_judged_only@10", "set evaluate.ndcg_judged_only"),
+        ("random.pool_ndcg", None, ""),
+    ],
+)
+def test_a_metric_that_is_not_kept_is_refused_with_the_nearest_and_what_would_keep_it(
+    metric: str, near: str | None, way: str
+) -> None:
+    (told,) = lines(put("compare.metrics", ["dense.pool_ndcg", metric]))
+    assert told.startswith(f"compare.metrics: {metric!r} is not kept query by query")
+    assert near is None or f"; did you mean {near!r}? " in told
+    assert "(kept of dense, bm25, hybrid: ndcg@10, mrr@10, recall@10, recall@100, " in told
+    assert "; name one of these" in told
+    assert f", or {way}" in told if way else told.endswith("; name one of these")
+
+
+def test_what_is_kept_of_every_system_may_be_compared() -> None:
+    data = shipped()
+    kept = check_params(data, "params.yaml").evaluate.per_query()
+    data["compare"]["metrics"] = [f"{system}.{each}" for system in SYSTEMS for each in kept]
+    check_params(data, "params.yaml")
+    assert {each.partition("@")[0] for each in kept} == {*KEPT_WHERE, "pool_ndcg"}
+
+
+def test_both_ways_out_of_a_cutoff_that_takes_a_compared_metric_away_are_right() -> None:
+    (told,) = lines(put("evaluate.ndcg", [10]))
+    assert told.startswith("compare.metrics: 'dense.recall@100' is not kept query by query; did ")
+    assert told.endswith(
+        "; name one of these, or have 100 under evaluate.ndcg and under evaluate.recall"
+    )
+    data = shipped()
+    data["evaluate"]["ndcg"] = [10]
+    data["compare"]["metrics"] = ["dense.ndcg@10", "dense.recall@10"]
+    check_params(data, "params.yaml")
+    data["evaluate"]["ndcg"] = [10, 100]
+    data["compare"]["metrics"] = ["dense.recall@100"]
+    check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("constant", "depth", "good"),
+    [
+        (1, 499, True), (1, 1000, False), (3, 1000, False), (4, 1000, True), (60, 1000, True),
+        (247_996, 1000, True), (247_997, 1000, False), (10**9, 1000, False), (2, 100, True),
+    ],
+)  # fmt: skip
+def test_a_rank_constant_for_which_rounding_may_tie_ranks_is_refused(
+    constant: int, depth: int, good: bool
+) -> None:
+    def chosen(data: Data) -> None:
+        data["hybrid"] = {"kind": "rrf", "rank_constant": constant}
+        data["retrieve"]["depth"] = depth
+        data["evaluate"]["recall"] = [10, 100]
+
+    if good:
+        data = shipped()
+        chosen(data)
+        check_params(data, "params.yaml")
+    else:
+        (told,) = lines(chosen)
+        assert told.startswith(f"hybrid.rank_constant: with {constant}, the scores of ranks at ret")
+        assert told.endswith("; bring it nearer to retrieve.depth, or lower that")
+
+
+def test_the_least_step_is_twice_what_scores_are_rounded_to() -> None:
+    assert pytest.approx(2 * 10**-SCORE_DECIMALS) == LEAST_STEP

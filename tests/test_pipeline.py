@@ -29,8 +29,12 @@ COPIED = (
     "dvc.yaml", "params.yaml", "pipeline", "reports/tradeoff/README.md",
     ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
-REPORTED = ("metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet")
-"""What Git holds of each locale, under reports/, beside the curves."""
+PLOTS = ("intervals", "labels", "recall", "slices")
+REPORTED = (
+    "metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet",
+    *(f"plots/{name}/{{}}.csv" for name in PLOTS),
+)  # fmt: skip
+"""What Git holds of each locale, under reports/."""
 
 
 @dataclass(frozen=True)
@@ -117,20 +121,23 @@ def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
         "reports/report.md",
         "reports/tradeoff/README.md",
         "reports/summary.json",
-        *(
-            f"reports/{name.format(locale)}"
-            for name in (*REPORTED, "plots/recall/{}.csv")
-            for locale in ("us", "es", "jp")
-        ),
+        *(f"reports/{name.format(locale)}" for name in REPORTED for locale in ("us", "es", "jp")),
     }
 
 
-def test_the_recall_curves_of_all_systems_are_plotted_by_locale(project: Project) -> None:
-    spec = json.loads(project.call("dvc", "plots", "show", "--show-vega", "recall"))
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_is_of_all_systems_and_locales(project: Project, name: str) -> None:
+    spec = json.loads(project.call("dvc", "plots", "show", "--show-vega", name))
     points = spec["data"]["values"]
     assert {point["filename"] for point in points} == {"us.csv", "es.csv", "jp.csv"}
     assert {point["system"] for point in points} == {"dense", "bm25", "hybrid", "random"}
     assert "DVC_METRIC" not in json.dumps(spec)
+
+
+def test_what_is_plotted_is_what_is_defined_and_nothing_twice(project: Project) -> None:
+    # The first line: behind it DVC warns that no index has been measured here.
+    printed = project.call("dvc", "plots", "show", "--json").partition("\n")[0]
+    assert set(json.loads(printed)["data"]) == {*PLOTS, "tradeoff"}
 
 
 def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:

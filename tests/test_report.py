@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import layout, metrics, readme, report
+from pipeline import layout, readme, report
 from pipeline.errors import PipelineError
 from pipeline.page.inputs import SHOWN, Interval, Numbers, Scores, read_numbers
 from pipeline.params import Params
@@ -82,7 +82,7 @@ def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metr
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
-    measures = metrics.headline(params().evaluate)
+    measures = params().evaluate.headline()
     summary = report.summarise([read_numbers(locale) for locale in params().locales], measures)
     assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
     committed = layout.REPORT.read_text(encoding="utf-8")
@@ -97,7 +97,7 @@ def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
     for locale in params.locales:
         write_locale(params, locale, queries=12)
     report.report(params)
-    measures = metrics.headline(params.evaluate)
+    measures = params.evaluate.headline()
     summary = json.loads(layout.SUMMARY.read_text(encoding="utf-8"))
     found = json.loads(layout.metrics("es").read_text())
     for system in SHOWN:
@@ -110,8 +110,9 @@ def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
 
 
 def test_the_headline_follows_the_cutoffs_of_params() -> None:
-    cutoffs = params({"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}).evaluate
-    assert metrics.headline(cutoffs)[:3] == ("ndcg@20", "mrr@7", "recall@3")
-    assert metrics.headline(params().evaluate) == (
+    changes = {"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}
+    cutoffs = params({**changes, "compare.metrics": ["dense.ndcg@20"]}).evaluate
+    assert cutoffs.headline()[:3] == ("ndcg@20", "mrr@7", "recall@3")
+    assert params().evaluate.headline() == (
         "ndcg@10", "mrr@10", "recall@10", "recall@100", "judged@10", "judged@100", "pool_ndcg",
     )  # fmt: skip

@@ -195,6 +195,7 @@ def test_the_overlap_is_of_the_top_100_whatever_the_depth_of_the_run(judgements:
     shallow = {
         "retrieve.depth": 10, "evaluate.ndcg": [10], "evaluate.recall": [10],
         "evaluate.judged": [10], "evaluate.map": 10,
+        "compare.metrics": ["dense.ndcg@10"],
     }  # fmt: skip
     told = set()
     for changes in ({}, shallow):

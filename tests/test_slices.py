@@ -36,6 +36,26 @@ def test_length_is_told_in_words_and_for_japanese_in_characters() -> None:
     assert values(texts, "ja")["query length"] == told
 
 
+@pytest.mark.parametrize(
+    ("language", "text", "told"),
+    [
+        ("zh", "蓝牙耳机", "1-4 characters"),
+        ("th", "หูฟังบลูทูธ", "9-14 characters"),
+        ("lo", "ຫູຟັງ", "5-8 characters"),
+        ("km", "កាស", "1-4 characters"),
+        ("my", "နားကြပ်", "5-8 characters"),
+        ("ko", "블루투스 이어폰", "2-3 words"),
+        ("any", "a b c", "2-3 words"),
+    ],
+)
+def test_length_is_told_in_characters_where_no_spaces_divide_words(
+    language: str, text: str, told: str
+) -> None:
+    found = values([text], language)
+    assert found["query length"] == [told]
+    assert "script mix" not in found
+
+
 def test_the_number_of_e_falls_in_its_range() -> None:
     ranges = {0: "0", 1: "1", 2: "2-5", 5: "2-5", 6: "6-15", 15: "6-15", 16: "16+", 90: "16+"}
     found = values(["x"] * len(ranges), "es", exact=list(ranges))
@@ -152,6 +172,48 @@ def test_the_script_mix_of_japanese_names_every_script_in_the_query(
 def test_a_query_of_no_known_source_is_in_the_slice_none() -> None:
     found = values(["a", "b", "c"], "en", sources=["other", None, "negations"])
     assert found["source"] == ["other", "none", "negations"]
+
+
+def test_sources_are_normalised_as_texts_are() -> None:
+    sources: list[str | None] = [
+        "  Ｎｅｇ\x07ations ",
+        "Neg\u200bations",
+        "\x07",
+        None,
+        "<b>a</b> &amp; b",
+    ]
+    found = values(["x"] * 5, "en", sources=sources)["source"]
+    assert found == ["Negations", "Negations", "none", "none", "a & b"]
+
+
+@pytest.mark.parametrize("names", [1, 10, 11, 40])
+def test_the_ten_most_frequent_names_are_kept_and_the_rest_is_other(names: int) -> None:
+    rng = np.random.default_rng(names)
+    sources: list[str | None] = [f"s{one:02}" for one in range(names) for _ in range(1 + one // 2)]
+    rng.shuffle(sources)
+    found = values(["x"] * len(sources), "es", sources=sources)["source"]
+    # Two names each are equally frequent: of the last two of the ten the first in order stays.
+    by_frequency = sorted(range(names), key=lambda one: (-(one // 2), one))
+    kept = {f"s{one:02}" for one in by_frequency[:10]}
+    assert found == [source if source in kept else "other" for source in sources]
+    assert len(set(found)) == min(names, 11)
+
+
+def test_a_source_that_is_called_other_holds_the_rest() -> None:
+    sources: list[str | None] = ["other", "other", "other", *(f"s{one}" for one in range(10))]
+    found = values(["x"] * 13, "es", sources=sources)["source"]
+    assert found == ["other"] * 3 + [f"s{one}" for one in range(9)] + ["other"]
+
+
+def test_script_mixes_are_no_more_than_ten_and_other() -> None:
+    scripts = ("水", "の", "ア", "a")
+    mixes = [
+        "".join(one for place, one in enumerate(scripts) if code >> place & 1) for code in range(16)
+    ]
+    texts = [text or "1" for code, text in enumerate(mixes) for _ in range(code + 1)]
+    found = values(texts, "ja")["script mix"]
+    assert len(set(found)) == 11
+    assert found.count("other") == sum(range(1, 7))
 
 
 @pytest.mark.parametrize("seed", range(10))

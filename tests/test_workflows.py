@@ -78,7 +78,8 @@ def test_every_script_is_bash(name: str, script: str) -> None:
 
 def test_what_is_installed_for_comparing_is_what_comparing_imports() -> None:
     imported = set()
-    for path in import_closure(Path("pipeline/compare.py")):
+    modules = (Path("pipeline/compare.py"), Path("pipeline/gate.py"))
+    for path in {path for module in modules for path in import_closure(module)}:
         for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
             if isinstance(node, ast.Import):
                 imported |= {alias.name.split(".")[0] for alias in node.names}
@@ -89,6 +90,32 @@ def test_what_is_installed_for_comparing_is_what_comparing_imports() -> None:
     packages = re.search(r"constraints\.txt \\\n(.*)", SCRIPTS["install"])
     assert packages
     assert set(packages[1].split()) == {named.get(each, each) for each in needed}
+
+
+def test_the_index_gate_is_asked_right_after_the_lock_whatever_the_lock_says() -> None:
+    steps = WORKFLOWS["metrics"]["jobs"]["metrics"]["steps"]
+    (place,) = [i for i, step in enumerate(steps) if "lock-current" in step.get("run", "")]
+    assert steps[place + 1] == {
+        "name": "No index may lose more than index_gate",
+        "id": "gate",
+        "if": "${{ !cancelled() && steps.install.outcome == 'success' }}",
+        "run": "make --old-file=setup gate",
+    }
+
+
+@pytest.mark.parametrize(
+    ("gate", "status", "exits"),
+    [("success", 0, 0), ("success", 3, 3), ("failure", 0, 1), ("failure", 3, 1), ("skipped", 0, 1)],
+)
+def test_the_last_step_refuses_what_the_gate_or_the_comparison_refused(
+    tmp_path: Path, gate: str, status: int, exits: int
+) -> None:
+    (step,) = [step for _, step in STEPS if step.get("id") == "refuse"]
+    assert step["env"] == {
+        "GATE": "${{ steps.gate.outcome }}", "STATUS": "${{ steps.compare.outputs.status }}",
+    }  # fmt: skip
+    environment = {"PATH": os.environ["PATH"], "GATE": gate, "STATUS": str(status)}
+    assert run(step["run"], tmp_path, environment) == exits
 
 
 # Stands in for GitHub, which a test cannot have: it keeps one comment in a file.

@@ -14,14 +14,13 @@ from pipeline.errors import PipelineError
 from pipeline.index_figures import TradeOff
 from pipeline.mistakes import one_line, shorten
 from pipeline.params import Params
-from pipeline.runs import System
+from pipeline.runs import RANDOM, System
 from pipeline.top import TOP
 
-RANDOM = "random"
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
 """The systems that have runs, as the page orders them: each beside what it should beat."""
 SHOWN = (RANDOM, *RUNS)
-"""All that is compared; `random` is an expectation and has no run."""
+"""All that is compared."""
 
 UNJUDGED = "unjudged"
 
@@ -147,8 +146,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     """
     remedy = _remedy(locale)
     numbers = read_numbers(locale)
-    cutoffs = params.evaluate
-    measures = (f"ndcg@{cutoffs.ndcg[0]}", f"mrr@{cutoffs.mrr}", f"recall@{cutoffs.recall[0]}")
+    measures = _measures(params)
     results = LocaleResults(
         locale=locale,
         language=params.language[locale],
@@ -205,6 +203,12 @@ def read_tradeoff(locale: str, manifest: vectors.Manifest) -> TradeOff | str:
     return measured
 
 
+def _measures(params: Params) -> tuple[str, ...]:
+    """Return the headline measures that the page shows query by query: nDCG, MRR and a recall."""
+    ndcg, mrr, *others = params.evaluate.headline()
+    return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
+
+
 def _remedy(locale: str) -> str:
     return f"run `dvc repro evaluate@{locale}`"
 
@@ -243,13 +247,4 @@ def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
 def _read_per_query(path: Path, measures: tuple[str, ...], remedy: str) -> pa.Table:
     columns = [pa.field(f"{s}.{m}", pa.float64()) for s in RUNS for m in measures]
     schema = pa.schema([("query_id", pa.int64()), ("query", pa.string()), *columns])
-    return _read_columns(path, schema, remedy)
-
-
-def _read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
-    """Read the columns of a parquet file that `schema` names; the file may have others."""
-    with tables.opened(path, remedy) as file:
-        missing = [name for name in schema.names if name not in file.schema_arrow.names]
-        if missing:
-            raise PipelineError(f"{path} has no column {missing[0]}; {remedy}")
-        return file.read(schema.names).select(schema.names).cast(schema)
+    return tables.read_columns(path, schema, remedy)

@@ -11,7 +11,6 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.index_figures import TradeOff
-from pipeline.metrics import headline
 from pipeline.page import browse, charts, scatter, svg
 from pipeline.page.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.page.words import (
@@ -56,7 +55,7 @@ def render(locales: Sequence[LocaleResults], params: Params) -> str:
         "named": named,
     }
     script = (_ASSETS / "page.js").read_text(encoding="utf-8")
-    measures = headline(params.evaluate)
+    measures = params.evaluate.headline()
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
     template = environment.get_template("page.html.j2")

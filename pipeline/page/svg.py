@@ -2,6 +2,7 @@
 
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ET
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -21,6 +22,9 @@ _ROLES = (
 COLOURS = {role: f"#0000{number:02x}" for number, role in enumerate(_ROLES, start=1)}
 """What a chart draws a role with; `inline` puts the page's CSS property of that name in its place,
 so that one drawing serves the light and the dark theme."""
+
+# What XML 1.0 allows in no form, and the other controls; a text of the data may hold it.
+_UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _VARIABLES = {colour: f"var(--{role})" for role, colour in COLOURS.items()}
 
@@ -49,7 +53,7 @@ def drawing(width: float, height: float) -> Figure:
 
 
 def inline(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as an SVG element to stand in a page.
+    """Return a figure as an SVG element to stand in a page; unprintable characters are blanked.
 
     Args:
         figure: drawn with `COLOURS` alone.
@@ -59,10 +63,14 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
     """
     text = io.StringIO()
     nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    with mpl.rc_context({"svg.hashsalt": name}):  # the same ids each time
+    # The salt gives the same ids each time.
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # Which glyphs matplotlib's own font has is of no concern: the page's font draws them.
+        warnings.filterwarnings("ignore", r"(?s)Glyph \d+ .* missing from font", UserWarning)
         figure.savefig(text, format="svg", metadata=nothing)
-    root = ET.fromstring(text.getvalue())  # noqa: S314 - matplotlib's own output
-    referenced = set(re.findall(r"#([A-Za-z]\w*)[)\"]", text.getvalue()))
+    source = _UNPRINTABLE.sub(" ", text.getvalue())
+    root = ET.fromstring(source)  # noqa: S314 - matplotlib's own output
+    referenced = set(re.findall(r"#([A-Za-z]\w*)[)\"]", source))
     for element in [root, *root.iter()]:
         for child in list(element):
             # The style is for all of a page it stands in, ours has it; the metadata is empty.
@@ -93,7 +101,7 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
     }
     for place, (tag, words) in enumerate((("title", title), ("desc", description))):
         element = ET.Element(tag, {"id": f"{name}-{tag}"})
-        element.text = words
+        element.text = _UNPRINTABLE.sub(" ", words)
         root.insert(place, element)
     return ET.tostring(root, encoding="unicode")
 
