@@ -19,7 +19,6 @@ from ruamel.yaml import YAML
 
 from pipeline import full_size, layout, stage
 from pipeline.bench import scale_data
-from pipeline.bench.encode import machine
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
 from pipeline.errors import PipelineError
@@ -119,6 +118,9 @@ def alone(name: str, what: str, products: int) -> None:
 
 def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params) -> None:
     """Measure stages at all sizes, and put the figures into the report as they come."""
+    # Here, lest all that encoding imports count as the memory of every stage.
+    from pipeline.bench.encode import machine
+
     path = layout.SCALE_BENCH
     report = read_json(path, "remove it") if path.exists() else {}
     for products in sizes:
