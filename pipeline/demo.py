@@ -34,6 +34,7 @@ import pyarrow.parquet as pq
 
 from pipeline import files, layout, stage, tables
 from pipeline.generator.catalogue import Product, Query, Rng, Shop, draw_product, draw_query, pick
+from pipeline.generator.ids import product_ids
 from pipeline.generator.marketplace import Wording, load_wording
 from pipeline.params import Demo, Params
 
@@ -84,7 +85,6 @@ _HALF_WIDTH = str.maketrans(
              for kana in _KANA.values() for mark in "ﾞﾟ"
              if len(unicodedata.normalize("NFKC", kana + mark)) == 1}
 )  # fmt: skip
-_BASE_36 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
 def generate(wordings: Mapping[str, Wording], demo: Demo) -> tuple[pa.Table, pa.Table, pa.Table]:
@@ -189,19 +189,10 @@ def _rng(demo: Demo, locale: str, purpose: str) -> Rng:
 
 
 def _asin(demo: Demo, locale: str, i: int, twin: int = 0) -> str:
-    """Return the id of product `i`: one in 20 is the same in all locales, a twin is the next id.
-
-    Distinct for all i below 2^37: an odd factor permutes the residues, and the locale has bits of
-    its own.
-    """
-    offset, factor = np.random.default_rng([demo.seed]).integers(2**37, size=2).tolist()
-    lane = len(LOCALES) if i % 20 == 7 else LOCALES.index(locale)
-    number = (((offset + i * (factor | 1)) % 2**37) * 4 + lane) * 2 + twin
-    digits = ""
-    for _ in range(8):
-        number, digit = divmod(number, 36)
-        digits = _BASE_36[digit] + digits
-    return f"B0{digits}"
+    """Return the id of product `i`: one in 20 is the same in all locales, a twin is the next id."""
+    lane = LOCALES.index(locale)
+    ids = product_ids(demo.seed, lane, len(LOCALES), np.array([i]), twin)
+    return str(ids[0])
 
 
 def _roughened(rng: Rng, wording: Wording, product: Product) -> Product:

@@ -3,12 +3,14 @@
     python -m pipeline.full_size [--products N] [--out DIR]
 
 Products are drawn a block at a time, each block by a chance of its own: the files are the same
-however many threads make them, and memory holds a few blocks.
+however many threads make them, and memory holds a few blocks. Unlike the demo it holds no errors
+on purpose: every judged product has its row, no row and no judgement stands twice.
 """
 
 import argparse
 import sys
 import time
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -19,10 +21,12 @@ from pipeline import layout, stage
 from pipeline.demo import EXAMPLES, LOCALES, PRODUCTS
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
-from pipeline.generator import many, shape
+from pipeline.generator import asked, many, shape
 from pipeline.generator.bank import LABELS, Bank, draw_bank
 from pipeline.generator.catalogue import Rng
+from pipeline.generator.ids import product_ids
 from pipeline.generator.marketplace import load_wording
+from pipeline.generator.words import Ints
 from pipeline.parallel import in_parallel
 from pipeline.params import load_params
 
@@ -32,28 +36,55 @@ BLOCK_EXAMPLES = 200_000
 LEAST = 20_000
 """Products below which a query would have more judgements than there are products for."""
 
+# What is drawn by each chance: a locale's bank, a block of its products, its queries; then what
+# all locales share.
+_BANK, _PRODUCTS, _QUERIES, _ORDER, _SOURCES = 0, 1, 2, 3, 5
 
-def write(folder: Path, products: int = shape.PRODUCTS, threads: int = 2) -> None:
+Banks = Mapping[str, Bank]
+Shapes = Mapping[str, shape.Shape]
+
+
+def write(folder: Path, products: int, threads: int) -> None:
     """Write a catalogue of `products` products, and queries and judgements in proportion.
 
     Raises:
         PipelineError: so few products cannot have ESCI's shape.
     """
     if products < LEAST:
-        raise PipelineError(f"--products {products}: it must be at least {LEAST}")
-    shapes = {locale: shape.scaled(shape.SHAPES[locale], products) for locale in LOCALES}
+        raise PipelineError(
+            f"--products {products}: fewer than {LEAST} cannot have as many judgements a query as "
+            "ESCI; ask for more, or take the demo (python -m pipeline.demo)"
+        )
+    shapes = shape.shapes(products)
     banks = {
-        locale: draw_bank(_rng(locale, 0), load_wording(locale), shapes[locale])
+        locale: draw_bank(_rng(locale, _BANK), load_wording(locale), shapes[locale])
         for locale in LOCALES
     }
     with atomic_directory(folder) as partial:
-        _write_products(partial / layout.PRODUCTS_FILE, banks, shapes, threads)
-        _write_examples(partial, banks, shapes)
+        with pq.ParquetWriter(
+            partial / layout.PRODUCTS_FILE, PRODUCTS, compression="zstd", use_dictionary=False
+        ) as writer:
+            made = _product_blocks(banks, shapes, threads)
+            for block in stage.track(made, products, "products", len):
+                writer.write_batch(block.cast(PRODUCTS))
+        queries = {
+            locale: asked.ask(_rng(locale, _QUERIES), banks[locale], shapes[locale])
+            for locale in LOCALES
+        }
+        with pq.ParquetWriter(
+            partial / layout.EXAMPLES_FILE, EXAMPLES, compression="zstd"
+        ) as writer:
+            for block in _example_blocks(queries):
+                writer.write_batch(block)
+        total = sum(len(each.counts) for each in queries.values())
+        lines = ["query_id,source", *(f"{i},{source}" for i, source in enumerate(_sources(total)))]
+        (partial / layout.SOURCES_FILE).write_text(
+            "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
+        )
 
 
-def _write_products(
-    path: Path, banks: dict[str, Bank], shapes: dict[str, shape.Shape], threads: int
-) -> None:
+def _product_blocks(banks: Banks, shapes: Shapes, threads: int) -> Iterator[pa.RecordBatch]:
+    """Yield the products, some thousands at a time, locale by locale."""
     blocks = [
         (locale, start)
         for locale in LOCALES
@@ -62,77 +93,70 @@ def _write_products(
 
     def block(at: tuple[str, int]) -> pa.RecordBatch:
         locale, start = at
-        stop = min(start + BLOCK_PRODUCTS, shapes[locale].products)
-        numbers = np.arange(start, stop)
-        rng = _rng(locale, 1, start)
+        numbers = np.arange(start, min(start + BLOCK_PRODUCTS, shapes[locale].products))
         return many.products(
-            rng, banks[locale], shapes[locale], numbers, _ids(locale, numbers), locale
+            _rng(locale, _PRODUCTS, start), banks[locale], shapes[locale],
+            numbers, _ids(locale, numbers), locale,
+        )  # fmt: skip
+
+    return in_parallel(block, blocks, threads)
+
+
+def _example_blocks(queries: Mapping[str, asked.Asked]) -> Iterator[pa.RecordBatch]:
+    """Yield all judgements in the order of the query_ids, which locales share at random."""
+    of = list(queries.values())
+    counts = np.concatenate([each.counts for each in of])
+    lanes = np.repeat(np.arange(len(of)), [len(each.counts) for each in of])
+    texts = pa.concat_arrays([each.texts for each in of])
+    small = np.concatenate([each.small for each in of]).astype(np.int64)
+    test = np.concatenate([each.test for each in of]).astype(np.int64)
+    labels = np.concatenate([each.labels for each in of])
+    products = np.concatenate([each.products for each in of])
+    query_ids = _rng("", _ORDER).permutation(len(counts))
+    order = np.argsort(query_ids)  # the query of each id
+    starts = (np.cumsum(counts) - counts)[order]
+    sizes = counts[order]
+    ends = np.cumsum(sizes)
+    done = 0
+    bounds = np.searchsorted(ends, np.arange(BLOCK_EXAMPLES, ends[-1], BLOCK_EXAMPLES))
+    for block in np.split(np.arange(len(order)), bounds):
+        rows = np.repeat(order[block], sizes[block])
+        within = np.arange(len(rows)) - np.repeat(ends[block] - sizes[block] - done, sizes[block])
+        places = np.repeat(starts[block], sizes[block]) + within
+        yield pa.RecordBatch.from_pydict(
+            {
+                "example_id": np.arange(done, done + len(rows)),
+                "query": texts.take(pa.array(rows)),
+                "query_id": np.repeat(block, sizes[block]),
+                "product_id": _ids_by_lane(lanes[rows], products[places]),
+                "product_locale": pa.array(LOCALES).take(pa.array(lanes[rows])),
+                "esci_label": pa.array(list(LABELS)).take(pa.array(labels[places])),
+                "small_version": small[rows],
+                "large_version": np.ones(len(rows), np.int64),
+                "split": pa.array(["train", "test"]).take(pa.array(test[rows])),
+            },
+            EXAMPLES,
         )
-
-    with pq.ParquetWriter(path, PRODUCTS, compression="zstd", use_dictionary=False) as writer:
-        made = in_parallel(block, blocks, threads)
-        total = sum(each.products for each in shapes.values())
-        for batch in stage.track(made, total, "products", len):
-            writer.write_batch(batch.cast(PRODUCTS))
+        done += len(rows)
 
 
-def _write_examples(folder: Path, banks: dict[str, Bank], shapes: dict[str, shape.Shape]) -> None:
-    asked = {locale: many.ask(_rng(locale, 2), banks[locale], shapes[locale]) for locale in LOCALES}
-    total = sum(each.queries for each in shapes.values())
-    ids = _rng("", 3).permutation(total)
-    which = np.repeat(np.arange(len(LOCALES)), [shapes[locale].queries for locale in LOCALES])
-    # Query by query in the order of their ids, whatever their locale.
-    number = np.empty(total, np.int64)
-    number[ids] = np.arange(total)
-    counts = np.concatenate([asked[locale].counts for locale in LOCALES])
-    starts = np.concatenate([[0], np.cumsum(counts)])
-    texts = pa.concat_arrays([asked[locale].texts for locale in LOCALES])
-    small = np.concatenate([asked[locale].small for locale in LOCALES]).astype(np.int64)
-    test = np.concatenate([asked[locale].test for locale in LOCALES])
-    labels = np.concatenate([asked[locale].labels for locale in LOCALES])
-    products = np.concatenate([asked[locale].products for locale in LOCALES])
-    splits, codes = pa.array(["train", "test"]), pa.array(LOCALES)
-    with pq.ParquetWriter(folder / layout.EXAMPLES_FILE, EXAMPLES, compression="zstd") as writer:
-        ends = np.cumsum(counts[number])
-        bounds = np.searchsorted(ends, np.arange(BLOCK_EXAMPLES, ends[-1], BLOCK_EXAMPLES))
-        example = 0
-        for block in np.split(np.arange(total), bounds):
-            rows = number[block]
-            repeated = np.repeat(rows, counts[rows])
-            first = np.repeat(starts[rows] - np.cumsum(counts[rows]) + counts[rows], counts[rows])
-            places = first + np.arange(len(repeated))
-            product_ids = np.empty(len(places), object)
-            for lane, locale in enumerate(LOCALES):
-                own = which[repeated] == lane
-                product_ids[own] = _ids(locale, products[places[own]]).to_numpy(False)
-            writer.write_batch(
-                pa.RecordBatch.from_pydict(
-                    {
-                        "example_id": pa.array(np.arange(example, example + len(places))),
-                        "query": texts.take(pa.array(repeated)),
-                        "query_id": pa.array(np.repeat(block, counts[rows])),
-                        "product_id": pa.array(product_ids, pa.string()),
-                        "product_locale": codes.take(pa.array(which[repeated])),
-                        "esci_label": pa.array(list(LABELS)).take(pa.array(labels[places])),
-                        "small_version": pa.array(small[repeated]),
-                        "large_version": pa.array(np.ones(len(places), np.int64)),
-                        "split": splits.take(pa.array(test[repeated].astype(np.int64))),
-                    },
-                    EXAMPLES,
-                )
-            )
-            example += len(places)
-    names = np.array(list(shape.SOURCES))
+def _ids_by_lane(lanes: Ints, numbers: Ints) -> pa.Array:
+    ids = np.empty(len(numbers), object)
+    for lane, locale in enumerate(LOCALES):
+        ids[lanes == lane] = _ids(locale, numbers[lanes == lane]).to_numpy(False)
+    return pa.array(ids, pa.string())
+
+
+def _sources(queries: int) -> list[str]:
+    """Return why each query is there, in ESCI's shares."""
     shares = np.array(list(shape.SOURCES.values()))
-    drawn = names[_rng("", 5).choice(len(names), size=total, p=shares / shares.sum())]
-    lines = ["query_id,source", *(f"{query},{source}" for query, source in enumerate(drawn))]
-    (folder / layout.SOURCES_FILE).write_text(
-        "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
-    )
+    drawn = _rng("", _SOURCES).choice(len(shares), size=queries, p=shares / shares.sum())
+    names = list(shape.SOURCES)
+    return [names[place] for place in drawn]
 
 
-def _ids(locale: str, numbers: many.Ints) -> pa.Array:
-    return many.ids_of(SEED, LOCALES.index(locale), len(LOCALES), numbers)
+def _ids(locale: str, numbers: Ints) -> pa.Array:
+    return product_ids(SEED, LOCALES.index(locale), len(LOCALES), numbers)
 
 
 def _rng(locale: str, *purpose: int) -> Rng:
@@ -142,13 +166,20 @@ def _rng(locale: str, *purpose: int) -> Rng:
 def main() -> int:
     """Write the stand-in; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.full_size")
-    parser.add_argument("--products", type=int, default=shape.PRODUCTS)
-    parser.add_argument("--out", type=Path, default=layout.FULL_SIZE)
+    parser.add_argument(
+        "--products", type=int, default=shape.PRODUCTS, help="in all; ESCI's 1,814,924 if left out"
+    )
+    parser.add_argument(
+        "--out", type=Path, default=layout.FULL_SIZE, help=f"the folder; {layout.FULL_SIZE}"
+    )
     options = parser.parse_args()
     with stage.told_to_the_user("full-size") as outcome:
         started = time.monotonic()
         write(options.out, options.products, load_params().runtime.thread_count())
-        stage.log.info("%s seconds=%.1f", options.out, time.monotonic() - started)
+        stage.log.info(
+            "%d products in %s seconds=%.1f",
+            options.products, options.out, time.monotonic() - started,
+        )  # fmt: skip
     return outcome.status
 
 

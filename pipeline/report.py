@@ -10,6 +10,7 @@ from typing import Any
 from pipeline import files, layout, metrics, stage
 from pipeline.page import render
 from pipeline.page.inputs import SHOWN, Numbers, read_locale
+from pipeline.page.scale import read_scale
 from pipeline.params import MEAN, Params
 
 Summary = dict[str, dict[str, Any]]
@@ -71,7 +72,7 @@ def report(params: Params) -> None:
     locales = [read_locale(params, locale) for locale in params.locales]
     measures = params.evaluate.headline()
     summary = summarise(locales, measures)
-    page = render.render(locales, params)
+    page = render.render(locales, params, read_scale())
     # The page first: it is the one that may fail.
     for path, text in (
         (layout.PAGE, page),

@@ -204,19 +204,15 @@ def _gather_buckets(folder: Path, count: int, path: Path) -> int:
     with pq.ParquetWriter(
         folder / "products.parquet", tables.SAMPLE_PRODUCTS, **tables.WRITING
     ) as writer:
-        for rows in ahead(_sorted_bucket(_spool(folder, bucket)) for bucket in range(count)):
+        for bucket in range(count):
+            spool = _spool(folder, bucket)
+            with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
+                rows = stream.read_all().sort_by("place").drop_columns("place")
+            spool.unlink()
             unique = _without_repeats(rows, path)
             repeated += len(rows) - len(unique)
             writer.write_table(unique)
     return repeated
-
-
-def _sorted_bucket(spool: Path) -> pa.Table:
-    """Return a bucket's rows in their order, and remove its file."""
-    with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
-        rows = stream.read_all().sort_by("place").drop_columns("place")
-    spool.unlink()
-    return rows
 
 
 def _without_repeats(products: pa.Table, path: Path) -> pa.Table:

@@ -21,11 +21,12 @@ STABLE = (
     "\\x20-\\x7e¡-§©«¬®°±¶·»¿-ıĴ-ľŁ-ňŊ-žΑ-ΡΣ-Ωα-ωЀ-џ‍‐‒-―‘-‣‰-′‹-※₠-₧₩-₵←-⇿∀-∫∱-⋿─-➿⬅-⬇⬛⬜⭐⭕"
     "、-〩〰-〵ぁ-ゖゝゞ゠-ヾ一-龥가-힣️🌀-🗿😀-🙏🚀-🛅🤐-🧀"
 )
-"""Ranges of characters that `normalise` leaves alone, whatever stands beside them."""
+"""Ranges of characters that `normalise` leaves alone, whatever stands beside them of these and the
+following."""
 
 COMPATIBLE = "\u00a0\u2002-\u200a‑…″‴‼\u3000¨ª¯²-µ¸-º¼-¾₨℀-⅏⅐-ⅿ①-⓪㈠-㉇㊀-㋾㌀-㏾！-；＝-～｡-ﾟ￠-￦"
-"""Ranges of characters that NFKC changes and composes with no other but each other; none becomes a
-`<`."""
+"""Ranges of characters that NFKC may change, but only together with others of these beside them;
+none becomes a `<`."""
 
 _GAP = "^ |  | $"
 _UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
@@ -35,7 +36,7 @@ _HARD = "|".join(
     (
         "&[#a-zA-Z0-9]",  # an entity, perhaps
         f"(?i:<(?:!--|{UNSEEN}))",
-        "<[^<>]*$",  # a tag that was cut off, perhaps
+        "<[^<>]*(?:<|$)",  # a tag that was cut off, perhaps, or one that shows without another
         r"</?[a-zA-Z0-9]*[^\x00-\x7f]",  # a name goes on there, for Python but not for RE2
         "(?:^|[^ｦ-ﾝ])[ﾞﾟ]",  # a mark that goes with what stands before it
         f"[^\n{STABLE}{COMPATIBLE}]",

@@ -1,6 +1,7 @@
 """What goes into the page: which queries, as safe text; one clear message where it cannot be."""
 
 import dataclasses
+import itertools
 import json
 import os
 import re
@@ -19,7 +20,7 @@ import pytest
 from pipeline import files, layout, report, vectors
 from pipeline.errors import PipelineError
 from pipeline.index_figures import TradeOff
-from pipeline.page import browse, charts, scatter, svg, words
+from pipeline.page import browse, charts, scale, scatter, svg, words
 from pipeline.page.inputs import RUNS, LocaleResults, read_locale
 from pipeline.params import MOST_RESULTS, Params, Report
 from pipeline.runs import SYSTEMS
@@ -169,6 +170,75 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
     page = layout.PAGE.read_text(encoding="utf-8")
     assert page.count("is missing. Run make tradeoff.") == 3
     assert "No query of es is in any slice." in page
+
+
+def random_scale(stages: int) -> scale.Scale:
+    """Return what stages take of some sizes."""
+    sizes = sorted(RNG.choice([500, 20_000, 100_000, 400_000, 1_814_924], 3, replace=False))
+    points = {
+        f"stage {number} (kind)": [
+            {"products": int(size), "seconds": float(10 ** RNG.uniform(-4, 4)),
+             "peak_bytes": 7, "more": 1}
+            for size in sizes[: RNG.integers(1, 4)]
+        ]
+        for number in range(stages)
+    }  # fmt: skip
+    return scale.Scale.model_validate_json(
+        json.dumps({"machine": {"cores": 2, "cpu": "x"}, "stages": points})
+    )
+
+
+@pytest.mark.parametrize("stages", [1, 2, 7, 14])
+def test_the_chart_of_scale_names_every_stage_none_over_another(stages: int) -> None:
+    measured = random_scale(stages)
+    with svg.style():
+        drawn = scale.chart(measured)
+        assert drawn == scale.chart(measured)
+    assert not re.search(r"#[0-9a-f]{6}", drawn)
+    height = float(re.findall(r'viewBox="0 0 340 ([0-9.]+)"', drawn)[0])
+    names = re.findall(r"translate\(([0-9.]+) ([0-9.]+)\)[^>]*>(stage \d+ \(kind\))<", drawn)
+    if not names:
+        names = [
+            (x, y, name)
+            for x, y, name in re.findall(
+                r'<text[^>]*x="([0-9.]+)" y="([0-9.]+)"[^>]*>(stage \d+ \(kind\))<', drawn
+            )
+        ]
+    assert sorted(name for _, _, name in names) == sorted(measured.stages)
+    places = sorted(float(y) for _, y, _ in names)
+    assert all(low + 12 < high for low, high in itertools.pairwise(places))
+    assert 0 < places[0] <= places[-1] < height
+
+
+def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_room() -> None:
+    for _ in range(300):
+        count = int(RNG.integers(1, 12))
+        wanted = np.sort(RNG.uniform(40, 200, count))[::-1].tolist()
+        found = scale.spread(wanted, 10.0, 205.0)
+        assert all(high - low >= 10 - 1e-9 for high, low in itertools.pairwise(found))
+        assert found[0] <= 205
+        assert found[-1] >= 40
+        if all(high - low >= 10 for high, low in itertools.pairwise(wanted)):
+            assert found == wanted
+
+
+def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=3)
+    report.report(params)
+    assert "Not measured. Run make scale." in layout.PAGE.read_text(encoding="utf-8")
+    measured = random_scale(3)
+    files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
+    report.report(params)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    assert "Run make scale" not in page
+    for points in measured.stages.values():
+        assert f'<td class="number">{points[0].products:,}</td>' in page
+    files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
+    with pytest.raises(PipelineError, match=r"scale.json: stages.clean.*make scale"):
+        report.report(params)
 
 
 @pytest.mark.parametrize(

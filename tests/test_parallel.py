@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.parallel import in_parallel
+from pipeline.parallel import ahead, in_parallel
 
 
 class Counted:
@@ -44,11 +44,11 @@ def test_as_many_items_as_threads_are_worked_on_at_once() -> None:
 @pytest.mark.parametrize("threads", [1, 2, 4])
 def test_only_a_few_items_are_taken_ahead_of_the_results(threads: int) -> None:
     items = Counted(range(100))
-    ahead = [
+    taken_ahead = [
         items.taken - done for done, _ in enumerate(in_parallel(lambda item: item, items, threads))
     ]
-    assert len(ahead) == 100
-    assert max(ahead) <= 2 * threads + 1
+    assert len(taken_ahead) == 100
+    assert max(taken_ahead) <= 2 * threads + 1
 
 
 def test_an_error_in_the_work_comes_out_in_its_place_and_ends_the_taking() -> None:
@@ -93,3 +93,27 @@ def test_what_has_not_begun_when_the_caller_stops_is_never_begun() -> None:
     results.close()  # type: ignore[attr-defined] # it is a generator
     assert items.taken == 3
     assert max(begun) <= 1
+
+
+def test_items_taken_ahead_come_in_their_order_and_few_are_waiting() -> None:
+    items = Counted(range(100))
+    taken_ahead = []
+    for place, item in enumerate(ahead(items)):
+        assert item == place
+        time.sleep(0.0005)
+        taken_ahead.append(items.taken - place)
+    assert len(taken_ahead) == 100
+    assert max(taken_ahead) <= 4
+    assert list(ahead([])) == []
+    assert list(ahead([None, None])) == [None, None]
+
+
+def test_an_error_ahead_comes_out_behind_the_items_before_it() -> None:
+    def items() -> Iterator[int]:
+        yield from range(5)
+        raise OSError("no more")
+
+    found = ahead(items())
+    assert list(itertools.islice(found, 5)) == list(range(5))
+    with pytest.raises(OSError, match="no more"):
+        next(found)

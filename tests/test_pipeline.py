@@ -26,7 +26,7 @@ pytestmark = pytest.mark.dvc
 
 BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 COPIED = (
-    "dvc.yaml", "params.yaml", "pipeline", "reports/tradeoff/README.md",
+    "dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json", "reports/tradeoff/README.md",
     ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
 PLOTS = ("intervals", "labels", "recall", "slices")
@@ -118,6 +118,7 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
 def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
+        "reports/bench/scale.json",
         "reports/report.md",
         "reports/tradeoff/README.md",
         "reports/summary.json",

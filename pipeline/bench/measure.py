@@ -15,14 +15,17 @@ def nothing(products: int) -> None:
 class Measure:
     """How a stage is measured, on a catalogue of so many products.
 
-    Both functions run in a process of their own, in a project folder: params.yaml, and the source
+    Each function runs in a process of its own, in a project folder: params.yaml, and the source
     that it names; what earlier measurements wrote there stays.
 
     Attributes:
         run: what is measured: its seconds, its memory. It returns what else is worth telling,
             `seconds` among it if not all of it counts.
         prepare: brings what it needs, where that is not there yet.
+        compare: measures, right behind it, what it is compared with; its figures are told too, and
+            among them `per_second` gives rates in products, which become ratios.
     """
 
     run: Callable[[int], Figures]
     prepare: Callable[[int], None] = nothing
+    compare: Callable[[int], Figures] | None = None

@@ -19,7 +19,6 @@ from ruamel.yaml import YAML
 
 from pipeline import full_size, layout, stage
 from pipeline.bench import scale_data, scale_search
-from pipeline.bench.encode import machine
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
 from pipeline.errors import PipelineError
@@ -36,7 +35,7 @@ MEASURES: dict[str, Measure] = {**scale_data.MEASURES, **scale_search.MEASURES}
 _TOLD = Path("told.json")
 
 
-def make_project(products: int, folder: Path) -> None:
+def make_project(products: int, folder: Path, threads: int) -> None:
     """Make a project folder with a catalogue, all of which sample takes; a whole one stays."""
     folder.mkdir(parents=True, exist_ok=True)
     data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
@@ -47,7 +46,7 @@ def make_project(products: int, folder: Path) -> None:
     YAML().dump(data, folder / PARAMS_FILE)
     source = folder / layout.FULL_SIZE
     if not source.exists():
-        full_size.write(source, products)
+        full_size.write(source, products, threads)
 
 
 def measure(name: str, products: int, folder: Path) -> Figures:
@@ -55,7 +54,9 @@ def measure(name: str, products: int, folder: Path) -> Figures:
 
     Returns:
         `products`, `seconds`, `peak_bytes` (resident, of all its processes together),
-        `peak_private_bytes` (without what lies in files), and what the measure tells.
+        `peak_private_bytes` (without what lies in files), and what the measure tells. Where it is
+        compared: `per_second`, the products a second of what it is compared with, and
+        `times_as_fast`, its own rate over those.
 
     Raises:
         PipelineError: it failed.
@@ -63,13 +64,21 @@ def measure(name: str, products: int, folder: Path) -> Figures:
     _run(name, "prepare", products, folder)
     peak = _run(name, "run", products, folder)
     told: Figures = read_json(folder / _TOLD, "")
-    return {
-        **told,
+    seconds = told["seconds"]
+    figures = told | {
         "peak_bytes": peak.resident,
         "peak_private_bytes": peak.private,
         "products": products,
-        "seconds": round(told["seconds"], 2),
+        "seconds": round(seconds, 2),
     }
+    if MEASURES[name].compare:
+        _run(name, "compare", products, folder)
+        rates = read_json(folder / _TOLD, "")["per_second"]
+        figures["per_second"] = {key: round(rate) for key, rate in rates.items()}
+        figures["times_as_fast"] = {
+            key: round(products / seconds / rate, 2) for key, rate in rates.items()
+        }
+    return figures
 
 
 def _run(name: str, what: str, products: int, folder: Path) -> Peak:
@@ -86,30 +95,37 @@ def _run(name: str, what: str, products: int, folder: Path) -> Peak:
 
 
 def alone(name: str, what: str, products: int) -> None:
-    """Prepare or run a measure in this process, its working folder; leave in a file what it tells.
+    """Do one thing of a measure in this process and its folder; leave in a file what it tells.
 
     Args:
         name: of the stage.
-        what: "prepare" or "run".
+        what: "prepare", "run" or "compare".
         products: how many the catalogue has.
     """
     with stage.told_to_the_user(f"scale ({name}, {products} products)") as outcome:
+        measure = MEASURES[name]
         if what == "prepare":
-            MEASURES[name].prepare(products)
+            measure.prepare(products)
+        elif what == "compare":
+            assert measure.compare
+            write_json(_TOLD, measure.compare(products))
         else:
             started = time.monotonic()
-            figures = MEASURES[name].run(products)
+            figures = measure.run(products)
             write_json(_TOLD, {"seconds": time.monotonic() - started, **figures})
     sys.exit(outcome.status)
 
 
 def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params) -> None:
     """Measure stages at all sizes, and put the figures into the report as they come."""
+    # Here, lest all that encoding imports count as the memory of every stage.
+    from pipeline.bench.encode import machine
+
     path = layout.SCALE_BENCH
     report = read_json(path, "remove it") if path.exists() else {}
     for products in sizes:
         project = folder / str(products)
-        make_project(products, project)
+        make_project(products, project, params.runtime.thread_count())
         for name in MEASURES:
             if name in names:
                 figures = measure(name, products, project)

@@ -6,7 +6,7 @@ the 599,070 other products are es and which jp is approximate. Nulls, lengths, m
 were counted in a sample of real ones (3,465 products).
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 PRODUCTS = 1_814_924
 """The rows of ESCI's products file."""
@@ -23,7 +23,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Length:
-    """A log-normal length in characters: its median, and the standard deviation of its logarithm."""
+    """A log-normal length in characters: its median, its logarithm's standard deviation."""
 
     median: float
     spread: float
@@ -77,8 +77,16 @@ SHAPES = {
 }  # fmt: skip
 
 
-def scaled(shape: Shape, products: int) -> Shape:
-    """Return a shape for a catalogue of `products` products in all, its counts in proportion."""
+def shapes(products: int) -> dict[str, Shape]:
+    """Return the shape of each locale of a catalogue that has so many products in all."""
+    found = {locale: _scaled(shape, products) for locale, shape in SHAPES.items()}
+    last = next(reversed(found))
+    others = sum(shape.products for locale, shape in found.items() if locale != last)
+    return found | {last: replace(found[last], products=products - others)}
+
+
+def _scaled(shape: Shape, products: int) -> Shape:
+    """Return a shape with its counts in proportion to a catalogue's."""
     factor = products / PRODUCTS
 
     def count(full: int) -> int:

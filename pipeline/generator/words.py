@@ -11,38 +11,11 @@ from pipeline.generator.catalogue import Rng
 
 Ints = NDArray[np.int64]
 
-_ONSETS = [
-    "b",
-    "br",
-    "c",
-    "cl",
-    "d",
-    "dr",
-    "f",
-    "fl",
-    "g",
-    "gr",
-    "h",
-    "j",
-    "k",
-    "kr",
-    "l",
-    "m",
-    "n",
-    "p",
-    "pr",
-    "r",
-    "s",
-    "st",
-    "t",
-    "tr",
-    "v",
-    "w",
-    "z",
-    "th",
-    "sh",
-]
-_VOWELS = ["a", "e", "i", "o", "u", "ai", "ea", "io", "ou"]
+_ONSETS = (
+    "b", "br", "c", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p",
+    "pr", "r", "s", "st", "t", "tr", "v", "w", "z", "th", "sh",
+)  # fmt: skip
+_VOWELS = [*"aeiou", "ai", "ea", "io", "ou"]
 _CODAS = ["", "", "", "n", "r", "l", "s", "x", "m"]
 _LATIN = [onset + vowel + coda for onset in _ONSETS for vowel in _VOWELS for coda in _CODAS]
 _KANA = [chr(code) for code in range(0x30AB, 0x30EE) if chr(code) not in "ッャュョァィゥェォヮ"]
@@ -57,7 +30,7 @@ def make_words(rng: Rng, count: int, script: str) -> pa.Array:
     return pc.utf8_capitalize(pc.binary_join_element_wise(parts[0], parts[1], third, ""))
 
 
-def skewed(rng: Rng, count: int, size: "int | tuple[int, ...]") -> "NDArray[np.int64]":
+def skewed(rng: Rng, count: int, size: int | tuple[int, ...]) -> Ints:
     """Return places below `count`, the first ones far more often, as words are used."""
     return _skew(rng.random(size), count)
 
@@ -71,7 +44,7 @@ def own(numbers: Ints, count: int, salt: int) -> Ints:
     return _skew((mixed >> np.uint64(11)) / 2.0**53, count)
 
 
-def _skew(lots: "NDArray[np.float64]", count: int) -> Ints:
+def _skew(lots: NDArray[np.float64], count: int) -> Ints:
     """Zipf's law, nearly: places are log-uniform."""
-    places = np.exp(lots * np.log(count + 1.0)) - 1
-    return np.minimum(places.astype(np.int64), count - 1)
+    places: Ints = (np.exp(lots * np.log(count + 1.0)) - 1).astype(np.int64)
+    return np.minimum(places, count - 1)

@@ -133,7 +133,7 @@ def read_numbers(locale: str) -> Numbers:
     for missing in [name for name in SHOWN if name not in groups]:
         raise PipelineError(f"{path} has no results of {missing}; {remedy}")
     means = _checked(path, dict[str, dict[str, float]], groups, remedy)
-    intervals = _read(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
+    intervals = read_form(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
     return Numbers(locale, scores, means, intervals)
 
 
@@ -153,12 +153,12 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         scores=numbers.scores,
         means=numbers.means,
         intervals=numbers.intervals,
-        slices=_read(layout.slices(locale), Slices, remedy),
+        slices=read_form(layout.slices(locale), Slices, remedy),
         recall=_read_curve(layout.recall_curve(locale), remedy),
         measures=measures,
         per_query=_read_per_query(layout.per_query(locale), measures, remedy),
         top=tables.read_table(layout.top(locale), TOP, remedy),
-        counts=_read(
+        counts=read_form(
             layout.clean(locale) / "counts.json",
             dict[str, dict[str, Any]],
             f"run `dvc repro clean@{locale}`",
@@ -186,7 +186,7 @@ def read_tradeoff(locale: str, manifest: vectors.Manifest) -> TradeOff | str:
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
-    measured = _read(path, TradeOff, "run `make tradeoff`")
+    measured = read_form(path, TradeOff, "run `make tradeoff`")
     products, queries = manifest.products, manifest.queries
     for told, now in (
         (measured.encoder, manifest.encoder),
@@ -213,7 +213,12 @@ def _remedy(locale: str) -> str:
     return f"run `dvc repro evaluate@{locale}`"
 
 
-def _read(path: Path, form: type[M], remedy: str) -> M:
+def read_form(path: Path, form: type[M], remedy: str) -> M:
+    """Return what a JSON file holds as `form`.
+
+    Raises:
+        PipelineError: it is missing, or of another form; the message ends with the remedy.
+    """
     return _checked(path, form, files.read_json(path, remedy), remedy)
 
 

@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.index_figures import TradeOff
-from pipeline.page import browse, charts, scatter, svg
+from pipeline.page import browse, charts, scale, scatter, svg
 from pipeline.page.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.page.words import (
     LABEL_WORDS,
@@ -39,8 +39,16 @@ class Cell:
     best: bool = False
 
 
-def render(locales: Sequence[LocaleResults], params: Params) -> str:
-    """Return the page of these locales' results, the same text for the same results."""
+def render(
+    locales: Sequence[LocaleResults], params: Params, scaled: scale.Scale | None = None
+) -> str:
+    """Return the page of these locales' results, the same text for the same results.
+
+    Args:
+        locales: the results.
+        params: what they are of.
+        scaled: what the stages take of large catalogues, if that was measured.
+    """
     environment = Environment(
         loader=FileSystemLoader(_ASSETS),
         autoescape=True,
@@ -58,6 +66,7 @@ def render(locales: Sequence[LocaleResults], params: Params) -> str:
     measures = params.evaluate.headline()
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
+        scale_chart = _own(scale.chart(scaled)) if scaled and scaled.stages else ""
     template = environment.get_template("page.html.j2")
     return template.render(
         css=_own((_ASSETS / "page.css").read_text(encoding="utf-8")),
@@ -66,6 +75,8 @@ def render(locales: Sequence[LocaleResults], params: Params) -> str:
         measures=measures,
         explained=explained,
         locales=sections,
+        scale=scaled,
+        scale_chart=scale_chart,
         means=_means(locales, measures) if len(locales) > 1 else [],
         systems={system: SYSTEM_WORDS[system] for system in SHOWN},
         with_runs=RUNS,
