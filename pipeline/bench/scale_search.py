@@ -290,23 +290,26 @@ def _need_vectors_alone(products: int) -> None:
     shutil.rmtree(SEARCH / layout.index(LOCALE), ignore_errors=True)
 
 
-def timed(run: Callable[[int], Figures], products: int) -> Figures:
-    """Measure, and tell what the CPU was busy for too: other work on the machine adds less to it."""
+def _timed(run: Callable[[int], Figures], products: int) -> Figures:
+    """Measure; CPU seconds too, to which other work on the machine adds less."""
     started = time.process_time()
     figures = run(products)
     return {"cpu_seconds": round(time.process_time() - started, 2), **figures}
 
 
-_MEASURED = {
-    **{f"index ({name})": (partial(measure_index, name), _need_vectors_alone) for name in INDEXES},
+MEASURES = {
     **{
-        f"retrieve ({name})": (partial(measure_retrieve, name), partial(need_index, name))
+        f"index ({name})": Measure(
+            partial(_timed, partial(measure_index, name)), _need_vectors_alone
+        )
         for name in INDEXES
     },
-    "evaluate (one system)": (measure_score, need_runs),
-    "evaluate": (measure_evaluate, need_runs),
-}
-
-MEASURES = {
-    name: Measure(partial(timed, run), prepare) for name, (run, prepare) in _MEASURED.items()
+    **{
+        f"retrieve ({name})": Measure(
+            partial(_timed, partial(measure_retrieve, name)), partial(need_index, name)
+        )
+        for name in INDEXES
+    },
+    "evaluate (one system)": Measure(partial(_timed, measure_score), need_runs),
+    "evaluate": Measure(partial(_timed, measure_evaluate), need_runs),
 }
