@@ -1,6 +1,5 @@
 """Single fields out of the clean products' texts: titles to show, brands to look for."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,24 +13,28 @@ TITLE_CHARACTERS = 200
 BATCH_ROWS = 16_384
 
 
-def first_field(text: str, ends: Sequence[int]) -> str:
-    """Return the first field that holds anything; `ends` as in `tables.PRODUCTS`."""
-    return text[: next(end for end in ends if end)]
+def first_ends(ends: Ints) -> Ints:
+    """Return where the first field that holds anything ends in each text; `ends` as below."""
+    first = np.argmax(ends > 0, axis=1)
+    return np.asarray(ends[np.arange(len(ends)), first])
 
 
-def field_at(text: str, ends: Sequence[int], place: int, separator: str) -> str:
-    """Return one field of a text, empty where the product has none.
+def field_bounds(ends: Ints, place: int, separator: str) -> tuple[list[int], list[int]]:
+    """Return where one field of some texts starts and stops; both are the same where it is empty.
 
     Args:
-        text: as `text.join_fields` made it.
-        ends: where its fields end.
-        place: which one.
+        ends: where the texts' fields end, as `text.join_fields` made them, [texts, fields].
+        place: which field.
         separator: what stands between fields that hold anything.
     """
-    start = ends[place - 1] if place else 0
-    if start == ends[place]:
-        return ""
-    return text[start + len(separator) * (start > 0) : ends[place]]
+    stops = ends[:, place]
+    starts = ends[:, place - 1] if place else np.zeros_like(stops)
+    behind = np.where(starts > 0, starts + len(separator), 0)
+    return np.where(starts == stops, stops, behind).tolist(), stops.tolist()
+
+
+def _slice(text: str, start: int, stop: int) -> str:
+    return text[start:stop]
 
 
 def read_shown(
@@ -59,12 +62,10 @@ def read_shown(
         longest = int(max(TITLE_CHARACTERS, 0 if place is None else ends[:, place].max()))
         texts = pc.utf8_slice_codeunits(batch["text"], 0, longest).to_pylist()
         of_batch = shown[slice(*np.searchsorted(shown, [done, done + len(batch)]))]
-        for row in of_batch.tolist():
-            title = first_field(texts[row - done], ends[row - done].tolist())
-            titles[row] = title[:TITLE_CHARACTERS]
+        stops = np.minimum(first_ends(ends), TITLE_CHARACTERS)
+        for row, stop in zip(of_batch.tolist(), stops[of_batch - done].tolist(), strict=True):
+            titles[row] = texts[row - done][:stop]
         if place is not None:
-            separator = settings.separator
-            for text, of_text in zip(texts, ends[:, : place + 1].tolist(), strict=True):
-                brands.add(field_at(text, of_text, place, separator))
+            brands.update(map(_slice, texts, *field_bounds(ends, place, settings.separator)))
         done += len(batch)
     return titles, None if place is None else brands - {""}
