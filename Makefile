@@ -95,6 +95,7 @@ gate: setup ## refuse an index that loses more than index_gate of the exact top 
 
 readme: setup ## put the result table and the graph into README.md
 	python -m pipeline.readme results reports/report.md
+	python -m pipeline.readme bench reports/bench/encode.md
 	dvc dag --md > .cache/graph.md
 	python -m pipeline.readme graph .cache/graph.md
 

@@ -7,6 +7,7 @@ long the rest would take.
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.encoders.encoder import (
     identity,
     load_on,
     resolve_engine,
+    warn_of_cut,
 )
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.weights import resolve_weights
@@ -95,7 +97,11 @@ class TableSide:
 
 
 class SideEncoder:
-    """Encodes one side of a locale through the store, and shows how far it is."""
+    """Encodes one side of a locale through the store, and shows how far it is.
+
+    Attributes:
+        encoded: how many texts were encoded so far.
+    """
 
     def __init__(self, encoder: LocaleEncoder, side: TableSide) -> None:
         """Open the stores."""
@@ -109,6 +115,7 @@ class SideEncoder:
         )
         readable = encoder.spec.max_tokens * _CHARACTERS_A_TOKEN
         self.encoding = Encoding(side.windows, self._vectors, counts, readable, encoder.name)
+        self.encoded = 0
         self._rate = layout.rates() / f"{self._vectors.folder.name}.json"
 
     def fill(self, plan: Plan, windows: Windows | None = None, limit: int | None = None) -> None:
@@ -116,6 +123,7 @@ class SideEncoder:
         if not plan.to_encode and not plan.to_count and windows is None:
             return
         tokens_done = computed_done = work_done = 0
+        encoded_before = self.encoded
         started = time.monotonic()
 
         def note() -> str:
@@ -129,6 +137,7 @@ class SideEncoder:
 
             def watch(texts: int, tokens: int, computed: int, work: int) -> None:
                 nonlocal tokens_done, computed_done, work_done
+                self.encoded += texts
                 tokens_done += tokens
                 computed_done += computed
                 work_done += work
@@ -139,14 +148,11 @@ class SideEncoder:
             tokenizer = model.tokenizer(self._side.role)
             started = time.monotonic()
             self.encoding.fill(model, tokenizer, watch, windows, limit)
-        if work_done:
+        if self.encoded - encoded_before >= PROBE_TEXTS:  # of fewer the rate says little
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
-            rate = work_done / seconds
-            try:
-                write_json(self._rate, {"characters_a_second": round(rate, 1)})
-            except OSError as err:  # the vectors are stored whether or not that is remembered
-                stage.log.info("the rate is not kept for the next plan: %s", err)
+            with suppress(OSError):  # a hint for plans, and no reason to fail
+                write_json(self._rate, {"characters_a_second": round(work_done / seconds, 1)})
 
     def seconds(self, work: int) -> float | None:
         """Return how long so much work takes at the rate measured last, None if none was."""
@@ -166,6 +172,8 @@ class SideEncoder:
         """Write the shards, each vector as the entry wants it; tell what was cut off the texts."""
         encoder, fields = self._encoder, self._side.fields
         check_dimension(encoder.spec, encoder.weights, self._vectors.width)
+        if self._side.kind == "products":  # once a locale
+            warn_of_cut(encoder.spec, encoder.weights, self._vectors.width)
         writer = vectors.ShardWriter(out, self._side.kind, plan.texts, self.dimension, settings)
         tokens, cut_tokens, cut_texts = 0, np.zeros(len(fields), int), np.zeros(len(fields), int)
         cut_anywhere = 0
@@ -229,7 +237,7 @@ def embed(params: Params, locale: str) -> None:
                 "embed locale=%s encoder=%s %s=%d distinct=%d reused=%d encoded=%d "
                 "texts_cut=%d tokens_cut=%d of %d",
                 locale, encoder.name, table.kind, plan.texts, plan.distinct, plan.reused,
-                plan.to_encode, cut.texts_cut, cut.tokens_cut, cut.tokens,
+                side.encoded, cut.texts_cut, cut.tokens_cut, cut.tokens,
             )  # fmt: skip
         (products, products_cut), (queries, queries_cut) = written
         manifest = vectors.Manifest(
@@ -251,12 +259,20 @@ def embed(params: Params, locale: str) -> None:
         dimension=manifest.dimension, encoded=sum(each.to_encode for each in plans),
         characters=sum(each.work for each in plans),
     )  # fmt: skip
-    limit = params.runtime.store_gigabytes * 10**9
-    freed = store.prune(layout.store(), limit, keep_since=started)
+    _keep_store_small(params.runtime.store_gigabytes, started)
+
+
+def _keep_store_small(gigabytes: int, started: float) -> None:
+    """Delete what was unused for longest; a run that has its vectors does not fail of this."""
+    try:
+        freed = store.prune(layout.store(), gigabytes * 10**9, keep_since=started)
+    except PipelineError as err:
+        stage.log.warning("warning: %s", err)
+        return
     if freed.segments:
         stage.log.info(
             "the store of vectors passed runtime.store_gigabytes=%d: freed %.1f GB, %d vectors",
-            params.runtime.store_gigabytes, freed.size / 10**9, freed.entries,
+            gigabytes, freed.size / 10**9, freed.entries,
         )  # fmt: skip
 
 

@@ -9,6 +9,8 @@ with the same bytes as if nothing had happened.
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import islice
 from typing import Protocol
 
 import numpy as np
@@ -110,17 +112,20 @@ class Encoding:
         self._counts = counts_store
         self._max_characters = max_characters
         self._name = name
+        self._window_count = 0
 
     def plan(self) -> Plan:
         """Read all texts and say what is to be done."""
         keys, work = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
-        to_count = 0
+        to_count = self._window_count = 0
         for window in self._windows():
+            self._window_count += 1
             to_count += int(np.count_nonzero(~self._counts.holds(_count_keys(window))))
             keys.append(keys_of(window.texts))
             work.append(self._work(window.texts))
         distinct, first = np.unique(np.concatenate(keys), axis=0, return_index=True)
         missing = ~self._vectors.holds(distinct)
+        self._vectors.use(distinct[~missing])
         texts = sum(map(len, keys))
         cost = int(np.concatenate(work)[first[missing]].sum())
         return Plan(texts, len(distinct), int(missing.sum()), to_count, cost)
@@ -135,6 +140,9 @@ class Encoding:
     ) -> None:
         """Encode what the store lacks into it, group by group.
 
+        A process that finds another at the same work begins in the middle of the table: each then
+        finds what the other has done, and hardly a text is encoded twice.
+
         Args:
             encoder: encodes tokens.
             tokenizer: makes them, of this side's texts.
@@ -145,15 +153,36 @@ class Encoding:
         Raises:
             PipelineError: a text is not Unicode, a vector holds NaN, the store cannot be written.
         """
+        if windows is not None or self._window_count < 2:
+            self._fill(encoder, tokenizer, watch, windows or self._windows, limit)
+            return
+        with self._vectors.filling() as first:
+            middle = partial(self._rotated, self._window_count // 2)
+            self._fill(encoder, tokenizer, watch, self._windows if first else middle, limit)
+
+    def _rotated(self, first: int) -> Iterator[Window]:
+        """Yield all windows, beginning with the one of this number."""
+        yield from islice(self._windows(), first, None)
+        yield from islice(self._windows(), first)
+
+    def _fill(
+        self,
+        encoder: TextEncoder,
+        tokenizer: Tokenizer,
+        watch: Watcher,
+        windows: Windows,
+        limit: int | None,
+    ) -> None:
         waiting: dict[int, tuple[NDArray[np.uint64], str, int]] = {}
         in_flight: set[bytes] = set()
 
         def texts() -> Iterator[tuple[int, Tokens]]:
             number = 0
-            lacking = self._lacking(windows or self._windows, in_flight)
+            lacking = self._lacking(windows, in_flight)
             for part, tokens in _ahead(lacking, lambda part: tokenizer(part.texts)):
                 self._count(part, tokens)
-                for row in np.flatnonzero(part.encode):
+                self._vectors.refresh()  # another process may have been faster
+                for row in np.flatnonzero(part.encode & ~self._vectors.holds(part.keys)):
                     if number == limit:
                         return
                     waiting[number] = (part.keys[row], part.texts[row], len(tokens[row].ids))

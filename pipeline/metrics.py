@@ -99,13 +99,16 @@ def judged(run: JudgedRun, k: int) -> Floats:
 def headline(cutoffs: Evaluate) -> tuple[str, ...]:
     """Return the measures that are shown first, with intervals and query by query, in order.
 
-    What a random order gives needs no measure of its own: `random` stands beside the systems.
+    Recall stands there at the cutoffs that nDCG has too, and with it the share of judged products,
+    without which it cannot be read. What a random order gives needs no measure of its own: `random`
+    stands beside the systems.
     """
+    shared = [k for k in cutoffs.recall if k in cutoffs.ndcg] or cutoffs.recall[:1]
     return (
         f"ndcg@{cutoffs.ndcg[0]}",
         f"mrr@{cutoffs.mrr}",
-        *(f"recall@{k}" for k in cutoffs.recall),
-        f"judged@{cutoffs.judged[0]}",
+        *(f"recall@{k}" for k in shared),
+        *(f"judged@{k}" for k in cutoffs.judged if k == cutoffs.judged[0] or k in shared),
         "pool_ndcg",
     )
 

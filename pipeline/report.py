@@ -49,7 +49,11 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
 
 
 def table(summary: Summary, measures: Sequence[str]) -> str:
-    """Return the summary as a markdown table, a row a locale and system."""
+    """Return the summary as a markdown table, a row a locale and system.
+
+    The first measure's interval stands beside it; those of the others would make the table too wide
+    to read, and stand in the page and in reports/intervals.
+    """
     columns = ["locale", "system", "queries", "products", *measures]
     lines = [_row(columns), _row(["---"] * 2 + ["---:"] * (len(columns) - 2))]
     for locale, of in summary.items():
@@ -57,7 +61,7 @@ def table(summary: Summary, measures: Sequence[str]) -> str:
             first = place == 0
             name = f"{system} ({of['encoder']}, {of['index']})" if _is_named(of, system) else system
             counts = [f"{of[key]:,}" if first and key in of else "" for key in columns[2:4]]
-            cells = [_cell(values.get(measure)) for measure in measures]
+            cells = [_cell(values.get(measure), measure == measures[0]) for measure in measures]
             lines.append(_row([locale if first else "", name, *counts, *cells]))
     return "\n".join(lines) + "\n"
 
@@ -95,14 +99,16 @@ def _is_named(of: dict[str, Any], system: str) -> bool:
     return system == "dense" and "encoder" in of
 
 
-def _cell(value: Any) -> str:
-    """Return a measure as text: its mean, and the ends of its interval if it has one."""
+def _cell(value: Any, with_interval: bool) -> str:
+    """Return a measure as text: its mean, and the ends of its interval if it has and wants one."""
     if value is None:
         return ""
     if isinstance(value, float):
         return f"{value:.3f}"
     mean = f"{value['mean']:.3f}"
-    return f"{mean} [{value['low']:.3f}, {value['high']:.3f}]" if "low" in value else mean
+    if not with_interval or "low" not in value:
+        return mean
+    return f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"
 
 
 def _row(cells: Sequence[str]) -> str:

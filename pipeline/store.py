@@ -28,7 +28,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline import layout, stage
@@ -56,6 +56,7 @@ _CLOCK_SECONDS = 2.0
 
 _UNUSABLE = {
     errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOTDIR, errno.EEXIST,
+    errno.EIO,
     errno.ENOENT,  # deleted while it is written to
 }  # fmt: skip
 
@@ -176,6 +177,33 @@ class Store:
                 )
             self._write(keys, rows)
 
+    @contextmanager
+    def filling(self) -> Iterator[bool]:
+        """Tell whether this process is the first of those that now fill the namespace.
+
+        Raises:
+            PipelineError: the folder cannot be used.
+        """
+        lock = FileLock(self._root / f".{self.folder.name}.filling", timeout=0)
+        with _told(self._root):
+            self._root.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire()
+            except Timeout:
+                first = False
+            else:
+                first = True
+        try:
+            yield first
+        finally:
+            lock.release()
+
+    def use(self, keys: Keys) -> None:
+        """Note that the values of `keys` will be read, so that upkeep takes others first."""
+        places = self._index.find(keys)
+        for number in np.unique(places[places >= 0] >> 32).tolist():
+            self._note_use(self._segments[number])
+
     def refresh(self) -> None:
         """See the segments that other processes added, and forget those that they deleted.
 
@@ -226,11 +254,14 @@ class Store:
             self._forget([number])
             self._mend(segment)
             return None
+        self._note_use(segment)
+        return values
+
+    def _note_use(self, segment: Segment) -> None:
         if not segment.used:
             segment.used = True
             with suppress(OSError):  # it may belong to another user
                 os.utime(segment.path)
-        return values
 
     def _mend(self, segment: Segment) -> None:
         """Put a segment of the intact entries, if there are any, in the place of a damaged one."""
@@ -329,7 +360,8 @@ def usage(root: Path) -> list[Namespace]:
 def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = True) -> Freed:
     """Delete the least recently used segments until all of them are within a limit.
 
-    A segment is used when it is written, or read by a `Store` for the first time. A namespace that
+    A segment is used when it is written, and when a `Store` first reads it or is told that it will
+    be read. A namespace that
     is empty then goes too.
 
     Args:
@@ -350,13 +382,17 @@ def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = T
             break
         going.append(segment)
         excess -= segment.size
-    if delete and namespaces:
+    if delete:
         with _told(root):
             for segment in going:
                 segment.path.unlink(missing_ok=True)
-            with FileLock(root / _LOCK):
-                for namespace in namespaces:
-                    _tidy(namespace.folder)
+            untidy = [one.folder for one in namespaces if going or _is_untidy(one.folder)]
+            # Nothing is written, not even a lock, where nothing is to be done: the store may be one
+            # that this process can only read.
+            if untidy:
+                with FileLock(root / _LOCK):
+                    for folder in untidy:
+                        _tidy(folder)
     return Freed(len(going), sum(one.entries for one in going), sum(one.size for one in going))
 
 
@@ -368,7 +404,7 @@ def _namespace(folder: Path) -> Namespace | None:
     """Return what lies in a folder, or None if it is no namespace."""
     try:
         about = (folder / _ABOUT).read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return None
     if _namespace_name(about) != folder.name:
         return None
@@ -384,13 +420,24 @@ def _namespace(folder: Path) -> Namespace | None:
     return Namespace(folder, json.loads(about), tuple(segments))
 
 
+def _is_untidy(folder: Path) -> bool:
+    """Tell whether `_tidy` would do something."""
+    with suppress(FileNotFoundError):  # another process was faster
+        return bool(_abandoned(folder)) or [path.name for path in folder.iterdir()] == [_ABOUT]
+    return False
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """Return what killed processes left of segments that they wrote."""
+    partial = [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]
+    return [path for path in partial if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS]
+
+
 def _tidy(folder: Path) -> None:
     """Remove what killed processes left, and the folder if nothing but about.json is in it."""
     with suppress(FileNotFoundError):  # another process was faster
-        for path in folder.iterdir():
-            age = time.time() - path.stat().st_mtime
-            if PARTIAL.fullmatch(path.name) and age > _ABANDONED_SECONDS:
-                path.unlink()
+        for path in _abandoned(folder):
+            path.unlink()
         if [path.name for path in folder.iterdir()] == [_ABOUT]:
             (folder / _ABOUT).unlink()
             folder.rmdir()

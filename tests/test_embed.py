@@ -27,7 +27,7 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import GROUP_TEXTS
 from pipeline.params import load_params
 from pipeline.text import join_fields
-from tests.artefacts import LOCALE, ROOT, write_clean
+from tests.artefacts import LOCALE, ROOT, write_clean, write_sources
 from tests.conftest import RunStage
 from tests.test_files import small_disk
 from tests.tiny_models import build_model
@@ -103,6 +103,7 @@ def results(run: Run, all_artefacts: Path, project: Path) -> Results:
 
     def fill() -> Run:
         if not all_artefacts.exists():
+            write_sources({})
             for stage in ("embed", "index", "retrieve", "bm25", "hybrid", "evaluate"):
                 done = run(stage)
                 assert done.returncode == 0, done.stderr
@@ -255,7 +256,8 @@ def test_a_damaged_entry_of_the_store_is_told_and_computed_again(
     before = _fingerprint(Path("data"))
     damaged = [_damage(namespace) for namespace in namespaces]
     done = run()
-    assert _encoded(done) == [0, 0]  # by the plan: a value is checked when it is read
+    # What the plan did not know of: a value is checked when it is read.
+    assert _encoded(done) == [int("x32" in namespaces), 0]
     assert _fingerprint(Path("data")) == before
     after = run().stderr
     for name in damaged:
@@ -438,6 +440,18 @@ def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on
     assert done.returncode == 0
     assert "warning: encoder.es: e5-small-q4 does not speak es (it speaks: en, fr)" in done.stderr
     assert "warning" not in run().stderr
+
+
+def test_a_cut_that_the_model_was_not_trained_for_is_warned_of_once(run: Run) -> None:
+    for _ in range(2):  # while encoding, and with every vector held
+        done = run(changes={"dimension": 8})
+        assert done.returncode == 0
+        assert done.stderr.count("nothing says that the model was trained to be cut") == 1
+
+
+def test_rates_that_cannot_be_kept_fail_no_run(run: Run, project: Path) -> None:
+    (project / "cache/rates").write_text("no folder")
+    assert _encoded(run()) == [250, 20]
 
 
 def test_a_model_that_gives_nan_is_refused_and_the_old_vectors_stay(run: Run) -> None:

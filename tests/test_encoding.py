@@ -12,7 +12,7 @@ from pipeline.encoders.encoder import TextEncoder, load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import GROUP_TEXTS, Encoding, Window, Windows, read_or_fill
 from pipeline.errors import PipelineError
-from pipeline.store import Missing, Store
+from pipeline.store import Missing, Store, keys_of
 from tests.artefacts import params
 from tests.tiny_models import build_model
 
@@ -235,6 +235,36 @@ def test_a_store_that_loses_everything_at_once_ends_the_run_with_a_message(
     (window, *_) = table.windows()
     with pytest.raises(PipelineError, match=r"store of vectors in .* lost .*PIPELINE_CACHE"):
         read_or_fill(table.encoding(), window, lambda lost: None)
+
+
+def test_what_another_process_encodes_meanwhile_is_not_encoded_again(
+    tmp_path: Path, encoder: TextEncoder
+) -> None:
+    table = Table.drawn(tmp_path, np.random.default_rng(5), 2_000)
+    table.rows = 100
+    distinct = len(set(table.texts))
+    ours, theirs = Watched(), Watched()
+
+    def watch(texts: int, tokens: int, computed: int, work: int) -> None:
+        if not theirs.texts:
+            # The other one finds us at work, and begins in the middle.
+            other = table.encoding()
+            other.plan()
+            half = len(set(table.texts[1_000:]))
+            other.fill(encoder, encoder.tokenizer("passage"), theirs, limit=half)
+            left = Store(tmp_path, {"of": "vectors"}, "float32")
+            assert left.holds(keys_of(table.texts[1_000:])).all()
+            other.fill(encoder, encoder.tokenizer("passage"), theirs)
+        ours(texts, tokens, computed, work)
+
+    encoding = table.encoding()
+    encoding.plan()
+    encoding.fill(encoder, encoder.tokenizer("passage"), watch)
+    assert theirs.texts == distinct
+    # What was in our hands by then: the window under way, and batches not yet full.
+    assert ours.texts < distinct / 2
+    for window in table.windows():
+        assert len(encoding.raw(window)) == len(window.texts)
 
 
 def test_no_texts_are_no_work(tmp_path: Path, encoder: TextEncoder) -> None:

@@ -12,9 +12,13 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from pipeline import layout
+from pipeline.encoders import engine as engines
+from pipeline.encoders import openvino_engine
 from pipeline.encoders.encoder import TextEncoder, load_encoder, resolve_engine
 from pipeline.encoders.engine import choose_engine
+from pipeline.encoders.model import load_model
 from pipeline.encoders.openvino_engine import converted_model
+from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.params import load_params
@@ -117,6 +121,54 @@ def test_a_texts_vector_is_the_same_to_the_last_bit_whatever_it_is_encoded_with(
     assert again.encode_queries(texts[::-1])[::-1].tobytes() == expected.tobytes()
 
 
+def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(
+    tmp_path: Path,
+) -> None:
+    folder = build_model(tmp_path / "model", hidden=384, layers=1)
+    texts = [*TEXTS, *random_texts(np.random.default_rng(8), 40, 60)]
+    spec, weights = entry(folder, normalize=False), weights_of(folder)
+    model = load_model(spec, weights)
+    engine = TorchEngine(model, "cpu", "float32", 1, batch_tokens=GPU_BATCH_TOKENS)
+    encoder = TextEncoder(engine, model.tokenizer, model.pad_id, spec, weights)
+    expected = encoder.encode_passages(texts)
+    assert encoder.encode_passages(texts[5:9]).tobytes() == expected[5:9].tobytes()
+    small = raw_encoder(folder, "torch").encode_passages(texts)
+    np.testing.assert_allclose(expected, small, atol=1e-5)
+
+
+def test_a_batch_that_the_memory_does_not_hold_is_one_message(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encoder = raw_encoder(folder, "torch")
+
+    def full(*_: object, **__: object) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory")
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", full)
+    with pytest.raises(PipelineError, match=r"memory of cpu does not hold 512 tokens .*max_tokens"):
+        encoder.encode_passages(["a b c"])
+
+
+@pytest.mark.parametrize(
+    ("device", "there", "expected"),
+    [
+        ("auto", {"cuda"}, "torch-cuda"),
+        ("auto", {"mps"}, "torch-mps"),
+        ("auto", set(), "openvino-cpu"),
+        ("cuda", {"cuda"}, "torch-cuda"),
+        ("cpu", {"cuda"}, "openvino-cpu"),
+    ],
+)
+def test_a_gpu_is_taken_where_there_is_one_and_it_is_not_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, device: str, there: set[str], expected: str
+) -> None:
+    monkeypatch.setattr(engines, "_GPU_SIGNS", (Path("/dev/null"),))
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: "cuda" in there)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: "mps" in there)
+    given = runtime("auto").model_copy(update={"device": device})
+    assert str(choose_engine(entry(folder), given)) == expected
+
+
 @pytest.mark.parametrize("precision", ["bfloat16", "float16"])
 def test_half_precision_is_near_float32_and_really_less_precise(
     folder: Path, precision: str
@@ -141,7 +193,7 @@ def test_a_model_that_does_not_bear_its_precision_is_refused_by_its_first_text(
         encoder_of(folder, precision=precision).encode_passages(TEXTS)
     with pytest.raises(
         PipelineError,
-        match=r"encoders\.tiny: the vector of text 0 \(''\) holds NaN or infinity.*precision",
+        match=r"encoders\.tiny: the vector of the text '' holds NaN or infinity.*precision",
     ):
         encoder_of(folder, precision="float16").encode_passages(TEXTS)
 
@@ -296,6 +348,37 @@ assert sys.modules["openvino_telemetry"] is None
 assert ("nncf" in sys.modules) == (sys.argv[3] == "converts")
 assert ("torch" in sys.modules) == (sys.argv[3] == "converts")
 """
+
+
+@pytest.mark.parametrize("failure", [MemoryError("no room"), ImportError("no nncf"), OSError(28)])
+def test_a_failure_of_the_machine_is_not_kept_as_one_of_the_model(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    folder = build_model(tmp_path / "model")
+    spec, weights = entry(folder, precision="int8"), weights_of(folder)
+
+    def fail(graph: object) -> None:
+        raise failure
+
+    with monkeypatch.context() as patch:
+        patch.setattr(openvino_engine, "_in_8_bits", fail)
+        with pytest.raises(type(failure)):
+            converted_model(spec, weights)
+    assert converted_model(spec, weights).refused == ""
+
+
+def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(
+    tmp_path: Path,
+) -> None:
+    folder = build_model(tmp_path / "model", seed=7)
+    weights = weights_of(folder)
+    one, other = (converted_model(entry(folder, max_tokens=of), weights) for of in (16, 48))
+    assert one.folder == other.folder
+    with pytest.raises(PipelineError, match=r"max_tokens: 100000 is more than the \d+ tokens"):
+        converted_model(entry(folder, max_tokens=100_000), weights)
+    with pytest.raises(PipelineError, match=r"max_tokens: 1 leaves no room"):
+        converted_model(entry(folder, max_tokens=1), weights)
 
 
 def test_converting_happens_once_and_nothing_is_sent_or_written_anywhere_else(

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 
 from pipeline import layout
 from pipeline.errors import PipelineError
-from pipeline.store import Keys, Missing, Store, keys_of, prune, usage
+from pipeline.store import Freed, Keys, Missing, Store, keys_of, prune, usage
 from tests.artefacts import ROOT
 from tests.conftest import RunStage
 from tests.test_files import small_disk, tree
@@ -756,6 +756,34 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The store of a cache of its own, for this process and those it starts."""
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     return layout.store()
+
+
+def test_upkeep_with_nothing_to_do_writes_nothing(tmp_path: Path) -> None:
+    store = Store(tmp_path, {"a": 1}, "float32")
+    store.add(keys_of(["x"]), np.ones((1, 2), np.float32))
+    (tmp_path / ".lock").unlink()
+    before = sorted(tmp_path.rglob("*"))
+    assert prune(tmp_path, 10**9, time.time()) == Freed(0, 0, 0)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_what_is_planned_to_be_read_counts_as_used(tmp_path: Path) -> None:
+    for text in "ab":
+        Store(tmp_path, {"a": 1}, "float32").add(keys_of([text]), np.ones((1, 2), np.float32))
+    for path in tmp_path.rglob("*.npy"):
+        os.utime(path, (1, 1))
+    store = Store(tmp_path, {"a": 1}, "float32")
+    store.use(keys_of(["b", "not held"]))
+    prune(tmp_path, 0, time.time() - 1_000)
+    assert Store(tmp_path, {"a": 1}, "float32").holds(keys_of("ab")).tolist() == [False, True]
+
+
+def test_only_the_first_of_those_that_fill_at_once_is_told_so(tmp_path: Path) -> None:
+    first, second, other = (Store(tmp_path, {"a": of}, "float32") for of in (1, 1, 2))
+    with first.filling() as alone, second.filling() as also, other.filling() as elsewhere:
+        assert (alone, also, elsewhere) == (True, False, True)
+    with second.filling() as alone:
+        assert alone
 
 
 def test_the_command_shows_what_it_would_free_and_frees_it_when_told(

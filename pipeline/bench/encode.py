@@ -295,7 +295,12 @@ def main() -> int:
         for name in sorted(used if options.encoder is None else {options.encoder}):
             own = {key: each for key, each in catalogues.items() if params.encoder[key] == name}
             encoders[name] = compare(params, name, own, options)
-        write_json(layout.ENCODE_BENCH, {"encoders": encoders, "machine": machine(params)})
+        report = {
+            "encoders": encoders,
+            "machine": machine(params),
+            "source": "ESCI_DIR" if os.environ.get("ESCI_DIR") else "demo",
+        }
+        write_json(layout.ENCODE_BENCH, report)
         with atomic_file(layout.ENCODE_BENCH.with_suffix(".md")) as partial:
             partial.write_text(table(encoders), encoding="utf-8", newline="\n")
         sys.stdout.write(table(encoders))

@@ -11,11 +11,14 @@ import argparse
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import astuple, dataclass
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -43,15 +46,27 @@ GROWTH_PERCENT = 10
 
 MEMORY_PRODUCTS = (20_000, 100_000)
 KILLS, KILL_PRODUCTS = 20, 10_000
+KILL_SECONDS = 0.02  # in which about a batch is computed, or a segment written
 TABLE_ROWS = 16_384
 LOCALE, ENCODER, THREADS, SEED = "es", "e5-small-q4", 2, 0
 
 IN_FLIGHT = (2 * THREADS + 2) * CPU_BATCH_TOKENS // STEP
 """How many texts are computed at most, and not in a group: some batches of the shortest ones."""
 
+PROBES = 2
+"""How many texts an engine computes as it is loaded: its own first, and the encoder's."""
+
 Figures = dict[str, Any]
 
 _COMPUTED, _SEEN = Path("computed"), Path("seen.json")
+
+
+@dataclass(frozen=True)
+class Kill:
+    """When a process kills itself: so many seconds after an engine computed so many texts."""
+
+    texts: int
+    seconds: float
 
 
 class Project:
@@ -76,11 +91,11 @@ class Project:
         (folder / ".cache").mkdir()
         YAML().dump(data, folder / PARAMS_FILE)
 
-    def run(self, *arguments: str, kill_after: float | None = None) -> str:
-        """Run Python with arguments, to its end or for so many seconds; return what it said.
+    def run(self, *arguments: str, kill: Kill | None = None) -> str:
+        """Run Python with arguments, to its end or until it is killed; return what it said.
 
         Raises:
-            PipelineError: it failed.
+            PipelineError: it failed, or ended before it was to be killed.
         """
         cache = str(self.folder / ".cache")
         root = str(Path(__file__).parents[2])
@@ -92,20 +107,19 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            try:
-                _, told = process.communicate(timeout=kill_after)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                _, told = process.communicate()
+            _, told = process.communicate()
         self.seconds = time.monotonic() - started
-        if process.returncode and kill_after is None:
-            raise PipelineError(f"python {' '.join(arguments)} failed: {told}")
+        if process.returncode != (-signal.SIGKILL if kill else 0):
+            raise PipelineError(
+                f"python {' '.join(arguments)} ended with status {process.returncode}: {told}"
+            )
         return told
 
-    def embed(self, kill_after: float | None = None) -> int:
-        """Run embed, watched; return how many texts it had to encode."""
-        watched = "from pipeline.bench import proofs; proofs.watched_embed()"
-        return _encoded(self.run("-c", watched, kill_after=kill_after))
+    def embed(self, kill: Kill | None = None) -> int:
+        """Run embed, watched; return how many texts it says that it encoded."""
+        given = f"proofs.Kill(*{astuple(kill)})" if kill else ""
+        watched = f"from pipeline.bench import proofs; proofs.watched_embed({given})"
+        return _encoded(self.run("-c", watched, kill=kill))
 
     def computed(self) -> int:
         """Return how many texts an engine computed in all watched runs since `forget`."""
@@ -161,9 +175,16 @@ def edit(folder: Path) -> Figures:
     project = _cheap_project(folder)
     _write_clean(project, 2_000)
     project.embed()
+    before = project.computed()
     _write_clean(project, 2_000, edited=1_234)
-    encoded = project.embed()
-    return {"products": 2_000, "changed": 1, "encoded": encoded, "holds": encoded == 1}
+    told = project.embed()
+    encoded = project.computed() - before - PROBES
+    return {
+        "products": 2_000,
+        "changed": 1,
+        "encoded": encoded,
+        "holds": encoded == told == 1,
+    }
 
 
 def memory(folder: Path) -> Figures:
@@ -193,11 +214,14 @@ def kills(folder: Path) -> Figures:
     _write_clean(project, KILL_PRODUCTS)
     project.forget()
     texts = project.embed()
-    whole, expected = project.seconds, project.hashes()
+    expected = project.hashes()
+    rng = np.random.default_rng(SEED)
     done, repeated, identical = [], [], 0
-    for moment in np.random.default_rng(SEED).uniform(0, whole, KILLS):
+    for _ in range(KILLS):
         project.forget()
-        project.embed(kill_after=moment)
+        # Not at the very end: there would be nothing left to do.
+        kill = Kill(int(rng.integers(texts - 2 * IN_FLIGHT)), float(rng.uniform(0, KILL_SECONDS)))
+        project.embed(kill)
         done.append(project.computed())
         project.embed()
         repeated.append(project.computed() - texts)
@@ -218,9 +242,10 @@ PROOFS: dict[str, Callable[[Path], Figures]] = {
 }  # fmt: skip
 
 
-def watched_embed() -> None:
+def watched_embed(kill: Kill | None = None) -> None:
     """Run embed in this process; tell in files what it computed and what it took."""
     seconds: dict[str, float] = {}
+    to_kill = [kill] if kill else []
 
     def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
         def run(*args: Any, **kwargs: Any) -> Any:
@@ -236,6 +261,9 @@ def watched_embed() -> None:
         vectors = compute(engine, batch)
         with _COMPUTED.open("ab", buffering=0) as computed:
             computed.write(b"." * len(batch.places))
+            if to_kill and computed.tell() >= to_kill[0].texts:
+                seconds_left = to_kill.pop().seconds
+                threading.Timer(seconds_left, os.kill, (os.getpid(), signal.SIGKILL)).start()
         return vectors
 
     compute = OpenVinoEngine.__call__

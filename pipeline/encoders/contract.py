@@ -56,12 +56,6 @@ def obedient_modules(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "
 
 def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
     """Make the tokenizer cut every text at `max_tokens`, its special tokens counted."""
-    longest = _longest_input(transformer)
-    if longest is not None and max_tokens > longest:
-        raise PipelineError(
-            f"{entry}.max_tokens: {max_tokens} is more than the {longest} tokens that the model "
-            f"can take; set {longest} or less"
-        )
     tokenizer = transformer.tokenizer
     if tokenizer is None:
         raise PipelineError(f"{entry}.weights: the model has no tokenizer")
@@ -70,16 +64,36 @@ def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
             f"{entry}.weights: its tokenizer is {type(tokenizer).__name__}, which the tokenizers "
             "library cannot run; use a copy of the model that holds a tokenizer.json"
         )
-    special = tokenizer.num_special_tokens_to_add()
+    longest, special = longest_input(transformer), tokenizer.num_special_tokens_to_add()
+    check_max_tokens(max_tokens, longest, special, entry)
+    transformer.max_seq_length = max_tokens
+
+
+def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: str) -> None:
+    """Check that a model can read so many tokens, and some beside its special ones.
+
+    Args:
+        max_tokens: what the entry asks for.
+        longest: what the model has positions for; None if it is not bounded.
+        special: how many special tokens go with every text.
+        entry: the entry's key in params.yaml, for messages.
+
+    Raises:
+        PipelineError: they are too many or too few.
+    """
+    if longest is not None and max_tokens > longest:
+        raise PipelineError(
+            f"{entry}.max_tokens: {max_tokens} is more than the {longest} tokens that the model "
+            f"can take; set {longest} or less"
+        )
     if max_tokens <= special:
         raise PipelineError(
             f"{entry}.max_tokens: {max_tokens} leaves no room for a text beside the {special} "
             "special tokens; raise it"
         )
-    transformer.max_seq_length = max_tokens
 
 
-def _longest_input(transformer: "Transformer") -> int | None:
+def longest_input(transformer: "Transformer") -> int | None:
     """Return how many tokens the model has positions for, None if it is not bounded."""
     from torch import nn
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from typing import Any, Literal
 
 import numpy as np
@@ -16,6 +17,7 @@ from pipeline.encoders.openvino_engine import (
     OpenVinoEngine,
     computes_in_8_bits,
     converted_model,
+    version_of,
 )
 from pipeline.encoders.parallel import in_parallel
 from pipeline.encoders.tokens import Tokenizer, Tokens
@@ -196,9 +198,17 @@ def resolve_engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> En
 def identity(
     spec: Encoder, weights: LocalWeights, engine: EngineChoice, role: Role
 ) -> dict[str, Any]:
-    """Return all that a text's raw vector depends on, but for the text."""
+    """Return all that a text's raw vector depends on, but for the text.
+
+    Machines and environments with the same identity may share a store of vectors.
+    """
+    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
+    if engine.name == "openvino":
+        libraries = version_of(spec.precision)
     return {
-        "engine": computed_by(engine),
+        "engine": ", ".join(
+            [computed_by(engine), *(f"{key} {of}" for key, of in libraries.items())]
+        ),
         "form": _FORM,
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
@@ -211,8 +221,8 @@ def identity(
 def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:
     """Check that a model's vectors may be cut to the entry's `dimension`.
 
-    A model that lists its `matryoshka_dimensions` in config.json is cut to one of those; one that
-    lists none is cut with a warning.
+    A model that lists its `matryoshka_dimensions` in config.json is cut to one of those; for one
+    that lists none see `warn_of_cut`.
 
     Args:
         spec: the entry.
@@ -229,19 +239,29 @@ def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:
     where = f"encoders.{weights.name}.dimension: {kept}"
     if kept > width:
         raise PipelineError(f"{where} is more than the model's {width} components; set model")
-    config = read_json(transformer_folder(weights.folder) / "config.json", "bring the model's own")
-    trained = config.get("matryoshka_dimensions") or []
+    trained = _trained_dimensions(weights)
     if trained and kept not in trained:
         raise PipelineError(
             f"{where}, but the model was trained to be cut at {', '.join(map(str, trained))}; set "
             "one of those, or model"
         )
-    if not trained:
+
+
+def warn_of_cut(spec: Encoder, weights: LocalWeights, width: int) -> None:
+    """Warn where a model's vectors are cut that, for all it says, was not trained for it."""
+    if spec.dimension not in ("model", width) and not _trained_dimensions(weights):
         log.warning(
-            "warning: %s: nothing says that the model was trained to be cut (config.json has no "
-            "matryoshka_dimensions); compare its nDCG with the whole",
-            where,
-        )
+            "warning: encoders.%s.dimension: %s: nothing says that the model was trained to be cut "
+            "(config.json has no matryoshka_dimensions); compare its nDCG with the whole",
+            weights.name, spec.dimension,
+        )  # fmt: skip
+
+
+def _trained_dimensions(weights: LocalWeights) -> list[int]:
+    """Return the dimensions that a model says it was trained to be cut at."""
+    config = read_json(transformer_folder(weights.folder) / "config.json", "bring the model's own")
+    trained: list[int] = config.get("matryoshka_dimensions") or []
+    return trained
 
 
 def prefix_of(spec: Encoder, role: Role) -> str:
@@ -253,9 +273,8 @@ def refuse_broken(raw: vectors.Matrix, texts: Sequence[str], name: str) -> None:
     """Raise a `PipelineError` if a vector holds NaN or infinity; `name` is the encoder's."""
     broken = np.logical_not(np.isfinite(raw).all(axis=1))
     if broken.any():
-        row = int(broken.argmax())
         raise PipelineError(
-            f"encoders.{name}: the vector of text {row} ({shorten(texts[row])}) holds NaN or "
-            f"infinity, as do {int(broken.sum()) - 1} others of {len(texts)}; the model's weights "
-            "are damaged, do not fit its code, or do not bear the entry's precision"
+            f"encoders.{name}: the vector of the text {shorten(texts[int(broken.argmax())])} holds "
+            "NaN or infinity; the model's weights are damaged, do not fit its code, or do not bear "
+            "the entry's precision"
         )

@@ -83,11 +83,15 @@ def cpu_flags() -> frozenset[str]:
 
 
 def computed_by(choice: EngineChoice) -> str:
-    """Return an engine, its device and the instructions that decide the last bits of its vectors.
+    """Return an engine, its device and what of the hardware decides the last bits of its vectors.
 
-    Two machines that answer the same may share a store of vectors; for int8 more than the last bits
-    depend on it.
+    That is a GPU's name, or the widest vector instructions of a CPU; with int8 more than the last
+    bits depend on those.
     """
+    if choice.device == "cuda":
+        import torch
+
+        return f"{choice} {torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
     if choice.device != "cpu":
         return str(choice)
     widest = next((flag for flag in _VECTOR_FLAGS if flag in cpu_flags()), platform.machine())

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from pipeline.encoders.contract import obedient_modules
+from pipeline.encoders.contract import longest_input, obedient_modules
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
@@ -23,6 +23,8 @@ class LoadedModel:
         tokenizer: its tokenizer, as JSON of the tokenizers library.
         pad_id: the token id that stands where no token is.
         vocabulary: how many token ids it knows, from 0 on.
+        longest: how many tokens it has positions for; None if it is not bounded.
+        special: how many special tokens go with every text.
         takes_types: whether it wants token types beside ids and mask.
     """
 
@@ -30,6 +32,8 @@ class LoadedModel:
     tokenizer: str
     pad_id: int
     vocabulary: int
+    longest: int | None
+    special: int
     takes_types: bool
 
     def features(self, ids: "torch.Tensor", mask: "torch.Tensor", prompt: int) -> dict[str, Any]:
@@ -85,6 +89,8 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
         tokenizer=library.to_str(),
         pad_id=tokenizer.pad_token_id or 0,
         vocabulary=len(tokenizer),
+        longest=longest_input(transformer),
+        special=tokenizer.num_special_tokens_to_add(),
         takes_types="token_type_ids" in tokenizer.model_input_names,
     )
 

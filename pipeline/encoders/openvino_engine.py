@@ -21,12 +21,13 @@ from numpy.typing import NDArray
 
 from pipeline import files, layout
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
+from pipeline.encoders.contract import check_max_tokens
 from pipeline.encoders.engine import cpu_flags
 from pipeline.encoders.model import LoadedModel, load_model
 from pipeline.encoders.sealed import folder_name, make_once
 from pipeline.encoders.weights import LocalWeights
 from pipeline.mistakes import one_line
-from pipeline.params import Encoder
+from pipeline.params import Encoder, Precision
 
 if TYPE_CHECKING:
     import openvino
@@ -40,6 +41,8 @@ _GROUP = 32  # components that share a scale when activations are rounded; more 
 _FLOAT_SHARE = 1 / 3
 """The share of an int8 model's linear layers that stays in float32, the last ones: with them in 8
 bits, multilingual-e5-small's vectors are two and a half times as far from the exact ones."""
+
+_CHECKED_TOKENS = 256  # of the longest texts that a converted model is compared on
 
 _FORM = 2  # raise it when converting changes what is made
 
@@ -67,12 +70,10 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
         PipelineError: the model cannot be loaded or cannot do what the entry asks.
     """
     identity = {
-        "form": _FORM,
-        "openvino": version("openvino"),  # another may compute otherwise, or run more models
+        **version_of(spec.precision),
         "weights": weights.sha256,
         "pooling": spec.pooling,
         "int8": spec.precision == "int8",
-        "max_tokens": spec.max_tokens,
     }
     folder = layout.cache() / "engines" / folder_name("openvino", identity)
 
@@ -82,7 +83,16 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
 
     make_once(folder, fill)
     card = files.read_json(folder / "card.json", f"delete {folder}")
+    entry = f"encoders.{weights.name}"
+    check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
     return Converted(folder, card["pad_id"], card["refused"])
+
+
+def version_of(precision: Precision) -> dict[str, str | int]:
+    """Return what decides how a model is converted and computed, beside the model itself."""
+    # Other versions may compute otherwise, or run more models.
+    libraries = ("openvino", "nncf") if precision == "int8" else ("openvino",)
+    return {"converted": _FORM, **{name: version(name) for name in libraries}}
 
 
 class OpenVinoEngine:
@@ -123,15 +133,23 @@ def _convert(model: LoadedModel, spec: Encoder, folder: Path) -> None:
 
     try:
         graph = _graph(model)
-        refused = _differs_from_torch(graph, model, spec)
+        refused = _differs_from_torch(graph, model)
         if not refused and spec.precision == "int8":
             graph = _in_8_bits(graph)
+    except (MemoryError, OSError, ImportError):
+        raise  # of the machine, not of the model: what is kept would be wrong tomorrow
     except Exception as err:  # noqa: BLE001 (whatever the converter meets in a model's code)
         refused = f"it cannot be converted ({one_line(err)[:200]})"
     if not refused:
         openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
     (folder / "tokenizer.json").write_text(model.tokenizer, encoding="utf-8")
-    files.write_json(folder / "card.json", {"pad_id": model.pad_id, "refused": refused})
+    card = {
+        "longest": model.longest,
+        "pad_id": model.pad_id,
+        "refused": refused,
+        "special": model.special,
+    }
+    files.write_json(folder / "card.json", card)
 
 
 def _graph(model: LoadedModel) -> "openvino.Model":
@@ -179,13 +197,13 @@ def _in_8_bits(graph: "openvino.Model") -> "openvino.Model":
         )
 
 
-def _differs_from_torch(graph: "openvino.Model", model: LoadedModel, spec: Encoder) -> str:
+def _differs_from_torch(graph: "openvino.Model", model: LoadedModel) -> str:
     """Say how far a float32 graph is from torch on texts of other shapes than the traced one."""
     import torch
 
     request = _compile(graph, 1).create_infer_request()
-    for rows, length in ((1, 5), (3, spec.max_tokens), (5, STEP)):
-        ids, mask = _made_up(model, rows, min(length, spec.max_tokens))
+    for rows, length in ((1, 5), (3, _CHECKED_TOKENS), (5, STEP)):
+        ids, mask = _made_up(model, rows, min(length, model.longest or length))
         with torch.inference_mode():
             # A graph knows of no prompt: a model that leaves it out when pooling shows here.
             features = model.features(torch.from_numpy(ids), torch.from_numpy(mask), prompt=2)

@@ -66,11 +66,11 @@ class Tokenizer:
         except (TypeError, UnicodeEncodeError):
             self._refuse_surrogates(texts)
             raise
-        for row, encoding in enumerate(encodings):
+        for text, encoding in zip(texts, encodings, strict=True):
             if not encoding.ids:
                 raise PipelineError(
-                    f"text {row} for {self._where} has no tokens ({shorten(texts[row])}), and so "
-                    "no vector; leave such texts out, or give the entry a prefix"
+                    f"the text {shorten(text)} has no tokens for {self._where}, and so no vector; "
+                    "leave such texts out, or give the entry a prefix"
                 )
         return [self._tokens(encoding) for encoding in encodings]
 
@@ -91,11 +91,11 @@ class Tokenizer:
         return Tokens(ids, cut, self._prompt)
 
     def _refuse_surrogates(self, texts: Sequence[str]) -> None:
-        for row, text in enumerate(texts):
+        for text in texts:
             try:
                 text.encode()
             except UnicodeEncodeError as err:
                 raise PipelineError(
-                    f"text {row} for {self._where} is not Unicode ({shorten(text)}: "
-                    f"{err.reason}); clean the texts first"
+                    f"the text {shorten(text)} for {self._where} is not Unicode ({err.reason}); "
+                    "clean the texts first"
                 ) from err

@@ -6,6 +6,7 @@ from numpy.typing import NDArray
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, Batch
 from pipeline.encoders.engine import Device
 from pipeline.encoders.model import LoadedModel
+from pipeline.errors import PipelineError
 from pipeline.params import Precision
 
 GPU_BATCH_TOKENS = 16_384
@@ -19,13 +20,18 @@ class TorchEngine:
     """
 
     def __init__(
-        self, model: LoadedModel, device: Device, precision: Precision, threads: int
+        self,
+        model: LoadedModel,
+        device: Device,
+        precision: Precision,
+        threads: int,
+        batch_tokens: int | None = None,
     ) -> None:
-        """Move a model to its device, in its precision."""
+        """Move a model to its device, in its precision; `batch_tokens` where not the device's."""
         import torch
 
         on_cpu = device == "cpu"
-        self.batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
+        self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
         self.threads = threads if on_cpu else 1
         self._model = model
         self._device = device
@@ -33,11 +39,26 @@ class TorchEngine:
         model.modules.to(device=device, dtype=kind)
 
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
-        """Compute a batch; see `Engine`."""
+        """Compute a batch; see `Engine`.
+
+        Raises:
+            PipelineError: the device's memory does not hold it.
+        """
         import torch
 
         if self._device == "cpu":
             torch.set_num_threads(1)  # for the calling thread
+        try:
+            return self._compute(batch)
+        except torch.OutOfMemoryError as err:
+            raise PipelineError(
+                f"the memory of {self._device} does not hold {batch.ids.size} tokens at once; free "
+                "it of other programs, lower the entry's max_tokens, or set runtime.device: cpu"
+            ) from err
+
+    def _compute(self, batch: Batch) -> NDArray[np.float32]:
+        import torch
+
         with torch.inference_mode():
             features = self._model.features(
                 torch.from_numpy(batch.ids).to(self._device),
