@@ -150,10 +150,8 @@ class SideEncoder:
         if self.encoded - encoded_before >= PROBE_TEXTS:  # of fewer the rate says little
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
-            try:
+            with suppress(OSError):  # a hint for plans, and no reason to fail
                 write_json(self._rate, {"characters_a_second": round(work_done / seconds, 1)})
-            except OSError as err:  # the vectors are stored whether or not that is remembered
-                stage.log.info("the rate is not kept for the next plan: %s", err)
 
     def seconds(self, work: int) -> float | None:
         """Return how long so much work takes at the rate measured last, None if none was."""

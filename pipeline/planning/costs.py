@@ -145,7 +145,7 @@ def _embed(_: str, units: Units) -> Cost:
     seconds = 0.5 + 90e-6 * vectors + units["characters"] / DEFAULT_CHARACTERS_A_SECOND
     return Cost(
         seconds + (LOAD_SECONDS if encoded else 0.0),
-        (850 if encoded else 170) * _MB + 300 * vectors,
+        (1_200 if encoded else 170) * _MB + 300 * vectors,
         4 * dimension * vectors + (4 * dimension + _STORE_ENTRY_BYTES) * encoded,
     )
 
