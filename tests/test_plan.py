@@ -201,6 +201,19 @@ def test_a_sheet_follows_the_records_of_this_machine(shop: Workshop) -> None:
     assert sheet.totals(list(after.values())).seconds > 7 * (len(after) - 1)
 
 
+def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
+    both = []
+    for dtype in ("float32", "float16"):
+        params = load_params()
+        params = params.model_copy(
+            update={"embed": params.embed.model_copy(update={"dtype": dtype})}
+        )
+        (row,) = (row for row in sheet.rows(params, []) if row.stage == "embed")
+        both.append(row)
+    vectors = both[0].units["products"] + both[0].units["queries"]
+    assert both[0].disk_bytes - both[1].disk_bytes == 2 * both[0].units["dimension"] * vectors
+
+
 @pytest.mark.skipif(not ESCI, reason="ESCI_DIR names no real ESCI sample")
 def test_real_data_are_counted_and_cost_what_the_records_say(
     changed_params: ChangedParams, project: Path, monkeypatch: pytest.MonkeyPatch

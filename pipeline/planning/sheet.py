@@ -109,10 +109,13 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
             "embed", locale,
             {**vectors, "encoded": todo.encoded, "characters": todo.characters}, known,
         )  # fmt: skip
-        rest = embedded.seconds - cost("embed", None, {**embedded.units, "characters": 0}).seconds
+        # The model's shards are float32; the stored vectors stay that.
+        saved = 2 * todo.dimension * (products + queries) * (params.embed.dtype == "float16")
+        rest = cost("embed", None, {**embedded.units, "characters": 0}).seconds
         yield embedded.model_copy(
             update={
-                "seconds": embedded.seconds - rest + todo.seconds,
+                "seconds": rest + todo.seconds,
+                "disk_bytes": embedded.disk_bytes - saved,
                 "known": "; ".join(filter(None, (todo.known, known))),
             }
         )
