@@ -125,7 +125,14 @@ def entry(folder: Path, **contract: Any) -> Encoder:
 def runtime(engine: str = "torch", device: str = "cpu", threads: int = 1) -> Runtime:
     """Return runtime settings, those of the reference if nothing is said."""
     return Runtime.model_validate(
-        {"engine": engine, "device": device, "threads": threads, "store_gigabytes": 1}
+        {
+            "engine": engine,
+            "device": device,
+            "threads": threads,
+            "store_gigabytes": 1,
+            "executor": "local",
+            "ray_address": None,
+        }
     )
 
 
