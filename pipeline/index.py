@@ -11,6 +11,7 @@ import numpy as np
 from pipeline import files, layout, stage, vectors
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
+from pipeline.index_codes import Add, add_here, adds
 from pipeline.mistakes import one_line
 from pipeline.params import (
     FlatIndex,
@@ -101,11 +102,17 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
 
 
 def build_index(
-    index: Index, dimension: int, similarity: Similarity, shards: Iterable[vectors.Matrix]
+    index: Index,
+    dimension: int,
+    similarity: Similarity,
+    shards: Iterable[vectors.Matrix],
+    add: Add = add_here,
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
-    Built on one thread, since graphs built on several differ from run to run.
+    Built on one thread, since graphs built on several differ from run to run. An inverted file is
+    trained here and filled by `add`, which may use other machines; the others have nothing to
+    compute that would be worth the way there, or cannot be built in parts (hnsw).
     """
     built = empty_index(index, dimension, similarity)
     ready = (as_searched(shard, similarity, "products") for shard in shards)
@@ -118,7 +125,10 @@ def build_index(
         else:
             whole = np.concatenate(list(ready))
             built.train(whole)
-            built.add(whole)
+            if isinstance(index, IvfFlatIndex | IvfPqIndex):
+                add(built, [whole])
+            else:
+                built.add(whole)
     finally:
         faiss.omp_set_num_threads(threads)
     return built
@@ -179,7 +189,8 @@ def index(params: Params, locale: str) -> None:
     settings, similarity = params.index_of(locale), params.encoder_of(locale).similarity
     check_fit(params.index[locale], settings, manifest.products.rows, manifest.dimension)
     shards = vectors.iter_vectors(manifest, "products", locale)
-    built = build_index(settings, manifest.dimension, similarity, shards)
+    add = adds(params.runtime)
+    built = build_index(settings, manifest.dimension, similarity, shards, add)
     with atomic_directory(layout.index(locale)) as out:
         _write(built, out / "index.faiss")
         digest = files.sha256_file(out / "index.faiss")
