@@ -2,6 +2,7 @@
 # A GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...' (README).
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+JOBS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -23,9 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-repro: setup ## check params.yaml, then bring every artefact up to date
+repro: setup ## check params.yaml, then bring every artefact up to date; JOBS=2: two locales at a time
 	python -m pipeline.params
-	dvc repro
+	python -m pipeline.repro --jobs $(JOBS)
 
 test: setup ## all tests
 	pytest

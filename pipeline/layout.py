@@ -7,6 +7,8 @@ EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
+GRAPH = Path("dvc.yaml")
+
 DEMO = Path("data/demo")
 SAMPLE = Path("data/sample")
 METRICS = Path("reports/metrics")
@@ -18,6 +20,7 @@ PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
 EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
+RAY_BENCH = Path("reports/bench/ray.json")
 
 
 def sample(locale: str) -> Path:
