@@ -3,7 +3,7 @@
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -60,7 +60,7 @@ def connected(runtime: Runtime) -> Iterator[Any]:
 
 
 def places(
-    nodes: list[Mapping[str, Any]], runtime: Runtime, *, gpu: bool
+    nodes: Sequence[Mapping[str, Any]], runtime: Runtime, *, gpu: bool
 ) -> dict[str, list[float]]:
     """Return for each living node of a cluster the cores or GPUs of each worker that it can hold.
 

@@ -15,7 +15,6 @@ from typing import Any, Generic, TypeVar
 from pipeline import stage
 from pipeline.cluster import places
 from pipeline.errors import PipelineError
-from pipeline.mistakes import one_line
 from pipeline.params import Runtime
 
 T = TypeVar("T")
@@ -219,7 +218,7 @@ class Fleet(Generic[T, R]):
         self._running = {c: one for c, one in self._running.items() if one.worker is not lost}
         self._workers.remove(lost)
         self.ray.kill(lost.actor)
-        why = one_line(err)[:300]
+        why = _cause(err)
         again = [one for one in held if one.number is not None]
         for one in again:
             one.failures += 1
@@ -271,3 +270,9 @@ class Fleet(Generic[T, R]):
                 f"of {len(self._workers)} asked for: other work may hold its cores or GPUs, or its "
                 "nodes are gone; see `ray status`"
             )
+
+
+def _cause(err: Exception) -> str:
+    """Return the first and the last line of what Ray tells of a death: what, and why."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return ": ".join(dict.fromkeys((lines[0], lines[-1])))[:500] if lines else repr(err)

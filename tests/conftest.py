@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +12,7 @@ import pytest
 from pipeline.params import Params, load_params
 from tests import artefacts
 from tests.artefacts import ROOT
+from tests.ray_cluster import two_nodes
 
 ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -56,3 +57,11 @@ def run_stage(project: Path) -> RunStage:
         )
 
     return run
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a real Ray cluster of two nodes, of one core each."""
+    pytest.importorskip("ray")
+    with two_nodes() as address:
+        yield address
