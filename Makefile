@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench prove tradeoff readme constraints
+.PHONY: help setup repro test check fix diff lock-current gate esci clean-cache bench bench-ray prove tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -80,6 +80,9 @@ bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), 
 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills
 	python -m pipeline.bench.proofs
+
+bench-ray: setup ## a Ray cluster of two workers against one process; ARGS='--encoder minilm'
+	python -m pipeline.bench.ray $(ARGS)
 
 tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
 	python -m pipeline.tradeoff $(ARGS)
