@@ -3,6 +3,8 @@
 import logging
 import math
 import os
+import secrets
+import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -11,23 +13,24 @@ from pipeline.errors import PipelineError
 from pipeline.mistakes import one_line
 from pipeline.params import Runtime, core_count
 
-_LOOPBACK = "127.0.0.1"
-
 
 @contextmanager
 def connected(runtime: Runtime) -> Iterator[Any]:
     """Connect to the cluster of `runtime.ray_address`, and yield the module ray.
 
-    Without an address a cluster of this machine alone is started, on its loopback address and
-    without a dashboard, and ended with the block. Nothing is sent to Ray's makers.
+    Without an address a cluster of this machine alone is started, without a dashboard, and ended
+    with the block. It listens on all of the machine's addresses, as Ray does, and lets in only who
+    has a token that none but this process has. Nothing is sent to Ray's makers.
 
     Raises:
         PipelineError: Ray is not installed, the cluster cannot be reached, or runs another version
             of Ray or Python.
     """
-    # Read when ray is imported; a cluster that runs already has its own: ray start
-    # --disable-usage-stats.
+    # All of it is read when ray is imported. A cluster that runs already has its own: `ray start
+    # --disable-usage-stats`, and a token where it was started with one.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if runtime.ray_address is None and "ray" not in sys.modules:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         import ray
     except ImportError as err:
@@ -35,11 +38,7 @@ def connected(runtime: Runtime) -> Iterator[Any]:
             "runtime.executor: ray, but Ray is not installed: pip install '.[ray]', or set local"
         ) from err
     address = runtime.ray_address
-    own: dict[str, Any] = {
-        "num_cpus": core_count(),
-        "include_dashboard": False,
-        "_node_ip_address": _LOOPBACK,
-    }
+    own = {"num_cpus": core_count(), "include_dashboard": False}
     try:
         ray.init(
             address=address or "local",

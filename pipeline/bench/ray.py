@@ -4,8 +4,8 @@
 
 Made-up texts of ESCI's length, all of them new, are encoded by turns in one process of two threads
 and by a cluster of two workers of one thread each; then once more by the cluster, with a worker
-killed midway. Without --encoder the model is a random BERT of two layers and 32 components, so cheap
-that what is not encoding shows; with one, that entry of params.yaml. The figures go to
+killed midway. Without --encoder the model is a random BERT of two layers and 32 components, so
+cheap that what is not encoding shows; with one, that entry of params.yaml. The figures go to
 reports/bench/ray.json. Starting (the cluster, loading the model) is told apart: it takes the same
 few seconds however much there is to encode.
 """
@@ -28,6 +28,7 @@ import psutil
 
 from pipeline import embed, layout, stage
 from pipeline.bench import proofs
+from pipeline.encoders.encoder import load_on
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, write_json
@@ -171,7 +172,7 @@ def watched_embed() -> None:
 
     with (
         patch.object(embed.SideEncoder, "fill", timed("encode", embed.SideEncoder.fill)),
-        patch.object(embed, "load_on", timed("start", embed.load_on)),
+        patch.object(embed, "load_on", timed("start", load_on)),
         patch.object(RemoteEncoder, "__enter__", timed("start", RemoteEncoder.__enter__)),
         stage.told_to_the_user("embed") as outcome,
     ):
