@@ -11,6 +11,7 @@ import pytest
 from pipeline.cluster import connected, places
 from pipeline.errors import PipelineError
 from tests.artefacts import ROOT
+from tests.repository import PATH
 from tests.tiny_models import runtime
 
 RAY = runtime().model_copy(update={"executor": "ray"})
@@ -63,18 +64,17 @@ def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
         "import os, subprocess, sys\n"
         "from pipeline.cluster import connected\n"
         "from tests.tiny_models import runtime\n"
-        "enter = 'import sys, ray; ray.init(address=sys.argv[1]); print(ray.nodes())'\n"
         "given = runtime().model_copy(update={'executor': 'ray'})\n"
         "with connected(given) as ray:\n"
         "    address = ray.get_runtime_context().gcs_address\n"
         "    token = {key: os.environ.pop(key) for key in list(os.environ) if '_AUTH_' in key}\n"
         "    assert ray.nodes()\n"
         "    for known in ({}, token):\n"
-        "        command = [sys.executable, '-c', enter, address]\n"
+        "        command = ['ray', 'health-check', '--address', address]\n"
         "        done = subprocess.run(command, env=os.environ | known, capture_output=True)\n"
         "        print(done.returncode)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": PATH}
     done = subprocess.run(
         [sys.executable, "-c", join], env=environment, capture_output=True, text=True, check=False
     )
