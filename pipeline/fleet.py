@@ -7,7 +7,7 @@ its own account of memory and progress, for a stream that is cut, bounded and co
 """
 
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
@@ -24,8 +24,8 @@ ITEMS_A_WORKER = 3
 """How many items a worker holds at most: some that it works on, and one that waits there, so that
 it never waits for this process."""
 
-MOST_FAILURES = 4
-"""How many workers may die with an item, or before they are ready, until it is at fault."""
+MOST_FAILURES = 3
+"""How many workers die with an item until it is at fault, or unready on a node until that is."""
 
 LOOK_SECONDS = 5.0
 """How often the cluster is asked whether nodes came or went."""
@@ -113,7 +113,7 @@ class Fleet(Generic[T, R]):
     _workers: list[_Hired] = field(default_factory=list)
     _running: dict[Any, _Task] = field(default_factory=dict)
     _again: deque[_Task] = field(default_factory=deque)
-    _stillborn: int = 0
+    _stillborn: Counter[str] = field(default_factory=Counter)
     _looked: float = -LOOK_SECONDS
     _alive: float = field(default_factory=time.monotonic)
     _about: Any = None
@@ -206,7 +206,8 @@ class Fleet(Generic[T, R]):
                 raise value
             self._alive = time.monotonic()
             if task.number is None:
-                task.worker.ready, self._about, self._stillborn = True, value, 0
+                task.worker.ready, self._about = True, value
+                del self._stillborn[task.worker.node]
             else:
                 task.worker.items -= 1
                 yield task.number, value
@@ -228,18 +229,19 @@ class Fleet(Generic[T, R]):
                 f"same piece of work; the last one: {why}; if their memory was used up, use fewer "
                 "workers a node (runtime.threads: more cores for each)"
             )
-        self._stillborn += not lost.ready
-        if self._stillborn >= MOST_FAILURES:
-            raise PipelineError(
-                f"{MOST_FAILURES} workers of the Ray cluster died before they were ready; the last "
-                f"one: {why}; {_REMEDY}"
-            )
+        if not lost.ready:
+            self._stillborn[lost.node] += 1
         stage.log.warning(
             "warning: a worker of the Ray cluster died; the %d pieces of work that it held go to "
             "others (%s)", len(again), why,
         )  # fmt: skip
         self._again.extendleft(reversed(again))
-        self._looked = -LOOK_SECONDS
+        self._hire()
+        if not self._workers and self._stillborn:
+            raise PipelineError(
+                f"on every node of the Ray cluster {MOST_FAILURES} workers died before they were "
+                f"ready; the last one: {why}; {_REMEDY}"
+            )
 
     def _hire(self) -> None:
         """Start a worker wherever there is room for one: at first, after a death, on a new node."""
@@ -248,6 +250,8 @@ class Fleet(Generic[T, R]):
         self._looked = time.monotonic()
         room = places(self.ray.nodes(), self.runtime, gpu=self.gpu)
         for node, workers in room.items():
+            if self._stillborn[node] >= MOST_FAILURES:
+                continue
             there = sum(worker.node == node for worker in self._workers)
             for size in workers[there:]:
                 options: dict[str, Any] = {"num_gpus" if self.gpu else "num_cpus": size}
