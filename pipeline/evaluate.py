@@ -26,8 +26,8 @@ from pipeline import (
     tables,
     top,
 )
-from pipeline.parallel import in_parallel
 from pipeline.errors import PipelineError
+from pipeline.parallel import in_parallel
 from pipeline.params import Evaluate, Params
 from pipeline.uncertainty import bootstrap_intervals
 

@@ -31,7 +31,7 @@ def in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Ite
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:
-    """Yield the items in their order, which a thread of its own takes, a few ahead of the caller."""
+    """Yield the items in their order, taken by a thread of its own a few ahead of the caller."""
     iterator, end = iter(items), object()
     for item in in_parallel(lambda _: next(iterator, end), itertools.count(), threads=1):
         if item is end:

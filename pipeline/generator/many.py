@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.generator.bank import ITEM_PARTS, LABELS, SENTENCE, TAG, Bank
-from pipeline.generator.catalogue import Rng
+from pipeline.generator.catalogue import Query, Rng
 from pipeline.generator.shape import (
     JUDGED_LEAST,
     JUDGED_MOST,
@@ -244,7 +244,7 @@ def _labels(rng: Rng, counts: Ints, shares: Sequence[float]) -> Ints:
     return np.repeat(np.tile(np.arange(len(LABELS)), len(counts)), by_label.ravel())
 
 
-def _judged_prototypes(rng: Rng, queries: Sequence, asked: Ints, labels: Ints) -> Ints:
+def _judged_prototypes(rng: Rng, queries: Sequence[Query], asked: Ints, labels: Ints) -> Ints:
     """Return a prototype for each judgement, which its query's prototype gives that label."""
     lists = [
         [int(number) for number, label in query.judgements if label == name]
@@ -255,7 +255,8 @@ def _judged_prototypes(rng: Rng, queries: Sequence, asked: Ints, labels: Ints) -
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
     flat = np.array([number for each in lists for number in each])
     which = asked * len(LABELS) + labels
-    return flat[starts[which] + (rng.random(len(which)) * sizes[which]).astype(np.int64)]
+    drawn: Ints = flat[starts[which] + (rng.random(len(which)) * sizes[which]).astype(np.int64)]
+    return drawn
 
 
 def _nth_product(prototypes: Ints, count: int, products: int) -> Ints:

@@ -23,7 +23,7 @@ SOURCES = {
 
 @dataclass(frozen=True)
 class Length:
-    """A log-normal length in characters: its median, and the standard deviation of its logarithm."""
+    """A log-normal length in characters: its median, and its logarithm's standard deviation."""
 
     median: float
     spread: float

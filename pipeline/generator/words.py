@@ -74,4 +74,5 @@ def own(numbers: Ints, count: int, salt: int) -> Ints:
 def _skew(lots: "NDArray[np.float64]", count: int) -> Ints:
     """Zipf's law, nearly: places are log-uniform."""
     places = np.exp(lots * np.log(count + 1.0)) - 1
-    return np.minimum(places.astype(np.int64), count - 1)
+    drawn: Ints = np.minimum(places.astype(np.int64), count - 1)
+    return drawn
