@@ -2,6 +2,7 @@
 # A GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...' (README).
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
+JOBS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
 
@@ -9,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro plan costs test check fix diff lock-current gate esci clean-cache bench prove scale full-size tradeoff readme constraints
+.PHONY: help setup repro plan costs test check fix diff lock-current gate esci clean-cache bench bench-ray prove scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -23,9 +24,9 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-repro: setup ## check params.yaml, then bring every artefact up to date
+repro: setup ## check params.yaml, then bring every artefact up to date; JOBS=2: two locales at a time
 	python -m pipeline.params
-	dvc repro
+	python -m pipeline.repro --jobs $(JOBS)
 
 plan: setup ## what the chosen params will take: time, memory, disk; nothing runs
 	python -m pipeline.plan
@@ -92,6 +93,9 @@ prove: setup ## the slow proofs: reuse, one edited product, memory, kills, fault
 
 scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
 	python -m pipeline.bench.scale $(ARGS)
+
+bench-ray: setup ## a Ray cluster of two workers against one process; ARGS='--encoder minilm'
+	python -m pipeline.bench.ray $(ARGS)
 
 tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
 	python -m pipeline.tradeoff $(ARGS)

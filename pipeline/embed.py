@@ -7,7 +7,7 @@ long the rest would take.
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -26,6 +26,7 @@ from pipeline.encoders.encoder import (
     warn_of_cut,
 )
 from pipeline.encoders.engine import choose_engine
+from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
 from pipeline.errors import PipelineError
@@ -51,7 +52,8 @@ class LocaleEncoder:
         With `convert` False the model is not converted for its engine, and cannot be loaded.
         """
         self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
-        self._threads = params.runtime.thread_count()
+        self._runtime = params.runtime
+        self._open = ExitStack()
         self.weights = resolve_weights(self.spec, self.name)
         if convert:
             self.engine = resolve_engine(self.spec, self.weights, params.runtime)
@@ -60,8 +62,21 @@ class LocaleEncoder:
 
     @cached_property
     def model(self) -> TextEncoder:
-        """The loaded model."""
-        return load_on(self.engine, self.spec, self.weights, self._threads)
+        """The loaded model, here or on a Ray cluster."""
+        if self.distributed:
+            remote = RemoteEncoder(self.engine, self.spec, self.weights, self._runtime)
+            return self._open.enter_context(remote)
+        threads = self._runtime.thread_count()
+        return load_on(self.engine, self.spec, self.weights, threads)
+
+    @property
+    def distributed(self) -> bool:
+        """Whether a Ray cluster encodes."""
+        return self._runtime.executor == "ray"
+
+    def close(self) -> None:
+        """Let the workers go, where there are any."""
+        self._open.close()
 
 
 @dataclass(frozen=True)
@@ -116,7 +131,8 @@ class SideEncoder:
         readable = encoder.spec.max_tokens * _CHARACTERS_A_TOKEN
         self.encoding = Encoding(side.windows, self._vectors, counts, readable, encoder.name)
         self.encoded = 0
-        self._rate = layout.rates() / f"{self._vectors.folder.name}.json"
+        where = "-ray" if encoder.distributed else ""  # a cluster's rate is not this machine's
+        self._rate = layout.rates() / f"{self._vectors.folder.name}{where}.json"
 
     def fill(self, plan: Plan, windows: Windows | None = None, limit: int | None = None) -> None:
         """Encode what the store lacks; shows rate, reused share and time left."""
@@ -224,7 +240,7 @@ def embed(params: Params, locale: str) -> None:
     tables_of_locale = sides(locale)
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
-    with atomic_directory(layout.embeddings(locale)) as out:
+    with closing(encoder), atomic_directory(layout.embeddings(locale)) as out:
         written, plans = [], []
         for table in tables_of_locale:
             side = SideEncoder(encoder, table)
@@ -278,20 +294,20 @@ def _keep_store_small(gigabytes: int, started: float) -> None:
 
 def plan(params: Params, locale: str) -> None:
     """Say what encoding a locale takes; a few texts are encoded where no rate is known."""
-    encoder = LocaleEncoder(params, locale)
-    for table in sides(locale):
-        side = SideEncoder(encoder, table)
-        before = side.encoding.plan()
-        if before.to_encode and side.seconds(before.work) is None:
-            side.fill(before, limit=PROBE_TEXTS)
-        now = side.encoding.plan()
-        seconds = side.seconds(now.work) or 0.0
-        stage.log.info(
-            "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "
-            "seconds=%.0f",
-            locale, encoder.name, encoder.engine, table.kind, now.texts, now.distinct, now.reused,
-            now.to_encode, seconds,
-        )  # fmt: skip
+    with closing(LocaleEncoder(params, locale)) as encoder:
+        for table in sides(locale):
+            side = SideEncoder(encoder, table)
+            before = side.encoding.plan()
+            if before.to_encode and side.seconds(before.work) is None:
+                side.fill(before, limit=PROBE_TEXTS)
+            now = side.encoding.plan()
+            seconds = side.seconds(now.work) or 0.0
+            stage.log.info(
+                "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "
+                "seconds=%.0f",
+                locale, encoder.name, encoder.engine, table.kind, now.texts, now.distinct,
+                now.reused, now.to_encode, seconds,
+            )  # fmt: skip
 
 
 def _warn_of_language(encoder: LocaleEncoder, locale: str, language: str) -> None:

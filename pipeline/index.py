@@ -23,6 +23,7 @@ import numpy as np
 from pipeline import files, index_size, layout, memory, stage, vectors
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
+from pipeline.index_codes import Add, add_here, adds
 from pipeline.mistakes import one_line
 from pipeline.params import (
     FlatIndex,
@@ -146,11 +147,14 @@ def build_index(
     similarity: Similarity,
     shards: Iterable[vectors.Matrix],
     rows: int | None = None,
+    add: Add = add_here,
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
     The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
-    a graph do not depend on that.
+    a graph do not depend on that. An inverted file is trained here and filled by `add`, which may
+    use other machines; the others have nothing to compute that would be worth the way there, or
+    cannot be built in parts (hnsw).
 
     Args:
         index: its settings.
@@ -158,6 +162,7 @@ def build_index(
         similarity: what is compared.
         shards: float32, [any, dimension] each; gone through twice where the index is trained.
         rows: how many vectors they hold; counted, going through them once more, if left out.
+        add: adds the vectors to an inverted file.
     """
     rows = sum(map(len, shards)) if rows is None else rows
     built = empty_index(index, dimension, similarity)
@@ -171,8 +176,11 @@ def build_index(
             wanted = index_size.training_rows(index, rows)
             built.train(_sample(_pieces(shards, similarity), rows, wanted))
         _reserve(built, rows)
-        for piece in _pieces(shards, similarity):
-            built.add(piece)
+        if isinstance(index, IvfFlatIndex | IvfPqIndex):
+            add(built, _pieces(shards, similarity))
+        else:
+            for piece in _pieces(shards, similarity):
+                built.add(piece)
     finally:
         faiss.omp_set_num_threads(threads)
     return built
@@ -292,7 +300,7 @@ def index(params: Params, locale: str) -> None:
     check_fit(params.index[locale], settings, rows, dimension)
     check_memory(params, locale, rows, dimension)
     stored = vectors.Stored(manifest, "products", locale)
-    built = build_index(settings, dimension, similarity, stored, rows)
+    built = build_index(settings, dimension, similarity, stored, rows, adds(params.runtime))
     with atomic_directory(layout.index(locale)) as out:
         _write(built, out / "index.faiss")
         digest = files.sha256_file(out / "index.faiss")

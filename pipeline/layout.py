@@ -7,6 +7,8 @@ EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
+GRAPH = Path("dvc.yaml")
+
 DEMO = Path("data/demo")
 FULL_SIZE = Path("data/full-size")
 SAMPLE = Path("data/sample")
@@ -22,6 +24,7 @@ PROOFS = Path("reports/bench/proofs.json")
 SCALE_BENCH = Path("reports/bench/scale.json")
 FAULTS = Path("reports/bench/faults.json")
 COSTS = Path("reports/bench/costs.json")
+RAY_BENCH = Path("reports/bench/ray.json")
 
 
 def sample(locale: str) -> Path:

@@ -66,6 +66,8 @@ Fraction = Annotated[float, Field(gt=0, lt=1)]
 # A system and one of its measures, such as dense.ndcg@10.
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
 Cutoffs = Choices[Count]
+# This machine's cluster, one by Ray's own port, or one from outside by its client port.
+RayAddress = Annotated[str, Field(pattern=r"^(auto|(ray://)?[A-Za-z0-9.-]+:[1-9][0-9]*)$")]
 
 
 class Strict(BaseModel):
@@ -214,6 +216,8 @@ class Compare(Strict):
     alpha: Fraction
 
 
+MOST_THREADS = 4096
+
 MOST_RESULTS = 10
 """How many results of a query evaluate keeps beside the labels, for the page."""
 
@@ -226,22 +230,42 @@ class Report(Strict):
     seed: Seed
 
 
+THREADS_VARIABLE = "PIPELINE_THREADS"
+"""The environment variable that says how many cores this process may use, where not all."""
+
+
 class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
     device: Literal["auto", "cpu", "cuda", "mps"]
     engine: Literal["auto", "torch", "openvino"]
-    threads: Annotated[int, Field(ge=0, le=4096)]
+    threads: Annotated[int, Field(ge=0, le=MOST_THREADS)]
     memory_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     store_gigabytes: Count
+    executor: Literal["local", "ray"]
+    ray_address: RayAddress | None
 
     def thread_count(self) -> int:
-        """Return `threads`, or for 0 how many cores this process may use."""
-        if self.threads:
-            return self.threads
-        if hasattr(os, "sched_getaffinity"):
-            return len(os.sched_getaffinity(0))
-        return os.cpu_count() or 1
+        """Return `threads`, or for 0 `core_count`."""
+        return self.threads or core_count()
+
+
+def core_count() -> int:
+    """Return how many cores this process may use: $PIPELINE_THREADS, or all that it may run on.
+
+    Raises:
+        PipelineError: the variable holds no such number.
+    """
+    if told := os.environ.get(THREADS_VARIABLE):
+        if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= MOST_THREADS):
+            raise PipelineError(
+                f"${THREADS_VARIABLE}: {told!r} is no number of cores from 1 to {MOST_THREADS}; "
+                "mend it, or unset it to use all"
+            )
+        return int(told)
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 class WheelFile(Strict):
@@ -482,6 +506,7 @@ def _contradictions(params: Params) -> Iterator[str]:
             f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
             "CPU; set device to auto or cpu, or engine to auto or torch"
         )
+    yield from _off_cluster(params.runtime)
     for name, index in params.indexes.items():
         if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
             yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
@@ -564,6 +589,20 @@ def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[
         yield f"{where} is for CPUs; set runtime.device to auto or cpu"
     if precision in ("bfloat16", "float16") and runtime.engine == "openvino":
         yield f"{where} needs the engine torch; set runtime.engine to auto or torch"
+
+
+def _off_cluster(runtime: Runtime) -> Iterator[str]:
+    """Say which settings of a Ray cluster would not be obeyed."""
+    if runtime.executor == "local" and runtime.ray_address is not None:
+        yield (
+            f"runtime.ray_address: {runtime.ray_address!r} without runtime.executor ray would not "
+            "be obeyed; set executor to ray, or leave the address empty"
+        )
+    if runtime.executor == "ray" and runtime.device == "mps":
+        yield (
+            "runtime.device: mps, which Ray does not share out; set auto, cpu or cuda, or executor "
+            "to local"
+        )
 
 
 def main() -> int:

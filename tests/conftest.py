@@ -3,7 +3,7 @@
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from pipeline.bench.workshop import Workshop
 from pipeline.params import Params, load_params
 from tests import artefacts
 from tests.artefacts import ROOT
+from tests.ray_cluster import two_nodes
 
 ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -65,3 +66,11 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
     shop = Workshop(tmp_path_factory.mktemp("workshop"))
     shop.run_all()
     return shop
+
+
+@pytest.fixture(scope="session")
+def cluster() -> Iterator[str]:
+    """The address of a real Ray cluster of two nodes, of one core each."""
+    pytest.importorskip("ray")
+    with two_nodes() as address:
+        yield address

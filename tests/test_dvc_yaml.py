@@ -8,6 +8,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import layout
+from pipeline.repro import shared_and_branch
 from pipeline.runs import SYSTEMS
 from tests.artefacts import ROOT
 
@@ -69,6 +70,27 @@ def test_a_stage_is_one_module_named_after_it(name: str) -> None:
 @pytest.mark.parametrize("name", STAGES)
 def test_no_stage_depends_on_what_only_changes_speed(name: str) -> None:
     assert not [each for each in STAGES[name]["params"] if each.split(".")[0] == "runtime"]
+
+
+def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:
+    graph = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+    shared, branch = shared_and_branch(graph)
+    assert shared == ["demo", "sample"]
+    written: list[str] = []
+    for name, stage in STAGES.items():
+        outs = [
+            str(next(iter(out)) if isinstance(out, dict) else out)
+            for key in ("outs", "metrics", "plots")
+            for out in stage.get(key, [])
+        ]
+        if name in branch:  # each locale reads and writes what is its own
+            assert all("${key}" in out for out in outs)
+            read = [one for one in stage["deps"] if not one.startswith("pipeline/")]
+            assert all("${key}" in one for one in read)
+            for one in read:
+                made = [out for out in written if f"{one}/".startswith(f"{out}/")]
+                assert len(made) == 1
+        written += outs
 
 
 def test_what_a_stage_writes_is_where_layout_says() -> None:

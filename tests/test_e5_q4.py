@@ -14,7 +14,10 @@ from pipeline.params import Encoder, Runtime, load_params
 from tests import tiny_e5_q4
 
 FIXTURE = Path(__file__).parent / "fixtures" / "e5_engine"
-RUNTIME = Runtime(device="cpu", engine="auto", threads=1, memory_limit=None, store_gigabytes=1)
+RUNTIME = Runtime(
+    device="cpu", engine="auto", threads=1, memory_limit=None, store_gigabytes=1, executor="local",
+    ray_address=None,
+)  # fmt: skip
 
 
 def test_every_tensor_of_a_random_file_comes_back_exactly() -> None:

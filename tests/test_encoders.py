@@ -10,8 +10,7 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from pipeline import layout
-from pipeline.encoders import engine
+from pipeline import cpu, layout
 from pipeline.encoders.encoder import identity, load_encoder, warn_of_cut
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.weights import resolve_weights
@@ -311,7 +310,7 @@ def test_cpus_of_other_instructions_share_no_vectors(
     spec, weights, choice = entry(folder), weights_of(folder), EngineChoice("openvino", "cpu")
     found = []
     for flags in ({"avx2"}, {"avx2", "avx512f"}, {"avx2", "avx512f", "avx512_vnni"}, set()):
-        monkeypatch.setattr(engine, "cpu_flags", lambda flags=flags: frozenset(flags))
+        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
         found.append(identity(spec, weights, choice, "query")["engine"].split(", "))
     assert [each[0] for each in found] == [
         f"openvino-cpu {of}" for of in ("avx2", "avx512f", "avx512_vnni", platform.machine())

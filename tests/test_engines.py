@@ -15,7 +15,7 @@ from pipeline import layout
 from pipeline.encoders import engine as engines
 from pipeline.encoders import openvino_engine
 from pipeline.encoders.encoder import TextEncoder, load_encoder, resolve_engine
-from pipeline.encoders.engine import choose_engine
+from pipeline.encoders.engine import OnThreads, choose_engine
 from pipeline.encoders.model import load_model
 from pipeline.encoders.openvino_engine import converted_model
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
@@ -129,7 +129,7 @@ def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(
     spec, weights = entry(folder, normalize=False), weights_of(folder)
     model = load_model(spec, weights)
     engine = TorchEngine(model, "cpu", "float32", 1, batch_tokens=GPU_BATCH_TOKENS)
-    encoder = TextEncoder(engine, model.tokenizer, model.pad_id, spec, weights)
+    encoder = TextEncoder(OnThreads(engine), model.tokenizer, model.pad_id, spec, weights)
     expected = encoder.encode_passages(texts)
     assert encoder.encode_passages(texts[5:9]).tobytes() == expected[5:9].tobytes()
     small = raw_encoder(folder, "torch").encode_passages(texts)

@@ -631,6 +631,43 @@ def test_zero_threads_are_all_that_the_process_may_use() -> None:
         assert found == expected
 
 
+def test_the_environment_says_how_many_cores_there_are_where_params_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = load_params(SHIPPED).runtime
+    monkeypatch.setenv("PIPELINE_THREADS", "3")
+    assert runtime.thread_count() == 3
+    assert runtime.model_copy(update={"threads": 5}).thread_count() == 5
+    for wrong in ("0", "-1", "two", "1.5", "9999999", "²"):
+        monkeypatch.setenv("PIPELINE_THREADS", wrong)
+        with pytest.raises(PipelineError, match=rf"\$PIPELINE_THREADS: '{wrong}' is no number"):
+            runtime.thread_count()
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", "192.0.2.7:6379", "ray://head.lan:10001"])
+def test_addresses_of_a_ray_cluster_are_taken(address: str) -> None:
+    data = shipped()
+    data["runtime"] |= {"executor": "ray", "ray_address": address}
+    assert check_params(data, "").runtime.ray_address == address
+
+
+@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:1", "head:0", "a b:1"])
+def test_what_is_no_address_of_a_ray_cluster_is_refused(address: str) -> None:
+    (told,) = lines(put("runtime.ray_address", address))
+    assert told.startswith("runtime.ray_address: ")
+
+
+def test_settings_of_a_ray_cluster_that_would_not_be_obeyed_are_refused() -> None:
+    (told,) = lines(put("runtime.ray_address", "auto"))
+    assert told.startswith("runtime.ray_address: 'auto' without runtime.executor ray")
+
+    def on_mps(data: Data) -> None:
+        data["runtime"] |= {"executor": "ray", "device": "mps"}
+
+    (told,) = lines(on_mps)
+    assert told.startswith("runtime.device: mps, which Ray does not share out")
+
+
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
         for section in ("encoder", "index", "language"):

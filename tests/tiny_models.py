@@ -127,7 +127,7 @@ def runtime(engine: str = "torch", device: str = "cpu", threads: int = 1) -> Run
     return Runtime.model_validate(
         {
             "engine": engine, "device": device, "threads": threads, "memory_limit": None,
-            "store_gigabytes": 1,
+            "store_gigabytes": 1, "executor": "local", "ray_address": None,
         }
     )  # fmt: skip
 

@@ -29,8 +29,9 @@ from numpy.typing import NDArray
 from pipeline import layout, stage
 from pipeline.bench.quality import Catalogue, ndcg, read_catalogues
 from pipeline.bench.side import BASELINE, Side
+from pipeline.cpu import cpu_flags
 from pipeline.encoders.encoder import Role, resolve_engine
-from pipeline.encoders.engine import Device, choose_engine, cpu_flags
+from pipeline.encoders.engine import Device, choose_engine
 from pipeline.encoders.openvino_engine import converted_model
 from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights

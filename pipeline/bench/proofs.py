@@ -81,15 +81,19 @@ class Project:
         """Copy params.yaml, with some keys, given as dotted paths, set otherwise."""
         self.folder = folder
         self.seconds = 0.0
-        data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+        self._data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+        (folder / ".cache").mkdir()
+        self.change(changes)
+
+    def change(self, changes: Mapping[str, Any]) -> None:
+        """Set some keys of params.yaml, given as dotted paths."""
         for path, value in changes.items():
             *parents, leaf = path.split(".")
-            section = data
+            section = self._data
             for parent in parents:
                 section = section[parent]
             section[leaf] = value
-        (folder / ".cache").mkdir()
-        YAML().dump(data, folder / PARAMS_FILE)
+        YAML().dump(self._data, self.folder / PARAMS_FILE)
 
     def run(self, *arguments: str, kill: Kill | None = None) -> str:
         """Run Python with arguments, to its end or until it is killed; return what it said.
@@ -172,11 +176,11 @@ def reuse(folder: Path) -> Figures:
 
 def edit(folder: Path) -> Figures:
     """One product changed of 2,000 is one text encoded."""
-    project = _cheap_project(folder)
-    _write_clean(project, 2_000)
+    project = cheap_project(folder)
+    write_clean(project, 2_000)
     project.embed()
     before = project.computed()
-    _write_clean(project, 2_000, edited=1_234)
+    write_clean(project, 2_000, edited=1_234)
     told = project.embed()
     encoded = project.computed() - before - PROBES
     return {
@@ -189,10 +193,10 @@ def edit(folder: Path) -> Figures:
 
 def memory(folder: Path) -> Figures:
     """Peak memory hardly grows with the catalogue."""
-    project = _cheap_project(folder)
+    project = cheap_project(folder)
     peaks, seconds = [], {}
     for products in MEMORY_PRODUCTS:
-        _write_clean(project, products)
+        write_clean(project, products)
         project.forget()
         project.embed()
         seen = project.seen()
@@ -210,8 +214,8 @@ def memory(folder: Path) -> Figures:
 
 def kills(folder: Path) -> Figures:
     """After a kill at any moment, another run ends with the same bytes, and repeats a group."""
-    project = _cheap_project(folder)
-    _write_clean(project, KILL_PRODUCTS)
+    project = cheap_project(folder)
+    write_clean(project, KILL_PRODUCTS)
     project.forget()
     texts = project.embed()
     expected = project.hashes()
@@ -284,20 +288,22 @@ def _encoded(told: str) -> int:
     return sum(map(int, re.findall(r" encoded=(\d+) ", told)))
 
 
-def _cheap_project(folder: Path) -> Project:
-    """Make a project with a tiny model, which is converted already, as in any second run."""
-    entry = f"encoders.{ENCODER}"
-    model = folder / "model"
-    write_model(model)
-    project = Project(
-        folder,
-        {
-            f"{entry}.weights": {"kind": "folder", "path": str(model)},
-            "runtime.engine": "openvino",
-            "runtime.threads": THREADS,
-        },
-    )
-    _write_clean(project, 10)
+def cheap_project(folder: Path, encoder: str | None = None) -> Project:
+    """Make a project with a tiny model, which is converted already, as in any second run.
+
+    `encoder` names an entry of params.yaml to use in its place.
+    """
+    runtime = {"runtime.engine": "openvino", "runtime.threads": THREADS}
+    if encoder is None:
+        model = folder / "model"
+        write_model(model)
+        weights = {"kind": "folder", "path": str(model)}
+        project = Project(folder, {f"encoders.{ENCODER}.weights": weights, **runtime})
+    else:
+        project = Project(folder, {f"encoder.{LOCALE}": encoder, **runtime})
+        for made in ("encoders", "engines", "wheels"):
+            (folder / ".cache" / made).symlink_to((layout.cache() / made).absolute())
+    write_clean(project, 10)
     project.embed()
     return project
 
@@ -332,7 +338,7 @@ def write_model(folder: Path) -> None:
     transformers.BertModel(config).save_pretrained(folder)
 
 
-def _write_clean(project: Project, products: int, edited: int | None = None) -> None:
+def write_clean(project: Project, products: int, edited: int | None = None) -> None:
     """Write clean tables: distinct texts of 1.1 kB in the mean, and 200 queries."""
     folder = project.folder / layout.clean(LOCALE)
     folder.mkdir(parents=True, exist_ok=True)

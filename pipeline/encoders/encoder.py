@@ -11,7 +11,14 @@ from numpy.typing import NDArray
 
 from pipeline import vectors
 from pipeline.encoders.batching import Batch, Batcher
-from pipeline.encoders.engine import Engine, EngineChoice, choose_engine, computed_by
+from pipeline.encoders.engine import (
+    Computer,
+    Engine,
+    EngineChoice,
+    OnThreads,
+    choose_engine,
+    computed_by,
+)
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.openvino_engine import (
     OpenVinoEngine,
@@ -24,7 +31,6 @@ from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.mistakes import shorten
-from pipeline.parallel import in_parallel
 from pipeline.params import Encoder, Runtime
 
 log = logging.getLogger("pipeline")
@@ -60,10 +66,10 @@ class TextEncoder:
     """
 
     def __init__(
-        self, engine: Engine, tokenizer: str, pad_id: int, spec: Encoder, weights: LocalWeights
+        self, computer: Computer, tokenizer: str, pad_id: int, spec: Encoder, weights: LocalWeights
     ) -> None:
         """Put the parts together; `load_encoder` does."""
-        self._engine = engine
+        self._computer = computer
         self._tokenizer = tokenizer
         self._tokenizers: dict[Role, Tokenizer] = {}
         self._pad_id = pad_id
@@ -108,7 +114,7 @@ class TextEncoder:
         end. Vectors are not checked here: see `refuse_broken`.
         """
         spec = self._spec
-        batcher = Batcher(self._engine.batch_tokens, spec.max_tokens, self._pad_id)
+        batcher = Batcher(self._computer.batch_tokens, spec.max_tokens, self._pad_id)
 
         def batches() -> Iterator[Batch]:
             for place, tokens in texts:
@@ -116,10 +122,8 @@ class TextEncoder:
                     yield batch
             yield from batcher.flush()
 
-        def compute(batch: Batch) -> Encoded:
-            return Encoded(batch.places, self._engine(batch), batch.ids.size)
-
-        return in_parallel(compute, batches(), self._engine.threads)
+        for batch, raw in self._computer.compute(batches()):
+            yield Encoded(batch.places, raw, batch.ids.size)
 
     def _encode(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         raw = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -153,6 +157,25 @@ def load_on(
     choice: EngineChoice, spec: Encoder, weights: LocalWeights, threads: int
 ) -> TextEncoder:
     """Load an encoder onto the engine that `resolve_engine` returned for it; as `load_encoder`."""
+    loaded = load_engine(choice, spec, weights, threads)
+    encoder = TextEncoder(OnThreads(loaded.engine), loaded.tokenizer, loaded.pad_id, spec, weights)
+    check_dimension(spec, weights, encoder.dimension)
+    return encoder
+
+
+@dataclass(frozen=True)
+class LoadedEngine:
+    """An engine with a model on it, and the model's tokenizer, JSON of the tokenizers library."""
+
+    engine: Engine
+    tokenizer: str
+    pad_id: int
+
+
+def load_engine(
+    choice: EngineChoice, spec: Encoder, weights: LocalWeights, threads: int
+) -> LoadedEngine:
+    """Load an encoder's model onto an engine of this process; raises as `load_encoder`."""
     if choice.name == "openvino":
         if spec.precision == "int8" and not computes_in_8_bits():
             log.warning(
@@ -162,16 +185,13 @@ def load_on(
             )
         converted = converted_model(spec, weights)
         openvino = OpenVinoEngine(converted, threads)
-        encoder = TextEncoder(openvino, converted.tokenizer(), converted.pad_id, spec, weights)
-    else:
-        from pipeline.encoders.model import load_model
-        from pipeline.encoders.torch_engine import TorchEngine
+        return LoadedEngine(openvino, converted.tokenizer(), converted.pad_id)
+    from pipeline.encoders.model import load_model
+    from pipeline.encoders.torch_engine import TorchEngine
 
-        model = load_model(spec, weights)
-        torch = TorchEngine(model, choice.device, spec.precision, threads)
-        encoder = TextEncoder(torch, model.tokenizer, model.pad_id, spec, weights)
-    check_dimension(spec, weights, encoder.dimension)
-    return encoder
+    model = load_model(spec, weights)
+    torch = TorchEngine(model, choice.device, spec.precision, threads)
+    return LoadedEngine(torch, model.tokenizer, model.pad_id)
 
 
 def resolve_engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> EngineChoice:

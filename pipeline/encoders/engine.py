@@ -2,6 +2,7 @@
 
 import importlib.util
 import platform
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, Protocol
@@ -9,15 +10,14 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.cpu import widest_instructions
 from pipeline.encoders.batching import Batch
 from pipeline.errors import PipelineError
+from pipeline.parallel import in_parallel
 from pipeline.params import Encoder, Runtime
 
 EngineName = Literal["torch", "openvino"]
 Device = Literal["cpu", "cuda", "mps"]
-
-# The widest first: a CPU with one of them has what matters of those after it.
-_VECTOR_FLAGS = ("amx_int8", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "asimddp")
 
 # What GPUs' drivers put there: NVIDIA, AMD, Windows' subsystem for Linux.
 _GPU_SIGNS = (Path("/dev/nvidiactl"), Path("/dev/kfd"), Path("/dev/dxg"))
@@ -37,6 +37,34 @@ class Engine(Protocol):
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Return the pooled vectors of a batch's texts, float32, shape [texts, dimension]."""
         ...
+
+
+class Computer(Protocol):
+    """Computes a stream of batches, wherever its engines are.
+
+    Attributes:
+        batch_tokens: how many tokens its engines like in a batch.
+    """
+
+    batch_tokens: int
+
+    def compute(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Yield each batch with its texts' vectors, in any order; takes only some batches ahead."""
+        ...
+
+
+class OnThreads:
+    """Computes on the threads of this process; see `Computer`."""
+
+    def __init__(self, engine: Engine) -> None:
+        """Take an engine."""
+        self._engine = engine
+        self.batch_tokens = engine.batch_tokens
+
+    def compute(self, batches: Iterable[Batch]) -> Iterator[tuple[Batch, NDArray[np.float32]]]:
+        """Compute the batches, in their order."""
+        engine = self._engine
+        return in_parallel(lambda batch: (batch, engine(batch)), batches, engine.threads)
 
 
 @dataclass(frozen=True)
@@ -74,14 +102,6 @@ def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
     return EngineChoice("torch", device)
 
 
-def cpu_flags() -> frozenset[str]:
-    """Return what instructions the CPU says that it has, nothing where it cannot be asked."""
-    try:
-        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return frozenset()
-
-
 def computed_by(choice: EngineChoice) -> str:
     """Return an engine, its device and what of the hardware decides the last bits of its vectors.
 
@@ -94,13 +114,14 @@ def computed_by(choice: EngineChoice) -> str:
         return f"{choice} {torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
     if choice.device != "cpu":
         return str(choice)
-    widest = next((flag for flag in _VECTOR_FLAGS if flag in cpu_flags()), platform.machine())
-    return f"{choice} {widest}"
+    return f"{choice} {widest_instructions()}"
 
 
 def _device(runtime: Runtime) -> Device:
     if runtime.device == "cpu" or (runtime.device == "auto" and not _may_have_gpu()):
         return "cpu"
+    if runtime.device == "cuda" and runtime.executor == "ray":
+        return "cuda"  # the workers' GPUs; the machine that hands out the work needs none
     import torch
 
     devices: dict[Device, bool] = {

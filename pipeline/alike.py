@@ -1,0 +1,50 @@
+"""Whether another machine computes the same bits as this one: its CPU, its packages, this code."""
+
+import platform
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+
+from pipeline.cpu import widest_instructions
+from pipeline.errors import PipelineError
+from pipeline.files import sha256_file, sha256_lines
+
+CPU, CODE = "CPU instructions", "pipeline/"
+
+
+def kind(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, str]:
+    """Return what this machine's results depend on: instructions, versions, the code of `pipeline`.
+
+    Args:
+        packages: what computes, such as openvino.
+        on_cpu: whether it computes on the CPU.
+    """
+    code = Path(__file__).parent
+    names = sorted(path.relative_to(code).as_posix() for path in code.rglob("*.py"))
+    found = {CPU: widest_instructions()} if on_cpu else {}
+    found[CODE] = sha256_lines(f"{sha256_file(code / name)}  {name}" for name in names)[:12]
+    for package in packages:
+        try:
+            # Builds for other devices have a local version: 2.13.0+cpu.
+            found[package] = version(package).partition("+")[0]
+        except PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def check_alike(expected: Mapping[str, str]) -> None:
+    """Raise a `PipelineError` unless this machine, a worker's, is of the kind that was expected."""
+    found = kind(name for name in expected if name not in (CPU, CODE))
+    for name, wanted in expected.items():
+        if found[name] == wanted:
+            continue
+        remedy = (
+            "use workers with the CPU of the machine that hands out the work, or run the stage on "
+            "one with theirs"
+            if name == CPU
+            else "bring every node to the same checkout and packages"
+        )
+        raise PipelineError(
+            f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: {name} "
+            f"{found[name]}, expected {wanted}; {remedy}"
+        )

@@ -1,0 +1,87 @@
+"""Ray: whether it is here, a connection to a cluster, and what its nodes have to give."""
+
+import logging
+import math
+import os
+import secrets
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+from pipeline.errors import PipelineError
+from pipeline.mistakes import one_line
+from pipeline.params import Runtime, core_count
+
+
+@contextmanager
+def connected(runtime: Runtime) -> Iterator[Any]:
+    """Connect to the cluster of `runtime.ray_address`, and yield the module ray.
+
+    Without an address a cluster of this machine alone is started, without a dashboard, and ended
+    with the block. It listens on all of the machine's addresses, as Ray does, and lets in only who
+    has a token that none but this process has. Nothing is sent to Ray's makers.
+
+    Raises:
+        PipelineError: Ray is not installed, the cluster cannot be reached, or runs another version
+            of Ray or Python.
+    """
+    # All of it is read when ray is imported. A cluster that runs already has its own: `ray start
+    # --disable-usage-stats`, and a token where it was started with one.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if runtime.ray_address is None and "ray" not in sys.modules:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        import ray
+    except ImportError as err:
+        raise PipelineError(
+            "runtime.executor: ray, but Ray is not installed: pip install '.[ray]', or set local"
+        ) from err
+    address = runtime.ray_address
+    own = {"num_cpus": core_count(), "include_dashboard": False}
+    try:
+        ray.init(
+            address=address or "local",
+            logging_level=logging.ERROR,
+            log_to_driver=False,
+            **({} if address else own),
+        )
+    except (ConnectionError, RuntimeError, ValueError, ImportError) as err:
+        raise PipelineError(
+            f"runtime.ray_address: {address}: no Ray cluster can be reached there that fits this "
+            f"machine ({one_line(err)}); start one with `ray start`, with the same versions of Ray "
+            "and Python, or leave the address empty"
+        ) from err
+    try:
+        yield ray
+    finally:
+        ray.shutdown()
+
+
+def places(
+    nodes: Sequence[Mapping[str, Any]], runtime: Runtime, *, gpu: bool
+) -> dict[str, list[float]]:
+    """Return for each living node of a cluster the cores or GPUs of each worker that it can hold.
+
+    A worker takes one GPU, or `runtime.threads` cores, or for 0 all cores of its node: its threads
+    share one model.
+
+    Args:
+        nodes: what `ray.nodes()` returned.
+        runtime: says how many threads a worker has.
+        gpu: whether the workers compute on GPUs.
+    """
+    found: dict[str, list[float]] = {}
+    for node in nodes:
+        if not node["Alive"]:
+            continue
+        cores = math.floor(node["Resources"].get("CPU", 0))
+        if gpu:
+            workers = [1.0] * math.floor(node["Resources"].get("GPU", 0))
+        elif runtime.threads:
+            workers = [float(runtime.threads)] * (cores // runtime.threads)
+        else:
+            workers = [float(cores)] if cores else []
+        if workers:
+            found[node["NodeID"]] = workers
+    return found

@@ -1,0 +1,296 @@
+"""A fleet of workers on a Ray cluster: much work of one kind, none of it lost with a worker.
+
+Ray's own actors, with the work handed out here, since that is what no helper of Ray's does:
+`ActorPool` loses the work of an actor that died; Ray's own retries go back to that actor, and wait
+for ever if its node does not return; Ray Data does both, and then cuts and merges blocks, and keeps
+its own account of memory and progress, for a stream that is cut, bounded and counted already.
+"""
+
+import time
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from pipeline import stage
+from pipeline.cluster import places
+from pipeline.errors import PipelineError
+from pipeline.params import Runtime
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+ITEMS_A_WORKER = 3
+"""How many items a worker holds at most: some that it works on, and one that waits there, so that
+it never waits for this process."""
+
+MOST_FAILURES = 3
+"""How many workers die with an item until it is at fault, or unready on a node until that is."""
+
+LOOK_SECONDS = 5.0
+"""How often the cluster is asked whether nodes came or went."""
+
+PATIENCE_SECONDS = 900.0
+"""How long to wait while there is no worker at all."""
+
+_REMEDY = (
+    "every node needs the same checkout and packages, installed with `make setup` (CONTRIBUTING, "
+    "More than one machine)"
+)
+
+
+@dataclass(frozen=True)
+class Work(Generic[T, R]):
+    """What a worker does; made on the worker, where it loads what it needs.
+
+    Attributes:
+        do: does an item; several threads may come at once.
+        about: what the process that hands out the work wants to know of it.
+    """
+
+    do: Callable[[T], R]
+    about: Any = None
+
+
+class Worker(Generic[T, R]):
+    """The process on a node: an actor of Ray's. What the user can mend comes back as a message."""
+
+    def __init__(self, make: Callable[[int], Work[T, R]], cores: int) -> None:
+        """Keep what makes the work, for so many cores; nothing is loaded yet."""
+        self._make, self._cores = make, cores
+
+    def begin(self) -> "PipelineError | Any":
+        """Load what the work needs; return what there is to know about it."""
+        try:
+            self._work = self._make(self._cores)
+        except PipelineError as err:
+            return err
+        return self._work.about
+
+    def work(self, item: T) -> "PipelineError | R":
+        """Do an item."""
+        try:
+            return self._work.do(item)
+        except PipelineError as err:
+            return err
+
+
+@dataclass
+class _Hired:
+    """A worker as this process sees it; `node` is the identity of its node."""
+
+    node: str
+    actor: Any
+    ready: bool = False
+    items: int = 0
+
+
+@dataclass
+class _Task:
+    """A call that is under way; `number` is None where a worker begins."""
+
+    worker: _Hired
+    number: int | None = None
+    item: Any = None
+    failures: int = 0
+
+
+@dataclass
+class Fleet(Generic[T, R]):
+    """Workers on every node that has room for them; a context, at whose end they are gone.
+
+    Attributes:
+        ray: the module, connected (`cluster.connected`).
+        runtime: says how many threads a worker has.
+        make: makes the work on a worker, for so many cores.
+        gpu: whether each worker gets a GPU.
+    """
+
+    ray: Any
+    runtime: Runtime
+    make: Callable[[int], Work[T, R]]
+    gpu: bool = False
+    _workers: list[_Hired] = field(default_factory=list)
+    _running: dict[Any, _Task] = field(default_factory=dict)
+    _again: deque[_Task] = field(default_factory=deque)
+    _stillborn: Counter[str] = field(default_factory=Counter)
+    _looked: float = -LOOK_SECONDS
+    _alive: float = field(default_factory=time.monotonic)
+    _about: Any = None
+
+    def __enter__(self) -> "Fleet[T, R]":
+        self._hire()
+        if not self._workers:
+            need = "a GPU" if self.gpu else f"{max(self.runtime.threads, 1)} cores"
+            raise PipelineError(
+                f"runtime.executor: ray, but no node of the cluster has {need} for a worker; add "
+                "such a node, or change runtime.threads or runtime.device"
+            )
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            self.ray.kill(worker.actor)
+        self._workers, self._running = [], {}
+
+    def about(self) -> Any:
+        """Wait for the first worker; return what it told of its work."""
+        while not any(worker.ready for worker in self._workers):
+            list(self._finished())
+        return self._about
+
+    def map(self, items: Iterable[T], span: int | None = None) -> Iterator[tuple[int, R]]:
+        """Yield work(item) for every item as it is done, with the item's number, from 0 on.
+
+        Items are taken as there are workers for them, and given to another worker where one dies.
+
+        Args:
+            items: the work.
+            span: how many items are taken at most from the first that is not done on, for who
+                wants the results in order and must keep those that come early; None for any number.
+
+        Raises:
+            PipelineError: a worker refused an item, or died with it again and again.
+        """
+        source = enumerate(items)
+        try:
+            yield from self._map(source, span)
+        finally:  # of what was not asked for to its end, nothing may turn up later
+            self._running = {c: one for c, one in self._running.items() if one.number is None}
+            self._again.clear()
+            for worker in self._workers:
+                worker.items = 0
+
+    def _map(self, source: Iterator[tuple[int, T]], span: int | None) -> Iterator[tuple[int, R]]:
+        exhausted = False
+        taken = 0
+        while True:
+            while worker := self._idle():
+                if self._again:
+                    task = self._again.popleft()
+                    self._give(worker, task.number, task.item, task.failures)
+                elif span is not None and taken - self._first(taken) >= span:
+                    break
+                elif (following := next(source, None)) is not None:
+                    self._give(worker, *following, failures=0)
+                    taken += 1
+                else:
+                    exhausted = True
+                    break
+            given = any(task.number is not None for task in self._running.values())
+            if exhausted and not given and not self._again:
+                return
+            yield from self._finished()
+
+    def _first(self, taken: int) -> int:
+        """Return the number of the first item that is not done, of so many taken."""
+        numbers = (task.number for task in self._running.values() if task.number is not None)
+        return min(numbers, default=taken)
+
+    def _idle(self) -> _Hired | None:
+        """Return the ready worker with the least to do, None where all have enough."""
+        ready = [one for one in self._workers if one.ready and one.items < ITEMS_A_WORKER]
+        return min(ready, key=lambda one: one.items, default=None)
+
+    def _give(self, worker: _Hired, number: int | None, item: Any, failures: int) -> None:
+        worker.items += 1
+        self._running[worker.actor.work.remote(item)] = _Task(worker, number, item, failures)
+
+    def _finished(self) -> Iterator[tuple[int, R]]:
+        """Wait for a while; yield what was done meanwhile, and mend what went wrong."""
+        if time.monotonic() - self._looked >= LOOK_SECONDS:
+            self._hire()
+        if not self._running:
+            time.sleep(LOOK_SECONDS / 10)
+            return
+        calls = list(self._running)
+        done, _ = self.ray.wait(calls, num_returns=1, timeout=LOOK_SECONDS)
+        for call in done:
+            task = self._running.pop(call, None)
+            if task is None:  # its worker was lost with an earlier one
+                continue
+            try:
+                value = self.ray.get(call)
+            except self.ray.exceptions.RayTaskError:
+                raise  # a bug: with the worker's traceback
+            except self.ray.exceptions.RayError as err:
+                self._lose(task, err)
+                continue
+            if isinstance(value, PipelineError):
+                raise value
+            self._alive = time.monotonic()
+            if task.number is None:
+                task.worker.ready, self._about = True, value
+                del self._stillborn[task.worker.node]
+            else:
+                task.worker.items -= 1
+                yield task.number, value
+
+    def _lose(self, task: _Task, err: Exception) -> None:
+        """Let a worker go, and put what it held before what comes next."""
+        lost = task.worker
+        held = [task, *(one for one in self._running.values() if one.worker is lost)]
+        self._running = {c: one for c, one in self._running.items() if one.worker is not lost}
+        self._workers.remove(lost)
+        self.ray.kill(lost.actor)
+        why = _cause(err)
+        again = [one for one in held if one.number is not None]
+        for one in again:
+            one.failures += 1
+        if again and max(one.failures for one in again) >= MOST_FAILURES:
+            raise PipelineError(
+                f"{MOST_FAILURES} workers of the Ray cluster died one after the other with the "
+                f"same piece of work; the last one: {why}; if their memory was used up, use fewer "
+                "workers a node (runtime.threads: more cores for each)"
+            )
+        if not lost.ready:
+            self._stillborn[lost.node] += 1
+        stage.log.warning(
+            "warning: a worker of the Ray cluster died; the %d pieces of work that it held go to "
+            "others (%s)", len(again), why,
+        )  # fmt: skip
+        self._again.extendleft(reversed(again))
+        self._hire()
+        if not self._workers and self._stillborn:
+            raise PipelineError(
+                f"on every node of the Ray cluster {MOST_FAILURES} workers died before they were "
+                f"ready; the last one: {why}; {_REMEDY}"
+            )
+
+    def _hire(self) -> None:
+        """Start a worker wherever there is room for one: at first, after a death, on a new node."""
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+        self._looked = time.monotonic()
+        room = places(self.ray.nodes(), self.runtime, gpu=self.gpu)
+        for node, workers in room.items():
+            if self._stillborn[node] >= MOST_FAILURES:
+                continue
+            there = sum(worker.node == node for worker in self._workers)
+            for size in workers[there:]:
+                options: dict[str, Any] = {"num_gpus" if self.gpu else "num_cpus": size}
+                actor = (
+                    self.ray.remote(Worker)
+                    .options(
+                        **{"num_cpus": 0, **options},
+                        max_concurrency=ITEMS_A_WORKER - 1,
+                        scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
+                    )
+                    .remote(self.make, 1 if self.gpu else int(size))
+                )
+                hired = _Hired(node, actor)
+                self._workers.append(hired)
+                self._running[actor.begin.remote()] = _Task(hired)
+        waited = time.monotonic() - self._alive
+        if not any(worker.ready for worker in self._workers) and waited > PATIENCE_SECONDS:
+            raise PipelineError(
+                f"the Ray cluster has had no worker ready for {PATIENCE_SECONDS / 60:.0f} minutes, "
+                f"of {len(self._workers)} asked for: other work may hold its cores or GPUs, or its "
+                "nodes are gone; see `ray status`"
+            )
+
+
+def _cause(err: Exception) -> str:
+    """Return the first and the last line of what Ray tells of a death: what, and why."""
+    lines = [line.strip() for line in str(err).splitlines() if line.strip()]
+    return ": ".join(dict.fromkeys((lines[0], lines[-1])))[:500] if lines else repr(err)

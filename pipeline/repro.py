@@ -1,0 +1,143 @@
+"""Reproduce all artefacts with the locales' branches side by side: `make repro JOBS=2`.
+
+DVC runs the stages of one command one after the other, so there is a command for each locale. It
+names the locale's own stages and goes to no other (`--single-item`): on its way to a stage DVC
+takes a write lock even on what is up to date, and two branches would meet at `sample`. What comes
+before the branches is brought up to date first; a last `dvc repro` makes what comes after them, and
+finds nothing else to do.
+"""
+
+import argparse
+import os
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any
+
+from ruamel.yaml import YAML
+
+from pipeline import layout, stage
+from pipeline.errors import PipelineError
+from pipeline.params import THREADS_VARIABLE, core_count, load_params
+
+if TYPE_CHECKING:
+    Process = subprocess.Popen[str]
+
+DVC = (sys.executable, "-m", "dvc")
+
+
+def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+    """Return the stages before the locales' branches, and those of a branch, in their order.
+
+    Args:
+        stages: the `stages` of dvc.yaml, which stand there in the order in which they run.
+    """
+    names = list(stages)
+    branch = [name for name in names if "foreach" in stages[name]]
+    return names[: names.index(branch[0])], branch
+
+
+def repro(locales: Sequence[str], jobs: int) -> None:
+    """Bring every artefact up to date, with at most `jobs` locales at a time.
+
+    Raises:
+        PipelineError: a stage failed; the branches of the other locales were finished all the same.
+    """
+    if jobs == 1:
+        _run("dvc repro", "repro")
+        return
+    shared, branch = shared_and_branch(YAML(typ="safe", pure=True).load(layout.GRAPH)["stages"])
+    _run("what the locales share", "repro", *shared)
+    branches = _Branches(min(jobs, len(locales)))
+    failed = branches.run({one: [f"{name}@{one}" for name in branch] for one in locales})
+    if failed:
+        raise PipelineError(
+            f"the branches of {', '.join(failed)} failed, of {', '.join(locales)}; what each said "
+            "is above, behind its locale"
+        )
+    _run("what comes after the locales", "repro")
+
+
+class _Branches:
+    """DVC commands side by side, each with its share of the cores."""
+
+    def __init__(self, jobs: int) -> None:
+        self._jobs = jobs
+        threads = str(max(1, core_count() // jobs))
+        self._environment = {
+            **os.environ,
+            THREADS_VARIABLE: threads,
+            "OMP_NUM_THREADS": threads,  # for libraries that look for themselves
+            "PYTHONUNBUFFERED": "1",
+        }
+        self._running: dict[str, Process] = {}
+        self._lock = threading.Lock()
+        self._stopped = False
+
+    def run(self, targets: Mapping[str, Sequence[str]]) -> list[str]:
+        """Reproduce each locale's stages; return the locales that failed."""
+        with ThreadPoolExecutor(self._jobs) as pool:
+            done = {locale: pool.submit(self._run, locale, of) for locale, of in targets.items()}
+            try:
+                return [locale for locale, one in done.items() if one.result() != 0]
+            except KeyboardInterrupt:
+                self._stop()
+                raise
+
+    def _run(self, locale: str, targets: Sequence[str]) -> int:
+        # Only the stages' commands run side by side: for the rest of its work DVC locks the
+        # repository, and waits for that.
+        command = [*DVC, "--wait-for-lock", "repro", "--single-item", *targets]
+        with self._lock:
+            if self._stopped:
+                return 1
+            process = subprocess.Popen(
+                command, env=self._environment, text=True, encoding="utf-8", errors="replace",
+                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )  # fmt: skip
+            self._running[locale] = process
+        with process:
+            assert process.stdout is not None
+            for line in process.stdout:
+                sys.stdout.write(f"{locale} | {line}")
+                sys.stdout.flush()
+        return process.returncode
+
+    def _stop(self) -> None:
+        """Interrupt what runs: DVC and its stage, which are a group, apart from the terminal's."""
+        with self._lock:
+            self._stopped = True
+            for process in self._running.values():
+                if process.poll() is None:
+                    os.killpg(process.pid, signal.SIGINT)
+
+
+def _run(what: str, *arguments: str) -> None:
+    done = subprocess.run([*DVC, *arguments], check=False)
+    if done.returncode:
+        raise PipelineError(f"{what} failed; why is told above")
+
+
+def main() -> int:
+    """Check params.yaml, then reproduce; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.repro", description=__doc__)
+    parser.add_argument(
+        "--jobs", type=int, default=1, metavar="N",
+        help="how many locales at a time; each gets its share of the cores",
+    )  # fmt: skip
+    jobs = parser.parse_args().jobs
+    if jobs < 1:
+        parser.error(f"--jobs {jobs}: must be 1 or more")
+    for end in (signal.SIGTERM, signal.SIGHUP):  # else the branches would go on without us
+        signal.signal(end, signal.default_int_handler)
+    with stage.told_to_the_user("repro") as outcome:
+        repro(load_params().locales, jobs)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,63 @@
+"""What the workers of the fleet's tests do; in a module of its own, which they can import."""
+
+import os
+import signal
+import time
+from pathlib import Path
+
+from pipeline.errors import PipelineError
+from pipeline.fleet import Work
+
+
+def squares(_cores: int) -> Work[int, int]:
+    """Square numbers."""
+    return Work(lambda item: item * item, "squares")
+
+
+def squares_but_dies(folder: Path, deaths: int, of: frozenset[int], _cores: int) -> Work[int, int]:
+    """Kill the worker the first so many times that it comes to each of some items."""
+
+    def work(item: int) -> int:
+        time.sleep(0.01)
+        if item in of:
+            for death in range(deaths):
+                try:
+                    (folder / f"{item}-{death}").touch(exist_ok=False)
+                except FileExistsError:
+                    continue
+                os.kill(os.getpid(), signal.SIGKILL)
+        return item * item
+
+    return Work(work)
+
+
+def refuses(refused: int, _cores: int) -> Work[int, int]:
+    """Refuse an item."""
+
+    def work(item: int) -> int:
+        if item == refused:
+            raise PipelineError(f"{item} cannot be done; leave it out")
+        return item
+
+    return Work(work)
+
+
+def unable(_cores: int) -> Work[int, int]:
+    """Refuse to begin."""
+    raise PipelineError("no such model; name another")
+
+
+def divides(zero: int, _cores: int) -> Work[int, int]:
+    """Have a bug: divide by zero at an item."""
+    return Work(lambda item: 1 // (item - zero))
+
+
+def dies(_cores: int) -> Work[int, int]:
+    """Be killed before it is ready."""
+    os.kill(os.getpid(), signal.SIGKILL)
+    raise AssertionError
+
+
+def process_ids(_cores: int) -> Work[int, int]:
+    """Tell which process does an item."""
+    return Work(lambda _item: os.getpid())

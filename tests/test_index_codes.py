@@ -1,0 +1,34 @@
+"""Inverted files filled on a cluster: the bytes of the local build, whatever the shards."""
+
+from functools import partial
+
+import faiss
+import numpy as np
+import pytest
+
+from pipeline import vectors
+from pipeline.index import build_index
+from pipeline.index_codes import PIECE_ROWS, add_on_cluster
+from pipeline.params import Index, IvfFlatIndex, IvfPqIndex, Similarity
+from tests.artefacts import random_vectors
+from tests.tiny_models import runtime
+
+KINDS: tuple[Index, ...] = (
+    IvfFlatIndex(kind="ivf-flat", lists=20, probes=4),
+    IvfPqIndex(kind="ivf-pq", lists=20, probes=4, subvectors=8, bits=5),
+)
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "l2"])
+@pytest.mark.parametrize("index", KINDS, ids=lambda index: index.kind)
+def test_an_inverted_file_filled_on_a_cluster_has_the_bytes_of_the_local_one(
+    cluster: str, index: Index, similarity: Similarity
+) -> None:
+    rng = np.random.default_rng(3)
+    assert vectors.PIECE_ROWS % PIECE_ROWS == 0  # or the bytes would depend on where pieces end
+    shards = [random_vectors(rng, rows, 32) for rows in (PIECE_ROWS + 17, 900, 3 * PIECE_ROWS, 1)]
+    ray = runtime().model_copy(update={"executor": "ray", "ray_address": cluster})
+    add = partial(add_on_cluster, ray)
+    local = build_index(index, 32, similarity, [np.concatenate(shards)])
+    remote = build_index(index, 32, similarity, shards, add=add)
+    np.testing.assert_array_equal(faiss.serialize_index(remote), faiss.serialize_index(local))

@@ -1,0 +1,156 @@
+"""Locales side by side with the real DVC, in a repository whose stages only copy and wait."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.repro import shared_and_branch
+from tests.artefacts import ROOT
+from tests.repository import GIT_IDENTITY, PATH, call, commit_all
+
+pytestmark = pytest.mark.dvc
+
+LOCALES = ("us", "es", "jp")
+
+# A locale's first stage goes on when another's was begun too, or its patience has run out.
+MEET = """\
+import os, pathlib, sys, time
+locale = sys.argv[1]
+pathlib.Path(f'../{locale}.threads').write_text(os.environ.get('PIPELINE_THREADS', ''))
+met = pathlib.Path(f'../{locale}.met')
+pathlib.Path(f'../{locale}.there').touch()
+ends = time.monotonic() + float(pathlib.Path('../patience').read_text())
+while time.monotonic() < ends and not met.exists():
+    if len(list(pathlib.Path('..').glob('*.there'))) > 1:
+        met.touch()
+    time.sleep(0.01)
+"""
+
+GRAPH = """\
+stages:
+  sample:
+    cmd: mkdir -p data/sample && for l in us es jp; do echo $l > data/sample/$l; done
+    outs:
+    - data/sample
+  clean:
+    foreach: ${encoder}
+    do:
+      cmd: python meet.py ${key} && cp data/sample/${key} ${key}.clean
+      deps:
+      - data/sample/${key}
+      outs:
+      - ${key}.clean
+  evaluate:
+    foreach: ${encoder}
+    do:
+      cmd: test ! -e ../fail.${key} && cat ${key}.clean data/sample/${key} > ${key}.score
+      deps:
+      - ${key}.clean
+      - data/sample/${key}
+      metrics:
+      - ${key}.score:
+          cache: false
+  report:
+    cmd: cat us.score es.score jp.score > report
+    deps:
+    - us.score
+    - es.score
+    - jp.score
+    outs:
+    - report
+"""
+
+
+class Repository:
+    """A repository in `folder` with the cheap graph and the shipped params.yaml."""
+
+    def __init__(self, folder: Path, patience: float) -> None:
+        self.folder = folder / "repository"
+        self.folder.mkdir(parents=True)
+        (folder / "patience").write_text(str(patience))
+        (self.folder / "dvc.yaml").write_text(GRAPH)
+        (self.folder / "meet.py").write_text(MEET)
+        (self.folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+        self.environment = {**os.environ, **GIT_IDENTITY, "PATH": PATH, "PYTHONPATH": str(ROOT)}
+        self.environment.pop("PIPELINE_THREADS", None)
+        call(self.folder, self.environment, "git", "init", "--quiet")
+        call(self.folder, self.environment, "dvc", "init", "--quiet")
+        call(self.folder, self.environment, "dvc", "config", "core.analytics", "false")
+        commit_all(self.folder, self.environment, "graph")
+
+    def beside(self, name: str) -> Path:
+        return self.folder.parent / name
+
+    def repro(self, jobs: int, status: int = 0) -> str:
+        command = (sys.executable, "-m", "pipeline.repro", "--jobs", str(jobs))
+        return call(self.folder, self.environment, *command, status=status)
+
+    def lock(self) -> Any:
+        """Return the stages of dvc.lock; a first run writes them in the order in which they end."""
+        return YAML(typ="safe").load(self.folder / "dvc.lock")["stages"]
+
+
+def test_branches_run_side_by_side_and_leave_the_lock_of_one_after_the_other(
+    tmp_path: Path,
+) -> None:
+    alone, together = Repository(tmp_path / "1", 0), Repository(tmp_path / "2", 60)
+    alone.repro(1)
+    printed = together.repro(2)
+    assert together.lock() == alone.lock()
+    assert all(together.beside(f"{locale}.met").exists() for locale in ("us", "es"))
+    assert not alone.beside("us.met").exists()
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    threads = {together.beside(f"{locale}.threads").read_text() for locale in LOCALES}
+    assert threads == {str(max(1, (cores or 1) // 2))}
+    for locale in LOCALES:
+        lines = [line for line in printed.splitlines() if f"'evaluate@{locale}'" in line]
+        assert lines
+        assert all(line.startswith(f"{locale} | ") for line in lines if "Running" in line)
+    unprefixed = [line for line in printed.splitlines() if line.startswith("Running stage")]
+    assert unprefixed == ["Running stage 'sample':", "Running stage 'report':"]
+
+
+def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, 0)
+    repository.beside("fail.es").touch()
+    printed = repository.repro(2, status=1)
+    assert "error in repro: the branches of es failed, of us, es, jp" in printed
+    assert "es | ERROR: failed to reproduce 'evaluate@es'" in printed
+    assert {"evaluate@us", "evaluate@jp", "clean@es"} <= set(repository.lock())
+    assert not {"evaluate@es", "report"} & set(repository.lock())
+
+
+def test_what_ends_the_command_ends_its_branches_too(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, 0)
+    command = [sys.executable, "-m", "pipeline.repro", "--jobs", "1000"]
+    (repository.folder / "meet.py").write_text("import time; time.sleep(600)")
+    with subprocess.Popen(
+        command, cwd=repository.folder, env=repository.environment, text=True,
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+    ) as process:  # fmt: skip
+        assert process.stdout is not None
+        printed = ""
+        while not all(f"{locale} | > python meet.py" in printed for locale in LOCALES):
+            printed += process.stdout.readline()
+        started = psutil.Process(process.pid).children(recursive=True)
+        process.send_signal(signal.SIGTERM)  # as Ctrl-C, which reaches only this process
+        printed += process.stdout.read()
+    assert process.returncode == 130, printed
+    assert "repro was interrupted" in printed
+    ends = time.monotonic() + 30
+    while any(one.is_running() for one in started) and time.monotonic() < ends:
+        time.sleep(0.05)
+    assert not [one for one in started if one.is_running()]
+
+
+def test_stages_of_a_branch_are_those_with_a_foreach() -> None:
+    graph = {"a": {}, "b": {}, "c": {"foreach": 1}, "d": {"foreach": 1}, "e": {}}
+    assert shared_and_branch(graph) == (["a", "b"], ["c", "d"])
