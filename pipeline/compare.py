@@ -5,6 +5,7 @@ reports/top where DVC has it. Exit status 3: the thresholds of params.yaml refus
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -161,4 +162,9 @@ def _count(text: str) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    status = main()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    # Threads of the libraries that read DVC's file systems may abort Python's own way out, and with
+    # it the status, which is what this program is asked for.
+    os._exit(status)
