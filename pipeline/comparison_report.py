@@ -141,8 +141,8 @@ def _closing(report: Report) -> Iterator[str]:
     )
     if any(move.holes and move.holes.suspect for move in moves):
         yield (
-            "holes?: judged@k moved with the metric, and nDCG of judged products alone does not "
-            "bear it out: part of the move may be unjudged products; look at the queries."
+            "holes?: judged@k moved with the metric (for nDCG: and judged products alone do not "
+            "bear it out): part of the move may be unjudged products; look at the queries."
         )
     if report.found.refused:
         yield f"Refused: {refusal(report)}."

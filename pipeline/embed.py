@@ -252,8 +252,9 @@ def embed(params: Params, locale: str) -> None:
             stage.log.info(
                 "embed locale=%s encoder=%s %s=%d distinct=%d reused=%d encoded=%d "
                 "texts_cut=%d tokens_cut=%d of %d",
-                locale, encoder.name, table.kind, plan.texts, plan.distinct, plan.reused,
-                side.encoded, cut.texts_cut, cut.tokens_cut, cut.tokens,
+                locale, encoder.name, table.kind, plan.texts, plan.distinct,
+                plan.distinct - side.encoded, side.encoded,
+                cut.texts_cut, cut.tokens_cut, cut.tokens,
             )  # fmt: skip
         (products, products_cut), (queries, queries_cut) = written
         manifest = vectors.Manifest(

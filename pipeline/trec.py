@@ -73,8 +73,13 @@ def export(locale: str, out: Path) -> None:
     """Write a locale's qrels and every system's runs into the folder `out`.
 
     Raises:
-        PipelineError: an artefact is missing or cannot be written as a TREC file.
+        PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
+            be written as a TREC file.
     """
+    inputs = runs.read_inputs(locale)
+    for system in runs.SYSTEMS:
+        folder, again = layout.runs(system, locale), runs.remedy(system, locale)
+        runs.read_card(folder, system, inputs.queries, inputs.products, again)
     judgements = read_table(
         layout.clean(locale) / "judgements.parquet", JUDGEMENTS, f"run `dvc repro clean@{locale}`"
     )

@@ -9,14 +9,15 @@ import pyarrow as pa
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from pipeline import layout, trec
+from pipeline import layout, runs, trec
 from pipeline.errors import PipelineError
+from pipeline.files import write_json
 from pipeline.judging import Judgements, judge
 from pipeline.metrics import GAINS, catalogue_measures, pool_measures
 from pipeline.params import Evaluate
 from pipeline.ranking import rank_pairs
 from pipeline.runs import SYSTEMS, Ranked
-from pipeline.tables import JUDGEMENTS, LABELS, RUN, write_table
+from pipeline.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 CUTOFFS = Evaluate(
@@ -76,7 +77,16 @@ class Artefacts:
             ],
             schema=JUDGEMENTS,
         )
-        write_table(layout.clean(locale) / "judgements.parquet", table, JUDGEMENTS)
+        clean = layout.clean(locale)
+        write_table(clean / "judgements.parquet", table, JUDGEMENTS)
+        queries, products = (list(map(str, ids)) for ids in (self.query_ids, self.product_ids))
+        named = {"query_id": self.query_ids, "text": queries}
+        write_table(clean / "queries.parquet", pa.table(named), QUERIES)
+        of_products = {
+            "product_id": products, "text": products,
+            "field_ends": [[len(one)] for one in products],
+        }  # fmt: skip
+        write_table(clean / "products.parquet", pa.table(of_products, PRODUCTS), PRODUCTS)
         for system in SYSTEMS:
             # Each ranks another way: the scores of one, in another order.
             for track, ranked in (("catalogue", self.catalogue), ("pool", self.pool)):
@@ -85,6 +95,10 @@ class Artefacts:
                 self.ranked[system, track] = other
                 path = layout.runs(system, locale) / f"{track}.parquet"
                 write_table(path, self.run_table(other), RUN)
+            folder = layout.runs(system, locale)
+            ids = (pa.chunked_array([self.query_ids]), pa.chunked_array([products]))
+            card = runs.card(folder, system, {}, 120, *ids)
+            write_json(folder / "run.json", card.model_dump(mode="json"))
 
     def run_table(self, ranked: tuple[np.ndarray, np.ndarray, np.ndarray]) -> pa.Table:
         rows, codes, scores = ranked
@@ -199,7 +213,7 @@ def test_an_unknown_label_is_refused() -> None:
         list(trec.qrels_lines(judgements))
 
 
-def test_a_missing_run_is_one_message_and_half_a_file_nowhere(
+def test_a_missing_run_is_one_message_and_nothing_is_written(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Artefacts("es", seed=0)
@@ -210,14 +224,22 @@ def test_a_missing_run_is_one_message_and_half_a_file_nowhere(
     assert capsys.readouterr().err == (
         "error in trec: data/runs/hybrid/es/pool.parquet is missing; run `dvc repro hybrid@es`\n"
     )
-    assert sorted(path.name for path in Path("trec").iterdir()) == [
-        "es.bm25.catalogue.run",
-        "es.bm25.pool.run",
-        "es.dense.catalogue.run",
-        "es.dense.pool.run",
-        "es.hybrid.catalogue.run",
-        "es.qrels",
-    ]
+    assert not Path("trec").exists()
+
+
+def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_written(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    made = Artefacts("es", seed=0)
+    path = layout.runs("dense", "es") / "catalogue.parquet"
+    write_table(path, made.run_table(made.ranked["dense", "catalogue"]).slice(1), RUN)
+
+    assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
+
+    told = capsys.readouterr().err
+    assert "data/runs/dense/es/run.json: catalogue_sha256 is" in told
+    assert "run `dvc repro retrieve@es`" in told
+    assert not Path("trec").exists()
 
 
 def test_an_unknown_locale_is_refused(
