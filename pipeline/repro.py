@@ -132,8 +132,11 @@ def main() -> int:
     jobs = parser.parse_args().jobs
     if jobs < 1:
         parser.error(f"--jobs {jobs}: must be 1 or more")
-    for end in (signal.SIGTERM, signal.SIGHUP):  # else the branches would go on without us
-        signal.signal(end, signal.default_int_handler)
+    # Else the branches would go on without us. SIGINT too: where it is ignored, as it is for a shell's
+    # background jobs, the branches would inherit that and never end.
+    for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup
+            signal.signal(end, signal.default_int_handler)
     with stage.told_to_the_user("repro") as outcome:
         repro(load_params().locales, jobs)
     return outcome.status
