@@ -132,8 +132,8 @@ def main() -> int:
     jobs = parser.parse_args().jobs
     if jobs < 1:
         parser.error(f"--jobs {jobs}: must be 1 or more")
-    # Else the branches would go on without us. SIGINT too: where it is ignored, as it is for a shell's
-    # background jobs, the branches would inherit that and never end.
+    # Else the branches would go on without us. SIGINT too: where it is ignored, as it is for a
+    # shell's background jobs, the branches would inherit that and never end.
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup
             signal.signal(end, signal.default_int_handler)

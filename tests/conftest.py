@@ -1,6 +1,7 @@
 """What tests share: the shipped parameters, a project folder, stages as real processes."""
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -14,6 +15,10 @@ from pipeline.params import Params, load_params
 from tests import artefacts
 from tests.artefacts import ROOT
 from tests.ray_cluster import two_nodes
+
+# A shell's background jobs ignore it, and so would what the tests start and interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
