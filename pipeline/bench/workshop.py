@@ -152,9 +152,10 @@ class Workshop:
         write_model(folder / "model")
         self.cache = folder / ".cache"
         self._fork = multiprocessing.get_context("forkserver")
-        # Engines first, as a process loads them that encodes.
+        # `encoders` before openvino: it turns off the telemetry that openvino would send.
         self._fork.set_forkserver_preload([
-            "openvino", *(f"pipeline.{name}" for name in OUTPUTS), "pipeline.bench.workshop",
+            "pipeline.encoders", "openvino", *(f"pipeline.{name}" for name in OUTPUTS),
+            "pipeline.bench.workshop",
         ])  # fmt: skip
 
     def run(self, name: str, fault: Fault | None = None, folder: Path | None = None) -> Ended:

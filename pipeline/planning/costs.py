@@ -1,7 +1,7 @@
 """What a stage takes for so many units: seconds, peak memory, disk. A model, scaled by records.
 
-The constants were measured on two cores of an x86-64 server with AVX-512, on the demo at 9,000 and
-60,000 products and on ESCI's shape at 100,000 and 400,000; `python -m pipeline.plan --json` tells
+The constants were measured on two cores of an x86-64 server with AVX-512, on the demo at 60,000
+products and on ESCI's shape at 100,000 and 400,000; `python -m pipeline.plan --json` tells
 by which factor a machine's own records differ from them. Every cost rises with every unit.
 """
 
@@ -9,6 +9,10 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
+from pydantic import TypeAdapter, ValidationError
+
+from pipeline import index_size
+from pipeline.params import Index
 from pipeline.rates import Kept, Record
 
 Units = Mapping[str, int]
@@ -24,10 +28,7 @@ LOAD_SECONDS = 6.0
 
 _MB = 1e6
 _SEARCHED_QUERIES = 1_024  # at a time, by retrieve, hybrid and evaluate
-# bm25 while it builds: bytes a term, terms a product of ESCI.
-_TERM_BYTES, _TERMS, _JAPANESE_TERMS = 55, 145, 355
 _STORE_ENTRY_BYTES = 20 + 24  # key and checksum; token counts
-_SHARD_ROWS = 100_000
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def scale(stage: str, locale: str | None, kind: str | None, kept: Iterable[Kept]
     for record in records:
         try:
             model = cost(stage, kind, record.units)
-        except KeyError:  # of another version
+        except (KeyError, ValidationError):  # of another version
             continue
         time = 1.0 if stage == "embed" else record.seconds / model.seconds
         memory = max(1.0, record.peak_bytes / model.peak_bytes)
@@ -85,29 +86,13 @@ def scale(stage: str, locale: str | None, kind: str | None, kept: Iterable[Kept]
     return Scale()
 
 
-def index_bytes(kind: str, units: Units) -> float:
-    """Return the size of an index, in memory as on the disk.
-
-    `index` may know it better: this is the one place where its own prediction belongs.
-    """
-    products, dimension = units["products"], units["dimension"]
-    lists = units.get("lists", 0)
-    centroids = lists * dimension * 4
-    match kind:
-        case "flat":
-            each = 4 * dimension
-        case "sq8":
-            each = dimension
-        case "hnsw":
-            each = 4 * dimension + 8 * units["m"] + 20
-        case "ivf-flat":
-            each = 4 * dimension + 8
-        case "ivf-pq":
-            each = math.ceil(units["subvectors"] * units["bits"] / 8) + 8
-            centroids += 2 ** units["bits"] * dimension * 4
-        case _:
-            raise KeyError(kind)
-    return float(products * each + centroids)
+def _settings(kind: str, units: Units) -> Index:
+    """Return the index that units of `index` or `retrieve` tell of."""
+    names = {"m", "ef_construction", "ef_search", "lists", "probes", "subvectors", "bits"}
+    found: Index = TypeAdapter(Index).validate_python(
+        {"kind": kind, **{name: units[name] for name in names & units.keys()}}
+    )
+    return found
 
 
 def _where(record: Record, locale: str | None) -> str:
@@ -118,14 +103,14 @@ def _where(record: Record, locale: str | None) -> str:
 
 def _demo(_: str, units: Units) -> Cost:
     products = units["products"] + units["queries"]
-    return Cost(0.1 + 130e-6 * products, 180 * _MB + 2_500 * products, 80 * products)
+    return Cost(0.1 + 180e-6 * products, 180 * _MB + 2_500 * products, 80 * products)
 
 
 def _sample(_: str, units: Units) -> Cost:
     rows, products = units["rows"], units["products"]
     return Cost(
-        0.1 + 2e-6 * rows + 12e-6 * products,
-        230 * _MB + 200 * rows + 250 * products + 5_500 * min(products, 50_000),
+        0.1 + 2e-6 * rows + 5e-6 * products,
+        280 * _MB + 200 * rows + 250 * products + 5_500 * min(products, 50_000),
         470 * products + 25 * units["judgements"],
     )
 
@@ -133,8 +118,8 @@ def _sample(_: str, units: Units) -> Cost:
 def _clean(_: str, units: Units) -> Cost:
     products = units["products"] + units["queries"]
     return Cost(
-        0.05 + 65e-6 * products + 2e-6 * units["judgements"],
-        200 * _MB + 8_000 * min(products, 32_768) + 120 * products + 300 * units["judgements"],
+        0.05 + 12e-6 * products + 2e-6 * units["judgements"],
+        300 * _MB + 8_000 * min(products, 65_536) + 800 * products + 300 * units["judgements"],
         470 * products + 8 * units["judgements"],
     )
 
@@ -153,7 +138,8 @@ def _embed(_: str, units: Units) -> Cost:
 def _index(kind: str, units: Units) -> Cost:
     products, dimension = units["products"], units["dimension"]
     lists = units.get("lists", 0)
-    size = index_bytes(kind, units)
+    settings = _settings(kind, units)
+    size = index_size.disk_bytes(settings, products, dimension)
     work = products * dimension
     seconds = 20e-9 * work + 1e-9 * size
     if kind == "hnsw":
@@ -166,8 +152,7 @@ def _index(kind: str, units: Units) -> Cost:
     if kind == "ivf-pq":
         codes = 2 ** units["bits"] * dimension
         seconds += codes * (25 * min(products, 256 * 2 ** units["bits"]) + products) / 50e9
-    whole = 4 * work if lists else 4 * dimension * min(products, _SHARD_ROWS)
-    return Cost(0.05 + seconds, 150 * _MB + size + 3 * whole, size)
+    return Cost(0.05 + seconds, index_size.memory_bytes(settings, products, dimension), size)
 
 
 def _retrieve(kind: str, units: Units) -> Cost:
@@ -182,14 +167,14 @@ def _retrieve(kind: str, units: Units) -> Cost:
             seconds = scan / 6.5e9 + exact
         case "hnsw":
             walked = units["ef_search"] * units["m"] * dimension * math.log2(products + 2) / 14
-            seconds = queries * walked / 8e9 + exact
+            seconds = queries * walked / 40e9 + exact
         case _:
             probed = products * units["probes"] / units["lists"] + units["lists"]
             seconds = queries * probed * dimension / 5e9 + exact
-    size = index_bytes(kind, units)
-    ranked = 250 * min(queries, _SEARCHED_QUERIES) * depth
+    size = index_size.disk_bytes(_settings(kind, units), products, dimension)
+    ranked = 330 * min(queries, _SEARCHED_QUERIES) * depth
     return Cost(
-        0.1 + seconds + 0.9e-6 * queries * depth + 60e-9 * products * dimension / 100,
+        0.1 + seconds + 0.3e-6 * queries * depth + 60e-9 * products * dimension / 100,
         230 * _MB + size + 12 * dimension * queries + 100 * products + ranked,
         _run_bytes(queries, depth),
     )
@@ -199,13 +184,11 @@ def _bm25(kind: str, units: Units) -> Cost:
     queries, products = units["queries"], units["products"]
     depth = min(units["depth"], products)
     japanese = kind.startswith("sudachi")
-    a_product = 900e-6 if japanese else 400e-6
-    terms = _JAPANESE_TERMS if japanese else _TERMS
+    a_product = 690e-6 if japanese else 330e-6
+    index = (650 * _MB + 8_400 * products) if japanese else (400 * _MB + 2_500 * products)
     return Cost(
         0.3 + a_product * products + queries * (0.2e-3 + 6e-9 * products + 0.6e-6 * depth),
-        (380 if japanese else 230) * _MB
-        + _TERM_BYTES * terms * products
-        + 300 * min(queries, 256) * depth,
+        index + 300 * min(queries, 256) * depth,
         _run_bytes(queries, depth),
     )
 
@@ -213,7 +196,7 @@ def _bm25(kind: str, units: Units) -> Cost:
 def _hybrid(_: str, units: Units) -> Cost:
     queries, depth = units["queries"], min(units["depth"], units["products"])
     return Cost(
-        0.1 + 1.2e-6 * queries * depth + 0.3e-6 * units["products"],
+        0.1 + 0.6e-6 * queries * depth + 0.3e-6 * units["products"],
         230 * _MB + 450 * min(queries, _SEARCHED_QUERIES) * depth + 150 * units["products"],
         _run_bytes(queries, depth),
     )
@@ -222,8 +205,8 @@ def _hybrid(_: str, units: Units) -> Cost:
 def _evaluate(_: str, units: Units) -> Cost:
     queries, depth = units["queries"], min(units["depth"], units["products"])
     return Cost(
-        0.3 + 2.1e-6 * queries * depth + 0.6e-6 * units["products"],
-        240 * _MB + 200 * min(queries, _SEARCHED_QUERIES) * depth + 20_000 * queries
+        0.2 + 0.6e-6 * queries * depth + 0.6e-6 * units["products"],
+        240 * _MB + 330 * min(queries, _SEARCHED_QUERIES) * depth + 4_000 * queries
         + 200 * units["products"],
         600 * queries,
     )  # fmt: skip
@@ -232,7 +215,7 @@ def _evaluate(_: str, units: Units) -> Cost:
 def _report(_: str, units: Units) -> Cost:
     queries = units["queries"]
     return Cost(
-        0.2 + 0.1 * units["locales"] + 350e-6 * queries, 230 * _MB + 16_000 * queries,
+        0.2 + 0.1 * units["locales"] + 120e-6 * queries, 230 * _MB + 20_000 * queries,
         300_000 + 850 * queries,
     )  # fmt: skip
 

@@ -1,15 +1,16 @@
 """The cost sheet: a row a stage and locale, what they sum up to, and what will not fit."""
 
+import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
 from pydantic import Field
 
-from pipeline import layout
+from pipeline import layout, memory
 from pipeline.lexical import analyser_name
 from pipeline.params import Name, Params, Strict
-from pipeline.planning import encoding, machine, sizes
+from pipeline.planning import encoding, sizes
 from pipeline.planning.costs import START_SECONDS, cost, scale
 from pipeline.rates import NOT_NEGATIVE, Kept
 
@@ -144,20 +145,16 @@ def totals(sheet: Sequence[Row]) -> Totals:
 
 def warnings(params: Params, sheet: Sequence[Row]) -> Iterator[str]:
     """Say what will not fit: into the memory, into its limit, onto the disk."""
-    memory = machine.memory_bytes()
-    limits = [(f"this machine's {gigabytes(memory)}", memory)]
-    # Where `runtime` has such a limit, in gigabytes: `index` and `bm25` refuse what passes it.
-    if own := getattr(params.runtime, "memory_limit", None):
-        limits.append((f"runtime.memory_limit of {own:,.1f} GB", round(own * 1e9)))
+    limit = memory.limit_bytes(params.runtime)
+    name = "this machine has" if params.runtime.memory_limit is None else "runtime.memory_limit is"
     for row in sheet:
-        for name, limit in limits:
-            if row.peak_bytes > limit:
-                yield (
-                    f"{_where(row)} would need {gigabytes(row.peak_bytes)} of memory, more than "
-                    f"{name}; {_smaller(row)}"
-                )
+        if row.peak_bytes > limit:
+            yield (
+                f"{_where(row)} would need {gigabytes(row.peak_bytes)} of memory, and {name} "
+                f"{gigabytes(limit)}; {_smaller(row)}"
+            )
     # DVC keeps a copy of each output, where the file system cannot share one.
-    needed, free = 2 * totals(sheet).disk_bytes, machine.free_bytes(Path())
+    needed, free = 2 * totals(sheet).disk_bytes, shutil.disk_usage(Path()).free
     if needed > free:
         yield (
             f"the outputs and DVC's copies of them would take {gigabytes(needed)} of disk, more "
