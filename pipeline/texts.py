@@ -28,7 +28,6 @@ COMPATIBLE = "\u00a0\u2002-\u200a‑…″‴‼\u3000¨ª¯²-µ¸-º¼-¾₨�
 """Ranges of characters that NFKC may change, but only together with others of these beside them;
 none becomes a `<`."""
 
-_GAP = "^ |  | $"
 _UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
 """What may need more than a space for each line feed: a `<`, a `&`, no printable ASCII, a gap."""
 
@@ -42,6 +41,7 @@ _HARD = "|".join(
         f"[^\n{STABLE}{COMPATIBLE}]",
     )
 )
+_MARK = "<[/a-zA-Z]"
 _COMPATIBLE = f"[{COMPATIBLE}]"
 _RUN = re.compile(f"{_COMPATIBLE}+")
 # RE2 has no lookahead: the character behind the name is part of the match instead.
@@ -59,12 +59,11 @@ def normalise_column(texts: pa.Array) -> pa.Array:
 def _normalise_unusual(spaced: pa.Array, texts: pa.Array) -> pa.Array:
     """Return `normalise` of every text; in `spaced` there are spaces for line feeds."""
     hard = pc.match_substring_regex(texts, _HARD)
-    marked = pc.match_substring_regex(spaced, "<[/a-zA-Z]")
+    marked = pc.match_substring_regex(spaced, _MARK)
     done = _changed(spaced, marked, _without_tags)
     compatible = pc.match_substring_regex(done, _COMPATIBLE)
     done = _changed(done, compatible, _nfkc)
-    gaping = pc.or_(pc.or_(marked, compatible), pc.match_substring_regex(spaced, _GAP))
-    done = _changed(done, gaping, _singly_spaced)
+    done = _changed(done, _gaping(done), _singly_spaced)
     return _changed(done, hard, lambda _: _each_alone(texts.filter(hard)))
 
 
@@ -99,7 +98,14 @@ def _changed(texts: pa.Array, which: pa.Array, change: Callable[[pa.Array], pa.A
 
 
 def _without_tags(texts: pa.Array) -> pa.Array:
-    return pc.replace_substring_regex(pc.replace_substring_regex(texts, _BREAK, " "), _TAG, "")
+    texts = pc.replace_substring_regex(texts, _BREAK, " ")
+    marked = pc.match_substring_regex(texts, _MARK)
+    return _changed(texts, marked, lambda some: pc.replace_substring_regex(some, _TAG, ""))
+
+
+def _gaping(texts: pa.Array) -> pa.Array:
+    at_an_end = pc.or_(pc.starts_with(texts, " "), pc.ends_with(texts, " "))
+    return pc.or_(at_an_end, pc.match_substring_regex(texts, "  "))
 
 
 def _nfkc(texts: pa.Array) -> pa.Array:
@@ -114,7 +120,7 @@ def _of_run(run: str) -> str:
 
 
 def _singly_spaced(texts: pa.Array) -> pa.Array:
-    return pc.ascii_trim(pc.replace_substring_regex(texts, " {2,}", " "), " ")
+    return pc.ascii_trim(pc.replace_substring_regex(texts, "  +", " "), " ")
 
 
 def _each_alone(texts: pa.Array) -> pa.Array:
