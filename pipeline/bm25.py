@@ -17,8 +17,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import layout, lexical, memory, postings, ranking, runs, stage, tables
+from pipeline import layout, stage, tables
+from pipeline.machine import memory
 from pipeline.params import Bm25, Params
+from pipeline.search import lexical, postings, ranking, runs
 
 LIBRARY = "bm25s"
 BATCH_TEXTS = 16_384

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from pipeline import layout, stage, tables
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory, write_json
-from pipeline.parallel import ahead, in_parallel
+from pipeline.machine.parallel import ahead, in_parallel
 from pipeline.params import Clean, Params
 from pipeline.texts import join_columns, normalise_column
 

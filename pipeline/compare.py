@@ -10,12 +10,13 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline import comparison, comparison_report, files, layout, stage
-from pipeline.comparison_report import Report, Titles
+from pipeline import files, layout, stage
+from pipeline.comparison import differences, display
+from pipeline.comparison.display import Report, Titles
+from pipeline.comparison.revision import Revision
+from pipeline.comparison.sides import Side
 from pipeline.errors import PipelineError
 from pipeline.params import Params, load_params
-from pipeline.revision import Revision
-from pipeline.sides import Side
 
 REFUSED = 3
 ABSENT = "(absent)"
@@ -45,7 +46,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         revision.sides([locale for locale in has if f"encoder.{locale}" in settings])
         for revision, has, settings in zip((a, b), held, (before, after), strict=True)
     )
-    found = comparison.compare(
+    found = differences.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )
     titles, untold = _titles(found, a, b)
@@ -100,7 +101,7 @@ def _stale(revision: Revision, held: Sides, settings: Mapping[str, str]) -> Iter
                 )
 
 
-def _titles(found: comparison.Comparison, a: Revision, b: Revision) -> tuple[Titles, list[str]]:
+def _titles(found: differences.Comparison, a: Revision, b: Revision) -> tuple[Titles, list[str]]:
     """Return the products that the changed queries find on either side; a line for what is absent.
 
     A locale without changed queries is not looked up.
@@ -144,13 +145,13 @@ def main() -> int:
         )
         if arguments.markdown:
             with files.atomic_file(arguments.markdown) as partial:
-                text = comparison_report.markdown(report)
+                text = display.markdown(report)
                 partial.write_text(text, encoding="utf-8", newline="\n")
         if arguments.json:
-            files.write_json(arguments.json, comparison_report.as_json(report))
-        sys.stdout.write(comparison_report.terminal(report))
+            files.write_json(arguments.json, display.as_json(report))
+        sys.stdout.write(display.terminal(report))
         if report.found.refused:
-            stage.log.error("refused: %s", comparison_report.refusal(report))
+            stage.log.error("refused: %s", display.refusal(report))
             outcome.status = REFUSED
     return outcome.status
 

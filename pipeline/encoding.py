@@ -20,7 +20,7 @@ from pipeline import layout, vectors
 from pipeline.encoders.encoder import Encoded, TextEncoder, refuse_broken
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.errors import PipelineError
-from pipeline.parallel import in_parallel
+from pipeline.machine.parallel import in_parallel
 from pipeline.store import Keys, Missing, Store, keys_of
 
 GROUP_TEXTS = 256

@@ -14,24 +14,13 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 
-from pipeline import (
-    fields,
-    files,
-    layout,
-    metrics,
-    per_query,
-    plots,
-    runs,
-    scoring,
-    slices,
-    stage,
-    tables,
-    top,
-)
+from pipeline import files, layout, stage, tables
 from pipeline.errors import PipelineError
-from pipeline.parallel import in_parallel
+from pipeline.evaluation import fields, metrics, per_query, plots, scoring, slices, top
+from pipeline.evaluation.uncertainty import bootstrap_intervals
+from pipeline.machine.parallel import in_parallel
 from pipeline.params import Evaluate, Params
-from pipeline.uncertainty import bootstrap_intervals
+from pipeline.search import runs
 
 
 def evaluate(params: Params, locale: str) -> None:

@@ -27,7 +27,7 @@ from pipeline.generator.catalogue import Rng
 from pipeline.generator.ids import product_ids
 from pipeline.generator.marketplace import load_wording
 from pipeline.generator.words import Ints
-from pipeline.parallel import in_parallel
+from pipeline.machine.parallel import in_parallel
 from pipeline.params import load_params
 
 SEED = 7

@@ -10,9 +10,10 @@ from collections.abc import Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import layout, ranking, runs, stage
+from pipeline import layout, stage
 from pipeline.errors import PipelineError
 from pipeline.params import Fusion, Params, WeightedFusion
+from pipeline.search import ranking, runs
 
 BATCH_QUERIES = 1_024
 

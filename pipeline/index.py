@@ -20,10 +20,10 @@ from typing import Any
 import faiss
 import numpy as np
 
-from pipeline import files, index_size, layout, memory, stage, vectors
+from pipeline import files, layout, stage, vectors
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory
-from pipeline.index_codes import Add, add_here, adds
+from pipeline.machine import memory
 from pipeline.mistakes import one_line
 from pipeline.params import (
     FlatIndex,
@@ -36,6 +36,8 @@ from pipeline.params import (
     Sq8Index,
     Strict,
 )
+from pipeline.search import index_size
+from pipeline.search.index_codes import Add, add_here, adds
 
 SCHEMA = 1
 """Version of index.json; older artefacts are refused, and `dvc repro` rewrites them."""

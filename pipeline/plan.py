@@ -17,8 +17,9 @@ from collections.abc import Sequence
 
 from pydantic import ValidationError
 
-from pipeline import files, layout, rates, stage
+from pipeline import files, layout, stage
 from pipeline.errors import PipelineError
+from pipeline.machine import rates
 from pipeline.params import load_params
 from pipeline.planning import accuracy, sheet
 from pipeline.planning.costs import START_SECONDS

@@ -7,7 +7,8 @@ import sys
 from collections.abc import Sequence
 from typing import Any
 
-from pipeline import files, layout, metrics, stage
+from pipeline import files, layout, stage
+from pipeline.evaluation import metrics
 from pipeline.page import render
 from pipeline.page.inputs import SHOWN, Numbers, read_locale
 from pipeline.page.scale import read_scale

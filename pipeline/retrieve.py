@@ -12,9 +12,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import neighbours, ranking, runs, stage, vectors
+from pipeline import stage, vectors
 from pipeline.index import as_searched, read_index
 from pipeline.params import FlatIndex, Params, Similarity
+from pipeline.search import neighbours, ranking, runs
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
 GROUP_QUERIES = 1_024

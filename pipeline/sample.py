@@ -20,8 +20,8 @@ import pyarrow.parquet as pq
 from pipeline import layout, source, stage, tables
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory, write_json
+from pipeline.machine.parallel import ahead
 from pipeline.mistakes import shorten
-from pipeline.parallel import ahead
 from pipeline.params import Params, Sample
 
 Id = TypeVar("Id", str, int)

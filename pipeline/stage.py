@@ -15,8 +15,8 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from pipeline import rates
 from pipeline.errors import PipelineError
+from pipeline.machine import rates
 from pipeline.mistakes import did_you_mean
 from pipeline.params import Params, load_params
 

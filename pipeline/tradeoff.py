@@ -20,13 +20,15 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import files, judging, layout, metrics, neighbours, ranking, stage, tables, vectors
+from pipeline import files, layout, stage, tables, vectors
 from pipeline.errors import PipelineError
+from pipeline.evaluation import judging, metrics
+from pipeline.evaluation.scoring import read_judgements
 from pipeline.index import as_searched, build_index, check_fit, serialised_bytes
-from pipeline.index_figures import Basis, Figures, TradeOff, read_figures, table
 from pipeline.mistakes import did_you_mean
 from pipeline.params import FlatIndex, Index, Params, load_params
-from pipeline.scoring import read_judgements
+from pipeline.search import neighbours, ranking
+from pipeline.search.index_figures import Basis, Figures, TradeOff, read_figures, table
 
 DEPTH = neighbours.OVERLAP_DEPTH
 NDCG_DEPTH = 10

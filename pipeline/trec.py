@@ -23,10 +23,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import layout, runs, stage
+from pipeline import layout, stage
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_file
 from pipeline.params import load_params
+from pipeline.search import runs
 from pipeline.tables import JUDGEMENTS, LABELS, RUN, iter_row_groups, read_table
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 from ruamel.yaml import YAML
 
-from pipeline import layout, ranking, runs, tables, vectors
+from pipeline import layout, tables, vectors
 from pipeline.files import sha256_file, write_json
 from pipeline.params import Params, check_params
+from pipeline.search import ranking, runs
 
 ROOT = Path(__file__).parent.parent
 LOCALE = "es"

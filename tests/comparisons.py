@@ -13,11 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import layout
+from pipeline.comparison.sides import Side
+from pipeline.evaluation.uncertainty import Floats
 from pipeline.files import write_json
 from pipeline.params import Compare, Uncertainty
-from pipeline.sides import Side
 from pipeline.tables import SAMPLE_KEY
-from pipeline.uncertainty import Floats
 
 SETTINGS = Compare(
     metrics=("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100"), max_drop=0.0, alpha=0.05

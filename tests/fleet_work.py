@@ -5,8 +5,8 @@ import signal
 import time
 from pathlib import Path
 
+from pipeline.cluster.fleet import Work
 from pipeline.errors import PipelineError
-from pipeline.fleet import Work
 
 
 def squares(_cores: int) -> Work[int, int]:

@@ -8,12 +8,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import files, layout, vectors
-from pipeline.index_figures import TradeOff
+from pipeline.evaluation.top import TOP
 from pipeline.page.inputs import SHOWN, UNJUDGED
 from pipeline.params import Params
-from pipeline.runs import SYSTEMS
+from pipeline.search.index_figures import TradeOff
+from pipeline.search.runs import SYSTEMS
 from pipeline.tables import LABELS
-from pipeline.top import TOP
 from tests.artefacts import nothing_cut
 
 NASTY = (

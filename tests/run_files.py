@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 import pyarrow as pa
 
-from pipeline import files, ranking, runs, tables
+from pipeline import files, tables
+from pipeline.search import ranking, runs
 from tests.artefacts import LOCALE
 
 

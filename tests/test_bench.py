@@ -9,12 +9,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import index, layout, metrics, retrieve, scoring, tables
+from pipeline import index, layout, retrieve, tables
 from pipeline.bench import encode
 from pipeline.bench import evaluate as evaluate_bench
 from pipeline.bench.quality import ndcg, read_catalogue
 from pipeline.bench.side import BASELINE, Side
 from pipeline.errors import PipelineError
+from pipeline.evaluation import metrics, scoring
 from pipeline.params import PARAMS_FILE
 from tests.artefacts import (
     LOCALE,

@@ -13,10 +13,11 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from pipeline import bm25, files, layout, lexical, runs, tables
+from pipeline import bm25, files, layout, tables
 from pipeline.bm25 import Index
 from pipeline.errors import PipelineError
 from pipeline.params import Bm25
+from pipeline.search import lexical, runs
 from tests.artefacts import LOCALE, ROOT, params, write_clean
 
 LUCENE = Bm25(k1=1.2, b=0.75)

@@ -14,20 +14,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import (
-    clean,
-    demo,
-    embed,
-    index,
-    layout,
-    metrics,
-    retrieve,
-    sample,
-    scoring,
-    vectors,
-)  # fmt: skip
+from pipeline import clean, demo, embed, index, layout, retrieve, sample, vectors
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
+from pipeline.evaluation import metrics, scoring
 from pipeline.params import Params
 from tests.artefacts import ROOT, params
 

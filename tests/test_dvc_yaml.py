@@ -9,7 +9,7 @@ from ruamel.yaml import YAML
 
 from pipeline import layout
 from pipeline.repro import shared_and_branch
-from pipeline.runs import SYSTEMS
+from pipeline.search.runs import SYSTEMS
 from tests.artefacts import ROOT
 
 STAGES: dict[str, dict[str, Any]] = {

@@ -10,11 +10,12 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from pipeline import cpu, layout
+from pipeline import layout
 from pipeline.encoders.encoder import identity, load_encoder, warn_of_cut
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.weights import resolve_weights
 from pipeline.errors import PipelineError
+from pipeline.machine import cpu
 from pipeline.params import load_params
 from tests.tiny_models import (
     build_model,

@@ -14,10 +14,12 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from pipeline import evaluate, layout, retrieve, runs, scoring, tables, top
+from pipeline import evaluate, layout, retrieve, tables
 from pipeline import index as stage_index
 from pipeline.errors import PipelineError
+from pipeline.evaluation import scoring, top
 from pipeline.files import sha256_file
+from pipeline.search import runs
 from tests.artefacts import (
     LOCALE,
     params,

@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import fields, tables
+from pipeline import tables
+from pipeline.evaluation import fields
 from pipeline.text import join_fields, normalise
 from tests.artefacts import params
 

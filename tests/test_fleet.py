@@ -11,10 +11,10 @@ import numpy as np
 import psutil
 import pytest
 
-from pipeline import fleet
-from pipeline.cluster import connected
+from pipeline.cluster import fleet
+from pipeline.cluster.connection import connected
+from pipeline.cluster.fleet import ITEMS_A_WORKER, MOST_FAILURES, Fleet, Work
 from pipeline.errors import PipelineError
-from pipeline.fleet import ITEMS_A_WORKER, MOST_FAILURES, Fleet, Work
 from pipeline.params import Runtime
 from tests.fleet_work import dies, divides, process_ids, refuses, squares, squares_but_dies, unable
 from tests.ray_cluster import NODES

@@ -9,24 +9,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline import (
-    bm25,
-    clean,
-    embed,
-    files,
-    hybrid,
-    index,
-    judging,
-    layout,
-    metrics,
-    ranking,
-    retrieve,
-    runs,
-    sample,
-    tables,
-)  # fmt: skip
+from pipeline import bm25, clean, embed, files, hybrid, index, layout, retrieve, sample, tables
 from pipeline.errors import PipelineError
+from pipeline.evaluation import judging, metrics
 from pipeline.params import Fusion, RrfFusion, WeightedFusion
+from pipeline.search import ranking, runs
 from tests.artefacts import LOCALE, ROOT, params, write_clean
 from tests.run_files import random_run, rewrite_run, write_runs
 

@@ -8,8 +8,8 @@ import pytest
 
 from pipeline import vectors
 from pipeline.index import build_index
-from pipeline.index_codes import PIECE_ROWS, add_on_cluster
 from pipeline.params import Index, IvfFlatIndex, IvfPqIndex, Similarity
+from pipeline.search.index_codes import PIECE_ROWS, add_on_cluster
 from tests.artefacts import random_vectors
 from tests.tiny_models import runtime
 

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 
 from pipeline.index import build_index, serialised_bytes
-from pipeline.index_size import disk_bytes, memory_bytes, training_rows
 from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
+from pipeline.search.index_size import disk_bytes, memory_bytes, training_rows
 from tests.artefacts import random_vectors
 
 KINDS: list[Index] = [

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import regex
 
-from pipeline import lexical
-from pipeline.lexical import analyser_for, pieces, words
+from pipeline.search import lexical
+from pipeline.search.lexical import analyser_for, pieces, words
 
 ENGLISH, SPANISH, JAPANESE = (analyser_for(code).terms for code in ("en", "es", "ja"))
 LANGUAGES = ("en", "es", "ja", "de", "ru", "zh", "ko", "hi", "any")

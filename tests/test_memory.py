@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import memory
 from pipeline.errors import PipelineError
+from pipeline.machine import memory
 from tests.artefacts import params
 
 

@@ -8,8 +8,8 @@ import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
 from pipeline.errors import PipelineError
-from pipeline.judging import JudgedRun, Judgements, judge
-from pipeline.metrics import (
+from pipeline.evaluation.judging import JudgedRun, Judgements, judge
+from pipeline.evaluation.metrics import (
     GAINS,
     SWAPPED_GAINS,
     PerQuery,
@@ -21,7 +21,7 @@ from pipeline.metrics import (
     pool_measures,
 )
 from pipeline.params import Evaluate
-from pipeline.ranking import rank_pairs
+from pipeline.search.ranking import rank_pairs
 
 SEEDS = range(40)
 CUTOFFS = Evaluate(

@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 
-from pipeline import ranking
 from pipeline.index import as_searched, build_index
-from pipeline.neighbours import (
+from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Similarity
+from pipeline.retrieve import score_pairs
+from pipeline.search import ranking
+from pipeline.search.neighbours import (
     OVERLAP_DEPTH,
     exact_codes,
     index_overlap,
@@ -13,8 +15,6 @@ from pipeline.neighbours import (
     sampled_rows,
     search,
 )
-from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Similarity
-from pipeline.retrieve import score_pairs
 from pipeline.vectors import Matrix
 from tests.artefacts import random_vectors, tie_heavy
 

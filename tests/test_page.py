@@ -19,12 +19,12 @@ import pytest
 
 from pipeline import files, layout, report, vectors
 from pipeline.errors import PipelineError
-from pipeline.index_figures import TradeOff
+from pipeline.evaluation.top import PLACES
 from pipeline.page import browse, charts, scale, scatter, svg, words
 from pipeline.page.inputs import RUNS, LocaleResults, read_locale
 from pipeline.params import MOST_RESULTS, Params, Report
-from pipeline.runs import SYSTEMS
-from pipeline.top import PLACES
+from pipeline.search.index_figures import TradeOff
+from pipeline.search.runs import SYSTEMS
 from tests.artefacts import ROOT, params
 from tests.page_artefacts import NASTY, write_locale, write_tradeoff
 

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 import numpy as np
 import pytest
 
-from pipeline.parallel import ahead, in_parallel
+from pipeline.machine.parallel import ahead, in_parallel
 
 
 class Counted:

@@ -25,7 +25,7 @@ from pipeline.params import (
     check_params,
     load_params,
 )
-from pipeline.ranking import SCORE_DECIMALS
+from pipeline.search.ranking import SCORE_DECIMALS
 
 SHIPPED = Path(__file__).parents[1] / "params.yaml"
 Data = dict[str, Any]

@@ -9,12 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import layout, plan, rates
+from pipeline import layout, plan
 from pipeline.bench.workshop import LOCALE, OUTPUTS, Workshop
+from pipeline.machine import rates
+from pipeline.machine.rates import Kept, Record
 from pipeline.params import load_params
 from pipeline.planning import accuracy, sheet, sizes
 from pipeline.planning.costs import Scale, cost, scale
-from pipeline.rates import Kept, Record
 from pipeline.sample import sample
 from tests.conftest import ChangedParams, RunStage
 

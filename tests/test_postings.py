@@ -6,9 +6,10 @@ import bm25s
 import numpy as np
 import pytest
 
-from pipeline import bm25, layout, postings
+from pipeline import bm25, layout
 from pipeline.errors import PipelineError
 from pipeline.params import Bm25
+from pipeline.search import postings
 from tests.artefacts import LOCALE, params, write_clean
 
 

@@ -6,9 +6,9 @@ import math
 import numpy as np
 import pytest
 
-from pipeline import metrics, random_order
-from pipeline.judging import Judgements, judge
-from pipeline.metrics import PerQuery
+from pipeline.evaluation import metrics, random_order
+from pipeline.evaluation.judging import Judgements, judge
+from pipeline.evaluation.metrics import PerQuery
 from pipeline.params import Evaluate
 from pipeline.tables import LABELS
 

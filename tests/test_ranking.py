@@ -4,7 +4,7 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.errors import PipelineError
-from pipeline.ranking import NO_PRODUCT, places, rank_matrix, rank_pairs
+from pipeline.search.ranking import NO_PRODUCT, places, rank_matrix, rank_pairs
 
 SEEDS = range(20)
 

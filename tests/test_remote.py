@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import cpu, layout
+from pipeline import layout
 from pipeline.encoders.encoder import load_encoder, resolve_engine
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
+from pipeline.machine import cpu
 from pipeline.params import Runtime
 from tests.artefacts import LOCALE, ROOT, write_clean
 from tests.conftest import RunStage

@@ -9,12 +9,13 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline import index as stage_index
-from pipeline import layout, neighbours, retrieve, runs, tables
+from pipeline import layout, retrieve, tables
 from pipeline.errors import PipelineError
 from pipeline.index import as_searched, build_index
-from pipeline.neighbours import search
 from pipeline.params import FlatIndex, IvfFlatIndex, Similarity
 from pipeline.retrieve import score_pairs
+from pipeline.search import neighbours, runs
+from pipeline.search.neighbours import search
 from tests.artefacts import (
     LOCALE,
     params,

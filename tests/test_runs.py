@@ -9,8 +9,9 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 
-from pipeline import files, layout, runs, tables
+from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
+from pipeline.search import runs
 from tests.artefacts import LOCALE, write_clean
 from tests.run_files import random_run, rewrite_run, write_runs
 

@@ -5,8 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline import layout, runs
+from pipeline import layout
 from pipeline.bench.scale_search import INDEXES, Mixture, params_with, random_runs
+from pipeline.search import runs
 from tests.artefacts import LOCALE, ROOT, params, write_clean
 
 

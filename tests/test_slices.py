@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from pipeline import slices
+from pipeline.evaluation import slices
 from pipeline.params import Uncertainty
 from pipeline.text import normalise
 

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import rates
 from pipeline.errors import PipelineError
+from pipeline.machine import rates
 from pipeline.params import Params
 from pipeline.stage import check_locale
 from tests.artefacts import ROOT

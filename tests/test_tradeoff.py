@@ -12,19 +12,11 @@ import pyarrow.compute as pc
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline import (
-    index,
-    index_figures,
-    layout,
-    metrics,
-    retrieve,
-    scoring,
-    tables,
-    tradeoff,
-    vectors,
-)
+from pipeline import index, layout, retrieve, tables, tradeoff, vectors
 from pipeline.errors import PipelineError
+from pipeline.evaluation import metrics, scoring
 from pipeline.params import Params
+from pipeline.search import index_figures
 from tests.artefacts import (
     LOCALE,
     ROOT,

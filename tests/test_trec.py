@@ -9,14 +9,15 @@ import pyarrow as pa
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from pipeline import layout, runs, trec
+from pipeline import layout, trec
 from pipeline.errors import PipelineError
+from pipeline.evaluation.judging import Judgements, judge
+from pipeline.evaluation.metrics import GAINS, catalogue_measures, pool_measures
 from pipeline.files import write_json
-from pipeline.judging import Judgements, judge
-from pipeline.metrics import GAINS, catalogue_measures, pool_measures
 from pipeline.params import Evaluate
-from pipeline.ranking import rank_pairs
-from pipeline.runs import SYSTEMS, Ranked
+from pipeline.search import runs
+from pipeline.search.ranking import rank_pairs
+from pipeline.search.runs import SYSTEMS, Ranked
 from pipeline.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"

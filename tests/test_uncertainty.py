@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pipeline import uncertainty
-from pipeline.uncertainty import (
+from pipeline.evaluation import uncertainty
+from pipeline.evaluation.uncertainty import (
     Floats,
     bootstrap_interval,
     bootstrap_intervals,

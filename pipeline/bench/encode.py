@@ -29,7 +29,6 @@ from numpy.typing import NDArray
 from pipeline import layout, stage
 from pipeline.bench.quality import Catalogue, ndcg, read_catalogues
 from pipeline.bench.side import BASELINE, Side
-from pipeline.cpu import cpu_flags
 from pipeline.encoders.encoder import Role, resolve_engine
 from pipeline.encoders.engine import Device, choose_engine
 from pipeline.encoders.openvino_engine import converted_model
@@ -37,6 +36,7 @@ from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_file, write_json
+from pipeline.machine.cpu import cpu_flags
 from pipeline.params import Params, Similarity, load_params
 from pipeline.vectors import Matrix
 

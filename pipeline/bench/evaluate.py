@@ -25,13 +25,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytrec_eval
 
-from pipeline import judging, layout, metrics, runs, stage, tables
+from pipeline import layout, stage, tables
 from pipeline.bench.encode import machine
 from pipeline.errors import PipelineError
+from pipeline.evaluation import judging, metrics
+from pipeline.evaluation.judging import Ints
+from pipeline.evaluation.metrics import PerQuery
 from pipeline.files import atomic_file, write_json
-from pipeline.judging import Ints
-from pipeline.metrics import PerQuery
 from pipeline.params import Evaluate, load_params
+from pipeline.search import runs
 from pipeline.trec import GRADES
 
 PRODUCTS = 99_991

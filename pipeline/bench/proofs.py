@@ -35,8 +35,8 @@ from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.encoding import GROUP_TEXTS, Encoding
 from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.machine.rates import peak_bytes
 from pipeline.params import PARAMS_FILE, load_params
-from pipeline.rates import peak_bytes
 
 TIMES_FASTER = 50
 """How much faster a run has to be that finds every vector in the store."""

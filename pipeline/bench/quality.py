@@ -5,14 +5,15 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline import judging, layout, metrics, tables
+from pipeline import layout, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
+from pipeline.evaluation import judging, metrics
+from pipeline.evaluation.scoring import read_judgements
 from pipeline.index import as_searched, build_index
-from pipeline.neighbours import search
 from pipeline.params import FlatIndex, Params, Similarity
 from pipeline.sample import sample
-from pipeline.scoring import read_judgements
+from pipeline.search.neighbours import search
 from pipeline.tradeoff import judged
 from pipeline.vectors import Matrix
 

@@ -23,15 +23,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from ruamel.yaml import YAML
 
-from pipeline import index_size, layout, ranking, runs, scoring, tables, vectors
+from pipeline import layout, tables, vectors
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import watched
 from pipeline.bench.scale_data import need_clean
 from pipeline.evaluate import evaluate
+from pipeline.evaluation import scoring
 from pipeline.files import read_json, sha256_file, write_json
 from pipeline.index import index
 from pipeline.params import PARAMS_FILE, Params, check_params, load_params
 from pipeline.retrieve import retrieve
+from pipeline.search import index_size, ranking, runs
 
 LOCALE = "us"
 SEARCH = Path("search")

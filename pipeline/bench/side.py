@@ -19,8 +19,8 @@ from pipeline import stage
 from pipeline.encoders.engine import Device, EngineName
 from pipeline.encoders.weights import resolve_weights
 from pipeline.files import write_npy
+from pipeline.machine.rates import peak_bytes
 from pipeline.params import Encoder, Params, Precision, Runtime, load_params
-from pipeline.rates import peak_bytes
 
 if TYPE_CHECKING:
     from pipeline.encoders.encoder import Role

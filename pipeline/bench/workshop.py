@@ -18,10 +18,11 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
-from pipeline import layout, runs, stage
+from pipeline import layout, stage
 from pipeline.bench.proofs import write_model
 from pipeline.errors import PipelineError
 from pipeline.params import PARAMS_FILE
+from pipeline.search import runs
 
 LOCALE, ENCODER = "es", "e5-small-q4"
 

@@ -10,10 +10,10 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cpu import widest_instructions
 from pipeline.encoders.batching import Batch
 from pipeline.errors import PipelineError
-from pipeline.parallel import in_parallel
+from pipeline.machine.cpu import widest_instructions
+from pipeline.machine.parallel import in_parallel
 from pipeline.params import Encoder, Runtime
 
 EngineName = Literal["torch", "openvino"]

@@ -20,12 +20,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import files, layout
-from pipeline.cpu import cpu_flags
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.contract import check_max_tokens
 from pipeline.encoders.model import LoadedModel, load_model
 from pipeline.encoders.sealed import folder_name, make_once
 from pipeline.encoders.weights import LocalWeights
+from pipeline.machine.cpu import cpu_flags
 from pipeline.mistakes import one_line
 from pipeline.params import Encoder, Precision
 

@@ -20,14 +20,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import layout
-from pipeline.alike import check_alike, kind
-from pipeline.cluster import connected
+from pipeline.cluster.alike import check_alike, kind
+from pipeline.cluster.connection import connected
+from pipeline.cluster.fleet import Fleet, Work
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.encoder import TextEncoder, check_dimension, load_engine, resolve_engine
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.errors import PipelineError
-from pipeline.fleet import Fleet, Work
 from pipeline.params import Encoder, FolderWeights, Runtime
 
 PARCEL_TOKENS = 16_384

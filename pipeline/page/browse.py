@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline import layout, tables
 from pipeline.errors import PipelineError
-from pipeline.metrics import MEAN_DECIMALS
+from pipeline.evaluation.metrics import MEAN_DECIMALS
 from pipeline.page.inputs import RUNS, LocaleResults
 from pipeline.page.words import named
 from pipeline.params import Report

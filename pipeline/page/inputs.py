@@ -11,11 +11,11 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from pipeline import files, layout, tables, vectors
 from pipeline.errors import PipelineError
-from pipeline.index_figures import TradeOff
+from pipeline.evaluation.top import TOP
 from pipeline.mistakes import one_line, shorten
 from pipeline.params import Params
-from pipeline.runs import RANDOM, System
-from pipeline.top import TOP
+from pipeline.search.index_figures import TradeOff
+from pipeline.search.runs import RANDOM, System
 
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
 """The systems that have runs, as the page orders them: each beside what it should beat."""

@@ -10,7 +10,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from pipeline.index_figures import TradeOff
 from pipeline.page import browse, charts, scale, scatter, svg
 from pipeline.page.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.page.words import (
@@ -24,6 +23,7 @@ from pipeline.page.words import (
     share,
 )
 from pipeline.params import Params
+from pipeline.search.index_figures import TradeOff
 from pipeline.tables import LABELS
 
 _ASSETS = Path(__file__).parent / "assets"

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
-from pipeline.index_figures import TradeOff
 from pipeline.page import svg
 from pipeline.page.axes import AXIS, RIGHT, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
 from pipeline.page.inputs import LocaleResults
 from pipeline.page.svg import COLOURS
+from pipeline.search.index_figures import TradeOff
 
 _LEFT = 46.0
 _LABEL = 84.0

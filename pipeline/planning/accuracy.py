@@ -5,9 +5,9 @@ from typing import Annotated
 
 from pydantic import Field
 
+from pipeline.machine.rates import Kept, Record
 from pipeline.params import Strict
 from pipeline.planning.sheet import Amount, Row, Totals
-from pipeline.rates import Kept, Record
 
 
 class Plan(Strict):

@@ -11,9 +11,9 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
-from pipeline import index_size
+from pipeline.machine.rates import Kept, Record
 from pipeline.params import Index
-from pipeline.rates import Kept, Record
+from pipeline.search import index_size
 
 Units = Mapping[str, int]
 

@@ -7,12 +7,13 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipeline import layout, memory
-from pipeline.lexical import analyser_name
+from pipeline import layout
+from pipeline.machine import memory
+from pipeline.machine.rates import NOT_NEGATIVE, Kept
 from pipeline.params import Name, Params, Strict
 from pipeline.planning import encoding, sizes
 from pipeline.planning.costs import START_SECONDS, cost, scale
-from pipeline.rates import NOT_NEGATIVE, Kept
+from pipeline.search.lexical import analyser_name
 
 SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales")
 

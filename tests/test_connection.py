@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.cluster import connected, places
+from pipeline.cluster.connection import connected, places
 from pipeline.errors import PipelineError
 from tests.artefacts import ROOT
 from tests.repository import PATH
@@ -62,7 +62,7 @@ def test_no_worker_is_placed_where_it_does_not_fit() -> None:
 def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
     join = (
         "import os, subprocess, sys\n"
-        "from pipeline.cluster import connected\n"
+        "from pipeline.cluster.connection import connected\n"
         "from tests.tiny_models import runtime\n"
         "given = runtime().model_copy(update={'executor': 'ray'})\n"
         "with connected(given) as ray:\n"

@@ -13,8 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline import tables
-from pipeline.metrics import MEAN_DECIMALS, PerQuery
-from pipeline.runs import RunCard
+from pipeline.evaluation.metrics import MEAN_DECIMALS, PerQuery
+from pipeline.search.runs import RunCard
 from pipeline.tables import SAMPLE_KEY
 
 COMPRESSION_LEVEL = 19

@@ -16,9 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline import vectors
-from pipeline.alike import check_alike, kind
-from pipeline.cluster import connected
-from pipeline.fleet import Fleet, Work
+from pipeline.cluster.alike import check_alike, kind
+from pipeline.cluster.connection import connected
+from pipeline.cluster.fleet import Fleet, Work
 from pipeline.params import Runtime
 
 PIECE_ROWS = 4_096

@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline.judging import Ints, JudgedRun
-from pipeline.metrics import MEAN_DECIMALS, Floats
-from pipeline.ranking import NO_PRODUCT, places
-from pipeline.runs import Ranked
+from pipeline.evaluation.judging import Ints, JudgedRun
+from pipeline.evaluation.metrics import MEAN_DECIMALS, Floats
+from pipeline.search.ranking import NO_PRODUCT, places
+from pipeline.search.runs import Ranked
 from pipeline.tables import LABELS
 
 PLACES = 10

@@ -16,11 +16,12 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
-from pipeline import files, layout, ranking, tables
+from pipeline import files, layout, tables
 from pipeline.errors import PipelineError
 from pipeline.params import SYSTEMS as SYSTEMS
 from pipeline.params import Strict
 from pipeline.params import System as System
+from pipeline.search import ranking
 
 SCHEMA = 3
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""

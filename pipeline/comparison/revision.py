@@ -16,10 +16,10 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline import layout
+from pipeline.comparison.sides import Side, Top, side
 from pipeline.errors import PipelineError
 from pipeline.mistakes import one_line
 from pipeline.params import NAME, PARAMS_FILE
-from pipeline.sides import Side, Top, side
 
 WORKSPACE = "workspace"
 

@@ -14,9 +14,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import memory
+from pipeline.machine import memory
 from pipeline.params import Bm25
-from pipeline.ranking import places
+from pipeline.search.ranking import places
 
 PIECE_PRODUCTS = 8_192
 

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.ranking import places
+from pipeline.search.ranking import places
 from pipeline.tables import LABELS
 
 Ints = NDArray[np.int64]

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from markdown_it import MarkdownIt
 
-from pipeline import comparison_report
-from pipeline.comparison import compare
-from pipeline.comparison_report import HEADER, Report, as_json, markdown, terminal
+from pipeline.comparison import display
+from pipeline.comparison.differences import compare
+from pipeline.comparison.display import HEADER, Report, as_json, markdown, terminal
 from pipeline.files import canonical_json
 from tests.comparisons import DRAWS, SETTINGS, measures, noisy, side
 
@@ -71,9 +71,9 @@ def test_markdown_too_long_for_a_comment_leaves_the_queries_out_and_says_so(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     whole = markdown(report())
-    monkeypatch.setattr(comparison_report, "MARKDOWN_LIMIT", len(whole))
+    monkeypatch.setattr(display, "MARKDOWN_LIMIT", len(whole))
     assert markdown(report()) == whole
-    monkeypatch.setattr(comparison_report, "MARKDOWN_LIMIT", len(whole) - 1)
+    monkeypatch.setattr(display, "MARKDOWN_LIMIT", len(whole) - 1)
     short = markdown(report())
     assert "<details>" not in short
     assert short.endswith("The queries are left out: a comment would not hold them.\n")
@@ -81,7 +81,7 @@ def test_markdown_too_long_for_a_comment_leaves_the_queries_out_and_says_so(
 
 
 def test_the_most_that_is_shown_fits_a_comment_with_three_queries() -> None:
-    assert len(markdown(report(3, "ケ" * 500))) * 3 < comparison_report.MARKDOWN_LIMIT
+    assert len(markdown(report(3, "ケ" * 500))) * 3 < display.MARKDOWN_LIMIT
 
 
 def test_the_terminal_is_given_no_control_characters_and_aligned_columns() -> None:
@@ -124,10 +124,10 @@ def test_json_holds_every_text_whole_and_is_canonical() -> None:
 
 
 def test_of_many_settings_the_first_are_shown_and_the_others_counted() -> None:
-    many = {f"evaluate.k{i}": ("1", "2") for i in range(comparison_report.SETTINGS + 5)}
+    many = {f"evaluate.k{i}": ("1", "2") for i in range(display.SETTINGS + 5)}
     made = dataclasses.replace(report(), settings=many)
     for text in (terminal(made), markdown(made)):
-        assert text.count("evaluate.k") == comparison_report.SETTINGS
+        assert text.count("evaluate.k") == display.SETTINGS
         assert "and 5 more" in text
     assert len(as_json(made)["settings"]) == len(many)
 

@@ -5,7 +5,8 @@ bytes) and, for hnsw, the number of links above the ground level, which is drawn
 expectation stands here.
 """
 
-from pipeline import memory, vectors
+from pipeline import vectors
+from pipeline.machine import memory
 from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
 
 POINTS_A_CENTROID = 256

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from pipeline import metrics
-from pipeline.judging import Ints
-from pipeline.metrics import EXACT, MEAN_DECIMALS, Floats
+from pipeline.evaluation import metrics
+from pipeline.evaluation.judging import Ints
+from pipeline.evaluation.metrics import EXACT, MEAN_DECIMALS, Floats
+from pipeline.evaluation.uncertainty import Interval, bootstrap_intervals
 from pipeline.params import Uncertainty
 from pipeline.text import normalise
-from pipeline.uncertainty import Interval, bootstrap_intervals
 
 SMALL_BELOW = 30
 """A slice of fewer queries is marked: its interval is wide, and the bootstrap's ends are rough."""

@@ -8,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import judging, layout, metrics, random_order, runs, tables
+from pipeline import layout, tables
 from pipeline.errors import PipelineError
-from pipeline.judging import Ints
-from pipeline.metrics import PerQuery
+from pipeline.evaluation import judging, metrics, random_order
+from pipeline.evaluation.judging import Ints
+from pipeline.evaluation.metrics import PerQuery
+from pipeline.evaluation.top import Top
 from pipeline.params import Evaluate
-from pipeline.top import Top
+from pipeline.search import runs
 
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 QUERIES_A_PIECE = 1_024

@@ -6,9 +6,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import ranking, vectors
+from pipeline import vectors
 from pipeline.index import build_index
 from pipeline.params import FlatIndex, Similarity
+from pipeline.search import ranking
 
 EXTRA_RESULTS = 100
 """Results asked for beyond the depth, so that most ties at the last place need no second search."""

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.errors import PipelineError
-from pipeline.judging import Ints, JudgedRun, Judgements, ordinal
+from pipeline.evaluation.judging import Ints, JudgedRun, Judgements, ordinal
 from pipeline.params import Evaluate
 from pipeline.tables import LABELS
 

@@ -10,9 +10,9 @@ and `judged`, all of them; the others can be found by nothing, but belong to ide
 
 import numpy as np
 
-from pipeline import metrics
-from pipeline.judging import Ints
-from pipeline.metrics import EXACT, EXACT_OR_SUBSTITUTE, Floats, PerQuery
+from pipeline.evaluation import metrics
+from pipeline.evaluation.judging import Ints
+from pipeline.evaluation.metrics import EXACT, EXACT_OR_SUBSTITUTE, Floats, PerQuery
 from pipeline.params import Evaluate
 
 

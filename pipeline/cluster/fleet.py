@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pipeline import stage
-from pipeline.cluster import places
+from pipeline.cluster.connection import places
 from pipeline.errors import PipelineError
 from pipeline.params import Runtime
 

@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.comparison import Change, Comparison, Move
+from pipeline.comparison.differences import Change, Comparison, Move
+from pipeline.comparison.sides import Hit, Top
 from pipeline.params import Compare
-from pipeline.sides import Hit, Top
 
 HITS = 3
 """How many of a query's first products are shown; JSON holds all."""

@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow.compute as pc
 
 from pipeline import tables
-from pipeline.judging import Ints
+from pipeline.evaluation.judging import Ints
 from pipeline.params import Clean
 
 TITLE_CHARACTERS = 200

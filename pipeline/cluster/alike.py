@@ -5,9 +5,10 @@ from collections.abc import Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from pipeline.cpu import widest_instructions
+import pipeline
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_file, sha256_lines
+from pipeline.machine.cpu import widest_instructions
 
 CPU, CODE = "CPU instructions", "pipeline/"
 
@@ -19,10 +20,8 @@ def kind(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, str]:
         packages: what computes, such as openvino.
         on_cpu: whether it computes on the CPU.
     """
-    code = Path(__file__).parent
-    names = sorted(path.relative_to(code).as_posix() for path in code.rglob("*.py"))
     found = {CPU: widest_instructions()} if on_cpu else {}
-    found[CODE] = sha256_lines(f"{sha256_file(code / name)}  {name}" for name in names)[:12]
+    found[CODE] = code_hash(Path(pipeline.__file__).parent)
     for package in packages:
         try:
             # Builds for other devices have a local version: 2.13.0+cpu.
@@ -30,6 +29,12 @@ def kind(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, str]:
         except PackageNotFoundError:
             found[package] = "not installed"
     return found
+
+
+def code_hash(folder: Path) -> str:
+    """Return the beginning of a hash of all Python files of a folder, wherever it lies."""
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
+    return sha256_lines(f"{sha256_file(folder / name)}  {name}" for name in names)[:12]
 
 
 def check_alike(expected: Mapping[str, str]) -> None:

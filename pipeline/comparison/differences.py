@@ -1,6 +1,6 @@
 """Two revisions' measures, query by query: what moved, and whether luck would do for it.
 
-Everything here is a pure function of per-query tables; `compare` fetches them, `comparison_report`
+Everything here is a pure function of per-query tables; `compare` fetches them, `display`
 shows the outcome.
 """
 
@@ -11,12 +11,13 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from pipeline import sides, uncertainty
+from pipeline.comparison import sides
+from pipeline.comparison.sides import Side
 from pipeline.errors import PipelineError
-from pipeline.metrics import MEAN_DECIMALS
+from pipeline.evaluation import uncertainty
+from pipeline.evaluation.metrics import MEAN_DECIMALS
+from pipeline.evaluation.uncertainty import Floats, Interval
 from pipeline.params import Compare, Uncertainty
-from pipeline.sides import Side
-from pipeline.uncertainty import Floats, Interval
 
 HOLES = 0.01
 """A judged@k that moves by more than this, a place in a hundred, is told even if luck would do."""

@@ -5,12 +5,13 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from pipeline import comparison, sides, uncertainty
-from pipeline.comparison import Comparison, Move, compare, judged_beside
+from pipeline.comparison import differences, sides
+from pipeline.comparison.differences import Comparison, Move, compare, judged_beside
+from pipeline.comparison.sides import Side
 from pipeline.errors import PipelineError
+from pipeline.evaluation import uncertainty
+from pipeline.evaluation.uncertainty import Floats
 from pipeline.params import Compare
-from pipeline.sides import Side
-from pipeline.uncertainty import Floats
 from tests import comparisons
 from tests.comparisons import DRAWS, SETTINGS, measures, noisy, side, table
 
@@ -194,7 +195,7 @@ def test_a_small_move_of_judged_is_told_where_luck_would_not_do_and_a_large_one_
         assert one_move(old, new).holes.suspect is suspect  # type: ignore[union-attr]
 
 
-def with_holes(judged_only: Floats | None) -> comparison.Holes:
+def with_holes(judged_only: Floats | None) -> differences.Holes:
     """Return the holes of an nDCG@10 that rises by 0.1 along with judged@10.
 
     `judged_only` is by how much nDCG of judged products only rises, a value a query.
