@@ -29,6 +29,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from pipeline import layout, stage, tables
+from pipeline.bench.cheap_model import words, write_model
 from pipeline.embed import SideEncoder, embed
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
@@ -308,41 +309,11 @@ def cheap_project(folder: Path, encoder: str | None = None) -> Project:
     return project
 
 
-def _words() -> "np.ndarray[Any, Any]":
-    """Return 5,000 words of 2 to 10 letters."""
-    rng = np.random.default_rng(SEED)
-    letters = np.array(list("abcdefghijklmnopqrstuvwxyz"))
-    return np.array(["".join(rng.choice(letters, rng.integers(2, 11))) for _ in range(5_000)])
-
-
-def write_model(folder: Path) -> None:
-    """Write a random BERT of 32 components that reads the words of `_words`."""
-    import torch
-    import transformers
-    from tokenizers import Tokenizer, models, pre_tokenizers
-
-    transformers.logging.disable_progress_bar()
-    special = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
-    words = dict.fromkeys([*special.values(), *_words()])
-    vocabulary = {word: at for at, word in enumerate(words)}
-    tokenizer = Tokenizer(models.WordLevel(vocabulary, special["unk_token"]))
-    tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()
-    transformers.PreTrainedTokenizerFast(tokenizer_object=tokenizer, **special).save_pretrained(
-        folder
-    )
-    torch.manual_seed(SEED)
-    config = transformers.BertConfig(
-        vocab_size=len(vocabulary), hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
-        intermediate_size=64, initializer_range=0.3,
-    )  # fmt: skip
-    transformers.BertModel(config).save_pretrained(folder)
-
-
 def write_clean(project: Project, products: int, edited: int | None = None) -> None:
     """Write clean tables: distinct texts of 1.1 kB in the mean, and 200 queries."""
     folder = project.folder / layout.clean(LOCALE)
     folder.mkdir(parents=True, exist_ok=True)
-    fields, words = load_params().clean.fields, _words()
+    fields, known = load_params().clean.fields, words()
     with pq.ParquetWriter(folder / "products.parquet", tables.PRODUCTS) as writer:
         for start in range(0, products, TABLE_ROWS):
             rng = np.random.default_rng([SEED, start])
@@ -350,7 +321,7 @@ def write_clean(project: Project, products: int, edited: int | None = None) -> N
             lengths = rng.lognormal(np.log(140), 0.5, len(rows)).astype(int)
             texts = [
                 f"{'edited' if row == edited else 'product'} {row} "
-                + " ".join(rng.choice(words, length))
+                + " ".join(rng.choice(known, length))
                 for row, length in zip(rows, lengths, strict=True)
             ]
             columns = {
@@ -359,7 +330,7 @@ def write_clean(project: Project, products: int, edited: int | None = None) -> N
                 "field_ends": [[len(text)] * len(fields) for text in texts],
             }
             writer.write_table(pa.table(columns, tables.PRODUCTS))
-    queries = {"query_id": range(200), "text": [" ".join(words[at : at + 4]) for at in range(200)]}
+    queries = {"query_id": range(200), "text": [" ".join(known[at : at + 4]) for at in range(200)]}
     tables.write_table(
         folder / "queries.parquet", pa.table(queries, tables.QUERIES), tables.QUERIES
     )

@@ -18,7 +18,7 @@ from pathlib import Path
 from ruamel.yaml import YAML
 
 from pipeline import full_size, layout, stage
-from pipeline.bench import scale_data, scale_search
+from pipeline.bench import cheap_model, scale_data, scale_search
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
 from pipeline.errors import PipelineError
@@ -36,13 +36,22 @@ _TOLD = Path("told.json")
 
 
 def make_project(products: int, folder: Path, threads: int) -> None:
-    """Make a project folder with a catalogue, all of which sample takes; a whole one stays."""
+    """Make a project folder with a catalogue, all of which sample takes; a whole one stays.
+
+    Its encoders are all one random model.
+    """
     folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model"
+    if not model.exists():
+        cheap_model.write_model(model)
     data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
     data["sample"] |= {
         "source": str(layout.FULL_SIZE), "version": "all", "splits": ["train", "test"],
         "queries": "all", "distractors": "all",
     }  # fmt: skip
+    for name in set(data["encoder"].values()):
+        weights = {"kind": "folder", "path": "model"}
+        data["encoders"][name] |= {"weights": weights, "pooling": "mean"}
     YAML().dump(data, folder / PARAMS_FILE)
     source = folder / layout.FULL_SIZE
     if not source.exists():
@@ -83,7 +92,11 @@ def measure(name: str, products: int, folder: Path) -> Figures:
 
 def _run(name: str, what: str, products: int, folder: Path) -> Peak:
     code = f"from pipeline.bench import scale; scale.alone({name!r}, {what!r}, {products})"
-    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    environment = {
+        **os.environ,
+        "PIPELINE_CACHE": str(folder / ".cache"),
+        "PYTHONPATH": str(Path(__file__).parents[2]),
+    }
     with (
         subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment) as process,
         watched(process.pid) as peak,

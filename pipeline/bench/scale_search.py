@@ -1,11 +1,12 @@
-"""How index, retrieve and evaluate are measured at scale.
+"""How all stages behind embed are measured at scale.
 
 The tables are those of the stand-in. Vectors and runs are made up: encoding 1.8 million products
 takes hours, and what is measured does not depend on what the numbers say, but for the recall of
 ivf-pq. The vectors are a mixture: a centre for every 200 products, and around it noise of the same
 falling spectrum in a random basis, 384 components, at length 1; encoders' vectors are of that kind.
 
-index and retrieve are measured on us, with its test queries: 22,458 in all of ESCI.
+index, retrieve and bm25 are measured on us, with its test queries: 22,458 in all of ESCI; the
+others on all queries of all locales.
 """
 
 import contextlib
@@ -26,10 +27,11 @@ from ruamel.yaml import YAML
 from pipeline import layout, tables, vectors
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import watched
-from pipeline.bench.scale_data import need_clean
+from pipeline.bench.scale_data import need_clean, need_embed
 from pipeline.evaluate import evaluate
 from pipeline.evaluation import scoring
 from pipeline.files import read_json, sha256_file, write_json
+from pipeline.hybrid import hybrid
 from pipeline.index import index
 from pipeline.params import PARAMS_FILE, Params, check_params, load_params
 from pipeline.retrieve import retrieve
@@ -199,6 +201,42 @@ def measure_retrieve(name: str, products: int) -> Figures:
     return figures
 
 
+def measure_bm25(products: int) -> Figures:
+    """Index the words of the products, and search for the queries."""
+    # Here, lest all that it imports count as the memory of every stage.
+    from pipeline.bm25 import bm25
+
+    with contextlib.chdir(SEARCH):
+        bm25(load_params(), LOCALE)
+        return {"queries": len(runs.read_inputs(LOCALE).queries)}
+
+
+def measure_hybrid(products: int) -> Figures:
+    """Fuse the runs of all locales, one after the other."""
+    params = load_params()
+    for locale in params.locales:
+        hybrid(params, locale)
+    return _counts(params)
+
+
+def measure_report(products: int) -> Figures:
+    """Write the page, the table and the summary of all locales."""
+    from pipeline.report import report  # here as above
+
+    report(load_params())
+    return {"page_bytes": layout.PAGE.stat().st_size}
+
+
+def need_reports(products: int) -> None:
+    """Encode and evaluate, as far as that is not done."""
+    need_embed(products)
+    need_runs(products)
+    params = load_params()
+    for locale in params.locales:
+        if not layout.per_query(locale).exists():
+            evaluate(params, locale)
+
+
 def need_runs(products: int) -> None:
     """Write runs of every system and locale, for all queries of the source."""
     need_clean(products)
@@ -312,6 +350,9 @@ MEASURES = {
         )
         for name in INDEXES
     },
+    "bm25": Measure(partial(_timed, measure_bm25), need_vectors),
+    "hybrid": Measure(partial(_timed, measure_hybrid), need_runs),
     "evaluate (one system)": Measure(partial(_timed, measure_score), need_runs),
     "evaluate": Measure(partial(_timed, measure_evaluate), need_runs),
+    "report": Measure(partial(_timed, measure_report), need_reports),
 }

@@ -19,7 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipeline import layout, stage
-from pipeline.bench.proofs import write_model
+from pipeline.bench.cheap_model import write_model
 from pipeline.errors import PipelineError
 from pipeline.params import PARAMS_FILE
 from pipeline.search import runs
