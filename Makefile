@@ -103,9 +103,10 @@ tradeoff: setup ## every index against exact search; other arguments: ARGS='--lo
 gate: setup ## refuse an index that loses more than index_gate of the exact top 100
 	python -m pipeline.gate
 
-readme: setup ## put the result table and the graph into README.md
+readme: setup ## put the tables and the graph into README.md
 	python -m pipeline.readme results reports/report.md
 	python -m pipeline.readme bench reports/bench/encode.md
+	python -m pipeline.readme scale reports/bench/scale.md
 	dvc dag --md > .cache/graph.md
 	python -m pipeline.readme graph .cache/graph.md
 

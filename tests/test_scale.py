@@ -10,6 +10,7 @@ import pytest
 
 from pipeline import full_size, layout
 from pipeline.bench.memory import watched
+from pipeline.bench.scale import table
 from pipeline.files import read_json
 from pipeline.page.scale import read_scale
 from tests.conftest import RunStage
@@ -63,6 +64,19 @@ def test_stages_are_measured_and_what_was_measured_before_stays(
     second = read_json(layout.SCALE_BENCH, "")
     assert second["stages"]["clean"] == first["stages"]["clean"]
     assert len(second["stages"]["sample"]) == 1
+
+
+def test_the_table_tells_growth_beside_the_size_before_and_leaves_out_what_was_not_measured() -> (
+    None
+):
+    def point(products: int, seconds: float) -> dict[str, float]:
+        return {"products": products, "seconds": seconds, "peak_private_bytes": 1.5e9}
+
+    text = table({"report": [point(1000, 1.0)], "clean": [point(1000, 2.0), point(4000, 12.0)]})
+    assert text.splitlines()[2:] == [
+        "| clean | 2.0 s | 12.0 s | 1.50 | 1.50 |",
+        "| report | 1.0 s |  |  | 1.50 |",
+    ]
 
 
 def test_a_stage_that_is_not_measured_is_refused_by_name(run_stage: RunStage) -> None:

@@ -4,8 +4,8 @@
 
 The catalogues are stand-ins that `pipeline.full_size` makes; they and what stages write stay in the
 folder, so that another stage can be measured later. Each measurement is of a process of its own,
-with all that it starts. The figures go to reports/bench/scale.json; those of stages that are not
-named stay there.
+with all that it starts. The figures go to reports/bench/scale.json, and as a table to scale.md;
+those of stages that are not named stay there.
 """
 
 import argparse
@@ -13,6 +13,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,7 +23,7 @@ from pipeline.bench import cheap_model, scale_data, scale_search
 from pipeline.bench.measure import Figures, Measure
 from pipeline.bench.memory import Peak, watched
 from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
+from pipeline.files import atomic_file, read_json, write_json
 from pipeline.generator import shape
 from pipeline.params import PARAMS_FILE, Params, load_params
 
@@ -150,6 +151,32 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
                 )
                 report["machine"] = machine(params, LIBRARIES)
                 write_json(path, report)
+                with atomic_file(path.with_suffix(".md")) as partial:
+                    partial.write_text(table(report["stages"]), encoding="utf-8", newline="\n")
+
+
+def table(stages: Mapping[str, list[Figures]]) -> str:
+    """Return seconds and memory as a markdown table, a row a stage, in the order of `MEASURES`.
+
+    The last column but one holds the time a product at the largest size over that at the size
+    before it: 1.0 where cost grows as the catalogue does. Memory is that at the largest size,
+    without mapped files.
+    """
+    sizes = sorted({point["products"] for points in stages.values() for point in points})
+    head = ["stage", *(f"{size:,}" for size in sizes), "a product, beside the size before", "GB"]
+    lines = [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
+    for name in [each for each in MEASURES if each in stages]:
+        of = {point["products"]: point for point in stages[name]}
+        rates = [of[size]["seconds"] / size for size in sizes if size in of]
+        growth = f"{rates[-1] / rates[-2]:.2f}" if len(rates) > 1 and rates[-2] else ""
+        seconds = [f"{of[size]['seconds']:,.1f} s" if size in of else "" for size in sizes]
+        peak = f"{of[max(of)]['peak_private_bytes'] / 1e9:.2f}"
+        lines.append(_row([name, *seconds, growth, peak]))
+    return "\n".join(lines) + "\n"
+
+
+def _row(cells: Sequence[str]) -> str:
+    return "| " + " | ".join(cells) + " |"
 
 
 def _options() -> argparse.Namespace:
