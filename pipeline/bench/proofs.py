@@ -303,7 +303,9 @@ def cheap_project(folder: Path, encoder: str | None = None) -> Project:
     else:
         project = Project(folder, {f"encoder.{LOCALE}": encoder, **runtime})
         for made in ("encoders", "engines", "wheels"):
-            (folder / ".cache" / made).symlink_to((layout.cache() / made).absolute())
+            ours = layout.cache().absolute() / made
+            ours.mkdir(parents=True, exist_ok=True)
+            (folder / ".cache" / made).symlink_to(ours)
     write_clean(project, 10)
     project.embed()
     return project
