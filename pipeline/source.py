@@ -22,6 +22,7 @@ BATCH_ROWS = 16_384
 EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
 """The columns of the examples file: a judgement a row, the query's text in each."""
 
+_REMEDY = "fetch or write it again"
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -29,8 +30,8 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
 
     Raises:
-        PipelineError: the file is missing, is a Git LFS pointer, is not parquet, lacks columns or
-            has some of another type.
+        PipelineError: the file is missing, is a Git LFS pointer, is not parquet or damaged, lacks
+            columns or has some of another type.
     """
     if not path.is_file():
         raise PipelineError(
@@ -45,7 +46,8 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
             )
     try:
         file = pq.ParquetFile(path, **tables.STREAMING)
-    except (pa.ArrowInvalid, OSError) as err:
+        tables.refuse_torn(file, path, _REMEDY)
+    except tables.DAMAGE as err:
         raise unreadable(path, err) from err
     found = file.schema_arrow
     wrong = []
@@ -76,13 +78,14 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
     nullable = pa.schema([field.with_nullable(True) for field in schema])
     required = [field.name for field in schema if not field.nullable]
     try:
-        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
+        batches = file.iter_batches(BATCH_ROWS, columns=schema.names)
+        for batch in tables.whole(batches, file, path, _REMEDY):
             table = pa.Table.from_batches([batch]).select(schema.names)
             _refuse_broken_text(table, path)
             table = table.cast(nullable)
             _refuse_nulls(table, required, path)
             yield table
-    except (pa.ArrowInvalid, OSError) as err:
+    except tables.DAMAGE as err:
         raise unreadable(path, err) from err
 
 
@@ -263,6 +266,4 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
 
 def unreadable(path: Path, err: Exception) -> PipelineError:
     """Return the error that names a file of the source which cannot be read."""
-    return PipelineError(
-        f"{path} is not readable as parquet ({one_line(err)}); fetch or write it again"
-    )
+    return PipelineError(f"{path} is not readable as parquet ({one_line(err)}); {_REMEDY}")
