@@ -149,14 +149,21 @@ def test_rows_are_sorted_unique_and_never_empty(project: Path, params: Params, s
         assert set(found["judgements"].product_id) <= set(sampled.to_pylist())
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7, 59])
+@pytest.mark.parametrize(
+    ("batch_rows", "piece_rows"), [(1, 2_048), (7, 1), (7, 5), (59, 2_048), (59, 1), (59, 5)]
+)
 def test_pieces_of_any_size_give_the_same_tables_and_counts(
-    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+    project: Path,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_rows: int,
+    piece_rows: int,
 ) -> None:
     run_both(params, *random_source(7))
     whole = [cleaned(locale) for locale in LOCALES], [counts(locale) for locale in LOCALES]
 
     monkeypatch.setattr(clean_module, "BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(clean_module, "PIECE_ROWS", piece_rows)
     for locale in LOCALES:
         clean(params, locale)
 
