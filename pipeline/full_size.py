@@ -34,6 +34,7 @@ from pipeline.params import load_params
 
 SEED = 7
 BLOCK_PRODUCTS = 20_000
+WAITING_BLOCKS = 2
 BLOCK_EXAMPLES = 200_000
 LEAST = 20_000
 """Products below which a query would have more judgements than there are products for."""
@@ -121,7 +122,7 @@ def _product_blocks(banks: Banks, shapes: Shapes, threads: int) -> Iterator[pa.R
             numbers, _ids(locale, numbers), locale,
         )  # fmt: skip
 
-    return in_parallel(block, blocks, threads)
+    return in_parallel(block, blocks, threads, WAITING_BLOCKS)
 
 
 def _example_blocks(queries: Mapping[str, asked.Asked]) -> Iterator[pa.RecordBatch]:
