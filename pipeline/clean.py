@@ -21,6 +21,8 @@ from pipeline.texts import join_columns, normalise_column
 BATCH_ROWS = 16_384
 PIECE_ROWS = 2_048
 """So many products' texts stay in a core's cache from one kernel to the next."""
+WAITING_BATCHES = 2
+"""Few: a batch takes tens of megabytes, and every thread has one of its own beside them."""
 
 
 @dataclass(frozen=True)
@@ -118,6 +120,7 @@ def clean_judgements(
 def clean(params: Params, locale: str) -> None:
     """Read a locale's sample and write its cleaned tables and `counts.json`."""
     source, remedy = layout.sample(locale), "run `dvc repro sample`"
+    threads = params.runtime.thread_count()
     sampled_queries = tables.read_table(source / "queries.parquet", tables.SAMPLE_QUERIES, remedy)
     sampled = tables.read_table(source / "judgements.parquet", tables.SAMPLE_JUDGEMENTS, remedy)
     _refuse_other_locales(sampled_queries, locale, source / "queries.parquet", remedy)
@@ -130,7 +133,7 @@ def clean(params: Params, locale: str) -> None:
             params.clean,
             locale,
             remedy,
-            params.runtime.thread_count(),
+            threads,
         )
         pairs = clean_judgements(
             sampled, queries["query_id"], products.sampled_ids, source / "judgements.parquet"
@@ -168,8 +171,9 @@ def clean(params: Params, locale: str) -> None:
         }
         write_json(out / "counts.json", counts)
     stage.did(
-        products=counts["products"]["in"], queries=len(sampled_queries), judgements=len(sampled)
-    )
+        products=counts["products"]["in"], queries=len(sampled_queries), judgements=len(sampled),
+        threads=threads,
+    )  # fmt: skip
     stage.log.info(
         "clean locale=%s queries=%d products=%d judgements=%d",
         locale, len(kept_queries), len(products.ids), len(pairs.table),
@@ -202,9 +206,10 @@ def _clean_product_file(
         products = pa.concat_tables(pieces)
         return batch.select(["product_id"]), products, _hashes(products["text"])
 
-    batches = tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy)
+    batches = ahead(tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy))
+    done = in_parallel(cleaned, batches, threads, WAITING_BATCHES)
     with pq.ParquetWriter(target, tables.PRODUCTS, **tables.WRITING) as writer:
-        for batch, products, of_texts in in_parallel(cleaned, ahead(batches), threads):
+        for batch, products, of_texts in done:
             writer.write_table(products)
             sampled_ids.extend(batch["product_id"].chunks)
             ids.extend(products["product_id"].chunks)

@@ -28,7 +28,7 @@ def evaluate(params: Params, locale: str) -> None:
     cutoffs, kept = params.evaluate, params.evaluate.per_query()
     judged = scoring.read_judged(locale)
     dropped = _dropped(locale)
-    cards = read_cards(locale, judged.inputs, cutoffs)
+    cards = read_cards(locale, judged.ids, cutoffs)
     dense = cards["dense"]
     scores: dict[str, scoring.Scores] = {}
     tops: dict[str, top.Top] = {}
@@ -49,7 +49,7 @@ def evaluate(params: Params, locale: str) -> None:
         "encoder": dense.of["encoder"],
         "index": dense.of["index"],
         **metrics.counts(judged.qrels),
-        "products": len(judged.inputs.products),
+        "products": len(judged.ids.products),
         **dropped,
     }
     titles, brands = fields.read_shown(
@@ -65,7 +65,7 @@ def evaluate(params: Params, locale: str) -> None:
         {system: measures[system] for system in tops},
         {system: each.strings() for system, each in tops.items()},
         kept,
-        per_query.sample(locale, dense, judged.queries, judged.inputs.products, judged.judgements),
+        per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements),
     )
     with ExitStack() as whole_or_absent:
 
@@ -82,9 +82,9 @@ def evaluate(params: Params, locale: str) -> None:
         plots.write_intervals(opened(layout.intervals_plot(locale)), ends)
         plots.write_slices(opened(layout.slices_plot(locale)), kinds["slices"])
         per_query.write(opened(layout.per_query(locale)), of_queries)
-        first = top.table(tops, judged.inputs.queries, judged.inputs.products, titles)
+        first = top.table(tops, judged.ids.queries, judged.ids.products, titles)
         pq.write_table(first, opened(layout.top(locale)), **tables.WRITING)
-    stage.did(queries=len(judged.queries), products=len(judged.inputs.products), depth=dense.depth)
+    stage.did(queries=len(judged.queries), products=len(judged.ids.products), depth=dense.depth)
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
         locale, len(judged.queries), kept[0],
@@ -92,9 +92,7 @@ def evaluate(params: Params, locale: str) -> None:
     )  # fmt: skip
 
 
-def read_cards(
-    locale: str, inputs: runs.Inputs, cutoffs: Evaluate
-) -> dict[runs.System, runs.RunCard]:
+def read_cards(locale: str, ids: runs.Ids, cutoffs: Evaluate) -> dict[runs.System, runs.RunCard]:
     """Read the card of every system, and see that the runs belong together.
 
     Raises:
@@ -104,7 +102,7 @@ def read_cards(
     cards: dict[runs.System, runs.RunCard] = {}
     for system in runs.SYSTEMS:
         folder, again = layout.runs(system, locale), runs.remedy(system, locale)
-        card = runs.read_card(folder, system, inputs.queries, inputs.products, again)
+        card = runs.read_card(folder, system, ids.queries, ids.products, again)
         if cutoffs.deepest() > card.depth:
             raise PipelineError(
                 f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
@@ -185,7 +183,7 @@ def _read_sources(locale: str, judged: scoring.Judged) -> list[str | None] | Non
     """Return ESCI's reason for each query, or None where it is known for none."""
     path, remedy = layout.sample(locale) / "sources.parquet", "run `dvc repro sample`"
     table = tables.read_table(path, tables.SAMPLE_SOURCES, remedy)
-    rows = tables.rows_of(table["query_id"], judged.inputs.queries, path, remedy)
+    rows = tables.rows_of(table["query_id"], judged.ids.queries, path, remedy)
     sources: list[str | None] = table["source"].take(rows).to_pylist()
     return sources if any(sources) else None
 

@@ -2,6 +2,8 @@
 
     python -m pipeline.full_size [--products N] [--out DIR]
 
+It takes the place of an earlier one in data/full-size; any other DIR must be absent or empty.
+
 Products are drawn a block at a time, each block by a chance of its own: the files are the same
 however many threads make them, and memory holds a few blocks. Unlike the demo it holds no errors
 on purpose: every judged product has its row, no row and no judgement stands twice.
@@ -32,9 +34,12 @@ from pipeline.params import load_params
 
 SEED = 7
 BLOCK_PRODUCTS = 20_000
+WAITING_BLOCKS = 2
 BLOCK_EXAMPLES = 200_000
 LEAST = 20_000
 """Products below which a query would have more judgements than there are products for."""
+
+_WRITTEN = {layout.EXAMPLES_FILE, layout.PRODUCTS_FILE, layout.SOURCES_FILE}
 
 # What is drawn by each chance: a locale's bank, a block of its products, its queries; then what
 # all locales share.
@@ -48,8 +53,11 @@ def write(folder: Path, products: int, threads: int) -> None:
     """Write a catalogue of `products` products, and queries and judgements in proportion.
 
     Raises:
-        PipelineError: so few products cannot have ESCI's shape.
+        PipelineError: so few products cannot have ESCI's shape; or something would be lost that
+            stands in the folder's place.
     """
+    folder = folder.resolve()
+    _refuse_to_lose(folder)
     if products < LEAST:
         raise PipelineError(
             f"--products {products}: fewer than {LEAST} cannot have as many judgements a query as "
@@ -83,6 +91,21 @@ def write(folder: Path, products: int, threads: int) -> None:
         )
 
 
+def _refuse_to_lose(folder: Path) -> None:
+    """Refuse a folder, absolute, that holds more than an earlier stand-in in its usual place."""
+    if not folder.exists():
+        return
+    if not folder.is_dir():
+        raise PipelineError(f"--out {folder} is a file; name a folder that is absent or empty")
+    own = _WRITTEN if folder == layout.FULL_SIZE.resolve() else set()
+    others = sorted({path.name for path in folder.iterdir()} - own)
+    if others:
+        raise PipelineError(
+            f"--out {folder}: it holds {others[0]}{' and more' if others[1:] else ''}, which would "
+            "be lost; name a folder that is absent or empty, or move away what is there"
+        )
+
+
 def _product_blocks(banks: Banks, shapes: Shapes, threads: int) -> Iterator[pa.RecordBatch]:
     """Yield the products, some thousands at a time, locale by locale."""
     blocks = [
@@ -99,7 +122,7 @@ def _product_blocks(banks: Banks, shapes: Shapes, threads: int) -> Iterator[pa.R
             numbers, _ids(locale, numbers), locale,
         )  # fmt: skip
 
-    return in_parallel(block, blocks, threads)
+    return in_parallel(block, blocks, threads, WAITING_BLOCKS)
 
 
 def _example_blocks(queries: Mapping[str, asked.Asked]) -> Iterator[pa.RecordBatch]:
@@ -170,8 +193,9 @@ def main() -> int:
         "--products", type=int, default=shape.PRODUCTS, help="in all; ESCI's 1,814,924 if left out"
     )
     parser.add_argument(
-        "--out", type=Path, default=layout.FULL_SIZE, help=f"the folder; {layout.FULL_SIZE}"
-    )
+        "--out", type=Path, default=layout.FULL_SIZE,
+        help=f"the folder, absent or empty; {layout.FULL_SIZE} if left out",
+    )  # fmt: skip
     options = parser.parse_args()
     with stage.told_to_the_user("full-size") as outcome:
         started = time.monotonic()

@@ -1,7 +1,8 @@
 """Draw queries, judgements and catalogue from ESCI's files: `sample.source` -> data/sample/.
 
-The source is read by streaming: in memory are the judgements, the ids of the products, and the
-texts of `BUCKET_ROWS` products at a time.
+The source is read by streaming: in memory are the judgements, each with its query's text, the ids
+of the products, and the texts of some products at a time: of a few batches of `source.BATCH_ROWS`,
+since they are read ahead, and then of `BUCKET_ROWS`, which are sorted.
 """
 
 import hashlib

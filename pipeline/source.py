@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import layout, tables
 from pipeline.errors import PipelineError
-from pipeline.mistakes import did_you_mean, one_line
+from pipeline.mistakes import did_you_mean, one_line, shorten
 from pipeline.params import Sample
 
 log = logging.getLogger("pipeline")
@@ -22,6 +22,7 @@ BATCH_ROWS = 16_384
 EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
 """The columns of the examples file: a judgement a row, the query's text in each."""
 
+_REMEDY = "fetch or write it again"
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -29,8 +30,8 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
 
     Raises:
-        PipelineError: the file is missing, is a Git LFS pointer, is not parquet, lacks columns or
-            has some of another type.
+        PipelineError: the file is missing, is a Git LFS pointer, is not parquet or damaged, lacks
+            columns or has some of another type.
     """
     if not path.is_file():
         raise PipelineError(
@@ -45,7 +46,8 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
             )
     try:
         file = pq.ParquetFile(path, **tables.STREAMING)
-    except (pa.ArrowInvalid, OSError) as err:
+        tables.refuse_torn(file, path, _REMEDY)
+    except tables.DAMAGE as err:
         raise unreadable(path, err) from err
     found = file.schema_arrow
     wrong = []
@@ -75,14 +77,16 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
     """
     nullable = pa.schema([field.with_nullable(True) for field in schema])
     required = [field.name for field in schema if not field.nullable]
+    row = 0
     try:
-        for batch in file.iter_batches(BATCH_ROWS, columns=schema.names):
-            table = pa.Table.from_batches([batch]).select(schema.names)
-            _refuse_broken_text(table, path)
-            table = table.cast(nullable)
+        batches = file.iter_batches(BATCH_ROWS, columns=schema.names)
+        for batch in tables.whole(batches, file, path, _REMEDY):
+            table = pa.Table.from_batches([batch]).select(schema.names).cast(nullable)
+            _refuse_broken_text(table, row, path)
+            row += len(table)
             _refuse_nulls(table, required, path)
             yield table
-    except (pa.ArrowInvalid, OSError) as err:
+    except tables.DAMAGE as err:
         raise unreadable(path, err) from err
 
 
@@ -225,15 +229,29 @@ def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
             )
 
 
-def _refuse_broken_text(table: pa.Table, path: Path) -> None:
+def _refuse_broken_text(table: pa.Table, first_row: int, path: Path) -> None:
+    """Refuse text that is not UTF-8; `first_row` is where the table begins in its file."""
     for name in table.column_names:
         try:
             table[name].validate(full=True)
         except pa.ArrowInvalid as err:
+            row, found = _first_broken(table[name])
+            if found is None:
+                raise unreadable(path, err) from err
             raise PipelineError(
-                f"{path}: column {name} holds bytes that are no text ({one_line(err)}); write the "
-                "file again with its texts in UTF-8"
+                f"{path}: column {name} holds {shorten(found)} in row {first_row + row} (from 0), "
+                "which is no text in UTF-8; write the file again with its texts in UTF-8"
             ) from err
+
+
+def _first_broken(column: pa.ChunkedArray) -> tuple[int, bytes | None]:
+    """Return the first row whose text is not UTF-8, and its bytes; None if there is none."""
+    for row, value in enumerate(column):
+        try:
+            value.as_py()
+        except UnicodeDecodeError as err:
+            return row, bytes(err.object)
+    return len(column), None
 
 
 def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
@@ -263,6 +281,4 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
 
 def unreadable(path: Path, err: Exception) -> PipelineError:
     """Return the error that names a file of the source which cannot be read."""
-    return PipelineError(
-        f"{path} is not readable as parquet ({one_line(err)}); fetch or write it again"
-    )
+    return PipelineError(f"{path} is not readable as parquet ({one_line(err)}); {_REMEDY}")

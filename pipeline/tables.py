@@ -1,9 +1,10 @@
 """The tables between stages: their schemas, written sorted and whole, checked when read."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -14,6 +15,8 @@ from numpy.typing import NDArray
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_file
 from pipeline.mistakes import one_line
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
 SAMPLE_QUERIES = pa.schema(
     [
@@ -114,6 +117,9 @@ STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verific
 """How parquet files are opened: by default pyarrow keeps all that it has read in memory, and looks
 at no checksum."""
 
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What Arrow's reader raises of a damaged parquet file: it runs into a footer in many ways."""
+
 _HASHED_ROWS = 1 << 18
 
 LABELS = ("E", "S", "C", "I")
@@ -141,7 +147,8 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         PipelineError: the file is missing, is not parquet, or does not fit the schema.
     """
     with _exactly(path, schema, remedy) as file:
-        return file.read()
+        (table,) = whole([file.read()], file, path, remedy)
+        return table
 
 
 def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
@@ -155,7 +162,8 @@ def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         for name in schema.names:
             if name not in file.schema_arrow.names:
                 raise PipelineError(f"{path} has no column {name}; {remedy}")
-        found = file.read(schema.names).select(schema.names)
+        (found,) = whole([file.read(schema.names)], file, path, remedy)
+        found = found.select(schema.names)
     try:
         return found.cast(schema)
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
@@ -165,13 +173,14 @@ def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
 def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
     """Return one column of what `read_table` returns, without reading the others."""
     with _exactly(path, schema, remedy) as file:
-        return file.read([name])[name]
+        (found,) = whole([file.read([name])], file, path, remedy)
+        return found[name]
 
 
 def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
     """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
     with _exactly(path, schema, remedy) as file:
-        for batch in file.iter_batches(rows):
+        for batch in whole(file.iter_batches(rows), file, path, remedy):
             yield pa.Table.from_batches([batch])
 
 
@@ -183,8 +192,8 @@ def iter_row_groups(
     Where `columns` are given, the others are not read.
     """
     with _exactly(path, schema, remedy) as file:
-        for number in range(file.num_row_groups):
-            yield file.read_row_group(number, columns=columns)
+        groups = (file.read_row_group(each, columns) for each in range(file.num_row_groups))
+        yield from whole(groups, file, path, remedy)
 
 
 @contextmanager
@@ -209,19 +218,41 @@ def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
     """
     try:
         with pq.ParquetFile(path, **STREAMING) as file:
-            _refuse_torn(file, path, remedy)
+            refuse_torn(file, path, remedy)
             yield file
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing; {remedy}") from err
-    # Arrow's reader runs into a damaged footer in many ways.
-    except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
+    except DAMAGE as err:
         raise PipelineError(
             f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
         ) from err
 
 
-def _refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
-    """Hold the counts of rows in the footer to each other: no checksum covers it."""
+def whole(pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str) -> Iterator[Rows]:
+    """Yield all pieces of a file, and then hold their rows to those of its footer.
+
+    Where a damaged footer leads it to nothing, Arrow ends early without a word.
+
+    Raises:
+        PipelineError: rows are missing.
+    """
+    read = 0
+    for piece in pieces:
+        read += piece.num_rows
+        yield piece
+    if read != file.metadata.num_rows:
+        raise PipelineError(
+            f"{path} tells of {file.metadata.num_rows} rows, but {read} can be read: the file is "
+            f"damaged; {remedy}"
+        )
+
+
+def refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
+    """Hold the counts of rows in the footer to each other: no checksum covers it.
+
+    Raises:
+        PipelineError: they differ, and rows would be missing without a word.
+    """
     footer = file.metadata
     total = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
     if total != footer.num_rows:

@@ -20,14 +20,13 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import files, layout, stage, tables, vectors
+from pipeline import files, layout, stage, vectors
 from pipeline.errors import PipelineError
 from pipeline.evaluation import judging, metrics
-from pipeline.evaluation.scoring import read_judgements
 from pipeline.index import as_searched, build_index, check_fit, serialised_bytes
 from pipeline.mistakes import did_you_mean
 from pipeline.params import FlatIndex, Index, Params, load_params
-from pipeline.search import neighbours, ranking
+from pipeline.search import neighbours, ranking, runs
 from pipeline.search.index_figures import Basis, Figures, TradeOff, read_figures, table
 
 DEPTH = neighbours.OVERLAP_DEPTH
@@ -57,17 +56,9 @@ class Ground:
 
 def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Ground:
     """Read what the indexes of a locale are measured on, and find the exact neighbours."""
-    source, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    ids = {
-        kind: tables.read_column(source / f"{kind}.parquet", schema, column, remedy)
-        for kind, schema, column in (
-            ("queries", tables.QUERIES, "query_id"),
-            ("products", tables.PRODUCTS, "product_id"),
-        )
-    }
-    vectors.check_ids(manifest, "queries", ids["queries"], locale)
-    vectors.check_ids(manifest, "products", ids["products"], locale)
-    _, pairs = read_judgements(source, ids["queries"], ids["products"], remedy)
+    ids, _, pairs = runs.read_judgements(locale)
+    vectors.check_ids(manifest, "queries", ids.queries, locale)
+    vectors.check_ids(manifest, "products", ids.products, locale)
     similarity = params.encoder_of(locale).similarity
     basis = Basis(
         locale=locale,

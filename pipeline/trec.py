@@ -28,7 +28,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import atomic_file
 from pipeline.params import load_params
 from pipeline.search import runs
-from pipeline.tables import JUDGEMENTS, LABELS, RUN, iter_row_groups, read_table
+from pipeline.tables import LABELS, RUN, iter_row_groups
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 TRACKS = ("catalogue", "pool")
@@ -77,13 +77,10 @@ def export(locale: str, out: Path) -> None:
         PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
             be written as a TREC file.
     """
-    inputs = runs.read_inputs(locale)
+    ids, judgements, _ = runs.read_judgements(locale)
     for system in runs.SYSTEMS:
         folder, again = layout.runs(system, locale), runs.remedy(system, locale)
-        runs.read_card(folder, system, inputs.queries, inputs.products, again)
-    judgements = read_table(
-        layout.clean(locale) / "judgements.parquet", JUDGEMENTS, f"run `dvc repro clean@{locale}`"
-    )
+        runs.read_card(folder, system, ids.queries, ids.products, again)
     _write(out / f"{locale}.qrels", qrels_lines(judgements))
     for system in runs.SYSTEMS:
         for track in TRACKS:

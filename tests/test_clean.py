@@ -1,5 +1,6 @@
 import json
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -149,14 +150,21 @@ def test_rows_are_sorted_unique_and_never_empty(project: Path, params: Params, s
         assert set(found["judgements"].product_id) <= set(sampled.to_pylist())
 
 
-@pytest.mark.parametrize("batch_rows", [1, 7, 59])
+@pytest.mark.parametrize(
+    ("batch_rows", "piece_rows"), [(1, 2_048), (7, 1), (7, 5), (59, 2_048), (59, 1), (59, 5)]
+)
 def test_pieces_of_any_size_give_the_same_tables_and_counts(
-    project: Path, params: Params, monkeypatch: pytest.MonkeyPatch, batch_rows: int
+    project: Path,
+    params: Params,
+    monkeypatch: pytest.MonkeyPatch,
+    batch_rows: int,
+    piece_rows: int,
 ) -> None:
     run_both(params, *random_source(7))
     whole = [cleaned(locale) for locale in LOCALES], [counts(locale) for locale in LOCALES]
 
     monkeypatch.setattr(clean_module, "BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(clean_module, "PIECE_ROWS", piece_rows)
     for locale in LOCALES:
         clean(params, locale)
 
@@ -164,6 +172,34 @@ def test_pieces_of_any_size_give_the_same_tables_and_counts(
         assert counts(locale) == counts_before
         for name, frame in cleaned(locale).items():
             pd.testing.assert_frame_equal(frame, tables_before[name])
+
+
+def test_few_batches_more_than_threads_are_in_memory(
+    project: Path, changed_params: ChangedParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    params = changed_params({"runtime.threads": 16})
+    run_both(params, *random_source(7))
+    taken, in_memory = 0, list[int]()
+    iter_table = tables.iter_table
+
+    def counted(*arguments: Any) -> Iterator[pa.Table]:
+        nonlocal taken
+        for batch in iter_table(*arguments):
+            taken += 1
+            yield batch
+
+    class Writer(pq.ParquetWriter):  # type: ignore[misc] # pyarrow has no types
+        def write_table(self, *arguments: Any) -> None:
+            in_memory.append(taken - len(in_memory))
+            super().write_table(*arguments)
+
+    monkeypatch.setattr(clean_module, "BATCH_ROWS", 1)
+    monkeypatch.setattr(tables, "iter_table", counted)
+    monkeypatch.setattr(pq, "ParquetWriter", Writer)
+    clean(params, "us")
+
+    assert len(in_memory) > 50
+    assert max(in_memory) <= 16 + clean_module.WAITING_BATCHES + 4  # those read ahead
 
 
 def test_the_same_sample_gives_the_same_bytes(project: Path, params: Params) -> None:

@@ -13,7 +13,7 @@ from pipeline.errors import PipelineError
 from pipeline.files import read_json, sha256_file
 from pipeline.generator import shape
 from pipeline.generator.words import own, skewed
-from tests.conftest import ChangedParams
+from tests.conftest import ChangedParams, RunStage
 
 SIZE = full_size.LEAST
 
@@ -130,6 +130,55 @@ def test_too_few_products_for_the_shape_are_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match=f"--products {SIZE - 1}: fewer than {SIZE}"):
         full_size.write(tmp_path / "esci", SIZE - 1, threads=1)
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("out", ["data", "data/esci", "data/../data/esci/", ".", "link"])
+def test_a_folder_that_holds_anything_is_refused_and_stays_as_it_is(
+    project: Path, run_stage: RunStage, out: str
+) -> None:
+    (project / "data/esci").mkdir(parents=True)
+    (project / "data/esci/official").write_text("")
+    (project / "link").symlink_to("data/esci")
+    before = sorted(project.rglob("*"))
+
+    done = run_stage("full_size", "--products", str(SIZE), "--out", out)
+
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    folder = (project / out).resolve()
+    first = min(path.name for path in folder.iterdir())
+    assert line.startswith(f"error in full-size: --out {folder}: it holds {first}")
+    assert line.endswith("name a folder that is absent or empty, or move away what is there")
+    assert sorted(project.rglob("*")) == before
+
+
+def test_a_file_in_the_folders_place_is_refused_and_stays(project: Path) -> None:
+    with pytest.raises(PipelineError, match=r"--out .*params\.yaml is a file; name a folder"):
+        full_size.write(Path("params.yaml"), SIZE, threads=1)
+    assert [path.name for path in project.iterdir()] == ["params.yaml"]
+
+
+def test_an_earlier_stand_in_is_replaced_in_its_usual_place_alone_and_with_nothing_beside_it(
+    folder: Path, project: Path
+) -> None:
+    name, other = layout.PRODUCTS_FILE, layout.FULL_SIZE.with_name("other")
+    for each in (layout.FULL_SIZE, other):
+        each.mkdir(parents=True)
+        (each / name).write_text("old")
+    (project / "data/empty").mkdir()
+
+    full_size.write(layout.FULL_SIZE, SIZE, threads=2)
+    full_size.write(Path("data/empty"), SIZE, threads=2)
+
+    for each in (layout.FULL_SIZE, Path("data/empty")):
+        assert sha256_file(each / name) == sha256_file(folder / name)
+    with pytest.raises(PipelineError, match=f"--out .*other: it holds {name}, which would be lost"):
+        full_size.write(other, SIZE, threads=1)
+    assert (other / name).read_text() == "old"
+    (layout.FULL_SIZE / "notes").write_text("mine")
+    with pytest.raises(PipelineError, match="it holds notes, which would be lost"):
+        full_size.write(layout.FULL_SIZE, SIZE, threads=1)
+    assert (layout.FULL_SIZE / "notes").read_text() == "mine"
 
 
 def test_words_are_drawn_as_they_are_used_and_a_product_keeps_its_own() -> None:

@@ -41,14 +41,20 @@ def test_as_many_items_as_threads_are_worked_on_at_once() -> None:
     assert list(in_parallel(lambda _: together.wait() >= 0, range(9), threads=3)) == [True] * 9
 
 
-@pytest.mark.parametrize("threads", [1, 2, 4])
-def test_only_a_few_items_are_taken_ahead_of_the_results(threads: int) -> None:
+@pytest.mark.parametrize("threads", [1, 2, 4, 16])
+@pytest.mark.parametrize("waiting", [None, 0, 2])
+def test_only_a_few_items_are_taken_ahead_of_the_results(threads: int, waiting: int | None) -> None:
     items = Counted(range(100))
-    taken_ahead = [
-        items.taken - done for done, _ in enumerate(in_parallel(lambda item: item, items, threads))
-    ]
+    results = in_parallel(lambda item: item, items, threads, waiting)
+    taken_ahead = [items.taken - done for done, _ in enumerate(results)]
     assert len(taken_ahead) == 100
-    assert max(taken_ahead) <= 2 * threads + 1
+    assert max(taken_ahead) == threads + (threads + 1 if waiting is None else waiting)
+
+
+def test_as_many_items_as_threads_are_worked_on_where_none_may_wait() -> None:
+    together = threading.Barrier(3, timeout=60)
+    found = in_parallel(lambda _: together.wait() >= 0, range(9), threads=3, waiting=0)
+    assert list(itertools.islice(found, 3)) == [True] * 3
 
 
 def test_an_error_in_the_work_comes_out_in_its_place_and_ends_the_taking() -> None:

@@ -27,7 +27,7 @@ SEARCHED = {"products": 5_000, "queries": 300, "depth": 100}
 UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("demo", None): {"products": 5_000, "queries": 300},
     ("sample", None): {"rows": 90_000, "products": 5_000, "queries": 300, "judgements": 6_000},
-    ("clean", None): {"products": 5_000, "queries": 300, "judgements": 6_000},
+    ("clean", None): {"products": 5_000, "queries": 300, "judgements": 6_000, "threads": 2},
     ("embed", None): {**VECTORS, "encoded": 700, "characters": 700_000},
     ("index", "flat"): VECTORS,
     ("index", "sq8"): VECTORS,
@@ -157,6 +157,15 @@ def test_a_cost_never_falls_when_a_size_grows(stage_and_kind: tuple[str, str | N
             assert after.seconds >= before.seconds > 0
             assert after.peak_bytes >= before.peak_bytes > 0
             assert after.disk_bytes >= before.disk_bytes > 0
+
+
+def test_the_memory_of_clean_grows_with_the_threads_up_to_that_of_all_products() -> None:
+    def peak(products: int, threads: int) -> float:
+        units = UNITS["clean", None] | {"products": products, "threads": threads}
+        return cost("clean", None, units).peak_bytes
+
+    assert peak(1_000_000, 2) < peak(1_000_000, 3) < peak(1_000_000, 16)
+    assert peak(30_000, 2) == peak(30_000, 16)
 
 
 @pytest.mark.parametrize("stage_and_kind", UNITS, ids=str)

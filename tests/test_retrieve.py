@@ -132,7 +132,17 @@ def test_the_pool_run_does_not_depend_on_the_index(judgements: pa.Table) -> None
     assert not _run("catalogue")["rank"].equals(exact["rank"])
 
 
-def test_thread_count_and_batch_size_change_no_byte(
+def test_the_thread_count_changes_no_byte(judgements: pa.Table) -> None:
+    written = set()
+    for threads in (1, 2, 3):
+        retrieve.retrieve(params({"runtime.threads": threads}), LOCALE)
+        folder = layout.runs("dense", LOCALE)
+        written.add(tuple(sorted((each.name, each.read_bytes()) for each in folder.iterdir())))
+    assert len(written) == 1
+    assert [name for name, _ in written.pop()] == ["catalogue.parquet", "pool.parquet", "run.json"]
+
+
+def test_thread_count_and_batch_size_change_no_row(
     judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = set()

@@ -144,6 +144,35 @@ def test_inputs_are_the_judged_pairs_that_can_be_ranked(inputs: runs.Inputs) -> 
         runs.read_inputs(LOCALE)
 
 
+def test_judgements_are_rows_of_the_ids_and_products_without_text_are_beyond_all(
+    inputs: runs.Inputs,
+) -> None:
+    path = layout.clean(LOCALE) / "judgements.parquet"
+    table = tables.read_table(path, tables.JUDGEMENTS, "")
+    told = table.to_pylist()
+    for at, product in ((3, "ZZ"), (8, "AA"), (20, "ZZ")):
+        told[at] |= {"product_id": product}
+    tables.write_table(path, pa.Table.from_pylist(told, tables.JUDGEMENTS), tables.JUDGEMENTS)
+
+    ids, judgements, (rows, codes, labels) = runs.read_judgements(LOCALE)
+
+    assert judgements.to_pylist() == told
+    assert ids.queries.take(rows).to_pylist() == judgements["query_id"].to_pylist()
+    assert [tables.LABELS[label] for label in labels] == judgements["label"].to_pylist()
+    without = np.flatnonzero(codes >= len(ids.products))
+    assert without.tolist() == [3, 8, 20]
+    assert codes[3] == codes[20] != codes[8]
+    known = np.delete(np.arange(len(codes)), without)
+    assert ids.products.take(codes[known]).equals(judgements["product_id"].take(known))
+    of_runs = runs.read_inputs(LOCALE)
+    np.testing.assert_array_equal(of_runs.pair_products, codes[known])
+    np.testing.assert_array_equal(of_runs.pair_queries, rows[known])
+    told[5] |= {"label": "X"}
+    tables.write_table(path, pa.Table.from_pylist(told, tables.JUDGEMENTS), tables.JUDGEMENTS)
+    with pytest.raises(PipelineError, match=rf"{path}: X is not in the clean tables; run `dvc"):
+        runs.read_inputs(LOCALE)
+
+
 def test_a_failed_stage_leaves_the_old_runs(inputs: runs.Inputs) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
     write_runs("dense", inputs, run)

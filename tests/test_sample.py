@@ -690,6 +690,23 @@ def test_an_id_of_another_type_is_told_with_both_types(tmp_path: Path, kind: pa.
         source.open_source(tmp_path / "x.parquet", wanted)
 
 
+def test_text_that_is_not_utf_8_is_told_by_its_row_in_the_file_and_its_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(source, "BATCH_ROWS", 16)
+    path, column = tmp_path / "x.parquet", PRODUCTS.names.index("product_title")
+    table = pa.Table.from_pylist([product(f"B{one:02d}") for one in range(50)], PRODUCTS)
+    titles = [f"título {one}".encode() for one in range(50)]
+    titles[37] = "niño".encode("latin-1")
+    texts = pa.Array.from_buffers(pa.string(), 50, pa.array(titles).buffers())
+    for broken in (texts, texts.dictionary_encode()):
+        pq.write_table(table.set_column(column, "product_title", broken), path)
+        file = source.open_source(path, tables.SAMPLE_PRODUCTS)
+        told = rf"^{path}: column product_title holds b'ni\\xf1o' in row 37 \(from 0\), .*UTF-8$"
+        with pytest.raises(PipelineError, match=told):
+            list(source.read_batches(file, path, tables.SAMPLE_PRODUCTS))
+
+
 def test_judgements_of_a_drawn_query_outside_the_filters_are_counted_and_told(
     project: Path, params: Params, caplog: pytest.LogCaptureFixture
 ) -> None:

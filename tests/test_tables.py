@@ -1,3 +1,5 @@
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -5,9 +7,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import tables
+from pipeline import source, tables
 from pipeline.errors import PipelineError
 from pipeline.files import sha256_lines
+from tests.esci_files import EXAMPLES, example
 
 
 def products(count: int) -> pa.Table:
@@ -162,6 +165,15 @@ def test_row_groups_can_be_read_without_some_columns(tmp_path: Path) -> None:
     assert all(group.column_names == ["text"] for group in groups)
 
 
+@dataclass(frozen=True)
+class Reader:
+    """What reads a file of `rows(rng, count)`, or refuses it with one of the ways out."""
+
+    rows: Callable[[np.random.Generator, int], pa.Table]
+    read: Callable[[Path], pa.Table]
+    ways_out: tuple[str, ...]
+
+
 def many_products(rng: np.random.Generator, count: int) -> pa.Table:
     texts = ["".join(rng.choice(list("abc ñ水"), 40)) for _ in range(count)]
     ends = [[int(end), 40] for end in rng.integers(0, 40, count)]
@@ -169,13 +181,53 @@ def many_products(rng: np.random.Generator, count: int) -> pa.Table:
     return pa.table({**rows, "field_ends": ends}, tables.PRODUCTS)
 
 
+def many_examples(rng: np.random.Generator, count: int) -> pa.Table:
+    labels = rng.choice(tables.LABELS, count).tolist()
+    rows = [example(one, one // 9, f"B{one:04d}", label) for one, label in enumerate(labels)]
+    return pa.Table.from_pylist(rows, EXAMPLES).select(source.EXAMPLES.names)
+
+
+def read_examples(path: Path) -> pa.Table:
+    file = source.open_source(path, source.EXAMPLES)
+    return pa.concat_tables(source.read_batches(file, path, source.EXAMPLES))
+
+
+def read_pieces(path: Path) -> pa.Table:
+    return pa.concat_tables(tables.iter_table(path, tables.PRODUCTS, 16_384, "run it again"))
+
+
+def read_one_by_one(path: Path) -> pa.Table:
+    columns = [
+        tables.read_column(path, tables.PRODUCTS, name, "run it again")
+        for name in tables.PRODUCTS.names
+    ]
+    return pa.table(columns, tables.PRODUCTS)
+
+
+READERS = {
+    "a table": Reader(
+        many_products,
+        lambda path: tables.read_table(path, tables.PRODUCTS, "run it again"),
+        ("; run it again",),
+    ),
+    "a table in pieces": Reader(many_products, read_pieces, ("; run it again",)),
+    "a table by its columns": Reader(many_products, read_one_by_one, ("; run it again",)),
+    "the source": Reader(
+        many_examples,
+        read_examples,
+        ("; fetch or write it again", "types must be those of the official files"),
+    ),
+}
+
+
 @pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_a_flipped_bit_anywhere_is_refused_with_the_way_out_or_changes_nothing(
-    tmp_path: Path, seed: int
+    tmp_path: Path, reader: Reader, seed: int
 ) -> None:
-    rng, path = np.random.default_rng(seed), tmp_path / "products.parquet"
-    sound = many_products(rng, 50)
-    tables.write_table(path, sound, tables.PRODUCTS)
+    rng, path = np.random.default_rng(seed), tmp_path / "table.parquet"
+    sound = reader.rows(rng, 50)
+    tables.write_table(path, sound, sound.schema)
     whole = path.read_bytes()
     refused = 0
     # Everywhere, and as often in the footer, which no checksum covers.
@@ -184,37 +236,37 @@ def test_a_flipped_bit_anywhere_is_refused_with_the_way_out_or_changes_nothing(
         damaged = bytearray(whole)
         damaged[at] ^= 1 << int(rng.integers(8))
         path.write_bytes(damaged)
-        found = _read_or_refused(path)
-        if isinstance(found, str):
-            assert found.endswith("run it again")
-            refused += 1
-        else:
-            assert found.equals(sound), at
+        refused += bool(_refusal_of(path, reader, sound))
     assert refused > 150
 
 
-def test_a_footer_that_tells_of_other_rows_than_its_groups_is_refused(tmp_path: Path) -> None:
-    path = tmp_path / "products.parquet"
-    sound = products(1_111)
-    tables.write_table(path, sound, tables.PRODUCTS)
-    data = path.read_bytes()
+@pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
+def test_a_footer_that_tells_of_other_rows_than_its_groups_is_refused(
+    tmp_path: Path, reader: Reader
+) -> None:
+    path = tmp_path / "table.parquet"
+    sound = reader.rows(np.random.default_rng(0), 1_111)
+    tables.write_table(path, sound, sound.schema)
+    whole = path.read_bytes()
     # The varint of 1,111 counts the rows of the file, of the group, and the values of columns.
-    places = [at for at in range(len(data)) if data.startswith(bytes([0xAE, 0x11]), at)]
-    told = [_refusal_or_sound(path, data, at, sound) for at in places]
+    told = []
+    for at in range(len(whole)):
+        if whole.startswith(bytes([0xAE, 0x11]), at):
+            path.write_bytes(whole[:at] + bytes([0xAC]) + whole[at + 1 :])  # 1,110
+            told.append(_refusal_of(path, reader, sound))
     assert any("1111 rows, but its footer tells of 1110" in one for one in told)
     assert any("1110 rows, but its footer tells of 1111" in one for one in told)
 
 
-def _refusal_or_sound(path: Path, data: bytes, at: int, sound: pa.Table) -> str:
-    """Read a file with 1,110 for 1,111 at a place; return why it is refused, if it is."""
-    path.write_bytes(data[:at] + bytes([0xAC]) + data[at + 1 :])
-    found = _read_or_refused(path)
-    assert isinstance(found, str) or found.equals(sound)
-    return found if isinstance(found, str) else ""
-
-
-def _read_or_refused(path: Path) -> pa.Table | str:
+def _refusal_of(path: Path, reader: Reader, sound: pa.Table) -> str:
+    """Return why a file is refused, nothing if it is not: then it must be read as what it was."""
     try:
-        return tables.read_table(path, tables.PRODUCTS, "run it again")
+        found = reader.read(path)
     except PipelineError as err:
-        return str(err)
+        told = str(err)
+    else:
+        assert found.equals(sound)
+        return ""
+    assert told.startswith(str(path))
+    assert told.endswith(reader.ways_out)
+    return told

@@ -9,10 +9,10 @@ from pipeline import layout, tables
 from pipeline.clean import clean
 from pipeline.demo import demo
 from pipeline.evaluation import judging, metrics
-from pipeline.evaluation.scoring import read_judgements
 from pipeline.index import as_searched, build_index
 from pipeline.params import FlatIndex, Params, Similarity
 from pipeline.sample import sample
+from pipeline.search import runs
 from pipeline.search.neighbours import search
 from pipeline.tradeoff import judged
 from pipeline.vectors import Matrix
@@ -58,7 +58,7 @@ def read_catalogue(locale: str) -> Catalogue:
     folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
     products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
     queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    _, pairs = read_judgements(folder, queries["query_id"], products["product_id"], remedy)
+    _, _, pairs = runs.read_judgements(locale)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 

@@ -10,18 +10,29 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 
-def in_parallel(work: Callable[[T], R], items: Iterable[T], threads: int) -> Iterator[R]:
+def in_parallel(
+    work: Callable[[T], R], items: Iterable[T], threads: int, waiting: int | None = None
+) -> Iterator[R]:
     """Yield work(item) for every item, in their order, from this many threads.
 
-    Items are taken as results are asked for, a few ahead of them, so memory stays bounded. Where
-    the caller stops early, what has not begun is not begun.
+    Items are taken as results are asked for, `threads + waiting` at most ahead of them, so memory
+    stays bounded. Where the caller stops early, what has not begun is not begun.
+
+    Args:
+        work: what is done.
+        items: what it is done with.
+        threads: how many at a time.
+        waiting: how many more may wait, for a thread or to be asked for. A few are enough where
+            the caller is slower than the threads, or the items large; if left out, as many as
+            threads and one more, so that no thread stands still behind a slow one.
     """
+    ahead_at_most = threads + (threads + 1 if waiting is None else waiting)
     running: deque[Future[R]] = deque()
     with ThreadPoolExecutor(threads) as pool:
         try:
             for item in items:
                 running.append(pool.submit(work, item))
-                if len(running) > 2 * threads:
+                if len(running) == ahead_at_most:
                     yield running.popleft().result()
             while running:
                 yield running.popleft().result()

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 from pydantic import TypeAdapter, ValidationError
 
+from pipeline.clean import BATCH_ROWS, WAITING_BATCHES
 from pipeline.machine.rates import Kept, Record
 from pipeline.params import Index
 from pipeline.search import index_size
@@ -117,9 +118,11 @@ def _sample(_: str, units: Units) -> Cost:
 
 def _clean(_: str, units: Units) -> Cost:
     products = units["products"] + units["queries"]
+    # Batches being cleaned or waiting, of which each thread has its own, and those read ahead.
+    at_once = BATCH_ROWS * (units["threads"] + WAITING_BATCHES + 3)
     return Cost(
         0.05 + 12e-6 * products + 2e-6 * units["judgements"],
-        300 * _MB + 8_000 * min(products, 65_536) + 800 * products + 300 * units["judgements"],
+        300 * _MB + 4_500 * min(products, at_once) + 800 * products + 300 * units["judgements"],
         470 * products + 8 * units["judgements"],
     )
 

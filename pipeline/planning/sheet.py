@@ -15,7 +15,9 @@ from pipeline.planning import encoding, sizes
 from pipeline.planning.costs import START_SECONDS, cost, scale
 from pipeline.search.lexical import analyser_name
 
-SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales")
+SHOWN_UNITS = (
+    "rows", "products", "queries", "judgements", "encoded", "locales", "threads",
+)  # fmt: skip
 
 Amount = Annotated[float, NOT_NEGATIVE]
 
@@ -99,10 +101,8 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
     for locale in params.locales:
         size = drawn[locale]
         known = "" if size.exact else source.known
-        yield row(
-            "clean", locale,
-            {unit: getattr(size, unit) for unit in ("products", "queries", "judgements")}, known,
-        )  # fmt: skip
+        cleaned = {unit: getattr(size, unit) for unit in ("products", "queries", "judgements")}
+        yield row("clean", locale, {**cleaned, "threads": params.runtime.thread_count()}, known)
         todo = encoding.foresee(params, locale, size)
         known = "" if todo.counted else known or "at most"
         products, queries = todo.products, todo.queries

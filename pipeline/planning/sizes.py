@@ -203,7 +203,7 @@ def _text_lengths(
                 if of_locale is not None and len(of_locale) < PROBED_TEXTS:
                     text, _ = join_fields([row[name] for name in settings.fields], " ")
                     of_locale.append(len(text))
-    except (pa.ArrowException, OSError) as err:
+    except tables.DAMAGE as err:
         raise source.unreadable(path, err) from err
     met = [length for of_locale in lengths.values() for length in of_locale]
     others = np.array(met or [TYPICAL_CHARACTERS], dtype=np.int64)

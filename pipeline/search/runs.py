@@ -12,6 +12,7 @@ from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 from pydantic import Field, ValidationError
@@ -63,16 +64,21 @@ class RunCard(Strict):
 
 
 @dataclass(frozen=True)
-class Inputs:
-    """What a locale's runs are over, read from its clean tables.
-
-    `queries` and `products` are all ids; `pair_queries` (ascending) and `pair_products` are the
-    rows of the judged pairs, int64 [pairs]. A judged product without a text is in no pair: no
-    system can rank it.
-    """
+class Ids:
+    """All query_ids and product_ids of a locale's clean tables, in their order."""
 
     queries: pa.ChunkedArray
     products: pa.ChunkedArray
+
+
+@dataclass(frozen=True)
+class Inputs(Ids):
+    """What a locale's runs are over.
+
+    `pair_queries` (ascending) and `pair_products` are the rows of the judged pairs, int64 [pairs].
+    A judged product without a text is in no pair: no system can rank it.
+    """
+
     pair_queries: Ints
     pair_products: Ints
 
@@ -82,37 +88,57 @@ def remedy(system: System, locale: str) -> str:
     return f"run `dvc repro {STAGES[system]}@{locale}`"
 
 
-def read_inputs(locale: str) -> Inputs:
-    """Read the ids and judged pairs of a locale's clean tables.
+def read_judgements(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
+    """Read the ids and the judgements of a locale's clean tables.
+
+    Returns:
+        The ids, the table of judgements, and what `Judgements.from_pairs` takes: query rows
+        (ascending), product codes (those of products without a text are beyond all rows),
+        positions in `LABELS`; int64, [judgements].
 
     Raises:
-        PipelineError: a table is missing or damaged, or the judgements are not sorted by query.
+        PipelineError: a table is missing or damaged, or the judgements name a query or label not
+            known, or are not sorted by query.
     """
-    source, again = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    queries = tables.read_column(source / "queries.parquet", tables.QUERIES, "query_id", again)
-    products = tables.read_column(source / "products.parquet", tables.PRODUCTS, "product_id", again)
-    path = source / "judgements.parquet"
+    folder, again = layout.clean(locale), f"run `dvc repro clean@{locale}`"
+    queries = tables.read_column(folder / "queries.parquet", tables.QUERIES, "query_id", again)
+    products = tables.read_column(folder / "products.parquet", tables.PRODUCTS, "product_id", again)
+    path = folder / "judgements.parquet"
     judgements = tables.read_table(path, tables.JUDGEMENTS, again)
-    judgements = judgements.filter(tables.row_of(products, judgements["product_id"]).is_valid())
-    pair_queries = tables.rows_of(queries, judgements["query_id"], path, again)
-    if (np.diff(pair_queries) < 0).any():
+    rows = tables.rows_of(queries, judgements["query_id"], path, again)
+    if (np.diff(rows) < 0).any():
         raise PipelineError(f"{path} is not sorted by query_id; {again}")
-    pair_products = tables.rows_of(products, judgements["product_id"], path, again)
-    return Inputs(queries, products, pair_queries, pair_products)
+    codes = _codes(products, judgements["product_id"])
+    labels = tables.rows_of(pa.chunked_array([tables.LABELS]), judgements["label"], path, again)
+    return Ids(queries, products), judgements, (rows, codes, labels)
+
+
+def read_inputs(locale: str) -> Inputs:
+    """Read what a locale's runs are over; raises as `read_judgements` does."""
+    ids, _, (rows, codes, _) = read_judgements(locale)
+    text = codes < len(ids.products)
+    return Inputs(ids.queries, ids.products, rows[text], codes[text])
+
+
+def _codes(products: pa.ChunkedArray, judged: pa.ChunkedArray) -> Ints:
+    """Return each judged product's row; one without text has none, and a code beyond them all."""
+    known = tables.row_of(products, judged)
+    beyond = pc.add(judged.combine_chunks().dictionary_encode().indices, len(products))
+    return np.asarray(pc.coalesce(known, beyond), dtype=np.int64)
 
 
 class RunWriter:
     """Writes one run file, piece by piece."""
 
-    def __init__(self, file: pq.ParquetWriter, inputs: Inputs) -> None:
+    def __init__(self, file: pq.ParquetWriter, ids: Ids) -> None:
         self._file = file
-        self._inputs = inputs
+        self._ids = ids
 
     def add(self, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> None:
         """Add what `Ranked` holds for whole queries, all of them behind those added before."""
         if len(rows):
             self._file.write_table(
-                run_table(self._inputs, rows, codes, scores), row_group_size=len(rows)
+                run_table(self._ids, rows, codes, scores), row_group_size=len(rows)
             )
 
 
@@ -122,7 +148,7 @@ def writing(
     system: System,
     of: Mapping[str, str],
     depth: int,
-    inputs: Inputs,
+    ids: Ids,
     index_overlap: float | None = None,
 ) -> Iterator[tuple[RunWriter, RunWriter]]:
     """Yield what a locale's catalogue run and pool run of a system are written to.
@@ -134,7 +160,7 @@ def writing(
         system: one of `SYSTEMS`.
         of: what the system was made of, for the card.
         depth: the most products a query has in the catalogue run.
-        inputs: what the runs are over.
+        ids: what the rows of the runs are of.
         index_overlap: for the card.
     """
     with files.atomic_directory(layout.runs(system, locale)) as out:
@@ -142,18 +168,17 @@ def writing(
             pq.ParquetWriter(out / "catalogue.parquet", tables.RUN, **tables.WRITING) as first,
             pq.ParquetWriter(out / "pool.parquet", tables.RUN, **tables.WRITING) as second,
         ):
-            yield RunWriter(first, inputs), RunWriter(second, inputs)
-        ids = (inputs.queries, inputs.products)
-        written = card(out, system, of, depth, *ids, index_overlap)
+            yield RunWriter(first, ids), RunWriter(second, ids)
+        written = card(out, system, of, depth, ids.queries, ids.products, index_overlap)
         files.write_json(out / "run.json", written.model_dump(mode="json"))
 
 
-def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
+def run_table(ids: Ids, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
     """Return a run, given as `Ranked`, as a table of schema `tables.RUN`."""
     return pa.table(
         {
-            "query_id": inputs.queries.take(pa.array(rows)),
-            "product_id": inputs.products.take(pa.array(codes)),
+            "query_id": ids.queries.take(pa.array(rows)),
+            "product_id": ids.products.take(pa.array(codes)),
             "score": scores.astype(np.float32),
             "rank": (ranking.places(rows) + 1).astype(np.int32),
             "product_row": codes.astype(np.int32),
@@ -162,13 +187,13 @@ def run_table(inputs: Inputs, rows: Ints, codes: Ints, scores: NDArray[np.float6
 
 
 def iter_run(
-    path: Path, inputs: Inputs, queries_a_piece: int, again: str
+    path: Path, ids: Ids, queries_a_piece: int, again: str
 ) -> Iterator[tuple[range, Ranked]]:
     """Read a run again, a fixed number of queries at a time, so that runs can be read in step.
 
     Args:
         path: a file as `RunWriter` writes it.
-        inputs: what the run is over.
+        ids: what the rows of the run are of.
         queries_a_piece: how many rows of the clean queries a piece covers.
         again: what brings the file back; part of messages.
 
@@ -192,7 +217,7 @@ def iter_run(
         return range(done, stop), (rows[:mine], codes[:mine], scores[:mine])
 
     for group in tables.iter_row_groups(path, tables.RUN, again, READ):
-        rows, codes, scores = _checked(group, inputs, path, again)
+        rows, codes, scores = _checked(group, ids, path, again)
         behind = waiting[0][-1] if len(waiting[0]) else start - 1
         if len(rows) and rows[0] <= behind:
             raise PipelineError(f"{path} is not sorted by query_id; {again}")
@@ -204,23 +229,23 @@ def iter_run(
         # A query is whole in its row group: what is before the last one's is complete.
         while len(rows) and rows[-1] >= start + queries_a_piece:
             yield up_to(start + queries_a_piece)
-    while start < len(inputs.queries):
-        yield up_to(min(start + queries_a_piece, len(inputs.queries)))
+    while start < len(ids.queries):
+        yield up_to(min(start + queries_a_piece, len(ids.queries)))
 
 
-def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
+def _checked(group: pa.Table, ids: Ids, path: Path, again: str) -> Ranked:
     """Return the columns `READ` of a row group as rows, codes and scores, or say what is wrong."""
-    rows = tables.rows_of(inputs.queries, group["query_id"], path, again)
+    rows = tables.rows_of(ids.queries, group["query_id"], path, again)
     codes = group["product_row"].to_numpy().astype(np.int64)
     scores = group["score"].to_numpy().astype(np.float64)
-    if (wrong := np.flatnonzero((codes < 0) | (codes >= len(inputs.products)))).size:
+    if (wrong := np.flatnonzero((codes < 0) | (codes >= len(ids.products)))).size:
         raise PipelineError(
-            f"{path}: product_row {codes[wrong[0]]} is not among the {len(inputs.products)} clean "
+            f"{path}: product_row {codes[wrong[0]]} is not among the {len(ids.products)} clean "
             f"products; {again}"
         )
 
     def refuse(at: int, what: str) -> PipelineError:
-        query, product = group["query_id"][at], inputs.products[int(codes[at])]
+        query, product = group["query_id"][at], ids.products[int(codes[at])]
         return PipelineError(f"{path}: query {query}, product {product}: {what}; {again}")
 
     if (np.diff(rows) < 0).any():
@@ -234,7 +259,7 @@ def _checked(group: pa.Table, inputs: Inputs, path: Path, again: str) -> Ranked:
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
         raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
     # One number a pair, which sorts several times as fast as the two columns.
-    pairs = rows * len(inputs.products) + codes
+    pairs = rows * len(ids.products) + codes
     if (np.diff(np.sort(pairs)) == 0).any():
         _, firsts = np.unique(pairs, return_index=True)
         raise refuse(
