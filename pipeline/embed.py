@@ -25,7 +25,6 @@ from pipeline.encoders.encoder import (
     resolve_engine,
     warn_of_cut,
 )
-from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
@@ -55,10 +54,7 @@ class LocaleEncoder:
         self._runtime = params.runtime
         self._open = ExitStack()
         self.weights = resolve_weights(self.spec, self.name)
-        if convert:
-            self.engine = resolve_engine(self.spec, self.weights, params.runtime)
-        else:
-            self.engine = choose_engine(self.spec, params.runtime)
+        self.engine = resolve_engine(self.spec, self.weights, params.runtime, convert=convert)
 
     @cached_property
     def model(self) -> TextEncoder:
