@@ -437,6 +437,15 @@ class Params(Strict):
         """Return what the index chosen for `locale` means."""
         return self.indexes[self.index[locale]]
 
+    def index_way(self, locale: str) -> str:
+        """Return how a locale's index is built: its kind, `-ray` behind it if a cluster fills it.
+
+        A cluster's rate is not this machine's.
+        """
+        index = self.index_of(locale)
+        filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
+        return f"{index.kind}-ray" if filled else index.kind
+
 
 def load_params(path: Path = PARAMS_FILE) -> Params:
     """Read and check a parameter file.
