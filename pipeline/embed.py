@@ -11,9 +11,11 @@ from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
 import pyarrow as pa
+from pydantic import Field, ValidationError
 
 from pipeline import layout, stage, store, tables, vectors
 from pipeline.encoders.encoder import (
@@ -25,13 +27,12 @@ from pipeline.encoders.encoder import (
     resolve_engine,
     warn_of_cut,
 )
-from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.encoding import Encoding, Plan, Window, Windows, read_or_fill
 from pipeline.errors import PipelineError
 from pipeline.files import atomic_directory, read_json, write_json
-from pipeline.params import Embed, Params
+from pipeline.params import Embed, Params, Strict
 from pipeline.tables import PRODUCTS, QUERIES
 
 WINDOW_ROWS = 1_024
@@ -55,10 +56,7 @@ class LocaleEncoder:
         self._runtime = params.runtime
         self._open = ExitStack()
         self.weights = resolve_weights(self.spec, self.name)
-        if convert:
-            self.engine = resolve_engine(self.spec, self.weights, params.runtime)
-        else:
-            self.engine = choose_engine(self.spec, params.runtime)
+        self.engine = resolve_engine(self.spec, self.weights, params.runtime, convert=convert)
 
     @cached_property
     def model(self) -> TextEncoder:
@@ -68,6 +66,13 @@ class LocaleEncoder:
             return self._open.enter_context(remote)
         threads = self._runtime.thread_count()
         return load_on(self.engine, self.spec, self.weights, threads)
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute here; 1 where none of them but a GPU or a cluster does."""
+        if self.distributed or self.engine.device != "cpu":
+            return 1
+        return self._runtime.thread_count()
 
     @property
     def distributed(self) -> bool:
@@ -109,6 +114,13 @@ class TableSide:
     def windows(self) -> Iterator[Window]:
         """Yield the texts in the table's order, some at a time."""
         return (window for window, _ in self.rows())
+
+
+class Rate(Strict):
+    """How fast an encoder was when it last encoded, and with how many threads."""
+
+    characters_a_second: Annotated[float, Field(gt=0, allow_inf_nan=False)]
+    threads: Annotated[int, Field(ge=1)]
 
 
 class SideEncoder:
@@ -168,15 +180,30 @@ class SideEncoder:
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
             with suppress(OSError):  # a hint for plans, and no reason to fail
-                write_json(self._rate, {"characters_a_second": round(work_done / seconds, 1)})
+                rate = Rate(characters_a_second=work_done / seconds, threads=self.threads)
+                write_json(self._rate, rate.model_dump())
+
+    @property
+    def threads(self) -> int:
+        """How many threads compute; see `LocaleEncoder.threads`."""
+        return self._encoder.threads
+
+    def rate(self) -> Rate | None:
+        """Return the rate measured last, None if none was."""
+        try:
+            return Rate.model_validate_json(self._rate.read_bytes())
+        except (OSError, ValidationError):
+            return None
 
     def seconds(self, work: int) -> float | None:
-        """Return how long so much work takes at the rate measured last, None if none was."""
-        try:
-            rate = read_json(self._rate, "")["characters_a_second"]
-            return float(work / rate)
-        except (PipelineError, KeyError, TypeError, ZeroDivisionError):
+        """Return how long so much work takes by the rate measured last, None if none was.
+
+        Each thread encodes texts of its own: so many more do as much more.
+        """
+        rate = self.rate()
+        if rate is None:
             return None
+        return work / rate.characters_a_second * rate.threads / self.threads
 
     @property
     def dimension(self) -> int:

@@ -310,7 +310,7 @@ def index(params: Params, locale: str) -> None:
         files.write_json(out / "index.json", card.model_dump(mode="json"))
         size = (out / "index.faiss").stat().st_size
     stage.did(
-        settings.kind, products=built.ntotal, dimension=built.d,
+        params.index_way(locale), products=built.ntotal, dimension=built.d,
         **settings.model_dump(exclude={"kind"}),
     )  # fmt: skip
     stage.log.info(

@@ -8,6 +8,7 @@ PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
 GRAPH = Path("dvc.yaml")
+LOCK = Path("dvc.lock")
 
 DEMO = Path("data/demo")
 FULL_SIZE = Path("data/full-size")

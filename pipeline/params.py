@@ -250,19 +250,31 @@ class Runtime(Strict):
         return self.threads or core_count()
 
 
+def told_number(variable: str, unit: str) -> int | None:
+    """Return the number that an environment variable holds, None where it is not set.
+
+    Raises:
+        PipelineError: it holds none from 1 to `MOST_THREADS`.
+    """
+    told = os.environ.get(variable)
+    if not told:
+        return None
+    if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= MOST_THREADS):
+        raise PipelineError(
+            f"${variable}: {told!r} is no number of {unit} from 1 to {MOST_THREADS}; mend it, or "
+            "unset it to use all"
+        )
+    return int(told)
+
+
 def core_count() -> int:
     """Return how many cores this process may use: $PIPELINE_THREADS, or all that it may run on.
 
     Raises:
         PipelineError: the variable holds no such number.
     """
-    if told := os.environ.get(THREADS_VARIABLE):
-        if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= MOST_THREADS):
-            raise PipelineError(
-                f"${THREADS_VARIABLE}: {told!r} is no number of cores from 1 to {MOST_THREADS}; "
-                "mend it, or unset it to use all"
-            )
-        return int(told)
+    if told := told_number(THREADS_VARIABLE, "cores"):
+        return told
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -424,6 +436,15 @@ class Params(Strict):
     def index_of(self, locale: str) -> Index:
         """Return what the index chosen for `locale` means."""
         return self.indexes[self.index[locale]]
+
+    def index_way(self, locale: str) -> str:
+        """Return how a locale's index is built: its kind, `-ray` behind it if a cluster fills it.
+
+        A cluster's rate is not this machine's.
+        """
+        index = self.index_of(locale)
+        filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
+        return f"{index.kind}-ray" if filled else index.kind
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -2,7 +2,8 @@
 
 `python -m pipeline.plan` prints time, memory and disk of every stage as if none were up to date.
 It reads the source's footers and ids, the texts of a few thousand products, and what the stages
-took on this machine before. Nothing is drawn, fetched or encoded; the sheet is kept in the cache.
+took on this machine before, and asks DVC which tables are up to date. Nothing is drawn, fetched or
+encoded; the sheet is kept in the cache.
 
 `python -m pipeline.plan --against-last-run` holds that sheet to what the stages took since, and
 writes it to reports/bench/costs.json and .md. That is a file of its own, written when asked for,
@@ -23,6 +24,7 @@ from pipeline.machine import rates
 from pipeline.params import load_params
 from pipeline.planning import accuracy, sheet
 from pipeline.planning.costs import START_SECONDS
+from pipeline.planning.current import current_stages
 
 _LEFT = {"stage", "locale", "units", "known by"}
 
@@ -33,7 +35,7 @@ def plan(*, as_json: bool) -> None:
     kept, damaged = rates.read()
     for line in damaged:
         stage.log.warning("warning: %s", line)
-    found = list(sheet.rows(params, kept))
+    found = list(sheet.rows(params, kept, current_stages(params)))
     made = accuracy.Plan(made=time.time(), rows=tuple(found), totals=sheet.totals(found))
     files.write_json(layout.last_plan(), made.model_dump(mode="json"))
     told = list(sheet.warnings(params, found))

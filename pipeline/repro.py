@@ -21,12 +21,16 @@ from ruamel.yaml import YAML
 
 from pipeline import layout, stage
 from pipeline.errors import PipelineError
+from pipeline.machine.memory import SHARERS_VARIABLE
 from pipeline.params import THREADS_VARIABLE, core_count, load_params
 
 if TYPE_CHECKING:
     Process = subprocess.Popen[str]
 
 DVC = (sys.executable, "-m", "dvc")
+
+_APART: Any = {"start_new_session": True, "stdin": subprocess.DEVNULL}
+"""How DVC is started: as a group that is interrupted as a whole, and no reader of the terminal."""
 
 
 def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
@@ -62,7 +66,7 @@ def repro(locales: Sequence[str], jobs: int) -> None:
 
 
 class _Branches:
-    """DVC commands side by side, each with its share of the cores."""
+    """DVC commands side by side, each with its share of the cores and of the memory."""
 
     def __init__(self, jobs: int) -> None:
         self._jobs = jobs
@@ -70,6 +74,7 @@ class _Branches:
         self._environment = {
             **os.environ,
             THREADS_VARIABLE: threads,
+            SHARERS_VARIABLE: str(jobs),
             "OMP_NUM_THREADS": threads,  # for libraries that look for themselves
             "PYTHONUNBUFFERED": "1",
         }
@@ -96,8 +101,7 @@ class _Branches:
                 return 1
             process = subprocess.Popen(
                 command, env=self._environment, text=True, encoding="utf-8", errors="replace",
-                stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-                start_new_session=True,
+                stdout=subprocess.PIPE, stderr=subprocess.STDOUT, **_APART,
             )  # fmt: skip
             self._running[locale] = process
         with process:
@@ -108,18 +112,31 @@ class _Branches:
         return process.returncode
 
     def _stop(self) -> None:
-        """Interrupt what runs: DVC and its stage, which are a group, apart from the terminal's."""
         with self._lock:
             self._stopped = True
             for process in self._running.values():
-                if process.poll() is None:
-                    os.killpg(process.pid, signal.SIGINT)
+                _interrupt(process)
 
 
 def _run(what: str, *arguments: str) -> None:
-    done = subprocess.run([*DVC, *arguments], check=False)
-    if done.returncode:
+    process = subprocess.Popen([*DVC, *arguments], text=True, **_APART)
+    try:
+        status = process.wait()
+    except KeyboardInterrupt:
+        _interrupt(process)
+        process.wait()
+        raise
+    if status:
         raise PipelineError(f"{what} failed; why is told above")
+
+
+def _interrupt(process: "Process") -> None:
+    """Interrupt DVC and its stage, if they run still: a group, apart from the terminal's.
+
+    DVC waits for the stage, then clears its locks away; killed, it would leave both behind.
+    """
+    if process.poll() is None:
+        os.killpg(process.pid, signal.SIGINT)
 
 
 def main() -> int:

@@ -63,7 +63,7 @@ def run(name: str, body: Callable[[Params], None]) -> int:
     parser.parse_args()
     with told_to_the_user(name) as outcome:
         params = load_params()
-        with _timed(name, None):
+        with _timed(name, None, params):
             body(params)
     return outcome.status
 
@@ -97,7 +97,7 @@ def run_locales(
         params = load_params()
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
-            with _timed(name, each):
+            with _timed(name, each, params):
                 body(params, each)
     return outcome.status
 
@@ -202,7 +202,7 @@ def told_to_the_user(name: str) -> Iterator[_Outcome]:
 
 
 @contextmanager
-def _timed(name: str, locale: str | None) -> Iterator[None]:
+def _timed(name: str, locale: str | None, params: Params) -> Iterator[None]:
     _done.clear()
     rates.start_measuring()
     started = time.monotonic()
@@ -210,7 +210,7 @@ def _timed(name: str, locale: str | None) -> Iterator[None]:
     seconds = time.monotonic() - started
     if _done:
         try:
-            rates.finished(name, locale, _way, _done, seconds)
+            rates.finished(name, locale, _way, _done, params.runtime.thread_count(), seconds)
         except OSError as err:  # the stage is done whether or not that is remembered
             log.info("what %s took is not kept for the next plan: %s", name, err)
     log.info("stage=%s%s seconds=%.1f", name, f" locale={locale}" if locale else "", seconds)

@@ -309,8 +309,12 @@ def test_what_openvino_cannot_run_faithfully_runs_on_torch_with_a_warning_or_is_
 ) -> None:
     folder = build_model(tmp_path / "model")
     spoil(folder)
-    choice = resolve_engine(entry(folder), weights_of(folder), runtime("auto"))
+    spec, weights = entry(folder), weights_of(folder)
+    unknown = resolve_engine(spec, weights, runtime("auto"), convert=False)
+    assert str(unknown) == "openvino-cpu"
+    choice = resolve_engine(spec, weights, runtime("auto"))
     assert str(choice) == "torch-cpu"
+    assert resolve_engine(spec, weights, runtime("auto"), convert=False) == choice
     assert "tiny runs on torch, since for openvino its vectors differ from torch's" in caplog.text
     for engine, precision in (("openvino", "float32"), ("auto", "int8")):
         with pytest.raises(

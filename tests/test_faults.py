@@ -16,6 +16,7 @@ from pipeline.bench.workshop import (
     INPUTS,
     OUTPUTS,
     AtWrite,
+    Ended,
     Fault,
     FileLimit,
     Files,
@@ -28,6 +29,7 @@ from pipeline.bench.workshop import (
     flip,
     kill,
     same_or_refused,
+    was_killed,
 )
 from tests.artefacts import ROOT
 from tests.test_files import small_disk
@@ -76,7 +78,7 @@ def test_a_stage_killed_at_any_moment_leaves_nothing_partial_and_the_next_run_th
     killed = 0
     for moment in moments:
         shop.remove(name)
-        killed += shop.run(name, moment).status < 0
+        killed += was_killed(shop.run(name, moment))
         check_absent_or_whole(shop, name, whole)
         assert shop.run(name).status == 0
         assert shop.written(OUTPUTS) == whole
@@ -133,6 +135,29 @@ def test_a_damaged_input_is_refused_with_the_way_out_or_changes_no_number(
     assert shop.written(OUTPUTS) == whole
 
 
+class Idle(Workshop):
+    """A workshop whose stages end well and do nothing."""
+
+    def run(self, name: str, fault: Fault | None = None, folder: Path | None = None) -> Ended:
+        return Ended(0, "")
+
+
+def test_a_stage_that_ends_well_and_writes_nothing_is_not_harmless(
+    whole: Files, tmp_path: Path
+) -> None:
+    idle = Idle(tmp_path)
+    for name in OUTPUTS:
+        with pytest.raises(AssertionError, match=f"{name} wrote something else"):
+            same_or_refused(idle, name, whole)
+
+
+def test_a_stage_that_fails_by_itself_counts_neither_as_killed_nor_as_done() -> None:
+    assert was_killed(Ended(-9, ""))
+    assert not was_killed(Ended(0, ""))
+    with pytest.raises(AssertionError, match="status 1: error in clean"):
+        was_killed(Ended(1, "error in clean"))
+
+
 def test_clock_locale_time_zone_and_hash_seed_change_no_byte(
     shop: Workshop, whole: Files, tmp_path: Path
 ) -> None:
@@ -159,10 +184,9 @@ def test_vectors_removed_while_embed_runs_are_made_again_or_told_and_never_wrong
     for moment in sorted({1, writes - 1, *rng.integers(2, writes - 1, 4).tolist()}):
         shop.forget_vectors()
         shop.remove("embed")
-        gone = AtWrite(moment, Remove(shop.cache / "vectors"))
-        if shop.run("embed", gone).status:
-            message = check_one_message(shop.run("embed", gone), "embed")
-            assert "$PIPELINE_CACHE" in message
+        ended = shop.run("embed", AtWrite(moment, Remove(shop.cache / "vectors")))
+        if ended.status:
+            assert "$PIPELINE_CACHE" in check_one_message(ended, "embed")
         check_absent_or_whole(shop, "embed", whole)
         assert shop.run("embed").status == 0
         assert shop.written(OUTPUTS) == whole

@@ -42,6 +42,25 @@ def test_what_is_needed_to_the_last_byte_is_allowed_and_no_more() -> None:
     )
 
 
+def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = params({"runtime.memory_limit": 3.0}).runtime
+    monkeypatch.setenv(memory.SHARERS_VARIABLE, "2")
+    memory.check(1_500_000_000, "it", runtime, "take less")
+    assert memory.limit_bytes(params().runtime) == memory.machine_bytes() // 2
+    with pytest.raises(PipelineError) as told:
+        memory.check(1_600_000_000, "it", runtime, "take less")
+    assert str(told.value) == (
+        "it would take 1.6 GB of memory, more than the 1.5 GB that runtime.memory_limit allows for "
+        "each of JOBS=2; use a smaller JOBS, take less, or set runtime.memory_limit to 3.2 where "
+        "there is that much"
+    )
+    monkeypatch.setenv(memory.SHARERS_VARIABLE, "half")
+    with pytest.raises(PipelineError, match=r"SHARERS: 'half' is no number of processes"):
+        memory.limit_bytes(runtime)
+
+
 def test_without_a_limit_the_machine_is_named() -> None:
     with pytest.raises(
         PipelineError, match=r"9000\.0 GB of memory, .* GB that this machine has; x"

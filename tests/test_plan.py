@@ -4,22 +4,34 @@ import json
 import os
 import shutil
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
 import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
 
-from pipeline import layout, plan
+from pipeline import layout, plan, tables
 from pipeline.bench.workshop import LOCALE, OUTPUTS, Workshop
+from pipeline.embed import LocaleEncoder, SideEncoder, sides
 from pipeline.machine import rates
 from pipeline.machine.rates import Kept, Record
-from pipeline.params import load_params
+from pipeline.params import PARAMS_FILE, load_params
 from pipeline.planning import accuracy, sheet, sizes
 from pipeline.planning.costs import Scale, cost, scale
+from pipeline.planning.current import current_stages
 from pipeline.sample import sample
 from tests.conftest import ChangedParams, RunStage
+from tests.repository import PATH, call, copy_project
 
 ESCI = os.environ.get("ESCI_DIR")
+
+CURRENT = {"demo", "sample", f"clean@{LOCALE}"}
+THREADS = 1
+"""As the workshop's."""
 
 SIZES = {"rows", "products", "queries", "judgements", "encoded", "characters"}
 VECTORS = {"products": 5_000, "queries": 300, "dimension": 64}
@@ -33,6 +45,7 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("index", "sq8"): VECTORS,
     ("index", "hnsw"): {**VECTORS, "m": 32, "ef_construction": 200, "ef_search": 1_000},
     ("index", "ivf-flat"): {**VECTORS, "lists": 64, "probes": 8},
+    ("index", "ivf-flat-ray"): {**VECTORS, "lists": 64, "probes": 8},
     ("index", "ivf-pq"): {**VECTORS, "lists": 64, "probes": 8, "subvectors": 16, "bits": 8},
     ("bm25", "snowball-es"): SEARCHED,
     ("bm25", "sudachi-bigrams"): SEARCHED,
@@ -43,7 +56,7 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
 UNITS |= {
     ("retrieve", kind): {**units, "depth": 100}
     for (stage, kind), units in UNITS.items()
-    if stage == "index"
+    if stage == "index" and kind != "ivf-flat-ray"
 }
 
 
@@ -56,12 +69,13 @@ def shop(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 
 
 def record(
-    stage: str, kind: str | None, units: dict[str, int], seconds: float, locale: str | None = None
-) -> Kept:
+    stage: str, kind: str | None, units: dict[str, int], seconds: float,
+    locale: str | None = None, threads: int = THREADS,
+) -> Kept:  # fmt: skip
     """Return what is kept of a run that was long enough or not."""
     run = Record(
-        stage=stage, locale=locale, kind=kind, units=units, seconds=seconds, peak_bytes=1,
-        ended=time.time(),
+        stage=stage, locale=locale, kind=kind, units=units, threads=threads, seconds=seconds,
+        peak_bytes=1, ended=time.time(),
     )  # fmt: skip
     return Kept(last=run, telling=run if seconds >= rates.LONG_ENOUGH_SECONDS else None)
 
@@ -69,15 +83,88 @@ def record(
 def test_the_planned_units_are_those_that_every_stage_then_counts(shop: Workshop) -> None:
     shop.forget_vectors()
     params = load_params()
-    planned = {row.stage: row.units for row in sheet.rows(params, [])}
+    planned = {row.stage: row.units for row in sheet.rows(params, [], CURRENT)}
     for name in OUTPUTS:
         assert shop.run(name).status == 0
     counted = {one.last.stage: one.last.units for one in rates.read()[0]}
     assert list(planned) == list(OUTPUTS)
     assert planned == {name: counted[name] for name in planned}
-    stored = next(row for row in sheet.rows(params, []) if row.stage == "embed")
+    stored = next(row for row in sheet.rows(params, [], CURRENT) if row.stage == "embed")
     assert (stored.units["encoded"], stored.units["characters"]) == (0, 0)
     assert "vectors stored" in stored.known
+
+
+@pytest.fixture
+def repository(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workshop as a DVC repository whose lock is that of its files, as the working folder."""
+    for name in ("data", "params.yaml"):
+        source = workshop.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    copy_project(("dvc.yaml", "pipeline"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_CACHE", str(workshop.cache))
+    environment = {**os.environ, "PATH": PATH, "DVC_NO_ANALYTICS": "1"}
+    call(tmp_path, environment, "dvc", "init", "--quiet", "--no-scm")
+    call(tmp_path, environment, "dvc", "commit", "--quiet", "--force", *sorted(CURRENT))
+    return tmp_path
+
+
+def _other_titles(folder: Path) -> None:
+    path = folder / layout.DEMO / layout.PRODUCTS_FILE
+    products = pq.read_table(path)
+    titles = pc.utf8_upper(products["product_title"])
+    pq.write_table(products.set_column(1, "product_title", titles), path, **tables.WRITING)
+
+
+def _param(section: str, key: str, value: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        data = YAML(typ="safe", pure=True).load(folder / PARAMS_FILE)
+        assert data[section][key] != value
+        data[section][key] = value
+        YAML().dump(data, folder / PARAMS_FILE)
+
+    return change
+
+
+@pytest.mark.dvc
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (_param("clean", "separator", " | "), {f"clean@{LOCALE}"}),
+        (_param("sample", "seed", 99), {"sample"}),
+        (_param("demo", "seed", 99), {"demo"}),
+        (_param("demo", "queries", 23), {"demo"}),
+        (_other_titles, {"demo", "sample"}),
+    ],
+    ids=["another separator", "another sample", "another demo", "fewer queries", "other titles"],
+)
+def test_vectors_are_taken_to_be_stored_only_where_all_before_embed_is_up_to_date(
+    repository: Path, change: Callable[[Path], None], stale: set[str]
+) -> None:
+    def planned() -> dict[str, sheet.Row]:
+        params = load_params()
+        return {row.stage: row for row in sheet.rows(params, [], current_stages(params))}
+
+    assert current_stages(load_params()) == CURRENT
+    assert "vectors stored" in planned()["embed"].known
+    change(repository)
+    assert current_stages(load_params()) == CURRENT - stale
+    assert "no vector taken to be stored" in planned()["embed"].known
+    to_be = "at most: by demo in params.yaml" in planned()["sample"].known
+    assert to_be == ("demo" in stale)
+    demo = load_params().demo
+    if to_be:
+        assert planned()["sample"].units["queries"] == demo.queries
+
+
+@pytest.mark.dvc
+def test_while_dvc_works_nothing_is_taken_to_be_up_to_date_and_why_is_told(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    with Repo() as working, working.lock:
+        assert current_stages(load_params()) == frozenset()
+    assert "taken to be out of date: all stages, since DVC says" in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -95,7 +182,7 @@ def test_what_would_be_drawn_is_what_sample_draws(
         "sample.distractors": "all" if seed == 1 else int(rng.integers(0, 90)),
         "sample.seed": seed,
     })  # fmt: skip
-    foreseen = sizes.measure(params)
+    foreseen = sizes.measure(params, made=True)
     sample(params)
     for locale in params.locales:
         counts = json.loads((layout.sample(locale) / "counts.json").read_text())
@@ -112,9 +199,9 @@ def test_a_catalogue_too_large_to_count_is_bounded_by_its_rows(
     source = str(shop.folder / layout.DEMO)
     for distractors in (0, 20, "all"):
         changed = {"sample.source": source, "sample.distractors": distractors}
-        bound = sizes.measure(changed_params(changed))
+        bound = sizes.measure(changed_params(changed), made=True)
         monkeypatch.setattr(sizes, "EXACT_ROWS", 10**6)
-        exact = sizes.measure(changed_params(changed))
+        exact = sizes.measure(changed_params(changed), made=True)
         monkeypatch.setattr(sizes, "EXACT_ROWS", 10)
         assert "at most" in bound.known
         for locale, size in bound.locales.items():
@@ -175,13 +262,36 @@ def test_a_stage_that_ran_here_has_the_rate_it_had(stage_and_kind: tuple[str, st
              for name, value in UNITS[stage_and_kind].items()}  # fmt: skip
     took = 3 * cost(stage, kind, units).seconds + 2
     expected = 1.0 if stage == "embed" else took / cost(stage, kind, units).seconds
-    found = scale(stage, None, kind, [record(stage, kind, units, took)])
+    found = scale(stage, None, kind, [record(stage, kind, units, took)], THREADS)
     assert found.time == pytest.approx(expected)
     assert found.known.startswith("measured here")
     too_short = record(stage, kind, units, 0.9)
     of_another = [record("other", kind, units, took), record(stage, "other", units, took)]
     older = record(stage, kind, {"lost": 3}, took)
-    assert scale(stage, None, kind, [too_short, *of_another, older]) == Scale()
+    assert scale(stage, None, kind, [too_short, *of_another, older], THREADS) == Scale()
+
+
+def test_a_record_of_other_threads_is_named_and_a_rate_of_encoding_scaled(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = UNITS["clean", None]
+    kept = [record("clean", None, units, 2.0, threads=4)]
+    assert scale("clean", None, None, kept, 4).known == "measured here on 5,000 products"
+    assert scale("clean", None, None, kept, 1).known.endswith("products with 4 threads")
+    shop.forget_vectors()
+    assert shop.run("embed").status == 0
+    params = load_params()
+    both: list[float] = []
+    for threads in (1, 2):
+        runtime = params.runtime.model_copy(update={"threads": threads})
+        now = params.model_copy(update={"runtime": runtime})
+        encoder = LocaleEncoder(now, LOCALE, convert=False)
+        seconds = SideEncoder(encoder, sides(LOCALE)[0]).seconds(1_000)
+        assert seconds
+        both.append(seconds)
+        row = next(row for row in sheet.rows(now, [], ()) if row.stage == "embed")
+        assert ("rate measured here, scaled from 1 thread" in row.known) == (threads == 2)
+    assert both[0] == pytest.approx(2 * both[1])
 
 
 def test_a_locales_own_record_counts_before_that_of_another() -> None:
@@ -189,21 +299,35 @@ def test_a_locales_own_record_counts_before_that_of_another() -> None:
     model = cost("clean", None, units).seconds
     own, other = (record("clean", None, units, seconds, locale)
                   for seconds, locale in ((2.0, "es"), (9.0, "us")))  # fmt: skip
-    assert scale("clean", "es", None, [other, own]).time == pytest.approx(2 / model)
-    found = scale("clean", "jp", None, [own, other])
+    assert scale("clean", "es", None, [other, own], THREADS).time == pytest.approx(2 / model)
+    found = scale("clean", "jp", None, [own, other], THREADS)
     assert found.time == pytest.approx(9 / model)
     assert "of us" in found.known
 
 
 def test_a_sheet_follows_the_records_of_this_machine(shop: Workshop) -> None:
-    before = {row.stage: row for row in sheet.rows(load_params(), [])}
+    before = {row.stage: row for row in sheet.rows(load_params(), [], CURRENT)}
     kept = [record(row.stage, row.kind, row.units, 7.0, row.locale) for row in before.values()]
-    after = {row.stage: row for row in sheet.rows(load_params(), kept)}
+    after = {row.stage: row for row in sheet.rows(load_params(), kept, CURRENT)}
     for name, row in after.items():
         if name != "embed":
             assert row.seconds == pytest.approx(7.0)
             assert row.known.startswith("measured here")
     assert sheet.totals(list(after.values())).seconds > 7 * (len(after) - 1)
+
+
+def test_an_index_that_a_cluster_fills_has_rates_of_its_own(shop: Workshop) -> None:
+    given = load_params()
+    flat = next(name for name, one in given.indexes.items() if one.kind == "ivf-flat")
+    given = given.model_copy(update={"index": {LOCALE: flat}})
+    ray = given.runtime.model_copy(update={"executor": "ray"})
+    on_cluster = given.model_copy(update={"runtime": ray})
+    of_index = [row for row in sheet.rows(given, [], CURRENT) if row.stage == "index"]
+    kept = [record(row.stage, row.kind, row.units, 9.0, row.locale) for row in of_index]
+    for params, known in ((given, "measured here"), (on_cluster, "default rate")):
+        (row,) = (row for row in sheet.rows(params, kept, CURRENT) if row.stage == "index")
+        assert row.known.startswith(known)
+    assert on_cluster.index_way(LOCALE) == "ivf-flat-ray"
 
 
 def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
@@ -213,7 +337,7 @@ def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
         params = params.model_copy(
             update={"embed": params.embed.model_copy(update={"dtype": dtype})}
         )
-        (row,) = (row for row in sheet.rows(params, []) if row.stage == "embed")
+        (row,) = (row for row in sheet.rows(params, [], CURRENT) if row.stage == "embed")
         both.append(row)
     vectors = both[0].units["products"] + both[0].units["queries"]
     assert both[0].disk_bytes - both[1].disk_bytes == 2 * both[0].units["dimension"] * vectors
@@ -229,9 +353,9 @@ def test_real_data_are_counted_and_cost_what_the_records_say(
         {"sample.source": str(Path(ESCI).absolute()), "sample.version": "all",
          "sample.splits": ["train", "test"]}
     )  # fmt: skip
-    first = [row for row in sheet.rows(params, []) if row.stage != "embed"]
+    first = [row for row in sheet.rows(params, [], ()) if row.stage != "embed"]
     kept = [record(row.stage, row.kind, row.units, 5.0, row.locale) for row in first]
-    again = [row for row in sheet.rows(params, kept) if row.stage != "embed"]
+    again = [row for row in sheet.rows(params, kept, ()) if row.stage != "embed"]
     assert [row.units for row in again] == [row.units for row in first]
     assert {round(row.seconds, 6) for row in again} == {5.0}
     sample(params)
@@ -267,7 +391,7 @@ def test_a_damaged_record_gives_the_default_rate_and_is_told(
 
 
 def test_what_will_not_fit_is_told_with_the_way_out(shop: Workshop) -> None:
-    rows = list(sheet.rows(load_params(), []))
+    rows = list(sheet.rows(load_params(), [], CURRENT))
     assert list(sheet.warnings(load_params(), rows)) == []
     huge = [
         row.model_copy(update={"peak_bytes": 1e15, "disk_bytes": 1e18})
@@ -317,7 +441,7 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
 
 
 def test_units_that_came_out_otherwise_are_shown_beside_those_planned(shop: Workshop) -> None:
-    row = next(row for row in sheet.rows(load_params(), []) if row.stage == "bm25")
+    row = next(row for row in sheet.rows(load_params(), [], CURRENT) if row.stage == "bm25")
     other = record("bm25", row.kind, {**row.units, "products": 7}, 2.0, LOCALE)
     made = accuracy.Plan(made=0.0, rows=(row,), totals=sheet.totals([row]))
     (_, line, _) = accuracy.cells(accuracy.hold(made, [other]))

@@ -1,5 +1,6 @@
 """Locales side by side with the real DVC, in a repository whose stages only copy and wait."""
 
+import json
 import os
 import signal
 import subprocess
@@ -12,6 +13,8 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.machine.memory import SHARERS_VARIABLE
+from pipeline.params import THREADS_VARIABLE
 from pipeline.repro import shared_and_branch
 from tests.artefacts import ROOT
 from tests.repository import GIT_IDENTITY, PATH, call, commit_all
@@ -24,7 +27,9 @@ LOCALES = ("us", "es", "jp")
 MEET = """\
 import os, pathlib, sys, time
 locale = sys.argv[1]
-pathlib.Path(f'../{locale}.threads').write_text(os.environ.get('PIPELINE_THREADS', ''))
+for name in ('THREADS', 'MEMORY_SHARERS'):
+    told = os.environ.get(f'PIPELINE_{name}', '')
+    pathlib.Path(f'../{locale}.{name}').write_text(told)
 met = pathlib.Path(f'../{locale}.met')
 pathlib.Path(f'../{locale}.there').touch()
 ends = time.monotonic() + float(pathlib.Path('../patience').read_text())
@@ -32,6 +37,12 @@ while time.monotonic() < ends and not met.exists():
     if len(list(pathlib.Path('..').glob('*.there'))) > 1:
         met.touch()
     time.sleep(0.01)
+"""
+
+SLEEP = """\
+import pathlib, sys, time
+pathlib.Path(f'../{sys.argv[1]}.there').touch()
+time.sleep(600)
 """
 
 GRAPH = """\
@@ -80,7 +91,8 @@ class Repository:
         (self.folder / "meet.py").write_text(MEET)
         (self.folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
         self.environment = {**os.environ, **GIT_IDENTITY, "PATH": PATH, "PYTHONPATH": str(ROOT)}
-        self.environment.pop("PIPELINE_THREADS", None)
+        for name in (THREADS_VARIABLE, SHARERS_VARIABLE):
+            self.environment.pop(name, None)
         call(self.folder, self.environment, "git", "init", "--quiet")
         call(self.folder, self.environment, "dvc", "init", "--quiet")
         call(self.folder, self.environment, "dvc", "config", "core.analytics", "false")
@@ -108,8 +120,11 @@ def test_branches_run_side_by_side_and_leave_the_lock_of_one_after_the_other(
     assert all(together.beside(f"{locale}.met").exists() for locale in ("us", "es"))
     assert not alone.beside("us.met").exists()
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    threads = {together.beside(f"{locale}.threads").read_text() for locale in LOCALES}
+    threads = {together.beside(f"{locale}.THREADS").read_text() for locale in LOCALES}
     assert threads == {str(max(1, (cores or 1) // 2))}
+    for repository, sharers in ((together, "2"), (alone, "")):
+        told = {repository.beside(f"{one}.MEMORY_SHARERS").read_text() for one in LOCALES}
+        assert told == {sharers}
     for locale in LOCALES:
         lines = [line for line in printed.splitlines() if f"'evaluate@{locale}'" in line]
         assert lines
@@ -128,27 +143,40 @@ def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path
     assert not {"evaluate@es", "report"} & set(repository.lock())
 
 
-def test_what_ends_the_command_ends_its_branches_too(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("jobs", "shared", "running"), [(1000, "", LOCALES), (1, "", ("us",)), (2, "us", ("us",))],
+    ids=["branches", "one after the other", "what the locales share"],
+)  # fmt: skip
+def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
+    tmp_path: Path, jobs: int, shared: str, running: tuple[str, ...]
+) -> None:
     repository = Repository(tmp_path, 0)
-    command = [sys.executable, "-m", "pipeline.repro", "--jobs", "1000"]
-    (repository.folder / "meet.py").write_text("import time; time.sleep(600)")
+    command = [sys.executable, "-m", "pipeline.repro", "--jobs", str(jobs)]
+    (repository.folder / "meet.py").write_text(SLEEP)
+    if shared:
+        (repository.folder / "dvc.yaml").write_text(
+            GRAPH.replace("cmd: mkdir", f"cmd: python meet.py {shared} && mkdir")
+        )
     with subprocess.Popen(
         command, cwd=repository.folder, env=repository.environment, text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        printed = ""
-        while not all(f"{locale} | > python meet.py" in printed for locale in LOCALES):
-            printed += process.stdout.readline()
+        while not all(repository.beside(f"{one}.there").exists() for one in running):
+            assert process.poll() is None
+            time.sleep(0.01)
         started = psutil.Process(process.pid).children(recursive=True)
         process.send_signal(signal.SIGTERM)  # as Ctrl-C, which reaches only this process
-        printed += process.stdout.read()
+        process.wait(60)
+        _, orphans = psutil.wait_procs(started, timeout=10)
+        for one in orphans:
+            one.kill()  # else they would hold the pipe for as long as they sleep
+        printed = process.stdout.read()
     assert process.returncode == 130, printed
     assert "repro was interrupted" in printed
-    ends = time.monotonic() + 30
-    while any(one.is_running() for one in started) and time.monotonic() < ends:
-        time.sleep(0.05)
-    assert not [one for one in started if one.is_running()]
+    assert not orphans
+    locks = json.loads((repository.folder / ".dvc/tmp/rwlock").read_text())
+    assert not any(locks.values())
 
 
 def test_stages_of_a_branch_are_those_with_a_foreach() -> None:

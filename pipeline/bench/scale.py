@@ -5,7 +5,7 @@
 The catalogues are stand-ins that `pipeline.full_size` makes; they and what stages write stay in the
 folder, so that another stage can be measured later. Each measurement is of a process of its own,
 with all that it starts. The figures go to reports/bench/scale.json, and as a table to scale.md;
-those of stages that are not named stay there.
+those of stages that are not named stay there, if they are of this machine and these libraries.
 """
 
 import argparse
@@ -136,7 +136,7 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
     from pipeline.bench.encode import machine
 
     path = layout.SCALE_BENCH
-    report = read_json(path, "remove it") if path.exists() else {}
+    report = _kept(path, machine(params, LIBRARIES))
     for products in sizes:
         project = folder / str(products)
         make_project(products, project, params.runtime.thread_count())
@@ -144,15 +144,28 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
             if name in names:
                 figures = measure(name, products, project)
                 stage.log.info("%s %s", name, figures)
-                others = report.setdefault("stages", {}).get(name, [])
+                others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
                 report["stages"][name] = sorted(
                     [*points, figures], key=lambda each: int(each["products"])
                 )
-                report["machine"] = machine(params, LIBRARIES)
                 write_json(path, report)
                 with atomic_file(path.with_suffix(".md")) as partial:
                     partial.write_text(table(report["stages"]), encoding="utf-8", newline="\n")
+
+
+def _kept(path: Path, here: Figures) -> Figures:
+    """Return the report to go on with: what was measured before, unless that was elsewhere."""
+    report: Figures = read_json(path, "remove it") if path.exists() else {}
+    if report.get("machine") == here:
+        return report
+    if report:
+        stage.log.warning(
+            "warning: %s was measured on another machine or with other libraries (%s; here: %s): "
+            "its figures of %s are dropped",
+            path, report.get("machine"), here, ", ".join(report.get("stages", {})),
+        )  # fmt: skip
+    return {"machine": here, "stages": {}}
 
 
 def table(stages: Mapping[str, list[Figures]]) -> str:

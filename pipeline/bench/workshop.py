@@ -10,6 +10,7 @@ import resource
 import shutil
 import signal
 import sys
+from collections import ChainMap
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from importlib import import_module
@@ -267,11 +268,19 @@ def check_absent_or_whole(shop: Workshop, name: str, expected: Files) -> None:
         if path.is_dir():
             found = {str(one.relative_to(shop.folder)): one.read_bytes()
                      for one in path.rglob("*") if one.is_file()}  # fmt: skip
-            whole = {key: value for key, value in expected.items()
-                     if Path(key).is_relative_to(output)}  # fmt: skip
-            assert found == whole, f"{path} is partial"
+            assert found == _within(output, expected), f"{path} is partial"
         elif path.exists():
             assert path.read_bytes() == expected[str(output)], f"{path} is partial"
+
+
+def was_killed(ended: Ended) -> bool:
+    """Tell whether a stage was killed; it was done before if not.
+
+    Raises:
+        AssertionError: it failed by itself.
+    """
+    assert ended.status <= 0, f"status {ended.status}: {ended.told}"
+    return ended.status < 0
 
 
 def check_one_message(ended: Ended, name: str) -> str:
@@ -314,9 +323,15 @@ def same_or_refused(shop: Workshop, name: str, expected: Files) -> bool:
     shop.remove(name)
     ended = shop.run(name)
     if ended.status == 0:
-        assert shop.written([name]) == {key: expected[key] for key in shop.written([name])}, name
+        whole = [_within(output, expected) for output in OUTPUTS[name]]
+        assert shop.written([name]) == dict(ChainMap(*whole)), f"{name} wrote something else"
         return False
     message = check_one_message(ended, name)
     assert "dvc repro" in message or "write it again" in message, message
     assert not shop.written([name])
     return True
+
+
+def _within(output: Path, files: Files) -> Files:
+    """Return an output's own files."""
+    return {key: value for key, value in files.items() if Path(key).is_relative_to(output)}

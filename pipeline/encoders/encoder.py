@@ -24,6 +24,7 @@ from pipeline.encoders.openvino_engine import (
     OpenVinoEngine,
     computes_in_8_bits,
     converted_model,
+    known_refusal,
     version_of,
 )
 from pipeline.encoders.tokens import Tokenizer, Tokens
@@ -194,8 +195,12 @@ def load_engine(
     return LoadedEngine(torch, model.tokenizer, model.pad_id)
 
 
-def resolve_engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> EngineChoice:
+def resolve_engine(
+    spec: Encoder, weights: LocalWeights, runtime: Runtime, *, convert: bool = True
+) -> EngineChoice:
     """Return the engine that an encoder runs on here; its model is converted for it if need be.
+
+    With `convert` False it is not, and one that was never converted counts as one that can be.
 
     Raises:
         PipelineError: as `choose_engine`; or openvino is asked for and cannot run the model.
@@ -203,7 +208,7 @@ def resolve_engine(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> En
     choice = choose_engine(spec, runtime)
     if choice.name != "openvino":
         return choice
-    refused = converted_model(spec, weights).refused
+    refused = converted_model(spec, weights).refused if convert else known_refusal(spec, weights)
     if not refused:
         return choice
     if runtime.engine == "openvino" or spec.precision == "int8":

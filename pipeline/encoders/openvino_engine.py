@@ -25,6 +25,7 @@ from pipeline.encoders.contract import check_max_tokens
 from pipeline.encoders.model import LoadedModel, load_model
 from pipeline.encoders.sealed import folder_name, make_once
 from pipeline.encoders.weights import LocalWeights
+from pipeline.errors import PipelineError
 from pipeline.machine.cpu import cpu_flags
 from pipeline.mistakes import one_line
 from pipeline.params import Encoder, Precision
@@ -69,13 +70,7 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
     Raises:
         PipelineError: the model cannot be loaded or cannot do what the entry asks.
     """
-    identity = {
-        **version_of(spec.precision),
-        "weights": weights.sha256,
-        "pooling": spec.pooling,
-        "int8": spec.precision == "int8",
-    }
-    folder = layout.cache() / "engines" / folder_name("openvino", identity)
+    folder = _folder(spec, weights)
 
     def fill(partial: Path) -> None:
         log.info("converting %s for openvino, once", weights.name)
@@ -86,6 +81,23 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
     entry = f"encoders.{weights.name}"
     check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
     return Converted(folder, card["pad_id"], card["refused"])
+
+
+def known_refusal(spec: Encoder, weights: LocalWeights) -> str:
+    """Return why openvino cannot run a model; empty too where it was not converted yet."""
+    with contextlib.suppress(PipelineError, KeyError, TypeError):  # none, or it is made again
+        return str(files.read_json(_folder(spec, weights) / "card.json", "")["refused"])
+    return ""
+
+
+def _folder(spec: Encoder, weights: LocalWeights) -> Path:
+    identity = {
+        **version_of(spec.precision),
+        "weights": weights.sha256,
+        "pooling": spec.pooling,
+        "int8": spec.precision == "int8",
+    }
+    return layout.cache() / "engines" / folder_name("openvino", identity)
 
 
 def version_of(precision: Precision) -> dict[str, str | int]:

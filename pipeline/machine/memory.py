@@ -5,7 +5,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from pipeline.errors import PipelineError
-from pipeline.params import Runtime
+from pipeline.params import Runtime, told_number
 
 GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -17,11 +17,23 @@ PROCESS_BYTES = 300_000_000
 """What a stage takes before it holds any data: the interpreter and its libraries."""
 
 
+SHARERS_VARIABLE = "PIPELINE_MEMORY_SHARERS"
+"""The environment variable that says among how many processes memory is shared, where not one."""
+
+
 def limit_bytes(runtime: Runtime) -> int:
-    """Return `runtime.memory_limit` in bytes, or all that the machine or the container has."""
+    """Return what a stage may take, in bytes.
+
+    That is `runtime.memory_limit`, or all that the machine or the container has; of stages side by
+    side (JOBS) each has its share.
+
+    Raises:
+        PipelineError: $PIPELINE_MEMORY_SHARERS holds no number.
+    """
+    whole = machine_bytes()
     if runtime.memory_limit is not None:
-        return round(runtime.memory_limit * 1e9)
-    return machine_bytes()
+        whole = round(runtime.memory_limit * 1e9)
+    return whole // _sharers()
 
 
 def machine_bytes() -> int:
@@ -42,15 +54,22 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
         runtime: tells the limit.
         remedy: other ways out than a higher limit; part of the message.
     """
-    limit = limit_bytes(runtime)
+    limit, sharers = limit_bytes(runtime), _sharers()
     if needed <= limit:
         return
     where = "this machine has" if runtime.memory_limit is None else "runtime.memory_limit allows"
+    if sharers > 1:
+        where += f" for each of JOBS={sharers}"
+        remedy = f"use a smaller JOBS, {remedy}"
     raise PipelineError(
         f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
-        f"{where}; {remedy}, or set runtime.memory_limit to {gigabytes(needed, 'ceil')[:-3]} where "
-        "there is that much"
+        f"{where}; {remedy}, or set runtime.memory_limit to "
+        f"{gigabytes(needed * sharers, 'ceil')[:-3]} where there is that much"
     )
+
+
+def _sharers() -> int:
+    return told_number(SHARERS_VARIABLE, "processes") or 1
 
 
 def gigabytes(count: int, how: str = "round") -> str:

@@ -31,6 +31,7 @@ class Record(Strict):
         locale: of which locale; None of a stage that works on all at once.
         kind: what of several ways it went, such as an index's kind; None where there is one way.
         units: how much it worked on, by unit, as `stage.did` was told.
+        threads: how many it might use, as `Runtime.thread_count`.
         seconds: of the stage's own work, without Python's start.
         peak_bytes: the process's resident memory at its highest.
         ended: when, in Unix seconds.
@@ -40,6 +41,7 @@ class Record(Strict):
     locale: Name | None
     kind: Name | None
     units: dict[str, Annotated[int, Field(ge=0)]]
+    threads: Annotated[int, Field(ge=1)]
     seconds: Annotated[float, NOT_NEGATIVE]
     peak_bytes: Annotated[int, Field(ge=0)]
     ended: Annotated[float, NOT_NEGATIVE]
@@ -73,7 +75,10 @@ def read() -> tuple[list[Kept], list[str]]:
         try:
             found.append(_read(path))
         except (OSError, ValidationError):
-            damaged.append(f"{path} is damaged: its stage has the default rate until it runs again")
+            damaged.append(
+                f"{path} is damaged or of an older version: its stage has the default rate until "
+                "it runs again"
+            )
     return found, damaged
 
 
@@ -94,13 +99,14 @@ def peak_bytes() -> int:
 
 
 def finished(
-    stage: str, locale: str | None, kind: str | None, units: Mapping[str, int], seconds: float
-) -> None:
+    stage: str, locale: str | None, kind: str | None, units: Mapping[str, int], threads: int,
+    seconds: float,
+) -> None:  # fmt: skip
     """Record a run of this process that ends now; as `record`."""
     record(
         Record(
-            stage=stage, locale=locale, kind=kind, units=dict(units), seconds=round(seconds, 3),
-            peak_bytes=peak_bytes(), ended=time.time(),
+            stage=stage, locale=locale, kind=kind, units=dict(units), threads=threads,
+            seconds=round(seconds, 3), peak_bytes=peak_bytes(), ended=time.time(),
         )
     )  # fmt: skip
 

@@ -64,9 +64,12 @@ def cost(stage: str, kind: str | None, units: Units) -> Cost:
     return _MODELS[stage](kind or "", units)
 
 
-def scale(stage: str, locale: str | None, kind: str | None, kept: Iterable[Kept]) -> Scale:
+def scale(
+    stage: str, locale: str | None, kind: str | None, kept: Iterable[Kept], threads: int
+) -> Scale:
     """Return how this machine's records of a stage differ from the model.
 
+    What ran with other than `threads` is named, and not scaled: what a thread is worth differs.
     The locale's own record counts, else that of the locale where it worked for longest. Memory is
     never scaled down: a short run fills less of it than a long one. Encoding has rates of its own.
     """
@@ -83,7 +86,7 @@ def scale(stage: str, locale: str | None, kind: str | None, kept: Iterable[Kept]
             continue
         time = 1.0 if stage == "embed" else record.seconds / model.seconds
         memory = max(1.0, record.peak_bytes / model.peak_bytes)
-        return Scale(time, memory, _where(record, locale))
+        return Scale(time, memory, _where(record, locale, threads))
     return Scale()
 
 
@@ -96,10 +99,17 @@ def _settings(kind: str, units: Units) -> Index:
     return found
 
 
-def _where(record: Record, locale: str | None) -> str:
+def threads_told(count: int) -> str:
+    """Return a number of threads as it is told."""
+    return "1 thread" if count == 1 else f"{count} threads"
+
+
+def _where(record: Record, locale: str | None, threads: int) -> str:
     of = "" if record.locale in (None, locale) else f" of {record.locale}"
     products = record.units.get("products", 0)
-    return f"measured here{of}" + (f" on {products:,} products" if products else "")
+    on = f" on {products:,} products" if products else ""
+    by = f" with {threads_told(record.threads)}" if record.threads != threads else ""
+    return f"measured here{of}{on}{by}"
 
 
 def _demo(_: str, units: Units) -> Cost:
@@ -138,7 +148,8 @@ def _embed(_: str, units: Units) -> Cost:
     )
 
 
-def _index(kind: str, units: Units) -> Cost:
+def _index(way: str, units: Units) -> Cost:
+    kind = way.removesuffix("-ray")
     products, dimension = units["products"], units["dimension"]
     lists = units.get("lists", 0)
     settings = _settings(kind, units)

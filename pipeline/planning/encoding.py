@@ -1,7 +1,7 @@
 """How much of a locale's texts is to be encoded, and at which rate; no model is fetched or loaded.
 
-Where the clean tables are of the sample that is planned, their texts are held against the store of
-vectors, as `python -m pipeline.embed --plan` does; else nothing is taken to be there.
+Where the clean tables are up to date, their texts are held against the store of vectors, as
+`python -m pipeline.embed --plan` does; else nothing is taken to be there.
 """
 
 from contextlib import suppress
@@ -13,7 +13,7 @@ from pipeline.encoders.weights import at_hand
 from pipeline.errors import PipelineError
 from pipeline.files import read_json
 from pipeline.params import Params
-from pipeline.planning.costs import DEFAULT_CHARACTERS_A_SECOND
+from pipeline.planning.costs import DEFAULT_CHARACTERS_A_SECOND, threads_told
 from pipeline.planning.sizes import Size
 
 ASSUMED_DIMENSION = 768
@@ -30,7 +30,6 @@ class Encoded:
     Attributes:
         products: rows of the clean table; at most, unless `counted`.
         queries: as the products.
-        judgements: as the products.
         encoded: texts without a stored vector.
         characters: what they cost, as `encoding.Plan.work` counts.
         seconds: how long encoding them takes.
@@ -41,7 +40,6 @@ class Encoded:
 
     products: int
     queries: int
-    judgements: int
     encoded: int
     characters: int
     seconds: float
@@ -50,8 +48,14 @@ class Encoded:
     known: str
 
 
-def foresee(params: Params, locale: str, size: Size) -> Encoded:
+def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encoded:
     """Return what `embed` has to do for a sample of this size.
+
+    Args:
+        params: the choices.
+        locale: one of theirs.
+        size: of its sample.
+        cleaned: whether its clean tables are those of this sample and these choices.
 
     Raises:
         PipelineError: the encoder's weights are on this machine, and cannot be used.
@@ -60,9 +64,8 @@ def foresee(params: Params, locale: str, size: Size) -> Encoded:
     sides = _sides(params, locale)
     encoder = LocaleEncoder(params, locale, convert=False) if at_hand(spec.weights) else None
     encoders = [encoder and SideEncoder(encoder, side) for side in sides]
-    cleaned = _cleaned(params, locale, size)
     dimension = _dimension(params, locale, [one.dimension for one in encoders if one])
-    counts = cleaned or (size.products, size.queries, size.judgements)
+    counts = _cleaned(locale) if cleaned else (size.products, size.queries)
     if cleaned and None not in encoders:
         plans = [one.encoding.plan() for one in encoders if one]
         encoded, work = sum(plan.to_encode for plan in plans), [plan.work for plan in plans]
@@ -78,12 +81,11 @@ def foresee(params: Params, locale: str, size: Size) -> Encoded:
         (one.seconds(1_000_000) if one else None) or 1_000_000 / DEFAULT_CHARACTERS_A_SECOND
         for one in encoders
     ]
-    measured = any(one and one.seconds(1) for one in encoders)
     return Encoded(
         *counts, encoded, sum(work),
         sum(part / 1_000_000 * rate for part, rate in zip(work, rates, strict=True)),
-        dimension, cleaned is not None,
-        f"{'rate measured here' if measured else 'default rate'}, {reuse}",
+        dimension, cleaned,
+        f"{_rate_known([one for one in encoders if one])}, {reuse}",
     )  # fmt: skip
 
 
@@ -98,20 +100,18 @@ def _sides(params: Params, locale: str) -> tuple[TableSide, TableSide]:
     )
 
 
-def _cleaned(params: Params, locale: str, size: Size) -> tuple[int, int, int] | None:
-    """Return what the clean tables hold, if they are of a sample of just this size."""
-    if not size.exact:
-        return None
-    with suppress(PipelineError, KeyError, TypeError):
-        counts = read_json(layout.clean(locale) / "counts.json", "")
-        names = ("products", "queries", "judgements")
-        came_in = tuple(counts[name]["in"] for name in names)
-        fields = tuple(counts["products"]["fields"])
-        sampled = (size.products, size.queries, size.judgements)
-        if came_in == sampled and fields == params.clean.fields:
-            products, queries, judgements = (int(counts[name]["out"]) for name in names)
-            return products, queries, judgements
-    return None
+def _rate_known(encoders: list[SideEncoder]) -> str:
+    rates = [rate for one in encoders if (rate := one.rate())]
+    if not rates:
+        return "default rate"
+    others = sorted({rate.threads for rate in rates} - {one.threads for one in encoders})
+    return "rate measured here" + "".join(f", scaled from {threads_told(n)}" for n in others)
+
+
+def _cleaned(locale: str) -> tuple[int, int]:
+    """Return how many products and queries the clean tables hold."""
+    counts = read_json(layout.clean(locale) / "counts.json", f"run `dvc repro clean@{locale}`")
+    return counts["products"]["out"], counts["queries"]["out"]
 
 
 def _dimension(params: Params, locale: str, stored: list[int]) -> int:

@@ -1,7 +1,7 @@
 """The cost sheet: a row a stage and locale, what they sum up to, and what will not fit."""
 
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -63,12 +63,13 @@ class Totals(Strict):
     disk_bytes: Amount
 
 
-def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
+def rows(params: Params, kept: Sequence[Kept], current: Collection[str]) -> Iterator[Row]:
     """Yield the rows in the order in which the stages run.
 
     Args:
         params: the choices.
         kept: what the stages took on this machine before.
+        current: which stages are up to date, as `current_stages` returns.
 
     Raises:
         PipelineError: the source cannot be used.
@@ -77,7 +78,7 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
     def row(
         stage: str, locale: str | None, units: dict[str, int], known: str, kind: str | None = None
     ) -> Row:
-        model, factor = cost(stage, kind, units), scale(stage, locale, kind, kept)
+        model, factor = cost(stage, kind, units), scale(stage, locale, kind, kept, threads)
         return Row(
             stage=stage, locale=locale, kind=kind, units=units,
             seconds=model.seconds * factor.time, peak_bytes=model.peak_bytes * factor.memory,
@@ -85,8 +86,10 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
             known="; ".join(filter(None, (factor.known, known))),
         )  # fmt: skip
 
-    source = sizes.measure(params)
-    if Path(params.sample.source) == layout.DEMO:
+    threads = params.runtime.thread_count()
+    source = sizes.measure(params, made="demo" in current)
+    of_demo = Path(params.sample.source) == layout.DEMO
+    if of_demo:
         yield row("demo", None, sizes.demo_units(params.demo), "")
     drawn = source.locales
     totals = {
@@ -103,7 +106,8 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
         known = "" if size.exact else source.known
         cleaned = {unit: getattr(size, unit) for unit in ("products", "queries", "judgements")}
         yield row("clean", locale, {**cleaned, "threads": params.runtime.thread_count()}, known)
-        todo = encoding.foresee(params, locale, size)
+        before = {"sample", f"clean@{locale}"} | ({"demo"} if of_demo else set())
+        todo = encoding.foresee(params, locale, size, cleaned=before <= set(current))
         known = "" if todo.counted else known or "at most"
         products, queries = todo.products, todo.queries
         vectors = {"products": products, "queries": queries, "dimension": todo.dimension}
@@ -125,7 +129,7 @@ def rows(params: Params, kept: Sequence[Kept]) -> Iterator[Row]:
         settings: dict[str, int] = index.model_dump(exclude={"kind"})
         depth = {"depth": params.retrieve.depth}
         built = {"products": products, "dimension": todo.dimension, **settings}
-        yield row("index", locale, built, known, index.kind)
+        yield row("index", locale, built, known, params.index_way(locale))
         yield row("retrieve", locale, {**vectors, **depth, **settings}, known, index.kind)
         searched = {"products": products, "queries": queries, **depth}
         yield row("bm25", locale, searched, known, analyser_name(params.language[locale]))
@@ -175,6 +179,6 @@ def _where(row: Row) -> str:
 
 
 def _smaller(row: Row) -> str:
-    if row.stage in ("index", "retrieve") and row.kind not in ("ivf-pq", "sq8"):
+    if row.stage in ("index", "retrieve") and not (row.kind or "").startswith(("ivf-pq", "sq8")):
         return f"choose a smaller index.{row.locale} (sq8, ivf-pq), or draw less (sample)"
     return "draw less (sample.distractors, sample.queries), or run it on a larger machine"

@@ -79,14 +79,18 @@ class Sizes:
     known: str
 
 
-def measure(params: Params) -> Sizes:
+def measure(params: Params, *, made: bool) -> Sizes:
     """Return what `sample` would draw; a demo that is yet to be made is told by its params.
+
+    Args:
+        params: the choices.
+        made: whether the demo that they mean is in data/demo; of other sources it tells nothing.
 
     Raises:
         PipelineError: the source is not there or is none; as `sample` says it.
     """
     folder = Path(params.sample.source)
-    if folder == layout.DEMO and not (folder / layout.PRODUCTS_FILE).exists():
+    if folder == layout.DEMO and not made:
         return _demo_to_be(params)
     examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
     examples_file = source.open_source(examples_path, source.EXAMPLES)
@@ -103,8 +107,6 @@ def measure(params: Params) -> Sizes:
                            lengths[locale])
             for locale in locales
         }  # fmt: skip
-        if folder == layout.DEMO and _is_another_demo(params, ids):
-            return _demo_to_be(params)
     else:
         rows = _rows_by_locale(products_file, products_path, locales)
         sizes = {
@@ -201,7 +203,9 @@ def _text_lengths(
             for row in first.to_pylist():
                 of_locale = lengths.get(row["product_locale"])
                 if of_locale is not None and len(of_locale) < PROBED_TEXTS:
-                    text, _ = join_fields([row[name] for name in settings.fields], " ")
+                    text, _ = join_fields(
+                        [row[name] for name in settings.fields], settings.separator
+                    )
                     of_locale.append(len(text))
     except tables.DAMAGE as err:
         raise source.unreadable(path, err) from err
@@ -211,11 +215,6 @@ def _text_lengths(
         locale: np.array(each, dtype=np.int64) if each else others
         for locale, each in lengths.items()
     }
-
-
-def _is_another_demo(params: Params, ids: Mapping[str, set[str]]) -> bool:
-    """Tell whether data/demo was made with other sizes than params.yaml has now."""
-    return any(len(ids[locale]) != params.demo.products for locale in LOCALES if locale in ids)
 
 
 def _demo_to_be(params: Params) -> Sizes:
@@ -229,5 +228,5 @@ def _demo_to_be(params: Params) -> Sizes:
         len(LOCALES) * (demo.products + demo.queries * DEMO_LABELS_A_QUERY),
         100.0,
         dict.fromkeys(params.language, size),
-        "at most: by demo in params.yaml, which is not made yet",
+        "at most: by demo in params.yaml, which is to be made",
     )
