@@ -130,10 +130,13 @@ def bm25(params: Params, locale: str) -> None:
         len(inputs.products), "products", lambda _: 1,
     )  # fmt: skip
 
+    deepest = min(params.retrieve.depth, len(inputs.products))
+    results = min(len(inputs.queries), BATCH_QUERIES) * deepest
+
     def check(found: postings.Collection) -> None:
         # After each piece, so that what cannot end well ends soon.
         memory.check(
-            found.memory_bytes(len(inputs.products)),
+            found.memory_bytes(analyser.name, len(inputs.products), results),
             f"bm25 of the {len(inputs.products)} {locale} products",
             params.runtime,
             "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
