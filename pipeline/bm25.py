@@ -86,7 +86,7 @@ def search(
         decided as `ranking` does. The pool run: every judged product, at score 0 where it shares
         none.
     """
-    found, scored = [], []
+    found = []
     pairs = np.searchsorted(inputs.pair_queries, [batch.start, batch.stop])
     judged_queries, judged = (
         column[slice(*pairs)] for column in (inputs.pair_queries, inputs.pair_products)
@@ -94,31 +94,25 @@ def search(
     judged_scores = np.zeros(len(judged))
     for row in batch:
         scores = index.scores(queries[row])
-        codes = _top(scores, depth)
-        found.append(codes)
-        scored.append(scores[codes])
+        found.append(_top(row, scores, depth))
         mine = slice(*np.searchsorted(judged_queries, [row, row + 1]))
         judged_scores[mine] = scores[judged[mine]]
-    rows, codes, ranked = ranking.rank_pairs(
-        np.repeat(batch, [len(codes) for codes in found]),
-        np.concatenate(found),
-        np.concatenate(scored),
-    )
-    inside = ranking.places(rows) < depth
-    return (
-        (rows[inside], codes[inside], ranked[inside]),
-        ranking.rank_pairs(judged_queries, judged, judged_scores),
-    )
+    rows, codes, ranked = map(np.concatenate, zip(*found, strict=True))
+    return (rows, codes, ranked), ranking.rank_pairs(judged_queries, judged, judged_scores)
 
 
-def _top(scores: NDArray[np.float64], depth: int) -> NDArray[np.int64]:
-    """Return the products that can be among the first `depth`: all that tie at the last place."""
-    found: NDArray[np.int64] = np.flatnonzero(scores)
-    if len(found) <= depth:
-        return found
-    last = np.partition(scores[found], -depth)[-depth]
-    tied_or_above: NDArray[np.int64] = found[scores[found] >= last - ROUNDED_OFF]
-    return tied_or_above
+def _top(row: int, scores: NDArray[np.float64], depth: int) -> runs.Ranked:
+    """Return the first `depth` of one query's products, of those that have a score above 0.
+
+    Those that tie at the last place are let go here, query by query: they may be all products.
+    """
+    found = np.flatnonzero(scores)
+    if len(found) > depth:
+        last = np.partition(scores[found], -depth)[-depth]
+        found = found[scores[found] >= last - ROUNDED_OFF]
+    rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores[found])
+    # Copies: a slice would keep the whole alive.
+    return rows[:depth].copy(), codes[:depth].copy(), ranked[:depth].copy()
 
 
 def bm25(params: Params, locale: str) -> None:
@@ -136,10 +130,13 @@ def bm25(params: Params, locale: str) -> None:
         len(inputs.products), "products", lambda _: 1,
     )  # fmt: skip
 
+    deepest = min(params.retrieve.depth, len(inputs.products))
+    results = min(len(inputs.queries), BATCH_QUERIES) * deepest
+
     def check(found: postings.Collection) -> None:
         # After each piece, so that what cannot end well ends soon.
         memory.check(
-            found.memory_bytes(len(inputs.products)),
+            found.memory_bytes(analyser.name, len(inputs.products), results),
             f"bm25 of the {len(inputs.products)} {locale} products",
             params.runtime,
             "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",

@@ -234,10 +234,22 @@ def _pieces(shards: Iterable[vectors.Matrix], similarity: Similarity) -> Iterato
 def _reserve(built: faiss.Index, rows: int) -> None:
     """Make room for all vectors at once; else FAISS doubles it, and holds the old and the new."""
     whole: Any = faiss.downcast_index(built)
-    flat = faiss.downcast_index(whole.storage) if isinstance(whole, faiss.IndexHNSW) else whole
+    flat = whole
+    if isinstance(whole, faiss.IndexHNSW):
+        graph: Any = whole.hnsw
+        _make_room(graph.neighbors, index_size.graph_links(graph.nb_neighbors(1), rows))
+        _make_room(graph.offsets, rows + 1)
+        _make_room(graph.levels, rows)
+        flat = faiss.downcast_index(whole.storage)
     if isinstance(flat, faiss.IndexFlatCodes):
-        flat.codes.resize(rows * flat.code_size)
-        flat.codes.resize(0)  # the room stays
+        _make_room(flat.codes, rows * flat.code_size)
+
+
+def _make_room(array: Any, size: int) -> None:
+    """Let one of FAISS's arrays have room for so much, and in it what it has."""
+    held = array.size()
+    array.resize(size)
+    array.resize(held)
 
 
 def as_searched(

@@ -4,6 +4,7 @@ import math
 import os
 import subprocess
 import sys
+import tracemalloc
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -95,6 +96,23 @@ def test_a_search_finds_the_first_in_total_order_and_nothing_without_a_shared_te
     assert list(zip(found[0], found[1], strict=True)) == expected
     assert list(zip(pool[0], pool[1], strict=True)) == ranked_pool
     assert (pool[2] == 0).any()
+
+
+def test_where_all_products_tie_no_more_than_one_querys_ties_are_held_at_once() -> None:
+    products, depth = 20_000, 10
+    index = Index.build([["t1"]] * products + [["t2"]], Bm25(k1=0, b=0.75))
+    nothing = np.empty(0, dtype=np.int64)
+    inputs = runs.Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
+
+    def peak(queries: int) -> int:
+        tracemalloc.start()
+        found, _ = bm25.search(index, [["t1"]] * queries, range(queries), depth, inputs)
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert found[1].tolist() == [*range(products - 1, products - 1 - depth, -1)] * queries
+        return peak
+
+    assert peak(100) - peak(1) < 100 * (100 * depth + 1_000) < products * 8 * 100
 
 
 @pytest.fixture

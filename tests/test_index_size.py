@@ -4,9 +4,11 @@ import numpy as np
 import pytest
 
 from pipeline.index import build_index, serialised_bytes
+from pipeline.machine import memory
 from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
 from pipeline.search.index_size import disk_bytes, memory_bytes, training_rows
 from tests.artefacts import random_vectors
+from tests.peaks import numbers_told
 
 KINDS: list[Index] = [
     FlatIndex(kind="flat"),
@@ -36,6 +38,45 @@ def test_building_takes_more_than_the_index_and_grows_with_it(settings: Index) -
     assert sizes[0] < sizes[-1]
     assert sizes[0] > disk_bytes(settings, 10**4, 384)
     assert sizes[-1] > disk_bytes(settings, 10**7, 384)
+
+
+BUILD = """
+import sys
+import numpy as np
+from pydantic import TypeAdapter
+from pipeline.index import build_index
+from pipeline.params import Index
+settings = TypeAdapter(Index).validate_json(sys.argv[1])
+rows, dimension = int(sys.argv[2]), int(sys.argv[3])
+shard = np.random.default_rng(1).standard_normal((16_384, dimension), dtype=np.float32)
+build_index(settings, dimension, "cosine", [shard], len(shard))  # loads what there is to load
+before = held("VmRSS")
+shards = [shard] * (rows // len(shard)) + [shard[: rows % len(shard)]]
+build_index(settings, dimension, "cosine", shards, rows)
+print(held("VmHWM") - before)
+"""
+
+
+@pytest.mark.parametrize(
+    ("settings", "rows", "dimension"),
+    [
+        # Just past a power of two: what doubles its room has just been copied.
+        (FlatIndex(kind="flat"), 2**19 + 2_000, 16),
+        (Sq8Index(kind="sq8"), 2**20 + 2_000, 16),
+        (HnswIndex(kind="hnsw", m=2, ef_construction=2, ef_search=4), 2**18 + 2_000, 2),
+        (HnswIndex(kind="hnsw", m=64, ef_construction=4, ef_search=4), 2**16 + 500, 4),
+        (HnswIndex(kind="hnsw", m=256, ef_construction=2, ef_search=4), 2**15 + 300, 2),
+        (IvfFlatIndex(kind="ivf-flat", lists=1, probes=1), 2**18 + 2_000, 16),
+        (IvfFlatIndex(kind="ivf-flat", lists=4, probes=1), 2**18 + 2_000, 64),
+        (IvfPqIndex(kind="ivf-pq", lists=1, probes=1, subvectors=4, bits=4), 2**20 + 9_000, 4),
+    ],
+    ids=lambda value: getattr(value, "kind", str(value)),
+)
+def test_building_takes_no_more_memory_than_predicted(
+    settings: Index, rows: int, dimension: int
+) -> None:
+    (taken,) = numbers_told(BUILD, settings.model_dump_json(), str(rows), str(dimension))
+    assert taken <= memory_bytes(settings, rows, dimension) - memory.PROCESS_BYTES
 
 
 def test_k_means_is_given_256_vectors_a_centroid_or_all_there_are() -> None:

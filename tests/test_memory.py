@@ -38,7 +38,7 @@ def test_what_is_needed_to_the_last_byte_is_allowed_and_no_more() -> None:
         memory.check(10**9 + 1, "it", runtime, "take less")
     assert str(told.value) == (
         "it would take 1.0 GB of memory, more than the 1.0 GB that runtime.memory_limit allows; "
-        "take less, or set runtime.memory_limit to 1.1 where there is that much"
+        "take less, or set runtime.memory_limit to 1.2 where there is that much"
     )
 
 

@@ -1,12 +1,14 @@
 """Exact neighbours and overlap against brute force, ties and duplicates included."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
 from pipeline.index import as_searched, build_index
 from pipeline.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Similarity
 from pipeline.retrieve import score_pairs
-from pipeline.search import ranking
+from pipeline.search import neighbours, ranking
 from pipeline.search.neighbours import (
     OVERLAP_DEPTH,
     exact_codes,
@@ -47,6 +49,39 @@ def test_exact_neighbours_are_those_of_brute_force_however_the_shards_are_cut(
     found = exact_codes(in_shards(rng, products), queries, depth, similarity)
     compared = as_searched(products, similarity, "products")
     assert found.tolist() == [brute_force(compared, each, depth, similarity) for each in queries]
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("most", [1, 20_000, 300_000])
+def test_where_all_products_tie_the_results_held_at_once_are_bounded_and_the_same(
+    most: int, similarity: Similarity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(5)
+    products = np.tile(random_vectors(rng, 3, 6), (700, 1))
+    queries = as_searched(random_vectors(rng, 90, 6), similarity, "queries")
+    flat = build_index(FlatIndex(kind="flat"), 6, similarity, [products])
+    expected = search(flat, queries, 10)
+    held: list[tuple[int, int]] = []
+    searched, ranked = flat.search, ranking.rank_matrix
+
+    def search_told(*given: Any) -> Any:
+        scores, codes = searched(*given)
+        held.append((len(scores), scores.nbytes + codes.nbytes))
+        return scores, codes
+
+    def rank_told(scores: Any, codes: Any) -> Any:
+        held.append((len(scores), neighbours.RANKED_BYTES * scores.size))
+        return ranked(scores, codes)
+
+    monkeypatch.setattr(neighbours, "RESULT_BYTES", most)
+    monkeypatch.setattr(flat, "search", search_told)
+    monkeypatch.setattr(ranking, "rank_matrix", rank_told)
+    found = search(flat, queries, 10)
+    for one, other in zip(found, expected, strict=True):
+        np.testing.assert_array_equal(one, other)
+    assert all(size <= most for rows, size in held if rows > 1)
+    # As many as may be, not one by one.
+    assert (max(rows for rows, _ in held) > 1) == (most > 1)
 
 
 def test_overlap_is_the_mean_share_of_the_exact_ones_found_in_any_order() -> None:

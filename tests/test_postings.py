@@ -1,5 +1,6 @@
-"""Postings are those of bm25s, whatever pieces they are made in."""
+"""Postings are those of bm25s, whatever pieces they are made in; their memory is predicted."""
 
+import re
 from pathlib import Path
 
 import bm25s
@@ -8,9 +9,12 @@ import pytest
 
 from pipeline import bm25, layout
 from pipeline.errors import PipelineError
+from pipeline.machine import memory
 from pipeline.params import Bm25
-from pipeline.search import postings
+from pipeline.planning.costs import cost
+from pipeline.search import lexical, postings
 from tests.artefacts import LOCALE, params, write_clean
+from tests.peaks import numbers_told
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -45,9 +49,77 @@ def test_the_memory_told_after_a_piece_is_that_of_all_products_like_it(
     rng = np.random.default_rng(1)
     products = [[f"t{term}" for term in rng.integers(0, 10**6, 90)] for _ in range(5_000)]
     told: list[int] = []
-    postings.collect(products, lambda found: told.append(found.memory_bytes(10**6)))
+    postings.collect(products, lambda found: told.append(found.memory_bytes("words", 10**6, 0)))
     assert len(told) == 50
     assert told[10] == pytest.approx(told[-1], rel=0.25)
+
+
+SEARCH = """
+import sys
+import numpy as np
+import pyarrow as pa
+from pipeline import bm25
+from pipeline.params import Bm25
+from pipeline.search import lexical, runs
+kind, products, depth, queries = sys.argv[1], int(sys.argv[2]), 50, 100
+rng = np.random.default_rng(1)
+def texts():
+    for row in range(products):
+        match kind:
+            case "long": yield [f"t{n}" for n in range(150)]
+            case "new": yield [f"t{row}x{n}" for n in range(20)]
+            case "repeated": yield ["t1", "t2"] * 100
+            case "tied": yield ["t1"]
+            case "japanese": yield analyser.terms("".join(map(chr, rng.integers(*KANA_AND_KANJI))))
+KANA_AND_KANJI = (np.repeat([0x3041, 0x4E00], 60), np.repeat([0x30FF, 0x9FA0], 60))
+nothing = np.empty(0, dtype=np.int64)
+inputs = runs.Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
+def search(index):
+    bm25.search(index, [["t1"]] * queries, range(queries), depth, inputs)
+search(bm25.Index.build([["t1"], ["t2"]], Bm25(k1=1, b=0)))  # loads what there is to load
+before, told = held("VmRSS"), []
+analyser = lexical.analyser_for("ja" if kind == "japanese" else "any")
+def taken(found):
+    told.append(found.memory_bytes(analyser.name, products, queries * depth))
+search(bm25.Index.build(texts(), Bm25(k1=0, b=0), taken))
+print(held("VmHWM") - before, told[-1])
+"""
+
+
+@pytest.mark.parametrize(
+    ("kind", "products"),
+    # Pieces of long texts; a vocabulary; few different terms; scores; Sudachi's dictionary.
+    [("long", 9_000), ("new", 20_000), ("repeated", 9_000), ("tied", 400_000), ("japanese", 4_000)],
+)
+def test_bm25_takes_no_more_memory_than_predicted(kind: str, products: int) -> None:
+    taken, told = numbers_told(SEARCH, kind, str(products))
+    assert taken <= told - memory.PROCESS_BYTES
+    assert taken > (told - memory.PROCESS_BYTES) / 2
+
+
+def test_a_limit_once_recommended_does_for_all_that_is_predicted_later() -> None:
+    rng = np.random.default_rng(2)
+    told: list[int] = []
+    # Texts become longer, as those of newer products do.
+    texts = [[f"t{n}" for n in rng.integers(0, 10**4, 50 + row // 3_000)] for row in range(30_000)]
+    postings.collect(texts, lambda found: told.append(found.memory_bytes("words", 3_000_000, 0)))
+    assert told[-1] > told[0] + 10**8
+    with pytest.raises(PipelineError, match="set runtime") as refused:
+        memory.check(told[0], "it", params({"runtime.memory_limit": 0.1}).runtime, "")
+    enough = float(re.findall(r"memory_limit to ([\d.]+)", str(refused.value))[0])
+    for later in told:
+        memory.check(later, "it", params({"runtime.memory_limit": enough}).runtime, "")
+
+
+@pytest.mark.parametrize("analyser", ["sudachi-bigrams", "snowball-en", "words"])
+def test_the_plan_reckons_with_the_same_memory(analyser: str) -> None:
+    units = {"products": 50_000, "queries": 300, "depth": 100}
+    planned = cost("bm25", analyser, units).peak_bytes
+    least = postings.memory_bytes(
+        analyser, 50_000, postings=0, terms=0, piece_terms=0, piece_postings=0, found=25_600
+    )
+    assert least > memory.PROCESS_BYTES + lexical.dictionary_bytes(analyser)
+    assert least < planned < 4 * least
 
 
 def test_bm25_refuses_what_would_pass_the_limit_and_writes_nothing(

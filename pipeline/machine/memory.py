@@ -13,6 +13,10 @@ GROUP_LIMITS = (
 )
 """Where Linux says what a container may take, in its two ways."""
 
+MARGIN = 1.1
+"""What a message recommends as a limit, over what is predicted: bm25 predicts again as it reads on,
+and a limit that is told must then still do."""
+
 PROCESS_BYTES = 300_000_000
 """What a stage takes before it holds any data: the interpreter and its libraries."""
 
@@ -57,14 +61,14 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
     limit, sharers = limit_bytes(runtime), _sharers()
     if needed <= limit:
         return
+    enough = gigabytes(round(MARGIN * needed * sharers), "ceil")
     where = "this machine has" if runtime.memory_limit is None else "runtime.memory_limit allows"
     if sharers > 1:
         where += f" for each of JOBS={sharers}"
         remedy = f"use a smaller JOBS, {remedy}"
     raise PipelineError(
         f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
-        f"{where}; {remedy}, or set runtime.memory_limit to "
-        f"{gigabytes(needed * sharers, 'ceil')[:-3]} where there is that much"
+        f"{where}; {remedy}, or set runtime.memory_limit to {enough[:-3]} where there is that much"
     )
 
 

@@ -14,7 +14,7 @@ from pydantic import TypeAdapter, ValidationError
 from pipeline.clean import BATCH_ROWS, WAITING_BATCHES
 from pipeline.machine.rates import Kept, Record
 from pipeline.params import Index
-from pipeline.search import index_size
+from pipeline.search import index_size, postings
 
 Units = Mapping[str, int]
 
@@ -199,10 +199,18 @@ def _bm25(kind: str, units: Units) -> Cost:
     depth = min(units["depth"], products)
     japanese = kind.startswith("sudachi")
     a_product = 690e-6 if japanese else 330e-6
-    index = (650 * _MB + 8_400 * products) if japanese else (400 * _MB + 2_500 * products)
+    # A product's terms, different ones and one by one; new ones become rare.
+    different, terms, vocabulary = (300, 460, 2_300) if japanese else (126, 190, 800)
+    piece = min(products, postings.PIECE_PRODUCTS)
+    peak = postings.memory_bytes(
+        kind, products,
+        postings=different * products, terms=round(vocabulary * products**0.5),
+        piece_terms=terms * piece, piece_postings=different * piece,
+        found=min(queries, 256) * depth,
+    )  # fmt: skip
     return Cost(
         0.3 + a_product * products + queries * (0.2e-3 + 6e-9 * products + 0.6e-6 * depth),
-        index + 300 * min(queries, 256) * depth,
+        peak,
         _run_bytes(queries, depth),
     )
 

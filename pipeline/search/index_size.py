@@ -19,6 +19,12 @@ which makes 1 / ln 2 = 1.44 on average (measured: 1.43)."""
 FLOAT, ID, LINK = 4, 8, 4
 """Bytes of a component, of a number of a vector, of a link of a graph."""
 
+LINK_ROOM = 1.01
+"""Room for links over those expected: what is drawn strays less where there are many."""
+
+VISIT = 5
+"""Bytes a node takes while vectors are added to a graph: a lock, and whether it was visited."""
+
 
 def training_rows(index: Index, rows: int) -> int:
     """Return how many of the vectors k-means is given; 0 where there is none."""
@@ -41,6 +47,19 @@ def code_bytes(index: Index, dimension: int) -> int:
             return FLOAT * dimension
 
 
+def graph_links(m: int, rows: int) -> int:
+    """Return for how many links a graph of `m` links a node needs room while it is built."""
+    return round(LINK_ROOM * rows * _links(m))
+
+
+def _links(m: int) -> float:
+    """Return the places for links that a node is expected to have.
+
+    2m of them on the ground, m on each level above, which it reaches by 1/m.
+    """
+    return 2 * m + m / (m - 1)
+
+
 def disk_bytes(index: Index, rows: int, dimension: int) -> int:
     """Return the size of an index of `rows` vectors as a file, and searched in memory."""
     codes = rows * code_bytes(index, dimension)
@@ -50,10 +69,8 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
         case Sq8Index():
             return codes + 2 * FLOAT * dimension
         case HnswIndex():
-            # 2m links a node on the ground, m on each level above, which it reaches by 1/m; an
-            # offset, a level.
-            links = 2 * index.m + index.m / (index.m - 1)
-            return codes + round(rows * (links * LINK + ID + LINK))
+            # Links, an offset, a level.
+            return codes + round(rows * (_links(index.m) * LINK + ID + LINK))
         case IvfFlatIndex() | IvfPqIndex():
             # A centroid and a size for each list.
             lists = index.lists * (FLOAT * dimension + ID)
@@ -64,14 +81,18 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
 def memory_bytes(index: Index, rows: int, dimension: int) -> int:
     """Return what the stage that builds an index takes at most, shards left on disk.
 
-    The index, or what it is trained on (twice: FAISS draws from it, or takes residuals of it), and
-    some pieces of vectors on their way.
+    The index (and one list once more: it is copied where it gets more room), or what it is trained
+    on (twice: FAISS draws from it, or takes residuals of it), and some pieces of vectors on their
+    way.
     """
     size = disk_bytes(index, rows, dimension)
     vector = FLOAT * dimension
     training = training_rows(index, rows) * vector
     if isinstance(index, IvfFlatIndex | IvfPqIndex):
-        size = round(LIST_GROWTH * size)
+        size = round((LIST_GROWTH + 1 / index.lists) * size)
         training *= 2
+    if isinstance(index, HnswIndex):
+        room = graph_links(index.m, rows) - round(rows * _links(index.m))
+        size += room * LINK + rows * VISIT
     pieces = 6 * min(rows, vectors.PIECE_ROWS) * vector
     return memory.PROCESS_BYTES + pieces + max(size, training)

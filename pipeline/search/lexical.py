@@ -28,6 +28,9 @@ _WORD = regex.compile(
 )
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 
+SUDACHI_BYTES = 240_000_000
+"""Sudachi's dictionary: mapped, all of it comes into memory as texts are segmented."""
+
 PIECE_CHARACTERS = 4_096
 """The most Sudachi is given at once: it refuses more than 49,149 bytes of UTF-8."""
 
@@ -49,6 +52,11 @@ def analyser_name(language: str) -> str:
     except KeyError:
         return "words"
     return f"snowball-{language}"
+
+
+def dictionary_bytes(analyser: str) -> int:
+    """Return what the analyser of that name holds in memory, whatever the texts."""
+    return SUDACHI_BYTES if analyser.startswith("sudachi") else 0
 
 
 def analyser_for(language: str) -> Analyser:

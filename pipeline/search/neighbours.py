@@ -1,6 +1,6 @@
 """Nearest neighbours: what an index finds, the exact ones, and the share of them it finds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import faiss
 import numpy as np
@@ -19,7 +19,14 @@ SEARCHED_QUERIES = 4_096
 queries of one. Measured, exact search of 1,024 at once takes a quarter longer."""
 
 RANKED_QUERIES = 512
-"""Queries that are put in order at once: their results stay near the CPU."""
+"""Queries that are put in order at once, at most: their results stay near the CPU."""
+
+RESULT_BYTES = 256_000_000
+"""What the results of the queries searched at once may take, and again what putting them in order
+may: where a million products tie, 4,096 queries would take 49 GB, and as much again."""
+
+FOUND_BYTES, RANKED_BYTES = 12, 50
+"""Bytes of one result as FAISS gives it (a score, a number), and while it is put in order."""
 
 OVERLAP_DEPTH = 100
 """How many of a query's nearest products an index is measured by."""
@@ -50,21 +57,29 @@ def search(
     open_rows = np.arange(len(queries))
     asked = min(depth + EXTRA_RESULTS, index.ntotal)
     while open_rows.size:
-        whole = len(open_rows) == len(queries)
-        raw, found = index.search(queries if whole else queries[open_rows], asked)
-        if index.metric_type == faiss.METRIC_L2:
-            np.negative(raw, out=raw)
-        tied = np.zeros(len(open_rows), dtype=bool)
-        for start in range(0, len(open_rows), RANKED_QUERIES):
-            part = slice(start, start + RANKED_QUERIES)
-            ranked, order = ranking.rank_matrix(raw[part], found[part])
-            rows = open_rows[part]
-            scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
-            last = (ranked[:, -1] == ranked[:, depth - 1]) & (order[:, -1] != ranking.NO_PRODUCT)
-            tied[part] = last
-        open_rows = open_rows[tied] if asked < index.ntotal else open_rows[:0]
+        tied = np.zeros(len(queries), dtype=bool)
+        for searched in _parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
+            whole = len(searched) == len(queries)
+            raw, found = index.search(queries if whole else queries[searched], asked)
+            if index.metric_type == faiss.METRIC_L2:
+                np.negative(raw, out=raw)
+            at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
+            for part in _parts(np.arange(len(searched)), at_once):
+                ranked, order = ranking.rank_matrix(raw[part], found[part])
+                rows = searched[part]
+                scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
+                tied[rows] = ranked[:, -1] == ranked[:, depth - 1]
+                tied[rows] &= order[:, -1] != ranking.NO_PRODUCT
+        open_rows = np.flatnonzero(tied) if asked < index.ntotal else open_rows[:0]
         asked = min(2 * asked, index.ntotal)
     return scores, codes
+
+
+def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows, at most `size` at once, but at least one."""
+    size = max(1, size)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
 
 
 def exact_codes(

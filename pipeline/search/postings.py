@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from pipeline.machine import memory
 from pipeline.params import Bm25
+from pipeline.search import lexical
 from pipeline.search.ranking import places
 
 PIECE_PRODUCTS = 8_192
@@ -24,10 +25,15 @@ SCORED_BYTES = 12
 """A posting in the end: a score of 8 bytes, a product of 4."""
 COUNTED_BYTES = 5
 """A posting before: a term of 4 bytes, mostly 1 for how often it stands there."""
+COUNTING_BYTES, WEIGHING_BYTES = 50, 90
+"""A term of a piece while it is counted, a posting of a piece while it gets its score: mostly int64
+and float64 on their way."""
 TERM_BYTES = 200
-"""About what a term takes: its string, its number, its place in the dictionary."""
-PRODUCT_BYTES = 64
-"""A product in the scores of one query, and in what is sorted of them."""
+"""About what a term takes: its string, its number, its place in the dictionary, its weight."""
+PRODUCT_BYTES = 90
+"""A product in the scores of one query, and in what is sorted of them: all of it where all tie."""
+FOUND_BYTES = 300
+"""A product found for a query, on its way into a run."""
 
 Ints = NDArray[np.int64]
 
@@ -51,15 +57,49 @@ class Counted:
         return cls((pairs % width).astype(np.int32), small, distinct.astype(np.int32))
 
 
+def memory_bytes(
+    analyser: str,
+    products: int,
+    *,
+    postings: int,
+    terms: int,
+    piece_terms: int,
+    piece_postings: int,
+    found: int,
+) -> int:
+    """Return what bm25 takes at most.
+
+    Args:
+        analyser: its name.
+        products: how many are searched.
+        postings: how many they have.
+        terms: how many different ones.
+        piece_terms: the terms of the longest piece of `PIECE_PRODUCTS`, one by one.
+        piece_postings: the most postings of a piece.
+        found: how many products are found for the queries searched at once.
+    """
+    # One after the other.
+    counting = COUNTED_BYTES * postings + COUNTING_BYTES * piece_terms
+    weighing = (COUNTED_BYTES + SCORED_BYTES) * postings + WEIGHING_BYTES * piece_postings
+    searching = SCORED_BYTES * postings + FOUND_BYTES * found
+    held = TERM_BYTES * terms + PRODUCT_BYTES * products + lexical.dictionary_bytes(analyser)
+    return memory.PROCESS_BYTES + held + max(counting, weighing, searching)
+
+
 @dataclass
 class Collection:
-    """The products' terms as they come; numbers instead of strings."""
+    """The products' terms as they come; numbers instead of strings.
+
+    `piece_terms` and `piece_postings` are what the longest pieces had of them.
+    """
 
     vocabulary: dict[str, int] = field(default_factory=dict)
     pieces: list[Counted] = field(default_factory=list)
     lengths: list[NDArray[np.int32]] = field(default_factory=list)
     products: int = 0
     postings: int = 0
+    piece_terms: int = 0
+    piece_postings: int = 0
 
     def add(self, products: Iterable[list[str]]) -> None:
         """Take in the terms of some more products, at least one."""
@@ -73,14 +113,24 @@ class Collection:
         self.pieces.append(piece)
         self.products += len(lengths)
         self.postings += len(piece.terms)
+        self.piece_terms = max(self.piece_terms, len(numbers))
+        self.piece_postings = max(self.piece_postings, len(piece.terms))
 
-    def memory_bytes(self, products: int) -> int:
-        """Return what so many products will take if the others are like those taken in."""
+    def memory_bytes(self, analyser: str, products: int, found: int) -> int:
+        """Return what so many products will take if the others are like those taken in.
+
+        `analyser` and `found` are those of `memory_bytes`.
+        """
         share = products / max(self.products, 1)
-        postings = (SCORED_BYTES + COUNTED_BYTES) * self.postings * share
-        # New terms become rare: no more than the share is a bound.
-        terms = TERM_BYTES * len(self.vocabulary) * max(1.0, share**0.5)
-        return int(memory.PROCESS_BYTES + postings + terms + PRODUCT_BYTES * products)
+        return memory_bytes(
+            analyser,
+            products,
+            postings=round(self.postings * share),
+            terms=round(len(self.vocabulary) * share**0.5),  # new terms become rare
+            piece_terms=self.piece_terms,
+            piece_postings=self.piece_postings,
+            found=found,
+        )
 
     def score(self, settings: Bm25) -> dict[str, Any]:
         """Return the postings as bm25s has them, term by term; what was taken in is let go."""
