@@ -38,7 +38,8 @@ WINDOW_ROWS = 1_024
 """Rows looked at together: read, tokenised, written."""
 
 PROBE_TEXTS = 64
-"""How many texts a plan encodes to measure a rate, where none was measured on this machine."""
+"""How many texts a plan encodes to measure a rate, where none was measured on this machine; on a
+cluster they keep a worker or two busy, so that their rate is not the cluster's."""
 
 _CHARACTERS_A_TOKEN = 4  # about, for estimates
 
@@ -133,6 +134,7 @@ class SideEncoder:
         self.encoded = 0
         where = "-ray" if encoder.distributed else ""  # a cluster's rate is not this machine's
         self._rate = layout.rates() / f"{self._vectors.folder.name}{where}.json"
+        self._measured: float | None = None  # characters a second, by this object
 
     def fill(self, plan: Plan, windows: Windows | None = None, limit: int | None = None) -> None:
         """Encode what the store lacks; shows rate, reused share and time left."""
@@ -167,13 +169,15 @@ class SideEncoder:
         if self.encoded - encoded_before >= PROBE_TEXTS:  # of fewer the rate says little
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
-            with suppress(OSError):  # a hint for plans, and no reason to fail
-                write_json(self._rate, {"characters_a_second": round(work_done / seconds, 1)})
+            self._measured = work_done / seconds
+            if limit is None or not self._encoder.distributed:
+                with suppress(OSError):  # a hint for plans, and no reason to fail
+                    write_json(self._rate, {"characters_a_second": round(self._measured, 1)})
 
     def seconds(self, work: int) -> float | None:
         """Return how long so much work takes at the rate measured last, None if none was."""
         try:
-            rate = read_json(self._rate, "")["characters_a_second"]
+            rate = self._measured or read_json(self._rate, "")["characters_a_second"]
             return float(work / rate)
         except (PipelineError, KeyError, TypeError, ZeroDivisionError):
             return None
@@ -299,9 +303,15 @@ def plan(params: Params, locale: str) -> None:
         for table in sides(locale):
             side = SideEncoder(encoder, table)
             before = side.encoding.plan()
-            if before.to_encode and side.seconds(before.work) is None:
+            probe = before.to_encode > 0 and side.seconds(before.work) is None
+            if probe:
                 side.fill(before, limit=PROBE_TEXTS)
             now = side.encoding.plan()
+            if probe and now.to_encode and encoder.distributed:
+                stage.log.warning(
+                    "warning: no run has measured how fast the Ray cluster encodes %s; these "
+                    "seconds are those of one or two workers, and more take less", table.kind,
+                )  # fmt: skip
             seconds = side.seconds(now.work) or 0.0
             stage.log.info(
                 "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "
