@@ -39,7 +39,8 @@ WINDOW_ROWS = 1_024
 """Rows looked at together: read, tokenised, written."""
 
 PROBE_TEXTS = 64
-"""How many texts a plan encodes to measure a rate, where none was measured on this machine."""
+"""How many texts a plan encodes to measure a rate, where none was measured on this machine; on a
+cluster they keep a worker or two busy, so that their rate is not the cluster's."""
 
 _CHARACTERS_A_TOKEN = 4  # about, for estimates
 
@@ -145,6 +146,7 @@ class SideEncoder:
         self.encoded = 0
         where = "-ray" if encoder.distributed else ""  # a cluster's rate is not this machine's
         self._rate = layout.rates() / f"{self._vectors.folder.name}{where}.json"
+        self._measured: Rate | None = None
 
     def fill(self, plan: Plan, windows: Windows | None = None, limit: int | None = None) -> None:
         """Encode what the store lacks; shows rate, reused share and time left."""
@@ -179,9 +181,12 @@ class SideEncoder:
         if self.encoded - encoded_before >= PROBE_TEXTS:  # of fewer the rate says little
             # The last batches are half empty, which weighs where few texts are encoded.
             seconds = (time.monotonic() - started) * tokens_done / computed_done
-            with suppress(OSError):  # a hint for plans, and no reason to fail
-                rate = Rate(characters_a_second=work_done / seconds, threads=self.threads)
-                write_json(self._rate, rate.model_dump())
+            self._measured = measured = Rate(
+                characters_a_second=work_done / seconds, threads=self.threads
+            )
+            if limit is None or not self._encoder.distributed:
+                with suppress(OSError):  # a hint for plans, and no reason to fail
+                    write_json(self._rate, measured.model_dump())
 
     @property
     def threads(self) -> int:
@@ -190,6 +195,8 @@ class SideEncoder:
 
     def rate(self) -> Rate | None:
         """Return the rate measured last, None if none was."""
+        if self._measured:
+            return self._measured
         try:
             return Rate.model_validate_json(self._rate.read_bytes())
         except (OSError, ValidationError):
@@ -326,9 +333,15 @@ def plan(params: Params, locale: str) -> None:
         for table in sides(locale):
             side = SideEncoder(encoder, table)
             before = side.encoding.plan()
-            if before.to_encode and side.seconds(before.work) is None:
+            probe = before.to_encode > 0 and side.seconds(before.work) is None
+            if probe:
                 side.fill(before, limit=PROBE_TEXTS)
             now = side.encoding.plan()
+            if probe and now.to_encode and encoder.distributed:
+                stage.log.warning(
+                    "warning: no run has measured how fast the Ray cluster encodes %s; these "
+                    "seconds are those of one or two workers, and more take less", table.kind,
+                )  # fmt: skip
             seconds = side.seconds(now.work) or 0.0
             stage.log.info(
                 "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "

@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from pipeline import layout, stage
 from pipeline.errors import PipelineError
 from pipeline.machine.memory import SHARERS_VARIABLE
-from pipeline.params import THREADS_VARIABLE, core_count, load_params
+from pipeline.params import THREADS_VARIABLE, Runtime, core_count, load_params
 
 if TYPE_CHECKING:
     Process = subprocess.Popen[str]
@@ -63,6 +63,19 @@ def repro(locales: Sequence[str], jobs: int) -> None:
             "is above, behind its locale"
         )
     _run("what comes after the locales", "repro")
+
+
+def check_jobs(jobs: int, runtime: Runtime) -> None:
+    """Raise a `PipelineError` where branches side by side would wait for one another's workers.
+
+    Each has workers on all of a cluster's cores. Clusters of their own have each a branch's share.
+    """
+    if jobs > 1 and runtime.executor == "ray" and runtime.ray_address is not None:
+        raise PipelineError(
+            f"--jobs {jobs}: with runtime.executor ray, the workers of one locale take the whole "
+            f"cluster at runtime.ray_address ({runtime.ray_address}), and the others would wait "
+            "for it in vain; run make repro JOBS=1, which uses all of it too"
+        )
 
 
 class _Branches:
@@ -155,7 +168,9 @@ def main() -> int:
         if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup
             signal.signal(end, signal.default_int_handler)
     with stage.told_to_the_user("repro") as outcome:
-        repro(load_params().locales, jobs)
+        params = load_params()
+        check_jobs(jobs, params.runtime)
+        repro(params.locales, jobs)
     return outcome.status
 
 

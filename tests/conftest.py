@@ -74,8 +74,15 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
 
 
 @pytest.fixture(scope="session")
-def cluster() -> Iterator[str]:
-    """The address of a real Ray cluster of two nodes, of one core each."""
+def nodes() -> Iterator[Any]:
+    """A real Ray cluster of two nodes, of one core each."""
     pytest.importorskip("ray")
-    with two_nodes() as address:
-        yield address
+    with two_nodes() as started:
+        yield started
+
+
+@pytest.fixture(scope="session")
+def cluster(nodes: Any) -> str:
+    """The address of that cluster."""
+    address: str = nodes.address
+    return address

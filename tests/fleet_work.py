@@ -61,3 +61,30 @@ def dies(_cores: int) -> Work[int, int]:
 def process_ids(_cores: int) -> Work[int, int]:
     """Tell which process does an item."""
     return Work(lambda _item: os.getpid())
+
+
+def never_ready(_cores: int) -> Work[int, int]:
+    """Take for ever to begin."""
+    time.sleep(3_600)
+    raise AssertionError
+
+
+def cannot_make_its_folder(_cores: int) -> Work[int, int]:
+    """Begin with a folder where none can be."""
+    Path("/dev/null/cache").mkdir()
+    raise AssertionError
+
+
+def fills_the_disk(_cores: int) -> Work[int, int]:
+    """Write to a disk without space."""
+    return Work(lambda item: Path("/dev/full").write_text(str(item)))
+
+
+def takes_a_while(_cores: int) -> Work[int, int]:
+    """Square numbers, slowly enough to be caught at it."""
+
+    def work(item: int) -> int:
+        time.sleep(0.2)
+        return item * item
+
+    return Work(work)

@@ -3,9 +3,8 @@
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 from unittest.mock import patch
-
-import psutil
 
 from tests.artefacts import ROOT
 
@@ -13,31 +12,40 @@ NODES = 2
 
 
 @contextmanager
-def two_nodes() -> Iterator[str]:
-    """Start the cluster and yield its address; at the end all its processes are gone."""
-    kept = {key: value for key, value in os.environ.items() if key != "PIPELINE_CACHE"}
-    own = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
-    with patch.dict(os.environ, {**kept, **own}, clear=True):
+def two_nodes() -> Iterator[Any]:
+    """Start the cluster and yield it, a `Cluster`; at the end all its processes are gone."""
+    with _environment():
         from ray.cluster_utils import Cluster
 
-        node = {"num_cpus": 1, "include_dashboard": False}
-        cluster = Cluster(initialize_head=True, head_node_args=node)
+        cluster = Cluster(initialize_head=True, head_node_args=_node(1))
         for _ in range(NODES - 1):
-            cluster.add_node(**node)
+            cluster.add_node(**_node(1))
     try:
-        yield cluster.address
+        yield cluster
     finally:
         cluster.shutdown()
 
 
-def workers(address: str) -> list[int]:
-    """Return the process ids of the fleets' workers on the nodes of a cluster."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            is_worker = any(part.startswith("ray::Worker") for part in process.cmdline())
-            if is_worker and any(address in part for part in process.parent().cmdline()):
-                found.append(process.pid)
-        except (psutil.NoSuchProcess, AttributeError):  # it ended meanwhile, or its raylet did
-            continue
-    return found
+@contextmanager
+def one_more_node(cluster: Any, cores: int) -> Iterator[Any]:
+    """Add a node to the cluster and yield it; at the end it is gone, if it is still there."""
+    with _environment():
+        node = cluster.add_node(**_node(cores))
+    try:
+        yield node
+    finally:
+        if node in cluster.worker_nodes:
+            cluster.remove_node(node)
+
+
+def _node(cores: int) -> dict[str, Any]:
+    return {"num_cpus": cores, "include_dashboard": False}
+
+
+@contextmanager
+def _environment() -> Iterator[None]:
+    """What a node's processes inherit: a way to this code, and no cache of the tests."""
+    kept = {key: value for key, value in os.environ.items() if key != "PIPELINE_CACHE"}
+    own = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+    with patch.dict(os.environ, {**kept, **own}, clear=True):
+        yield

@@ -1,6 +1,8 @@
 """make bench measures what it says: the same texts, the record's nDCG, figures that follow."""
 
 import json
+import os
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -13,6 +15,7 @@ from pipeline import index, layout, retrieve, tables
 from pipeline.bench import encode
 from pipeline.bench import evaluate as evaluate_bench
 from pipeline.bench.quality import ndcg, read_catalogue
+from pipeline.bench.ray import kill_a_worker, workers
 from pipeline.bench.side import BASELINE, Side
 from pipeline.errors import PipelineError
 from pipeline.evaluation import metrics, scoring
@@ -188,3 +191,13 @@ def test_an_evaluation_bench_shallower_than_a_cutoff_is_refused(
     monkeypatch.setattr(sys, "argv", ["bench", "--queries", "5", "--depth", "999"])
     assert evaluate_bench.main() == 1
     assert "--depth 999 is less than the deepest cutoff" in capsys.readouterr().err
+
+
+def test_a_process_that_ends_while_workers_are_looked_for_is_none_of_them() -> None:
+    ended = subprocess.Popen([sys.executable, "-c", ""])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)  # a zombie, until it is waited for
+    try:
+        assert workers() == []
+        assert not kill_a_worker()
+    finally:
+        ended.wait()

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,17 @@ from tests.repository import PATH
 from tests.tiny_models import runtime
 
 RAY = runtime().model_copy(update={"executor": "ray"})
+
+_CONNECT = """\
+import sys
+from pipeline import stage
+from pipeline.cluster.connection import connected
+from tests.tiny_models import runtime
+address = next(iter(sys.argv[1:]), None)
+given = runtime().model_copy(update={"executor": "ray", "ray_address": address})
+with stage.told_to_the_user("connect"), connected(given):
+    pass
+"""
 
 
 def test_ray_asked_for_and_not_installed_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +86,34 @@ def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
         "        done = subprocess.run(command, env=os.environ | known, capture_output=True)\n"
         "        print(done.returncode)\n"
     )
-    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": PATH}
-    done = subprocess.run(
-        [sys.executable, "-c", join], env=environment, capture_output=True, text=True, check=False
-    )
+    done = _python(join)
     assert done.stdout.split() == ["1", "0"], done.stderr
+
+
+def test_a_token_that_is_missing_is_one_message_that_names_its_variable(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    done = _python(_CONNECT, "127.0.0.1:1", RAY_AUTH_MODE="token", HOME=str(tmp_path))
+    assert "error in connect: runtime.ray_address: 127.0.0.1:1: no Ray cluster" in done.stderr
+    assert "the same token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN)" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_ray_that_cannot_start_here_is_one_message_that_names_no_address(tmp_path: Path) -> None:
+    done = _python(_CONNECT, RAY_TMPDIR=str(tmp_path / ("long" * 40)))  # for a socket's path
+    assert "runtime.executor: ray, but Ray cannot start on this machine" in done.stderr
+    assert "set executor to local" in done.stderr
+    assert "ray_address" not in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def _python(code: str, *arguments: str, **environment: str) -> "subprocess.CompletedProcess[str]":
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "PATH": PATH, **environment}
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )

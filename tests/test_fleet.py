@@ -1,23 +1,38 @@
 """The fleet: all work done once whoever dies, messages as messages, nothing left behind."""
 
+import platform
 import re
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import psutil
 import pytest
 
+from pipeline.bench.ray import workers
 from pipeline.cluster import fleet
 from pipeline.cluster.connection import connected
 from pipeline.cluster.fleet import ITEMS_A_WORKER, MOST_FAILURES, Fleet, Work
 from pipeline.errors import PipelineError
 from pipeline.params import Runtime
-from tests.fleet_work import dies, divides, process_ids, refuses, squares, squares_but_dies, unable
-from tests.ray_cluster import NODES
+from tests.fleet_work import (
+    cannot_make_its_folder,
+    dies,
+    divides,
+    fills_the_disk,
+    never_ready,
+    process_ids,
+    refuses,
+    squares,
+    squares_but_dies,
+    takes_a_while,
+    unable,
+)
+from tests.ray_cluster import NODES, one_more_node
 from tests.tiny_models import runtime
 
 Hire = Callable[[Callable[[int], Work[int, int]]], Fleet[int, int]]
@@ -69,6 +84,25 @@ def test_work_that_kills_every_worker_is_given_up_with_a_message(
     assert len(list(tmp_path.iterdir())) == MOST_FAILURES
 
 
+def test_a_node_that_goes_with_all_its_workers_is_held_against_no_item(
+    hire: Hire, nodes: Any
+) -> None:
+    held = MOST_FAILURES + 1
+    with one_more_node(nodes, held) as node, hire(takes_a_while) as all_of_them:
+        while sum(worker.ready for worker in all_of_them._workers) < NODES + held:
+            list(all_of_them._finished())
+        done = dict(all_of_them.map(_until(40, 20, lambda: nodes.remove_node(node))))
+    assert done == {at: at * at for at in range(40)}
+
+
+def _until(items: int, at: int, act: Callable[[], None]) -> Iterator[int]:
+    """Yield numbers; act before one of them."""
+    for item in range(items):
+        if item == at:
+            act()
+        yield item
+
+
 def test_items_are_taken_only_a_few_ahead_of_what_is_done(hire: Hire) -> None:
     taken = 0
 
@@ -113,6 +147,19 @@ def test_what_a_worker_refuses_is_the_message_itself(hire: Hire) -> None:
     assert str(told.value) == "no such model; name another"
 
 
+@pytest.mark.parametrize(
+    ("make", "error"),
+    [(cannot_make_its_folder, "Not a directory: '/dev/null/cache'"), (fills_the_disk, "No space")],
+)
+def test_a_disk_that_fails_a_worker_is_one_message_with_its_node(
+    hire: Hire, make: Callable[[int], Work[int, int]], error: str
+) -> None:
+    with hire(make) as two, pytest.raises(PipelineError) as told:
+        list(two.map(range(9)))
+    for part in (f"on {platform.node()}: ", error, "free that node's disk", "PIPELINE_CACHE"):
+        assert part in str(told.value)
+
+
 def test_a_bug_in_a_worker_keeps_its_traceback(hire: Hire) -> None:
     with hire(partial(divides, 5)) as two, pytest.raises(ZeroDivisionError) as told:
         list(two.map(range(9)))
@@ -134,6 +181,18 @@ def test_workers_that_die_before_they_are_ready_are_one_message(hire: Hire) -> N
         f"on every node of the Ray cluster {MOST_FAILURES} workers died before", str(told.value)
     )
     assert "make setup" in str(told.value)
+
+
+def test_a_node_that_goes_before_its_worker_is_ready_is_no_unready_worker(
+    ray: Any, here: Runtime, nodes: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.2)
+    large = here.model_copy(update={"threads": 3})
+    with one_more_node(nodes, 3) as node, Fleet(ray, large, never_ready) as one:
+        nodes.remove_node(node)
+        with pytest.raises(PipelineError, match="no worker ready"):
+            one.about()
 
 
 def test_a_cluster_without_room_for_a_worker_is_refused(ray: Any, here: Runtime) -> None:
@@ -162,3 +221,17 @@ def test_without_a_worker_for_too_long_the_wait_ends_with_a_message(
         monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.2)
         with hire(squares) as late, pytest.raises(PipelineError, match="no worker ready"):
             late.about()
+
+
+def test_patience_begins_when_the_last_worker_is_lost_however_old_its_last_result(
+    hire: Hire, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    late = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + late, sleep=time.sleep)
+    monkeypatch.setattr(fleet, "time", clock)
+    with hire(squares) as two:
+        two.about()
+        late = 2 * fleet.PATIENCE_SECONDS
+        for worker in workers():
+            worker.kill()
+        assert sorted(two.map(range(9))) == [(at, at * at) for at in range(9)]

@@ -1,16 +1,20 @@
 """Inverted files filled on a cluster: the bytes of the local build, whatever the shards."""
 
 from functools import partial
+from pathlib import Path
+from unittest.mock import patch
 
 import faiss
 import numpy as np
 import pytest
 
-from pipeline import vectors
+from pipeline import index as stage_index
+from pipeline import layout, vectors
 from pipeline.index import build_index
 from pipeline.params import Index, IvfFlatIndex, IvfPqIndex, Similarity
+from pipeline.search import index_codes
 from pipeline.search.index_codes import PIECE_ROWS, add_on_cluster
-from tests.artefacts import random_vectors
+from tests.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 from tests.tiny_models import runtime
 
 KINDS: tuple[Index, ...] = (
@@ -32,3 +36,25 @@ def test_an_inverted_file_filled_on_a_cluster_has_the_bytes_of_the_local_one(
     local = build_index(index, 32, similarity, [np.concatenate(shards)])
     remote = build_index(index, 32, similarity, shards, add=add)
     np.testing.assert_array_equal(faiss.serialize_index(remote), faiss.serialize_index(local))
+
+
+def test_the_stage_fills_an_inverted_file_where_its_executor_says_and_with_the_same_bytes(
+    cluster: str, project: Path
+) -> None:
+    rng = np.random.default_rng(4)
+    changes = {
+        f"index.{LOCALE}": "few",
+        "indexes.few": {"kind": "ivf-pq", "lists": 20, "probes": 4, "subvectors": 8, "bits": 5},
+    }
+    write_clean(rng, PIECE_ROWS + 100, 5)
+    products = random_vectors(rng, PIECE_ROWS + 100, 32)
+    write_embeddings(params(changes), products, random_vectors(rng, 5, 32))
+    written = []
+    for executor, address in (("local", None), ("ray", cluster)):
+        given = params(changes | {"runtime.executor": executor, "runtime.ray_address": address})
+        with patch.object(index_codes, "add_on_cluster", wraps=add_on_cluster) as added:
+            stage_index.index(given, LOCALE)
+        assert added.called == (executor == "ray")
+        files = sorted(layout.index(LOCALE).iterdir())
+        written.append({path.name: path.read_bytes() for path in files})
+    assert written[0] == written[1]

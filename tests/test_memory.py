@@ -53,7 +53,7 @@ def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
         memory.check(1_600_000_000, "it", runtime, "take less")
     assert str(told.value) == (
         "it would take 1.6 GB of memory, more than the 1.5 GB that runtime.memory_limit allows for "
-        "each of JOBS=2; use a smaller JOBS, take less, or set runtime.memory_limit to 3.2 where "
+        "each of JOBS=2; use a smaller JOBS, take less, or set runtime.memory_limit to 3.6 where "
         "there is that much"
     )
     monkeypatch.setenv(memory.SHARERS_VARIABLE, "half")

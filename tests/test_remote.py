@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -15,16 +16,16 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline import layout
+from pipeline.bench.ray import kill_a_worker, workers
 from pipeline.encoders.encoder import load_encoder, resolve_engine
 from pipeline.encoders.engine import EngineChoice
-from pipeline.encoders.remote import RemoteEncoder
+from pipeline.encoders.remote import RemoteEncoder, begin
 from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
 from pipeline.machine import cpu
 from pipeline.params import Runtime
 from tests.artefacts import LOCALE, ROOT, write_clean
 from tests.conftest import RunStage
-from tests.ray_cluster import workers
 from tests.tiny_models import build_model, entry, random_texts, runtime, weights_of
 
 PRODUCTS = 20_000
@@ -85,6 +86,15 @@ def test_workers_that_would_compute_other_vectors_are_refused(
         RemoteEncoder(choice, spec, weights, ray),
     ):
         pass
+
+
+def test_a_worker_on_other_hardware_than_the_store_is_told_of_is_refused(model: Path) -> None:
+    spec, weights, ray = entry(model), weights_of(model), runtime()
+    job = RemoteEncoder(resolve_engine(spec, weights, ray), spec, weights, ray)._job()
+    begin(job, 1)
+    begin(replace(job, computed_by="torch-cpu "), 1)  # handed out where no name is known
+    with pytest.raises(PipelineError, match=r"with torch-cpu \w+, expected torch-cpu another GPU"):
+        begin(replace(job, computed_by="torch-cpu another GPU"), 1)
 
 
 def test_workers_on_gpus_are_for_a_cluster_that_has_some(cluster: str, model: Path) -> None:
@@ -161,7 +171,6 @@ def _some_stored(store: Path, process: "subprocess.Popen[str]") -> None:
 def test_a_worker_killed_midway_loses_nothing_and_changes_no_byte(
     params_of: Callable[..., None],
     run_stage: RunStage,
-    cluster: str,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_clean(np.random.default_rng(2), PRODUCTS, 20)
@@ -175,17 +184,32 @@ def test_a_worker_killed_midway_loses_nothing_and_changes_no_byte(
     store = _fresh_store(monkeypatch, "ray")
     with _embed() as process:
         _some_stored(store, process)
-        os.kill(workers(cluster)[0], signal.SIGKILL)
+        assert kill_a_worker()
         _, told = process.communicate()
     assert process.returncode == 0, told
     assert "warning: a worker of the Ray cluster died" in told
     assert f" encoded={PRODUCTS} " in told
     assert _hashes() == expected
-    assert workers(cluster) == []
+    assert workers() == []
+
+
+def test_a_plan_takes_what_a_few_texts_took_for_the_rate_of_no_cluster(
+    params_of: Callable[..., None], run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_clean(np.random.default_rng(2), 300, 20)
+    params_of("ray")
+    _fresh_store(monkeypatch, "ray")
+    planned = run_stage("embed", "--locale", LOCALE, "--plan")
+    assert planned.returncode == 0, planned.stderr
+    assert planned.stderr.count("these seconds are those of one or two workers") == 1  # products'
+    assert not list(layout.rates().glob("*.json"))
+    done = run_stage("embed", "--locale", LOCALE)
+    assert done.returncode == 0, done.stderr
+    assert list(layout.rates().glob("*-ray.json"))
 
 
 def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
-    params_of: Callable[..., None], cluster: str, monkeypatch: pytest.MonkeyPatch
+    params_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_clean(np.random.default_rng(2), PRODUCTS, 20)
     params_of("ray")

@@ -13,11 +13,13 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.errors import PipelineError
 from pipeline.machine.memory import SHARERS_VARIABLE
 from pipeline.params import THREADS_VARIABLE
-from pipeline.repro import shared_and_branch
+from pipeline.repro import check_jobs, shared_and_branch
 from tests.artefacts import ROOT
 from tests.repository import GIT_IDENTITY, PATH, call, commit_all
+from tests.tiny_models import runtime
 
 pytestmark = pytest.mark.dvc
 
@@ -182,3 +184,27 @@ def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
 def test_stages_of_a_branch_are_those_with_a_foreach() -> None:
     graph = {"a": {}, "b": {}, "c": {"foreach": 1}, "d": {"foreach": 1}, "e": {}}
     assert shared_and_branch(graph) == (["a", "b"], ["c", "d"])
+
+
+def test_a_cluster_that_locales_would_have_to_share_is_for_one_at_a_time(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, 0)
+    path = repository.folder / "params.yaml"
+    yaml = YAML()
+    data = yaml.load(path)
+    data["runtime"] |= {"executor": "ray", "ray_address": "auto"}
+    yaml.dump(data, path)
+    printed = repository.repro(2, status=1)
+    assert "error in repro: --jobs 2: " in printed
+    assert "runtime.ray_address (auto)" in printed
+    assert "make repro JOBS=1" in printed
+    assert not (repository.folder / "dvc.lock").exists()
+
+
+def test_locales_side_by_side_are_refused_only_where_they_share_a_cluster() -> None:
+    shared = runtime().model_copy(update={"executor": "ray", "ray_address": "auto"})
+    own = shared.model_copy(update={"ray_address": None})
+    local = shared.model_copy(update={"executor": "local"})
+    for jobs, given in ((1, shared), (2, own), (2, local)):
+        check_jobs(jobs, given)
+    with pytest.raises(PipelineError, match="JOBS=1"):
+        check_jobs(2, shared)

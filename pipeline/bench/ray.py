@@ -11,14 +11,13 @@ few seconds however much there is to encode.
 """
 
 import argparse
-import os
 import re
-import signal
 import sys
 import tempfile
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -140,20 +139,28 @@ class _Killer:
                 path.stem.rpartition("-")[2].split("x") for path in self._store.glob("*/*.npy")
             ]
             held = sum(int(entries) for entries, width in names if int(width) >= 32)
-            workers = _workers() if held >= (self._entries or 0) else []
-            if workers:
-                os.kill(workers[0], signal.SIGKILL)
+            if held >= (self._entries or 0) and kill_a_worker():
                 self.killed = 1
                 return
 
 
-def _workers() -> list[int]:
-    """Return the processes that work for a cluster which this process's children started."""
-    return [
-        one.pid
-        for one in psutil.Process().children(recursive=True)
-        if any(part.startswith("ray::Worker") for part in one.cmdline())
-    ]
+def workers() -> list[psutil.Process]:
+    """Return the processes that work for clusters which this process or its children started."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if any(part.startswith("ray::Worker") for part in one.cmdline()):
+                found.append(one)
+    return found
+
+
+def kill_a_worker() -> bool:
+    """Kill one of the `workers` by SIGKILL; return whether there was one."""
+    for one in workers():
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+            return True
+    return False
 
 
 def watched_embed() -> None:

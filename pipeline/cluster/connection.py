@@ -23,8 +23,8 @@ def connected(runtime: Runtime) -> Iterator[Any]:
     has a token that none but this process has. Nothing is sent to Ray's makers.
 
     Raises:
-        PipelineError: Ray is not installed, the cluster cannot be reached, or runs another version
-            of Ray or Python.
+        PipelineError: Ray is not installed or cannot start; the cluster cannot be reached, has
+            another token, or runs another version of Ray or Python.
     """
     # All of it is read when ray is imported. A cluster that runs already has its own: `ray start
     # --disable-usage-stats`, and a token where it was started with one.
@@ -46,11 +46,17 @@ def connected(runtime: Runtime) -> Iterator[Any]:
             log_to_driver=False,
             **({} if address else own),
         )
-    except (ConnectionError, RuntimeError, ValueError, ImportError) as err:
+    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as err:
+        if address is None:
+            raise PipelineError(
+                f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}); "
+                "mend that, or set executor to local"
+            ) from err
         raise PipelineError(
             f"runtime.ray_address: {address}: no Ray cluster can be reached there that fits this "
             f"machine ({one_line(err)}); start one with `ray start`, with the same versions of Ray "
-            "and Python, or leave the address empty"
+            "and Python and the same token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or leave the "
+            "address empty"
         ) from err
     try:
         yield ray

@@ -6,6 +6,7 @@ for ever if its node does not return; Ray Data does both, and then cuts and merg
 its own account of memory and progress, for a stream that is cut, bounded and counted already.
 """
 
+import platform
 import time
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
@@ -31,7 +32,7 @@ LOOK_SECONDS = 5.0
 """How often the cluster is asked whether nodes came or went."""
 
 PATIENCE_SECONDS = 900.0
-"""How long to wait while there is no worker at all."""
+"""How long to wait while no worker is ready."""
 
 _REMEDY = (
     "every node needs the same checkout and packages, installed with `make setup` (CONTRIBUTING, "
@@ -65,6 +66,8 @@ class Worker(Generic[T, R]):
             self._work = self._make(self._cores)
         except PipelineError as err:
             return err
+        except OSError as err:
+            return _failure_here(err)
         return self._work.about
 
     def work(self, item: T) -> "PipelineError | R":
@@ -73,9 +76,18 @@ class Worker(Generic[T, R]):
             return self._work.do(item)
         except PipelineError as err:
             return err
+        except OSError as err:
+            return _failure_here(err)
 
 
-@dataclass
+def _failure_here(err: OSError) -> PipelineError:
+    return PipelineError(
+        f"a worker of the Ray cluster, on {platform.node()}: {err}; free that node's disk, or set "
+        "PIPELINE_CACHE to a folder that can be written where Ray is started there"
+    )
+
+
+@dataclass(eq=False)
 class _Hired:
     """A worker as this process sees it; `node` is the identity of its node."""
 
@@ -119,8 +131,7 @@ class Fleet(Generic[T, R]):
     _about: Any = None
 
     def __enter__(self) -> "Fleet[T, R]":
-        self._hire()
-        if not self._workers:
+        if not self._hire():
             need = "a GPU" if self.gpu else f"{max(self.runtime.threads, 1)} cores"
             raise PipelineError(
                 f"runtime.executor: ray, but no node of the cluster has {need} for a worker; add "
@@ -218,7 +229,6 @@ class Fleet(Generic[T, R]):
                 continue
             if isinstance(value, PipelineError):
                 raise value
-            self._alive = time.monotonic()
             if task.number is None:
                 task.worker.ready, self._about = True, value
                 del self._stillborn[task.worker.node]
@@ -227,38 +237,51 @@ class Fleet(Generic[T, R]):
                 yield task.number, value
 
     def _lose(self, task: _Task, err: Exception) -> None:
-        """Let a worker go, and put what it held before what comes next."""
-        lost = task.worker
-        held = [task, *(one for one in self._running.values() if one.worker is lost)]
-        self._running = {c: one for c, one in self._running.items() if one.worker is not lost}
-        self._workers.remove(lost)
-        self.ray.kill(lost.actor)
+        """Let a worker go, with all others of its node if that is gone; their work comes next.
+
+        Only what dies alone is counted, as a failure of what it worked on or, if it was not ready,
+        of its node. Until Ray knows that a node is gone, its workers are merely unavailable.
+        """
+        node = task.worker.node
+        gone = node not in {one["NodeID"] for one in self.ray.nodes() if one["Alive"]}
+        alone = not gone and not isinstance(err, self.ray.exceptions.ActorUnavailableError)
+        lost = [one for one in self._workers if one is task.worker or (gone and one.node == node)]
+        held = [task, *(one for one in self._running.values() if one.worker in lost)]
+        self._running = {c: one for c, one in self._running.items() if one.worker not in lost}
+        self._workers = [one for one in self._workers if one not in lost]
+        if any(one.ready for one in lost):
+            self._alive = time.monotonic()
+        for one in lost:
+            self.ray.kill(one.actor)
         why = _cause(err)
         again = [one for one in held if one.number is not None]
-        for one in again:
-            one.failures += 1
-        if again and max(one.failures for one in again) >= MOST_FAILURES:
+        for failed in again:
+            failed.failures += alone
+        if max((one.failures for one in again), default=0) >= MOST_FAILURES:
             raise PipelineError(
                 f"{MOST_FAILURES} workers of the Ray cluster died one after the other with the "
                 f"same piece of work; the last one: {why}; if their memory was used up, use fewer "
                 "workers a node (runtime.threads: more cores for each)"
             )
-        if not lost.ready:
-            self._stillborn[lost.node] += 1
+        if not task.worker.ready:
+            self._stillborn[node] += alone
         stage.log.warning(
-            "warning: a worker of the Ray cluster died; the %d pieces of work that it held go to "
-            "others (%s)", len(again), why,
+            "warning: a %s of the Ray cluster died; the %d pieces of work that it held go to "
+            "others (%s)", "node" if gone else "worker", len(again), why,
         )  # fmt: skip
         self._again.extendleft(reversed(again))
-        self._hire()
-        if not self._workers and self._stillborn:
+        if self._hire() and not self._workers:
             raise PipelineError(
                 f"on every node of the Ray cluster {MOST_FAILURES} workers died before they were "
                 f"ready; the last one: {why}; {_REMEDY}"
             )
 
-    def _hire(self) -> None:
-        """Start a worker wherever there is room for one: at first, after a death, on a new node."""
+    def _hire(self) -> bool:
+        """Start a worker wherever there is room for one: at first, after a death, on a new node.
+
+        Returns:
+            Whether any living node has room for a worker, be it one where too many died.
+        """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._looked = time.monotonic()
@@ -281,13 +304,17 @@ class Fleet(Generic[T, R]):
                 hired = _Hired(node, actor)
                 self._workers.append(hired)
                 self._running[actor.begin.remote()] = _Task(hired)
-        waited = time.monotonic() - self._alive
-        if not any(worker.ready for worker in self._workers) and waited > PATIENCE_SECONDS:
+        now = time.monotonic()
+        if any(worker.ready for worker in self._workers):
+            self._alive = now
+        if now - self._alive > PATIENCE_SECONDS:
             raise PipelineError(
                 f"the Ray cluster has had no worker ready for {PATIENCE_SECONDS / 60:.0f} minutes, "
                 f"of {len(self._workers)} asked for: other work may hold its cores or GPUs, or its "
-                "nodes are gone; see `ray status`"
+                "nodes are gone (see `ray status`); or a model takes long to download or convert: "
+                "then run the stage again"
             )
+        return bool(room)
 
 
 def _cause(err: Exception) -> str:

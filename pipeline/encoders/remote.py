@@ -8,6 +8,7 @@ differ.
 """
 
 import os
+import platform
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
@@ -25,7 +26,7 @@ from pipeline.cluster.connection import connected
 from pipeline.cluster.fleet import Fleet, Work
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.encoder import TextEncoder, check_dimension, load_engine, resolve_engine
-from pipeline.encoders.engine import EngineChoice
+from pipeline.encoders.engine import EngineChoice, computed_by
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.errors import PipelineError
 from pipeline.params import Encoder, FolderWeights, Runtime
@@ -47,6 +48,8 @@ class Job:
         weights: where its weights are on the machine that hands out the work, and their hash.
         runtime: the engine and device that it chose.
         kind: what its results depend on; see `alike`.
+        computed_by: the engine and the hardware that the store of vectors is told of; without a
+            GPU's name where the machine that hands out the work has no GPU.
         cache: its cache, used where the worker has no $PIPELINE_CACHE of its own.
     """
 
@@ -54,6 +57,7 @@ class Job:
     weights: LocalWeights
     runtime: Runtime
     kind: dict[str, str]
+    computed_by: str
     cache: Path
 
 
@@ -82,6 +86,13 @@ def begin(job: Job, cores: int) -> Work[Parcel, Vectors]:
             "to every node, or pin their sha256"
         )
     choice = resolve_engine(job.spec, weights, job.runtime)
+    found = computed_by(choice)
+    if job.computed_by.strip() not in (found, str(choice)):
+        raise PipelineError(
+            f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: with "
+            f"{found}, expected {job.computed_by}; use workers with the GPU of the machine that "
+            "hands out the work, or run the stage on one with theirs"
+        )
     loaded = load_engine(choice, job.spec, weights, cores)
     engine = loaded.engine
     # For the worker's life: parcels overlap, and no core waits for the last batch of one.
@@ -171,7 +182,8 @@ class RemoteEncoder:
         # No worker chooses for itself: a GPU of its own would give other bits.
         runtime = self._runtime.model_copy(update={"engine": chosen.name, "device": chosen.device})
         kind_here = kind(_PACKAGES, on_cpu=chosen.device == "cpu")
-        return Job(spec, self._weights, runtime, kind_here, layout.cache().absolute())
+        cache = layout.cache().absolute()
+        return Job(spec, self._weights, runtime, kind_here, computed_by(chosen), cache)
 
 
 _PACKAGES = ("numpy", "openvino", "nncf", "torch", "transformers", "sentence-transformers")
