@@ -275,6 +275,11 @@ def core_count() -> int:
     """
     if told := told_number(THREADS_VARIABLE, "cores"):
         return told
+    return allowed_cores()
+
+
+def allowed_cores() -> int:
+    """Return how many cores this process may run on, whatever share of them it was given."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

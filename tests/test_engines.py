@@ -17,11 +17,11 @@ from pipeline.encoders import openvino_engine
 from pipeline.encoders.encoder import TextEncoder, load_encoder, resolve_engine
 from pipeline.encoders.engine import OnThreads, choose_engine
 from pipeline.encoders.model import load_model
-from pipeline.encoders.openvino_engine import converted_model
+from pipeline.encoders.openvino_engine import OpenVinoEngine, converted_model
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
 from pipeline.errors import PipelineError
-from pipeline.params import load_params
+from pipeline.params import allowed_cores, load_params
 from tests.tiny_models import (
     build_model,
     by_hand,
@@ -439,3 +439,13 @@ def test_the_default_english_model_is_the_same_on_every_engine_and_in_any_compan
             chosen = rng.choice(len(texts), size=rng.integers(1, len(texts)))
             some = parallel.encode_passages([texts[at] for at in chosen])
             assert some.tobytes() == found[chosen].tobytes()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="openvino pins threads on Linux alone")
+def test_threads_are_pinned_to_cores_only_where_they_take_all_of_them(folder: Path) -> None:
+    spec = entry(folder, normalize=False)
+    converted = converted_model(spec, weights_of(folder))
+    cores = allowed_cores()
+    for threads, pinned in {1: cores == 1, cores: True, cores + 1: True}.items():
+        engine = OpenVinoEngine(converted, threads)
+        assert engine.compiled.get_property("ENABLE_CPU_PINNING") is pinned

@@ -28,7 +28,7 @@ from pipeline.encoders.weights import LocalWeights
 from pipeline.errors import PipelineError
 from pipeline.machine.cpu import cpu_flags
 from pipeline.mistakes import one_line
-from pipeline.params import Encoder, Precision
+from pipeline.params import Encoder, Precision, allowed_cores
 
 if TYPE_CHECKING:
     import openvino
@@ -117,7 +117,7 @@ class OpenVinoEngine:
         self.batch_tokens = CPU_BATCH_TOKENS
         self.threads = threads
         graph = openvino.Core().read_model(converted.folder / "model.xml")
-        self._compiled = _compile(graph, threads)
+        self.compiled = _compile(graph, threads)
         self._own = threading.local()
         # openvino fills tables of its own at its first inference, and hangs where two threads come
         # first at once: one holds Python's lock and waits for the table, one the other way round.
@@ -127,7 +127,7 @@ class OpenVinoEngine:
     def __call__(self, batch: Batch) -> NDArray[np.float32]:
         """Compute a batch; see `Engine`."""
         if not hasattr(self._own, "request"):
-            self._own.request = self._compiled.create_infer_request()
+            self._own.request = self.compiled.create_infer_request()
         return _infer(self._own.request, batch.ids, batch.mask)[: len(batch.places)].copy()
 
 
@@ -255,6 +255,8 @@ def _compile(graph: "openvino.Model", threads: int) -> Any:
             "INFERENCE_PRECISION_HINT": "f32",  # never bfloat16, which some CPUs would take
             "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": str(threads),
+            # Two processes that each leave cores to the other would be pinned to the same ones.
+            "ENABLE_CPU_PINNING": threads >= allowed_cores(),
             "DYNAMIC_QUANTIZATION_GROUP_SIZE": str(_GROUP),
         },
     )
