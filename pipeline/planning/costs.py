@@ -22,8 +22,8 @@ DEFAULT_CHARACTERS_A_SECOND = 11_000.0
 """What an encoder of 12 layers and 384 components reads on two cores, in float32."""
 
 START_SECONDS = 1.0
-"""What DVC and Python take for a stage before and behind its own work: 24 stages of the demo took 26
-seconds, 4 of them for their own work."""
+"""What DVC and Python take for a stage before and behind its own work: 24 stages of the demo took
+26 seconds, 4 of them for their own work."""
 
 LOAD_SECONDS = 6.0
 """What an encoder takes to be loaded."""
