@@ -100,6 +100,13 @@ def test_a_token_that_is_missing_is_one_message_that_names_its_variable(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("port", [1, 99999])
+def test_an_address_where_nothing_listens_is_told_at_once(port: int) -> None:
+    done = _python(_CONNECT, f"127.0.0.1:{port}")
+    assert f"error in connect: runtime.ray_address: 127.0.0.1:{port}: no Ray cluster" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_ray_that_cannot_start_here_is_one_message_that_names_no_address(tmp_path: Path) -> None:
     done = _python(_CONNECT, RAY_TMPDIR=str(tmp_path / ("long" * 40)))  # for a socket's path
     assert "runtime.executor: ray, but Ray cannot start on this machine" in done.stderr

@@ -4,6 +4,7 @@ import logging
 import math
 import os
 import secrets
+import socket
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,8 @@ from typing import Any
 from pipeline.errors import PipelineError
 from pipeline.mistakes import one_line
 from pipeline.params import Runtime, core_count
+
+_PATIENCE_SECONDS = 10
 
 
 @contextmanager
@@ -40,13 +43,21 @@ def connected(runtime: Runtime) -> Iterator[Any]:
     address = runtime.ray_address
     own = {"num_cpus": core_count(), "include_dashboard": False}
     try:
+        _look(address)
         ray.init(
             address=address or "local",
             logging_level=logging.ERROR,
             log_to_driver=False,
             **({} if address else own),
         )
-    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as err:
+    except (
+        OSError,
+        OverflowError,
+        RuntimeError,
+        ValueError,
+        ImportError,
+        ray.exceptions.RayError,
+    ) as err:
         if address is None:
             raise PipelineError(
                 f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}); "
@@ -62,6 +73,14 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _look(address: str | None) -> None:
+    """Raise an OSError where nothing listens at host:port, for which Ray waits many minutes."""
+    if address is None or address == "auto" or address.startswith("ray://"):
+        return
+    host, _, port = address.rpartition(":")
+    socket.create_connection((host, int(port)), _PATIENCE_SECONDS).close()
 
 
 def places(
