@@ -4,6 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
+from pipeline.params import Params, load_params
+
 Figures = dict[str, Any]
 
 
@@ -29,3 +31,11 @@ class Measure:
     run: Callable[[int], Figures]
     prepare: Callable[[int], None] = nothing
     compare: Callable[[int], Figures] | None = None
+
+
+def run_locales(body: Callable[[Params, str], None]) -> Params:
+    """Run a stage's function for all locales, one after the other; return the settings."""
+    params = load_params()
+    for locale in params.locales:
+        body(params, locale)
+    return params

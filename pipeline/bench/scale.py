@@ -13,7 +13,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -177,19 +177,15 @@ def table(stages: Mapping[str, list[Figures]]) -> str:
     """
     sizes = sorted({point["products"] for points in stages.values() for point in points})
     head = ["stage", *(f"{size:,}" for size in sizes), "a product, beside the size before", "GB"]
-    lines = [_row(head), _row(["---"] + ["---:"] * (len(head) - 1))]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
     for name in [each for each in MEASURES if each in stages]:
         of = {point["products"]: point for point in stages[name]}
         rates = [of[size]["seconds"] / size for size in sizes if size in of]
         growth = f"{rates[-1] / rates[-2]:.2f}" if len(rates) > 1 and rates[-2] else ""
         seconds = [f"{of[size]['seconds']:,.1f} s" if size in of else "" for size in sizes]
         peak = f"{of[max(of)]['peak_private_bytes'] / 1e9:.2f}"
-        lines.append(_row([name, *seconds, growth, peak]))
-    return "\n".join(lines) + "\n"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return "| " + " | ".join(cells) + " |"
+        rows.append([name, *seconds, growth, peak])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
 
 
 def _options() -> argparse.Namespace:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from pipeline import layout, tables
 from pipeline.bench import cheap_model
-from pipeline.bench.measure import Figures, Measure
+from pipeline.bench.measure import Figures, Measure, run_locales
 from pipeline.clean import BATCH_ROWS, clean
 from pipeline.params import load_params
 from pipeline.sample import sample
@@ -42,9 +42,7 @@ def need_sample(products: int) -> None:
 
 def measure_clean(products: int) -> Figures:
     """Clean all locales, one after the other."""
-    params = load_params()
-    for locale in params.locales:
-        clean(params, locale)
+    run_locales(clean)
     return {}
 
 
@@ -100,9 +98,7 @@ def measure_embed(products: int) -> Figures:
     # Here, lest all that it imports count as the memory of every stage.
     from pipeline.embed import embed
 
-    params = load_params()
-    for locale in params.locales:
-        embed(params, locale)
+    run_locales(embed)
     return {"encoder": f"random, {cheap_model.DIMENSION} components"}
 
 

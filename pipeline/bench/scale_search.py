@@ -25,7 +25,7 @@ import pyarrow.compute as pc
 from ruamel.yaml import YAML
 
 from pipeline import layout, tables, vectors
-from pipeline.bench.measure import Figures, Measure
+from pipeline.bench.measure import Figures, Measure, run_locales
 from pipeline.bench.memory import watched
 from pipeline.bench.scale_data import need_clean, need_embed
 from pipeline.evaluate import evaluate
@@ -213,10 +213,7 @@ def measure_bm25(products: int) -> Figures:
 
 def measure_hybrid(products: int) -> Figures:
     """Fuse the runs of all locales, one after the other."""
-    params = load_params()
-    for locale in params.locales:
-        hybrid(params, locale)
-    return _counts(params)
+    return _counts(run_locales(hybrid))
 
 
 def measure_report(products: int) -> Figures:
@@ -299,10 +296,7 @@ def random_runs(
 
 def measure_evaluate(products: int) -> Figures:
     """Evaluate all systems, and write every report, of all locales, one after the other."""
-    params = load_params()
-    for locale in params.locales:
-        evaluate(params, locale)
-    return _counts(params)
+    return _counts(run_locales(evaluate))
 
 
 def measure_score(products: int) -> Figures:
