@@ -78,24 +78,24 @@ esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
 	}
 
 full-size: setup ## a made-up catalogue of ESCI's size and shape, to data/full-size (ARGS='--products 100000')
-	python -m pipeline.full_size $(ARGS)
+	python -m bench.full_size $(ARGS)
 
 clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
 bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), measures against pytrec_eval
-	python -m pipeline.bench.encode $(ARGS)
-	python -m pipeline.bench.evaluate
+	python -m bench.encode $(ARGS)
+	python -m bench.evaluate
 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills, faults in every stage
-	python -m pipeline.bench.proofs
-	python -m pipeline.bench.faults
+	python -m bench.proofs
+	python -m bench.faults
 
 scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
-	python -m pipeline.bench.scale $(ARGS)
+	python -m bench.scale $(ARGS)
 
 bench-ray: setup ## a Ray cluster of two workers against one process; ARGS='--encoder minilm'
-	python -m pipeline.bench.ray $(ARGS)
+	python -m bench.ray $(ARGS)
 
 tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
 	python -m pipeline.tradeoff $(ARGS)
@@ -104,11 +104,11 @@ gate: setup ## refuse an index that loses more than index_gate of the exact top 
 	python -m pipeline.gate
 
 readme: setup ## put the tables and the graph into README.md
-	python -m pipeline.readme results reports/report.md
-	python -m pipeline.readme bench reports/bench/encode.md
-	python -m pipeline.readme scale reports/bench/scale.md
+	python -m bench.readme results reports/report.md
+	python -m bench.readme bench reports/bench/encode.md
+	python -m bench.readme scale reports/bench/scale.md
 	dvc dag --md > .cache/graph.md
-	python -m pipeline.readme graph .cache/graph.md
+	python -m bench.readme graph .cache/graph.md
 
 constraints: ## pin what .venv holds (all but torch) in constraints.txt
 	pip freeze --exclude-editable --exclude torch --exclude pip --exclude setuptools > constraints.txt

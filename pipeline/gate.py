@@ -8,10 +8,10 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
-from pipeline import files, layout, stage
-from pipeline.errors import PipelineError
-from pipeline.params import HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Params
-from pipeline.search import runs
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Params
+from pipeline.runs import runs
 
 OVERLAP_DECIMALS = 5
 """Overlaps are recorded with so many; their differences from 1 have no more."""

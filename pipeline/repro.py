@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 
 from ruamel.yaml import YAML
 
-from pipeline import layout, stage
-from pipeline.errors import PipelineError
-from pipeline.machine.memory import SHARERS_VARIABLE
-from pipeline.params import THREADS_VARIABLE, Runtime, core_count, load_params
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.memory import SHARERS_VARIABLE
+from pipeline.core.params import THREADS_VARIABLE, Runtime, core_count, load_params
 
 if TYPE_CHECKING:
     Process = subprocess.Popen[str]

@@ -23,12 +23,12 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import layout, stage
-from pipeline.errors import PipelineError
-from pipeline.files import atomic_file
-from pipeline.params import load_params
-from pipeline.search import runs
-from pipeline.tables import LABELS, RUN, iter_row_groups
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file
+from pipeline.core.params import load_params
+from pipeline.core.tables import LABELS, RUN, iter_row_groups
+from pipeline.runs import runs
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 TRACKS = ("catalogue", "pool")

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from pipeline.bench.workshop import Workshop
-from pipeline.params import Params, load_params
-from tests import artefacts
-from tests.artefacts import ROOT
-from tests.ray_cluster import two_nodes
+from bench.workshop import Workshop
+from pipeline.core.params import Params, load_params
+from tests.helpers import artefacts
+from tests.helpers.artefacts import ROOT
+from tests.helpers.ray_cluster import two_nodes
 
 # A shell's background jobs ignore it, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:

@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from pipeline import layout
-from pipeline.errors import PipelineError
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
 from pipeline.gate import gate
-from pipeline.params import Params
-from tests.artefacts import params
 from tests.conftest import RunStage
+from tests.helpers.artefacts import params
 
 
 def write_metrics(overlaps: dict[str, Any], index: str = "flat") -> None:

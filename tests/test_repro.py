@@ -13,13 +13,13 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
-from pipeline.errors import PipelineError
-from pipeline.machine.memory import SHARERS_VARIABLE
-from pipeline.params import THREADS_VARIABLE
+from pipeline.core.errors import PipelineError
+from pipeline.core.memory import SHARERS_VARIABLE
+from pipeline.core.params import THREADS_VARIABLE
 from pipeline.repro import check_jobs, shared_and_branch
-from tests.artefacts import ROOT
-from tests.repository import GIT_IDENTITY, PATH, call, commit_all
-from tests.tiny_models import runtime
+from tests.helpers.artefacts import ROOT
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
+from tests.helpers.tiny_models import runtime
 
 pytestmark = pytest.mark.dvc
 

@@ -9,16 +9,17 @@ import pyarrow as pa
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from pipeline import layout, trec
-from pipeline.errors import PipelineError
-from pipeline.evaluation.judging import Judgements, judge
-from pipeline.evaluation.metrics import GAINS, catalogue_measures, pool_measures
-from pipeline.files import write_json
-from pipeline.params import Evaluate
-from pipeline.search import runs
-from pipeline.search.ranking import rank_pairs
-from pipeline.search.runs import SYSTEMS, Ranked
-from pipeline.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
+from pipeline import trec
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import write_json
+from pipeline.core.params import Evaluate
+from pipeline.core.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
+from pipeline.evaluate.judging import Judgements, judge
+from pipeline.evaluate.metrics import GAINS, catalogue_measures, pool_measures
+from pipeline.runs import runs
+from pipeline.runs.ranking import rank_pairs
+from pipeline.runs.runs import SYSTEMS, Ranked
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 CUTOFFS = Evaluate(

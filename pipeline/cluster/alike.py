@@ -6,9 +6,9 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
 import pipeline
-from pipeline.errors import PipelineError
-from pipeline.files import sha256_file, sha256_lines
-from pipeline.machine.cpu import widest_instructions
+from pipeline.core.cpu import widest_instructions
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file, sha256_lines
 
 CPU, CODE = "CPU instructions", "pipeline/"
 

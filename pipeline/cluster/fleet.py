@@ -13,10 +13,10 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
-from pipeline import stage
 from pipeline.cluster.connection import places
-from pipeline.errors import PipelineError
-from pipeline.params import Runtime
+from pipeline.core import stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Runtime
 
 T = TypeVar("T")
 R = TypeVar("R")

@@ -2,8 +2,8 @@
 
 from typing import TYPE_CHECKING
 
-from pipeline.errors import PipelineError
-from pipeline.params import Encoder
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Encoder
 
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.modules import Transformer

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import canonical_json
 from pipeline.encoders.e5_q4 import Model
-from pipeline.errors import PipelineError
-from pipeline.files import canonical_json
 
 
 def write_model_folder(model: Model, tokenizer: bytes, folder: Path, file: str) -> None:

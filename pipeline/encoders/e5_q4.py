@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import PipelineError
+from pipeline.core.errors import PipelineError
 
 _MAGIC = b"E5S1"
 _VERSION = 1

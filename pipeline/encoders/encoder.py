@@ -9,7 +9,10 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import vectors
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json
+from pipeline.core.mistakes import shorten
+from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.batching import Batch, Batcher
 from pipeline.encoders.engine import (
     Computer,
@@ -29,10 +32,7 @@ from pipeline.encoders.openvino_engine import (
 )
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
-from pipeline.errors import PipelineError
-from pipeline.files import read_json
-from pipeline.mistakes import shorten
-from pipeline.params import Encoder, Runtime
+from pipeline.vectors import vectors
 
 log = logging.getLogger("pipeline")
 

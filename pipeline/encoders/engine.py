@@ -10,11 +10,11 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.cpu import widest_instructions
+from pipeline.core.errors import PipelineError
+from pipeline.core.parallel import in_parallel
+from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.batching import Batch
-from pipeline.errors import PipelineError
-from pipeline.machine.cpu import widest_instructions
-from pipeline.machine.parallel import in_parallel
-from pipeline.params import Encoder, Runtime
 
 EngineName = Literal["torch", "openvino"]
 Device = Literal["cpu", "cuda", "mps"]

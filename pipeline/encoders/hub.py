@@ -7,10 +7,10 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pipeline import layout
-from pipeline.errors import PipelineError
-from pipeline.files import read_json, write_json
-from pipeline.params import HubWeights
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json, write_json
+from pipeline.core.params import HubWeights
 
 log = logging.getLogger("pipeline")
 

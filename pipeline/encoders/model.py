@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Encoder, HubWeights
 from pipeline.encoders.contract import longest_input, obedient_modules
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.weights import LocalWeights
-from pipeline.errors import PipelineError
-from pipeline.params import Encoder, HubWeights
 
 if TYPE_CHECKING:
     import torch

@@ -4,9 +4,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.errors import PipelineError
-from pipeline.files import read_json, sha256_file, sha256_lines
-from pipeline.params import Encoder, FolderWeights, HubWeights
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json, sha256_file, sha256_lines
+from pipeline.core.params import Encoder, FolderWeights, HubWeights
 
 _SAFE = ("model.safetensors", "model.safetensors.index.json")
 _PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")

@@ -19,16 +19,16 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import files, layout
+from pipeline.core import files, layout
+from pipeline.core.cpu import cpu_flags
+from pipeline.core.errors import PipelineError
+from pipeline.core.mistakes import one_line
+from pipeline.core.params import Encoder, Precision, allowed_cores
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.contract import check_max_tokens
 from pipeline.encoders.model import LoadedModel, load_model
 from pipeline.encoders.sealed import folder_name, make_once
 from pipeline.encoders.weights import LocalWeights
-from pipeline.errors import PipelineError
-from pipeline.machine.cpu import cpu_flags
-from pipeline.mistakes import one_line
-from pipeline.params import Encoder, Precision, allowed_cores
 
 if TYPE_CHECKING:
     import openvino

@@ -20,16 +20,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline import layout
 from pipeline.cluster.alike import check_alike, kind
 from pipeline.cluster.connection import connected
 from pipeline.cluster.fleet import Fleet, Work
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Encoder, FolderWeights, Runtime
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.encoder import TextEncoder, check_dimension, load_engine, resolve_engine
 from pipeline.encoders.engine import EngineChoice, computed_by
 from pipeline.encoders.weights import LocalWeights, resolve_weights
-from pipeline.errors import PipelineError
-from pipeline.params import Encoder, FolderWeights, Runtime
 
 PARCEL_TOKENS = 16_384
 """Tokens that go to a worker at once: enough that the way there and back takes no share of the time

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.files import atomic_directory, canonical_json, sha256_file, write_json
+from pipeline.core.files import atomic_directory, canonical_json, sha256_file, write_json
 
 log = logging.getLogger("pipeline")
 

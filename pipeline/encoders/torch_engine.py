@@ -3,11 +3,11 @@
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, Batch
 from pipeline.encoders.engine import Device
 from pipeline.encoders.model import LoadedModel
-from pipeline.errors import PipelineError
-from pipeline.params import Precision
 
 GPU_BATCH_TOKENS = 16_384
 

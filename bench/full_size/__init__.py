@@ -1,0 +1,1 @@
+"""Generate a made-up catalogue of ESCI's size and shape."""

@@ -1,0 +1,7 @@
+"""`python -m bench.full_size`."""
+
+import sys
+
+from bench.full_size.command import main
+
+sys.exit(main())

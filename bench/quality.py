@@ -1,0 +1,72 @@
+"""Real text with judgements, and the nDCG@10 of its vectors."""
+
+import contextlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.clean.stage import clean
+from pipeline.core import layout, tables
+from pipeline.core.params import FlatIndex, Params, Similarity
+from pipeline.demo.stage import demo
+from pipeline.evaluate import judging, metrics
+from pipeline.index.stage import as_searched, build_index
+from pipeline.retrieve.neighbours import search
+from pipeline.runs import runs
+from pipeline.sample.stage import sample
+from pipeline.tradeoff.command import judged
+from pipeline.vectors.vectors import Matrix
+
+DEPTH = 10
+
+
+@dataclass(frozen=True)
+class Catalogue:
+    """A locale's cleaned texts, and which products are judged for which queries."""
+
+    products: list[str]
+    queries: list[str]
+    judgements: judging.Judgements
+
+
+def read_catalogues(params: Params, queries: int, scratch: Path) -> dict[str, Catalogue]:
+    """Sample and clean the source in an empty folder; return it by locale.
+
+    At most so many queries of each locale are drawn, with all products that are judged for them
+    and so many others.
+    """
+    given = os.environ.get("ESCI_DIR") or (layout.DEMO if layout.DEMO.exists() else None)
+    drawn = {
+        "source": str(Path(given).resolve() if given else layout.DEMO),
+        "version": "all",
+        "splits": ("train", "test"),
+        "queries": queries,
+        "distractors": queries,
+    }
+    params = params.model_copy(update={"sample": params.sample.model_copy(update=drawn)})
+    with contextlib.chdir(scratch):
+        if given is None:
+            demo(params)
+        sample(params)
+        for locale in params.locales:
+            clean(params, locale)
+        return {locale: read_catalogue(locale) for locale in params.locales}
+
+
+def read_catalogue(locale: str) -> Catalogue:
+    """Read a locale's cleaned tables."""
+    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
+    products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
+    queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
+    _, _, pairs = runs.read_judgements(locale)
+    judgements = judging.Judgements.from_pairs(*pairs, len(queries))
+    return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
+
+
+def ndcg(
+    judgements: judging.Judgements, products: Matrix, queries: Matrix, similarity: Similarity
+) -> float:
+    """Return the nDCG@10 of exact search through the products."""
+    index = build_index(FlatIndex(kind="flat"), products.shape[1], similarity, [products])
+    _, found = search(index, as_searched(queries, similarity, "queries"), DEPTH)
+    return metrics.means({"ndcg": metrics.ndcg(judged(found, judgements), DEPTH)})["ndcg"]

@@ -1,0 +1,196 @@
+"""Encoding on a Ray cluster of two workers against this process alone, on the same cores.
+
+    python -m bench.ray [--texts 50000] [--encoder NAME] [--rounds 3]
+
+Made-up texts of ESCI's length, all of them new, are encoded by turns in one process of two threads
+and by a cluster of two workers of one thread each; then once more by the cluster, with a worker
+killed midway. Without --encoder the model is a random BERT of two layers and 32 components, so
+cheap that what is not encoding shows; with one, that entry of params.yaml. The figures go to
+reports/bench/ray.json. Starting (the cluster, loading the model) is told apart: it takes the same
+few seconds however much there is to encode.
+"""
+
+import argparse
+import re
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from statistics import median
+from typing import Any
+from unittest.mock import patch
+
+import psutil
+
+from bench import proofs
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json, write_json
+from pipeline.core.params import load_params
+from pipeline.embed import stage as embed
+from pipeline.encoders.encoder import load_on
+from pipeline.encoders.remote import RemoteEncoder
+
+WORKERS = 2
+OVERHEAD_PERCENT = 15
+"""How much longer the cluster may take than two threads, starting apart."""
+
+Figures = dict[str, Any]
+
+_SEEN = Path("seen.json")
+
+
+def main() -> int:
+    """Measure; return 1 if a bound does not hold."""
+    parser = argparse.ArgumentParser(prog="python -m bench.ray")
+    parser.add_argument("--texts", type=int, default=50_000, help="how many products")
+    parser.add_argument("--encoder", help="a name under encoders in params.yaml")
+    parser.add_argument("--rounds", type=int, default=3, help="runs of each executor")
+    arguments = parser.parse_args()
+    with stage.told_to_the_user("bench.ray") as outcome:
+        with tempfile.TemporaryDirectory() as folder:
+            figures = measure(Path(folder), arguments.texts, arguments.encoder, arguments.rounds)
+        known = read_json(layout.RAY_BENCH, "") if layout.RAY_BENCH.exists() else {}
+        write_json(layout.RAY_BENCH, known | {arguments.encoder or "tiny": figures})
+        stage.log.info("%s", figures)
+        if not figures["holds"]:
+            raise PipelineError(f"{layout.RAY_BENCH}: {arguments.encoder or 'tiny'} does not hold")
+    return outcome.status
+
+
+def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figures:
+    """Encode by turns here and on a cluster; compare times and bytes."""
+    if encoder is not None and encoder not in load_params().encoders:
+        raise PipelineError(f"--encoder {encoder}: params.yaml has no such entry under encoders")
+    project = proofs.cheap_project(folder, encoder)
+    proofs.write_clean(project, texts)
+    runs: dict[str, list[Figures]] = {"local": [], "ray": []}
+    hashes = []
+    for _ in range(rounds):
+        for executor, seen in runs.items():
+            seen.append(_run(project, executor))
+            hashes.append(project.hashes())
+    killed = _run(project, "ray", kill_at=texts // 2)
+    hashes.append(project.hashes())
+    encoding = {executor: median(_encoding(one) for one in seen) for executor, seen in runs.items()}
+    overhead = 100 * (encoding["ray"] / encoding["local"] - 1)
+    identical = all(one == hashes[0] for one in hashes)
+    driver = median(one["cpu_seconds"] for one in runs["ray"])
+    return {
+        "texts": texts,
+        "encoder": encoder or "random BERT, 2 layers, 32 components",
+        "workers": WORKERS,
+        "runs": runs,
+        "encoding_seconds": {name: round(took, 2) for name, took in encoding.items()},
+        "overhead_percent": round(overhead, 1),
+        "start_seconds": round(median(one["start_seconds"] for one in runs["ray"]), 2),
+        "driver_cpu_seconds": round(driver, 2),
+        "texts_a_driver_core_feeds_a_second": round(texts / driver),
+        "killed": killed,
+        "identical_bytes": identical,
+        "holds": identical and overhead <= OVERHEAD_PERCENT and killed["workers_killed"] == 1,
+    }
+
+
+def _encoding(seen: Figures) -> float:
+    return float(seen["encode_seconds"] - seen["start_seconds"])
+
+
+def _run(project: proofs.Project, executor: str, kill_at: int | None = None) -> Figures:
+    """Run embed with an empty store; kill a worker when so many texts are encoded."""
+    project.forget()
+    threads = {"local": WORKERS, "ray": 1}[executor]
+    project.change({"runtime.executor": executor, "runtime.threads": threads})
+    killer = _Killer(project.folder / ".cache/vectors", kill_at)
+    with killer:
+        told = project.run("-c", "from bench import ray; ray.watched_embed()")
+    seen: Figures = read_json(project.folder / _SEEN, "")
+    seen = {key: round(value, 2) for key, value in seen.items()}
+    if kill_at is not None:
+        seen["workers_killed"] = killer.killed
+        seen["deaths_told"] = len(re.findall("a worker of the Ray cluster died", told))
+    return seen
+
+
+class _Killer:
+    """Kills a worker by SIGKILL once a store holds so many vectors."""
+
+    def __init__(self, store: Path, entries: int | None) -> None:
+        self.killed = 0
+        self._store, self._entries = store, entries
+        self._done = threading.Event()
+        self._thread = threading.Thread(target=self._watch)
+
+    def __enter__(self) -> None:
+        if self._entries is not None:
+            self._thread.start()
+
+    def __exit__(self, *_: object) -> None:
+        self._done.set()
+        if self._entries is not None:
+            self._thread.join()
+
+    def _watch(self) -> None:
+        while not self._done.wait(0.02):
+            # <hash>-<entries>x<width>.npy; the token counts' are of a handful of components
+            names = [
+                path.stem.rpartition("-")[2].split("x") for path in self._store.glob("*/*.npy")
+            ]
+            held = sum(int(entries) for entries, width in names if int(width) >= 32)
+            if held >= (self._entries or 0) and kill_a_worker():
+                self.killed = 1
+                return
+
+
+def workers() -> list[psutil.Process]:
+    """Return the processes that work for clusters which this process or its children started."""
+    found = []
+    for one in psutil.Process().children(recursive=True):
+        with suppress(psutil.NoSuchProcess):  # it ended meanwhile
+            if any(part.startswith("ray::Worker") for part in one.cmdline()):
+                found.append(one)
+    return found
+
+
+def kill_a_worker() -> bool:
+    """Kill one of the `workers` by SIGKILL; return whether there was one."""
+    for one in workers():
+        with suppress(psutil.NoSuchProcess):
+            one.kill()
+            return True
+    return False
+
+
+def watched_embed() -> None:
+    """Run embed in this process; tell in a file what its parts took, in seconds."""
+    seconds = {"encode": 0.0, "start": 0.0}
+
+    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def run(*args: Any, **kwargs: Any) -> Any:
+            started = time.monotonic()
+            try:
+                return function(*args, **kwargs)
+            finally:
+                seconds[part] += time.monotonic() - started
+
+        return run
+
+    with (
+        patch.object(embed.SideEncoder, "fill", timed("encode", embed.SideEncoder.fill)),
+        patch.object(embed, "load_on", timed("start", load_on)),
+        patch.object(RemoteEncoder, "__enter__", timed("start", RemoteEncoder.__enter__)),
+        stage.told_to_the_user("embed") as outcome,
+    ):
+        started = time.monotonic()
+        embed.embed(load_params(), proofs.LOCALE)
+        seen = {f"{part}_seconds": took for part, took in seconds.items()}
+        whole = time.monotonic() - started
+        write_json(_SEEN, {**seen, "seconds": whole, "cpu_seconds": time.process_time()})
+    sys.exit(outcome.status)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,222 @@
+"""What the stages take at 100 k, 400 k and all 1.8 M products of ESCI's size and shape.
+
+    python -m bench.scale [STAGE ...] [--products N,N,N] [--folder DIR]
+
+The catalogues are stand-ins that `bench.full_size` makes; they and what stages write stay in the
+folder, so that another stage can be measured later. Each measurement is of a process of its own,
+with all that it starts. The figures go to reports/bench/scale.json, and as a table to scale.md;
+those of stages that are not named stay there, if they are of this machine and these libraries.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from ruamel.yaml import YAML
+
+from bench import cheap_model, scale_data, scale_search
+from bench.full_size import command as full_size
+from bench.full_size import shape
+from bench.measure import Figures, Measure
+from bench.memory import Peak, watched
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file, read_json, write_json
+from pipeline.core.params import PARAMS_FILE, Params, load_params
+
+PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
+LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
+
+MEASURES: dict[str, Measure] = {**scale_data.MEASURES, **scale_search.MEASURES}
+"""The stages, in the order in which they are measured."""
+
+_TOLD = Path("told.json")
+
+
+def make_project(products: int, folder: Path, threads: int) -> None:
+    """Make a project folder with a catalogue, all of which sample takes; a whole one stays.
+
+    Its encoders are all one random model.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    model = folder / "model"
+    if not model.exists():
+        cheap_model.write_model(model)
+    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    data["sample"] |= {
+        "source": str(layout.FULL_SIZE), "version": "all", "splits": ["train", "test"],
+        "queries": "all", "distractors": "all",
+    }  # fmt: skip
+    for name in set(data["encoder"].values()):
+        weights = {"kind": "folder", "path": "model"}
+        data["encoders"][name] |= {"weights": weights, "pooling": "mean"}
+    YAML().dump(data, folder / PARAMS_FILE)
+    source = folder / layout.FULL_SIZE
+    if not source.exists():
+        full_size.write(source, products, threads)
+
+
+def measure(name: str, products: int, folder: Path) -> Figures:
+    """Measure a stage in a project folder.
+
+    Returns:
+        `products`, `seconds`, `peak_bytes` (resident, of all its processes together),
+        `peak_private_bytes` (without what lies in files), and what the measure tells. Where it is
+        compared: `per_second`, the products a second of what it is compared with, and
+        `times_as_fast`, its own rate over those.
+
+    Raises:
+        PipelineError: it failed.
+    """
+    _run(name, "prepare", products, folder)
+    peak = _run(name, "run", products, folder)
+    told: Figures = read_json(folder / _TOLD, "")
+    seconds = told["seconds"]
+    figures = told | {
+        "peak_bytes": peak.resident,
+        "peak_private_bytes": peak.private,
+        "products": products,
+        "seconds": round(seconds, 2),
+    }
+    if MEASURES[name].compare:
+        _run(name, "compare", products, folder)
+        rates = read_json(folder / _TOLD, "")["per_second"]
+        figures["per_second"] = {key: round(rate) for key, rate in rates.items()}
+        figures["times_as_fast"] = {
+            key: round(products / seconds / rate, 2) for key, rate in rates.items()
+        }
+    return figures
+
+
+def _run(name: str, what: str, products: int, folder: Path) -> Peak:
+    code = f"from bench import scale; scale.alone({name!r}, {what!r}, {products})"
+    environment = {
+        **os.environ,
+        "PIPELINE_CACHE": str(folder / ".cache"),
+        "PYTHONPATH": str(Path(__file__).parents[1]),
+    }
+    with (
+        subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment) as process,
+        watched(process.pid) as peak,
+    ):
+        status = process.wait()
+    if status:
+        raise PipelineError(f"{name} at {products} products ended with status {status}; see above")
+    return peak
+
+
+def alone(name: str, what: str, products: int) -> None:
+    """Do one thing of a measure in this process and its folder; leave in a file what it tells.
+
+    Args:
+        name: of the stage.
+        what: "prepare", "run" or "compare".
+        products: how many the catalogue has.
+    """
+    with stage.told_to_the_user(f"scale ({name}, {products} products)") as outcome:
+        measure = MEASURES[name]
+        if what == "prepare":
+            measure.prepare(products)
+        elif what == "compare":
+            assert measure.compare
+            write_json(_TOLD, measure.compare(products))
+        else:
+            started = time.monotonic()
+            figures = measure.run(products)
+            write_json(_TOLD, {"seconds": time.monotonic() - started, **figures})
+    sys.exit(outcome.status)
+
+
+def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params) -> None:
+    """Measure stages at all sizes, and put the figures into the report as they come."""
+    # Here, lest all that encoding imports count as the memory of every stage.
+    from bench.encode import machine
+
+    path = layout.SCALE_BENCH
+    report = _kept(path, machine(params, LIBRARIES))
+    for products in sizes:
+        project = folder / str(products)
+        make_project(products, project, params.runtime.thread_count())
+        for name in MEASURES:
+            if name in names:
+                figures = measure(name, products, project)
+                stage.log.info("%s %s", name, figures)
+                others = report["stages"].get(name, [])
+                points = [each for each in others if each["products"] != products]
+                report["stages"][name] = sorted(
+                    [*points, figures], key=lambda each: int(each["products"])
+                )
+                write_json(path, report)
+                with atomic_file(path.with_suffix(".md")) as partial:
+                    partial.write_text(table(report["stages"]), encoding="utf-8", newline="\n")
+
+
+def _kept(path: Path, here: Figures) -> Figures:
+    """Return the report to go on with: what was measured before, unless that was elsewhere."""
+    report: Figures = read_json(path, "remove it") if path.exists() else {}
+    if report.get("machine") == here:
+        return report
+    if report:
+        stage.log.warning(
+            "warning: %s was measured on another machine or with other libraries (%s; here: %s): "
+            "its figures of %s are dropped",
+            path, report.get("machine"), here, ", ".join(report.get("stages", {})),
+        )  # fmt: skip
+    return {"machine": here, "stages": {}}
+
+
+def table(stages: Mapping[str, list[Figures]]) -> str:
+    """Return seconds and memory as a markdown table, a row a stage, in the order of `MEASURES`.
+
+    The last column but one holds the time a product at the largest size over that at the size
+    before it: 1.0 where cost grows as the catalogue does. Memory is that at the largest size,
+    without mapped files.
+    """
+    sizes = sorted({point["products"] for points in stages.values() for point in points})
+    head = ["stage", *(f"{size:,}" for size in sizes), "a product, beside the size before", "GB"]
+    rows = [head, ["---"] + ["---:"] * (len(head) - 1)]
+    for name in [each for each in MEASURES if each in stages]:
+        of = {point["products"]: point for point in stages[name]}
+        rates = [of[size]["seconds"] / size for size in sizes if size in of]
+        growth = f"{rates[-1] / rates[-2]:.2f}" if len(rates) > 1 and rates[-2] else ""
+        seconds = [f"{of[size]['seconds']:,.1f} s" if size in of else "" for size in sizes]
+        peak = f"{of[max(of)]['peak_private_bytes'] / 1e9:.2f}"
+        rows.append([name, *seconds, growth, peak])
+    return "".join(f"| {' | '.join(cells)} |\n" for cells in rows)
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.scale")
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument(
+        "--products", default=",".join(map(str, PRODUCTS)), help="sizes, with commas between"
+    )
+    parser.add_argument(
+        "--folder", type=Path, help="where the catalogues lie and stages work; .cache/scale"
+    )
+    options = parser.parse_args()
+    if unknown := set(options.stages) - set(MEASURES):
+        parser.error(f"no such stage: {', '.join(sorted(unknown))}; {', '.join(MEASURES)} are")
+    try:
+        options.products = [int(each) for each in options.products.split(",")]
+    except ValueError:
+        parser.error(f"--products {options.products}: numbers with commas between are needed")
+    return options
+
+
+def main() -> int:
+    """Measure; return the exit status."""
+    options = _options()
+    with stage.told_to_the_user("scale") as outcome:
+        params = load_params()
+        folder = (options.folder or layout.cache() / "scale").resolve()
+        measure_all(options.stages or list(MEASURES), options.products, folder, params)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

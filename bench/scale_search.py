@@ -1,0 +1,354 @@
+"""How all stages behind embed are measured at scale.
+
+The tables are those of the stand-in. Vectors and runs are made up: encoding 1.8 million products
+takes hours, and what is measured does not depend on what the numbers say, but for the recall of
+ivf-pq. The vectors are a mixture: a centre for every 200 products, and around it noise of the same
+falling spectrum in a random basis, 384 components, at length 1; encoders' vectors are of that kind.
+
+index, retrieve and bm25 are measured on us, with its test queries: 22,458 in all of ESCI; the
+others on all queries of all locales.
+"""
+
+import contextlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from ruamel.yaml import YAML
+
+from bench.measure import Figures, Measure, run_locales
+from bench.memory import watched
+from bench.scale_data import need_clean, need_embed
+from pipeline.core import layout, tables
+from pipeline.core.files import read_json, sha256_file, write_json
+from pipeline.core.params import PARAMS_FILE, Params, check_params, load_params
+from pipeline.evaluate import scoring
+from pipeline.evaluate.stage import evaluate
+from pipeline.hybrid.stage import hybrid
+from pipeline.index import size as index_size
+from pipeline.index.stage import index
+from pipeline.retrieve.stage import retrieve
+from pipeline.runs import ranking, runs
+from pipeline.vectors import vectors
+
+LOCALE = "us"
+SEARCH = Path("search")
+"""Where index and retrieve are measured, in the project folder: another project, of one locale."""
+
+DIMENSION = 384
+PRODUCTS_A_CENTRE = 200
+NOISE = 0.8
+SEED = 31
+QUERIES_A_PIECE = 1_024
+
+INDEXES: dict[str, dict[str, Any]] = {
+    "flat": {"kind": "flat"},
+    "sq8": {"kind": "sq8"},
+    "ivf-pq": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 48, "bits": 8},
+    "ivf-pq-fine": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 96, "bits": 8},
+}
+"""The indexes that are measured."""
+
+
+def params_with(name: str) -> Params:
+    """Return the settings of the project with an index of `INDEXES`."""
+    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    data["indexes"] = INDEXES
+    data["index"] = dict.fromkeys(data["index"], name)
+    return check_params(data, str(PARAMS_FILE))
+
+
+class Mixture:
+    """Vectors as an encoder might give them, any number of them, piece by piece."""
+
+    def __init__(self, centres: int) -> None:
+        """Draw the centres."""
+        rng = np.random.default_rng(SEED)
+        basis, _ = np.linalg.qr(rng.standard_normal((DIMENSION, DIMENSION)))
+        spectrum = np.arange(1, DIMENSION + 1) ** -0.5
+        self._colour = (spectrum[:, np.newaxis] * basis).astype(np.float32)
+        self._centres = self._drawn(rng, centres)
+
+    def _drawn(self, rng: np.random.Generator, rows: int) -> vectors.Matrix:
+        drawn: vectors.Matrix = rng.standard_normal((rows, DIMENSION), dtype=np.float32)
+        return np.asarray(drawn @ self._colour)
+
+    def pieces(self, rows: int, seed: int) -> Iterator[vectors.Matrix]:
+        """Yield `rows` vectors at length 1."""
+        for start, stop in vectors.shard_bounds(rows, vectors.PIECE_ROWS):
+            rng = np.random.default_rng([SEED, seed, start])
+            centre = rng.integers(len(self._centres), size=stop - start)
+            noise = NOISE * self._drawn(rng, stop - start)
+            yield vectors.unit(self._centres[centre] + noise, "made up")
+
+
+def need_vectors(products: int) -> None:
+    """Make the project `SEARCH`: one locale with its test queries, and vectors for its tables."""
+    if (SEARCH / layout.embeddings(LOCALE) / "manifest.json").exists():
+        return
+    need_clean(products)
+    clean, target = layout.clean(LOCALE), SEARCH / layout.clean(LOCALE)
+    shutil.rmtree(SEARCH, ignore_errors=True)
+    target.mkdir(parents=True)
+    sampled = tables.read_table(
+        layout.sample(LOCALE) / "queries.parquet", tables.SAMPLE_QUERIES, "sample again"
+    )
+    test = sampled.filter(pc.equal(sampled["split"], "test"))["query_id"]
+    for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
+        table = tables.read_table(clean / f"{name}.parquet", schema, "clean again")
+        table = table.filter(pc.is_in(table["query_id"], value_set=test.combine_chunks()))
+        tables.write_table(target / f"{name}.parquet", table, schema)
+    (target / "products.parquet").symlink_to((clean / "products.parquet").resolve())
+    shutil.copy(PARAMS_FILE, SEARCH)
+    with contextlib.chdir(SEARCH):
+        _write_vectors(load_params())
+
+
+def _write_vectors(params: Params) -> None:
+    folder, clean = layout.embeddings(LOCALE), layout.clean(LOCALE)
+    folder.mkdir(parents=True)
+    found: dict[str, Any] = {}
+    cuts = {}
+    of: list[tuple[vectors.Kind, pa.Schema, str]] = [
+        ("products", tables.PRODUCTS, "product_id"),
+        ("queries", tables.QUERIES, "query_id"),
+    ]
+    mixture = None
+    for seed, (kind, schema, column) in enumerate(of):
+        ids = tables.read_column(clean / f"{kind}.parquet", schema, column, "clean again")
+        mixture = mixture or Mixture(max(1, len(ids) // PRODUCTS_A_CENTRE))
+        writer = vectors.ShardWriter(folder, kind, len(ids), DIMENSION, params.embed)
+        for piece in mixture.pieces(len(ids), seed):
+            writer.add(piece)
+        found[kind] = vectors.side_of(ids, writer.finish())
+        none = {"texts_cut": 0, "tokens_cut": 0}
+        cuts[kind] = {"texts": len(ids), "tokens": len(ids), "fields": {"all": none}, **none}
+    manifest = vectors.Manifest(
+        manifest_schema=vectors.SCHEMA,
+        locale=LOCALE,
+        encoder=params.encoder[LOCALE],
+        contract=vectors.contract_of(params.encoder_of(LOCALE)),
+        weights_sha256="0" * 64,
+        engine="made-up",
+        dimension=DIMENSION,
+        dtype=params.embed.dtype,
+        truncation=vectors.Truncation.model_validate(cuts),
+        **found,
+    )
+    write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+
+
+def measure_index(name: str, products: int) -> Figures:
+    """Build an index of `INDEXES`."""
+    with contextlib.chdir(SEARCH):
+        params = params_with(name)
+        index(params, LOCALE)
+        manifest = vectors.read_manifest(params, LOCALE)
+        rows, settings = manifest.products.rows, params.index_of(LOCALE)
+        size = (layout.index(LOCALE) / "index.faiss").stat().st_size
+    return {
+        "vectors": rows,
+        "bytes_a_vector": round(size / rows, 1),
+        "bytes": size,
+        "bytes_predicted": index_size.disk_bytes(settings, rows, DIMENSION),
+        "peak_bytes_predicted": index_size.memory_bytes(settings, rows, DIMENSION),
+    }
+
+
+def need_index(name: str, products: int) -> None:
+    """Build an index of `INDEXES`, unless it is the one that is there."""
+    need_vectors(products)
+    with contextlib.chdir(SEARCH):
+        card = layout.index(LOCALE) / "index.json"
+        if not card.exists() or read_json(card, "")["index"] != name:
+            index(params_with(name), LOCALE)
+
+
+def measure_retrieve(name: str, products: int) -> Figures:
+    """Search as the stage does; then, where the index is exact, by one bare call of FAISS.
+
+    `seconds` and `stage_peak_*` are the stage's alone.
+    """
+    with contextlib.chdir(SEARCH):
+        params = params_with(name)
+        started, busy = time.monotonic(), time.process_time()
+        with watched(os.getpid()) as peak:
+            retrieve(params, LOCALE)
+        seconds, busy = time.monotonic() - started, time.process_time() - busy
+        card = read_json(layout.runs("dense", LOCALE) / "run.json", "")
+        queries = vectors.read_vectors(vectors.read_manifest(params, LOCALE), "queries", LOCALE)
+        figures = {
+            "seconds": seconds,
+            "cpu_seconds": round(busy, 2),
+            "queries": len(queries),
+            "stage_peak_bytes": peak.resident,
+            "stage_peak_private_bytes": peak.private,
+            runs.INDEX_OVERLAP: card["index_overlap"],
+        }
+        if name == "flat":
+            bare = faiss.read_index(str(layout.index(LOCALE) / "index.faiss"))
+            started, busy = time.monotonic(), time.process_time()
+            bare.search(queries, params.retrieve.depth)
+            figures["bare_cpu_seconds"] = round(time.process_time() - busy, 2)
+            figures["bare_seconds"] = round(time.monotonic() - started, 2)
+            figures["ratio"] = round(seconds / figures["bare_seconds"], 3)
+    return figures
+
+
+def measure_bm25(products: int) -> Figures:
+    """Index the words of the products, and search for the queries."""
+    # Here, lest all that it imports count as the memory of every stage.
+    from pipeline.bm25.stage import bm25
+
+    with contextlib.chdir(SEARCH):
+        bm25(load_params(), LOCALE)
+        return {"queries": len(runs.read_inputs(LOCALE).queries)}
+
+
+def measure_hybrid(products: int) -> Figures:
+    """Fuse the runs of all locales, one after the other."""
+    return _counts(run_locales(hybrid))
+
+
+def measure_report(products: int) -> Figures:
+    """Write the page, the table and the summary of all locales."""
+    from pipeline.report.stage import report
+
+    report(load_params())
+    return {"page_bytes": layout.PAGE.stat().st_size}
+
+
+def need_reports(products: int) -> None:
+    """Encode and evaluate, as far as that is not done."""
+    need_embed(products)
+    need_runs(products)
+    params = load_params()
+    for locale in params.locales:
+        if not layout.per_query(locale).exists():
+            evaluate(params, locale)
+
+
+def need_runs(products: int) -> None:
+    """Write runs of every system and locale, for all queries of the source."""
+    need_clean(products)
+    params = load_params()
+    for locale in params.locales:
+        if (layout.runs("hybrid", locale) / "run.json").exists():
+            continue
+        inputs = runs.read_inputs(locale)
+        for seed, system in enumerate(runs.SYSTEMS):
+            of: dict[str, str] = {}
+            if system == "dense":
+                of = {"encoder": params.encoder[locale], "index": params.index[locale]}
+            if system == "hybrid":
+                of = {
+                    f"{one}_catalogue_sha256": sha256_file(
+                        layout.runs(one, locale) / "catalogue.parquet"
+                    )
+                    for one in runs.SYSTEMS[:2]
+                }
+            depth = params.retrieve.depth
+            with runs.writing(locale, system, of, depth, inputs) as (catalogue, pool):
+                for found, judged in random_runs(inputs, depth, seed):
+                    catalogue.add(*found)
+                    pool.add(*judged)
+
+
+def random_runs(
+    inputs: runs.Inputs, depth: int, seed: int
+) -> Iterator[tuple[runs.Ranked, runs.Ranked]]:
+    """Yield the catalogue run and the pool run of some queries at a time.
+
+    A query's judged products are found, most of them, and early; the others come by a stride.
+    """
+    products = len(inputs.products)
+    for start in range(0, len(inputs.queries), QUERIES_A_PIECE):
+        rng = np.random.default_rng([SEED, seed, start])
+        queries = np.arange(start, min(start + QUERIES_A_PIECE, len(inputs.queries)))
+        part = slice(*np.searchsorted(inputs.pair_queries, [start, queries[-1] + 1]))
+        judged = inputs.pair_queries[part], inputs.pair_products[part]
+        strides = rng.integers(1, products, len(queries))
+        strides[np.gcd(strides, products) > 1] = 1
+        first = rng.integers(products, size=len(queries))
+        codes = first[:, np.newaxis] + strides[:, np.newaxis] * np.arange(depth)
+        found = np.unique(
+            np.concatenate(
+                [
+                    (queries[:, np.newaxis] * products + codes % products).ravel(),
+                    (judged[0] * products + judged[1])[rng.random(len(judged[0])) < 0.8],
+                ]
+            )
+        )
+        rows, columns = np.divmod(found, products)
+        scores = rng.random(len(found))
+        scores[np.isin(found, judged[0] * products + judged[1])] **= 0.02
+        ranked = ranking.rank_pairs(rows, columns, scores)
+        inside = np.arange(len(rows)) - np.searchsorted(ranked[0], ranked[0]) < depth
+        catalogue = ranked[0][inside], ranked[1][inside], ranked[2][inside]
+        yield catalogue, ranking.rank_pairs(*judged, rng.random(len(judged[0])))
+
+
+def measure_evaluate(products: int) -> Figures:
+    """Evaluate all systems, and write every report, of all locales, one after the other."""
+    return _counts(run_locales(evaluate))
+
+
+def measure_score(products: int) -> Figures:
+    """Evaluate one system, each query of all locales: what is in memory at the end."""
+    params = load_params()
+    for locale in params.locales:
+        judged = scoring.read_judged(locale)
+        scoring.score("dense", locale, judged, params.evaluate, params.retrieve.depth)
+    return _counts(params)
+
+
+def _counts(params: Params) -> Figures:
+    queries = (
+        tables.read_column(
+            layout.clean(locale) / "queries.parquet", tables.QUERIES, "query_id", "clean again"
+        )
+        for locale in params.locales
+    )
+    return {"queries": sum(map(len, queries)), "depth": params.retrieve.depth}
+
+
+def _need_vectors_alone(products: int) -> None:
+    """Bring the vectors, and let no earlier run of the same build help."""
+    need_vectors(products)
+    shutil.rmtree(SEARCH / layout.index(LOCALE), ignore_errors=True)
+
+
+def _timed(run: Callable[[int], Figures], products: int) -> Figures:
+    """Measure; CPU seconds too, to which other work on the machine adds less."""
+    started = time.process_time()
+    figures = run(products)
+    return {"cpu_seconds": round(time.process_time() - started, 2), **figures}
+
+
+MEASURES = {
+    **{
+        f"index ({name})": Measure(
+            partial(_timed, partial(measure_index, name)), _need_vectors_alone
+        )
+        for name in INDEXES
+    },
+    **{
+        f"retrieve ({name})": Measure(
+            partial(_timed, partial(measure_retrieve, name)), partial(need_index, name)
+        )
+        for name in INDEXES
+    },
+    "bm25": Measure(partial(_timed, measure_bm25), need_vectors),
+    "hybrid": Measure(partial(_timed, measure_hybrid), need_runs),
+    "evaluate (one system)": Measure(partial(_timed, measure_score), need_runs),
+    "evaluate": Measure(partial(_timed, measure_evaluate), need_runs),
+    "report": Measure(partial(_timed, measure_report), need_reports),
+}

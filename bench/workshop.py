@@ -1,0 +1,337 @@
+"""A small project in which stages run with faults: killed, short of disk, fed with damaged files.
+
+Stages run in processes forked from one that has imported them, so that a run takes a tenth of a
+second and there can be hundreds.
+"""
+
+import multiprocessing
+import os
+import resource
+import shutil
+import signal
+import sys
+from collections import ChainMap
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from bench.cheap_model import write_model
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import PARAMS_FILE
+from pipeline.runs import runs
+
+LOCALE, ENCODER = "es", "e5-small-q4"
+
+OUTPUTS: Mapping[str, tuple[Path, ...]] = {
+    "demo": (layout.DEMO,),
+    "sample": (layout.SAMPLE,),
+    "clean": (layout.clean(LOCALE),),
+    "embed": (layout.embeddings(LOCALE),),
+    "index": (layout.index(LOCALE),),
+    **{runs.STAGES[system]: (layout.runs(system, LOCALE),) for system in runs.SYSTEMS},
+    "evaluate": (
+        layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
+        layout.recall_curve(LOCALE), layout.per_query(LOCALE), layout.top(LOCALE),
+    ),
+    "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),
+}  # fmt: skip
+"""What each stage writes, the stages in their order."""
+
+INPUTS: Mapping[str, tuple[str, ...]] = {
+    "sample": ("demo",),
+    "clean": ("sample",),
+    "embed": ("clean",),
+    "index": ("embed",),
+    "retrieve": ("clean", "embed", "index"),
+    "bm25": ("clean",),
+    "hybrid": ("clean", "retrieve", "bm25"),
+    "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
+    "report": ("evaluate",),
+}
+"""Whose outputs each stage reads, where it reads more of them than JSON."""
+
+_WRITING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
+_OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
+
+Files = dict[str, bytes]
+Fault = Callable[[], None]
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a stage ended: its exit status, or minus the signal that ended it; what it said."""
+
+    status: int
+    told: str
+
+
+@dataclass
+class AtWrite:
+    """Does something just before the n-th time that a stage makes, names or removes a file.
+
+    Those are seen that Python itself carries out, not those within Arrow; `KillAfter` meets these.
+    """
+
+    number: int
+    act: Fault
+
+    def __call__(self) -> None:
+        """Begin to count."""
+        seen = 0
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            nonlocal seen
+            written = event == "open" and bool(int(arguments[2] or 0) & _OPEN_TO_WRITE)
+            if written or event in _WRITING_EVENTS:
+                seen += 1
+                if seen == self.number:
+                    self.act()
+
+        sys.addaudithook(hook)
+
+
+def kill() -> None:
+    """End this process as kill -9 does."""
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True)
+class KillAfter:
+    """Lets the kernel end the process after so many seconds, wherever it is."""
+
+    seconds: float
+
+    def __call__(self) -> None:
+        """Start the clock."""
+        signal.signal(signal.SIGALRM, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_REAL, max(self.seconds, 1e-6))
+
+
+@dataclass(frozen=True)
+class FileLimit:
+    """Lets no file grow beyond so many bytes."""
+
+    size: int
+
+    def __call__(self) -> None:
+        """Set the limit."""
+        resource.setrlimit(resource.RLIMIT_FSIZE, (self.size, self.size))
+
+
+@dataclass(frozen=True)
+class Remove:
+    """Removes a folder."""
+
+    folder: Path
+
+    def __call__(self) -> None:
+        """Remove it."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+
+class Workshop:
+    """A folder with a small project of one locale, in which stages run with faults."""
+
+    def __init__(self, folder: Path) -> None:
+        """Write params.yaml and a tiny model; nothing has run yet."""
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
+        for section in ("encoder", "index", "language"):
+            data[section] = {LOCALE: data[section][LOCALE]}
+        data["demo"] |= {"products": 100, "queries": 24}
+        data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}
+        data["encoders"][ENCODER]["max_tokens"] = 32
+        data["embed"]["shard_rows"] = 40
+        data["uncertainty"]["samples"] = 100
+        data["runtime"]["threads"] = 1
+        YAML().dump(data, folder / PARAMS_FILE)
+        write_model(folder / "model")
+        self.cache = folder / ".cache"
+        self._fork = multiprocessing.get_context("forkserver")
+        # `encoders` before openvino: it turns off the telemetry that openvino would send.
+        self._fork.set_forkserver_preload([
+            "pipeline.encoders", "openvino", *(f"pipeline.{name}" for name in OUTPUTS),
+            "bench.workshop",
+        ])  # fmt: skip
+
+    def run(self, name: str, fault: Fault | None = None, folder: Path | None = None) -> Ended:
+        """Run a stage to its end, whatever end that is.
+
+        Args:
+            name: the stage.
+            fault: what goes wrong in it, called in its process before it begins.
+            folder: where it runs, if not in the project's own folder.
+        """
+        told = self.folder / "told"
+        process = self._fork.Process(
+            target=run_here, args=(name, folder or self.folder, self.cache, fault, told)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode is not None
+        return Ended(process.exitcode, told.read_text(encoding="utf-8", errors="replace"))
+
+    def run_all(self) -> Files:
+        """Run all stages undisturbed; return what they wrote.
+
+        Raises:
+            PipelineError: one failed.
+        """
+        for name in OUTPUTS:
+            ended = self.run(name)
+            if ended.status:
+                raise PipelineError(f"{name} failed undisturbed: {ended.told}")
+        return self.written(OUTPUTS)
+
+    def written(self, names: Iterable[str], folder: Path | None = None) -> Files:
+        """Return all files in the outputs of some stages, by path."""
+        root = folder or self.folder
+        found: Files = {}
+        for path in (root / output for name in names for output in OUTPUTS[name]):
+            files = [path] if path.is_file() else sorted(path.rglob("*"))
+            found |= {str(one.relative_to(root)): one.read_bytes() for one in files
+                      if one.is_file()}  # fmt: skip
+        return found
+
+    def remove(self, name: str) -> None:
+        """Remove a stage's outputs, as DVC does before it runs it."""
+        for path in (self.folder / output for output in OUTPUTS[name]):
+            if path.is_dir():
+                shutil.rmtree(path)
+            path.unlink(missing_ok=True)
+
+    def forget_vectors(self) -> None:
+        """Empty the store, so that embed has all to encode."""
+        shutil.rmtree(self.cache / "vectors", ignore_errors=True)
+
+    def left_over(self) -> list[Path]:
+        """Return what is left of files and folders that were never finished."""
+        return [*self.folder.glob("data/**/.*.partial"), *self.folder.glob("models/**/.*.partial"),
+                *self.folder.glob("reports/**/.*.partial")]  # fmt: skip
+
+    def writes(self, name: str) -> int:
+        """Run a stage whole, as after `remove`; return how often it touches files (`AtWrite`)."""
+        count = self.folder / "count"
+        self.remove(name)
+        ended = self.run(name, Count(count))
+        assert ended.status == 0, ended.told
+        return count.stat().st_size
+
+
+@dataclass(frozen=True)
+class Count:
+    """Writes a byte for each event that `AtWrite` counts."""
+
+    path: Path
+
+    def __call__(self) -> None:
+        """Begin to count."""
+        out = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+
+        def hook(event: str, arguments: tuple[Any, ...]) -> None:
+            written = event == "open" and bool(int(arguments[2] or 0) & _OPEN_TO_WRITE)
+            if written or event in _WRITING_EVENTS:
+                os.write(out, b".")
+
+        sys.addaudithook(hook)
+
+
+def run_here(name: str, folder: Path, cache: Path, fault: Fault | None, told: Path) -> None:
+    """Run a stage in this process, with what it says in a file; exit with its status."""
+    out = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+    for descriptor in (1, 2):
+        os.dup2(out, descriptor)
+    os.chdir(folder)
+    os.environ["PIPELINE_CACHE"] = str(cache)
+    body = getattr(import_module(f"pipeline.{name}"), name)
+    of_all = name in ("demo", "sample", "report")
+    sys.argv = [name] if of_all else [name, "--locale", LOCALE]
+    if fault is not None:
+        fault()
+    sys.exit(stage.run(name, body) if of_all else stage.run_locales(name, body))
+
+
+def check_absent_or_whole(shop: Workshop, name: str, expected: Files) -> None:
+    """Raise unless each output of a stage is as expected or not there.
+
+    Raises:
+        AssertionError: one is partial.
+    """
+    for output in OUTPUTS[name]:
+        path = shop.folder / output
+        if path.is_dir():
+            found = {str(one.relative_to(shop.folder)): one.read_bytes()
+                     for one in path.rglob("*") if one.is_file()}  # fmt: skip
+            assert found == _within(output, expected), f"{path} is partial"
+        elif path.exists():
+            assert path.read_bytes() == expected[str(output)], f"{path} is partial"
+
+
+def was_killed(ended: Ended) -> bool:
+    """Tell whether a stage was killed; it was done before if not.
+
+    Raises:
+        AssertionError: it failed by itself.
+    """
+    assert ended.status <= 0, f"status {ended.status}: {ended.told}"
+    return ended.status < 0
+
+
+def check_one_message(ended: Ended, name: str) -> str:
+    """Return the message of a stage that refused; raise if it is none.
+
+    Raises:
+        AssertionError: it went on, crashed, or said more or less than one message.
+    """
+    assert ended.status == 1, f"{name}: status {ended.status}: {ended.told}"
+    assert "Traceback" not in ended.told, ended.told
+    errors = [line for line in ended.told.splitlines() if line.startswith("error in ")]
+    assert len(errors) == 1, ended.told
+    assert errors[0].startswith(f"error in {name}: "), ended.told
+    return errors[0]
+
+
+def flip(path: Path, at: int, bit: int) -> None:
+    """Flip a bit of a file; its times stay, as they do when a disk fails."""
+    times, data = path.stat(), bytearray(path.read_bytes())
+    data[at] ^= 1 << bit
+    path.write_bytes(data)
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+
+
+def damaged(shop: Workshop, name: str) -> list[Path]:
+    """Return the files that a stage reads and whose damage it must see: all but JSON and CSV.
+
+    What these hold, a person may read and mend in any editor; a change of theirs is DVC's to see.
+    """
+    files = [Path(key) for key in shop.written(INPUTS.get(name, ()))]
+    return [path for path in files if path.suffix in (".parquet", ".npy", ".faiss")]
+
+
+def same_or_refused(shop: Workshop, name: str, expected: Files) -> bool:
+    """Run a stage on what may be damaged: tell whether it refused, with one message.
+
+    Raises:
+        AssertionError: it neither refused nor wrote what it writes of sound files.
+    """
+    shop.remove(name)
+    ended = shop.run(name)
+    if ended.status == 0:
+        whole = [_within(output, expected) for output in OUTPUTS[name]]
+        assert shop.written([name]) == dict(ChainMap(*whole)), f"{name} wrote something else"
+        return False
+    message = check_one_message(ended, name)
+    assert "dvc repro" in message or "write it again" in message, message
+    assert not shop.written([name])
+    return True
+
+
+def _within(output: Path, files: Files) -> Files:
+    """Return an output's own files."""
+    return {key: value for key, value in files.items() if Path(key).is_relative_to(output)}

@@ -1,1 +1,0 @@
-"""Measurements: how fast encoding is, and slow proofs of what it promises; in no stage."""

@@ -1,0 +1,1 @@
+"""The clean stage: one normalised text per query and product; what is dropped is counted."""

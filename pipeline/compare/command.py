@@ -1,0 +1,161 @@
+"""Compare two revisions, each a Git revision, a DVC experiment or `workspace`.
+
+Needs reports/per_query and reports/metrics of both, which are in Git, and no data; titles come from
+reports/top where DVC has it. Exit status 3: the thresholds of params.yaml refuse what moved.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from pipeline.compare import differences, display
+from pipeline.compare.display import Report, Titles
+from pipeline.compare.revision import Revision
+from pipeline.compare.sides import Side
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params, load_params
+
+REFUSED = 3
+ABSENT = "(absent)"
+
+Sides = Mapping[str, Side]
+
+
+def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
+    """Compare two revisions by the metrics and thresholds that the workspace's params.yaml has.
+
+    A side's locales are those that its own params.yaml names: files of a locale that it dropped may
+    lie in Git for ever, and say nothing of it.
+
+    Args:
+        params: the workspace's parameters.
+        a: the old side.
+        b: the new one.
+        queries: how many of the largest wins, and of the largest losses, are kept for each metric.
+
+    Raises:
+        PipelineError: the two cannot be compared.
+    """
+    before, after = a.settings(), b.settings()
+    held = a.locales(params.locales), b.locales(params.locales)
+    _check_none_vanished(held, after, str(b))
+    one, other = (
+        revision.sides([locale for locale in has if f"encoder.{locale}" in settings])
+        for revision, has, settings in zip((a, b), held, (before, after), strict=True)
+    )
+    found = differences.compare(
+        one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
+    )
+    titles, untold = _titles(found, a, b)
+    return Report(
+        a=str(a),
+        b=str(b),
+        revisions=((a.name, a.commit), (b.name, b.commit)),
+        found=found,
+        thresholds=params.compare,
+        confidence=params.uncertainty.confidence,
+        chosen={
+            locale: (one[locale].chosen, other[locale].chosen) for locale in one if locale in other
+        },
+        settings={
+            key: (before.get(key, ABSENT), after.get(key, ABSENT))
+            for key in dict.fromkeys((*before, *after))
+            if before.get(key) != after.get(key)
+        },
+        titles=titles,
+        notes=(*found.notes, *_stale(a, one, before), *_stale(b, other, after), *untold),
+    )
+
+
+def _check_none_vanished(
+    held: tuple[list[str], list[str]], settings: Mapping[str, str], name: str
+) -> None:
+    """Raise a `PipelineError` if B lost the numbers of a locale that it still has.
+
+    Nothing could keep watch on such a locale; one that B's params.yaml dropped is a decision.
+    """
+    gone = [
+        locale for locale in held[0] if locale not in held[1] and f"encoder.{locale}" in settings
+    ]
+    if gone:
+        listed, tables = ", ".join(gone), ", ".join(map(str, map(layout.per_query, gone)))
+        raise PipelineError(
+            f"{name} has no numbers of {listed}, though its params.yaml names {listed} under "
+            f"encoder (missing: {tables}); run `dvc repro` there and commit reports/, or drop "
+            f"{listed} from encoder, index and language"
+        )
+
+
+def _stale(revision: Revision, held: Sides, settings: Mapping[str, str]) -> Iterator[str]:
+    """Say where a revision's numbers are not of what its params.yaml chooses."""
+    for locale, side in held.items():
+        for name, chosen in side.chosen.items():
+            setting = settings.get(f"{name}.{locale}")
+            if setting != chosen:
+                yield (
+                    f"{revision}: its numbers of {locale} are of the {name} {chosen}, but its "
+                    f"params.yaml says {setting or 'nothing'}: `dvc repro` was not run"
+                )
+
+
+def _titles(found: differences.Comparison, a: Revision, b: Revision) -> tuple[Titles, list[str]]:
+    """Return the products that the changed queries find on either side; a line for what is absent.
+
+    A locale without changed queries is not looked up.
+    """
+    titles: Titles = {}
+    absent = []
+    for number, revision in enumerate((a, b)):
+        for locale in dict.fromkeys(move.locale for move in found.moves):
+            queries = {
+                change.query_id
+                for move in found.moves
+                if move.locale == locale
+                for change in (*move.wins, *move.losses)
+            }
+            top = revision.top(locale, queries) if queries else {}
+            if top is None:
+                absent.append(f"{locale} of {revision}")
+            else:
+                titles[number, locale] = top
+    if not absent:
+        return titles, []
+    told = f"the titles of {', '.join(absent)} are not to be had here (`dvc pull` may bring them)"
+    return titles, [f"{told}: labels stand for them"]
+
+
+def main() -> int:
+    """Compare, write what was asked for, and return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=__doc__)
+    parser.add_argument("a", help="the old side: a Git revision, an experiment, or workspace")
+    parser.add_argument("b", help="the new side")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as markdown too")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON too")
+    parser.add_argument(
+        "--queries", type=_count, default=5, metavar="N",
+        help="how many of the largest wins and losses are shown (5)",
+    )  # fmt: skip
+    arguments = parser.parse_args()
+    with stage.told_to_the_user("compare") as outcome:
+        report = compare(
+            load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
+        )
+        if arguments.markdown:
+            with files.atomic_file(arguments.markdown) as partial:
+                text = display.markdown(report)
+                partial.write_text(text, encoding="utf-8", newline="\n")
+        if arguments.json:
+            files.write_json(arguments.json, display.as_json(report))
+        sys.stdout.write(display.terminal(report))
+        if report.found.refused:
+            stage.log.error("refused: %s", display.refusal(report))
+            outcome.status = REFUSED
+    return outcome.status
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of queries")
+    return int(text)

@@ -1,1 +1,0 @@
-"""Two revisions beside each other: what they hold, if they fit, what moved, how it is shown."""

@@ -1,0 +1,82 @@
+"""How much memory a stage may take, and the refusal of what would take more."""
+
+import os
+from contextlib import suppress
+from pathlib import Path
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Runtime, told_number
+
+GROUP_LIMITS = (
+    Path("/sys/fs/cgroup/memory.max"),
+    Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"),
+)
+"""Where Linux says what a container may take, in its two ways."""
+
+MARGIN = 1.1
+"""What a message recommends as a limit, over what is predicted: bm25 predicts again as it reads on,
+and a limit that is told must then still do."""
+
+PROCESS_BYTES = 300_000_000
+"""What a stage takes before it holds any data: the interpreter and its libraries."""
+
+
+SHARERS_VARIABLE = "PIPELINE_MEMORY_SHARERS"
+"""The environment variable that says among how many processes memory is shared, where not one."""
+
+
+def limit_bytes(runtime: Runtime) -> int:
+    """Return what a stage may take, in bytes.
+
+    That is `runtime.memory_limit`, or all that the machine or the container has; of stages side by
+    side (JOBS) each has its share.
+
+    Raises:
+        PipelineError: $PIPELINE_MEMORY_SHARERS holds no number.
+    """
+    whole = machine_bytes()
+    if runtime.memory_limit is not None:
+        whole = round(runtime.memory_limit * 1e9)
+    return whole // _sharers()
+
+
+def machine_bytes() -> int:
+    """Return the memory of the machine, or of the container where that is less."""
+    found = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    for path in GROUP_LIMITS:
+        with suppress(OSError, ValueError):  # none of this kind, or "max"
+            found = min(found, int(path.read_text()))
+    return found
+
+
+def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
+    """Raise a `PipelineError` where something needs more memory than may be taken.
+
+    Args:
+        needed: in bytes, predicted.
+        what: needs it; part of the message.
+        runtime: tells the limit.
+        remedy: other ways out than a higher limit; part of the message.
+    """
+    limit, sharers = limit_bytes(runtime), _sharers()
+    if needed <= limit:
+        return
+    enough = gigabytes(round(MARGIN * needed * sharers), "ceil")
+    where = "this machine has" if runtime.memory_limit is None else "runtime.memory_limit allows"
+    if sharers > 1:
+        where += f" for each of JOBS={sharers}"
+        remedy = f"use a smaller JOBS, {remedy}"
+    raise PipelineError(
+        f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
+        f"{where}; {remedy}, or set runtime.memory_limit to {enough[:-3]} where there is that much"
+    )
+
+
+def _sharers() -> int:
+    return told_number(SHARERS_VARIABLE, "processes") or 1
+
+
+def gigabytes(count: int, how: str = "round") -> str:
+    """Return a number of bytes in gigabytes, rounded or (`ceil`) rounded up to a tenth."""
+    tenths = -(-count // 10**8) if how == "ceil" else round(count / 10**8)
+    return f"{tenths / 10:.1f} GB"

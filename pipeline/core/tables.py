@@ -1,0 +1,313 @@
+"""The tables between stages: their schemas, written sorted and whole, checked when read."""
+
+import hashlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file
+from pipeline.core.mistakes import one_line
+
+Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
+
+SAMPLE_QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("query", pa.string()),
+        pa.field("product_locale", pa.string(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+"""One row a drawn query, ESCI's columns untouched; sorted by query_id."""
+
+SAMPLE_SOURCES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("source", pa.string()),
+    ]
+)
+"""Why ESCI holds a drawn query, its sources file's column; one row a drawn query, sorted by
+query_id, null where that file does not have it or is not there."""
+
+SAMPLE_PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("product_title", pa.string()),
+        pa.field("product_description", pa.string()),
+        pa.field("product_bullet_point", pa.string()),
+        pa.field("product_brand", pa.string()),
+        pa.field("product_color", pa.string()),
+        pa.field("product_locale", pa.string(), nullable=False),
+    ]
+)
+"""One row a product of the catalogue, ESCI's columns untouched; sorted by product_id."""
+
+SAMPLE_JUDGEMENTS = pa.schema(
+    [
+        pa.field("example_id", pa.int64(), nullable=False),
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("product_locale", pa.string(), nullable=False),
+        pa.field("esci_label", pa.string(), nullable=False),
+        pa.field("small_version", pa.int64(), nullable=False),
+        pa.field("large_version", pa.int64(), nullable=False),
+        pa.field("split", pa.string(), nullable=False),
+    ]
+)
+"""Every judgement of the drawn queries, ESCI's columns untouched; sorted by its three ids: query,
+product, example."""
+
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""Cleaned queries, none empty; sorted by query_id, unique."""
+
+PRODUCTS = pa.schema(
+    [
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field(
+            "field_ends",
+            pa.list_(pa.field("element", pa.int32(), nullable=False)),
+            nullable=False,
+        ),
+    ]
+)
+"""Cleaned products, one text each, none empty; sorted by product_id, unique. `field_ends`: where
+each of clean.fields ends in the text, as `text.join_fields` counts."""
+
+JUDGEMENTS = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+    ]
+)
+"""Labels E, S, C, I of pairs; the query has a text, the product may not; sorted by both, unique."""
+
+RUN = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("score", pa.float32(), nullable=False),
+        pa.field("rank", pa.int32(), nullable=False),
+        pa.field("product_row", pa.int32(), nullable=False),
+    ]
+)
+"""A ranking: score rounded to 1e-6, rank from 1; sorted by query_id and rank. `product_row` is the
+product's row in the clean products: stages read it and leave the ids, which are for people and
+other tools, unread; a lookup of 130 million of them took longer than all else in `evaluate`."""
+
+WRITING = {"compression": "zstd", "write_page_checksum": True}
+"""How parquet files are written: with a checksum of every page, since a flipped bit of a compressed
+page may well decompress, to other data."""
+
+STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
+"""How parquet files are opened: by default pyarrow keeps all that it has read in memory, and looks
+at no checksum."""
+
+DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+"""What Arrow's reader raises of a damaged parquet file: it runs into a footer in many ways."""
+
+_HASHED_ROWS = 1 << 18
+
+LABELS = ("E", "S", "C", "I")
+"""Exact, Substitute, Complement, Irrelevant."""
+
+SAMPLE_KEY = b"sample"
+"""The key of a per-query table's metadata that says what it is of."""
+
+
+def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
+    """Write a table as parquet (zstd), atomically; it must fit `schema`."""
+    with atomic_file(path) as partial:
+        pq.write_table(table.cast(schema), partial, **WRITING)
+
+
+def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Read a parquet file that an earlier stage wrote.
+
+    Args:
+        path: the file.
+        schema: the columns it must have, of these types, with nulls or without.
+        remedy: what brings the file back, such as "run `dvc repro clean@es`"; part of the message.
+
+    Raises:
+        PipelineError: the file is missing, is not parquet, or does not fit the schema.
+    """
+    with _exactly(path, schema, remedy) as file:
+        (table,) = whole([file.read()], file, path, remedy)
+        return table
+
+
+def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
+    """Read the columns that `schema` names, cast to its types; the file may have others.
+
+    Raises:
+        PipelineError: the file is missing, is not parquet, lacks one, or one is of a type that
+            does not cast.
+    """
+    with opened(path, remedy) as file:
+        for name in schema.names:
+            if name not in file.schema_arrow.names:
+                raise PipelineError(f"{path} has no column {name}; {remedy}")
+        (found,) = whole([file.read(schema.names)], file, path, remedy)
+        found = found.select(schema.names)
+    try:
+        return found.cast(schema)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
+        raise _unlike(path, found.schema, schema, remedy) from err
+
+
+def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
+    """Return one column of what `read_table` returns, without reading the others."""
+    with _exactly(path, schema, remedy) as file:
+        (found,) = whole([file.read([name])], file, path, remedy)
+        return found[name]
+
+
+def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
+    """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
+    with _exactly(path, schema, remedy) as file:
+        for batch in whole(file.iter_batches(rows), file, path, remedy):
+            yield pa.Table.from_batches([batch])
+
+
+def iter_row_groups(
+    path: Path, schema: pa.Schema, remedy: str, columns: Sequence[str] | None = None
+) -> Iterator[pa.Table]:
+    """Yield what `read_table` returns in the pieces it was written in; raises as it does.
+
+    Where `columns` are given, the others are not read.
+    """
+    with _exactly(path, schema, remedy) as file:
+        groups = (file.read_row_group(each, columns) for each in range(file.num_row_groups))
+        yield from whole(groups, file, path, remedy)
+
+
+@contextmanager
+def _exactly(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file that has exactly the columns of `schema`."""
+    with opened(path, remedy) as file:
+        if not file.schema_arrow.equals(schema):
+            raise _unlike(path, file.schema_arrow, schema, remedy)
+        yield file
+
+
+@contextmanager
+def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
+    """Open a parquet file of this project; what is damaged in it is found by whoever reads it.
+
+    Args:
+        path: the file.
+        remedy: what brings it back; part of messages.
+
+    Raises:
+        PipelineError: the file is missing or damaged.
+    """
+    try:
+        with pq.ParquetFile(path, **STREAMING) as file:
+            refuse_torn(file, path, remedy)
+            yield file
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing; {remedy}") from err
+    except DAMAGE as err:
+        raise PipelineError(
+            f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
+        ) from err
+
+
+def whole(pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str) -> Iterator[Rows]:
+    """Yield all pieces of a file, and then hold their rows to those of its footer.
+
+    Where a damaged footer leads it to nothing, Arrow ends early without a word.
+
+    Raises:
+        PipelineError: rows are missing.
+    """
+    read = 0
+    for piece in pieces:
+        read += piece.num_rows
+        yield piece
+    if read != file.metadata.num_rows:
+        raise PipelineError(
+            f"{path} tells of {file.metadata.num_rows} rows, but {read} can be read: the file is "
+            f"damaged; {remedy}"
+        )
+
+
+def refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
+    """Hold the counts of rows in the footer to each other: no checksum covers it.
+
+    Raises:
+        PipelineError: they differ, and rows would be missing without a word.
+    """
+    footer = file.metadata
+    total = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
+    if total != footer.num_rows:
+        raise PipelineError(
+            f"{path} has {total} rows, but its footer tells of {footer.num_rows}: the file is "
+            f"damaged; {remedy}"
+        )
+
+
+def ids_sha256(ids: pa.ChunkedArray) -> str:
+    """Return the hash of a table's ids in row order: what shards and indexes are bound to."""
+    return columns_sha256([ids])
+
+
+def columns_sha256(columns: Sequence[pa.ChunkedArray]) -> str:
+    """Return `files.sha256_lines` of the rows of some columns, a space between their values."""
+    digest = hashlib.sha256()
+    table = pa.table(dict(zip(map(str, range(len(columns))), columns, strict=True)))
+    for batch in table.to_batches(max_chunksize=_HASHED_ROWS):
+        values = [column.cast(pa.string()) for column in batch.columns]
+        # Each line joined with nothing by a newline, which so comes behind it.
+        rows = pc.binary_join_element_wise(*values, " ")
+        lines = pc.binary_join_element_wise(rows, "", "\n")
+        _, ends, text = lines.buffers()
+        digest.update(memoryview(text)[: np.frombuffer(ends, np.int32)[len(lines)]])
+    return digest.hexdigest()
+
+
+def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
+    """Return the row of each wanted value in `ids`, null where it is not among them."""
+    return pc.index_in(wanted.combine_chunks(), value_set=ids.combine_chunks())
+
+
+def rows_of(
+    ids: pa.ChunkedArray, wanted: pa.ChunkedArray, path: Path, remedy: str
+) -> NDArray[np.int64]:
+    """Return the row of each wanted value in `ids`.
+
+    Raises:
+        PipelineError: `path`, where the values come from, holds one that is not among `ids`.
+    """
+    rows = row_of(ids, wanted)
+    if rows.null_count:
+        unknown = wanted.filter(rows.is_null())[0]
+        raise PipelineError(f"{path}: {unknown} is not in the clean tables; {remedy}")
+    return np.asarray(rows.to_numpy(), dtype=np.int64)
+
+
+def _unlike(path: Path, found: pa.Schema, schema: pa.Schema, remedy: str) -> PipelineError:
+    return PipelineError(
+        f"{path} has the columns {_describe(found)}, but {_describe(schema)} are expected; {remedy}"
+    )
+
+
+def _describe(schema: pa.Schema) -> str:
+    return ", ".join(
+        f"{field.name} {field.type}{'' if field.nullable else ' not null'}" for field in schema
+    )

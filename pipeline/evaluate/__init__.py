@@ -1,0 +1,1 @@
+"""The evaluate stage: score every system's runs against the ESCI labels."""

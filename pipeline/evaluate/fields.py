@@ -1,0 +1,71 @@
+"""Single fields out of the clean products' texts: titles to show, brands to look for."""
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+
+from pipeline.core import tables
+from pipeline.core.params import Clean
+from pipeline.evaluate.judging import Ints
+
+TITLE_CHARACTERS = 200
+BATCH_ROWS = 16_384
+
+
+def first_ends(ends: Ints) -> Ints:
+    """Return where the first field that holds anything ends in each text; `ends` as below."""
+    first = np.argmax(ends > 0, axis=1)
+    return np.asarray(ends[np.arange(len(ends)), first])
+
+
+def field_bounds(ends: Ints, place: int, separator: str) -> tuple[list[int], list[int]]:
+    """Return where one field of some texts starts and stops; both are the same where it is empty.
+
+    Args:
+        ends: where the texts' fields end, as `text.join_fields` made them, [texts, fields].
+        place: which field.
+        separator: what stands between fields that hold anything.
+    """
+    stops = ends[:, place]
+    starts = ends[:, place - 1] if place else np.zeros_like(stops)
+    behind = np.where(starts > 0, starts + len(separator), 0)
+    return np.where(starts == stops, stops, behind).tolist(), stops.tolist()
+
+
+def _slice(text: str, start: int, stop: int) -> str:
+    return text[start:stop]
+
+
+def read_shown(
+    path: Path, shown: Ints, settings: Clean, remedy: str
+) -> tuple[dict[int, str], set[str] | None]:
+    """Read what is shown of products, and all brands, some thousands of products at a time.
+
+    Args:
+        path: the clean products.
+        shown: the rows of the products to show, ascending.
+        settings: what the texts were made of.
+        remedy: what brings the file back; part of messages.
+
+    Returns:
+        The titles of the shown rows, the first field in 200 characters at most; all brands, or
+        None where they are no field of the texts.
+    """
+    place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
+    titles: dict[int, str] = {}
+    brands: set[str] = set()
+    done = 0
+    for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
+        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+        # No more of a text than is looked at: it is a kilobyte, and there are a million.
+        longest = int(max(TITLE_CHARACTERS, 0 if place is None else ends[:, place].max()))
+        texts = pc.utf8_slice_codeunits(batch["text"], 0, longest).to_pylist()
+        of_batch = shown[slice(*np.searchsorted(shown, [done, done + len(batch)]))]
+        stops = np.minimum(first_ends(ends), TITLE_CHARACTERS)
+        for row, stop in zip(of_batch.tolist(), stops[of_batch - done].tolist(), strict=True):
+            titles[row] = texts[row - done][:stop]
+        if place is not None:
+            brands.update(map(_slice, texts, *field_bounds(ends, place, settings.separator)))
+        done += len(batch)
+    return titles, None if place is None else brands - {""}

@@ -1,0 +1,142 @@
+"""Runs and judgements joined: what the measures need of a run, as a few flat arrays.
+
+Queries and products are rows of the clean tables; a product's row is its code (see `ranking`).
+"""
+
+from dataclasses import dataclass, replace
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.tables import LABELS
+from pipeline.runs.ranking import places
+
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Judgements:
+    """The judged products of consecutive queries, sorted by query and product, each pair once.
+
+    `starts` [queries + 1] bounds each query's part of `codes` (product codes) and `labels`
+    (positions in `LABELS`); `first_query` is the row of the first query.
+    """
+
+    starts: Ints
+    codes: Ints
+    labels: NDArray[np.int8]
+    first_query: int = 0
+
+    @classmethod
+    def from_pairs(
+        cls, query_rows: Ints, codes: Ints, labels: NDArray[np.integer[Any]], queries: int
+    ) -> Self:
+        """Group (query row, product code, position in `LABELS`) triples, in any order, by query.
+
+        Raises:
+            PipelineError: a pair is judged twice.
+        """
+        order = np.lexsort((codes, query_rows))
+        query_rows, codes = query_rows[order], codes[order]
+        twice = np.flatnonzero((np.diff(query_rows) == 0) & (np.diff(codes) == 0))
+        if twice.size:
+            raise _pair_twice("the judgements hold", query_rows[twice[0]], codes[twice[0]])
+        starts = np.searchsorted(query_rows, np.arange(queries + 1))
+        return cls(starts, codes, labels[order].astype(np.int8))
+
+    def __len__(self) -> int:
+        """Return the number of queries, those without judgements too."""
+        return self.starts.size - 1
+
+    def rows(self, start: int, stop: int) -> "Judgements":
+        """Return the part for the queries in positions `start` to `stop`, to evaluate in pieces."""
+        bounds = self.starts[start : stop + 1]
+        part = slice(int(bounds[0]), int(bounds[-1]))
+        return Judgements(
+            bounds - bounds[0], self.codes[part], self.labels[part], self.first_query + start
+        )
+
+    def positions(self) -> Ints:
+        """Return the position of each judgement's query, counted from `first_query`."""
+        return np.repeat(np.arange(len(self)), np.diff(self.starts))
+
+    def label_counts(self) -> Ints:
+        """Return how often each query has each label, [queries, labels]."""
+        cells = self.positions() * len(LABELS) + self.labels
+        counts = np.bincount(cells, minlength=len(self) * len(LABELS))
+        return counts.reshape(len(self), len(LABELS))
+
+
+@dataclass(frozen=True)
+class JudgedRun:
+    """What measures need of a run: the judged products in it, sorted by query and rank.
+
+    `query` (counted from the first), `rank` (from 1) and `label` (position in `LABELS`) have one
+    entry a judged product; `retrieved` [queries] is how many products each query ranks at all, and
+    `label_counts` [queries, labels] how many are judged, retrieved or not.
+    """
+
+    query: Ints
+    rank: Ints
+    label: NDArray[np.int8]
+    retrieved: Ints
+    label_counts: Ints
+
+    def judged_only(self) -> "JudgedRun":
+        """Return the run without its unjudged products: the others move up."""
+        retrieved = np.bincount(self.query, minlength=self.retrieved.size)
+        return replace(self, rank=ordinal(self.query), retrieved=retrieved)
+
+
+def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
+    """Find the judged products of a run.
+
+    Args:
+        query_rows: [n], the row of each ranked product's query, ascending.
+        codes: [n], the product codes, each query's in rank order.
+        judgements: those of all queries that take part; one that the run leaves out has retrieved
+            nothing.
+
+    Raises:
+        PipelineError: a query ranks a product twice.
+        ValueError: `query_rows` is not ascending, or leaves the range of `judgements`.
+    """
+    query = query_rows - judgements.first_query
+    if query.size and (query[0] < 0 or query[-1] >= len(judgements) or (np.diff(query) < 0).any()):
+        raise ValueError("the query rows of a run must ascend, within those of the judgements")
+    width = 1 + max(codes.max(initial=0), judgements.codes.max(initial=0))
+    pairs = query * width + codes
+    order = np.argsort(pairs)
+    pairs = pairs[order]
+    twice = np.flatnonzero(np.diff(pairs) == 0)
+    if twice.size:
+        at = order[twice[0]]
+        raise _pair_twice("the run ranks", query_rows[at], codes[at])
+
+    wanted = judgements.positions() * width + judgements.codes
+    place = np.searchsorted(pairs, wanted)
+    found = np.zeros(wanted.size, dtype=bool)
+    inside = place < pairs.size
+    found[inside] = pairs[place[inside]] == wanted[inside]
+    at = order[place[found]]
+    by_rank = np.argsort(at)
+    at, label = at[by_rank], judgements.labels[found][by_rank]
+    retrieved = np.bincount(query, minlength=len(judgements))
+    start = np.cumsum(retrieved) - retrieved
+    return JudgedRun(
+        query[at], at - start[query[at]] + 1, label, retrieved, judgements.label_counts()
+    )
+
+
+def ordinal(query: Ints) -> Ints:
+    """Return 1, 2, 3, … within each query; `query` ascends."""
+    return places(query) + 1
+
+
+def _pair_twice(what: str, query_row: np.int64, code: np.int64) -> PipelineError:
+    return PipelineError(
+        f"{what} one product twice for one query: row {code} of the clean products, row "
+        f"{query_row} of the clean queries (from 0); run the stages from clean again"
+    )

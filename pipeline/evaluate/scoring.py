@@ -1,0 +1,134 @@
+"""One locale's runs joined with its judgements: every measure, query by query, of every system."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Evaluate
+from pipeline.evaluate import judging, metrics, random_order
+from pipeline.evaluate.metrics import PerQuery
+from pipeline.evaluate.top import Top
+from pipeline.runs import runs
+
+CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
+QUERIES_A_PIECE = 1_024
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a locale's runs are judged by.
+
+    `queries` and `judgements` are the clean tables, `ids` what the rows of runs are of. `qrels` are
+    all judgements, `pool` those of products with a text: the others can be ranked by nothing.
+    """
+
+    queries: pa.Table
+    judgements: pa.Table
+    ids: runs.Ids
+    qrels: judging.Judgements
+    pool: judging.Judgements
+
+
+@dataclass(frozen=True)
+class Scores:
+    """A system's measures and its recall at each of `CURVE_CUTOFFS`, [queries] each."""
+
+    measures: PerQuery
+    curve: PerQuery
+
+
+def read_judged(locale: str) -> Judged:
+    """Read a locale's clean tables.
+
+    Raises:
+        PipelineError: as `runs.read_judgements` does; or a table is empty.
+    """
+    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
+    queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
+    ids, judgements, pairs = runs.read_judgements(locale)
+    for name, one in (("queries", queries), ("products", ids.products), ("judgements", judgements)):
+        if not len(one):
+            raise PipelineError(f"{folder}: there are no {name} to evaluate; {remedy}")
+    rows, codes, labels = pairs
+    text = codes < len(ids.products)
+    return Judged(
+        queries,
+        judgements,
+        ids,
+        judging.Judgements.from_pairs(*pairs, len(queries)),
+        judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries)),
+    )
+
+
+def score(
+    system: runs.System, locale: str, judged: Judged, cutoffs: Evaluate, depth: int
+) -> tuple[Scores, Top]:
+    """Score both runs of a system, and return the first products of its catalogue run.
+
+    Args:
+        system: whose runs.
+        locale: of which locale.
+        judged: what they are judged by.
+        cutoffs: those of the measures.
+        depth: how deep the runs are.
+
+    Raises:
+        PipelineError: a run cannot be right; `runs.iter_run` says how.
+    """
+    folder, remedy = layout.runs(system, locale), runs.remedy(system, locale)
+
+    def pieces(
+        track: str, by: judging.Judgements
+    ) -> Iterator[tuple[int, runs.Ranked, judging.JudgedRun]]:
+        path = folder / f"{track}.parquet"
+        for queries, ranked in runs.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy):
+            yield (
+                queries.start,
+                ranked,
+                judging.judge(ranked[0], ranked[1], by.rows(queries.start, queries.stop)),
+            )
+
+    catalogue, curve, tops = [], [], []
+    for first, ranked, run in pieces("catalogue", judged.qrels):
+        catalogue.append(metrics.catalogue_measures(run, cutoffs))
+        curve.append(recall_curve(run, depth))
+        tops.append(Top.of_run(ranked, first, run))
+    pool = [metrics.pool_measures(run) for _, _, run in pieces("pool", judged.pool)]
+    measures = {**_concatenate(catalogue), **_concatenate(pool)}
+    return Scores(measures, _concatenate(curve)), Top.concatenate(tops)
+
+
+def score_random(judged: Judged, cutoffs: Evaluate, depth: int) -> Scores:
+    """Return what random orders of the catalogue, cut at `depth`, and of the pool would score."""
+    findable, counts = judged.pool.label_counts(), judged.qrels.label_counts()
+    products = len(judged.ids.products)
+    return Scores(
+        {
+            **random_order.catalogue_measures(findable, counts, products, depth, cutoffs),
+            **random_order.pool_measures(findable),
+        },
+        {
+            str(k): random_order.recall(findable, counts, products, k)
+            for k in CURVE_CUTOFFS
+            if k <= depth
+        },
+    )
+
+
+def random_mix(judged: Judged) -> metrics.Floats:
+    """Return the share of each label and, last, of the unjudged at any rank of a random order."""
+    labels = judged.pool.label_counts().mean(axis=0) / len(judged.ids.products)
+    return np.append(labels, 1 - labels.sum())
+
+
+def recall_curve(run: judging.JudgedRun, depth: int) -> PerQuery:
+    """Return recall at each of `CURVE_CUTOFFS` down to the depth of the run, keyed by cutoff."""
+    return {str(k): metrics.recall(run, k) for k in CURVE_CUTOFFS if k <= depth}
+
+
+def _concatenate(pieces: list[PerQuery]) -> PerQuery:
+    return {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}

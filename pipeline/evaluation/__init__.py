@@ -1,1 +1,0 @@
-"""Runs against judgements: the measures, query by query, their uncertainty and their slices."""

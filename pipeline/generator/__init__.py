@@ -1,1 +1,0 @@
-"""The demo's shop: its words, its products and queries, and the rule that labels them."""

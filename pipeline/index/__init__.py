@@ -1,0 +1,1 @@
+"""The index stage: build each locale's FAISS index."""

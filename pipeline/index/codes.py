@@ -1,0 +1,107 @@
+"""Vectors to an index's codes, here or on a Ray cluster: the same codes, so the same index.
+
+A trained inverted file decides for each vector alone in which list it goes, and as what code.
+Workers get the trained index once and pieces of vectors, and send codes back, which are put into
+the index in the order of the rows: what merging the shards' indexes would give, without codebooks
+that come back with each.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cluster.alike import check_alike, kind
+from pipeline.cluster.connection import connected
+from pipeline.cluster.fleet import Fleet, Work
+from pipeline.core.params import Runtime
+from pipeline.vectors import vectors
+
+PIECE_ROWS = 4_096
+"""Rows that are added at once, here as on a cluster: a matrix product's last bits may depend on the
+number of its rows."""
+
+MOST_PIECES = 24
+"""How many pieces are on their way to workers, there, or back too early to be put into the index:
+no more than `index_size.memory_bytes` reckons for pieces of `vectors.PIECE_ROWS`."""
+
+Codes = NDArray[np.uint8]
+Add = Callable[[faiss.Index, Iterable[vectors.Matrix]], None]
+"""Adds vectors to a trained index, in their order."""
+
+_PACKAGES = ("faiss-cpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker is told: the trained, empty index, and what its codes depend on."""
+
+    index: NDArray[np.uint8]
+    kind: dict[str, str]
+
+
+def adds(runtime: Runtime) -> Add:
+    """Return how `runtime` adds vectors to an inverted file: here, or by way of a Ray cluster."""
+    return partial(add_on_cluster, runtime) if runtime.executor == "ray" else add_here
+
+
+def add_here(index: faiss.Index, matrices: Iterable[vectors.Matrix]) -> None:
+    """Add vectors to a trained index."""
+    for piece in _pieces(matrices):
+        index.add(piece)
+
+
+def add_on_cluster(
+    runtime: Runtime, index: faiss.Index, matrices: Iterable[vectors.Matrix]
+) -> None:
+    """Add vectors to a trained, empty index as `add_here` does, to the last byte; on a cluster.
+
+    Raises:
+        PipelineError: as `connected` and `Fleet`, or a worker would compute other codes.
+    """
+    job = Job(faiss.serialize_index(index), kind(_PACKAGES))
+    # One thread a worker, as here: it decides how a matrix product is cut up.
+    single = runtime.model_copy(update={"threads": 1, "device": "cpu"})
+    with (
+        connected(runtime) as ray,
+        Fleet[vectors.Matrix, Codes](ray, single, partial(begin, job)) as fleet,
+    ):
+        early: dict[int, Codes] = {}
+        following = 0
+        for number, codes in fleet.map(_pieces(matrices), MOST_PIECES):
+            early[number] = codes
+            while following in early:
+                _add_codes(index, early.pop(following))
+                following += 1
+
+
+def begin(job: Job, _cores: int) -> Work[vectors.Matrix, Codes]:
+    """Read the index on a worker, and return what makes codes.
+
+    Raises:
+        PipelineError: the worker would compute other codes.
+    """
+    check_alike(job.kind)
+    index: Any = faiss.deserialize_index(job.index)
+
+    def codes(piece: vectors.Matrix) -> Codes:
+        faiss.omp_set_num_threads(1)  # for the calling thread
+        made: Codes = index.sa_encode(np.ascontiguousarray(piece))
+        return made
+
+    return Work(codes)
+
+
+def _add_codes(index: Any, codes: Codes) -> None:
+    ids = np.arange(index.ntotal, index.ntotal + len(codes), dtype=np.int64)
+    index.add_sa_codes(np.ascontiguousarray(codes), ids)
+
+
+def _pieces(matrices: Iterable[vectors.Matrix]) -> Iterator[vectors.Matrix]:
+    for matrix in matrices:
+        for start in range(0, len(matrix), PIECE_ROWS):
+            yield matrix[start : start + PIECE_ROWS]

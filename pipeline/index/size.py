@@ -1,0 +1,105 @@
+"""What an index takes, on disk and in memory while it is built, before any of it is there.
+
+The sizes on disk are sums over what FAISS 1.15 writes: exact but for the headers (some hundred
+bytes) and, for hnsw, the number of links above the ground level, which is drawn for each node: its
+expectation stands here.
+"""
+
+from pipeline.core import memory
+from pipeline.core.params import (
+    FlatIndex,
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    Sq8Index,
+)
+from pipeline.vectors import vectors
+
+POINTS_A_CENTROID = 256
+"""How many vectors k-means is given for each centroid at most, as FAISS has it; more move none."""
+
+LIST_GROWTH = 1.5
+"""What inverted lists take in memory over what is in them: one that is full gets twice the room,
+which makes 1 / ln 2 = 1.44 on average (measured: 1.43)."""
+
+FLOAT, ID, LINK = 4, 8, 4
+"""Bytes of a component, of a number of a vector, of a link of a graph."""
+
+LINK_ROOM = 1.01
+"""Room for links over those expected: what is drawn strays less where there are many."""
+
+VISIT = 5
+"""Bytes a node takes while vectors are added to a graph: a lock, and whether it was visited."""
+
+
+def training_rows(index: Index, rows: int) -> int:
+    """Return how many of the vectors k-means is given; 0 where there is none."""
+    if not isinstance(index, IvfFlatIndex | IvfPqIndex):
+        return 0
+    centroids = index.lists
+    if isinstance(index, IvfPqIndex):
+        centroids = max(centroids, 2**index.bits)
+    return min(rows, POINTS_A_CENTROID * centroids)
+
+
+def code_bytes(index: Index, dimension: int) -> int:
+    """Return how many bytes hold one vector, without its number and its links."""
+    match index:
+        case Sq8Index():
+            return dimension
+        case IvfPqIndex():
+            return -(-index.subvectors * index.bits // 8)
+        case FlatIndex() | HnswIndex() | IvfFlatIndex():
+            return FLOAT * dimension
+
+
+def graph_links(m: int, rows: int) -> int:
+    """Return for how many links a graph of `m` links a node needs room while it is built."""
+    return round(LINK_ROOM * rows * _links(m))
+
+
+def _links(m: int) -> float:
+    """Return the places for links that a node is expected to have.
+
+    2m of them on the ground, m on each level above, which it reaches by 1/m.
+    """
+    return 2 * m + m / (m - 1)
+
+
+def disk_bytes(index: Index, rows: int, dimension: int) -> int:
+    """Return the size of an index of `rows` vectors as a file, and searched in memory."""
+    codes = rows * code_bytes(index, dimension)
+    match index:
+        case FlatIndex():
+            return codes
+        case Sq8Index():
+            return codes + 2 * FLOAT * dimension
+        case HnswIndex():
+            # Links, an offset, a level.
+            return codes + round(rows * (_links(index.m) * LINK + ID + LINK))
+        case IvfFlatIndex() | IvfPqIndex():
+            # A centroid and a size for each list.
+            lists = index.lists * (FLOAT * dimension + ID)
+            books = 2**index.bits * dimension * FLOAT if isinstance(index, IvfPqIndex) else 0
+            return codes + rows * ID + lists + books
+
+
+def memory_bytes(index: Index, rows: int, dimension: int) -> int:
+    """Return what the stage that builds an index takes at most, shards left on disk.
+
+    The index (and one list once more: it is copied where it gets more room), or what it is trained
+    on (twice: FAISS draws from it, or takes residuals of it), and some pieces of vectors on their
+    way.
+    """
+    size = disk_bytes(index, rows, dimension)
+    vector = FLOAT * dimension
+    training = training_rows(index, rows) * vector
+    if isinstance(index, IvfFlatIndex | IvfPqIndex):
+        size = round((LIST_GROWTH + 1 / index.lists) * size)
+        training *= 2
+    if isinstance(index, HnswIndex):
+        room = graph_links(index.m, rows) - round(rows * _links(index.m))
+        size += room * LINK + rows * VISIT
+    pieces = 6 * min(rows, vectors.PIECE_ROWS) * vector
+    return memory.PROCESS_BYTES + pieces + max(size, training)

@@ -1,1 +1,0 @@
-"""This machine: its CPU, its memory, its threads, and what stages took on it."""

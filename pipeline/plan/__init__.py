@@ -1,0 +1,1 @@
+"""Estimate what a run of the pipeline will take, and compare that with what it took."""

@@ -1,1 +1,0 @@
-"""What a run of the pipeline will take, and how right that was. No stage imports it."""

@@ -1,0 +1,1 @@
+"""The report stage: all locales and systems side by side, as a page, a table and numbers."""

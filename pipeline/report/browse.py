@@ -1,0 +1,145 @@
+"""The queries to browse: which ones the page holds, and their data for its script."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Report
+from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.report.inputs import RUNS, LocaleResults
+from pipeline.report.words import named
+
+Places = NDArray[np.int64]
+
+_ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
+
+
+def chosen(differences: NDArray[np.float64], settings: Report) -> Places:
+    """Return which queries the page holds, ascending.
+
+    All if there are no more than asked for. Else one half (the larger) are those with the largest
+    differences, so that no disagreement of the systems is missed; the others are drawn from the
+    rest, so that the usual is seen too.
+
+    Args:
+        differences: between the best and the worst system, [queries]; NaN where undefined.
+        settings: how many, and the seed of the draw.
+    """
+    queries = len(differences)
+    if queries <= settings.queries:
+        return np.arange(queries)
+    largest = np.lexsort((np.arange(queries), -np.nan_to_num(differences, nan=-1.0)))
+    differing = differing_most(settings)
+    drawn = np.random.default_rng(settings.seed).choice(
+        np.sort(largest[differing:]), settings.queries - differing, replace=False
+    )
+    return np.sort(np.concatenate([largest[:differing], drawn]))
+
+
+def differing_most(settings: Report) -> int:
+    """Return how many queries are chosen for their differences, where not all are shown."""
+    return (settings.queries + 1) // 2
+
+
+def spread(results: LocaleResults) -> NDArray[np.float64]:
+    """Return how far the systems are apart in the first measure, [queries]; NaN: undefined."""
+    columns = [f"{system}.{results.measures[0]}" for system in RUNS]
+    values = np.column_stack(
+        [results.per_query[name].to_numpy().astype(np.float64) for name in columns]
+    )
+    return np.asarray(values.max(axis=1) - values.min(axis=1))
+
+
+def data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
+    """Return what the page's script shows of a locale, ready for `embedded_json`.
+
+    `products` are [id, title]. `queries` are [id, text, values, lists]: `values` has a row a system
+    with a value a measure (or null), `lists` one list a system of (place in `products`, label) as a
+    flat list in the order of rank; the label of a product without a judgement is "".
+    """
+    places = chosen(spread(results), settings)
+    queries = results.per_query.take(places)
+    path, remedy = layout.top(results.locale), f"run `dvc repro evaluate@{results.locale}`"
+    top = results.top.filter(
+        pc.and_(
+            pc.less_equal(results.top["rank"], settings.results),
+            pc.is_in(results.top["query_id"], value_set=queries["query_id"].combine_chunks()),
+        )
+    ).sort_by([("query_id", "ascending"), ("system", "ascending"), ("rank", "ascending")])
+    rows = tables.rows_of(queries["query_id"], top["query_id"], path, remedy)
+    products = pc.unique(top["product_id"]).sort()
+    first = pc.index_in(products, value_set=top["product_id"].combine_chunks())
+    codes = pc.index_in(top["product_id"].combine_chunks(), value_set=products).to_pylist()
+    lists: list[list[list[int | str]]] = [[[] for _ in RUNS] for _ in places]
+    systems = top["system"].to_pylist()
+    labels = top["label"].to_pylist()
+    ranks = top["rank"].to_pylist()
+    for row, system, rank, code, label in zip(
+        rows.tolist(), systems, ranks, codes, labels, strict=True
+    ):
+        ranked = lists[row][RUNS.index(system)]
+        if len(ranked) != 2 * (rank - 1):
+            query_id = queries["query_id"][row]
+            raise PipelineError(
+                f"{path}: {system} has rank {rank} of query {query_id} at place "
+                f"{len(ranked) // 2 + 1}; {remedy}"
+            )
+        ranked += [code, label or ""]
+    values = [
+        [_rounded(queries[f"{system}.{measure}"]) for measure in results.measures]
+        for system in RUNS
+    ]
+    titles = top["title"].take(first)
+    return {
+        "locale": results.locale,
+        "note": note(results, settings),
+        "language": "" if results.language == "any" else results.language,
+        "systems": list(RUNS),
+        "measures": [named(measure) for measure in results.measures],
+        "products": [list(pair) for pair in zip(products.to_pylist(), _texts(titles), strict=True)],
+        "queries": [
+            [
+                query_id,
+                text,
+                [[column[row] for column in of_system] for of_system in values],
+                lists[row],
+            ]
+            for row, (query_id, text) in enumerate(
+                zip(queries["query_id"].to_pylist(), _texts(queries["query"]), strict=True)
+            )
+        ],
+    }
+
+
+def note(results: LocaleResults, settings: Report) -> str:
+    """Return which queries of a locale the page holds, for its reader."""
+    queries = results.per_query.num_rows
+    if queries <= settings.queries:
+        return f"All {queries:,} queries of {results.locale}."
+    differing = differing_most(settings)
+    return (
+        f"{settings.queries:,} of the {queries:,} queries of {results.locale}: the {differing:,} "
+        f"on which the systems' {named(results.measures[0])} differs the most, and "
+        f"{settings.queries - differing:,} of the others, drawn at random (seed {settings.seed})."
+    )
+
+
+def embedded_json(content: object) -> str:
+    """Return JSON that may stand in a script element: nothing in it can end or open a tag."""
+    text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+    return text.translate(_ESCAPES)
+
+
+def _rounded(column: pa.ChunkedArray) -> list[float | None]:
+    return [None if value is None else round(value, MEAN_DECIMALS) for value in column.to_pylist()]
+
+
+def _texts(column: pa.ChunkedArray) -> list[str]:
+    return [text or "" for text in column.to_pylist()]

@@ -1,0 +1,171 @@
+"""The charts of the page, each of one locale, 340 pixels wide so that a phone shows them whole."""
+
+import math
+from typing import Any
+
+from matplotlib.ticker import FixedFormatter, FixedLocator, FuncFormatter, NullLocator
+
+from pipeline.core.tables import LABELS
+from pipeline.report import svg
+from pipeline.report.axes import (
+    AXIS,
+    LEFT,
+    LINES,
+    MARKERS,
+    RIGHT,
+    SMALL_TEXT,
+    TITLE,
+    TOP,
+    WIDTH,
+    dot,
+    name_rows,
+    name_y,
+    new_axes,
+    unit_axis,
+)
+from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults, Slice
+from pipeline.report.svg import COLOURS
+from pipeline.report.words import named, said
+
+
+def headline(results: LocaleResults, measure: str) -> str:
+    """Draw one measure of every system with its interval."""
+    rows = [
+        (system, estimate)
+        for system in SHOWN
+        if (estimate := results.estimate(system, measure)) is not None
+    ]
+    height = TOP + 26 * len(rows) + AXIS
+    figure = svg.drawing(WIDTH, height)
+    axes = new_axes(figure, LEFT, RIGHT, height)
+    for row, (system, estimate) in enumerate(rows):
+        dot(axes, system, estimate, row)
+    name_rows(axes, [system for system, _ in rows])
+    unit_axis(axes, named(measure))
+    told = "; ".join(f"{system} {said(estimate)}" for system, estimate in rows)
+    return svg.inline(
+        figure, f"headline-{results.locale}", f"{named(measure)}, {results.locale}", f"{told}."
+    )
+
+
+def recall_curves(results: LocaleResults) -> str:
+    """Draw the share of Exact products found in the first k, over k."""
+    figure = svg.drawing(WIDTH, 220)
+    axes = new_axes(figure, 42, RIGHT, 220, TITLE)
+    name_y(figure, "recall")
+    cutoffs = sorted({k for curve in results.recall.values() for k, _ in curve}) or [1]
+    for system, curve in results.recall.items():
+        axes.plot(
+            [k for k, _ in curve],
+            [recall for _, recall in curve],
+            color=COLOURS[system],
+            linestyle=LINES[system],
+            marker=MARKERS[system],
+            markersize=4,
+            linewidth=1.6,
+            clip_on=False,
+        )
+    axes.set_xscale("log")
+    axes.set_xlim(cutoffs[0], max(cutoffs[-1], cutoffs[0] + 1))
+    ticks = [k for k in cutoffs if math.log10(k).is_integer()] or cutoffs[:1]
+    axes.xaxis.set_major_locator(FixedLocator(ticks))
+    axes.xaxis.set_major_formatter(FixedFormatter([f"{k:,}" for k in ticks]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.set_xlabel("k, products looked at")
+    axes.set_ylim(0, 1)
+    axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
+    told = "; ".join(
+        f"{system} from {curve[0][1]:.3f} at {curve[0][0]:,} to {curve[-1][1]:.3f} at "
+        f"{curve[-1][0]:,}"
+        for system, curve in results.recall.items()
+    )
+    return svg.inline(
+        figure, f"recall-{results.locale}", f"Recall at k, {results.locale}", f"{told}."
+    )
+
+
+def label_mix(results: LocaleResults) -> str:
+    """Draw what the first ten places hold, by system: labels, and products not judged."""
+    mix = {
+        system: results.slices.top10[system] for system in SHOWN if system in results.slices.top10
+    }
+    height = TOP + 30 * len(mix) + AXIS
+    figure = svg.drawing(WIDTH, height)
+    axes = new_axes(figure, LEFT, RIGHT, height)
+    for row, shares in enumerate(mix.values()):
+        start = 0.0
+        for label in (*LABELS, UNJUDGED):
+            share = shares.get(label, 0.0)
+            if share <= 0:
+                continue
+            judged = label != UNJUDGED
+            axes.barh(
+                row, share, 0.66, start,
+                color=COLOURS[label] if judged else "none",
+                edgecolor=COLOURS["surface" if judged else UNJUDGED],
+                hatch=None if judged else "////", linewidth=0.8,
+            )  # fmt: skip
+            if judged and share >= 0.07:
+                words = f"{label} {share:.0%}" if share >= 0.13 else label
+                axes.text(
+                    start + share / 2, row, words,
+                    color=COLOURS[f"on-{label}"], ha="center", va="center", size=SMALL_TEXT,
+                )  # fmt: skip
+            start += share
+    name_rows(axes, list(mix))
+    axes.set_xlim(0, 1)
+    axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
+    axes.set_xlabel("share of the first ten places")
+    told = "; ".join(
+        f"{system}: " + ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
+        for system, shares in mix.items()
+    )
+    return svg.inline(
+        figure, f"labels-{results.locale}", f"Labels of the top 10, {results.locale}", f"{told}."
+    )
+
+
+def slices(results: LocaleResults) -> str:
+    """Draw the measure of each slice, a row a slice, a dot a system; hollow where it is small."""
+    rows: list[Slice | str] = []  # the name of a group, then its slices
+    for each in results.slices.slices:
+        if not any(isinstance(row, Slice) and row.slice == each.slice for row in rows[-1:]):
+            rows.append(each.slice)
+        rows.append(each)
+    left, right, top = 140.0, 42.0, TOP + 14
+    height = top + 26 * len(rows) + AXIS
+    figure = svg.drawing(WIDTH, height)
+    axes = new_axes(figure, left, right, height, top)
+    inside = WIDTH - left - right
+    at_rows = axes.get_yaxis_transform()
+    last = 1 + (right - 2) / inside
+    small: dict[str, Any] = {"color": COLOURS["muted"], "fontsize": SMALL_TEXT, "ha": "right"}
+    axes.text(last, -0.9, "queries", transform=at_rows, va="center", **small)
+    for place, row in enumerate(rows):
+        if isinstance(row, str):  # from the left edge: it may be longer than the values
+            axes.text(
+                -left / inside, place, row, transform=at_rows, va="center_baseline",
+                color=COLOURS["ink"], fontweight="bold",
+            )  # fmt: skip
+            continue
+        drawn = [system for system in RUNS if system in row.systems]
+        for order, system in enumerate(drawn):
+            shift = (order - (len(drawn) - 1) / 2) * 0.27
+            dot(axes, system, row.systems[system], place + shift, 4.2, row.small)
+        words = f"{row.queries:,}{'*' if row.small else ''}"
+        axes.text(last, place, words, transform=at_rows, va="center_baseline", **small)
+    name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 23) for row in rows])
+    axes.tick_params(axis="y", labelsize=SMALL_TEXT)
+    unit_axis(axes, named(results.slices.measure))
+    return svg.inline(
+        figure,
+        f"slices-{results.locale}",
+        f"{named(results.slices.measure)} by slice, {results.locale}",
+        f"{len(results.slices.slices)} slices of the queries; the table below has every number.",
+    )
+
+
+def _shortened(text: str, length: int) -> str:
+    return text if len(text) <= length else text[: length - 1] + "…"

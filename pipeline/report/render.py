@@ -1,0 +1,195 @@
+"""From a project's results to the page: what the template is filled with."""
+
+import base64
+import hashlib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from pipeline.core.params import Params
+from pipeline.core.tables import LABELS
+from pipeline.report import browse, charts, scale, scatter, svg
+from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.words import (
+    LABEL_WORDS,
+    REASONS,
+    SYSTEM_WORDS,
+    count,
+    explained,
+    named,
+    said,
+    share,
+)
+from pipeline.tradeoff.figures import TradeOff
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A measure of a system: its number, its interval, whether it is the best of its locale."""
+
+    mean: str = ""
+    interval: str = ""
+    queries: str = ""
+    best: bool = False
+
+
+def render(
+    locales: Sequence[LocaleResults], params: Params, scaled: scale.Scale | None = None
+) -> str:
+    """Return the page of these locales' results, the same text for the same results.
+
+    Args:
+        locales: the results.
+        params: what they are of.
+        scaled: what the stages take of large catalogues, if that was measured.
+    """
+    environment = Environment(
+        loader=FileSystemLoader(_ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": count,
+        "share": share,
+        "said": said,
+        "named": named,
+    }
+    script = (_ASSETS / "page.js").read_text(encoding="utf-8")
+    measures = params.evaluate.headline()
+    with svg.style():
+        sections = [_locale(results, measures, params) for results in locales]
+        scale_chart = _own(scale.chart(scaled)) if scaled and scaled.stages else ""
+    template = environment.get_template("page.html.j2")
+    return template.render(
+        css=_own((_ASSETS / "page.css").read_text(encoding="utf-8")),
+        script=_own(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        measures=measures,
+        explained=explained,
+        locales=sections,
+        scale=scaled,
+        scale_chart=scale_chart,
+        means=_means(locales, measures) if len(locales) > 1 else [],
+        systems={system: SYSTEM_WORDS[system] for system in SHOWN},
+        with_runs=RUNS,
+        labels=LABEL_WORDS,
+        label_order=(*LABELS, UNJUDGED),
+        uncertainty=params.uncertainty,
+    )
+
+
+def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> dict[str, Any]:
+    """Return what the template shows of a locale."""
+    measured = isinstance(results.tradeoff, TradeOff)
+    return {
+        "name": results.locale,
+        "results": results,
+        "headline_chart": _own(charts.headline(results, measures[0])),
+        "recall_chart": _own(charts.recall_curves(results)),
+        "cutoffs": sorted({k for curve in results.recall.values() for k, _ in curve}),
+        "recall": {system: dict(curve) for system, curve in results.recall.items()},
+        "mix_chart": _own(charts.label_mix(results)) if results.slices.top10 else "",
+        "mix": _shown(results.slices.top10),
+        "slices_chart": _own(charts.slices(results)) if results.slices.slices else "",
+        "tradeoff_chart": _own(scatter.tradeoff(results, results.tradeoff))
+        if isinstance(results.tradeoff, TradeOff) and results.tradeoff.indexes
+        else "",
+        "tradeoff_measured": measured,
+        "query_numbers": _query_numbers(results, measures),
+        "rows": [(system, _cells(results, system, measures)) for system in SHOWN],
+        "counts": list(_counts(results)),
+        "cuts": [
+            (kind, getattr(results.manifest.truncation, kind)) for kind in ("queries", "products")
+        ],
+        "max_tokens": results.manifest.contract["max_tokens"],
+        "data": _own(browse.embedded_json(browse.data(results, params.report))),
+    }
+
+
+def _own(markup: str) -> Markup:
+    """Mark what this package made as markup; no text of the data goes through here unescaped."""
+    return Markup(markup)  # noqa: S704
+
+
+def _shown(by_system: dict[str, Any]) -> dict[str, Any]:
+    return {system: by_system[system] for system in SHOWN if system in by_system}
+
+
+def _query_numbers(results: LocaleResults, measures: Sequence[str]) -> list[int | None]:
+    """Return for how many queries each measure is defined; None where the systems differ in it."""
+    numbers = []
+    for measure in measures:
+        found = {
+            estimate.queries
+            for system in RUNS
+            if (estimate := results.estimate(system, measure)) is not None
+        }
+        numbers.append(found.pop() if len(found) == 1 else None)
+    return numbers
+
+
+def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list[Cell]:
+    """Return the headline of a system; the number of queries where it is not that of the others."""
+    cells = []
+    common = _query_numbers(results, measures)
+    for measure, number in zip(measures, common, strict=True):
+        estimate = results.estimate(system, measure)
+        if estimate is None or estimate.mean is None:
+            cells.append(Cell())
+            continue
+        mean, _, interval = said(estimate).partition(" ")
+        own = "" if estimate.queries == number else f"{estimate.queries:,} queries"
+        cells.append(Cell(mean, interval, own, mean in _best(results, measure) and system in RUNS))
+    return cells
+
+
+def _best(results: LocaleResults, measure: str) -> set[str]:
+    """Return the highest mean of a measure as it is shown; nothing where all systems have it.
+
+    More judged products are not a better result: that measure has no best.
+    """
+    estimates = (results.estimate(system, measure) for system in RUNS)
+    means = {said(each).partition(" ")[0] for each in estimates if each is not None}
+    return set() if len(means) < 2 or measure.startswith("judged") else {max(means)}
+
+
+def _means(
+    locales: Iterable[LocaleResults], measures: Sequence[str]
+) -> list[tuple[str, list[str]]]:
+    """Return the mean over the locales of each system's measures, each locale counting the same."""
+    rows = []
+    for system in SHOWN:
+        cells = []
+        for measure in measures:
+            found = [results.estimate(system, measure) for results in locales]
+            known = [each.mean for each in found if each is not None and each.mean is not None]
+            complete = len(known) == len(found)
+            cells.append(f"{sum(known) / len(known):.3f}" if complete else "")
+        rows.append((system, cells))
+    return rows
+
+
+def _counts(results: LocaleResults) -> Iterable[tuple[str, int, int, str, str]]:
+    """Yield by kind how many clean read and kept, what it left out, what to know of the rest."""
+    for kind in ("queries", "products", "judgements"):
+        counts = results.counts.get(kind, {})
+        told: dict[bool, list[str]] = {True: [], False: []}
+        for reason, number in sorted(counts.items()):
+            if reason not in ("in", "out") and isinstance(number, int) and number:
+                words = REASONS.get(reason, reason.replace("_", " "))
+                told[reason.startswith("dropped")].append(f"{number:,} {words}")
+        yield (
+            kind,
+            counts.get("in", 0),
+            counts.get("out", 0),
+            "; ".join(told[True]),
+            "; ".join(told[False]),
+        )

@@ -1,0 +1,141 @@
+"""The chart of the stages' cost over the size of the catalogue, and what it is drawn from."""
+
+import math
+from collections.abc import Sequence
+from typing import Annotated, Any
+
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.core import layout
+from pipeline.report import svg
+from pipeline.report.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
+from pipeline.report.inputs import read_form
+from pipeline.report.svg import COLOURS
+
+_LEFT, _NAMES = 46.0, 118.0
+_APART = 13.0
+"""Pixels from one name to the next."""
+_SHORTEST = 1e-2
+"""Seconds: what no clock of the bench tells stands there; a logarithm has no zero."""
+
+
+class Point(BaseModel):
+    """What a stage took of a catalogue; the file says more, which is not shown."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    products: Annotated[int, Field(ge=1)]
+    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    peak_bytes: Annotated[int, Field(ge=0)]
+
+
+class Machine(BaseModel):
+    """Where it was measured."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    cores: int
+
+
+class Scale(BaseModel):
+    """What `make scale` measured: of each stage some points, the smallest catalogue first."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    machine: Machine
+    stages: dict[str, Annotated[tuple[Point, ...], Field(min_length=1)]]
+
+    @property
+    def sizes(self) -> list[int]:
+        """Return the sizes that anything was measured at."""
+        return sorted({point.products for points in self.stages.values() for point in points})
+
+
+def read_scale() -> Scale | None:
+    """Return what was measured at scale; None if nothing was."""
+    path = layout.SCALE_BENCH
+    return read_form(path, Scale, "run `make scale`") if path.exists() else None
+
+
+def chart(scale: Scale) -> str:
+    """Draw each stage's seconds over the products, both by powers of ten."""
+    height = max(240.0, TITLE + AXIS + _APART * (len(scale.stages) + 1))
+    figure = svg.drawing(WIDTH, height)
+    axes = new_axes(figure, _LEFT, _NAMES, height, TITLE)
+    name_y(figure, "seconds")
+    axes.set_xscale("log")
+    axes.set_yscale("log")
+    seconds = [_drawn(point) for points in scale.stages.values() for point in points]
+    _powers(axes, scale.sizes, seconds)
+    # From the top: the stage that takes the longest first, as its line ends.
+    stages = sorted(scale.stages.items(), key=lambda each: (-_drawn(each[1][-1]), each[0]))
+    ends = [float(axes.transData.transform((1, _drawn(points[-1])))[1]) for _, points in stages]
+    for (name, points), end, at in zip(
+        stages, ends, spread(ends, _APART, height - TITLE), strict=True
+    ):
+        x, y = [point.products for point in points], [_drawn(point) for point in points]
+        axes.plot(
+            x, y, marker="o", markersize=4, linewidth=1.4, color=COLOURS["dense"], clip_on=False
+        )
+        axes.plot(
+            [_WITHIN, _WITHIN + 10], [end, at], transform=None, color=COLOURS["grid"],
+            linewidth=1, clip_on=False,
+        )  # fmt: skip
+        axes.annotate(
+            name, (_WITHIN + 12, at), xycoords="figure pixels", va="center", ha="left",
+            size=SMALL_TEXT, color=COLOURS["ink"], annotation_clip=False,
+        )  # fmt: skip
+    axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
+    axes.set_xlabel("products")
+    told = "; ".join(
+        f"{name} "
+        + ", ".join(f"{point.seconds:,.1f} s at {point.products:,}" for point in scale.stages[name])
+        for name, _ in stages
+    )
+    return svg.inline(figure, "scale", "Seconds of each stage over products", f"{told}.")
+
+
+_WITHIN = WIDTH - _NAMES + 4
+
+
+def spread(wanted: Sequence[float], apart: float, most: float) -> list[float]:
+    """Return places near the wanted ones, so much apart at least, none above `most`.
+
+    Args:
+        wanted: the highest first.
+        apart: how far they have to be from each other.
+        most: where the first one stands at most.
+    """
+    places: list[float] = []
+    for place in wanted:
+        places.append(min(place, places[-1] - apart if places else most))
+    # Those that were pushed below the ground lift the ones above them.
+    for at in range(len(places) - 1, -1, -1):
+        least = AXIS if at == len(places) - 1 else places[at + 1] + apart
+        places[at] = max(places[at], least)
+    return places
+
+
+def _drawn(point: Point) -> float:
+    return max(point.seconds, _SHORTEST)
+
+
+def _powers(axes: Any, sizes: Sequence[int], seconds: Sequence[float]) -> None:
+    """Let both axes hold all points, with lines at the sizes and at powers of ten."""
+    axes.set_xlim(sizes[0] / 1.2, max(sizes[-1], sizes[0] * 1.1) * 1.05)
+    axes.xaxis.set_major_locator(FixedLocator(sizes))
+    axes.xaxis.set_major_formatter(FixedFormatter([_short(size) for size in sizes]))
+    low, high = math.floor(math.log10(min(seconds))), math.ceil(math.log10(max(seconds)) + 0.01)
+    ticks = [10.0**power for power in range(low, high + 1)]
+    axes.set_ylim(ticks[0], ticks[-1])
+    axes.yaxis.set_major_locator(FixedLocator(ticks))
+    axes.yaxis.set_major_formatter(FixedFormatter([f"{tick:,g}" for tick in ticks]))
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_minor_locator(NullLocator())
+
+
+def _short(size: int) -> str:
+    if size >= 1_000_000:
+        return f"{size / 1e6:.1f} M"
+    return f"{size / 1e3:.0f} k" if size >= 1_000 else str(size)

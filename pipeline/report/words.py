@@ -1,0 +1,88 @@
+"""The words of the page: what measures, systems and labels are called and mean; numbers as text."""
+
+from pipeline.report.inputs import UNJUDGED, Estimate
+
+SYSTEM_WORDS = {
+    "random": "a random order: what luck alone would give, computed exactly",
+    "bm25": "words shared by query and product, weighted",
+    "dense": "meaning, by vectors of the encoder",
+    "hybrid": "bm25 and dense combined",
+}
+
+LABEL_WORDS = {
+    "E": "Exact",
+    "S": "Substitute",
+    "C": "Complement",
+    "I": "Irrelevant",
+    UNJUDGED: "not judged",
+}
+
+REASONS = {
+    "dropped_empty": "without text",
+    "dropped_product_missing": "of a product that the catalogue lacks",
+    "dropped_query_empty": "of a query without text",
+    "dropped_repeated": "repeated",
+    "dropped_without_judgement": "without any judgement",
+    "product_without_text": "of a product without text, which no system can find",
+    "sharing_a_text": "sharing their text with another",
+}
+"""What clean counts, in words; what starts with `dropped` was left out, the rest is of the kept."""
+
+
+def explained(measure: str) -> str:
+    """Return what a measure says, for a reader who is no search engineer."""
+    name, _, k = measure.partition("@")
+    words = {
+        "ndcg": (
+            f"How good the first {k} are, from 0 to 1. An Exact product earns 1, a Substitute 0.1, "
+            "a Complement 0.01, and each the less the further down it stands. 1 is the best order "
+            "that the judged products allow."
+        ),
+        "mrr": (
+            "How far one has to look: 1 if the first product is an Exact one, 1/2 if the second is "
+            f"the first such, 1/3 for the third, 0 if none is among the first {k}."
+        ),
+        "recall": f"The share of a query's Exact products that are among the first {k}.",
+        "judged": (
+            f"The share of the first {k} that anyone has judged. What nobody judged earns nothing, "
+            "so where this is low the other measures are too; a system with more unjudged products "
+            "may be better than it looks."
+        ),
+        "pool_ndcg": (
+            "Only the judged products of a query are put in order (ESCI's task 1), and the whole "
+            "order counts. Even a random order does well here: read it against the line random."
+        ),
+    }
+    return words.get(name, "See the README of the project.")
+
+
+def named(measure: str) -> str:
+    """Return a measure's name as the field writes it: "nDCG@10" for "ndcg@10"."""
+    name, at, k = measure.partition("@")
+    return {"ndcg": "nDCG", "mrr": "MRR", "pool_ndcg": "pool nDCG"}.get(name, name) + at + k
+
+
+def said(estimate: Estimate) -> str:
+    """Return an estimate as text: "0.625 [0.552, 0.697]"."""
+    if estimate.mean is None:
+        return "undefined"
+    if estimate.low is None or estimate.high is None:
+        return f"{estimate.mean:.3f}"
+    return f"{estimate.mean:.3f} [{estimate.low:.3f}, {estimate.high:.3f}]"
+
+
+def count(number: float) -> str:
+    """Return a number with commas between the thousands."""
+    return f"{number:,.0f}"
+
+
+def share(part: float, whole: float = 1) -> str:
+    """Return a share in percent, never 0.0% of something or 100.0% of less than all."""
+    if not whole or not part:
+        return "0%"
+    percent = 100 * part / whole
+    if part == whole:
+        return "100%"
+    if percent < 0.1:
+        return "< 0.1%"
+    return "> 99.9%" if 99.95 <= percent < 100 else f"{percent:.1f}%"

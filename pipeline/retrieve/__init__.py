@@ -1,0 +1,1 @@
+"""The retrieve stage: search the index for every query, and rank its judged products."""

@@ -1,0 +1,151 @@
+"""Nearest neighbours: what an index finds, the exact ones, and the share of them it finds."""
+
+from collections.abc import Iterable, Iterator
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.params import FlatIndex, Similarity
+from pipeline.index.stage import build_index
+from pipeline.runs import ranking
+from pipeline.vectors import vectors
+
+EXTRA_RESULTS = 100
+"""Results asked for beyond the depth, so that most ties at the last place need no second search."""
+
+SEARCHED_QUERIES = 4_096
+"""Queries that FAISS is given at once: it packs the vectors anew for each call, and for every 4,096
+queries of one. Measured, exact search of 1,024 at once takes a quarter longer."""
+
+RANKED_QUERIES = 512
+"""Queries that are put in order at once, at most: their results stay near the CPU."""
+
+RESULT_BYTES = 256_000_000
+"""What the results of the queries searched at once may take, and again what putting them in order
+may: where a million products tie, 4,096 queries would take 49 GB, and as much again."""
+
+FOUND_BYTES, RANKED_BYTES = 12, 50
+"""Bytes of one result as FAISS gives it (a score, a number), and while it is put in order."""
+
+OVERLAP_DEPTH = 100
+"""How many of a query's nearest products an index is measured by."""
+
+OVERLAP_DECIMALS = 5
+
+OVERLAP_QUERIES = 1_000
+"""On how many queries at most: the mean overlap is then known to about 0.005 or better."""
+
+SAMPLE_SEED = 29
+
+
+def search(
+    index: faiss.Index, queries: vectors.Matrix, depth: int
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return the first `depth` products of each query in the order of `ranking`.
+
+    Where products with equal scores stand on both sides of the last place, more are asked for
+    until the tie is whole: the ids decide who is in, not the order of FAISS.
+
+    Returns:
+        Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
+        places that an approximate index found nothing for.
+    """
+    depth = min(depth, index.ntotal)
+    scores = np.empty((len(queries), depth))
+    codes = np.empty((len(queries), depth), dtype=np.int64)
+    open_rows = np.arange(len(queries))
+    asked = min(depth + EXTRA_RESULTS, index.ntotal)
+    while open_rows.size:
+        tied = np.zeros(len(queries), dtype=bool)
+        for searched in _parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
+            whole = len(searched) == len(queries)
+            raw, found = index.search(queries if whole else queries[searched], asked)
+            if index.metric_type == faiss.METRIC_L2:
+                np.negative(raw, out=raw)
+            at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
+            for part in _parts(np.arange(len(searched)), at_once):
+                ranked, order = ranking.rank_matrix(raw[part], found[part])
+                rows = searched[part]
+                scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
+                tied[rows] = ranked[:, -1] == ranked[:, depth - 1]
+                tied[rows] &= order[:, -1] != ranking.NO_PRODUCT
+        open_rows = np.flatnonzero(tied) if asked < index.ntotal else open_rows[:0]
+        asked = min(2 * asked, index.ntotal)
+    return scores, codes
+
+
+def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows, at most `size` at once, but at least one."""
+    size = max(1, size)
+    for start in range(0, len(rows), size):
+        yield rows[start : start + size]
+
+
+def exact_codes(
+    shards: Iterable[vectors.Matrix], queries: vectors.Matrix, depth: int, similarity: Similarity
+) -> NDArray[np.int64]:
+    """Return each query's nearest products by the vectors themselves, in the order of `ranking`.
+
+    Shard by shard, so that one shard is in memory at a time.
+
+    Args:
+        shards: the products' vectors; row i of all of them together is product i.
+        queries: as `index.as_searched` returns them, shape [queries, dimension].
+        depth: how many products a query.
+        similarity: what is compared.
+
+    Returns:
+        Product codes, shape [queries, min(depth, products)].
+    """
+    scores = np.empty((len(queries), 0))
+    codes = np.empty((len(queries), 0), dtype=np.int64)
+    start = 0
+    for shard in shards:
+        flat = build_index(FlatIndex(kind="flat"), shard.shape[1], similarity, [shard], len(shard))
+        nearest, found = search(flat, queries, depth)
+        ranked, both = ranking.rank_matrix(
+            np.concatenate([scores, nearest], axis=1),
+            np.concatenate([codes, found + start], axis=1),
+        )
+        scores, codes = ranked[:, :depth], both[:, :depth]
+        start += len(shard)
+    return codes
+
+
+def overlap(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
+    """Return the mean share of each query's exact neighbours that were found, whatever their order.
+
+    It is rounded to `OVERLAP_DECIMALS`.
+
+    Args:
+        found: product codes or `ranking.NO_PRODUCT`, shape [queries, any].
+        exact: product codes, shape [queries, depth], depth at least 1.
+    """
+    width = 1 + max(found.max(initial=0), exact.max(initial=0))
+    query = np.arange(len(exact))[:, None] * width
+    pairs = (query + found)[found != ranking.NO_PRODUCT]
+    return round(float(np.isin(query + exact, pairs).mean()), OVERLAP_DECIMALS)
+
+
+def index_overlap(
+    index: faiss.Index,
+    queries: vectors.Matrix,
+    shards: Iterable[vectors.Matrix],
+    similarity: Similarity,
+) -> float:
+    """Return the mean share of the exact top `OVERLAP_DEPTH` that an index finds as its own.
+
+    The arguments are those of `exact_codes`.
+    """
+    exact = exact_codes(shards, queries, OVERLAP_DEPTH, similarity)
+    _, found = search(index, queries, OVERLAP_DEPTH)
+    return overlap(found, exact)
+
+
+def sampled_rows(rows: int, most: int = OVERLAP_QUERIES) -> NDArray[np.int64]:
+    """Return all rows, or a seeded sample of `most` of them, ascending."""
+    if rows <= most:
+        return np.arange(rows)
+    chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
+    return np.sort(chosen)

@@ -1,0 +1,1 @@
+"""The sample stage: draw queries, judgements and products of every locale from ESCI's files."""

@@ -1,0 +1,1 @@
+"""The normalisation of texts: queries and products are normalised by the same rules."""

@@ -1,0 +1,127 @@
+"""`text.normalise` and `text.join_fields` for whole columns, in Arrow's compiled kernels.
+
+Most texts need little: no more than what the kernels below do exactly as `normalise` does. Which
+ones those are, `_HARD` decides; it may call a text hard that is not. The hard ones go through
+`normalise` itself, so its results are these by definition or, in the tests, by comparison.
+"""
+
+import re
+import unicodedata
+from collections.abc import Callable, Sequence
+from functools import lru_cache
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.text.normalise import BREAKS, INLINE, UNSEEN, normalise
+
+STABLE = (
+    "\\x20-\\x7e¡-§©«¬®°±¶·»¿-ıĴ-ľŁ-ňŊ-žΑ-ΡΣ-Ωα-ωЀ-џ‍‐‒-―‘-‣‰-′‹-※₠-₧₩-₵←-⇿∀-∫∱-⋿─-➿⬅-⬇⬛⬜⭐⭕"
+    "、-〩〰-〵ぁ-ゖゝゞ゠-ヾ一-龥가-힣️🌀-🗿😀-🙏🚀-🛅🤐-🧀"
+)
+"""Ranges of characters that `normalise` leaves alone, whatever stands beside them of these and the
+following."""
+
+COMPATIBLE = "\u00a0\u2002-\u200a‑…″‴‼\u3000¨ª¯²-µ¸-º¼-¾₨℀-⅏⅐-ⅿ①-⓪㈠-㉇㊀-㋾㌀-㏾！-；＝-～｡-ﾟ￠-￦"
+"""Ranges of characters that NFKC may change, but only together with others of these beside them;
+none becomes a `<`."""
+
+_UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
+"""What may need more than a space for each line feed: a `<`, a `&`, no printable ASCII, a gap."""
+
+_HARD = "|".join(
+    (
+        "&[#a-zA-Z0-9]",  # an entity, perhaps
+        f"(?i:<(?:!--|{UNSEEN}))",
+        "<[^<>]*(?:<|$)",  # a tag that was cut off, perhaps, or one that shows without another
+        r"</?[a-zA-Z0-9]*[^\x00-\x7f]",  # a name goes on there, for Python but not for RE2
+        "(?:^|[^ｦ-ﾝ])[ﾞﾟ]",  # a mark that goes with what stands before it
+        f"[^\n{STABLE}{COMPATIBLE}]",
+    )
+)
+_MARK = "<[/a-zA-Z]"
+_COMPATIBLE = f"[{COMPATIBLE}]"
+_RUN = re.compile(f"{_COMPATIBLE}+")
+# RE2 has no lookahead: the character behind the name is part of the match instead.
+_BREAK, _TAG = (rf"(?i)</?(?:{names})(?:[^<>\w-][^<>]*)?>" for names in (BREAKS, INLINE))
+
+
+def normalise_column(texts: pa.Array) -> pa.Array:
+    """Return `normalise` of every text; null gives the empty string."""
+    texts = pc.fill_null(texts, "")
+    unusual = pc.match_substring_regex(texts, _UNUSUAL)
+    spaced = pc.replace_substring(texts, "\n", " ")
+    return _changed(spaced, unusual, lambda some: _normalise_unusual(some, texts.filter(unusual)))
+
+
+def _normalise_unusual(spaced: pa.Array, texts: pa.Array) -> pa.Array:
+    """Return `normalise` of every text; in `spaced` there are spaces for line feeds."""
+    hard = pc.match_substring_regex(texts, _HARD)
+    marked = pc.match_substring_regex(spaced, _MARK)
+    done = _changed(spaced, marked, _without_tags)
+    compatible = pc.match_substring_regex(done, _COMPATIBLE)
+    done = _changed(done, compatible, _nfkc)
+    done = _changed(done, _gaping(done), _singly_spaced)
+    return _changed(done, hard, lambda _: _each_alone(texts.filter(hard)))
+
+
+def join_columns(columns: Sequence[pa.Array], separator: str) -> tuple[pa.Array, NDArray[np.int32]]:
+    """Join the fields of every product as `text.join_fields` does.
+
+    Args:
+        columns: the fields, normalised.
+        separator: what stands between those that hold anything.
+
+    Returns:
+        The texts, and the ends of their fields, shape (texts, fields).
+    """
+    lengths = np.stack([pc.utf8_length(each).to_numpy() for each in columns], axis=1)
+    filled = lengths > 0
+    gaps = filled & (np.cumsum(filled, axis=1) > 1)
+    ends = np.cumsum(lengths + gaps * len(separator), axis=1, dtype=np.int32)
+    # With the separator as a piece of its own: Arrow has no row for a row of nulls alone.
+    pieces = [
+        piece
+        for gap, column in zip(gaps.T, columns, strict=True)
+        for piece in (pc.if_else(pa.array(gap), separator, ""), column)
+    ]
+    return pc.binary_join_element_wise(*pieces, ""), ends
+
+
+def _changed(texts: pa.Array, which: pa.Array, change: Callable[[pa.Array], pa.Array]) -> pa.Array:
+    """Return the texts, some of them changed."""
+    if not pc.any(which).as_py():
+        return texts
+    return pc.replace_with_mask(texts, which, change(texts.filter(which)))
+
+
+def _without_tags(texts: pa.Array) -> pa.Array:
+    texts = pc.replace_substring_regex(texts, _BREAK, " ")
+    marked = pc.match_substring_regex(texts, _MARK)
+    return _changed(texts, marked, lambda some: pc.replace_substring_regex(some, _TAG, ""))
+
+
+def _gaping(texts: pa.Array) -> pa.Array:
+    at_an_end = pc.or_(pc.starts_with(texts, " "), pc.ends_with(texts, " "))
+    return pc.or_(at_an_end, pc.match_substring_regex(texts, "  "))
+
+
+def _nfkc(texts: pa.Array) -> pa.Array:
+    return pa.array(
+        [_RUN.sub(lambda run: _of_run(run[0]), text) for text in texts.to_pylist()], pa.string()
+    )
+
+
+@lru_cache(65_536)
+def _of_run(run: str) -> str:
+    return unicodedata.normalize("NFKC", run)
+
+
+def _singly_spaced(texts: pa.Array) -> pa.Array:
+    return pc.ascii_trim(pc.replace_substring_regex(texts, "  +", " "), " ")
+
+
+def _each_alone(texts: pa.Array) -> pa.Array:
+    return pa.array([normalise(text) for text in texts.to_pylist()], pa.string())

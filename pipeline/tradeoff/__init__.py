@@ -1,0 +1,1 @@
+"""Measure every index against exact search: what it finds, holds and takes."""

@@ -1,0 +1,269 @@
+"""What every index gives and costs on a locale's vectors: -> reports/tradeoff/<locale>.json.
+
+    python -m pipeline.tradeoff [--locale L] [--index NAME]...
+
+Each entry of `indexes` is built and searched for the locale's queries. It is no stage of the graph:
+its timings are never the same bytes twice, and a stage's outputs must be. All else in the file is
+deterministic. The file is written after each index, so a long run that is stopped keeps what it has
+measured; what was measured before on the same vectors, with the same settings and threads, stays.
+"""
+
+import argparse
+import hashlib
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from statistics import median
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.mistakes import did_you_mean
+from pipeline.core.params import FlatIndex, Index, Params, load_params
+from pipeline.evaluate import judging, metrics
+from pipeline.index.stage import as_searched, build_index, check_fit, serialised_bytes
+from pipeline.retrieve import neighbours
+from pipeline.runs import ranking, runs
+from pipeline.tradeoff.figures import Basis, Figures, TradeOff, read_figures, table
+from pipeline.vectors import vectors
+
+DEPTH = neighbours.OVERLAP_DEPTH
+NDCG_DEPTH = 10
+BATCH_QUERIES = 1_024
+TIMED_QUERIES = 200
+"""Queries that are timed one by one, at most; those timed in a batch are those of the overlap."""
+PASSES = 3
+"""Every timed search is done so often, or more often if it is short; the median counts."""
+LEAST_SECONDS = 0.5
+"""How long searches in a batch go on at least, lest one hiccup be what is measured."""
+
+Codes = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Ground:
+    """A locale's vectors and judgements, and the exact neighbours of `sample` (rows of queries)."""
+
+    basis: Basis
+    manifest: vectors.Manifest
+    queries: vectors.Matrix
+    judgements: judging.Judgements
+    sample: Codes
+    exact: Codes
+
+
+def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Ground:
+    """Read what the indexes of a locale are measured on, and find the exact neighbours."""
+    ids, _, pairs = runs.read_judgements(locale)
+    vectors.check_ids(manifest, "queries", ids.queries, locale)
+    vectors.check_ids(manifest, "products", ids.products, locale)
+    similarity = params.encoder_of(locale).similarity
+    basis = Basis(
+        locale=locale,
+        encoder=manifest.encoder,
+        weights_sha256=manifest.weights_sha256,
+        similarity=similarity,
+        product_ids_sha256=manifest.products.ids_sha256,
+        product_vectors_sha256=manifest.products.sha256(),
+        query_vectors_sha256=manifest.queries.sha256(),
+        judgements_sha256=hashlib.sha256(np.stack(pairs).astype("<i8").tobytes()).hexdigest(),
+        products=manifest.products.rows,
+        queries=manifest.queries.rows,
+        threads=params.runtime.thread_count(),
+    )
+    queries = vectors.read_vectors(manifest, "queries", locale)
+    queries = as_searched(queries, similarity, f"{locale} queries")
+    sample = neighbours.sampled_rows(len(queries))
+    faiss.omp_set_num_threads(basis.threads)
+    shards = vectors.Stored(manifest, "products", locale)
+    counted = stage.track(shards, basis.products, "products searched exactly", len)
+    exact = neighbours.exact_codes(counted, queries[sample], DEPTH, similarity)
+    judgements = judging.Judgements.from_pairs(*pairs, len(queries))
+    return Ground(basis, manifest, queries, judgements, sample, exact)
+
+
+def measure(name: str, settings: Index, ground: Ground) -> Figures:
+    """Build an index, search it, and return its figures."""
+    basis = ground.basis
+    built, seconds = _build(settings, ground)
+    faiss.omp_set_num_threads(basis.threads)
+    starts = range(0, basis.queries, BATCH_QUERIES)
+    counted = stage.track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
+    pieces = (ground.queries[start : start + BATCH_QUERIES] for start in counted)
+    codes = np.concatenate([neighbours.search(built, piece, DEPTH)[1] for piece in pieces])
+    # A flat index is what the others are compared with, whatever the last bits of its scores.
+    exact = isinstance(settings, FlatIndex)
+    overlap = 1.0 if exact else neighbours.overlap(codes[ground.sample], ground.exact)
+    scores = quality(codes, ground.judgements)
+    singly = latencies(built, ground.queries[timed_rows(basis.queries)]) * 1000
+    return Figures.model_validate(
+        {
+            "index": name,
+            "kind": settings.kind,
+            "settings": settings,
+            "overlap@100": overlap,
+            "ndcg@10": scores.get("ndcg"),
+            "recall@100": scores.get("recall"),
+            "bytes_per_vector": round(serialised_bytes(built) / basis.products, 1),
+            "build_seconds": _digits(seconds),
+            "p50_milliseconds": _digits(float(np.percentile(singly, 50))),
+            "p95_milliseconds": _digits(float(np.percentile(singly, 95))),
+            "queries_per_second": _digits(throughput(built, ground.queries[ground.sample])),
+        }
+    )
+
+
+def quality(codes: Codes, judgements: judging.Judgements) -> dict[str, float]:
+    """Return the mean `ndcg` at 10 and `recall` (of E) at 100 of ranked codes [queries, depth].
+
+    A measure that is defined for no query is left out.
+    """
+    run = judged(codes, judgements)
+    return metrics.means(
+        {"ndcg": metrics.ndcg(run, NDCG_DEPTH), "recall": metrics.recall(run, DEPTH)}
+    )
+
+
+def judged(codes: Codes, judgements: judging.Judgements) -> judging.JudgedRun:
+    """Return the judged products of ranked codes, [queries, depth], of all queries in order."""
+    rows, places = np.nonzero(codes != ranking.NO_PRODUCT)
+    return judging.judge(rows, codes[rows, places], judgements)
+
+
+def timed_rows(queries: int) -> Codes:
+    """Return the rows of the queries that are timed one by one."""
+    return neighbours.sampled_rows(queries, TIMED_QUERIES)
+
+
+def latencies(index: faiss.Index, queries: vectors.Matrix) -> NDArray[np.float64]:
+    """Return the seconds that each query takes alone on one thread, the median of `PASSES`."""
+    threads = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(1)
+    seconds = np.empty((PASSES, len(queries)))
+    try:
+        index.search(queries[:1], DEPTH)
+        for row in seconds:
+            for at in range(len(queries)):
+                started = time.perf_counter()
+                index.search(queries[at : at + 1], DEPTH)
+                row[at] = time.perf_counter() - started
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return np.asarray(np.median(seconds, axis=0))
+
+
+def throughput(index: faiss.Index, queries: vectors.Matrix) -> float:
+    """Return the queries searched a second, all in one call, on as many threads as FAISS has."""
+    seconds: list[float] = []
+    while len(seconds) < PASSES or sum(seconds) < LEAST_SECONDS:
+        started = time.perf_counter()
+        index.search(queries, DEPTH)
+        seconds.append(time.perf_counter() - started)
+    return len(queries) / median(seconds)
+
+
+def tradeoff(params: Params, locale: str, names: list[str]) -> None:
+    """Measure the indexes `names`, or all where that is empty, and write the file."""
+    manifest = vectors.read_manifest(params, locale)
+    left_out = _left_out(params, manifest, names)
+    ground = read_ground(params, locale, manifest)
+    basis = ground.basis
+    measured = read_figures(params.indexes, basis)
+    for name in dict.fromkeys(names or params.indexes):
+        if name in left_out:
+            continue
+        stage.log.info("tradeoff locale=%s index=%s: building", locale, name)
+        found = measured[name] = measure(name, params.indexes[name], ground)
+        stage.log.info(
+            "tradeoff locale=%s index=%s overlap@%d=%s p50_milliseconds=%s queries_per_second=%s",
+            locale, name, DEPTH, found.overlap, found.p50_milliseconds, found.queries_per_second,
+        )  # fmt: skip
+        written = TradeOff(
+            **basis.model_dump(),
+            tradeoff_schema=1,
+            overlap_queries=len(ground.sample),
+            timed_queries=len(timed_rows(basis.queries)),
+            indexes=tuple(measured[each] for each in params.indexes if each in measured),
+            left_out=left_out,
+        )
+        dumped = written.model_dump(mode="json", by_alias=True)
+        files.write_json(layout.tradeoff(locale), dumped)
+    sys.stdout.write(table(locale, measured, left_out))
+
+
+def _left_out(params: Params, manifest: vectors.Manifest, asked: list[str]) -> dict[str, str]:
+    """Return which indexes cannot be built on these vectors, and why.
+
+    Raises:
+        PipelineError: one of those asked for by name cannot.
+    """
+    left_out = {}
+    for name, settings in params.indexes.items():
+        try:
+            check_fit(name, settings, manifest.products.rows, manifest.dimension)
+        except PipelineError as err:
+            if name in asked:
+                raise
+            left_out[name] = str(err)
+    return left_out
+
+
+class _Timed:
+    """The vectors of a side, and the seconds that reading them took."""
+
+    def __init__(self, stored: vectors.Stored) -> None:
+        self._stored = stored
+        self.seconds = 0.0
+
+    def __iter__(self) -> Iterator[vectors.Matrix]:
+        source = iter(self._stored)
+        while True:
+            started = time.perf_counter()
+            piece = next(source, None)
+            self.seconds += time.perf_counter() - started
+            if piece is None:
+                return
+            yield piece
+
+
+def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
+    """Return an index of the locale's products, and the seconds it took but for reading them."""
+    basis = ground.basis
+    products = _Timed(vectors.Stored(ground.manifest, "products", basis.locale))
+    started = time.perf_counter()
+    built = build_index(
+        settings, ground.manifest.dimension, basis.similarity, products, basis.products
+    )
+    return built, time.perf_counter() - started - products.seconds
+
+
+def _digits(value: float) -> float:
+    """Return a timing in the digits that mean something."""
+    return float(f"{value:.3g}")
+
+
+def main() -> int:
+    """Measure the locales and indexes asked for; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m pipeline.tradeoff")
+    parser.add_argument("--locale", help="a key of `encoder`; all of them if left out")
+    parser.add_argument(
+        "--index", action="append", default=[], metavar="NAME",
+        help="a key of `indexes`, as often as you like; all of them if left out",
+    )  # fmt: skip
+    options = parser.parse_args()
+    with stage.told_to_the_user("tradeoff") as outcome:
+        params = load_params()
+        for name in options.index:
+            if name not in params.indexes:
+                raise PipelineError(
+                    f"--index {name}: unknown index; params.yaml has {', '.join(params.indexes)} "
+                    f"under indexes{did_you_mean(name, params.indexes)}"
+                )
+        for locale in params.locales if options.locale is None else (options.locale,):
+            stage.check_locale(params, locale)
+            tradeoff(params, locale, options.index)
+    return outcome.status

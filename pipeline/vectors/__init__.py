@@ -1,0 +1,1 @@
+"""Vectors on disk: a manifest and `.npy` shards per locale, checked when they are read."""

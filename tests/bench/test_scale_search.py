@@ -1,0 +1,53 @@
+"""What index, retrieve and evaluate are measured on is what the stages would write."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.scale_search import INDEXES, Mixture, params_with, random_runs
+from pipeline.core import layout
+from pipeline.runs import runs
+from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
+
+
+def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:
+    first, again, other = (np.concatenate(list(Mixture(4).pieces(300, seed))) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert not np.isin(other, first).all()
+    np.testing.assert_allclose(np.linalg.norm(first, axis=1), 1, atol=1e-6)
+    cosines = np.sort(first @ first.T, axis=1)
+    assert cosines[:, -40].mean() > 0.3 > cosines[:, :200].mean()
+
+
+@pytest.mark.parametrize("depth", [20, 1000])
+def test_made_up_runs_are_read_back_whole_and_find_what_is_judged(
+    depth: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("bench.scale_search.QUERIES_A_PIECE", 7)
+    write_clean(np.random.default_rng(1), 400, 30)
+    inputs = runs.read_inputs(LOCALE)
+    with runs.writing(LOCALE, "dense", {}, depth, inputs) as (catalogue, pool):
+        for found, judged in random_runs(inputs, depth, 0):
+            catalogue.add(*found)
+            pool.add(*judged)
+    read = {}
+    for track in ("catalogue", "pool"):
+        path = layout.runs("dense", LOCALE) / f"{track}.parquet"
+        pieces = [run for _, run in runs.iter_run(path, inputs, 9, "")]
+        read[track] = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
+    rows, codes, _ = read["catalogue"]
+    assert np.bincount(rows).tolist() == [min(depth, 400)] * 30
+    judged_pairs = inputs.pair_queries * 400 + inputs.pair_products
+    assert np.isin(judged_pairs, rows * 400 + codes).mean() > 0.6
+    assert sorted(read["pool"][0] * 400 + read["pool"][1]) == sorted(judged_pairs)
+
+
+@pytest.mark.parametrize("name", INDEXES)
+def test_the_measured_indexes_are_settings_that_params_yaml_may_have(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(ROOT)
+    assert params_with(name).index_of(LOCALE).model_dump() == INDEXES[name]
+    assert params_with(name).encoders == params().encoders

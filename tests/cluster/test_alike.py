@@ -1,0 +1,48 @@
+"""Machines that would compute other bits are told apart, and the message says by what."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipeline.cluster import alike
+from pipeline.core.errors import PipelineError
+from tests.helpers.artefacts import ROOT
+
+PACKAGES = ("numpy", "openvino", "no-such-package")
+
+
+def test_this_machine_is_of_its_own_kind() -> None:
+    for on_cpu in (True, False):
+        alike.check_alike(alike.kind(PACKAGES, on_cpu=on_cpu))
+
+
+@pytest.mark.parametrize(
+    ("name", "remedy"),
+    [
+        (alike.CPU, "use workers with the CPU of the machine"),
+        (alike.CODE, "bring every node to the same checkout and packages"),
+        ("openvino", "bring every node to the same checkout and packages"),
+    ],
+)
+def test_another_kind_is_refused_with_what_differs_and_both_values(name: str, remedy: str) -> None:
+    own = alike.kind(PACKAGES)
+    with pytest.raises(PipelineError) as told:
+        alike.check_alike(own | {name: "other"})
+    assert f"{name} {own[name]}, expected other" in str(told.value)
+    assert remedy in str(told.value)
+
+
+@pytest.mark.parametrize("changed", ["stage.py", "encoders/engine.py", "search/index_codes.py"])
+def test_a_change_anywhere_in_the_code_is_another_kind_and_another_place_is_none(
+    changed: str, tmp_path: Path
+) -> None:
+    copy = tmp_path / "elsewhere"
+    shutil.copytree(ROOT / "pipeline", copy)
+    assert alike.code_hash(copy) == alike.kind([])[alike.CODE]
+    (copy / changed).write_text("# changed\n")
+    assert alike.code_hash(copy) != alike.kind([])[alike.CODE]
+
+
+def test_on_a_gpu_the_cpu_makes_no_difference() -> None:
+    assert alike.CPU not in alike.kind(PACKAGES, on_cpu=False)

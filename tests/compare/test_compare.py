@@ -1,0 +1,360 @@
+"""`python -m pipeline.compare` on a real repository: commits, experiments, the workspace, a clone.
+
+Its one stage stands for the whole pipeline: it writes the reports of a locale as `evaluate` does,
+from the name of the encoder alone (tests/comparisons.py).
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.core import layout
+from tests.graph.test_workflows import SCRIPTS, run
+from tests.helpers.artefacts import ROOT
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
+
+pytestmark = pytest.mark.dvc
+
+ENVIRONMENT = {
+    # Without what `make test` hands down: a make in here is one of its own.
+    **{key: value for key, value in os.environ.items() if not key.startswith("MAKE")},
+    **GIT_IDENTITY, "PATH": PATH, "PYTHONPATH": str(ROOT),
+}  # fmt: skip
+
+MAKE = ("make", "--no-print-directory", "--old-file=setup", f"--makefile={ROOT / 'Makefile'}")
+"""Takes the environment for set up, as the workflow does."""
+
+DVC_YAML = """\
+stages:
+  evaluate:
+    foreach: ${encoder}
+    do:
+      cmd: python -m tests.comparisons ${key} ${item}
+      params:
+      - encoder.${key}
+      outs:
+      - reports/top/${key}.parquet
+      - reports/per_query/${key}.parquet:
+          cache: false
+      metrics:
+      - reports/metrics/${key}.json:
+          cache: false
+"""
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a comparison printed, and its exit status."""
+
+    status: int
+    out: str
+    err: str
+
+
+def compare(folder: Path, *arguments: str) -> Outcome:
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.compare", *arguments],
+        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert "Traceback" not in done.stderr, done.stderr
+    return Outcome(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.fixture(scope="module")
+def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository with a commit before its first run, one after it, and the experiment `worse`."""
+    folder = tmp_path_factory.mktemp("repository")
+    shutil.copy(ROOT / "params.yaml", folder)
+    (folder / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    call(folder, ENVIRONMENT, "git", "init", "--quiet", "--initial-branch", "main")
+    call(folder, ENVIRONMENT, "dvc", "init", "--quiet")
+    commit_all(folder, ENVIRONMENT, "before any run")
+    call(folder, ENVIRONMENT, "dvc", "repro", "--quiet")
+    commit_all(folder, ENVIRONMENT, "results")
+    call(
+        folder, ENVIRONMENT, "dvc", "exp", "run", "--quiet", "--name", "worse",
+        "--set-param", "encoder.es=minilm",
+    )  # fmt: skip
+    call(folder, ENVIRONMENT, "dvc", "exp", "branch", "worse", "try-minilm")
+    reset(folder)
+    return folder
+
+
+@pytest.fixture
+def clone(repository: Path, tmp_path: Path) -> Path:
+    """A clone of the repository, without any data, with the branches main and try-minilm."""
+    folder = tmp_path / "clone"
+    call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(repository), str(folder))
+    call(folder, ENVIRONMENT, "git", "branch", "--quiet", "try-minilm", "origin/try-minilm")
+    assert not (folder / layout.top("es")).exists()
+    return folder
+
+
+def reset(folder: Path) -> None:
+    call(folder, ENVIRONMENT, "git", "checkout", "--quiet", ".")
+    call(folder, ENVIRONMENT, "dvc", "checkout", "--quiet")
+
+
+def test_an_experiment_with_a_worse_locale_is_refused_and_the_others_are_equal(
+    repository: Path, tmp_path: Path
+) -> None:
+    written = tmp_path / "moves.json", tmp_path / "metrics.md"
+    found = compare(
+        repository, "HEAD", "worse", "--json", str(written[0]), "--markdown", str(written[1]),
+        "--queries", "2",
+    )  # fmt: skip
+
+    assert found.status == 3
+    assert "refused: es dense.ndcg@10 falls by 0." in found.err
+    assert "settings that differ\n  encoder.es: e5-small-q4 → minilm\n" in found.out
+    data: dict[str, Any] = json.loads(written[0].read_text(encoding="utf-8"))
+    moves = {(each["locale"], each["metric"]): each for each in data["moves"]}
+    assert len(moves) == 9
+    worse = moves.pop(("es", "dense.ndcg@10"))
+    assert worse["refused"]
+    assert worse["holes"]["suspect"]
+    assert "holes? judged@10 " in found.out
+    assert all(each["equal"] and each["p_adjusted"] == 1 for each in moves.values())
+    assert data["chosen"]["es"]["encoder"] == ["e5-small-q4", "minilm"]
+    assert [each["name"] for each in data["revisions"]] == ["HEAD", "worse"]
+    assert len(worse["losses"]) == 2
+    # The top results of either side come out of DVC's cache.
+    loss = worse["losses"][0]
+    assert loss["top"][0][0] == {
+        "label": "E", "title": f"de e5-small-q4 {loss['query_id']} dense 1",
+    }  # fmt: skip
+    assert loss["top"][1][2] == {"label": None, "title": f"de minilm {loss['query_id']} dense 3"}
+    assert "? de minilm" in found.out
+    text = written[1].read_text(encoding="utf-8")
+    assert "<b>" not in text
+    assert "zapatos &lt;b&gt;" in text
+
+
+def test_the_other_way_round_it_is_better_and_passes(repository: Path) -> None:
+    found = compare(repository, "worse", "HEAD")
+    assert found.status == 0
+    assert "better; holes?" in found.out
+
+
+def test_a_run_compared_with_itself_shows_nothing(repository: Path) -> None:
+    found = compare(repository, "main", "workspace")
+    assert (found.status, found.err) == (0, "")
+    assert "0 of 9 moved for sure" in found.out
+    assert found.out.count("  equal\n") == 9
+
+
+def test_the_workspace_is_read_as_it_stands_and_a_run_not_made_is_told(
+    repository: Path,
+) -> None:
+    call(repository, ENVIRONMENT, "python", "-m", "tests.comparisons", "es", "minilm")
+    try:
+        found = compare(repository, "HEAD", "workspace")
+    finally:
+        reset(repository)
+    assert found.status == 3
+    assert (
+        "workspace: its numbers of es are of the encoder minilm, but its params.yaml says "
+        "e5-small-q4: `dvc repro` was not run" in found.out
+    )
+
+
+def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_titles(
+    clone: Path,
+) -> None:
+    found = compare(clone, "HEAD", "origin/try-minilm")
+
+    assert found.status == 3
+    assert found.out.count("are not to be had here") == 1
+    assert "A  ESC?I" in found.out
+    assert not (clone / ".dvc" / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("revisions", "told"),
+    [
+        (("", "HEAD"), "a revision's name is empty (''); name a Git revision"),
+        (("HEAD", " "), "a revision's name is empty (' '); name a Git revision"),
+        (("HEAD^{tree}", "HEAD"), "HEAD^{tree}: names a tree or a file, not a commit; name a Git"),
+        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml: names a tree or a file, not a commit; "),
+        (("HEAD", "wrose"), "wrose: unknown Git revision 'wrose'; name a Git revision"),
+        (("HEAD~1", "HEAD"), ") has no tables in reports/per_query: the commit is older"),
+    ],
+)
+def test_a_revision_that_cannot_be_compared_is_one_message(
+    repository: Path, revisions: tuple[str, str], told: str
+) -> None:
+    found = compare(repository, *revisions)
+    assert (found.status, found.out) == (1, "")
+    assert told in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+def without(folder: Path, locale: str, *, dropped: bool, deleted: bool) -> None:
+    """Commit in `folder` a locale that params.yaml dropped, whose reports are deleted, or both."""
+    if dropped:
+        yaml = YAML()
+        data = yaml.load(folder / "params.yaml")
+        for section in ("encoder", "index", "language"):
+            del data[section][locale]
+        yaml.dump(data, folder / "params.yaml")
+    if deleted:
+        for path in (layout.per_query(locale), layout.metrics(locale)):
+            call(folder, ENVIRONMENT, "git", "rm", "--quiet", str(path))
+    call(folder, ENVIRONMENT, "git", "commit", "--quiet", "--all", "--message", "without")
+
+
+def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Path) -> None:
+    without(clone, "es", dropped=False, deleted=True)
+    found = compare(clone, "HEAD~1", "HEAD")
+    assert (found.status, found.out) == (1, "")
+    assert (
+        "has no numbers of es, though its params.yaml names es under encoder (missing: "
+        in found.err
+    )
+    assert "(missing: reports/per_query/es.parquet); " in found.err
+    assert "run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("deleted", [True, False])
+def test_a_locale_that_params_yaml_dropped_is_told_and_not_compared_whether_files_are_left_or_not(
+    clone: Path, deleted: bool
+) -> None:
+    without(clone, "es", dropped=True, deleted=deleted)
+    found = compare(clone, "HEAD~1", "HEAD")
+    assert found.status == 0
+    assert "es is in HEAD~1" in found.out
+    assert "alone: not compared" in found.out
+    assert "of 6 moved for sure" in found.out
+    assert "\nes " not in found.out.replace("\nes is in", "")
+
+    (clone / "note").write_text("", encoding="utf-8")
+    commit_all(clone, ENVIRONMENT, "later")
+    later = compare(clone, "HEAD~1", "HEAD")
+    assert later.status == 0
+    assert "of 6 moved for sure" in later.out
+    assert "es" not in re.findall(r"^(\w+) ", later.out, re.MULTILINE)
+
+
+def test_a_table_whose_name_is_no_locales_name_is_not_taken_for_one(clone: Path) -> None:
+    yaml = YAML()
+    data = yaml.load(clone / "params.yaml")
+    for name in ("x](http:", "ES", "\x1b[31m"):
+        data["encoder"][name] = "minilm"
+        for path in (layout.per_query, layout.metrics):
+            shutil.copy(clone / path("es"), clone / path(name))
+    yaml.dump(data, clone / "params.yaml")
+    (clone / "dvc.yaml").write_text("stages: {}\n", encoding="utf-8")
+    commit_all(clone, ENVIRONMENT, "names")
+    call(clone, ENVIRONMENT, "git", "checkout", "--quiet", "HEAD~1", "--", "params.yaml")
+
+    for a, b in (("HEAD", "HEAD~1"), ("HEAD~1", "HEAD"), ("HEAD", "HEAD")):
+        found = compare(clone, a, b)
+        assert found.status == 0, found.err
+        assert "0 of 9 moved for sure" in found.out
+        assert "alone: not compared" not in found.out
+
+
+def test_a_revision_whose_graph_is_broken_is_one_message(clone: Path) -> None:
+    (clone / "dvc.yaml").write_text("stages: {evaluate: 1}\n", encoding="utf-8")
+    found = compare(clone, "HEAD", "workspace")
+    assert found.status == 1
+    assert "error in compare: workspace" in found.err
+    assert len(found.err.splitlines()) == 1
+
+
+def test_thresholds_that_make_no_sense_are_refused_before_anything_is_read(
+    repository: Path,
+) -> None:
+    yaml = YAML()
+    path = repository / "params.yaml"
+    data = yaml.load(path)
+    data["compare"]["max_drop"] = -0.1
+    yaml.dump(data, path)
+    try:
+        found = compare(repository, "nowhere", "HEAD")
+    finally:
+        reset(repository)
+    assert found.status == 1
+    assert "compare.max_drop: Input should be greater than or equal to 0 (found: -0.1)" in found.err
+
+
+def test_a_folder_that_is_no_repository_is_one_message(project: Path) -> None:
+    found = compare(project, "HEAD", "workspace")
+    assert found.status == 1
+    assert found.err.startswith("error in compare: HEAD: ")
+    assert len(found.err.splitlines()) == 1
+
+
+def test_a_number_of_queries_that_is_none_is_a_wrong_argument(project: Path) -> None:
+    assert compare(project, "HEAD", "workspace", "--queries", "-1").status == 2
+
+
+def test_make_diff_compares_the_merge_base_with_the_workspace(clone: Path, tmp_path: Path) -> None:
+    shown = tmp_path / "diff.md"
+    call(clone, ENVIRONMENT, "git", "checkout", "--quiet", "try-minilm")
+    printed = call(clone, ENVIRONMENT, *MAKE, "diff", f"MARKDOWN={shown}", status=2)
+    assert "worse, refused" in printed
+    assert "Error 3" in printed
+    assert shown.read_text(encoding="utf-8").startswith("## Metrics\n")
+    assert "0 of 9 moved" in call(clone, ENVIRONMENT, *MAKE, "diff", "BASE=HEAD")
+
+
+def test_lock_current_needs_no_data_and_notices_an_edited_metric_and_a_changed_setting(
+    clone: Path,
+) -> None:
+    assert call(clone, ENVIRONMENT, *MAKE, "lock-current") == ""
+    edits = (
+        (layout.metrics("jp"), '"flat"', '"hnsw"'),
+        (Path("params.yaml"), "jp: e5-small-q4", "jp: labse"),
+    )
+    for path, old, new in edits:
+        whole = (clone / path).read_text(encoding="utf-8")
+        assert old in whole
+        (clone / path).write_text(whole.replace(old, new), encoding="utf-8")
+        told = call(clone, ENVIRONMENT, *MAKE, "lock-current", status=2)
+        assert "error: dvc.lock is not that of these files" in told
+        (clone / path).write_text(whole, encoding="utf-8")
+
+
+def test_the_lock_of_this_repository_is_current_in_a_fresh_clone_of_its_last_commit(
+    tmp_path: Path,
+) -> None:
+    """Not of the files as they stand: they may be between an edit and `make repro`."""
+    folder = tmp_path / "clone"
+    call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(ROOT), str(folder))
+    told = call(
+        folder, ENVIRONMENT, "make", "--no-print-directory", "--old-file=setup", "lock-current"
+    )
+    assert told == ""
+    assert not (folder / ".dvc" / "cache").exists()
+
+
+@pytest.mark.parametrize(
+    ("base", "status", "shown"),
+    [("main", 3, "worse, refused"), ("before", 1, "There is no comparison:\n\n    error in ")],
+)
+def test_the_workflow_shows_the_comparison_and_then_fails_with_its_status(
+    clone: Path, tmp_path: Path, base: str, status: int, shown: str
+) -> None:
+    call(clone, ENVIRONMENT, "git", "update-ref", "refs/remotes/origin/before", "main~1")
+    call(clone, ENVIRONMENT, "git", "checkout", "--quiet", "try-minilm")
+    environment = {
+        **ENVIRONMENT, "GITHUB_BASE_REF": base, "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_OUTPUT": str(tmp_path / "output"), "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+    }  # fmt: skip
+    assert run(SCRIPTS["compare"], clone, environment) == 0
+
+    assert shown in (tmp_path / "summary").read_text(encoding="utf-8")
+    assert (tmp_path / "output").read_text(encoding="utf-8") == f"status={status}\n"
+    environment |= {"GATE": "success", "STATUS": str(status)}
+    assert run(SCRIPTS["refuse"], clone, environment) == status

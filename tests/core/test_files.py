@@ -1,0 +1,341 @@
+import errno
+import hashlib
+import os
+import resource
+import shutil
+import signal
+import subprocess
+import sys
+import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.clean.stage import clean
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import (
+    atomic_directory,
+    atomic_file,
+    canonical_json,
+    read_json,
+    sha256_file,
+    sha256_lines,
+    write_json,
+    write_npy,
+)
+from pipeline.core.params import load_params
+from pipeline.sample.stage import sample
+from tests.conftest import RunStage
+from tests.helpers.artefacts import ROOT
+from tests.helpers.esci_files import PRODUCTS_FILE, product, small_source, write_source
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Return everything under a folder: the bytes of files, None for folders."""
+    return {
+        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
+        for path in folder.rglob("*")
+    }
+
+
+def test_a_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a.txt"
+
+    with atomic_file(path) as partial:
+        partial.write_text("whole")
+        assert not path.exists()
+
+    assert tree(tmp_path) == {"new": None, "new/a.txt": b"whole"}
+
+
+def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
+    path = tmp_path / "a.txt"
+    path.write_text("a longer old text")
+
+    with atomic_file(path) as partial:
+        partial.write_text("new")
+
+    assert tree(tmp_path) == {"a.txt": b"new"}
+
+
+def test_a_directory_appears_when_the_block_succeeds(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "a"
+
+    with atomic_directory(path) as partial:
+        (partial / "1").write_text("one")
+        assert not path.exists()
+
+    assert tree(tmp_path) == {"new": None, "new/a": None, "new/a/1": b"one"}
+
+
+def test_a_directory_is_replaced_whole_and_keeps_nothing_old(tmp_path: Path) -> None:
+    path = tmp_path / "a"
+    path.mkdir()
+    (path / "old").write_text("old")
+
+    with atomic_directory(path) as partial:
+        (partial / "new").write_text("new")
+        assert tree(path) == {"old": b"old"}
+
+    assert tree(tmp_path) == {"a": None, "a/new": b"new"}
+
+
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("before", [True, False])
+def test_an_exception_in_the_block_leaves_everything_as_it_was(
+    tmp_path: Path, error: type[BaseException], before: bool
+) -> None:
+    if before:
+        (tmp_path / "a.txt").write_text("old")
+        (tmp_path / "a").mkdir()
+        (tmp_path / "a" / "old").write_text("old")
+    found = tree(tmp_path)
+
+    def fail() -> None:
+        with atomic_directory(tmp_path / "a") as folder, atomic_file(tmp_path / "a.txt") as file:
+            (folder / "half").write_text("half")
+            file.write_text("half")
+            raise error
+
+    with pytest.raises(error):
+        fail()
+
+    assert tree(tmp_path) == found
+
+
+def test_what_a_killed_process_of_the_same_id_left_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    for left_over in ("partial", "replaced.partial"):
+        folder = tmp_path / f".a.{os.getpid()}.{left_over}"
+        folder.mkdir()
+        (folder / "half").write_text("half")
+
+    with atomic_directory(tmp_path / "a") as partial:
+        (partial / "new").write_text("new")
+
+    assert tree(tmp_path) == {"a": None, "a/new": b"new"}
+
+
+def test_a_directory_that_cannot_take_its_place_leaves_the_old_one_there(tmp_path: Path) -> None:
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("old")
+
+    with pytest.raises(FileNotFoundError), atomic_directory(tmp_path / "a") as partial:
+        partial.rmdir()
+
+    assert tree(tmp_path) == {"a": None, "a/old": b"old"}
+
+
+def test_kill_9_in_the_block_leaves_the_old_artefacts_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("old")
+    (tmp_path / "a").mkdir()
+    (tmp_path / "a" / "old").write_text("old")
+    script = """
+        import sys, time
+        from pathlib import Path
+        from pipeline.files import atomic_directory, atomic_file
+        with atomic_directory(Path("a")) as folder, atomic_file(Path("a.txt")) as file:
+            (folder / "half").write_text("half")
+            file.write_text("half")
+            print("written", flush=True)
+            time.sleep(60)
+    """
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(script)],
+        cwd=tmp_path,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"written\n"
+        process.kill()
+
+    assert process.returncode == -signal.SIGKILL
+    left = tree(tmp_path)
+    partial = {name for name in left if ".partial" in name}
+    assert {name: left[name] for name in left.keys() - partial} == {
+        "a.txt": b"old", "a": None, "a/old": b"old",
+    }  # fmt: skip
+    assert all(name.startswith(".a.") for name in partial)  # .gitignore and .dvcignore pass it by
+
+
+def write_big_source(folder: Path) -> None:
+    """Give the small source's products two megabytes of text that does not compress well."""
+    small_source(folder)
+    rng = np.random.default_rng(0)
+    products = [
+        product(one, locale, product_description=rng.bytes(100_000).hex())
+        for locale in ("us", "es", "jp")
+        for one in "ABC"
+    ]
+    write_source(folder / "big", [], products)
+    (folder / "big" / PRODUCTS_FILE).replace(folder / PRODUCTS_FILE)
+
+
+def make_old_artefacts_and_big_source(stage: str) -> None:
+    """Run sample and clean on little data, then put the much that `stage` is to fail on."""
+    params = load_params()
+    source = Path(params.sample.source)
+    small_source(source)
+    sample(params)
+    for locale in params.locales:
+        clean(params, locale)
+    write_big_source(source)
+    if stage == "clean":
+        sample(params)
+
+
+@pytest.mark.parametrize("stage", ["sample", "clean"])
+def test_a_file_over_the_size_limit_is_one_message_and_leaves_the_old_artefact(
+    project: Path, run_stage: RunStage, stage: str
+) -> None:
+    make_old_artefacts_and_big_source(stage)
+    before = tree(project)
+
+    def limit() -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+    check_one_message(run_stage(stage, preexec_fn=limit), stage, "ulimit -f")
+    assert tree(project) == before
+
+
+@pytest.mark.parametrize("stage", ["sample", "clean"])
+def test_a_full_disk_is_one_message_and_leaves_the_old_artefact(
+    project: Path, run_stage: RunStage, stage: str
+) -> None:
+    params = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(
+        params.replace("source: data/demo", "source: source"), encoding="utf-8"
+    )
+    with small_disk(project / "data", megabytes=8):
+        make_old_artefacts_and_big_source(stage)
+        free = shutil.disk_usage(project / "data").free
+        (project / "data/ballast").write_bytes(bytes(free - 200_000))
+        before = tree(project)
+
+        check_one_message(run_stage(stage), stage, "the disk is full")
+        assert tree(project) == before
+
+
+@contextmanager
+def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
+    folder.mkdir()
+    size = f"size={megabytes}m"
+    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
+    try:
+        subprocess.run(mount, check=True, capture_output=True)
+    except (OSError, subprocess.CalledProcessError):
+        pytest.skip("a disk that fills up needs a tmpfs mount, which is not permitted here")
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", str(folder)], check=True)
+
+
+def check_one_message(result: "subprocess.CompletedProcess[str]", stage: str, told: str) -> None:
+    assert (result.returncode, result.stdout) == (1, ""), result.stderr
+    (line,) = result.stderr.splitlines()
+    assert line.startswith(f"error in {stage}: ")
+    assert told in line
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (1, 1)])
+def test_an_npy_file_is_the_one_that_numpy_writes(
+    tmp_path: Path, dtype: type[np.floating[Any]], shape: tuple[int, int]
+) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    np.save(tmp_path / "numpy.npy", array)
+
+    write_npy(tmp_path / "ours.npy", array)
+    write_npy(tmp_path / "transposed.npy", array.T)
+
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    transposed = np.load(tmp_path / "transposed.npy", allow_pickle=False)
+    assert transposed.dtype == dtype
+    np.testing.assert_array_equal(transposed, array.T)
+
+
+def test_an_npy_file_that_does_not_fit_is_the_systems_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_npy(tmp_path / "a.npy", np.zeros(1_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG
+
+
+def test_equal_data_give_equal_json_whatever_the_order_of_their_keys(tmp_path: Path) -> None:
+    write_json(tmp_path / "1.json", {"b": 1, "a": {"d": "ñ水", "c": [1, 2]}})
+    write_json(tmp_path / "2.json", {"a": {"c": [1, 2], "d": "ñ水"}, "b": 1})
+
+    text = (tmp_path / "1.json").read_bytes()
+    assert text == (tmp_path / "2.json").read_bytes()
+    assert text.endswith(b"}\n")
+    assert "ñ水".encode() in text
+    assert read_json(tmp_path / "1.json", "") == {"a": {"c": [1, 2], "d": "ñ水"}, "b": 1}
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_json_refuses_what_it_cannot_hold_and_leaves_no_file(tmp_path: Path, value: float) -> None:
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        write_json(tmp_path / "a.json", {"a": value})
+    with pytest.raises(ValueError, match="not JSON compliant"):
+        canonical_json([value])
+
+    assert not list(tmp_path.iterdir())
+
+
+def test_json_that_is_missing_or_damaged_names_the_file_and_the_remedy(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    with pytest.raises(PipelineError, match=rf"{path} is missing; run it again"):
+        read_json(path, "run it again")
+    for damaged in (b"", b'{"a": ', b"\xff\xfe"):
+        path.write_bytes(damaged)
+        with pytest.raises(PipelineError, match=rf"{path} is not readable .*; run it again"):
+            read_json(path, "run it again")
+
+
+def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"a\n\xc3\xb1\n")
+
+    assert sha256_file(tmp_path / "a") == sha256_lines(["a", "ñ"])
+    assert sha256_lines(["a", "ñ"]) != sha256_lines(["ñ", "a"])
+    assert sha256_lines([]) == hashlib.sha256().hexdigest()
+
+
+def _dead_process() -> int:
+    with subprocess.Popen([sys.executable, "-c", ""]) as process:
+        process.wait()
+    return process.pid
+
+
+def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stays(
+    tmp_path: Path,
+) -> None:
+    dead, living = _dead_process(), os.getppid()
+    left = tmp_path / f".out.{dead}.partial"
+    written = tmp_path / f".out.{living}.partial"
+    for folder in (left, written):
+        folder.mkdir()
+        (folder / "half").write_text("x")
+    with atomic_directory(tmp_path / "out") as partial:
+        (partial / "new").write_text("new")
+    assert not left.exists()
+    assert (written / "half").exists()
+
+
+def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
+    only_copy = tmp_path / f".out.{_dead_process()}.replaced.partial"
+    only_copy.mkdir()
+    (only_copy / "old").write_text("old")
+    with pytest.raises(KeyError), atomic_directory(tmp_path / "out"):
+        raise KeyError
+    assert (tmp_path / "out" / "old").read_text() == "old"

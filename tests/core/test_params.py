@@ -1,0 +1,765 @@
+import difflib
+import json
+import os
+import re
+import shlex
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from dvc.utils.hydra import apply_overrides
+from pydantic import ValidationError
+from ruamel.yaml import YAML
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import (
+    KEPT_WHERE,
+    LEAST_STEP,
+    SYSTEMS,
+    Params,
+    RrfFusion,
+    check_params,
+    load_params,
+)
+from pipeline.runs.ranking import SCORE_DECIMALS
+
+SHIPPED = Path(__file__).parents[2] / "params.yaml"
+Data = dict[str, Any]
+Change = Callable[[Data], object]
+
+
+def shipped() -> Data:
+    data: Data = YAML(typ="safe", pure=True).load(SHIPPED)
+    return data
+
+
+def message(change: Change) -> str:
+    """Return what is said about the shipped parameters after a change."""
+    data = shipped()
+    change(data)
+    with pytest.raises(PipelineError) as caught:
+        check_params(data, "params.yaml")
+    return str(caught.value)
+
+
+def lines(change: Change) -> list[str]:
+    first, *rest = message(change).splitlines()
+    assert first == "params.yaml:"
+    return [line.strip() for line in rest]
+
+
+def put(path: str, value: object) -> Change:
+    *sections, key = path.split(".")
+
+    def change(data: Data) -> None:
+        for section in sections:
+            data = data[section]
+        data[key] = value
+
+    return change
+
+
+def mappings(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    """Return the path of every mapping in the file."""
+    if not isinstance(data, dict):
+        return []
+    return [path, *(one for key in data for one in mappings(data[key], (*path, key)))]
+
+
+def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
+    if not isinstance(data, dict):
+        return [path]
+    return [one for key in data for one in leaves(data[key], (*path, key))]
+
+
+# The maps from a locale or a name, where any key may stand.
+OPEN = {("encoder",), ("index",), ("language",), ("encoders",), ("indexes",)}
+SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
+LEAVES = leaves(shipped())
+# What weights need in rare cases only, and is false or empty else.
+OPTIONAL = ("allow_pickle", "remote_code", "code_revision")
+# A locale taken from `encoder` is one too many in the other two maps.
+NEEDED = [path for path in LEAVES if path[0] != "encoder" and path[-1] not in OPTIONAL]
+
+
+def test_the_shipped_file_is_in_order() -> None:
+    assert isinstance(load_params(SHIPPED), Params)
+
+
+@pytest.mark.parametrize("path", NEEDED, ids=".".join)
+def test_every_shipped_key_is_needed(path: tuple[str, ...]) -> None:
+    def remove(data: Data) -> None:
+        for section in path[:-1]:
+            data = data[section]
+        del data[path[-1]]
+
+    assert any(line.startswith(".".join(path) + ": missing") for line in lines(remove))
+
+
+@pytest.mark.parametrize("path", SECTIONS, ids=lambda path: ".".join(path) or "top")
+def test_an_unknown_key_is_refused_at_every_level(path: tuple[str, ...]) -> None:
+    assert lines(put(".".join((*path, "zzzz")), 1)) == [f"{'.'.join((*path, 'zzzz'))}: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("typo", "meant"),
+    [
+        ("runtme", "runtime"),
+        ("sample.versoin", "version"),
+        ("evaluate.ndgc", "ndcg"),
+        ("encoders.labse.poling", "pooling"),
+        ("encoders.labse.weights.revison", "revision"),
+        ("encoders.e5-small-q4.weights.tokeniser", "tokenizer"),
+        ("encoders.e5-small-q4.weights.model.sha265", "sha256"),
+        ("indexes.hnsw.ef_serach", "ef_search"),
+    ],
+)
+def test_an_unknown_key_names_the_nearest_key_of_its_section(typo: str, meant: str) -> None:
+    assert lines(put(typo, 1)) == [f"{typo}: unknown key; did you mean {meant!r}?"]
+
+
+def test_a_key_of_another_section_is_no_hint() -> None:
+    assert lines(put("evaluate.depth", 1)) == ["evaluate.depth: unknown key"]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sample.seed", "13"),
+        ("sample.seed", 1.0),
+        ("sample.seed", True),
+        ("sample.seed", -1),
+        ("demo.seed", -1),
+        ("demo.seed", None),
+        ("sample.version", "medium"),
+        ("sample.source", ""),
+        ("sample.splits", "test"),
+        ("sample.splits", []),
+        ("sample.queries", 0),
+        ("sample.queries", "some"),
+        ("sample.distractors", -1),
+        ("clean.fields", ["product_titel"]),
+        ("clean.separator", None),
+        ("embed.dtype", "float64"),
+        ("embed.shard_rows", 0),
+        ("retrieve.depth", 1e3),
+        ("bm25.k1", -0.1),
+        ("bm25.k1", "1.2"),
+        ("bm25.b", 1.1),
+        ("hybrid.dense_weight", 1.5),
+        ("hybrid.dense_weight", None),
+        ("evaluate.mrr", 0),
+        ("evaluate.ndcg", [10, 0]),
+        ("uncertainty.samples", 99),
+        ("uncertainty.samples", 1e3),
+        ("uncertainty.confidence", 0.0),
+        ("uncertainty.confidence", 1.0),
+        ("uncertainty.confidence", 95),
+        ("uncertainty.confidence", float("nan")),
+        ("uncertainty.seed", -1),
+        ("compare.metrics", []),
+        ("compare.metrics", ["ndcg@10"]),
+        ("compare.metrics", ["dense.ndcg@0"]),
+        ("compare.metrics", "dense.ndcg@10"),
+        ("compare.max_drop", -0.01),
+        ("compare.max_drop", 1.0),
+        ("compare.max_drop", "0"),
+        ("compare.alpha", 0.0),
+        ("compare.alpha", 1.0),
+        ("compare.alpha", 5),
+        ("report.queries", 0),
+        ("report.results", 11),
+        ("report.seed", -1),
+        ("runtime.threads", -1),
+        ("runtime.memory_limit", 0),
+        ("runtime.memory_limit", -1.5),
+        ("runtime.memory_limit", "8"),
+        ("runtime.memory_limit", "auto"),
+        ("runtime.memory_limit", True),
+        ("runtime.memory_limit", float("inf")),
+        ("runtime.device", "gpu"),
+        ("runtime.engine", "onnx"),
+        ("runtime.store_gigabytes", 0),
+        ("encoder", {}),
+        ("encoder.es", 0.001),
+        ("index", None),
+        ("index_gate", -0.01),
+        ("index_gate", 1.01),
+        ("index_gate", float("nan")),
+        ("index_gate", float("inf")),
+        ("index_gate", "0.05"),
+        ("index_gate", True),
+        ("index_gate", {"us": 0.05}),
+        ("encoders.labse", "sentence-transformers/LaBSE"),
+        ("encoders.labse.normalize", "true"),
+        ("encoders.labse.dimension", 0),
+        ("encoders.labse.dimension", "768"),
+        ("encoders.labse.precision", "int4"),
+        ("encoders.labse.weights.revision", "main"),
+        ("encoders.labse.weights.model", "LaBSE"),
+        ("encoders.minilm.weights.sha256", "b9a0"),
+        ("encoders.minilm.languages", []),
+        ("indexes.hnsw.m", 1),
+        ("indexes.ivf-pq.bits", 13),
+    ],
+)
+def test_a_wrong_value_is_refused_with_its_key_and_itself(path: str, value: object) -> None:
+    told = lines(put(path, value))
+
+    assert len(told) == 1
+    assert told[0].startswith(path)
+    found = [0] if value == [10, 0] else value
+    assert repr(found[0] if isinstance(found, list) and found else found) in told[0]
+
+
+@pytest.mark.parametrize("value", [0, 0.0, 0.05, 1, None])
+def test_the_gate_is_a_share_or_empty(value: float | None) -> None:
+    data = shipped()
+    data["index_gate"] = value
+    assert check_params(data, "params.yaml").index_gate == value
+
+
+def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
+    assert lines(put("sample.queries", "some")) == [
+        "sample.queries: Input should be a valid integer or Input should be 'all' (found: 'some')"
+    ]
+
+
+def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
+    assert lines(put("indexes.hnsw", {"kind": "hsnw"})) == [
+        "indexes.hnsw.kind: 'hsnw' is none of flat, sq8, hnsw, ivf-flat, ivf-pq; "
+        "did you mean 'hnsw'?"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("fusion", "told"),
+    [
+        ({"kind": "rff", "rank_constant": 60},
+         "hybrid.kind: 'rff' is none of weighted, rrf; did you mean 'rrf'?"),
+        ({"kind": "rrf", "rank_constant": 60, "dense_weight": 0.5},
+         "hybrid.dense_weight: unknown key"),
+        ({"kind": "rrf"}, "hybrid.rank_constant: missing"),
+        ({"dense_weight": 0.5}, "hybrid.kind: missing"),
+    ],
+)  # fmt: skip
+def test_a_fusion_has_its_own_settings_and_no_others(fusion: Data, told: str) -> None:
+    assert lines(put("hybrid", fusion)) == [told]
+
+
+def test_a_k1_that_is_no_number_is_refused() -> None:
+    for value in (float("nan"), float("inf")):
+        (told,) = lines(put("bm25.k1", value))
+        assert told.startswith("bm25.k1: Input should be a finite number")
+
+
+def test_the_way_from_one_fusion_to_the_other_that_params_yaml_tells_is_right(
+    tmp_path: Path,
+) -> None:
+    (command,) = re.findall(r"dvc exp run (-S hybrid.kind=.*)", SHIPPED.read_text(encoding="utf-8"))
+    path = tmp_path / "params.yaml"
+    shutil.copy(SHIPPED, path)
+    apply_overrides(path, [word for word in shlex.split(command) if word != "-S"])
+    assert load_params(path).hybrid == RrfFusion(kind="rrf", rank_constant=60)
+
+
+@pytest.mark.parametrize("name", ["a.b", "a_b", "A", "a b", "", "-a", "é"])
+def test_a_name_that_would_read_as_a_path_is_refused(name: str) -> None:
+    flat = shipped()["indexes"]["flat"]
+
+    assert any(
+        line.startswith(f"indexes.{name}: ") for line in lines(put_key("indexes", name, flat))
+    )
+
+
+def put_key(section: str, key: str, value: object) -> Change:
+    return lambda data: data[section].__setitem__(key, value)
+
+
+@pytest.mark.parametrize(
+    ("section", "plural", "typo", "meant"),
+    [("encoder", "encoders", "labsee", "labse"), ("index", "indexes", "hnws", "hnsw")],
+)
+def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
+    section: str, plural: str, typo: str, meant: str
+) -> None:
+    (told,) = lines(put(f"{section}.es", typo))
+
+    defined = ", ".join(shipped()[plural])
+    assert told == (
+        f"{section}.es: {typo!r} is not defined under {plural} (defined: {defined}); "
+        f"did you mean {meant!r}?"
+    )
+
+
+@pytest.mark.parametrize("code", ["jp", "jpn", "spa", "EN", "en-us", "", "english"])
+def test_a_language_is_an_iso_639_1_code_or_any(code: str) -> None:
+    told = f"neither an ISO 639-1 code nor any (found: {code!r})"
+    assert lines(put("language.jp", code)) == [f"language.jp: {told}"]
+    assert lines(put("encoders.labse.languages", ["en", code])) == [
+        f"encoders.labse.languages.1: {told}"
+    ]
+
+
+@pytest.mark.parametrize("code", ["any", "ja", "zh", "no", "yi"])
+def test_a_language_is_accepted_by_its_code(code: str) -> None:
+    data = shipped()
+    data["language"]["jp"] = code
+    assert check_params(data, "params.yaml").language["jp"] == code
+
+
+@pytest.mark.parametrize("section", ["index", "language"])
+def test_the_locale_maps_name_the_same_locales(section: str) -> None:
+    assert lines(put(f"{section}.de", "flat" if section == "index" else "de")) == [
+        f"{section}.de: encoder has no such locale (it has: us, es, jp)"
+    ]
+    assert lines(lambda data: data[section].pop("jp")) == [
+        f"{section}.jp: missing; encoder names the locale 'jp'"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        ("sample.splits", ["test", "train", "test"]),
+        ("clean.fields", ["product_title", "product_title"]),
+        ("evaluate.ndcg", [10, 100, 10]),
+        ("evaluate.recall", [10, 10]),
+        ("evaluate.judged", [5, 5]),
+        ("compare.metrics", ["dense.ndcg@10", "bm25.ndcg@10", "dense.ndcg@10"]),
+        ("encoders.labse.languages", ["en", "en"]),
+    ],
+)
+def test_a_list_names_nothing_twice(path: str, value: list[object]) -> None:
+    (told,) = lines(put(path, value))
+
+    assert told.startswith(f"{path}: {value[-1]!r} stands twice")
+
+
+@pytest.mark.parametrize(
+    "measure",
+    ["ndcg", "recall", "judged", "mrr", "precision", "map", "capped_recall", "ndcg_judged_only"],
+)
+def test_no_cutoff_exceeds_the_depth(measure: str) -> None:
+    value = [1001] if isinstance(shipped()["evaluate"][measure], list) else 1001
+
+    def deeper(data: Data) -> None:
+        data["evaluate"][measure] = value
+        data["compare"]["metrics"] = ["dense.pool_ndcg"]
+
+    (told,) = lines(deeper)
+
+    assert told.startswith(
+        "retrieve.depth: 1000 is less than the deepest cutoff under evaluate, 1001"
+    )
+
+
+@pytest.mark.parametrize("name", ["ivf-flat", "ivf-pq"])
+def test_no_more_probes_than_lists(name: str) -> None:
+    assert lines(put(f"indexes.{name}.probes", 17)) == [
+        f"indexes.{name}.probes: 17 is more than the 16 lists"
+    ]
+    data = shipped()
+    data["indexes"][name]["probes"] = 16
+    check_params(data, "params.yaml")
+
+
+def test_a_hub_revision_may_be_empty_until_the_encoder_is_chosen() -> None:
+    data = shipped()
+    data["encoders"]["labse"]["weights"]["revision"] = None
+    check_params(data, "params.yaml")
+
+    data["encoder"]["es"] = "labse"
+    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.revision: empty; pin"):
+        check_params(data, "params.yaml")
+
+
+def test_remote_code_of_a_chosen_encoder_needs_a_pinned_revision() -> None:
+    data = shipped()
+    data["encoders"]["labse"]["weights"]["remote_code"] = True
+    check_params(data, "params.yaml")
+
+    data["encoder"]["es"] = "labse"
+    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.code_revision: empty"):
+        check_params(data, "params.yaml")
+    data["encoders"]["labse"]["weights"]["code_revision"] = "0" * 40
+    check_params(data, "params.yaml")
+
+
+def test_everything_wrong_is_told_at_once() -> None:
+    def spoil(data: Data) -> None:
+        data["sample"]["versoin"] = data["sample"].pop("version")
+        data["demo"]["seed"] = "7"
+        data["encoder"]["es"] = "labsee"
+        data["index"]["jp"] = "hnws"
+        data["index"]["de"] = "flat"
+        data["evaluate"]["ndcg"] = [10, 10]
+        del data["indexes"]["flat"]["kind"]
+
+    told = {line.split(":")[0] for line in lines(spoil)}
+
+    assert told == {
+        "sample.version", "sample.versoin", "demo.seed", "encoder.es", "index.jp", "index.de",
+        "evaluate.ndcg", "indexes.flat.kind",
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("data", [None, [], "text", 1, {}, {1: 2}, {"encoder": 3}])
+def test_what_is_no_parameter_file_at_all_is_one_message(data: object) -> None:
+    with pytest.raises(PipelineError, match=r"^params\.yaml:\n"):
+        check_params(data, "params.yaml")
+
+
+def test_loaded_parameters_do_not_change() -> None:
+    params = load_params(SHIPPED)
+
+    with pytest.raises(ValidationError):
+        params.sample.seed = 1  # type: ignore[misc] # frozen is what is tested
+
+
+@pytest.mark.parametrize(
+    ("text", "told"),
+    [
+        ("encoder: {us: minilm\n", "is not YAML"),
+        ("sample:\n  seed: 1\nsample:\n  seed: 2\n", "duplicate key"),
+        ("sample:\n  seed: 1\n  seed: 2\n", "duplicate key"),
+        ("sample: !!python/object:os.system x\n", "is not YAML"),
+        ("a: 2024-01-01\n", "put such a value in quotes"),
+        ("a: &a [*a]\n", "put such a value in quotes"),
+        ("a: \x00\n", "is not YAML"),
+        (b"a: \xff\xfe\n", "is not YAML"),
+        ("", "should be an object"),
+    ],
+)
+def test_a_file_that_is_no_plain_yaml_is_one_message(
+    tmp_path: Path, text: str | bytes, told: str
+) -> None:
+    path = tmp_path / "params.yaml"
+    path.write_bytes(text if isinstance(text, bytes) else text.encode())
+
+    with pytest.raises(PipelineError, match=told) as caught:
+        load_params(path)
+    assert str(path) in str(caught.value)
+
+
+def test_a_missing_file_says_where_to_run(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match="is missing; run from the repository root"):
+        load_params(tmp_path / "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("value", "read"), [("yes", "yes"), ("off", "off"), ("no", "no"), ("0o17", 15), ("1e-3", 0.001)]
+)
+def test_values_are_read_as_yaml_1_2_as_dvc_writes_it(
+    tmp_path: Path, value: str, read: object
+) -> None:
+    path = tmp_path / "params.yaml"
+    text = SHIPPED.read_text(encoding="utf-8")
+    path.write_text(text.replace("separator: ' '", f"separator: {value}"), encoding="utf-8")
+
+    if isinstance(read, str):
+        assert load_params(path).clean.separator == read
+    else:
+        with pytest.raises(PipelineError, match=rf"clean\.separator: .*\(found: {read}\)"):
+            load_params(path)
+
+
+def scalars() -> list[tuple[str, str]]:
+    """Return every scalar key, but for encoders not chosen, and a new value of its kind."""
+    data = shipped()
+    unchosen = set(data["encoders"]) - set(data["encoder"].values())
+    found: list[tuple[str, str]] = []
+    for path in LEAVES:
+        if unchosen & set(path):
+            continue
+        value: Any = data
+        for key in path:
+            value = value[key]
+        if isinstance(value, list):
+            continue
+        match value:
+            case bool():
+                new = json.dumps(not value)
+            case int():
+                new = str(value + 1)
+            case _:
+                new = f"other{len(found)}"
+        found.append((".".join(path), new))
+    return found
+
+
+@pytest.mark.parametrize(("key", "value"), scalars())
+def test_setting_a_parameter_by_dvc_changes_one_line(tmp_path: Path, key: str, value: str) -> None:
+    """The very edit of `dvc exp run -S key=value`; it is why the file has its form."""
+    removed, added = edited(tmp_path, key, value)
+
+    name = key.rpartition(".")[2]
+    assert [line.strip().partition(":")[0] for line in removed] == [name]
+    assert [line.strip() for line in added] == [f"{name}: {value}"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "removed", "added"),
+    [
+        ("sample.splits", "[test,train]", [], ["  - train"]),
+        ("sample.splits", "[train]", ["  - test"], ["  - train"]),
+        ("evaluate.ndcg", "[10,100,1000]", [], ["  - 1000"]),
+        ("clean.fields", "[product_title]", ["  - product_brand", "  - product_color",
+         "  - product_bullet_point", "  - product_description"], []),
+    ],
+)  # fmt: skip
+def test_setting_a_list_by_dvc_changes_its_own_lines_alone(
+    tmp_path: Path, key: str, value: str, removed: list[str], added: list[str]
+) -> None:
+    assert edited(tmp_path, key, value) == (removed, added)
+
+
+def edited(folder: Path, key: str, value: str) -> tuple[list[str], list[str]]:
+    """Return the lines that an override takes from params.yaml and puts into it."""
+    path = folder / "params.yaml"
+    shutil.copy(SHIPPED, path)
+    apply_overrides(path, [f"{key}={value}"])
+    before, after = (one.read_text(encoding="utf-8").splitlines() for one in (SHIPPED, path))
+    _, _, *changes = difflib.unified_diff(before, after, n=0, lineterm="")
+    return (
+        [line[1:] for line in changes if line.startswith("-")],
+        [line[1:] for line in changes if line.startswith("+")],
+    )
+
+
+def test_the_module_checks_the_file(tmp_path: Path) -> None:
+    def check() -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.params"],
+            cwd=tmp_path,
+            env={"PYTHONPATH": str(SHIPPED.parent)},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    shutil.copy(SHIPPED, tmp_path)
+    good = check()
+    assert (good.returncode, good.stdout) == (0, "")
+    assert "in order; locales: us, es, jp" in good.stderr
+
+    text = SHIPPED.read_text(encoding="utf-8")
+    (tmp_path / "params.yaml").write_text(text.replace("seed: 7", "sede: 7"), encoding="utf-8")
+    bad = check()
+    assert (bad.returncode, bad.stdout) == (1, "")
+    assert bad.stderr.splitlines() == [
+        "error: params.yaml:",
+        "  demo.seed: missing",
+        "  demo.sede: unknown key; did you mean 'seed'?",
+    ]
+
+
+def test_a_graph_search_that_cannot_reach_the_depth_is_refused_where_it_is_chosen() -> None:
+    def chosen(data: dict[str, Any]) -> None:
+        data["index"]["us"] = "hnsw"
+        data["indexes"]["hnsw"]["ef_search"] = 999
+
+    (told,) = lines(chosen)
+    assert told.startswith("indexes.hnsw.ef_search: 999 is less than retrieve.depth 1000")
+
+
+def test_a_code_revision_that_would_not_be_obeyed_is_refused() -> None:
+    def chosen(data: dict[str, Any]) -> None:
+        data["encoder"]["us"] = "labse"
+        data["encoders"]["labse"]["weights"]["code_revision"] = "0" * 40
+
+    (told,) = lines(chosen)
+    assert "without remote_code: true would not be obeyed" in told
+
+
+@pytest.mark.parametrize(
+    ("precision", "runtime", "told"),
+    [
+        ("int8", {"engine": "torch"}, "int8 needs the engine openvino"),
+        ("int8", {"device": "cuda"}, "int8 is for CPUs"),
+        ("int8", {"device": "mps"}, "int8 is for CPUs"),
+        ("bfloat16", {"engine": "openvino"}, "bfloat16 needs the engine torch"),
+        ("float16", {"engine": "openvino"}, "float16 needs the engine torch"),
+    ],
+)
+def test_a_precision_that_engine_or_device_cannot_give_is_refused_where_it_is_chosen(
+    precision: str, runtime: dict[str, str], told: str
+) -> None:
+    def unchosen(data: Data) -> None:
+        data["runtime"] |= runtime
+        data["encoders"]["labse"]["precision"] = precision
+
+    def chosen(data: Data) -> None:
+        unchosen(data)
+        data["encoders"]["minilm"]["precision"] = precision
+
+    (line,) = lines(chosen)
+    assert line.startswith(f"encoders.minilm.precision: {told}")
+    assert f"set runtime.{next(iter(runtime))} to auto or " in line
+    data = shipped()
+    unchosen(data)
+    check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize("precision", ["float32", "int8", "bfloat16", "float16"])
+def test_every_precision_can_be_had_with_an_automatic_runtime(precision: str) -> None:
+    data = shipped()
+    data["encoders"]["minilm"]["precision"] = precision
+    for device in ("auto", "cpu"):
+        data["runtime"]["device"] = device
+        check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize("device", ["cuda", "mps"])
+def test_openvino_on_a_gpu_is_refused(device: str) -> None:
+    def chosen(data: Data) -> None:
+        data["runtime"] |= {"engine": "openvino", "device": device}
+
+    (told,) = lines(chosen)
+    assert told.startswith(f"runtime.device: {device}, but runtime.engine openvino computes on the")
+
+
+def test_zero_threads_are_all_that_the_process_may_use() -> None:
+    every = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    shipped_runtime = load_params(SHIPPED).runtime
+    for threads, expected in ((0, every), (1, 1), (3, 3)):
+        found = shipped_runtime.model_copy(update={"threads": threads}).thread_count()
+        assert found == expected
+
+
+def test_the_environment_says_how_many_cores_there_are_where_params_do_not(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    runtime = load_params(SHIPPED).runtime
+    monkeypatch.setenv("PIPELINE_THREADS", "3")
+    assert runtime.thread_count() == 3
+    assert runtime.model_copy(update={"threads": 5}).thread_count() == 5
+    for wrong in ("0", "-1", "two", "1.5", "9999999", "²"):
+        monkeypatch.setenv("PIPELINE_THREADS", wrong)
+        with pytest.raises(PipelineError, match=rf"\$PIPELINE_THREADS: '{wrong}' is no number"):
+            runtime.thread_count()
+
+
+@pytest.mark.parametrize("address", ["auto", "head:6379", "192.0.2.7:6379", "ray://head.lan:10001"])
+def test_addresses_of_a_ray_cluster_are_taken(address: str) -> None:
+    data = shipped()
+    data["runtime"] |= {"executor": "ray", "ray_address": address}
+    assert check_params(data, "").runtime.ray_address == address
+
+
+@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:1", "head:0", "a b:1"])
+def test_what_is_no_address_of_a_ray_cluster_is_refused(address: str) -> None:
+    (told,) = lines(put("runtime.ray_address", address))
+    assert told.startswith("runtime.ray_address: ")
+
+
+def test_settings_of_a_ray_cluster_that_would_not_be_obeyed_are_refused() -> None:
+    (told,) = lines(put("runtime.ray_address", "auto"))
+    assert told.startswith("runtime.ray_address: 'auto' without runtime.executor ray")
+
+    def on_mps(data: Data) -> None:
+        data["runtime"] |= {"executor": "ray", "device": "mps"}
+
+    (told,) = lines(on_mps)
+    assert told.startswith("runtime.device: mps, which Ray does not share out")
+
+
+def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
+    def named(data: dict[str, Any]) -> None:
+        for section in ("encoder", "index", "language"):
+            data[section]["mean"] = data[section].pop("jp")
+
+    (told,) = lines(named)
+    assert told.startswith("encoder.mean: no locale may be called 'mean'")
+
+
+def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
+    # Three locales x three metrics: the least adjusted p of 179 draws is 9 / 180 = 0.05.
+    (told,) = lines(put("uncertainty.samples", 179))
+    assert told == (
+        "uncertainty.samples: of 179 draws, 9 locales x metrics looked at together can never get a "
+        "p below compare.alpha 0.05; draw at least 180"
+    )
+    data = shipped()
+    data["uncertainty"]["samples"] = 180
+    check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("metric", "near", "way"),
+    [
+        ("dense.ndgc@10", "dense.ndcg@10", ""),
+        ("dence.ndcg@10", "dense.ndcg@10", "put 10 first under evaluate.ndcg"),
+        ("dense.ndcg@100", "dense.ndcg@10", "put 100 first under evaluate.ndcg"),
+        ("bm25.recall@50", "bm25.recall@10", "have 50 under evaluate.ndcg and under evaluate.re"),
+        ("hybrid.judged@5", "hybrid.judged@10", "put 5 first under evaluate.judged"),
+        ("hybrid.mrr@5", "hybrid.mrr@10", "set evaluate.mrr to 5"),
+        ("dense.ndcg_judged_only@5", "dense.ndcg_judged_only@10", "set evaluate.ndcg_judged_only"),
+        ("random.pool_ndcg", None, ""),
+    ],
+)
+def test_a_metric_that_is_not_kept_is_refused_with_the_nearest_and_what_would_keep_it(
+    metric: str, near: str | None, way: str
+) -> None:
+    (told,) = lines(put("compare.metrics", ["dense.pool_ndcg", metric]))
+    assert told.startswith(f"compare.metrics: {metric!r} is not kept query by query")
+    assert near is None or f"; did you mean {near!r}? " in told
+    assert "(kept of dense, bm25, hybrid: ndcg@10, mrr@10, recall@10, recall@100, " in told
+    assert "; name one of these" in told
+    assert f", or {way}" in told if way else told.endswith("; name one of these")
+
+
+def test_what_is_kept_of_every_system_may_be_compared() -> None:
+    data = shipped()
+    kept = check_params(data, "params.yaml").evaluate.per_query()
+    data["compare"]["metrics"] = [f"{system}.{each}" for system in SYSTEMS for each in kept]
+    check_params(data, "params.yaml")
+    assert {each.partition("@")[0] for each in kept} == {*KEPT_WHERE, "pool_ndcg"}
+
+
+def test_both_ways_out_of_a_cutoff_that_takes_a_compared_metric_away_are_right() -> None:
+    (told,) = lines(put("evaluate.ndcg", [10]))
+    assert told.startswith("compare.metrics: 'dense.recall@100' is not kept query by query; did ")
+    assert told.endswith(
+        "; name one of these, or have 100 under evaluate.ndcg and under evaluate.recall"
+    )
+    data = shipped()
+    data["evaluate"]["ndcg"] = [10]
+    data["compare"]["metrics"] = ["dense.ndcg@10", "dense.recall@10"]
+    check_params(data, "params.yaml")
+    data["evaluate"]["ndcg"] = [10, 100]
+    data["compare"]["metrics"] = ["dense.recall@100"]
+    check_params(data, "params.yaml")
+
+
+@pytest.mark.parametrize(
+    ("constant", "depth", "good"),
+    [
+        (1, 499, True), (1, 1000, False), (3, 1000, False), (4, 1000, True), (60, 1000, True),
+        (247_996, 1000, True), (247_997, 1000, False), (10**9, 1000, False), (2, 100, True),
+    ],
+)  # fmt: skip
+def test_a_rank_constant_for_which_rounding_may_tie_ranks_is_refused(
+    constant: int, depth: int, good: bool
+) -> None:
+    def chosen(data: Data) -> None:
+        data["hybrid"] = {"kind": "rrf", "rank_constant": constant}
+        data["retrieve"]["depth"] = depth
+        data["evaluate"]["recall"] = [10, 100]
+
+    if good:
+        data = shipped()
+        chosen(data)
+        check_params(data, "params.yaml")
+    else:
+        (told,) = lines(chosen)
+        assert told.startswith(f"hybrid.rank_constant: with {constant}, the scores of ranks at ret")
+        assert told.endswith("; bring it nearer to retrieve.depth, or lower that")
+
+
+def test_the_least_step_is_twice_what_scores_are_rounded_to() -> None:
+    assert pytest.approx(2 * 10**-SCORE_DECIMALS) == LEAST_STEP

@@ -1,0 +1,331 @@
+import platform
+from collections.abc import Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import AutoModel
+
+from pipeline.core import cpu, layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import load_params
+from pipeline.encoders.encoder import identity, load_encoder, warn_of_cut
+from pipeline.encoders.engine import EngineChoice
+from pipeline.encoders.weights import resolve_weights
+from tests.helpers.tiny_models import (
+    build_model,
+    by_hand,
+    edit_json,
+    encoder_of,
+    entry,
+    random_texts,
+    runtime,
+    weights_of,
+)
+
+REAL_CACHE = layout.cache().absolute()
+ENGINES = ("torch", "openvino")
+TEXTS = (
+    "red running shoes", "camiseta de algodón", "水筒 1リットル", "", "x" * 90, "Shoe", "shoe",
+    "🎁 gift", "a b c d e f g", "zapatillas " * 4,
+)  # fmt: skip
+POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep tiny converted models out of the project's cache."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return build_model(tmp_path_factory.mktemp("tiny") / "model")
+
+
+@pytest.mark.parametrize("own", ["max", None])
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_a_named_pooling_replaces_the_models_own(tmp_path: Path, pooling: str, own: str) -> None:
+    folder = build_model(tmp_path / "model", pooling=own)
+    found = encoder_of(folder, pooling=pooling, normalize=False).encode_passages(TEXTS)
+    expected = by_hand(folder, TEXTS, pooling)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("own", POOLINGS)
+def test_pooling_model_is_the_models_own(tmp_path: Path, own: str) -> None:
+    folder = build_model(tmp_path / "model", pooling=own, tokenizer="wordpiece")
+    found = encoder_of(folder, normalize=False).encode_queries(TEXTS)
+    expected = by_hand(folder, TEXTS, own)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_a_dense_layer_after_a_replaced_pooling_still_acts(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", pooling="mean", dense=7)
+    encoder = encoder_of(folder, pooling="cls", normalize=False)
+    found = encoder.encode_queries(TEXTS)
+    assert found.shape == (len(TEXTS), 7)
+    layer = load_file(folder / "2_Dense/model.safetensors")
+    weight, bias = layer["linear.weight"].numpy(), layer["linear.bias"].numpy()
+    expected = np.tanh(by_hand(folder, TEXTS, "cls") @ weight.T + bias)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+
+
+def test_each_kind_of_text_has_its_own_prefix_exactly_once(folder: Path) -> None:
+    plain = encoder_of(folder)
+    prefixed = encoder_of(folder, query_prefix="query: ", passage_prefix="passage: ")
+    for prefix, encode in (
+        ("query: ", prefixed.encode_queries),
+        ("passage: ", prefixed.encode_passages),
+    ):
+        expected = plain.encode_queries([prefix + text for text in TEXTS])
+        np.testing.assert_allclose(encode(TEXTS), expected, atol=1e-6)
+        assert not np.allclose(encode(TEXTS), plain.encode_queries(TEXTS), atol=1e-3)
+
+
+def test_prompts_registered_in_the_model_are_not_added(tmp_path: Path, folder: Path) -> None:
+    prompts = {"query": "search for this: ", "document": "title: ", "passage": "p: "}
+    prompted = build_model(tmp_path / "model", prompts=prompts)
+    contracts: list[dict[str, Any]] = [{}, {"query_prefix": "query: ", "passage_prefix": "p: "}]
+    for contract in contracts:
+        found, expected = encoder_of(prompted, **contract), encoder_of(folder, **contract)
+        np.testing.assert_array_equal(found.encode_queries(TEXTS), expected.encode_queries(TEXTS))
+        np.testing.assert_array_equal(found.encode_passages(TEXTS), expected.encode_passages(TEXTS))
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("own", [True, False])
+def test_normalize_is_obeyed_whatever_the_model_does_itself(
+    tmp_path: Path, own: bool, engine: str
+) -> None:
+    folder = build_model(tmp_path / "model", normalize=own)
+    raw = encoder_of(folder, engine=engine, normalize=False).encode_queries(TEXTS)
+    unit = encoder_of(folder, engine=engine, normalize=True).encode_queries(TEXTS)
+    lengths = np.linalg.norm(raw, axis=1)
+    assert (np.abs(lengths - 1) > 0.1).all()
+    np.testing.assert_allclose(np.linalg.norm(unit, axis=1), 1, atol=1e-6)
+    np.testing.assert_allclose(unit, raw / lengths[:, None], atol=1e-6)
+
+
+def test_texts_are_cut_at_max_tokens(folder: Path) -> None:
+    text = "abcdefghijklmnopqrstuvwxyz"  # a token a letter, and two at the ends
+    found = encoder_of(folder, max_tokens=12).encode_queries([text, text[:10], text[:9]])
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+    assert not np.allclose(found[1], found[2], atol=1e-3)
+    raw = encoder_of(folder, max_tokens=12, normalize=False).encode_queries([text])
+    np.testing.assert_allclose(raw, by_hand(folder, [text], "mean", 12), atol=1e-5)
+
+
+def test_the_prefix_counts_towards_max_tokens(folder: Path) -> None:
+    found = encoder_of(folder, max_tokens=12, query_prefix="12345").encode_queries(
+        ["abcdefgh", "abcde"]
+    )
+    np.testing.assert_allclose(found[0], found[1], atol=1e-6)
+
+
+def test_max_tokens_beyond_the_positions_of_the_model_is_refused(folder: Path) -> None:
+    assert encoder_of(folder, max_tokens=128).encode_queries(["x" * 500]).shape == (1, 32)
+    with pytest.raises(
+        PipelineError, match=r"encoders\.tiny\.max_tokens: 129 is more than the 128"
+    ):
+        encoder_of(folder, max_tokens=129)
+    with pytest.raises(PipelineError, match="2 leaves no room for a text beside the 2 special"):
+        encoder_of(folder, max_tokens=2)
+
+
+def test_rows_keep_their_order_and_do_not_depend_on_their_company(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    texts = random_texts(rng, 60, 140)
+    encoder = encoder_of(folder)
+    expected = np.concatenate([encoder.encode_queries([text]) for text in texts])
+    for threads in (1, 2, 3):
+        order = rng.permutation(len(texts))
+        found = encoder_of(folder, threads=threads).encode_queries([texts[at] for at in order])
+        np.testing.assert_array_equal(found, expected[order])
+
+
+def test_equal_calls_give_equal_bytes(folder: Path) -> None:
+    first, second = (encoder_of(folder).encode_passages(TEXTS) for _ in range(2))
+    assert first.tobytes() == second.tobytes()
+
+
+def test_vectors_are_float32_rows_in_c_order(folder: Path) -> None:
+    encoder = encoder_of(folder)
+    for texts in ([], [""], list(TEXTS)):
+        for found in (encoder.encode_queries(texts), encoder.encode_passages(tuple(texts))):
+            assert found.shape == (len(texts), 32)
+            assert found.dtype == np.float32
+            assert found.flags.c_contiguous
+
+
+def test_weights_stored_in_half_precision_are_computed_in_float32(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", pooling=None)
+    AutoModel.from_pretrained(folder).half().save_pretrained(folder)
+    found = encoder_of(folder, pooling="mean").encode_queries(TEXTS)
+    whole = AutoModel.from_pretrained(folder, dtype=torch.float32)
+    whole.save_pretrained(folder)
+    np.testing.assert_allclose(
+        found, encoder_of(folder, pooling="mean").encode_queries(TEXTS), atol=1e-6
+    )
+
+
+@pytest.mark.parametrize("normalize", [True, False])
+def test_nan_in_a_vector_names_the_text(tmp_path: Path, normalize: bool) -> None:
+    folder = build_model(tmp_path / "model", nan=True)
+    encoder = encoder_of(folder, engine="auto", normalize=normalize)
+    with pytest.raises(PipelineError, match=r"the text 'red running shoes' holds NaN"):
+        encoder.encode_queries(TEXTS)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_vector_without_length_is_refused_only_if_it_is_to_be_normalised(
+    tmp_path: Path, engine: str
+) -> None:
+    folder = build_model(tmp_path / "model", pooling=None)
+    model = AutoModel.from_pretrained(folder)
+    with torch.no_grad():
+        for parameter in model.encoder.layer[-1].output.LayerNorm.parameters():
+            parameter.zero_()
+    model.save_pretrained(folder)
+    loaded: dict[str, Any] = {"engine": engine, "pooling": "mean"}
+    raw = encoder_of(folder, normalize=False, **loaded).encode_queries(TEXTS)
+    assert not raw.any()
+    with pytest.raises(
+        PipelineError, match=r"encoders\.tiny: text 0 \('red .*its vector is zero and cannot be"
+    ):
+        encoder_of(folder, normalize=True, **loaded).encode_queries(TEXTS)
+
+
+def test_a_lone_surrogate_is_refused_by_name(folder: Path) -> None:
+    with pytest.raises(PipelineError, match=r"the text .* for encoders\.tiny is not Unicode"):
+        encoder_of(folder).encode_queries(["fine", "half \ud83c of an emoji"])
+
+
+def test_a_checkpoint_that_lacks_weights_is_refused_rather_than_filled_at_random(
+    tmp_path: Path,
+) -> None:
+    deep = build_model(tmp_path / "deep", layers=3)
+    shallow = build_model(tmp_path / "shallow", layers=2)
+    (shallow / "config.json").write_bytes((deep / "config.json").read_bytes())
+    with pytest.raises(
+        PipelineError, match=r"lacks 16 of the model's weights, such as encoder\.layer\.2"
+    ):
+        encoder_of(shallow)
+
+
+def test_damaged_safetensors_are_an_error_that_names_the_folder(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model")
+    whole = (folder / "model.safetensors").read_bytes()
+    (folder / "model.safetensors").write_bytes(whole[:-100])
+    with pytest.raises(PipelineError, match=r"encoders\.tiny\.weights: .*model cannot be loaded: "):
+        encoder_of(folder)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("normalize", [True, False])
+def test_a_dimension_keeps_the_first_components_and_normalises_what_is_left(
+    tmp_path: Path, engine: str, normalize: bool
+) -> None:
+    folder = build_model(tmp_path / "model", hidden=24)
+    edit_json(folder / "config.json", matryoshka_dimensions=[8, 16])
+    whole = encoder_of(folder, engine=engine, normalize=False).encode_passages(TEXTS)
+    for dimension in (8, 16, 24):
+        encoder = encoder_of(folder, engine=engine, normalize=normalize, dimension=dimension)
+        found = encoder.encode_passages(TEXTS)
+        assert found.flags.c_contiguous
+        expected = whole[:, :dimension]
+        if normalize:
+            expected = expected / np.linalg.norm(expected, axis=1, keepdims=True)
+        np.testing.assert_allclose(found, expected, rtol=1e-6, atol=1e-7)
+
+
+def test_a_dimension_that_the_model_has_not_or_was_not_trained_for_is_refused(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = build_model(tmp_path / "model", hidden=24)
+    with pytest.raises(
+        PipelineError,
+        match=r"encoders\.tiny\.dimension: 25 is more than the model's 24 components; set model",
+    ):
+        encoder_of(folder, dimension=25)
+    assert encoder_of(folder, dimension=10).encode_passages(["x"]).shape == (1, 10)
+    warn_of_cut(entry(folder, dimension=10), weights_of(folder), 24)
+    assert "encoders.tiny.dimension: 10: nothing says that the model was trained" in caplog.text
+    caplog.clear()
+    edit_json(folder / "config.json", matryoshka_dimensions=[8, 16])
+    with pytest.raises(PipelineError, match="the model was trained to be cut at 8, 16; set one"):
+        encoder_of(folder, dimension=10)
+    for dimension in (8, 16, 24, "model"):
+        encoder_of(folder, dimension=dimension)
+        warn_of_cut(entry(folder, dimension=dimension), weights_of(folder), 24)
+    assert caplog.text == ""
+
+
+def test_an_encoder_knows_the_dimension_of_its_models_own_vectors(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", dense=7)
+    assert encoder_of(folder, dimension=5).dimension == 7
+    assert encoder_of(folder, engine="openvino").dimension == 7
+
+
+def test_a_tokenizer_that_the_library_cannot_run_is_refused(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", tokenizer=None)
+    (folder / "vocab.txt").write_text("", encoding="utf-8")
+    edit_json(folder / "tokenizer_config.json", tokenizer_class="CanineTokenizer")
+    with pytest.raises(PipelineError, match=r"its tokenizer is CanineTokenizer, which the tokeni"):
+        encoder_of(folder)
+
+
+def test_raw_vectors_share_an_identity_only_if_nothing_they_depend_on_differs(
+    tmp_path: Path, folder: Path
+) -> None:
+    base = entry(folder, query_prefix="q: ", passage_prefix="p: ")
+    weights, choice = weights_of(folder), EngineChoice("torch", "cpu")
+    expected = identity(base, weights, choice, "query")
+    swapped = entry(folder, query_prefix="p: ", passage_prefix="q: ")
+    assert identity(swapped, weights, choice, "passage") == expected
+    finished = {"normalize": False, "similarity": "dot", "dimension": 8, "languages": ("en",)}
+    assert identity(base.model_copy(update=finished), weights, choice, "query") == expected
+    others = [
+        identity(base, weights, choice, "passage"),
+        identity(base, weights, EngineChoice("openvino", "cpu"), "query"),
+        identity(base, weights, EngineChoice("torch", "cuda"), "query"),
+        identity(base, weights_of(build_model(tmp_path / "model", seed=9)), choice, "query"),
+        *(
+            identity(base.model_copy(update=change), weights, choice, "query")
+            for change in ({"max_tokens": 64}, {"pooling": "cls"}, {"precision": "bfloat16"})
+        ),
+    ]
+    assert expected not in others
+
+
+def test_cpus_of_other_instructions_share_no_vectors(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec, weights, choice = entry(folder), weights_of(folder), EngineChoice("openvino", "cpu")
+    found = []
+    for flags in ({"avx2"}, {"avx2", "avx512f"}, {"avx2", "avx512f", "avx512_vnni"}, set()):
+        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
+        found.append(identity(spec, weights, choice, "query")["engine"].split(", "))
+    assert [each[0] for each in found] == [
+        f"openvino-cpu {of}" for of in ("avx2", "avx512f", "avx512_vnni", platform.machine())
+    ]
+    assert all(f"openvino {version('openvino')}" in each for each in found)
+
+
+@pytest.mark.weights
+def test_the_default_english_model_ranks_meaning_above_letters(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(REAL_CACHE))
+    spec = load_params().encoders["minilm"]
+    encoder = load_encoder(spec, resolve_weights(spec, "minilm"), runtime("auto"))
+    query = encoder.encode_queries(["running shoes"])
+    passages = encoder.encode_passages(["sneakers for joggers", "a cunning ruse"])
+    near, far = (passages @ query[0]).tolist()
+    assert near > far + 0.2

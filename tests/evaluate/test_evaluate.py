@@ -1,0 +1,532 @@
+"""evaluate reads runs whole, in any pieces, and refuses what does not belong together."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import ir_measures
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from ir_measures import AP, RR, Judged, P, R, nDCG
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
+from pipeline.evaluate import scoring, top
+from pipeline.evaluate import stage as evaluate
+from pipeline.index import stage as stage_index
+from pipeline.retrieve import stage as retrieve
+from pipeline.runs import runs
+from tests.helpers.artefacts import (
+    LOCALE,
+    params,
+    random_vectors,
+    write_clean,
+    write_embeddings,
+    write_runs,
+    write_sources,
+)
+
+SHALLOW = {"evaluate.recall": [10, 50, 100]}
+INTEGER_GAINS = {"E": 100, "S": 10, "C": 1, "I": 0}
+
+
+@pytest.fixture(scope="module")
+def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]:
+    """A folder with runs of 60 queries over 250 products, at a depth of 120, and their reports.
+
+    The dense runs are searched, those of bm25 and hybrid random. Beside it, the judgements.
+    """
+    folder = tmp_path_factory.mktemp("evaluated")
+    rng = np.random.default_rng(8)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setattr(retrieve, "BATCH_QUERIES", 13)
+        written = write_clean(rng, 250, 60)
+        write_sources({})
+        write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))
+        stage_index.index(params(), LOCALE)
+        retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
+        write_runs(rng, 120, ["bm25", "hybrid"])
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    return folder, written
+
+
+@pytest.fixture
+def judgements(
+    evaluated: tuple[Path, pa.Table], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> pa.Table:
+    """The judgements; a copy of what was evaluated is the working folder, read in small pieces."""
+    folder, written = evaluated
+    shutil.copytree(folder, tmp_path / "copy")
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setattr(scoring, "QUERIES_A_PIECE", 17)
+    return written
+
+
+def _metrics() -> Any:
+    return json.loads(layout.metrics(LOCALE).read_text())
+
+
+def _per_query() -> pd.DataFrame:
+    table: pd.DataFrame = pq.read_table(layout.per_query(LOCALE)).to_pandas()
+    return table.set_index("query_id")
+
+
+def _card(system: str) -> Path:
+    return layout.runs(system, LOCALE) / "run.json"
+
+
+def _name_in_hybrid(system: str) -> None:
+    """Have hybrid's card name the runs of a system that are there now."""
+    card = json.loads(_card("hybrid").read_text())
+    sha256 = sha256_file(layout.runs(system, LOCALE) / "catalogue.parquet")
+    card["of"] |= {f"{system}_catalogue_sha256": sha256}
+    _card("hybrid").write_text(json.dumps(card))
+
+
+@pytest.mark.parametrize("system", runs.SYSTEMS)
+def test_every_systems_numbers_are_those_of_ir_measures(
+    judgements: pa.Table, system: runs.System
+) -> None:
+    qrels = pd.DataFrame(
+        {
+            "query_id": judgements["query_id"].to_pandas().astype(str),
+            "doc_id": judgements["product_id"].to_pandas(),
+            "relevance": judgements["label"].to_pandas().map(INTEGER_GAINS),
+        }
+    )
+    queries = sorted(set(judgements["query_id"].to_pylist()))
+    judged = scoring.read_judged(LOCALE)
+    ours = scoring.score(system, LOCALE, judged, params(SHALLOW).evaluate, 120)[0].measures
+    exact = set(qrels.query_id[qrels.relevance == 100])
+    gainful = set(qrels.query_id[qrels.relevance > 0])
+    everything = set(qrels.query_id)
+    for track, key, measure, taking_part in (
+        ("catalogue", "ndcg@10", nDCG @ 10, gainful),
+        ("catalogue", "ndcg@100", nDCG @ 100, gainful),
+        ("catalogue", "ndcg_judged_only@10", nDCG(judged_only=True) @ 10, gainful),
+        ("catalogue", "mrr@10", RR(rel=100) @ 10, exact),
+        ("catalogue", "recall@10", R(rel=100) @ 10, exact),
+        ("catalogue", "recall@100", R(rel=100) @ 100, exact),
+        ("catalogue", "precision@10", P(rel=100) @ 10, exact),
+        ("catalogue", "map@100", AP(rel=100) @ 100, exact),
+        ("catalogue", "judged@10", Judged @ 10, everything),
+        ("pool", "pool_ndcg", nDCG, gainful),
+        ("pool", "pool_mrr", RR(rel=100), exact),
+    ):
+        run = pd.read_parquet(layout.runs(system, LOCALE) / f"{track}.parquet")
+        answers = pd.DataFrame(
+            {
+                "query_id": run["query_id"].astype(str),
+                "doc_id": run["product_id"],
+                "score": -run["rank"].astype(float),
+            }
+        )
+        found = {
+            each.query_id: each.value for each in ir_measures.iter_calc([measure], qrels, answers)
+        }
+        # The authority leaves out a query that retrieved nothing.
+        values = [
+            found.get(str(query), 0.0) if str(query) in taking_part else np.nan for query in queries
+        ]
+        np.testing.assert_allclose(ours[key], values, rtol=0, atol=1e-9, err_msg=key)
+        assert _metrics()[system][key] == pytest.approx(np.nanmean(values), abs=5.1e-6), key
+
+
+def test_random_is_the_mean_of_its_expectations_and_far_below_the_systems(
+    judgements: pa.Table,
+) -> None:
+    random = _metrics()["random"]
+    assert random.keys() == _metrics()["dense"].keys() - {runs.INDEX_OVERLAP}
+    # 120 of 250 products, all of them with a text.
+    assert random["recall@100"] == pytest.approx(100 / 250)
+    assert random["retrieved"] == 120
+    assert random["pool_ndcg"] == random["pool_ndcg_floor"] == _metrics()["bm25"]["pool_ndcg_floor"]
+    assert random["pool_skill"] == 0
+    assert random["ndcg@10"] < _metrics()["bm25"]["ndcg@10"] / 2
+
+
+def test_metrics_are_the_means_of_the_per_query_table(judgements: pa.Table) -> None:
+    table = _per_query()
+    assert table.index.is_monotonic_increasing
+    assert len(table) == _metrics()["queries"] == 60
+    columns = ["query"]
+    for system in runs.SYSTEMS:
+        for name in params(SHALLOW).evaluate.per_query():
+            mean = table[f"{system}.{name}"].mean()
+            assert mean == pytest.approx(_metrics()[system][name], abs=1.5e-5), name
+            columns.append(f"{system}.{name}")
+        columns.append(f"{system}.labels")
+    assert table.columns.tolist() == columns
+    texts = tables.read_table(layout.clean(LOCALE) / "queries.parquet", tables.QUERIES, "")["text"]
+    assert table["query"].tolist() == texts.to_pylist()
+
+
+def test_what_the_index_finds_of_the_exact_top_100_stands_beside_the_dense_measures(
+    judgements: pa.Table,
+) -> None:
+    card = json.loads(_card("dense").read_text())
+    _card("dense").write_text(json.dumps(card | {"index_overlap": 0.875}))
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    assert _metrics()["dense"]["index_overlap@100"] == 0.875
+    assert "index_overlap@100" not in _metrics()["hybrid"]
+
+
+def test_intervals_hold_the_mean_and_say_over_how_many_queries(judgements: pa.Table) -> None:
+    found = json.loads(layout.intervals(LOCALE).read_text())
+    names = params(SHALLOW).evaluate.per_query()
+    assert names[-1] == "ndcg_judged_only@10"
+    assert found.keys() == {*runs.SYSTEMS, "random"}
+    without = {name: _metrics()[f"queries_without_{name}"] for name in ("e", "gain")}
+    for system, of_system in found.items():
+        assert set(of_system) == set(names)
+        for name, each in of_system.items():
+            assert each["low"] <= each["mean"] <= each["high"]
+            assert each["mean"] == _metrics()[system][name]
+            defined_for_all = name.startswith("judged")
+            left_out = 0 if defined_for_all else without["gain" if "ndcg" in name else "e"]
+            assert each["queries"] == 60 - left_out, name
+
+
+def test_slices_divide_the_queries_and_hold_their_means(judgements: pa.Table) -> None:
+    reasons = dict.fromkeys(_per_query().index[::3], "negations")
+    write_sources({**reasons, int(_per_query().index[1]): "other"})
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    found = json.loads(layout.slices(LOCALE).read_text())
+    assert (found["measure"], found["small_below"]) == ("ndcg@10", 30)
+    names = {each["slice"] for each in found["slices"]}
+    assert names == {
+        "query length", "number of E", "number in query", "brand in query", "negation", "source",
+    }  # fmt: skip
+    for name in names:
+        parts = [each for each in found["slices"] if each["slice"] == name]
+        queries = [each["queries"] for each in parts]
+        assert sum(queries) == 60 - _metrics()["queries_without_gain"]
+        for system in (*runs.SYSTEMS, "random"):
+            means = [each["systems"][system]["mean"] for each in parts]
+            whole = np.average(means, weights=queries)
+            assert whole == pytest.approx(_metrics()[system]["ndcg@10"], abs=1.1e-5)
+        for each in parts:
+            assert each["small"] == (each["queries"] < 30)
+    values = _per_query().loc[list(reasons), "dense.ndcg@10"]
+    part = next(each for each in found["slices"] if each["value"] == "negations")
+    assert part["systems"]["dense"]["mean"] == pytest.approx(values.mean(), abs=1.5e-5)
+    assert part["queries"] == values.notna().sum()
+
+
+def test_without_sources_and_brands_those_slices_are_left_out(judgements: pa.Table) -> None:
+    evaluate.evaluate(params({**SHALLOW, "clean.fields": ["product_title"]}), LOCALE)
+    found = json.loads(layout.slices(LOCALE).read_text())
+    names = {each["slice"] for each in found["slices"]}
+    assert names == {"query length", "number of E", "number in query", "negation"}
+
+
+def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> None:
+    labels = {(row["query_id"], row["product_id"]): row["label"] for row in judgements.to_pylist()}
+    table = pq.read_table(layout.top(LOCALE))
+    assert table.schema.equals(top.TOP)
+    rows = table.to_pylist()
+    products = pd.read_parquet(layout.clean(LOCALE) / "products.parquet").set_index("product_id")
+    shares = json.loads(layout.slices(LOCALE).read_text())["top10"]
+    table_of_queries = _per_query()
+    found = {
+        system: pd.read_parquet(layout.runs(system, LOCALE) / "catalogue.parquet")
+        for system in runs.SYSTEMS
+    }
+    expected = []
+    for query in table_of_queries.index:
+        for system, run in found.items():
+            first = run[(run["query_id"] == query) & (run["rank"] <= 10)]
+            of_query = [labels.get((query, product)) for product in first["product_id"]]
+            assert table_of_queries.loc[query, f"{system}.labels"] == "".join(
+                label or "?" for label in of_query
+            )
+            expected += [
+                {
+                    "query_id": query, "system": system, "rank": rank, "product_id": product,
+                    "label": label, "title": products.loc[product, "text"],
+                }
+                for rank, product, label in zip(
+                    first["rank"], first["product_id"], of_query, strict=True
+                )
+            ]  # fmt: skip
+    assert rows == expected
+    for system in runs.SYSTEMS:
+        mine = [row["label"] or "unjudged" for row in rows if row["system"] == system]
+        for label in (*tables.LABELS, "unjudged"):
+            assert shares[system][label] == pytest.approx(mine.count(label) / len(mine), abs=6e-6)
+    # Of a random order every place holds a judged product as often as the catalogue does.
+    assert 1 - shares["random"]["unjudged"] == pytest.approx(len(labels) / 60 / 250, abs=3e-5)
+
+
+def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements: pa.Table) -> None:
+    curves = pd.read_csv(layout.recall_curve(LOCALE))
+    assert curves.columns.tolist() == ["system", "k", "recall"]
+    assert curves["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+    for system, of_system in curves.groupby("system"):
+        curve = of_system.set_index("k")["recall"]
+        assert curve.is_monotonic_increasing
+        assert curve.index[-1] == 100
+        assert curve[10] == _metrics()[system]["recall@10"]
+
+
+def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> None:
+    write_sources({int(_per_query().index[0]): 'a, "b"'})  # what CSV must quote
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    sliced = json.loads(layout.slices(LOCALE).read_text())
+    ends = ("mean", "low", "high")
+    expected = {
+        layout.labels_plot: [
+            {"system": system, "label": label, "share": share}
+            for system, shares in sliced["top10"].items()
+            for label, share in shares.items()
+        ],
+        layout.intervals_plot: [
+            {"system": system, "measure": measure, **each}
+            for system, of_system in json.loads(layout.intervals(LOCALE).read_text()).items()
+            for measure, each in of_system.items()
+        ],
+        layout.slices_plot: [
+            {"slice": each["slice"], "value": each["value"], "system": system,
+             "queries": each["queries"], **{name: found[name] for name in ends}}
+            for each in sliced["slices"]
+            for system, found in each["systems"].items()
+        ],
+    }  # fmt: skip
+    columns = {
+        layout.labels_plot: ["system", "label", "share"],
+        layout.intervals_plot: ["system", "measure", *ends, "queries"],
+        layout.slices_plot: ["slice", "value", "system", "queries", *ends],
+    }
+    for path, rows in expected.items():
+        table = pd.read_csv(path(LOCALE), dtype={"value": str}, keep_default_na=False)
+        assert table.columns.tolist() == columns[path]
+        key = table.columns.difference([*ends, "queries", "share"]).tolist()
+        order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
+        pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
+        assert table["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+    assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
+
+
+def _sample() -> Any:
+    return json.loads(pq.read_schema(layout.per_query(LOCALE)).metadata[b"sample"])
+
+
+def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: pa.Table) -> None:
+    before = _sample()
+    assert {name: before[name] for name in ("locale", "products", "queries", "depth")} == {
+        "locale": LOCALE, "products": 250, "queries": 60, "depth": 120,
+    }  # fmt: skip
+    assert set(before) == {
+        "locale", "products", "queries", "depth", "product_ids_sha256", "query_ids_sha256",
+        "judgements_sha256",
+    }  # fmt: skip
+
+    def after(**changed: Any) -> set[str]:
+        _name_in_hybrid("dense")
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+        return {name for name, value in _sample().items() if value != before[name]}
+
+    assert after() == set()
+    path = layout.clean(LOCALE) / "judgements.parquet"
+    labels = judgements["label"].to_pylist()
+    labels[7] = "E" if labels[7] != "E" else "I"
+    relabelled = judgements.set_column(2, "label", [labels])
+    tables.write_table(path, relabelled, tables.JUDGEMENTS)
+    assert after() == {"judgements_sha256"}
+    write_runs(np.random.default_rng(1), 110)
+    assert after() == {"judgements_sha256", "depth"}
+    write_clean(np.random.default_rng(77), 251, 59)
+    write_sources({})
+    write_runs(np.random.default_rng(1), 120)
+    assert after() == {
+        "products", "queries", "product_ids_sha256", "query_ids_sha256", "judgements_sha256",
+    }  # fmt: skip
+
+
+def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:
+    written = [
+        layout.metrics, layout.intervals, layout.slices, layout.recall_curve, layout.per_query,
+        layout.top,
+    ]  # fmt: skip
+    before = [where(LOCALE).read_bytes() for where in written]
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    assert [where(LOCALE).read_bytes() for where in written] == before
+
+
+def _rewrite(path: Path, change: "object") -> None:
+    changed = change(pd.read_parquet(path))  # type: ignore[operator]
+    # By column: pandas would make a null of what is no number.
+    columns = {name: pa.array(changed[name].to_numpy()) for name in tables.RUN.names}
+    tables.write_table(path, pa.table(columns), tables.RUN)
+    card = json.loads((path.parent / "run.json").read_text())
+    (path.parent / "run.json").write_text(
+        json.dumps(card | {f"{path.stem}_sha256": sha256_file(path)})
+    )
+    if path.stem == "catalogue" and "hybrid" not in path.parts:
+        _name_in_hybrid(path.parent.parent.name)
+
+
+def _without_one_query(run: pd.DataFrame) -> pd.DataFrame:
+    return run[run["query_id"] != run["query_id"].iloc[0]]
+
+
+def test_a_query_that_the_run_leaves_out_scores_zero_and_stays_in_the_mean(
+    judgements: pa.Table,
+) -> None:
+    path = layout.runs("dense", LOCALE) / "catalogue.parquet"
+    gone = int(pd.read_parquet(path)["query_id"].iloc[0])
+    _rewrite(path, _without_one_query)
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    table = _per_query()
+    assert _metrics()["queries"] == len(table) == 60
+    assert table.loc[gone, "dense.judged@10"] == 0
+    assert table.loc[gone, "dense.labels"] == ""
+    assert table.loc[gone, "dense.recall@10"] == 0 or np.isnan(table.loc[gone, "dense.recall@10"])
+
+
+def _shuffled(run: pd.DataFrame) -> pd.DataFrame:
+    return run.sample(frac=1, random_state=0)
+
+
+def _product_from_nowhere(run: pd.DataFrame) -> pd.DataFrame:
+    return run.assign(product_row=run["product_row"].where(run.index != 5, 10**9))
+
+
+def _product_twice(run: pd.DataFrame) -> pd.DataFrame:
+    before = run["product_row"].iloc[4]
+    return run.assign(product_row=run["product_row"].where(run.index != 5, before))
+
+
+def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
+    judgements: pa.Table,
+) -> None:
+    before = _metrics()
+    exact = judgements.filter(pc.equal(judgements["label"], "E"))
+    added = exact.slice(0, 1).to_pylist()[0] | {"product_id": "ZZZ"}
+    more = pa.concat_tables([judgements, pa.Table.from_pylist([added], judgements.schema)])
+    path = layout.clean(LOCALE) / "judgements.parquet"
+    tables.write_table(path, more.sort_by([("query_id", "ascending")]), tables.JUDGEMENTS)
+    retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
+    _name_in_hybrid("dense")
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    after = _metrics()
+    assert after["judgements"] == before["judgements"] + 1
+    for measure in ("recall@100", "map@100", "ndcg@100"):
+        assert after["dense"][measure] < before["dense"][measure]
+    # The pool is what can be ranked: its floor stays what a random order really gets.
+    for measure in ("pool_ndcg", "pool_ndcg_floor", "pool_mrr", "pool_skill"):
+        for system in ("dense", "random"):
+            assert after[system][measure] == before[system][measure]
+    # Nothing finds it in a random order either.
+    assert after["random"]["recall@100"] < before["random"]["recall@100"]
+
+
+def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:
+    with pytest.raises(
+        PipelineError, match=r"runs are 120 deep, less than .* 1000; run `dvc repro"
+    ):
+        evaluate.evaluate(params(), LOCALE)
+
+
+def test_runs_of_other_products_are_refused_with_both_hashes(judgements: pa.Table) -> None:
+    write_clean(np.random.default_rng(77), 250, 60)
+    with pytest.raises(
+        PipelineError, match=r"query_ids_sha256 is \w+, but \w+ is found: the runs are of other"
+    ):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+@pytest.mark.parametrize("system", ["dense", "bm25"])
+def test_hybrid_runs_of_other_runs_than_those_evaluated_are_refused(
+    judgements: pa.Table, system: runs.System
+) -> None:
+    before = layout.metrics(LOCALE).read_bytes()
+    write_runs(np.random.default_rng(2), 120, [system])
+    with pytest.raises(
+        PipelineError,
+        match=rf"hybrid/es: {system}_catalogue_sha256 is \w+, but the {system} runs are \w+; run",
+    ):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    assert layout.metrics(LOCALE).read_bytes() == before
+    card = json.loads(_card("hybrid").read_text())
+    _card("hybrid").write_text(json.dumps(card | {"of": {}}))
+    with pytest.raises(PipelineError, match="catalogue_sha256 is missing, but"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+def test_runs_of_different_depths_are_refused(judgements: pa.Table) -> None:
+    write_runs(np.random.default_rng(2), 110, ["bm25"])
+    with pytest.raises(PipelineError, match="110 deep, but those of dense 120; run `dvc repro bm"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+@pytest.mark.parametrize("name", ["queries", "products", "judgements"])
+def test_an_empty_locale_is_refused(judgements: pa.Table, name: str) -> None:
+    schema = {
+        "queries": tables.QUERIES, "products": tables.PRODUCTS, "judgements": tables.JUDGEMENTS,
+    }[name]  # fmt: skip
+    tables.write_table(layout.clean(LOCALE) / f"{name}.parquet", schema.empty_table(), schema)
+    if name == "queries":  # or else the judgements are of unknown queries
+        empty = tables.JUDGEMENTS.empty_table()
+        tables.write_table(layout.clean(LOCALE) / "judgements.parquet", empty, tables.JUDGEMENTS)
+    with pytest.raises(PipelineError, match=f"there are no {name} to evaluate; run `dvc repro cl"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+def _ranks_exchanged(run: pd.DataFrame) -> pd.DataFrame:
+    return run.assign(rank=run["rank"].where(run.index > 1, 3 - run["rank"]))
+
+
+def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
+    return run.assign(score=run["score"].where(run.index != 5, np.nan))
+
+
+@pytest.mark.parametrize("system", runs.SYSTEMS)
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        (_ranks_exchanged, "not sorted by rank"),
+        (_shuffled, "not sorted by query_id"),
+        (_product_from_nowhere, "product_row 1000000000 is not among the"),
+        (_product_twice, "the product stands twice"),
+        (_not_a_number, r"query \d+, product B\d+: the score is nan, no finite number"),
+    ],
+)
+def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
+    judgements: pa.Table, change: "object", told: str, system: str
+) -> None:
+    written = [layout.metrics, layout.intervals, layout.slices, layout.per_query, layout.top]
+    before = [where(LOCALE).read_bytes() for where in written]
+    _rewrite(layout.runs(system, LOCALE) / "catalogue.parquet", change)
+    with pytest.raises(PipelineError, match=told):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    assert [where(LOCALE).read_bytes() for where in written] == before
+
+
+@pytest.mark.parametrize("name", ["catalogue.parquet", "pool.parquet", "run.json"])
+def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) -> None:
+    path = layout.runs("dense", LOCALE) / name
+    data = path.read_bytes()
+    if name == "run.json":
+        path.write_text("{}")
+    else:
+        path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(PipelineError, match="run `dvc repro retrieve@es`"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    path.unlink()
+    with pytest.raises(PipelineError, match=f"{name} is missing; run"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+@pytest.mark.parametrize("counts", ["{}", "[]", '{"queries": 3}'])
+def test_counts_that_are_not_there_are_refused(judgements: pa.Table, counts: str) -> None:
+    (layout.clean(LOCALE) / "counts.json").write_text(counts)
+    with pytest.raises(PipelineError, match=r"counts.json .*dvc repro clean@es"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)

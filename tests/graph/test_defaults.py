@@ -1,0 +1,111 @@
+"""The default encoders on the demo and, where it is, on a real ESCI sample (`ESCI_DIR`).
+
+What a search engineer would notice at once: an encoder that does not speak the language, a random
+one, a forgotten prefix.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.clean import stage as clean
+from pipeline.core import layout
+from pipeline.core.params import Params
+from pipeline.demo import stage as demo
+from pipeline.embed import stage as embed
+from pipeline.encoders.batching import Batch
+from pipeline.encoders.openvino_engine import OpenVinoEngine
+from pipeline.evaluate import metrics, scoring
+from pipeline.index import stage as index
+from pipeline.retrieve import stage as retrieve
+from pipeline.sample import stage as sample
+from pipeline.vectors import vectors
+from tests.helpers.artefacts import ROOT, params
+
+pytestmark = pytest.mark.weights
+
+Measure = Callable[[Params, str], float]
+
+
+def _search(given: Params, locale: str) -> float:
+    """Run the dense stages from embed on, and return nDCG@10."""
+    for stage in (embed.embed, index.index, retrieve.retrieve):
+        stage(given, locale)
+    judged = scoring.read_judged(locale)
+    scores, _ = scoring.score("dense", locale, judged, given.evaluate, given.retrieve.depth)
+    return metrics.means(scores.measures)["ndcg@10"]
+
+
+def _committed(locale: str) -> float:
+    measures = json.loads((ROOT / layout.metrics(locale)).read_text())
+    return float(measures["dense"]["ndcg@10"])
+
+
+@pytest.fixture
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """An empty working folder that shares the project's cache of encoders."""
+    cache = os.environ.get("PIPELINE_CACHE", str(ROOT / ".cache"))
+    monkeypatch.setenv("PIPELINE_CACHE", cache)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.dvc
+def test_the_committed_numbers_are_of_the_committed_code_and_params() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert "Running stage" not in done.stdout
+
+
+@pytest.mark.parametrize("locale", ["us", "es", "jp"])
+def test_the_demo_is_neither_too_easy_nor_too_hard_for_the_default_encoders(locale: str) -> None:
+    assert 0.5 < _committed(locale) < 0.9
+
+
+def test_on_the_japanese_demo_an_english_and_a_random_encoder_are_clearly_worse(
+    elsewhere: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    english = params({"encoder.jp": "minilm"})
+    demo.demo(english)
+    sample.sample(english)
+    clean.clean(english, "jp")
+    assert _search(english, "jp") < _committed("jp") - 0.15
+
+    rng = np.random.default_rng(0)
+
+    def random(self: OpenVinoEngine, batch: Batch) -> vectors.Matrix:
+        return rng.standard_normal((len(batch.places), 384), dtype=np.float32)
+
+    monkeypatch.setattr(layout, "store", lambda: elsewhere / "vectors")  # not into the real one
+    monkeypatch.setattr(OpenVinoEngine, "__call__", random)
+    assert _search(english, "jp") < 0.15
+
+
+@pytest.mark.skipif("ESCI_DIR" not in os.environ, reason="ESCI_DIR names no real ESCI sample")
+def test_on_real_data_the_prefixes_are_worth_a_twentieth_of_ndcg(elsewhere: Path) -> None:
+    real = {
+        "sample.source": str(Path(os.environ["ESCI_DIR"]).absolute()),
+        "sample.version": "all",
+        "sample.splits": ["test", "train"],
+        "sample.queries": 400,
+        "sample.distractors": 100,
+    }
+    given = params(real)
+    sample.sample(given)
+    clean.clean(given, "es")
+    with_prefixes = _search(given, "es")
+    entry = "encoders.e5-small-q4"
+    bare = params({**real, f"{entry}.query_prefix": "", f"{entry}.passage_prefix": ""})
+    assert _search(bare, "es") < with_prefixes - 0.05

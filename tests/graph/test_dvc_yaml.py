@@ -1,0 +1,85 @@
+"""dvc.yaml keeps its promises: folders that stages import from, no speed setting, no stray path."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from ruamel.yaml import YAML
+
+from pipeline.core import layout
+from pipeline.repro import shared_and_branch
+from pipeline.runs.runs import SYSTEMS
+from tests.helpers.artefacts import ROOT
+from tests.helpers.imports import import_closure
+
+STAGES: dict[str, dict[str, Any]] = {
+    name: body.get("do", body)
+    for name, body in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
+}
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_depends_on_exactly_the_folders_that_its_imports_reach(name: str) -> None:
+    code = [path for path in STAGES[name]["deps"] if path.startswith("pipeline/")]
+    closure = import_closure(Path("pipeline") / name / "__main__.py")
+    reached = {listed for listed in code for path in closure if path.is_relative_to(listed)}
+    assert set(code) == reached, "a listed folder that no import reaches"
+    assert not [path for path in closure if not any(path.is_relative_to(one) for one in code)]
+    assert len(code) == len(set(code))
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_a_stage_is_a_folder_named_after_it(name: str) -> None:
+    assert STAGES[name]["cmd"] in (
+        f"python -m pipeline.{name}",
+        f"python -m pipeline.{name} --locale ${{key}}",
+    )
+    assert STAGES[name]["desc"]
+    assert (ROOT / "pipeline" / name / "stage.py").is_file()
+
+
+@pytest.mark.parametrize("name", STAGES)
+def test_no_stage_depends_on_what_only_changes_speed(name: str) -> None:
+    assert not [each for each in STAGES[name]["params"] if each.split(".")[0] == "runtime"]
+
+
+def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:
+    graph = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+    shared, branch = shared_and_branch(graph)
+    assert shared == ["demo", "sample"]
+    written: list[str] = []
+    for name, stage in STAGES.items():
+        outs = [
+            str(next(iter(out)) if isinstance(out, dict) else out)
+            for key in ("outs", "metrics", "plots")
+            for out in stage.get(key, [])
+        ]
+        if name in branch:  # each locale reads and writes what is its own
+            assert all("${key}" in out for out in outs)
+            read = [one for one in stage["deps"] if not one.startswith("pipeline/")]
+            assert all("${key}" in one for one in read)
+            for one in read:
+                made = [out for out in written if f"{one}/".startswith(f"{out}/")]
+                assert len(made) == 1
+        written += outs
+
+
+def test_what_a_stage_writes_is_where_layout_says() -> None:
+    written = {
+        str(next(iter(out)) if isinstance(out, dict) else out)
+        for stage in STAGES.values()
+        for key in ("outs", "metrics", "plots")
+        for out in stage.get(key, [])
+    }
+    key = "${key}"
+    assert written == {
+        str(path)
+        for path in (
+            layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
+            layout.index(key), *(layout.runs(system, key) for system in SYSTEMS),
+            layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
+            layout.top(key), layout.recall_curve(key), layout.labels_plot(key),
+            layout.intervals_plot(key), layout.slices_plot(key), layout.PAGE, layout.REPORT,
+            layout.SUMMARY,
+        )
+    }  # fmt: skip

@@ -1,0 +1,335 @@
+"""The promises of the graph, with real DVC runs in a temporary repository and tiny local encoders.
+
+The encoders of params.yaml keep their names, contracts and places; their weights are random models
+in a git-ignored folder. So `labse` here stands for any model in a local folder.
+"""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pytest
+from ruamel.yaml import YAML
+
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
+from tests.helpers.tiny_models import build_model
+
+pytestmark = pytest.mark.dvc
+
+BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
+COPIED = (
+    "dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json", "reports/tradeoff/README.md",
+    ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
+)  # fmt: skip
+PLOTS = ("intervals", "labels", "recall", "slices")
+REPORTED = (
+    "metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet",
+    *(f"plots/{name}/{{}}.csv" for name in PLOTS),
+)  # fmt: skip
+"""What Git holds of each locale, under reports/."""
+
+
+@dataclass(frozen=True)
+class Project:
+    """A repository in `folder`, with the environment its commands run in."""
+
+    folder: Path
+    environment: dict[str, str]
+
+    def call(self, *command: str, status: int = 0) -> str:
+        """Run a command, check its exit status, return what it printed."""
+        return call(self.folder, self.environment, *command, status=status)
+
+    def ran(self, *command: str) -> set[str]:
+        """Run a DVC command and return the stages it really ran."""
+        return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", *command)))
+
+    def lock(self) -> str:
+        """Return dvc.lock: the hash of every artefact."""
+        return (self.folder / "dvc.lock").read_text(encoding="utf-8")
+
+    def reset(self) -> None:
+        """Go back to what was committed."""
+        self.call("git", "checkout", "--quiet", ".")
+        self.call("dvc", "checkout", "--quiet", "--force")
+
+
+def make_project(folder: Path, encoders: Path, **environment: str) -> Project:
+    """Make a repository of this pipeline, with a small demo and the given encoders."""
+    copy_project(COPIED, folder)
+    shutil.copytree(encoders, folder / "local")
+    (folder / ".gitignore").write_text("/local/\n__pycache__/\n*.partial\n.cache/\n")
+    yaml = YAML()
+    data = yaml.load(folder / "params.yaml")
+    data["demo"] |= {"products": 120, "queries": 40}
+    for name in ("minilm", "e5-small-q4", "labse"):
+        data["encoders"][name]["weights"] = {"kind": "folder", "path": f"local/{name}"}
+        data["encoders"][name]["max_tokens"] = 64
+    yaml.dump(data, folder / "params.yaml")
+    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIPELINE_CACHE")}
+    surroundings = {**kept, **GIT_IDENTITY, "PATH": PATH, **environment}
+    commit_all(folder, surroundings, "pipeline")
+    return Project(folder, surroundings)
+
+
+@pytest.fixture(scope="module")
+def encoders(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Three tiny models of different seeds, one of them wider."""
+    folder = tmp_path_factory.mktemp("encoders")
+    build_model(folder / "minilm", seed=1)
+    build_model(folder / "e5-small-q4", seed=2)
+    build_model(folder / "labse", seed=3, hidden=48)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def reproduced(tmp_path_factory: pytest.TempPathFactory, encoders: Path) -> Project:
+    """A project after its first `dvc repro`, committed."""
+    project = make_project(tmp_path_factory.mktemp("project"), encoders)
+    stages = project.ran("repro")
+    locales = ("us", "es", "jp")
+    assert stages == {"demo", "sample", "report"} | {
+        f"{stage}@{locale}" for stage in BRANCH for locale in locales
+    }
+    project.call("git", "add", ".")
+    project.call("git", "commit", "--quiet", "--message", "results")
+    return project
+
+
+@pytest.fixture
+def project(reproduced: Project) -> Iterator[Project]:
+    """The reproduced project; what a test changes is put back."""
+    yield reproduced
+    reproduced.reset()
+
+
+def test_a_second_repro_runs_nothing(project: Project) -> None:
+    assert project.ran("repro") == set()
+
+
+def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
+    tracked = project.call("git", "ls-files", "data", "models", "reports").split()
+    assert {path for path in tracked if not path.endswith(".gitignore")} == {
+        "reports/bench/scale.json",
+        "reports/report.md",
+        "reports/tradeoff/README.md",
+        "reports/summary.json",
+        *(f"reports/{name.format(locale)}" for name in REPORTED for locale in ("us", "es", "jp")),
+    }
+
+
+@pytest.mark.parametrize("name", PLOTS)
+def test_every_plot_is_of_all_systems_and_locales(project: Project, name: str) -> None:
+    spec = json.loads(project.call("dvc", "plots", "show", "--show-vega", name))
+    points = spec["data"]["values"]
+    assert {point["filename"] for point in points} == {"us.csv", "es.csv", "jp.csv"}
+    assert {point["system"] for point in points} == {"dense", "bm25", "hybrid", "random"}
+    assert "DVC_METRIC" not in json.dumps(spec)
+
+
+def test_what_is_plotted_is_what_is_defined_and_nothing_twice(project: Project) -> None:
+    # The first line: behind it DVC warns that no index has been measured here.
+    printed = project.call("dvc", "plots", "show", "--json").partition("\n")[0]
+    assert set(json.loads(printed)["data"]) == {*PLOTS, "tradeoff"}
+
+
+def test_another_encoder_for_es_reruns_the_es_branch_alone(project: Project) -> None:
+    us = (project.folder / "reports/metrics/us.json").read_bytes()
+    ran = project.ran("exp", "run", "-S", "encoder.es=labse")
+    assert ran == {"embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"}
+    assert (project.folder / "reports/metrics/us.json").read_bytes() == us
+    metrics = project.call("dvc", "metrics", "diff")
+    assert "reports/metrics/es.json" in metrics
+    assert "dense.ndcg@10" in metrics
+    assert "us.json" not in metrics
+    assert "jp.json" not in metrics
+    rows = [line for line in project.call("dvc", "params", "diff").splitlines() if "params" in line]
+    assert [row.split()[:4] for row in rows] == [
+        ["params.yaml", "encoder.es", "e5-small-q4", "labse"]
+    ]
+
+
+def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
+    ran = project.ran("exp", "run", "-S", "index.us=hnsw")
+    assert ran == {"index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"}
+
+
+def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
+    ran = {
+        name.split("@")[0] for name in project.ran("exp", "run", "-S", "hybrid.dense_weight=0.3")
+    }
+    assert "hybrid" in ran
+    assert ran <= {"hybrid", "evaluate", "report"}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "encoders.labse.max_tokens=32",  # chosen by no locale
+        "indexes.hnsw.m=16",
+        "runtime.threads=1",
+        "runtime.engine=torch",
+        "runtime.store_gigabytes=1",
+        "runtime.executor=ray",
+    ],
+)
+def test_what_no_locale_uses_and_what_only_changes_speed_reruns_nothing(
+    project: Project, change: str
+) -> None:
+    assert project.ran("exp", "run", "-S", change) == set()
+
+
+def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_vectors(
+    project: Project,
+) -> None:
+    ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
+    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "hybrid@jp", "evaluate@jp", "report"}
+    assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
+    params = project.folder / "params.yaml"
+    chosen, here = params.read_text(encoding="utf-8"), "  jp: e5-small-q4"
+    assert here in chosen
+    params.write_text(chosen.replace(here, "  jp: labse", 1), encoding="utf-8")
+    told = project.call("python", "-m", "pipeline.embed", "--locale", "jp")
+    assert re.findall(r"encoder=labse .*encoded=(\d+)", told) == ["0", "0"]
+
+
+@pytest.mark.parametrize(
+    ("change", "told"),
+    [
+        ("encoder.es=nope", "encoders.nope"),
+        ("index.us=hsnw", "indexes.hsnw"),
+        ("encoder.ess=labse", "encoder.ess"),
+    ],
+)
+def test_a_name_that_is_not_defined_is_refused_before_any_stage_runs(
+    project: Project, change: str, told: str
+) -> None:
+    printed = project.call("dvc", "exp", "run", "-S", change, status=255)
+    assert told in printed
+    assert "Running stage" not in printed
+
+
+def test_a_setting_of_the_wrong_type_stops_the_first_stage_and_its_old_output_comes_back(
+    project: Project,
+) -> None:
+    printed = project.call("dvc", "exp", "run", "-S", "retrieve.depth=deep", status=255)
+    assert "retrieve.depth: Input should be a valid integer (found: 'deep')" in printed
+    assert "Traceback" not in printed
+    project.reset()
+    assert project.ran("repro") == set()
+
+
+def test_a_damaged_shard_is_noticed_and_the_next_repro_heals_it(project: Project) -> None:
+    shard = project.folder / "data/embeddings/es/products-00000.npy"
+    whole = shard.read_bytes()
+    shard.unlink()  # DVC may have linked it from its cache
+    shard.write_bytes(whole[:-7])
+    told = project.call("python", "-m", "pipeline.index", "--locale", "es", status=1)
+    assert "products-00000.npy is truncated" in told
+    lock = project.lock()
+    project.call("dvc", "repro")
+    assert shard.read_bytes() == whole
+    assert project.lock() == lock
+
+
+def test_a_text_file_edited_between_stages_is_noticed_and_the_next_repro_heals_it(
+    project: Project,
+) -> None:
+    lock = project.lock()
+    for name in ("data/clean/es/counts.json", "reports/metrics/es.json"):
+        path = project.folder / name
+        sound = path.read_bytes()
+        path.unlink()
+        path.write_bytes(sound.replace(b"1", b"2", 1))
+        project.call("dvc", "repro")
+        assert path.read_bytes() == sound
+        assert project.lock() == lock
+
+
+def test_a_cache_removed_while_dvc_embeds_does_no_harm_and_the_next_repro_heals(
+    project: Project,
+) -> None:
+    lock, cache = project.lock(), project.folder / ".cache"
+    shutil.rmtree(cache / "vectors")
+    command = ["dvc", "repro", "--force", "--single-item", "embed@es"]
+    with subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE, text=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list(cache.glob("vectors/*/*.npy")):
+            time.sleep(0.002)
+        shutil.rmtree(cache, ignore_errors=True)
+        _, told = process.communicate()
+    assert "Traceback" not in told
+    project.call("dvc", "repro")
+    assert project.lock() == lock
+
+
+def test_dvc_killed_with_all_its_stages_goes_on_and_ends_with_the_same_lock(
+    project: Project,
+) -> None:
+    lock = project.lock()
+    shutil.rmtree(project.folder / ".cache/vectors", ignore_errors=True)
+    command = ["dvc", "repro", "--force", "clean@es", "--downstream"]
+    with subprocess.Popen(
+        command, cwd=project.folder, env=project.environment, stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL, start_new_session=True,
+    ) as process:  # fmt: skip
+        while process.poll() is None and not list(
+            (project.folder / ".cache").glob("vectors/*/*.npy")
+        ):
+            time.sleep(0.002)
+        os.killpg(process.pid, signal.SIGKILL)
+    project.call("dvc", "repro")
+    assert project.lock() == lock
+
+
+def test_two_clean_runs_are_byte_identical_whatever_the_surroundings_and_the_jobs(
+    reproduced: Project, encoders: Path, tmp_path: Path
+) -> None:
+    elsewhere = make_project(
+        tmp_path / "an other place", encoders,
+        PYTHONHASHSEED="1", TZ="Asia/Tokyo", LC_ALL="C", LANG="C",
+    )  # fmt: skip
+    elsewhere.call("python", "-m", "pipeline.repro", "--jobs", "2")
+    # A first run writes dvc.lock in the order in which stages end.
+    found, expected = (
+        YAML(typ="safe").load(one.lock())["stages"] for one in (elsewhere, reproduced)
+    )
+    assert found.keys() == expected.keys()
+    for name in expected:
+        assert found[name] == expected[name]
+    assert elsewhere.ran("repro") == set()
+
+
+def test_metrics_are_equal_to_four_digits_whatever_the_engine_and_threads(
+    project: Project,
+) -> None:
+    def numbers() -> np.ndarray[tuple[int], np.dtype[np.float64]]:
+        text = "".join(
+            (project.folder / f"reports/metrics/{locale}.json").read_text()
+            for locale in ("us", "es", "jp")
+        )
+        return np.array(re.findall(r"-?\d+\.?\d*", text), dtype=np.float64)
+
+    before = numbers()
+    params = project.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    assert "engine: auto" in text
+    params.write_text(
+        text.replace("engine: auto", "engine: torch").replace("threads: 0", "threads: 1"),
+        encoding="utf-8",
+    )
+    for name in ("embed", "index", "retrieve", "hybrid", "evaluate"):
+        project.call("python", "-m", f"pipeline.{name}")
+    manifest = project.folder / "data/embeddings/es/manifest.json"
+    assert '"engine": "torch-cpu"' in manifest.read_text()
+    np.testing.assert_allclose(numbers(), before, atol=5e-5)

@@ -1,0 +1,172 @@
+"""Small artefacts of the back half of the pipeline, without an encoder: clean tables, shards."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ruamel.yaml import YAML
+
+from pipeline.core import layout, tables
+from pipeline.core.files import sha256_file, write_json
+from pipeline.core.params import Params, check_params
+from pipeline.runs import ranking, runs
+from pipeline.vectors import vectors
+
+ROOT = Path(__file__).parents[2]
+LOCALE = "es"
+
+
+def params(changes: Mapping[str, Any] | None = None) -> Params:
+    """Return the shipped params.yaml with some keys, given as dotted paths, set otherwise."""
+    data = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    for path, value in (changes or {}).items():
+        *parents, leaf = path.split(".")
+        section = data
+        for parent in parents:
+            section = section[parent]
+        section[leaf] = value
+    return check_params(data, "params.yaml")
+
+
+def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Table:
+    """Write clean tables of `LOCALE` with random judgements; return the judgements."""
+    folder = layout.clean(LOCALE)
+    product_ids = sorted(f"B{i:07d}" for i in rng.choice(10**6, products, replace=False))
+    query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
+    texts = [f"texto {i}" for i in range(products)]
+    fields = params().clean.fields
+    pairs = [
+        (query, product_ids[code])
+        for query in query_ids
+        for code in rng.choice(products, rng.integers(1, min(12, products)), replace=False)
+    ]
+    pairs.sort()
+    judgements = pa.table(
+        {
+            "query_id": [query for query, _ in pairs],
+            "product_id": [product for _, product in pairs],
+            "label": rng.choice(tables.LABELS, len(pairs)).tolist(),
+        }
+    )
+    tables.write_table(
+        folder / "products.parquet",
+        pa.table(
+            {
+                "product_id": product_ids,
+                "text": texts,
+                # All of it is the first field's.
+                "field_ends": [[len(text)] * len(fields) for text in texts],
+            },
+            tables.PRODUCTS,
+        ),
+        tables.PRODUCTS,
+    )
+    tables.write_table(
+        folder / "queries.parquet",
+        pa.table({"query_id": query_ids, "text": [f"consulta {i}" for i in range(queries)]}),
+        tables.QUERIES,
+    )
+    tables.write_table(folder / "judgements.parquet", judgements, tables.JUDGEMENTS)
+    counts = {name: {"in": 1, "out": 1} for name in ("judgements", "products", "queries")}
+    write_json(
+        folder / "counts.json", {**counts, "products": {**counts["products"], "fields": fields}}
+    )
+    return judgements
+
+
+def write_runs(
+    rng: np.random.Generator, depth: int, systems: Iterable[runs.System] = runs.SYSTEMS
+) -> None:
+    """Write runs of `LOCALE` for some systems: random scores, many of them tied, some queries bare.
+
+    Every system finds some judged products among the first, so that measures have something to say.
+    """
+    inputs = runs.read_inputs(LOCALE)
+    products = len(inputs.products)
+    for system in systems:
+        of = {}
+        if system == "dense":
+            of = {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]}
+        if system == "hybrid":
+            for one in ("dense", "bm25"):
+                fused = layout.runs(one, LOCALE) / "catalogue.parquet"
+                of[f"{one}_catalogue_sha256"] = sha256_file(fused)
+        with runs.writing(LOCALE, system, of, depth, inputs) as (catalogue, pool):
+            for row in range(len(inputs.queries)):
+                judged = inputs.pair_products[inputs.pair_queries == row]
+                if rng.random() > 0.05:
+                    scores = rng.integers(0, 40, products) / 10
+                    scores[judged[rng.random(len(judged)) < 0.7]] += 3
+                    rows, codes, scores = ranking.rank_pairs(
+                        np.full(products, row), np.arange(products), scores
+                    )
+                    catalogue.add(rows[:depth], codes[:depth], scores[:depth])
+                scores = rng.integers(0, 9, len(judged)) / 8
+                pool.add(*ranking.rank_pairs(np.full(len(judged), row), judged, scores))
+
+
+def write_sources(sources: Mapping[int, str]) -> None:
+    """Write ESCI's reason for each query of `LOCALE`, null where none is given."""
+    path = layout.clean(LOCALE) / "queries.parquet"
+    ids = tables.read_table(path, tables.QUERIES, "")["query_id"].to_pylist()
+    table = pa.table({"query_id": ids, "source": [sources.get(one) for one in ids]})
+    path = layout.sample(LOCALE) / "sources.parquet"
+    tables.write_table(path, table.cast(tables.SAMPLE_SOURCES), tables.SAMPLE_SOURCES)
+
+
+def write_embeddings(
+    given: Params, products: vectors.Matrix, queries: vectors.Matrix, shard_rows: int = 100
+) -> vectors.Manifest:
+    """Write vectors for the clean tables of `LOCALE` as embed would."""
+    folder = layout.embeddings(LOCALE)
+    folder.mkdir(parents=True, exist_ok=True)
+    clean = layout.clean(LOCALE)
+    product_ids = tables.read_table(clean / "products.parquet", tables.PRODUCTS, "")["product_id"]
+    query_ids = tables.read_table(clean / "queries.parquet", tables.QUERIES, "")["query_id"]
+
+    settings = given.embed.model_copy(update={"shard_rows": shard_rows})
+
+    def write(kind: vectors.Kind, matrix: vectors.Matrix) -> tuple[vectors.Shard, ...]:
+        rows, dimension = matrix.shape
+        writer = vectors.ShardWriter(folder, kind, rows, dimension, settings)
+        writer.add(matrix)
+        return writer.finish()
+
+    manifest = vectors.Manifest(
+        manifest_schema=vectors.SCHEMA,
+        locale=LOCALE,
+        encoder=given.encoder[LOCALE],
+        contract=vectors.contract_of(given.encoder_of(LOCALE)),
+        weights_sha256="0" * 64,
+        engine="torch-cpu",
+        dimension=products.shape[1],
+        dtype=given.embed.dtype,
+        truncation=vectors.Truncation(
+            products=nothing_cut(len(products), given.clean.fields),
+            queries=nothing_cut(len(queries), ["query"]),
+        ),
+        products=vectors.side_of(product_ids, write("products", products)),
+        queries=vectors.side_of(query_ids, write("queries", queries)),
+    )
+    write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+    return manifest
+
+
+def nothing_cut(texts: int, fields: Iterable[str]) -> vectors.SideCut:
+    """Return what a manifest tells of texts of one token each that are all read whole."""
+    whole = {"texts_cut": 0, "tokens_cut": 0}
+    cuts = {field: vectors.Cut(**whole) for field in fields}
+    return vectors.SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
+
+
+def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
+    """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
+    matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
+    return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
+
+
+def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> vectors.Matrix:
+    """Return normally distributed float32 vectors, [rows, dimension]."""
+    return rng.standard_normal((rows, dimension), dtype=np.float32)

@@ -1,0 +1,116 @@
+"""Reports of a revision as `evaluate` writes them: per-query tables, metrics, top products.
+
+`python -m tests.comparisons LOCALE ENCODER` writes them below the working folder.
+"""
+
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.compare.sides import Side
+from pipeline.core import layout
+from pipeline.core.files import write_json
+from pipeline.core.params import Compare, Uncertainty
+from pipeline.core.tables import SAMPLE_KEY
+from pipeline.evaluate.uncertainty import Floats
+
+SETTINGS = Compare(
+    metrics=("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100"), max_drop=0.0, alpha=0.05
+)
+DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
+SYSTEMS = ("dense", "hybrid")
+
+
+def measures(rng: np.random.Generator, queries: int) -> dict[str, Floats]:
+    """Return values a query, to 5 digits, of each system; some undefined, the same for all."""
+    undefined = rng.random(queries) < 0.05
+    values = {}
+    for name in ("ndcg@10", "recall@100", "judged@10", "pool_ndcg"):
+        for system in SYSTEMS:
+            drawn = np.round(rng.beta(0.7, 0.5, queries), 5)
+            if not name.startswith("judged"):
+                drawn[undefined] = np.nan
+            values[f"{system}.{name}"] = drawn
+    return values
+
+
+def noisy(
+    rng: np.random.Generator, values: Mapping[str, Floats], spread: float
+) -> dict[str, Floats]:
+    """Return values that differ by luck alone: either way by as much, on half of the queries."""
+    changed = {}
+    for name, old in values.items():
+        noise = rng.normal(0, spread, len(old)) * (rng.random(len(old)) < 0.5)
+        changed[name] = np.round(old + noise, 5)
+    return changed
+
+
+def table(
+    values: Mapping[str, Floats],
+    locale: str = "es",
+    ids: Sequence[int] | None = None,
+    texts: Sequence[str] | None = None,
+    sample: Mapping[str, str | int] | None = None,
+) -> pa.Table:
+    """Return a per-query table: columns a system and measure, labels of the first ten, sample."""
+    queries = len(next(iter(values.values())))
+    ids = list(range(100, 100 + queries)) if ids is None else list(ids)
+    columns = {
+        "query_id": pa.array(ids, pa.int64()),
+        "query": pa.array(texts or [f"consulta {i}" for i in ids]),
+        **{name: pa.array(each, pa.float64(), from_pandas=True) for name, each in values.items()},
+        **{f"{system}.labels": pa.array(["ESC?I"] * queries) for system in SYSTEMS},
+    }
+    told = {
+        "locale": locale, "products": 592, "queries": queries, "depth": 1000,
+        "product_ids_sha256": "a" * 64, "query_ids_sha256": "b" * 64,
+        "judgements_sha256": "c" * 64, **(sample or {}),
+    }  # fmt: skip
+    return pa.table(columns).replace_schema_metadata({SAMPLE_KEY: json.dumps(told).encode()})
+
+
+def side(values: Mapping[str, Floats], locale: str = "es", encoder: str = "labse") -> Side:
+    """Return one side of a comparison."""
+    made = table(values, locale)
+    return Side(
+        made, json.loads(made.schema.metadata[SAMPLE_KEY]), {"encoder": encoder, "index": "flat"}
+    )
+
+
+def write_reports(
+    folder: Path, locale: str, per_query: pa.Table, encoder: str, titles: str = "title"
+) -> None:
+    """Write a locale's reports below `folder`."""
+    for path in (layout.per_query(locale), layout.metrics(locale), layout.top(locale)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(per_query, folder / layout.per_query(locale))
+    write_json(folder / layout.metrics(locale), {"encoder": encoder, "index": "flat", "dense": {}})
+    rows = [
+        {
+            "query_id": query, "system": system, "rank": rank, "product_id": f"P{rank}",
+            "label": "ES"[rank - 1 : rank] or None, "title": f"{titles} {query} {system} {rank}",
+        }
+        for query in per_query["query_id"].to_pylist()
+        for system in SYSTEMS
+        for rank in (1, 2, 3, 4)
+    ]  # fmt: skip
+    pq.write_table(pa.Table.from_pylist(rows), folder / layout.top(locale))
+
+
+def write_for(locale: str, encoder: str) -> None:
+    """Write a locale's reports; with `minilm`, es is worse and finds less that is judged."""
+    values = measures(np.random.default_rng(ord(locale[0])), 60)
+    if locale == "es" and encoder == "minilm":
+        for name in ("dense.ndcg@10", "dense.judged@10"):
+            values[name] = np.round(values[name] * 0.6, 5)
+    texts = [f"zapatos <b>{i}</b> | @nadie" for i in range(60)]
+    write_reports(Path(), locale, table(values, locale, texts=texts), encoder, f"de {encoder}")
+
+
+if __name__ == "__main__":
+    write_for(*sys.argv[1:])

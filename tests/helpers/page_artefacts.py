@@ -1,0 +1,294 @@
+"""Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core import files, layout
+from pipeline.core.params import Params
+from pipeline.core.tables import LABELS
+from pipeline.evaluate.top import TOP
+from pipeline.report.inputs import SHOWN, UNJUDGED
+from pipeline.runs.runs import SYSTEMS
+from pipeline.tradeoff.figures import TradeOff
+from pipeline.vectors import vectors
+from tests.helpers.artefacts import nothing_cut
+
+NASTY = (
+    "<script>document.title = 'owned'</script>",
+    "</script><img src=x onerror=\"document.title='owned'\">",
+    "{{ 7 * 7 }} & &amp; \"double\" 'single' `back` \\u003c ${x}",
+    "👩‍👩‍👧‍👦 emoji 🎧 and 日本語 ノートパソコン",
+    "right \u202eto left\u202c and \u2066isolated\u2069 עברית العربية",
+    "line\u2028and\u2029paragraph\tseparators\x07",
+    "Donaudampfschifffahrtselektrizitätenhauptbetriebswerkbauunterbeamtengesellschaft" * 2,
+    "$x^2$ % # _ <!-- comment --> ]]> <![CDATA[ x",
+)
+"""What queries and titles may hold, and a page must show as it is."""
+
+_WORDS = {
+    "us": "black wireless ear buds running shoes for women without laces usb c cable 6 ft",
+    "es": "auriculares inalámbricos zapatillas de correr para mujer sin cordones niño 2 m",
+    "jp": "ワイヤレス イヤホン 黒 ランニング シューズ レディース 防水 充電 ケーブル 2m",
+}
+_GOOD = {"random": 0.02, "bm25": 0.52, "dense": 0.58, "hybrid": 0.64}
+
+
+def write_locale(
+    given: Params, locale: str, queries: int = 60, seed: int = 0, measured: bool = True
+) -> None:
+    """Write all that the page reads of a locale, into the working folder.
+
+    Args:
+        given: the parameters.
+        locale: whose artefacts.
+        queries: how many; the first are `NASTY`.
+        seed: of all numbers and words.
+        measured: whether there are index trade-offs, of the vectors that the manifest tells of.
+    """
+    rng = np.random.default_rng([seed, *locale.encode()])
+    measures = given.evaluate.headline()
+    texts = [_text(rng, locale, row) for row in range(queries)]
+    query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
+    values = _values(rng, measures, queries)
+    top = _top(rng, locale, query_ids, given)
+    _write_numbers(given, locale, values, measures, queries)
+    _write_tables(locale, query_ids, texts, values, top)
+    _write_slices(rng, given, locale, values, top, queries)
+    manifest = _write_inputs(given, locale, queries)
+    if measured:
+        write_tradeoff(rng, given, locale, manifest)
+
+
+def _text(rng: np.random.Generator, locale: str, row: int) -> str:
+    if row < len(NASTY):
+        return NASTY[row]
+    words = _WORDS.get(locale, _WORDS["us"]).split()
+    return " ".join(rng.choice(words, rng.integers(1, 7)))
+
+
+def _values(
+    rng: np.random.Generator, measures: tuple[str, ...], queries: int
+) -> dict[str, dict[str, np.ndarray[Any, np.dtype[np.float64]]]]:
+    """Return values in [0, 1] by system and measure, [queries]; the second query has no MRR."""
+    hard = rng.normal(0, 0.25, queries)
+    values = {}
+    for system in SHOWN:
+        values[system] = {
+            measure: (_GOOD[system] + 0.05 * place + hard + rng.normal(0, 0.1, queries))
+            .clip(0, 1)
+            .round(5)
+            for place, measure in enumerate(measures)
+        }
+        values[system][measures[1]][1:2] = np.nan
+    return values
+
+
+def _top(
+    rng: np.random.Generator, locale: str, query_ids: list[int], given: Params
+) -> dict[str, list[Any]]:
+    """Return ten products of each query and system as columns; the last query of all has none."""
+    columns: dict[str, list[Any]] = {name: [] for name in TOP.names}
+    catalogue = [f"B{code:08d}" for code in range(5 * len(query_ids) + 20)]
+    titles = [_text(rng, locale, row) + f" {row}" for row in range(len(catalogue))]
+    for place, query_id in enumerate(query_ids[:-1]):
+        judged = dict(
+            zip(range(5 * place, 5 * place + 12), rng.choice(LABELS, 12).tolist(), strict=True)
+        )
+        for system in SYSTEMS:
+            codes = rng.permutation(np.arange(5 * place, 5 * place + 20))[:10].tolist()
+            for rank, code in enumerate(codes, start=1):
+                row = (query_id, system, rank, catalogue[code], judged.get(code), titles[code])
+                for name, value in zip(TOP.names, row, strict=True):
+                    columns[name].append(value)
+    return columns
+
+
+def _write_numbers(
+    given: Params, locale: str, values: Any, measures: tuple[str, ...], queries: int
+) -> None:
+    means = {
+        system: {name: round(float(np.nanmean(values[system][name])), 5) for name in measures}
+        for system in SHOWN
+    }
+    counts = {
+        "encoder": given.encoder[locale],
+        "index": given.index[locale],
+        "queries": queries,
+        "products": 5 * queries + 20,
+    }
+    files.write_json(layout.metrics(locale), {**means, **counts})
+    files.write_json(
+        layout.intervals(locale),
+        {
+            system: {
+                name: _estimate(values[system][name])
+                | {"queries": int((~np.isnan(values[system][name])).sum())}
+                for name in measures
+            }
+            for system in SHOWN
+        },
+    )
+    path = layout.recall_curve(locale)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lines = ["system,k,recall"]
+    for system in SHOWN:
+        for k in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000):
+            recall = 1 - (1 - _GOOD[system] / 3) ** (1 + k**0.75)
+            lines.append(f"{system},{k},{recall:.5f}")
+    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def _estimate(values: Any) -> dict[str, float]:
+    known = values[~np.isnan(values)]
+    mean, error = float(known.mean()), float(known.std() / max(len(known), 1) ** 0.5)
+    return {
+        "mean": round(mean, 5),
+        "low": round(max(mean - 2 * error, 0), 5),
+        "high": round(min(mean + 2 * error, 1), 5),
+    }
+
+
+def _write_tables(
+    locale: str, query_ids: list[int], texts: list[str], values: Any, top: dict[str, list[Any]]
+) -> None:
+    columns = {
+        f"{system}.{name}": pa.array(values[system][name], from_pandas=True)
+        for system in SYSTEMS
+        for name in values[system]
+    }
+    labels = {f"{system}.labels": ["EES?I"] * len(texts) for system in SYSTEMS}
+    per_query = pa.table({"query_id": query_ids, "query": texts, **columns, **labels})
+    for path, table in (
+        (layout.per_query(locale), per_query),
+        (layout.top(locale), pa.table(top, TOP)),
+    ):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        pq.write_table(table, path)
+
+
+def _write_slices(
+    rng: np.random.Generator, given: Params, locale: str, values: Any, top: Any, queries: int
+) -> None:
+    measure = given.evaluate.headline()[0]
+    groups = {
+        "query length": ("1 word", "2-3 words", "4 or more words"),
+        "exact products": ("none", "1", "2-4", "5 or more"),
+        "numbers in the query": ("yes", "no"),
+        "brand in the query": ("yes", "no"),
+        "script mix": ("kanji+hiragana+katakana", "kanji+hiragana+katakana+latin"),
+    }
+    slices = []
+    for group, names in groups.items():
+        for name in names:
+            rows = np.flatnonzero(rng.random(queries) < rng.uniform(0.05, 0.9))
+            if name == "none":
+                rows = rows[:0]
+            nothing = {"mean": None, "low": None, "high": None}
+            slices.append({
+                "slice": group, "value": name, "queries": len(rows), "small": len(rows) < 30,
+                "systems": {
+                    system: _estimate(values[system][measure][rows]) if len(rows) else nothing
+                    for system in SHOWN
+                },
+            })  # fmt: skip
+    shares: dict[str, dict[str, float]] = {}
+    for system in SYSTEMS:
+        labels = [
+            label or UNJUDGED
+            for of, label in zip(top["system"], top["label"], strict=True)
+            if of == system
+        ]
+        shares[system] = {
+            label: round(labels.count(label) / max(len(labels), 1), 5)
+            for label in (*LABELS, UNJUDGED)
+        }
+    files.write_json(
+        layout.slices(locale),
+        {"measure": measure, "small_below": 30, "top10": shares, "slices": slices},
+    )
+
+
+def _write_inputs(given: Params, locale: str, queries: int) -> vectors.Manifest:
+    """Write the counts of clean and the manifest of embed; return the manifest."""
+    products = 5 * queries + 20
+    files.write_json(
+        layout.clean(locale) / "counts.json",
+        {
+            "queries": {"in": queries + 2, "out": queries, "dropped_empty": 2,
+                        "dropped_without_judgement": 0},
+            "products": {"in": products + 8, "out": products, "dropped_empty": 8,
+                         "fields": list(given.clean.fields), "sharing_a_text": 4},
+            "judgements": {"in": 12 * queries + 21, "out": 12 * queries, "dropped_repeated": 4,
+                           "dropped_query_empty": 17, "dropped_product_missing": 0},
+        },
+    )  # fmt: skip
+
+    def side(rows: int, kind: str) -> vectors.Side:
+        shard = vectors.Shard(file=f"{kind}-00000.npy", rows=rows, sha256="1" * 64)
+        return vectors.Side(rows=rows, ids_sha256="2" * 64, shards=(shard,))
+
+    cut = vectors.SideCut(
+        texts=products, tokens=90 * products, texts_cut=7, tokens_cut=300,
+        fields={field: vectors.Cut(texts_cut=7 if last else 0, tokens_cut=300 if last else 0)
+                for field in given.clean.fields for last in [field == given.clean.fields[-1]]},
+    )  # fmt: skip
+    manifest = vectors.Manifest(
+        manifest_schema=vectors.SCHEMA,
+        locale=locale,
+        encoder=given.encoder[locale],
+        contract=vectors.contract_of(given.encoder_of(locale)),
+        weights_sha256="3" * 64,
+        engine="torch-cpu",
+        dimension=384,
+        dtype=given.embed.dtype,
+        truncation=vectors.Truncation(products=cut, queries=nothing_cut(queries, ["query"])),
+        products=side(products, "products"),
+        queries=side(queries, "queries"),
+    )
+    files.write_json(layout.embeddings(locale) / "manifest.json", manifest.model_dump(mode="json"))
+    return manifest
+
+
+def write_tradeoff(
+    rng: np.random.Generator, given: Params, locale: str, manifest: vectors.Manifest, **changed: Any
+) -> Path:
+    """Write measurements of four indexes on the vectors of a manifest; return where."""
+    indexes = [
+        {
+            "index": name, "kind": name, "settings": given.indexes[name], "overlap@100": overlap,
+            "ndcg@10": 0.6 * overlap, "recall@100": 0.9 * overlap, "bytes_per_vector": size,
+            "build_seconds": 0.01 * size, "p50_milliseconds": slow * rng.uniform(0.9, 1.1),
+            "p95_milliseconds": 2.1 * slow, "queries_per_second": 2000 / slow,
+        }
+        for name, overlap, size, slow in (
+            ("flat", 1.0, 1536.1, 0.9), ("sq8", 0.993, 384.0, 0.85), ("hnsw", 0.998, 1800.0, 0.12),
+            ("ivf-flat", 0.94, 1544.0, 0.31),
+        )
+    ]  # fmt: skip
+    content = TradeOff.model_validate(
+        {
+            "tradeoff_schema": 1,
+            "locale": locale,
+            "encoder": manifest.encoder,
+            "similarity": given.encoder_of(locale).similarity,
+            "weights_sha256": manifest.weights_sha256,
+            "product_ids_sha256": manifest.products.ids_sha256,
+            "product_vectors_sha256": manifest.products.sha256(),
+            "query_vectors_sha256": manifest.queries.sha256(),
+            "judgements_sha256": "4" * 64,
+            "products": manifest.products.rows,
+            "queries": manifest.queries.rows,
+            "overlap_queries": manifest.queries.rows,
+            "timed_queries": manifest.queries.rows,
+            "threads": 1,
+            "indexes": tuple(indexes),
+            "left_out": {"ivf-pq": "256 products at least are needed to train on"},
+            **changed,
+        }
+    )
+    files.write_json(layout.tradeoff(locale), content.model_dump(mode="json", by_alias=True))
+    return layout.tradeoff(locale)

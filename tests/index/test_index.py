@@ -1,0 +1,305 @@
+"""Every index kind against brute force, under every similarity; what cannot be built is refused."""
+
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import (
+    FlatIndex,
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    Similarity,
+    Sq8Index,
+)
+from pipeline.index import stage as stage_index
+from pipeline.index.stage import (
+    as_searched,
+    build_index,
+    check_fit,
+    check_memory,
+    empty_index,
+    read_index,
+)
+from pipeline.vectors import vectors
+from tests.helpers.artefacts import (
+    LOCALE,
+    params,
+    random_vectors,
+    write_clean,
+    write_embeddings,
+)
+
+ROWS, DIMENSION, TOP = 2000, 48, 20
+
+FLAT = FlatIndex(kind="flat")
+SQ8 = Sq8Index(kind="sq8")
+HNSW = HnswIndex(kind="hnsw", m=16, ef_construction=100, ef_search=200)
+IVF_FLAT = IvfFlatIndex(kind="ivf-flat", lists=16, probes=16)
+IVF_PQ = IvfPqIndex(kind="ivf-pq", lists=16, probes=16, subvectors=24, bits=8)
+ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ]
+SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]
+
+
+def brute_force(
+    products: vectors.Matrix, queries: vectors.Matrix, similarity: Similarity
+) -> vectors.Matrix:
+    """Return the similarity of every query and product, straight from its definition."""
+    if similarity == "l2":
+        return np.asarray(-((queries[:, None] - products[None]) ** 2).sum(axis=2))
+    scores = queries @ products.T
+    if similarity == "cosine":
+        scores /= np.linalg.norm(queries, axis=1)[:, None] * np.linalg.norm(products, axis=1)
+    return scores
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize(
+    ("settings", "least_overlap", "score_error"),
+    [
+        (FLAT, 1.0, 1e-5),
+        (SQ8, 0.95, 0.02),
+        (HNSW, 0.98, 1e-5),
+        (IVF_FLAT, 1.0, 1e-5),  # all lists probed: nothing can be missed
+        (IVF_PQ, 0.8, 0.35),
+    ],
+    ids=lambda value: getattr(value, "kind", ""),
+)
+def test_every_kind_finds_the_brute_force_neighbours_by_the_encoders_similarity(
+    settings: Index, least_overlap: float, score_error: float, similarity: Similarity
+) -> None:
+    rng = np.random.default_rng(5)
+    # Lengths vary, so that a kind that ignores the similarity is found out.
+    products = random_vectors(rng, ROWS) * rng.uniform(0.3, 3, (ROWS, 1)).astype(np.float32)
+    queries = random_vectors(rng, 50)
+    index = build_index(settings, DIMENSION, similarity, [products[:900], products[900:]])
+    scores, codes = index.search(as_searched(queries, similarity, "queries"), TOP)
+    if similarity == "l2":
+        scores = -scores
+    exact = brute_force(products, queries, similarity)
+    best = np.argsort(-exact, axis=1, kind="stable")[:, :TOP]
+    overlap = np.mean(
+        [np.isin(found, true).mean() for found, true in zip(codes, best, strict=True)]
+    )
+    assert overlap >= least_overlap
+    scale = np.abs(exact).max()
+    assert np.abs(scores - np.take_along_axis(exact, codes, axis=1)).max() <= score_error * scale
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_the_same_shards_give_the_same_bytes_whatever_the_thread_count(settings: Index) -> None:
+    products = random_vectors(np.random.default_rng(1), ROWS)
+    before, built = faiss.omp_get_max_threads(), set()
+    for threads in (1, 2, 3):
+        faiss.omp_set_num_threads(threads)
+        index = build_index(settings, DIMENSION, "cosine", [products[:700], products[700:]])
+        built.add(faiss.serialize_index(index).tobytes())
+        assert faiss.omp_get_max_threads() == threads
+    faiss.omp_set_num_threads(before)
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_an_index_over_shards_is_that_over_all_vectors_at_once_byte_for_byte(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 256)
+    if isinstance(settings, IvfPqIndex):
+        settings = settings.model_copy(update={"bits": 4})
+    rng = np.random.default_rng(7)
+    products = random_vectors(rng, 1500)
+    whole = faiss.serialize_index(build_index(settings, DIMENSION, "cosine", [products]))
+    for rows in (None, 1500):
+        for _ in range(2):
+            shards = np.split(products, np.unique(rng.integers(1, 1500, 5)))
+            built = build_index(settings, DIMENSION, "cosine", shards, rows)
+            assert faiss.serialize_index(built).tobytes() == whole.tobytes()
+
+
+@pytest.mark.parametrize("settings", [FLAT, SQ8, IVF_FLAT], ids=lambda settings: settings.kind)
+def test_adding_piece_by_piece_gives_the_bytes_of_faiss_given_all_at_once(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 100)
+    products = random_vectors(np.random.default_rng(8), ROWS)
+    for similarity in SIMILARITIES:
+        reference = empty_index(settings, DIMENSION, similarity)
+        given = as_searched(products, similarity, "products")
+        faiss.omp_set_num_threads(1)
+        reference.train(given)
+        reference.add(given)
+        built = build_index(settings, DIMENSION, similarity, [products[:150], products[150:]])
+        assert faiss.serialize_index(built).tobytes() == faiss.serialize_index(reference).tobytes()
+
+
+@pytest.mark.parametrize("settings", ALL, ids=lambda settings: settings.kind)
+def test_a_vector_without_direction_is_refused_by_its_row(
+    settings: Index, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 64)
+    products = random_vectors(np.random.default_rng(3), 500)
+    products[333] = 0
+    with pytest.raises(PipelineError, match="products: the vector of row 333 is zero"):
+        build_index(settings, DIMENSION, "cosine", np.split(products, [100, 300]))
+
+
+def test_training_takes_a_seeded_sample_of_256_vectors_a_list() -> None:
+    products = random_vectors(np.random.default_rng(9), ROWS)
+    settings = IvfFlatIndex(kind="ivf-flat", lists=3, probes=3)
+    built = build_index(settings, DIMENSION, "l2", [products])
+    reference = empty_index(settings, DIMENSION, "l2")
+    rng = np.random.default_rng(stage_index.TRAINING_SEED)
+    reference.train(products[np.sort(rng.choice(ROWS, 768, replace=False))])
+    ours, theirs = (faiss.serialize_index(_coarse(one)).tobytes() for one in (built, reference))
+    assert ours == theirs
+
+
+def _coarse(index: faiss.Index) -> faiss.Index:
+    lists: Any = faiss.downcast_index(index)
+    return faiss.downcast_index(lists.quantizer)
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "ivf-flat", "ivf-pq", "hnsw"])
+def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_mapped(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(vectors, "PIECE_ROWS", 64)
+    rng = np.random.default_rng(0)
+    write_clean(rng, 250, 20)
+    products, queries = random_vectors(rng, 250), random_vectors(rng, 20)
+    given = params(
+        {"embed.dtype": "float16", "index.es": kind, "indexes.ivf-pq.bits": 4,
+         "indexes.ivf-flat.lists": 4, "indexes.ivf-flat.probes": 2}
+    )  # fmt: skip
+    manifest = write_embeddings(given, products, queries)
+    stage_index.index(given, LOCALE)
+    halved = products.astype(np.float16).astype(np.float32)
+    built = build_index(given.index_of(LOCALE), DIMENSION, "cosine", [halved])
+    path = layout.index(LOCALE) / "index.faiss"
+    assert path.read_bytes() == faiss.serialize_index(built).tobytes()
+    mapped = read_index(given, LOCALE, manifest)
+    searched = as_searched(queries, "cosine", "queries")
+    for found, expected in zip(
+        mapped.search(searched, 30), built.search(searched, 30), strict=True
+    ):
+        np.testing.assert_array_equal(found, expected)
+    if (maps := Path("/proc/self/maps")).exists():
+        assert str(path) in maps.read_text()
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (IvfFlatIndex(kind="ivf-flat", lists=301, probes=1), "301 lists are more than the 300"),
+        (
+            IvfPqIndex(kind="ivf-pq", lists=4, probes=1, subvectors=7, bits=8),
+            "7 does not divide the dimension 48; use 4, 6, 8",
+        ),
+        (
+            IvfPqIndex(kind="ivf-pq", lists=4, probes=1, subvectors=8, bits=9),
+            "9 bits need 512 products .* there are 300; use 8 bits",
+        ),
+    ],
+)
+def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does(
+    settings: Index, told: str
+) -> None:
+    with pytest.raises(PipelineError, match=rf"indexes.mine\.\w+: .*{told}"):
+        check_fit("mine", settings, 300, DIMENSION)
+
+
+def test_the_shipped_entries_that_need_training_are_quiet_on_a_small_catalogue(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
+    products = random_vectors(np.random.default_rng(2), 300)
+    for settings in (IVF_FLAT, IVF_PQ):
+        build_index(settings, DIMENSION, "cosine", [products])
+    assert capfd.readouterr() == ("", "")
+
+
+@pytest.fixture
+def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> vectors.Manifest:
+    """A flat index of 250 products on disk."""
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    write_clean(rng, 250, 20)
+    manifest = write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 20))
+    stage_index.index(params(), LOCALE)
+    return manifest
+
+
+def test_an_index_reads_back_and_answers_as_before(built: vectors.Manifest) -> None:
+    products = vectors.read_vectors(built, "products", LOCALE)
+    index = read_index(params(), LOCALE, built)
+    _, codes = index.search(as_searched(products, "cosine", "products"), 1)
+    np.testing.assert_array_equal(codes[:, 0], np.arange(250))
+
+
+def test_an_index_of_other_vectors_is_refused_with_both_hashes(built: vectors.Manifest) -> None:
+    rng = np.random.default_rng(9)
+    other = write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 20))
+    with pytest.raises(
+        PipelineError, match=r"vectors_sha256 is .* built from something else"
+    ) as told:
+        read_index(params(), LOCALE, other)
+    assert built.products.sha256() in str(told.value)
+    assert other.products.sha256() in str(told.value)
+
+
+def test_an_index_of_other_settings_is_refused(built: vectors.Manifest) -> None:
+    with pytest.raises(PipelineError, match=r"index is 'flat', but .* 'hnsw'.*dvc repro"):
+        read_index(params({"index.es": "hnsw"}), LOCALE, built)
+
+
+@pytest.mark.parametrize("damage", ["truncated", "missing", "edited"])
+def test_a_damaged_index_is_refused_before_faiss_reads_it(
+    built: vectors.Manifest, damage: str
+) -> None:
+    path = layout.index(LOCALE) / "index.faiss"
+    data = path.read_bytes()
+    match damage:
+        case "truncated":
+            path.write_bytes(data[:-10])
+        case "missing":
+            path.unlink()
+        case "edited":
+            path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
+    with pytest.raises(PipelineError, match=r"index.faiss .*dvc repro index@es"):
+        read_index(params(), LOCALE, built)
+
+
+def test_a_failed_build_leaves_the_index_that_was_there(built: vectors.Manifest) -> None:
+    before = (layout.index(LOCALE) / "index.faiss").read_bytes()
+    wrong = params({"index.es": "ivf-flat", "indexes.ivf-flat.lists": 1000})
+    with pytest.raises(PipelineError, match="1000 lists"):
+        stage_index.index(wrong, LOCALE)
+    assert (layout.index(LOCALE) / "index.faiss").read_bytes() == before
+    assert sorted(p.name for p in layout.index(LOCALE).parent.iterdir()) == [LOCALE]
+
+
+def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fit() -> None:
+    given = params({"runtime.memory_limit": 1.6})
+    with pytest.raises(PipelineError) as told:
+        check_memory(given, LOCALE, 10**6, 384)
+    assert str(told.value) == (
+        "index.es: building flat of 1000000 vectors of 384 components would take 2.0 GB of memory, "
+        "more than the 1.6 GB that runtime.memory_limit allows; set index.es to one that fits: "
+        "sq8 (0.8 GB), ivf-pq (0.7 GB), or set runtime.memory_limit to 2.2 where there is that much"
+    )
+    with pytest.raises(PipelineError, match=r"no other index of params\.yaml would fit: add one"):
+        check_memory(given, LOCALE, 10**8, 384)
+    check_memory(params(), LOCALE, 10**6, 384)
+
+
+def test_a_refused_index_leaves_the_one_that_was_there(built: vectors.Manifest) -> None:
+    before = (layout.index(LOCALE) / "index.faiss").read_bytes()
+    with pytest.raises(PipelineError, match=r"would take 0\.3 GB .* 0\.2 GB"):
+        stage_index.index(params({"runtime.memory_limit": 0.2}), LOCALE)
+    assert (layout.index(LOCALE) / "index.faiss").read_bytes() == before

@@ -1,0 +1,460 @@
+"""The cost sheet: sizes as the stages then find them, costs that follow records, what is said."""
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+import pytest
+from dvc.repo import Repo
+from ruamel.yaml import YAML
+
+from bench.workshop import LOCALE, OUTPUTS, Workshop
+from pipeline.core import layout, tables
+from pipeline.core import timings as rates
+from pipeline.core.params import PARAMS_FILE, load_params
+from pipeline.core.timings import Kept, Record
+from pipeline.embed.stage import LocaleEncoder, SideEncoder, sides
+from pipeline.plan import accuracy, sheet, sizes
+from pipeline.plan import command as plan
+from pipeline.plan.costs import Scale, cost, scale
+from pipeline.plan.current import current_stages
+from pipeline.sample.stage import sample
+from tests.conftest import ChangedParams, RunStage
+from tests.helpers.repository import PATH, call, copy_project
+
+ESCI = os.environ.get("ESCI_DIR")
+
+CURRENT = {"demo", "sample", f"clean@{LOCALE}"}
+THREADS = 1
+"""As the workshop's."""
+
+SIZES = {"rows", "products", "queries", "judgements", "encoded", "characters"}
+VECTORS = {"products": 5_000, "queries": 300, "dimension": 64}
+SEARCHED = {"products": 5_000, "queries": 300, "depth": 100}
+UNITS: dict[tuple[str, str | None], dict[str, int]] = {
+    ("demo", None): {"products": 5_000, "queries": 300},
+    ("sample", None): {"rows": 90_000, "products": 5_000, "queries": 300, "judgements": 6_000},
+    ("clean", None): {"products": 5_000, "queries": 300, "judgements": 6_000, "threads": 2},
+    ("embed", None): {**VECTORS, "encoded": 700, "characters": 700_000},
+    ("index", "flat"): VECTORS,
+    ("index", "sq8"): VECTORS,
+    ("index", "hnsw"): {**VECTORS, "m": 32, "ef_construction": 200, "ef_search": 1_000},
+    ("index", "ivf-flat"): {**VECTORS, "lists": 64, "probes": 8},
+    ("index", "ivf-flat-ray"): {**VECTORS, "lists": 64, "probes": 8},
+    ("index", "ivf-pq"): {**VECTORS, "lists": 64, "probes": 8, "subvectors": 16, "bits": 8},
+    ("bm25", "snowball-es"): SEARCHED,
+    ("bm25", "sudachi-bigrams"): SEARCHED,
+    ("hybrid", None): SEARCHED,
+    ("evaluate", None): SEARCHED,
+    ("report", None): {"locales": 3, "queries": 900},
+}
+UNITS |= {
+    ("retrieve", kind): {**units, "depth": 100}
+    for (stage, kind), units in UNITS.items()
+    if stage == "index" and kind != "ivf-flat-ray"
+}
+
+
+@pytest.fixture
+def shop(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
+    """The workshop, as the working folder and with its cache."""
+    monkeypatch.chdir(workshop.folder)
+    monkeypatch.setenv("PIPELINE_CACHE", str(workshop.cache))
+    return workshop
+
+
+def record(
+    stage: str, kind: str | None, units: dict[str, int], seconds: float,
+    locale: str | None = None, threads: int = THREADS,
+) -> Kept:  # fmt: skip
+    """Return what is kept of a run that was long enough or not."""
+    run = Record(
+        stage=stage, locale=locale, kind=kind, units=units, threads=threads, seconds=seconds,
+        peak_bytes=1, ended=time.time(),
+    )  # fmt: skip
+    return Kept(last=run, telling=run if seconds >= rates.LONG_ENOUGH_SECONDS else None)
+
+
+def test_the_planned_units_are_those_that_every_stage_then_counts(shop: Workshop) -> None:
+    shop.forget_vectors()
+    params = load_params()
+    planned = {row.stage: row.units for row in sheet.rows(params, [], CURRENT)}
+    for name in OUTPUTS:
+        assert shop.run(name).status == 0
+    counted = {one.last.stage: one.last.units for one in rates.read()[0]}
+    assert list(planned) == list(OUTPUTS)
+    assert planned == {name: counted[name] for name in planned}
+    stored = next(row for row in sheet.rows(params, [], CURRENT) if row.stage == "embed")
+    assert (stored.units["encoded"], stored.units["characters"]) == (0, 0)
+    assert "vectors stored" in stored.known
+
+
+@pytest.fixture
+def repository(workshop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The workshop as a DVC repository whose lock is that of its files, as the working folder."""
+    for name in ("data", "params.yaml"):
+        source = workshop.folder / name
+        (shutil.copytree if source.is_dir() else shutil.copy)(source, tmp_path / name)
+    copy_project(("dvc.yaml", "pipeline"), tmp_path)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_CACHE", str(workshop.cache))
+    environment = {**os.environ, "PATH": PATH, "DVC_NO_ANALYTICS": "1"}
+    call(tmp_path, environment, "dvc", "init", "--quiet", "--no-scm")
+    call(tmp_path, environment, "dvc", "commit", "--quiet", "--force", *sorted(CURRENT))
+    return tmp_path
+
+
+def _other_titles(folder: Path) -> None:
+    path = folder / layout.DEMO / layout.PRODUCTS_FILE
+    products = pq.read_table(path)
+    titles = pc.utf8_upper(products["product_title"])
+    pq.write_table(products.set_column(1, "product_title", titles), path, **tables.WRITING)
+
+
+def _param(section: str, key: str, value: object) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        data = YAML(typ="safe", pure=True).load(folder / PARAMS_FILE)
+        assert data[section][key] != value
+        data[section][key] = value
+        YAML().dump(data, folder / PARAMS_FILE)
+
+    return change
+
+
+@pytest.mark.dvc
+@pytest.mark.parametrize(
+    ("change", "stale"),
+    [
+        (_param("clean", "separator", " | "), {f"clean@{LOCALE}"}),
+        (_param("sample", "seed", 99), {"sample"}),
+        (_param("demo", "seed", 99), {"demo"}),
+        (_param("demo", "queries", 23), {"demo"}),
+        (_other_titles, {"demo", "sample"}),
+    ],
+    ids=["another separator", "another sample", "another demo", "fewer queries", "other titles"],
+)
+def test_vectors_are_taken_to_be_stored_only_where_all_before_embed_is_up_to_date(
+    repository: Path, change: Callable[[Path], None], stale: set[str]
+) -> None:
+    def planned() -> dict[str, sheet.Row]:
+        params = load_params()
+        return {row.stage: row for row in sheet.rows(params, [], current_stages(params))}
+
+    assert current_stages(load_params()) == CURRENT
+    assert "vectors stored" in planned()["embed"].known
+    change(repository)
+    assert current_stages(load_params()) == CURRENT - stale
+    assert "no vector taken to be stored" in planned()["embed"].known
+    to_be = "at most: by demo in params.yaml" in planned()["sample"].known
+    assert to_be == ("demo" in stale)
+    demo = load_params().demo
+    if to_be:
+        assert planned()["sample"].units["queries"] == demo.queries
+
+
+@pytest.mark.dvc
+def test_while_dvc_works_nothing_is_taken_to_be_up_to_date_and_why_is_told(
+    repository: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    with Repo() as working, working.lock:
+        assert current_stages(load_params()) == frozenset()
+    assert "taken to be out of date: all stages, since DVC says" in caplog.text
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_what_would_be_drawn_is_what_sample_draws(
+    shop: Workshop, changed_params: ChangedParams, tmp_path: Path, seed: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    rng = np.random.default_rng(seed)
+    monkeypatch.chdir(tmp_path)
+    params = changed_params({
+        "sample.source": str(shop.folder / layout.DEMO),
+        "sample.version": str(rng.choice(["small", "large", "all"])),
+        "sample.splits": [["train"], ["test"], ["train", "test"]][int(rng.integers(3))],
+        "sample.queries": "all" if seed == 0 else int(rng.integers(1, 24)),
+        "sample.distractors": "all" if seed == 1 else int(rng.integers(0, 90)),
+        "sample.seed": seed,
+    })  # fmt: skip
+    foreseen = sizes.measure(params, made=True)
+    sample(params)
+    for locale in params.locales:
+        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        size = foreseen.locales[locale]
+        found = {name: counts[name] for name in ("products", "queries", "judgements")}
+        assert found == {name: getattr(size, name) for name in found}
+        assert size.exact
+
+
+def test_a_catalogue_too_large_to_count_is_bounded_by_its_rows(
+    shop: Workshop, changed_params: ChangedParams, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sizes, "EXACT_ROWS", 10)
+    source = str(shop.folder / layout.DEMO)
+    for distractors in (0, 20, "all"):
+        changed = {"sample.source": source, "sample.distractors": distractors}
+        bound = sizes.measure(changed_params(changed), made=True)
+        monkeypatch.setattr(sizes, "EXACT_ROWS", 10**6)
+        exact = sizes.measure(changed_params(changed), made=True)
+        monkeypatch.setattr(sizes, "EXACT_ROWS", 10)
+        assert "at most" in bound.known
+        for locale, size in bound.locales.items():
+            assert not size.exact
+            assert size.products >= exact.locales[locale].products
+            assert size.queries == exact.locales[locale].queries
+
+
+def test_a_demo_that_is_not_made_yet_is_told_by_its_params(
+    project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PIPELINE_CACHE", raising=False)
+    done = run_stage("plan", "--json")
+    assert done.returncode == 0, done.stderr
+    rows = json.loads(done.stdout)["rows"]
+    assert rows[0]["stage"] == "demo"
+    assert rows[0]["units"] == {"products": 1_800, "queries": 450}
+    clean = [row for row in rows if row["stage"] == "clean"]
+    assert [row["locale"] for row in clean] == ["us", "es", "jp"]
+    assert all("at most" in row["known"] for row in clean)
+    embed = next(row for row in rows if row["stage"] == "embed")
+    assert "default rate, no vector taken to be stored" in embed["known"]
+    # Nothing was drawn, fetched or encoded.
+    assert [path for path in sorted(project.rglob("*")) if path.is_file()] == [
+        project / ".cache/rates/plan.json", project / "params.yaml",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("stage_and_kind", UNITS, ids=str)
+def test_a_cost_never_falls_when_a_size_grows(stage_and_kind: tuple[str, str | None]) -> None:
+    rng = np.random.default_rng(1)
+    units = UNITS[stage_and_kind]
+    for _ in range(100):
+        grown = {name: int(value * rng.uniform(0.01, 300)) + 1 for name, value in units.items()}
+        grown |= {name: units[name] for name in units.keys() & {"lists", "probes", "bits", "m"}}
+        before = cost(*stage_and_kind, grown)
+        for name in units.keys() - {"lists", "probes", "bits", "m", "subvectors"}:
+            more = {**grown, name: grown[name] * 2}
+            after = cost(*stage_and_kind, more)
+            assert after.seconds >= before.seconds > 0
+            assert after.peak_bytes >= before.peak_bytes > 0
+            assert after.disk_bytes >= before.disk_bytes > 0
+
+
+def test_the_memory_of_clean_grows_with_the_threads_up_to_that_of_all_products() -> None:
+    def peak(products: int, threads: int) -> float:
+        units = UNITS["clean", None] | {"products": products, "threads": threads}
+        return cost("clean", None, units).peak_bytes
+
+    assert peak(1_000_000, 2) < peak(1_000_000, 3) < peak(1_000_000, 16)
+    assert peak(30_000, 2) == peak(30_000, 16)
+
+
+@pytest.mark.parametrize("stage_and_kind", UNITS, ids=str)
+def test_a_stage_that_ran_here_has_the_rate_it_had(stage_and_kind: tuple[str, str | None]) -> None:
+    stage, kind = stage_and_kind
+    units = {name: value * 50 if name in SIZES else value
+             for name, value in UNITS[stage_and_kind].items()}  # fmt: skip
+    took = 3 * cost(stage, kind, units).seconds + 2
+    expected = 1.0 if stage == "embed" else took / cost(stage, kind, units).seconds
+    found = scale(stage, None, kind, [record(stage, kind, units, took)], THREADS)
+    assert found.time == pytest.approx(expected)
+    assert found.known.startswith("measured here")
+    too_short = record(stage, kind, units, 0.9)
+    of_another = [record("other", kind, units, took), record(stage, "other", units, took)]
+    older = record(stage, kind, {"lost": 3}, took)
+    assert scale(stage, None, kind, [too_short, *of_another, older], THREADS) == Scale()
+
+
+def test_a_record_of_other_threads_is_named_and_a_rate_of_encoding_scaled(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    units = UNITS["clean", None]
+    kept = [record("clean", None, units, 2.0, threads=4)]
+    assert scale("clean", None, None, kept, 4).known == "measured here on 5,000 products"
+    assert scale("clean", None, None, kept, 1).known.endswith("products with 4 threads")
+    shop.forget_vectors()
+    assert shop.run("embed").status == 0
+    params = load_params()
+    both: list[float] = []
+    for threads in (1, 2):
+        runtime = params.runtime.model_copy(update={"threads": threads})
+        now = params.model_copy(update={"runtime": runtime})
+        encoder = LocaleEncoder(now, LOCALE, convert=False)
+        seconds = SideEncoder(encoder, sides(LOCALE)[0]).seconds(1_000)
+        assert seconds
+        both.append(seconds)
+        row = next(row for row in sheet.rows(now, [], ()) if row.stage == "embed")
+        assert ("rate measured here, scaled from 1 thread" in row.known) == (threads == 2)
+    assert both[0] == pytest.approx(2 * both[1])
+
+
+def test_a_locales_own_record_counts_before_that_of_another() -> None:
+    units = UNITS["clean", None]
+    model = cost("clean", None, units).seconds
+    own, other = (record("clean", None, units, seconds, locale)
+                  for seconds, locale in ((2.0, "es"), (9.0, "us")))  # fmt: skip
+    assert scale("clean", "es", None, [other, own], THREADS).time == pytest.approx(2 / model)
+    found = scale("clean", "jp", None, [own, other], THREADS)
+    assert found.time == pytest.approx(9 / model)
+    assert "of us" in found.known
+
+
+def test_a_sheet_follows_the_records_of_this_machine(shop: Workshop) -> None:
+    before = {row.stage: row for row in sheet.rows(load_params(), [], CURRENT)}
+    kept = [record(row.stage, row.kind, row.units, 7.0, row.locale) for row in before.values()]
+    after = {row.stage: row for row in sheet.rows(load_params(), kept, CURRENT)}
+    for name, row in after.items():
+        if name != "embed":
+            assert row.seconds == pytest.approx(7.0)
+            assert row.known.startswith("measured here")
+    assert sheet.totals(list(after.values())).seconds > 7 * (len(after) - 1)
+
+
+def test_an_index_that_a_cluster_fills_has_rates_of_its_own(shop: Workshop) -> None:
+    given = load_params()
+    flat = next(name for name, one in given.indexes.items() if one.kind == "ivf-flat")
+    given = given.model_copy(update={"index": {LOCALE: flat}})
+    ray = given.runtime.model_copy(update={"executor": "ray"})
+    on_cluster = given.model_copy(update={"runtime": ray})
+    of_index = [row for row in sheet.rows(given, [], CURRENT) if row.stage == "index"]
+    kept = [record(row.stage, row.kind, row.units, 9.0, row.locale) for row in of_index]
+    for params, known in ((given, "measured here"), (on_cluster, "default rate")):
+        (row,) = (row for row in sheet.rows(params, kept, CURRENT) if row.stage == "index")
+        assert row.known.startswith(known)
+    assert on_cluster.index_way(LOCALE) == "ivf-flat-ray"
+
+
+def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
+    both = []
+    for dtype in ("float32", "float16"):
+        params = load_params()
+        params = params.model_copy(
+            update={"embed": params.embed.model_copy(update={"dtype": dtype})}
+        )
+        (row,) = (row for row in sheet.rows(params, [], CURRENT) if row.stage == "embed")
+        both.append(row)
+    vectors = both[0].units["products"] + both[0].units["queries"]
+    assert both[0].disk_bytes - both[1].disk_bytes == 2 * both[0].units["dimension"] * vectors
+
+
+@pytest.mark.skipif(not ESCI, reason="ESCI_DIR names no real ESCI sample")
+def test_real_data_are_counted_and_cost_what_the_records_say(
+    changed_params: ChangedParams, project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    assert ESCI
+    params = changed_params(
+        {"sample.source": str(Path(ESCI).absolute()), "sample.version": "all",
+         "sample.splits": ["train", "test"]}
+    )  # fmt: skip
+    first = [row for row in sheet.rows(params, [], ()) if row.stage != "embed"]
+    kept = [record(row.stage, row.kind, row.units, 5.0, row.locale) for row in first]
+    again = [row for row in sheet.rows(params, kept, ()) if row.stage != "embed"]
+    assert [row.units for row in again] == [row.units for row in first]
+    assert {round(row.seconds, 6) for row in again} == {5.0}
+    sample(params)
+    (sampled,) = (row for row in first if row.stage == "sample")
+    written = sum(each.stat().st_size for each in layout.SAMPLE.rglob("*.parquet"))
+    assert written / 3 < sampled.disk_bytes < written * 3
+
+
+def test_an_unknown_source_is_one_message(run_stage: RunStage, project: Path) -> None:
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text.replace("source: data/demo", "source: nowhere"))
+    done = run_stage("plan")
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
+    assert "nowhere/shopping_queries_dataset_examples.parquet is missing" in line
+
+
+@pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "telling": null}', "\0"])
+def test_a_damaged_record_gives_the_default_rate_and_is_told(
+    shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str], damage: str,
+) -> None:  # fmt: skip
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
+    layout.stage_rates().mkdir(parents=True)
+    path = layout.stage_rates() / f"clean@{LOCALE}.json"
+    path.write_text(damage)
+    monkeypatch.setattr("sys.argv", ["plan"])
+    assert plan.main() == 0
+    told = capsys.readouterr()
+    assert f"warning: {path} is damaged" in told.err
+    (clean,) = (line for line in told.out.splitlines() if line.startswith("clean"))
+    assert "default rate" in clean
+
+
+def test_what_will_not_fit_is_told_with_the_way_out(shop: Workshop) -> None:
+    rows = list(sheet.rows(load_params(), [], CURRENT))
+    assert list(sheet.warnings(load_params(), rows)) == []
+    huge = [
+        row.model_copy(update={"peak_bytes": 1e15, "disk_bytes": 1e18})
+        if row.stage == "index" else row
+        for row in rows
+    ]  # fmt: skip
+    memory, disk = sheet.warnings(load_params(), huge)
+    params = load_params()
+    tight = params.runtime.model_copy(update={"memory_limit": 0.001})
+    told = list(sheet.warnings(params.model_copy(update={"runtime": tight}), rows))
+    assert len(told) == len(rows)
+    assert all("runtime.memory_limit is 0.0 GB" in each for each in told)
+    assert "index of es would need 1,000,000.0 GB of memory" in memory
+    assert "ivf-pq" in memory
+    assert "free here" in disk
+    assert "dvc gc" in disk
+
+
+def test_a_plan_is_held_to_the_runs_that_came_after_it(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def planned(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr("sys.argv", ["plan", *arguments])
+        status = plan.main()
+        told = capsys.readouterr()
+        return status, told.out, told.err
+
+    layout.last_plan().unlink(missing_ok=True)
+    status, _, told = planned("--against-last-run")
+    assert (status, "make one before the run" in told) == (1, True)
+    assert planned()[0] == 0
+    status, _, told = planned("--against-last-run")
+    assert (status, "no stage of the plan" in told) == (1, True)
+    for name in ("clean", "bm25"):
+        assert shop.run(name).status == 0
+    status, printed, _ = planned("--against-last-run")
+    assert status == 0
+    ran = [line.split()[0] for line in printed.splitlines()[1:]]
+    assert ran == ["clean", "bm25", "total"]
+    assert "2 of 10 rows ran since" in printed
+    held = json.loads(layout.COSTS.read_text())
+    assert [each["planned"]["stage"] for each in held if each["actual"]] == ["clean", "bm25"]
+    assert layout.COSTS.with_suffix(".md").read_text().count("\n") == 5
+    layout.last_plan().write_text("{}")
+    assert planned("--against-last-run")[0] == 1
+    shutil.rmtree(layout.COSTS.parent)
+
+
+def test_units_that_came_out_otherwise_are_shown_beside_those_planned(shop: Workshop) -> None:
+    row = next(row for row in sheet.rows(load_params(), [], CURRENT) if row.stage == "bm25")
+    other = record("bm25", row.kind, {**row.units, "products": 7}, 2.0, LOCALE)
+    made = accuracy.Plan(made=0.0, rows=(row,), totals=sheet.totals([row]))
+    (_, line, _) = accuracy.cells(accuracy.hold(made, [other]))
+    assert "(then: 7 products" in line[2]
+
+
+def test_a_short_run_does_not_take_the_place_of_a_telling_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
+    long, short = (record("clean", None, {"products": 1}, s, "es").last for s in (5.0, 0.2))
+    for run in (long, short):
+        rates.record(run)
+    (kept,), damaged = rates.read()
+    assert (kept.last, kept.telling, damaged) == (short, long, [])

@@ -1,0 +1,356 @@
+"""What goes into the page: which queries, as safe text; one clear message where it cannot be."""
+
+import dataclasses
+import itertools
+import json
+import os
+import re
+import subprocess
+import sys
+import xml.etree.ElementTree as ET
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.core import files, layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import MOST_RESULTS, Params, Report
+from pipeline.evaluate.top import PLACES
+from pipeline.report import browse, charts, scale, scatter, svg, words
+from pipeline.report import stage as report
+from pipeline.report.inputs import RUNS, LocaleResults, read_locale
+from pipeline.runs.runs import SYSTEMS
+from pipeline.tradeoff.figures import TradeOff
+from pipeline.vectors import vectors
+from tests.helpers.artefacts import ROOT, params
+from tests.helpers.page_artefacts import NASTY, write_locale, write_tradeoff
+
+RNG = np.random.default_rng(20)
+
+
+@pytest.fixture
+def results(project: Path, params: Params) -> LocaleResults:
+    """The results of es in the working folder."""
+    write_locale(params, "es", queries=24)
+    return read_locale(params, "es")
+
+
+def test_the_page_shows_every_system_that_has_runs_as_deep_as_evaluate_keeps_results() -> None:
+    assert set(RUNS) == set(SYSTEMS)
+    assert MOST_RESULTS == PLACES
+
+
+def test_the_measures_by_query_are_of_the_headline_whatever_the_first_cutoffs(
+    project: Path,
+) -> None:
+    given = params({"evaluate.ndcg": [10, 100], "evaluate.recall": [5, 10, 100]})
+    write_locale(given, "es", queries=3)
+    assert read_locale(given, "es").measures == ("ndcg@10", "mrr@10", "recall@10")
+
+
+@pytest.mark.parametrize("queries", [1, 2, 7, 50, 400])
+def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_are_drawn(
+    queries: int,
+) -> None:
+    differences = RNG.random(queries).round(1)
+    differences[RNG.random(queries) < 0.2] = np.nan
+    for asked in (1, 2, 5, 49, 400):
+        settings = Report(queries=asked, results=10, seed=3)
+        chosen = browse.chosen(differences, settings)
+        assert len(chosen) == len(set(chosen.tolist())) == min(asked, queries)
+        assert (np.diff(chosen) > 0).all()
+        np.testing.assert_array_equal(chosen, browse.chosen(differences, settings))
+        if asked < queries:
+            known = np.nan_to_num(differences, nan=-1.0)
+            most = np.sort(known)[::-1][: (asked + 1) // 2]
+            best = np.sort(known[chosen])[::-1][: (asked + 1) // 2]
+            np.testing.assert_array_equal(best, most)
+
+
+def test_another_seed_draws_other_queries_and_keeps_those_that_differ_most() -> None:
+    differences = RNG.random(500)
+    first, second = (
+        set(browse.chosen(differences, Report(queries=40, results=10, seed=seed)).tolist())
+        for seed in (1, 2)
+    )
+    assert first != second
+    assert set(np.argsort(-differences)[:20].tolist()) <= first & second
+
+
+def test_embedded_json_is_the_same_data_and_can_end_no_element() -> None:
+    content = {"texts": list(NASTY), "number": 0.5, "nothing": None}
+    text = browse.embedded_json(content)
+    assert json.loads(text) == content
+    assert not re.search("[<>&\u2028\u2029]", text)
+
+
+def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
+    data = browse.data(results, Report(queries=100, results=4, seed=0))
+    table = results.per_query.to_pylist()
+    assert [query[:2] for query in data["queries"]] == [
+        [row["query_id"], row["query"]] for row in table
+    ]
+    assert data["queries"][5][2][1][0] == table[5][f"{RUNS[1]}.{results.measures[0]}"]
+    shown = [
+        (query_id, system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
+        for query_id, _, _, lists in data["queries"]
+        for system, ranked in zip(RUNS, lists, strict=True)
+        for place in range(0, len(ranked), 2)
+    ]
+    expected = [
+        (row["query_id"], row["system"], row["rank"], row["product_id"], row["title"],
+         row["label"] or "")
+        for row in results.top.to_pylist()
+        if row["rank"] <= 4
+    ]  # fmt: skip
+    assert sorted(shown) == sorted(expected)
+
+
+def test_the_reader_is_told_which_queries_the_page_holds(results: LocaleResults) -> None:
+    assert browse.note(results, Report(queries=24, results=10, seed=0)) == "All 24 queries of es."
+    told = browse.note(results, Report(queries=5, results=10, seed=8))
+    assert "5 of the 24 queries" in told
+    assert "the 3 on which the systems' nDCG@10 differs the most, and 2 of the others" in told
+    assert "seed 8" in told
+
+
+def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
+    results: LocaleResults,
+) -> None:
+    assert isinstance(results.tradeoff, TradeOff)
+    with svg.style():
+        drawn = [
+            charts.headline(results, "ndcg@10"), charts.recall_curves(results),
+            charts.label_mix(results), charts.slices(results),
+            scatter.tradeoff(results, results.tradeoff),
+        ]  # fmt: skip
+    text = "".join(drawn)
+    assert not re.search(r"#[0-9a-f]{6}", text)
+    assert "atplotlib" not in text
+    assert "<style" not in text
+    ids = re.findall(r' id="(.+?)"', text)
+    assert len(ids) == len(set(ids))
+    assert set(re.findall(r'(?:href="|url\()#(.+?)["\)]', text)) <= set(ids)
+    colours = (ROOT / "pipeline/page/assets/page.css").read_text()
+    for role in re.findall(r"var\(--(.+?)\)", text):
+        assert f"--{role}:" in colours
+
+
+def test_no_character_of_a_text_breaks_a_chart(results: LocaleResults) -> None:
+    # All but surrogates, which no text in an artefact can hold.
+    nasty = [chr(code) for code in (*range(0xA1), 0x6C34, 0xFFFD, 0xFFFE, 0xFFFF, 0x1F600)]
+    nasty.remove("\r")  # XML reads it as a line break
+    slices = [each.model_copy(update={"value": f"a{c}b"}) for c in nasty
+              for each in results.slices.slices[:1]]  # fmt: skip
+    many = results.slices.model_copy(update={"slices": tuple(slices)})
+    with svg.style():
+        drawn = charts.slices(dataclasses.replace(results, slices=many))
+        figure = svg.drawing(100, 100)
+        told = "".join(nasty)
+        titled = svg.inline(figure, "x", told, told)
+    chart, empty = (ET.fromstring(text) for text in (drawn, titled))  # noqa: S314 - our own
+    words = [element.text for element in chart.iter("text")]
+    assert {f"a{c}b" for c in nasty if c.isprintable()} <= set(words)
+    assert "a b" in words
+    shown = "".join(c if c.isprintable() or c in "\t\n\xa0" else " " for c in told)
+    assert [empty.findtext(tag) for tag in ("title", "desc")] == [shown, shown]
+
+
+def test_a_page_without_slices_labels_or_measured_indexes_says_so(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=3, measured=False)
+    nothing = {"measure": "ndcg@10", "small_below": 30, "top10": {}, "slices": []}
+    files.write_json(layout.slices("es"), nothing)
+    report.report(params)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    assert page.count("is missing. Run make tradeoff.") == 3
+    assert "No query of es is in any slice." in page
+
+
+def random_scale(stages: int) -> scale.Scale:
+    """Return what stages take of some sizes."""
+    sizes = sorted(RNG.choice([500, 20_000, 100_000, 400_000, 1_814_924], 3, replace=False))
+    points = {
+        f"stage {number} (kind)": [
+            {"products": int(size), "seconds": float(10 ** RNG.uniform(-4, 4)),
+             "peak_bytes": 7, "more": 1}
+            for size in sizes[: RNG.integers(1, 4)]
+        ]
+        for number in range(stages)
+    }  # fmt: skip
+    return scale.Scale.model_validate_json(
+        json.dumps({"machine": {"cores": 2, "cpu": "x"}, "stages": points})
+    )
+
+
+@pytest.mark.parametrize("stages", [1, 2, 7, 14])
+def test_the_chart_of_scale_names_every_stage_none_over_another(stages: int) -> None:
+    measured = random_scale(stages)
+    with svg.style():
+        drawn = scale.chart(measured)
+        assert drawn == scale.chart(measured)
+    assert not re.search(r"#[0-9a-f]{6}", drawn)
+    height = float(re.findall(r'viewBox="0 0 340 ([0-9.]+)"', drawn)[0])
+    names = re.findall(r"translate\(([0-9.]+) ([0-9.]+)\)[^>]*>(stage \d+ \(kind\))<", drawn)
+    if not names:
+        names = [
+            (x, y, name)
+            for x, y, name in re.findall(
+                r'<text[^>]*x="([0-9.]+)" y="([0-9.]+)"[^>]*>(stage \d+ \(kind\))<', drawn
+            )
+        ]
+    assert sorted(name for _, _, name in names) == sorted(measured.stages)
+    places = sorted(float(y) for _, y, _ in names)
+    assert all(low + 12 < high for low, high in itertools.pairwise(places))
+    assert 0 < places[0] <= places[-1] < height
+
+
+def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_room() -> None:
+    for _ in range(300):
+        count = int(RNG.integers(1, 12))
+        wanted = np.sort(RNG.uniform(40, 200, count))[::-1].tolist()
+        found = scale.spread(wanted, 10.0, 205.0)
+        assert all(high - low >= 10 - 1e-9 for high, low in itertools.pairwise(found))
+        assert found[0] <= 205
+        assert found[-1] >= 40
+        if all(high - low >= 10 for high, low in itertools.pairwise(wanted)):
+            assert found == wanted
+
+
+def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=3)
+    report.report(params)
+    assert "Not measured. Run make scale." in layout.PAGE.read_text(encoding="utf-8")
+    measured = random_scale(3)
+    files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
+    report.report(params)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    assert "Run make scale" not in page
+    for points in measured.stages.values():
+        assert f'<td class="number">{points[0].products:,}</td>' in page
+    files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
+    with pytest.raises(PipelineError, match=r"scale.json: stages.clean.*make scale"):
+        report.report(params)
+
+
+@pytest.mark.parametrize(
+    "changed", ["encoder", "product_ids_sha256", "query_vectors_sha256", "weights_sha256"]
+)
+def test_indexes_measured_on_other_vectors_are_left_out_and_told(
+    results: LocaleResults, params: Params, changed: str
+) -> None:
+    write_tradeoff(RNG, params, "es", results.manifest, **{changed: "other"})
+    told = read_locale(params, "es").tradeoff
+    assert isinstance(told, str)
+    assert "measured on other vectors (other" in told
+
+
+def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
+    data = json.loads(path.read_text(encoding="utf-8"))
+    change(data)
+    files.write_json(path, data)
+
+
+def _without(path: Path, column: str) -> None:
+    table = pq.read_table(path)
+    pq.write_table(table.drop_columns([column]), path)
+
+
+def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
+    table = pq.read_table(layout.top("es"))
+    rows = table.to_pylist()
+    change(rows)
+    pq.write_table(pa.Table.from_pylist(rows, table.schema), layout.top("es"))
+
+
+@pytest.mark.parametrize(
+    ("damage", "told"),
+    [
+        (lambda: layout.metrics("es").unlink(), "metrics/es.json is missing"),
+        (lambda: layout.intervals("es").unlink(), "intervals/es.json is missing"),
+        (lambda: layout.slices("es").unlink(), "slices/es.json is missing"),
+        (lambda: layout.per_query("es").unlink(), "per_query/es.parquet is missing"),
+        (lambda: layout.top("es").unlink(), "top/es.parquet is missing"),
+        (lambda: layout.recall_curve("es").unlink(), "recall/es.csv is missing"),
+        (lambda: (layout.clean("es") / "counts.json").unlink(), "run `dvc repro clean@es`"),
+        (lambda: (layout.embeddings("es") / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda: layout.metrics("es").write_text("[]"), "metrics/es.json: (top level)"),
+        (lambda: layout.top("es").write_text("no"), "top/es.parquet is not readable"),
+        (lambda: layout.recall_curve("es").write_text("k,recall\n1,1\n"), "recall/es.csv is not"),
+        (lambda: layout.tradeoff("es").write_text("{}"), "tradeoff/es.json: locale"),
+        (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
+        (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(queries=7)),
+         "tells of 7"),
+        (lambda: _edit_json(layout.intervals("es"), lambda data: data["dense"].update(x=1)),
+         "intervals/es.json: dense.x"),
+        (lambda: _edit_json(layout.slices("es"), lambda data: data.pop("slices")), "slices: Field"),
+        (lambda: _without(layout.per_query("es"), "hybrid.mrr@10"), "no column hybrid.mrr@10"),
+        (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "called 'bm52'"),
+        (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "-5 is not in"),
+        (lambda: _with_top(lambda rows: rows.pop(3)), "at place"),
+    ],
+)  # fmt: skip
+def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
+    project: Path, damage: Callable[[], None], told: str
+) -> None:
+    given = params({"encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"}})
+    write_locale(given, "es", queries=12)
+    damage()
+    with pytest.raises(PipelineError) as err:
+        report.report(given)
+    assert told in str(err.value)
+    assert "; run `" in str(err.value)
+    assert "\n" not in str(err.value)
+    assert not layout.PAGE.exists()
+
+
+def test_the_same_results_give_the_same_bytes_whatever_the_surroundings(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=10)
+    report.report(params)
+    first = layout.PAGE.read_bytes()
+    (project / "matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\n")
+    environment = {
+        **os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo",
+        "LC_ALL": "C", "SOURCE_DATE_EPOCH": "1",
+    }  # fmt: skip
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.report"], env=environment, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+    assert layout.PAGE.read_bytes() == first
+
+
+def test_what_a_matrix_of_undefined_values_differs_by_is_undefined(results: LocaleResults) -> None:
+    table = results.per_query.to_pandas()
+    columns = [f"{system}.{results.measures[0]}" for system in RUNS]
+    expected = table[columns].max(axis=1) - table[columns].min(axis=1)
+    np.testing.assert_array_equal(browse.spread(results), expected.to_numpy())
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(0, 0, "0%"), (0, 9, "0%"), (9, 9, "100%"), (1, 3, "33.3%"), (1, 10**6, "< 0.1%"),
+     (10**6 - 1, 10**6, "> 99.9%")],
+)  # fmt: skip
+def test_a_share_of_something_is_never_shown_as_nothing_or_all(
+    part: int, whole: int, text: str
+) -> None:
+    assert words.share(part, whole) == text
+
+
+def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleResults) -> None:
+    assert isinstance(results.manifest, vectors.Manifest)
+    assert results.manifest.truncation.products.texts_cut == 7

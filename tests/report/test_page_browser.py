@@ -1,0 +1,489 @@
+"""reports/report.html in a real browser: true to the data, safe, alone, on a phone, by keyboard.
+
+Needs chromium, chromium-browser or google-chrome on the PATH; the tests skip where there is none.
+"""
+
+import contextlib
+import itertools
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.core import layout
+from pipeline.core.params import Params
+from pipeline.report import stage as report
+from pipeline.report.inputs import RUNS, SHOWN, Estimate
+from pipeline.report.words import said
+from tests.helpers.artefacts import params
+from tests.helpers.page_artefacts import NASTY, write_locale
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+pytestmark = pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here")
+
+QUERIES = 60
+LANGUAGES = {"us": "en", "es": "es", "jp": "ja"}
+FOCUSABLE = "a[href], button, input, select, summary, [tabindex='0']"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project folder with the page of three locales, the indexes of one not measured."""
+    made = tmp_path_factory.mktemp("page")
+    given: Params = params()
+    with contextlib.chdir(made):
+        for locale in given.locales:
+            write_locale(given, locale, QUERIES, measured=locale != "jp")
+        report.report(given)
+    return made
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The browser of this machine, without a window."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=FOUND,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield launched
+        launched.close()
+
+
+@dataclass
+class Opened:
+    """A page, what its console said and what it asked for."""
+
+    page: Page
+    told: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+
+Open = Callable[..., Page]
+
+
+@pytest.fixture
+def opened(browser: Browser, folder: Path) -> Iterator[Open]:
+    """Return what opens the page; whatever a test does, nothing may go wrong or be asked for."""
+    all_opened: list[Opened] = []
+
+    def open_page(width: int = 1280, scheme: Any = "light", **settings: Any) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
+        )
+        one = Opened(context.new_page())
+        one.page.on("console", lambda message: one.told.append(message.text))
+        one.page.on("pageerror", lambda error: one.told.append(str(error)))
+        one.page.on("request", lambda request: one.requests.append(request.url))
+        one.page.goto((folder / layout.PAGE).as_uri())
+        all_opened.append(one)
+        return one.page
+
+    yield open_page
+    for one in all_opened:
+        alone = [url for url in one.requests if not url.startswith("data:")]
+        told = one.told
+        one.page.context.close()
+        assert told == []
+        assert alone == [(folder / layout.PAGE).as_uri()]
+
+
+def _open_everything(page: Page) -> None:
+    page.evaluate("document.querySelectorAll('details').forEach(each => { each.open = true; })")
+    for button in page.locator("#rows button").all()[:2]:
+        button.click()
+
+
+def _top_rows(folder: Path, locale: str) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = pq.read_table(folder / layout.top(locale)).to_pylist()
+    return rows
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [360, 768, 1280])
+def test_no_element_overflows_the_page_or_its_chart(opened: Open, width: int, scheme: str) -> None:
+    page = opened(width, scheme)
+    for locale in ("us", "jp"):
+        page.select_option("#locale", locale)
+        page.get_by_role("button", name="query", exact=True).click()
+        _open_everything(page)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+        outside = page.evaluate(
+            """() => [...document.body.querySelectorAll('*')].filter(element => {
+                if (element.closest('.unseen, .skip, script, svg')) return false;
+                if (element.parentElement.closest('.scroll')) return false;
+                const box = element.getBoundingClientRect();
+                return box.width > 0 && (box.right > innerWidth + 0.5 || box.left < -0.5);
+            }).map(element => element.outerHTML.slice(0, 120))"""
+        )
+        assert outside == []
+    cut_off = page.evaluate(
+        """() => [...document.querySelectorAll('svg.chart text')].filter(text => {
+            const box = text.getBoundingClientRect();
+            const chart = text.closest('svg').getBoundingClientRect();
+            return box.left < chart.left - 1 || box.right > chart.right + 1
+                || box.top < chart.top - 1 || box.bottom > chart.bottom + 1;
+        }).map(text => text.textContent)"""
+    )
+    assert cut_off == []
+
+
+def test_names_of_indexes_do_not_cover_each_other(opened: Open) -> None:
+    covered = opened().evaluate(
+        """() => [...document.querySelectorAll('#indexes svg.chart')].flatMap(chart => {
+            const boxes = [...chart.querySelectorAll('text')]
+                .filter(text => text.textContent.endsWith(' B'))
+                .map(text => [text.textContent, text.getBoundingClientRect()]);
+            return boxes.flatMap(([a, one], place) => boxes.slice(place + 1)
+                .filter(([, other]) => one.left < other.right && other.left < one.right
+                    && one.top + 2 < other.bottom && other.top + 2 < one.bottom)
+                .map(([b]) => `${a} / ${b}`));
+        })"""
+    )
+    assert covered == []
+
+
+def test_queries_show_as_they_are_and_run_nothing(opened: Open, folder: Path) -> None:
+    page = opened()
+    title = page.title()
+    for locale, language in LANGUAGES.items():
+        page.select_option("#locale", locale)
+        shown: list[str] = []
+        while True:
+            shown += page.eval_on_selector_all(
+                "#rows th bdi", "all => all.map(each => each.textContent)"
+            )
+            if page.locator("#next").get_attribute("aria-disabled") == "true":
+                break
+            page.locator("#next").click()
+        expected = pq.read_table(folder / layout.per_query(locale))["query"].to_pylist()
+        assert sorted(shown) == sorted(expected)
+        assert set(NASTY) <= set(shown)
+        assert page.locator("#rows th bdi").first.get_attribute("lang") == language
+        assert page.locator("#rows th bdi").first.get_attribute("dir") == "auto"
+    assert page.title() == title
+    assert page.locator("img").count() == 0
+    assert page.locator("script").count() == 1 + len(LANGUAGES)
+
+
+def test_the_page_may_load_nothing_and_run_its_own_script_alone(
+    browser: Browser, folder: Path
+) -> None:
+    page = browser.new_page()
+    page.goto((folder / layout.PAGE).as_uri())
+    policy = page.locator("meta[http-equiv=Content-Security-Policy]").get_attribute("content") or ""
+    assert policy.startswith("default-src 'none'; ")
+    assert "script-src 'sha256-" in policy
+    refused = page.evaluate(
+        """async () => {
+            const refused = [];
+            document.addEventListener('securitypolicyviolation', event => {
+                refused.push(event.effectiveDirective);
+            });
+            const script = document.createElement('script');
+            script.textContent = 'window.ran = true';
+            document.body.append(script);
+            const image = document.createElement('img');
+            image.src = 'https://example.invalid/x.png';
+            document.body.append(image);
+            await new Promise(done => setTimeout(done, 100));
+            return [window.ran === undefined, ...refused.sort()];
+        }"""
+    )
+    assert refused == [True, "img-src", "script-src-elem"]
+    page.close()
+
+
+def test_results_stand_side_by_side_with_title_label_and_place_and_the_unjudged_marked(
+    opened: Open, folder: Path
+) -> None:
+    page = opened()
+    query_id = pq.read_table(folder / layout.per_query("us"))["query_id"][0].as_py()
+    page.fill("#filter", NASTY[0])
+    page.locator("#rows button").click()
+    detail = page.locator(f"#detail-{query_id}")
+    assert detail.locator("h3").all_text_contents() == list(RUNS)
+    tops = [box["y"] for each in detail.locator("section").all() if (box := each.bounding_box())]
+    assert len(set(tops)) == 1
+    for place, system in enumerate(RUNS):
+        rows = [
+            row
+            for row in _top_rows(folder, "us")
+            if (row["query_id"], row["system"]) == (query_id, system)
+        ]
+        items = detail.locator("section").nth(place).locator("li")
+        assert items.locator("bdi").all_text_contents() == [row["title"] for row in rows]
+        assert items.locator(".rank").all_text_contents() == [str(row["rank"]) for row in rows]
+        assert items.locator(".id").all_text_contents() == [row["product_id"] for row in rows]
+        chips = items.locator(".chip")
+        assert chips.all_text_contents() == [row["label"] or "?" for row in rows]
+        names = [chip.get_attribute("aria-label") for chip in chips.all()]
+        assert [name == "not judged" for name in names] == [row["label"] is None for row in rows]
+    dashed = detail.locator(".chip-unjudged").first
+    assert dashed.evaluate("chip => getComputedStyle(chip).borderStyle") == "dashed"
+
+
+def test_the_numbers_are_those_of_the_artefacts(opened: Open, folder: Path) -> None:
+    page = opened()
+    for locale in LANGUAGES:
+        means = json.loads((folder / layout.metrics(locale)).read_text())
+        intervals = json.loads((folder / layout.intervals(locale)).read_text())
+        rows = page.locator(f"tr[data-locale={locale}]")
+        assert rows.count() == len(SHOWN)
+        for system in SHOWN:
+            for measure, value in means[system].items():
+                cell = page.locator(
+                    f"tr[data-locale={locale}][data-system={system}] td[data-measure='{measure}']"
+                )
+                interval = intervals[system][measure]
+                expected = f"{value:.3f}[{interval['low']:.3f}, {interval['high']:.3f}]"
+                assert cell.text_content() == expected
+        slices = json.loads((folder / layout.slices(locale)).read_text())
+        region = page.get_by_role("region", name=f"Slices, {locale}", include_hidden=True)
+        cells = [row.locator("th, td").all_text_contents() for row in region.locator("tr").all()]
+        for each, row in zip(slices["slices"], cells[1:], strict=True):
+            estimates = [said(Estimate(**each["systems"][system])) for system in SHOWN]
+            number = f"{each['queries']}{' *' if each['small'] else ''}"
+            assert row == [each["slice"], each["value"], number, *estimates]
+
+
+def test_the_table_of_queries_sorts_by_each_column_both_ways_and_undefined_comes_last(
+    opened: Open, folder: Path
+) -> None:
+    page = opened()
+    values = pq.read_table(folder / layout.per_query("us")).to_pylist()
+    for place, system in enumerate(RUNS):
+        button = page.locator("#columns button").nth(1 + place)
+        for direction, falling in (("descending", True), ("ascending", False)):
+            button.click()
+            header = page.locator("#columns th").nth(1 + place)
+            assert header.get_attribute("aria-sort") == direction
+            assert page.locator("#columns [aria-sort]").count() == 1
+            shown = page.locator(f"#rows tr td:nth-child({2 + place})").all_text_contents()
+            every = sorted((row[f"{system}.ndcg@10"] for row in values), reverse=falling)
+            assert shown == [f"{value:.3f}" for value in every[:25]]
+
+
+def test_everything_is_reached_by_keyboard_and_focus_is_seen(opened: Open) -> None:
+    page = opened()
+    wanted = page.evaluate(
+        f"""() => {{
+            const all = [...document.querySelectorAll("{FOCUSABLE}")]
+                .filter(each => each.checkVisibility());
+            all.forEach((each, place) => {{ each.dataset.place = place; }});
+            return all.length;
+        }}"""
+    )
+    reached = []
+    for _ in range(wanted):
+        page.keyboard.press("Tab")
+        place, width, style = page.evaluate(
+            """() => {
+                const at = document.activeElement, style = getComputedStyle(at);
+                return [at.dataset.place, parseFloat(style.outlineWidth), style.outlineStyle];
+            }"""
+        )
+        assert style == "solid"
+        assert width >= 2
+        reached.append(int(place))
+    assert reached == list(range(wanted))
+
+
+def _tab_to(page: Page, selector: str) -> None:
+    for _ in range(200):
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return
+        page.keyboard.press("Tab")
+    raise AssertionError(f"{selector} is not reached")
+
+
+def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: Open) -> None:
+    page = opened()
+    page.keyboard.press("Tab")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "main"
+    assert page.evaluate("location.hash") == "#main"
+    _tab_to(page, "summary")
+    page.keyboard.press("Space")
+    assert page.locator("details").first.get_attribute("open") is not None
+    _tab_to(page, "#locale")
+    page.keyboard.press("ArrowDown")
+    assert "of es" in (page.text_content("#note") or "")
+    _tab_to(page, "#filter")
+    page.keyboard.type("no such query")
+    assert page.text_content("#status") == "No query contains that."
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    assert page.text_content("#status") == f"1 to 25 of {QUERIES} queries"
+    page.keyboard.type("ZAPATILLAS")
+    assert 0 < page.locator("#rows tr").count() < QUERIES
+    page.keyboard.press("Control+A")
+    page.keyboard.press("Delete")
+    _tab_to(page, "#columns th:first-child button")
+    page.keyboard.press("Enter")
+    assert page.locator("#columns th").first.get_attribute("aria-sort") == "ascending"
+    _tab_to(page, "#rows button")
+    page.keyboard.press("Enter")
+    opened_row = page.locator("#rows button[aria-expanded=true]")
+    assert page.locator(f"#{opened_row.get_attribute('aria-controls')}").is_visible()
+    page.keyboard.press("Enter")
+    assert opened_row.count() == 0
+    assert page.locator(".detail").count() == 0
+    _tab_to(page, "#next")
+    page.keyboard.press("Enter")
+    assert page.text_content("#status") == f"26 to 50 of {QUERIES} queries"
+    page.keyboard.press("Enter")
+    page.keyboard.press("Enter")  # there is no fourth page
+    assert page.text_content("#status") == f"51 to {QUERIES} of {QUERIES} queries"
+    assert page.evaluate("document.activeElement.id") == "next"
+    assert page.locator("#next").get_attribute("aria-disabled") == "true"
+
+
+def test_the_theme_is_the_systems_until_the_button_says_otherwise(opened: Open) -> None:
+    surface = "getComputedStyle(document.body).backgroundColor"
+    light, dark = opened(scheme="light"), opened(scheme="dark")
+    colours = light.evaluate(surface), dark.evaluate(surface)
+    assert colours[0] != colours[1]
+    for page, other, pressed in ((light, colours[1], "true"), (dark, colours[0], "false")):
+        page.locator("#theme").click()
+        assert page.evaluate(surface) == other
+        assert page.locator("#theme").get_attribute("aria-pressed") == pressed
+
+
+CONTRASTS = """() => {
+    const canvas = document.createElement('canvas').getContext('2d', { willReadFrequently: true });
+    const rgba = colour => {
+        canvas.clearRect(0, 0, 1, 1);
+        canvas.fillStyle = colour;
+        canvas.fillRect(0, 0, 1, 1);
+        return [...canvas.getImageData(0, 0, 1, 1).data];
+    };
+    const light = colour => {
+        const [r, g, b] = rgba(colour).slice(0, 3).map(part => part / 255)
+            .map(part => part <= 0.04045 ? part / 12.92 : ((part + 0.055) / 1.055) ** 2.4);
+        return 0.2126 * r + 0.7152 * g + 0.0722 * b;
+    };
+    const contrast = (one, other) => {
+        const [low, high] = [light(one), light(other)].sort((a, b) => a - b);
+        return (high + 0.05) / (low + 0.05);
+    };
+    const behind = element => {
+        for (let at = element; at; at = at.parentElement) {
+            const colour = getComputedStyle(at).backgroundColor;
+            if (rgba(colour)[3] === 255) return colour;
+        }
+        return 'white';
+    };
+    const found = [];
+    for (const element of document.body.querySelectorAll('*')) {
+        if (element.closest('script') || !element.checkVisibility()) continue;
+        const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+        if (!own) continue;
+        const style = getComputedStyle(element), inChart = element.tagName === 'text';
+        if (inChart && /--on-/.test(element.getAttribute('style'))) continue;
+        const ratio = contrast(inChart ? style.fill : style.color, behind(element));
+        if (ratio < 4.5) found.push([element.outerHTML.slice(0, 100), ratio]);
+    }
+    const probe = document.body.appendChild(document.createElement('i'));
+    const role = name => {
+        probe.style.color = `var(--${name})`;
+        return getComputedStyle(probe).color;
+    };
+    const pairs = [...'ESCI'].map(label => [`on-${label}`, label, 4.5]);
+    pairs.push(...['random', 'bm25', 'dense', 'hybrid', 'unjudged', 'accent']
+        .flatMap(name => [[name, 'surface', 3], [name, 'raised', 3]]));
+    for (const [one, other, least] of pairs) {
+        const ratio = contrast(role(one), role(other));
+        if (!(ratio >= least)) found.push([one, other, ratio]);
+    }
+    return found;
+}"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_all_text_has_a_contrast_of_four_and_a_half_and_marks_have_three(
+    opened: Open, scheme: str
+) -> None:
+    page = opened(scheme=scheme)
+    _open_everything(page)
+    page.mouse.move(0, 0)
+    assert page.evaluate(CONTRASTS) == []
+
+
+def test_headings_names_languages_and_ids_are_in_order(opened: Open) -> None:
+    page = opened()
+    _open_everything(page)
+    levels = page.eval_on_selector_all(
+        "h1, h2, h3, h4", "all => all.map(each => Number(each.tagName[1]))"
+    )
+    assert levels.count(1) == 1
+    assert levels[0] == 1
+    assert all(after <= before + 1 for before, after in itertools.pairwise(levels))
+    assert page.locator("html").get_attribute("lang") == "en"
+    assert page.locator("main").count() == 1
+    faults = page.evaluate(
+        """() => {
+            const faults = [], ids = new Set();
+            const told = element => element.outerHTML.slice(0, 120);
+            for (const element of document.querySelectorAll('[id]')) {
+                if (ids.has(element.id)) faults.push(`twice: ${element.id}`);
+                ids.add(element.id);
+            }
+            for (const name of ['aria-labelledby', 'aria-describedby', 'aria-controls'])
+                for (const element of document.querySelectorAll(`[${name}]`))
+                    for (const id of element.getAttribute(name).split(' '))
+                        if (!ids.has(id)) faults.push(`${name}: no ${id}`);
+            for (const link of document.querySelectorAll('a[href^="#"]'))
+                if (!ids.has(link.hash.slice(1))) faults.push(`leads nowhere: ${link.hash}`);
+            for (const chart of document.querySelectorAll('svg.chart')) {
+                const title = chart.querySelector(':scope > title').textContent;
+                const about = chart.querySelector(':scope > desc').textContent;
+                if (chart.getAttribute('role') !== 'img' || !title || !about) faults.push(title);
+            }
+            for (const drawing of document.querySelectorAll('svg:not(.chart)'))
+                if (drawing.getAttribute('aria-hidden') !== 'true') faults.push(told(drawing));
+            for (const control of document.querySelectorAll('input, select'))
+                if (!control.labels.length) faults.push(told(control));
+            for (const button of document.querySelectorAll('button'))
+                if (!button.textContent.trim()) faults.push(told(button));
+            for (const header of document.querySelectorAll('th'))
+                if (!header.scope || !header.textContent.trim()) faults.push(told(header));
+            for (const region of document.querySelectorAll('.scroll'))
+                if (region.tabIndex !== 0 || region.getAttribute('role') !== 'region'
+                    || !region.matches('[aria-label], [aria-labelledby]'))
+                    faults.push(told(region));
+            return faults;
+        }"""
+    )
+    assert faults == []
+
+
+def test_without_scripts_the_numbers_are_there_and_the_rest_says_what_it_needs(
+    opened: Open,
+) -> None:
+    page = opened(java_script_enabled=False)
+    assert page.locator("tr[data-system=hybrid]").first.is_visible()
+    assert page.locator("svg.chart").first.is_visible()
+    assert page.get_by_text("This table needs JavaScript").is_visible()
+    assert not page.locator("#browse").is_visible()
+    assert not page.locator("#theme").is_visible()
+
+
+def test_on_paper_controls_are_left_out_and_the_theme_is_light(opened: Open) -> None:
+    page = opened(scheme="dark", reduced_motion="reduce")
+    motion = "getComputedStyle(document.documentElement).scrollBehavior"
+    assert page.evaluate(motion) == "auto"
+    page.emulate_media(media="print")
+    assert not page.locator("#theme").is_visible()
+    assert not page.locator("nav").is_visible()
+    assert page.locator("tr[data-system=hybrid]").first.is_visible()
+    shade = "getComputedStyle(document.body).color"
+    assert page.evaluate(shade) == "rgb(26, 31, 39)"

@@ -1,0 +1,120 @@
+"""The summary and the table say what the metrics say, and README's table is the report's."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from bench import readme
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.report import stage as report
+from pipeline.report.inputs import SHOWN, Interval, Numbers, Scores, read_numbers
+from tests.helpers.artefacts import ROOT, params
+from tests.helpers.page_artefacts import write_locale
+
+MEASURES = ("ndcg@10", "mrr@10")
+
+
+def numbers(locale: str, dense: dict[str, float], intervals: bool = True) -> Numbers:
+    """Return numbers of a locale: those given for dense, zeros for the others."""
+    means = {system: {"ndcg@10": 0.0, "mrr@10": 0.0} for system in SHOWN} | {"dense": dense}
+    of_dense = {
+        name: Interval(mean=value, low=value - 0.1, high=value + 0.1, queries=7)
+        for name, value in dense.items()
+    }
+    scores = Scores(encoder="labse", index="flat", queries=1234, products=5678)
+    return Numbers(locale, scores, means, {"dense": of_dense} if intervals else {})
+
+
+LOCALES = [
+    numbers("us", {"ndcg@10": 0.2, "mrr@10": 0.5}),
+    numbers("es", {"ndcg@10": 0.4, "mrr@10": 0.5}),
+    numbers("jp", {"ndcg@10": 0.9, "mrr@10": 0.5}),
+]
+
+
+def test_the_mean_counts_every_locale_the_same() -> None:
+    summary = report.summarise(LOCALES, MEASURES)
+    assert summary["mean"]["systems"]["dense"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
+    assert summary["jp"]["systems"]["dense"]["ndcg@10"] == {
+        "mean": 0.9, "low": 0.8, "high": 1.0, "queries": 7,
+    }  # fmt: skip
+
+
+def test_a_measure_that_one_locale_lacks_has_no_mean_and_an_empty_cell() -> None:
+    lacking = [*LOCALES[:2], numbers("jp", {"mrr@10": 0.5})]
+    summary = report.summarise(lacking, MEASURES)
+    assert summary["mean"]["systems"]["dense"] == {"mrr@10": 0.5}
+    rows = report.table(summary, MEASURES).splitlines()
+    assert "|  | dense (labse, flat) |  |  |  | 0.500 |" in rows
+
+
+def test_the_table_has_a_row_a_locale_and_system_and_the_first_measures_interval() -> None:
+    rows = report.table(report.summarise(LOCALES, MEASURES), MEASURES).splitlines()
+    assert rows[0] == "| locale | system | queries | products | ndcg@10 | mrr@10 |"
+    assert rows[2] == "| us | random | 1,234 | 5,678 | 0.000 | 0.000 |"
+    assert "|  | dense (labse, flat) |  |  | 0.200 [0.100, 0.300] | 0.500 |" in rows
+    assert "|  | dense |  |  | 0.500 | 0.500 |" in rows
+    assert len(rows) == 2 + 4 * len(SHOWN)
+    assert len({row.count("|") for row in rows}) == 1
+
+
+def test_where_there_is_no_interval_the_mean_stands_alone() -> None:
+    summary = report.summarise([numbers("us", {"ndcg@10": 0.2}, intervals=False)], MEASURES)
+    assert summary["us"]["systems"]["dense"] == {"ndcg@10": {"mean": 0.2, "queries": 1234}}
+    assert "| 0.200 |" in report.table(summary, MEASURES)
+
+
+def test_a_block_goes_between_its_markers_and_nowhere_else() -> None:
+    text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
+    once = readme.put_between_markers(text, "x", "new\n\n")
+    assert once == "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb\n"
+    assert readme.put_between_markers(once, "x", "new") == once
+
+
+@pytest.mark.parametrize("text", ["", "<!-- x: end --><!-- x: begin -->", "<!-- x: begin -->"])
+def test_missing_markers_are_told(text: str) -> None:
+    with pytest.raises(PipelineError, match="x: begin"):
+        readme.put_between_markers(text, "x", "new")
+
+
+def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(ROOT)
+    measures = params().evaluate.headline()
+    summary = report.summarise([read_numbers(locale) for locale in params().locales], measures)
+    assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
+    committed = layout.REPORT.read_text(encoding="utf-8")
+    assert committed == report.table(summary, measures)
+    text = readme.README.read_text(encoding="utf-8")
+    assert readme.put_between_markers(text, "results", committed) == text
+
+
+def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
+    project: Path, params: Params
+) -> None:
+    for locale in params.locales:
+        write_locale(params, locale, queries=12)
+    report.report(params)
+    measures = params.evaluate.headline()
+    summary = json.loads(layout.SUMMARY.read_text(encoding="utf-8"))
+    found = json.loads(layout.metrics("es").read_text())
+    for system in SHOWN:
+        for measure in measures:
+            assert summary["es"]["systems"][system][measure]["mean"] == found[system][measure]
+    numbers_read = [read_numbers(locale) for locale in params.locales]
+    expected = report.table(report.summarise(numbers_read, measures), measures)
+    assert layout.REPORT.read_text(encoding="utf-8") == expected
+    assert layout.PAGE.is_file()
+
+
+def test_the_headline_follows_the_cutoffs_of_params() -> None:
+    changes = {"evaluate.ndcg": [20, 5], "evaluate.mrr": 7, "evaluate.recall": [3]}
+    cutoffs = params({**changes, "compare.metrics": ["dense.ndcg@20"]}).evaluate
+    assert cutoffs.headline()[:3] == ("ndcg@20", "mrr@7", "recall@3")
+    assert params().evaluate.headline() == (
+        "ndcg@10", "mrr@10", "recall@10", "recall@100", "judged@10", "judged@100", "pool_ndcg",
+    )  # fmt: skip
