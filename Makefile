@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup repro plan costs test check fix diff lock-current gate esci clean-cache bench bench-ray prove scale full-size tradeoff readme constraints
+.PHONY: help setup params repro plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -33,6 +33,9 @@ plan: setup ## what the chosen params will take: time, memory, disk; nothing run
 
 costs: setup ## the last plan against what the stages took since, to reports/bench/costs.md
 	python -m pipeline.plan --against-last-run
+
+quick: setup ## the tests of every stage's rules: no processes, DVC, browsers or models
+	pytest -n 2 -m 'not slow and not dvc and not weights'
 
 test: setup ## all tests
 	pytest

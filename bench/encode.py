@@ -29,16 +29,17 @@ from numpy.typing import NDArray
 from bench.quality import Catalogue, ndcg, read_catalogues
 from bench.side import BASELINE, Side
 from pipeline.core import layout, stage
+from pipeline.core.arrays import Matrix
 from pipeline.core.cpu import cpu_flags
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
-from pipeline.core.params import Params, Similarity, load_params
+from pipeline.core.params import Params, Similarity
+from pipeline.core.params_file import load_params
 from pipeline.encoders.encoder import Role, resolve_engine
 from pipeline.encoders.engine import Device, choose_engine
 from pipeline.encoders.openvino_engine import converted_model
 from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights
-from pipeline.vectors.vectors import Matrix
 
 WARM_UP_TEXTS = 32
 SEED = 5
@@ -282,7 +283,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Measure, write the report, print the table; return the exit status."""
     options = _options()
-    with stage.told_to_the_user("bench") as outcome:
+    with stage.report_errors("bench") as outcome:
         params = load_params()
         used = set(params.encoder.values())
         if options.encoder not in {None, *used}:

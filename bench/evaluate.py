@@ -29,11 +29,13 @@ from bench.encode import machine
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
-from pipeline.core.params import Evaluate, load_params
+from pipeline.core.params import Evaluate
+from pipeline.core.params_file import load_params
 from pipeline.evaluate import judging, metrics
 from pipeline.evaluate.judging import Ints
 from pipeline.evaluate.metrics import PerQuery
-from pipeline.runs import runs
+from pipeline.runs import files as run_files
+from pipeline.runs.inputs import Inputs
 from pipeline.trec import GRADES
 
 PRODUCTS = 99_991
@@ -54,7 +56,7 @@ class Task:
     """A run file, what it is over, and the judgements: rows, codes and labels, [pairs] each."""
 
     path: Path
-    inputs: runs.Inputs
+    inputs: Inputs
     labels: Ints
 
 
@@ -73,14 +75,14 @@ def make_task(folder: Path, queries: int, depth: int) -> Task:
     codes = (first[rows] + stride[rows] * places) % PRODUCTS
     labels = rng.choice(len(tables.LABELS), rows.size, p=[0.44, 0.34, 0.05, 0.17])
     query_ids = pa.chunked_array([np.arange(queries)])
-    inputs = runs.Inputs(query_ids, pa.chunked_array([ids]), rows, codes)
+    inputs = Inputs(query_ids, pa.chunked_array([ids]), rows, codes)
     path = folder / "catalogue.parquet"
     with pq.ParquetWriter(path, tables.RUN, compression="zstd") as writer:
         for start in range(0, queries, QUERIES_A_PIECE):
             piece = np.arange(start, min(start + QUERIES_A_PIECE, queries))
             found = first[piece, np.newaxis] + stride[piece, np.newaxis] * np.arange(depth)
             scores = np.broadcast_to(1 - np.arange(depth) / (2 * depth), found.shape)
-            table = runs.run_table(
+            table = run_files.run_table(
                 inputs, np.repeat(piece, depth), (found % PRODUCTS).ravel(), scores.ravel()
             )
             writer.write_table(table, row_group_size=len(table))
@@ -95,7 +97,7 @@ def ours(task: Task, cutoffs: Evaluate, clock: Clock) -> PerQuery:
         inputs.pair_queries, inputs.pair_products, task.labels, len(inputs.queries)
     )
     pieces = []
-    for queries, (rows, codes, _) in runs.iter_run(task.path, inputs, QUERIES_A_PIECE, ""):
+    for queries, (rows, codes, _) in run_files.iter_run(task.path, inputs, QUERIES_A_PIECE, ""):
         run = judging.judge(rows, codes, judgements.rows(queries.start, queries.stop))
         pieces.append(metrics.catalogue_measures(run, cutoffs))
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
@@ -290,7 +292,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Measure, write the report, print the table; return the exit status."""
     options = _options()
-    with stage.told_to_the_user("bench") as outcome:
+    with stage.report_errors("bench") as outcome:
         params = load_params()
         if options.depth < params.evaluate.deepest():
             raise PipelineError(

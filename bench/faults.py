@@ -165,7 +165,7 @@ def main() -> int:
     chosen = parser.parse_args().proofs or list(PROOFS)
     if unknown := set(chosen) - set(PROOFS):
         parser.error(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}")
-    with stage.told_to_the_user("faults") as outcome:
+    with stage.report_errors("faults") as outcome:
         found = read_json(layout.FAULTS, "") if layout.FAULTS.exists() else {}
         try:
             for name in chosen:

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.core.params import Params, load_params
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
 
 Figures = dict[str, Any]
 
@@ -33,7 +34,7 @@ class Measure:
     compare: Callable[[int], Figures] | None = None
 
 
-def run_locales(body: Callable[[Params, str], None]) -> Params:
+def run_locales(body: Callable[[Params, str], object]) -> Params:
     """Run a stage's function for all locales, one after the other; return the settings."""
     params = load_params()
     for locale in params.locales:

@@ -32,7 +32,7 @@ from bench.cheap_model import words, write_model
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file, write_json
-from pipeline.core.params import PARAMS_FILE, load_params
+from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.timings import peak_bytes
 from pipeline.embed.fill import GROUP_TEXTS, Encoding
 from pipeline.embed.stage import SideEncoder, embed
@@ -144,7 +144,7 @@ class Project:
 
     def hashes(self) -> dict[str, str]:
         """Return the hash of every file that embed wrote."""
-        written = (self.folder / layout.embeddings(LOCALE)).iterdir()
+        written = (self.folder / layout.embeddings(LOCALE).folder).iterdir()
         return {path.name: sha256_file(path) for path in written}
 
 
@@ -277,7 +277,7 @@ def watched_embed(kill: Kill | None = None) -> None:
         patch.object(Encoding, "plan", timed("scan", Encoding.plan)),
         patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
         patch.object(SideEncoder, "write", timed("write", SideEncoder.write)),
-        stage.told_to_the_user("embed") as outcome,
+        stage.report_errors("embed") as outcome,
     ):
         embed(load_params(), LOCALE)
         write_json(_SEEN, {"peak_bytes": peak_bytes(), "seconds": seconds})
@@ -313,7 +313,7 @@ def cheap_project(folder: Path, encoder: str | None = None) -> Project:
 
 def write_clean(project: Project, products: int, edited: int | None = None) -> None:
     """Write clean tables: distinct texts of 1.1 kB in the mean, and 200 queries."""
-    folder = project.folder / layout.clean(LOCALE)
+    folder = project.folder / layout.clean(LOCALE).folder
     folder.mkdir(parents=True, exist_ok=True)
     fields, known = load_params().clean.fields, words()
     with pq.ParquetWriter(folder / "products.parquet", tables.PRODUCTS) as writer:
@@ -346,7 +346,7 @@ def main() -> int:
     chosen = parser.parse_args().proofs or list(PROOFS)
     if unknown := set(chosen) - set(PROOFS):
         parser.error(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}")
-    with stage.told_to_the_user("proofs") as outcome:
+    with stage.report_errors("proofs") as outcome:
         figures = read_json(layout.PROOFS, "") if layout.PROOFS.exists() else {}
         for name in chosen:
             with tempfile.TemporaryDirectory() as folder:

@@ -7,15 +7,16 @@ from pathlib import Path
 
 from pipeline.clean.stage import clean
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.demo.stage import demo
 from pipeline.evaluate import judging, metrics
-from pipeline.index.stage import as_searched, build_index
+from pipeline.index.build import build_index
+from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.neighbours import search
-from pipeline.runs import runs
+from pipeline.runs.inputs import read_judgements
 from pipeline.sample.stage import sample
 from pipeline.tradeoff.command import judged
-from pipeline.vectors.vectors import Matrix
 
 DEPTH = 10
 
@@ -55,10 +56,10 @@ def read_catalogues(params: Params, queries: int, scratch: Path) -> dict[str, Ca
 
 def read_catalogue(locale: str) -> Catalogue:
     """Read a locale's cleaned tables."""
-    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    products = tables.read_table(folder / "products.parquet", tables.PRODUCTS, remedy)
-    queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    _, _, pairs = runs.read_judgements(locale)
+    folder, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
+    products = tables.read_table(folder.products, tables.PRODUCTS, remedy)
+    queries = tables.read_table(folder.queries, tables.QUERIES, remedy)
+    _, _, pairs = read_judgements(locale)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 
@@ -68,5 +69,5 @@ def ndcg(
 ) -> float:
     """Return the nDCG@10 of exact search through the products."""
     index = build_index(FlatIndex(kind="flat"), products.shape[1], similarity, [products])
-    _, found = search(index, as_searched(queries, similarity, "queries"), DEPTH)
+    _, found = search(index, to_index_form(queries, similarity, "queries"), DEPTH)
     return metrics.means({"ndcg": metrics.ndcg(judged(found, judgements), DEPTH)})["ndcg"]

@@ -29,7 +29,7 @@ from bench import proofs
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
 from pipeline.embed import stage as embed
 from pipeline.encoders.encoder import load_on
 from pipeline.encoders.remote import RemoteEncoder
@@ -50,7 +50,7 @@ def main() -> int:
     parser.add_argument("--encoder", help="a name under encoders in params.yaml")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each executor")
     arguments = parser.parse_args()
-    with stage.told_to_the_user("bench.ray") as outcome:
+    with stage.report_errors("bench.ray") as outcome:
         with tempfile.TemporaryDirectory() as folder:
             figures = measure(Path(folder), arguments.texts, arguments.encoder, arguments.rounds)
         known = read_json(layout.RAY_BENCH, "") if layout.RAY_BENCH.exists() else {}
@@ -182,7 +182,7 @@ def watched_embed() -> None:
         patch.object(embed.SideEncoder, "fill", timed("encode", embed.SideEncoder.fill)),
         patch.object(embed, "load_on", timed("start", load_on)),
         patch.object(RemoteEncoder, "__enter__", timed("start", RemoteEncoder.__enter__)),
-        stage.told_to_the_user("embed") as outcome,
+        stage.report_errors("embed") as outcome,
     ):
         started = time.monotonic()
         embed.embed(load_params(), proofs.LOCALE)

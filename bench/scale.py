@@ -26,7 +26,8 @@ from bench.memory import Peak, watched
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, read_json, write_json
-from pipeline.core.params import PARAMS_FILE, Params, load_params
+from pipeline.core.params import Params
+from pipeline.core.params_file import PARAMS_FILE, load_params
 
 PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
@@ -117,7 +118,7 @@ def alone(name: str, what: str, products: int) -> None:
         what: "prepare", "run" or "compare".
         products: how many the catalogue has.
     """
-    with stage.told_to_the_user(f"scale ({name}, {products} products)") as outcome:
+    with stage.report_errors(f"scale ({name}, {products} products)") as outcome:
         measure = MEASURES[name]
         if what == "prepare":
             measure.prepare(products)
@@ -211,7 +212,7 @@ def _options() -> argparse.Namespace:
 def main() -> int:
     """Measure; return the exit status."""
     options = _options()
-    with stage.told_to_the_user("scale") as outcome:
+    with stage.report_errors("scale") as outcome:
         params = load_params()
         folder = (options.folder or layout.cache() / "scale").resolve()
         measure_all(options.stages or list(MEASURES), options.products, folder, params)

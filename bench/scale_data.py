@@ -19,7 +19,7 @@ from bench import cheap_model
 from bench.measure import Figures, Measure, run_locales
 from pipeline.clean.stage import BATCH_ROWS, clean
 from pipeline.core import layout, tables
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import join_fields
 
@@ -51,7 +51,7 @@ def need_clean(products: int) -> None:
     need_sample(products)
     params = load_params()
     for locale in params.locales:
-        if not layout.clean(locale).exists():
+        if not layout.clean(locale).folder.exists():
             clean(params, locale)
 
 
@@ -71,7 +71,7 @@ def measure_loops(products: int) -> Figures:
     for name, loop in loops.items():
         started = time.monotonic()
         for locale in params.locales:
-            _clean_plainly(layout.sample(locale) / "products.parquet", params.clean.fields, loop)
+            _clean_plainly(layout.sample(locale).products, params.clean.fields, loop)
         rates[name] = products / (time.monotonic() - started)
     _PLAIN.unlink()
     return {"per_second": rates}
@@ -80,7 +80,7 @@ def measure_loops(products: int) -> Figures:
 def _clean_plainly(
     source: Path, fields: Sequence[str], loop: Callable[[Iterable[str | None]], str]
 ) -> None:
-    with pq.ParquetWriter(_PLAIN, _PLAIN_SCHEMA, **tables.WRITING) as writer:
+    with pq.ParquetWriter(_PLAIN, _PLAIN_SCHEMA, **tables.WRITE_OPTIONS) as writer:
         for batch in tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, ""):
             rows = zip(*(batch[field].to_pylist() for field in fields), strict=True)
             texts = [loop(row) for row in rows]
@@ -112,7 +112,7 @@ def forget_embed(products: int) -> None:
     for locale in params.locales:
         spec, name = params.encoder_of(locale), params.encoder[locale]
         load_encoder(spec, resolve_weights(spec, name), params.runtime)
-        shutil.rmtree(layout.embeddings(locale), ignore_errors=True)
+        shutil.rmtree(layout.embeddings(locale).folder, ignore_errors=True)
     shutil.rmtree(layout.store(), ignore_errors=True)
 
 
@@ -120,7 +120,7 @@ def need_embed(products: int) -> None:
     """Clean and encode, as far as that is not done."""
     need_clean(products)
     params = load_params()
-    if not all(layout.embeddings(locale).exists() for locale in params.locales):
+    if not all(layout.embeddings(locale).folder.exists() for locale in params.locales):
         measure_embed(products)
 
 

@@ -28,16 +28,31 @@ from bench.measure import Figures, Measure, run_locales
 from bench.memory import watched
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Matrix
 from pipeline.core.files import read_json, sha256_file, write_json
-from pipeline.core.params import PARAMS_FILE, Params, check_params, load_params
+from pipeline.core.params import SYSTEMS, Params
+from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.evaluate import scoring
 from pipeline.evaluate.stage import evaluate
 from pipeline.hybrid.stage import hybrid
 from pipeline.index import size as index_size
 from pipeline.index.stage import index
 from pipeline.retrieve.stage import retrieve
-from pipeline.runs import ranking, runs
-from pipeline.vectors import vectors
+from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.vectors.lengths import at_unit_length
+from pipeline.vectors.manifest import (
+    MANIFEST_SCHEMA,
+    Kind,
+    Manifest,
+    Truncation,
+    contract_of,
+    read_manifest,
+    side_of,
+)
+from pipeline.vectors.shards import PIECE_ROWS, ShardWriter, read_vectors, shard_bounds
 
 LOCALE = "us"
 SEARCH = Path("search")
@@ -77,29 +92,29 @@ class Mixture:
         self._colour = (spectrum[:, np.newaxis] * basis).astype(np.float32)
         self._centres = self._drawn(rng, centres)
 
-    def _drawn(self, rng: np.random.Generator, rows: int) -> vectors.Matrix:
-        drawn: vectors.Matrix = rng.standard_normal((rows, DIMENSION), dtype=np.float32)
+    def _drawn(self, rng: np.random.Generator, rows: int) -> Matrix:
+        drawn: Matrix = rng.standard_normal((rows, DIMENSION), dtype=np.float32)
         return np.asarray(drawn @ self._colour)
 
-    def pieces(self, rows: int, seed: int) -> Iterator[vectors.Matrix]:
+    def pieces(self, rows: int, seed: int) -> Iterator[Matrix]:
         """Yield `rows` vectors at length 1."""
-        for start, stop in vectors.shard_bounds(rows, vectors.PIECE_ROWS):
+        for start, stop in shard_bounds(rows, PIECE_ROWS):
             rng = np.random.default_rng([SEED, seed, start])
             centre = rng.integers(len(self._centres), size=stop - start)
             noise = NOISE * self._drawn(rng, stop - start)
-            yield vectors.unit(self._centres[centre] + noise, "made up")
+            yield at_unit_length(self._centres[centre] + noise, "made up")
 
 
 def need_vectors(products: int) -> None:
     """Make the project `SEARCH`: one locale with its test queries, and vectors for its tables."""
-    if (SEARCH / layout.embeddings(LOCALE) / "manifest.json").exists():
+    if (SEARCH / layout.embeddings(LOCALE).manifest).exists():
         return
     need_clean(products)
-    clean, target = layout.clean(LOCALE), SEARCH / layout.clean(LOCALE)
+    clean, target = layout.clean(LOCALE).folder, SEARCH / layout.clean(LOCALE).folder
     shutil.rmtree(SEARCH, ignore_errors=True)
     target.mkdir(parents=True)
     sampled = tables.read_table(
-        layout.sample(LOCALE) / "queries.parquet", tables.SAMPLE_QUERIES, "sample again"
+        layout.sample(LOCALE).queries, tables.SAMPLE_QUERIES, "sample again"
     )
     test = sampled.filter(pc.equal(sampled["split"], "test"))["query_id"]
     for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
@@ -113,34 +128,34 @@ def need_vectors(products: int) -> None:
 
 
 def _write_vectors(params: Params) -> None:
-    folder, clean = layout.embeddings(LOCALE), layout.clean(LOCALE)
+    folder, clean = layout.embeddings(LOCALE).folder, layout.clean(LOCALE)
     folder.mkdir(parents=True)
     found: dict[str, Any] = {}
     cuts = {}
-    of: list[tuple[vectors.Kind, pa.Schema, str]] = [
+    of: list[tuple[Kind, pa.Schema, str]] = [
         ("products", tables.PRODUCTS, "product_id"),
         ("queries", tables.QUERIES, "query_id"),
     ]
     mixture = None
     for seed, (kind, schema, column) in enumerate(of):
-        ids = tables.read_column(clean / f"{kind}.parquet", schema, column, "clean again")
+        ids = tables.read_column(clean.side(kind), schema, column, "clean again")
         mixture = mixture or Mixture(max(1, len(ids) // PRODUCTS_A_CENTRE))
-        writer = vectors.ShardWriter(folder, kind, len(ids), DIMENSION, params.embed)
+        writer = ShardWriter(folder, kind, len(ids), DIMENSION, params.embed)
         for piece in mixture.pieces(len(ids), seed):
             writer.add(piece)
-        found[kind] = vectors.side_of(ids, writer.finish())
+        found[kind] = side_of(ids, writer.finish())
         none = {"texts_cut": 0, "tokens_cut": 0}
         cuts[kind] = {"texts": len(ids), "tokens": len(ids), "fields": {"all": none}, **none}
-    manifest = vectors.Manifest(
-        manifest_schema=vectors.SCHEMA,
+    manifest = Manifest(
+        manifest_schema=MANIFEST_SCHEMA,
         locale=LOCALE,
         encoder=params.encoder[LOCALE],
-        contract=vectors.contract_of(params.encoder_of(LOCALE)),
+        contract=contract_of(params.encoder_of(LOCALE)),
         weights_sha256="0" * 64,
         engine="made-up",
         dimension=DIMENSION,
         dtype=params.embed.dtype,
-        truncation=vectors.Truncation.model_validate(cuts),
+        truncation=Truncation.model_validate(cuts),
         **found,
     )
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
@@ -151,9 +166,9 @@ def measure_index(name: str, products: int) -> Figures:
     with contextlib.chdir(SEARCH):
         params = params_with(name)
         index(params, LOCALE)
-        manifest = vectors.read_manifest(params, LOCALE)
+        manifest = read_manifest(params, LOCALE)
         rows, settings = manifest.products.rows, params.index_of(LOCALE)
-        size = (layout.index(LOCALE) / "index.faiss").stat().st_size
+        size = layout.index(LOCALE).index.stat().st_size
     return {
         "vectors": rows,
         "bytes_a_vector": round(size / rows, 1),
@@ -167,7 +182,7 @@ def need_index(name: str, products: int) -> None:
     """Build an index of `INDEXES`, unless it is the one that is there."""
     need_vectors(products)
     with contextlib.chdir(SEARCH):
-        card = layout.index(LOCALE) / "index.json"
+        card = layout.index(LOCALE).card
         if not card.exists() or read_json(card, "")["index"] != name:
             index(params_with(name), LOCALE)
 
@@ -183,18 +198,18 @@ def measure_retrieve(name: str, products: int) -> Figures:
         with watched(os.getpid()) as peak:
             retrieve(params, LOCALE)
         seconds, busy = time.monotonic() - started, time.process_time() - busy
-        card = read_json(layout.runs("dense", LOCALE) / "run.json", "")
-        queries = vectors.read_vectors(vectors.read_manifest(params, LOCALE), "queries", LOCALE)
+        card = read_json(layout.runs("dense", LOCALE).card, "")
+        queries = read_vectors(read_manifest(params, LOCALE), "queries", LOCALE)
         figures = {
             "seconds": seconds,
             "cpu_seconds": round(busy, 2),
             "queries": len(queries),
             "stage_peak_bytes": peak.resident,
             "stage_peak_private_bytes": peak.private,
-            runs.INDEX_OVERLAP: card["index_overlap"],
+            run_card.INDEX_OVERLAP: card["index_overlap"],
         }
         if name == "flat":
-            bare = faiss.read_index(str(layout.index(LOCALE) / "index.faiss"))
+            bare = faiss.read_index(str(layout.index(LOCALE).index))
             started, busy = time.monotonic(), time.process_time()
             bare.search(queries, params.retrieve.depth)
             figures["bare_cpu_seconds"] = round(time.process_time() - busy, 2)
@@ -210,7 +225,7 @@ def measure_bm25(products: int) -> Figures:
 
     with contextlib.chdir(SEARCH):
         bm25(load_params(), LOCALE)
-        return {"queries": len(runs.read_inputs(LOCALE).queries)}
+        return {"queries": len(read_inputs(LOCALE).queries)}
 
 
 def measure_hybrid(products: int) -> Figures:
@@ -241,30 +256,28 @@ def need_runs(products: int) -> None:
     need_clean(products)
     params = load_params()
     for locale in params.locales:
-        if (layout.runs("hybrid", locale) / "run.json").exists():
+        if layout.runs("hybrid", locale).card.exists():
             continue
-        inputs = runs.read_inputs(locale)
-        for seed, system in enumerate(runs.SYSTEMS):
+        inputs = read_inputs(locale)
+        for seed, system in enumerate(SYSTEMS):
             of: dict[str, str] = {}
             if system == "dense":
                 of = {"encoder": params.encoder[locale], "index": params.index[locale]}
             if system == "hybrid":
                 of = {
-                    f"{one}_catalogue_sha256": sha256_file(
-                        layout.runs(one, locale) / "catalogue.parquet"
-                    )
-                    for one in runs.SYSTEMS[:2]
+                    f"{one}_catalogue_sha256": sha256_file(layout.runs(one, locale).catalogue)
+                    for one in SYSTEMS[:2]
                 }
             depth = params.retrieve.depth
-            with runs.writing(locale, system, of, depth, inputs) as (catalogue, pool):
+            with run_files.write_runs(locale, system, of, depth, inputs) as (catalogue, pool):
                 for found, judged in random_runs(inputs, depth, seed):
                     catalogue.add(*found)
                     pool.add(*judged)
 
 
 def random_runs(
-    inputs: runs.Inputs, depth: int, seed: int
-) -> Iterator[tuple[runs.Ranked, runs.Ranked]]:
+    inputs: Inputs, depth: int, seed: int
+) -> Iterator[tuple[ranking.Ranked, ranking.Ranked]]:
     """Yield the catalogue run and the pool run of some queries at a time.
 
     A query's judged products are found, most of them, and early; the others come by a stride.
@@ -312,9 +325,7 @@ def measure_score(products: int) -> Figures:
 
 def _counts(params: Params) -> Figures:
     queries = (
-        tables.read_column(
-            layout.clean(locale) / "queries.parquet", tables.QUERIES, "query_id", "clean again"
-        )
+        tables.read_column(layout.clean(locale).queries, tables.QUERIES, "query_id", "clean again")
         for locale in params.locales
     )
     return {"queries": sum(map(len, queries)), "depth": params.retrieve.depth}
@@ -323,7 +334,7 @@ def _counts(params: Params) -> Figures:
 def _need_vectors_alone(products: int) -> None:
     """Bring the vectors, and let no earlier run of the same build help."""
     need_vectors(products)
-    shutil.rmtree(SEARCH / layout.index(LOCALE), ignore_errors=True)
+    shutil.rmtree(SEARCH / layout.index(LOCALE).folder, ignore_errors=True)
 
 
 def _timed(run: Callable[[int], Figures], products: int) -> Figures:

@@ -16,15 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.core import stage
+from pipeline.core.arrays import Matrix
 from pipeline.core.files import write_npy
-from pipeline.core.params import Encoder, Params, Precision, Runtime, load_params
+from pipeline.core.params import Encoder, Params, Precision, Runtime
+from pipeline.core.params_file import load_params
 from pipeline.core.timings import peak_bytes
 from pipeline.encoders.engine import Device, EngineName
 from pipeline.encoders.weights import resolve_weights
 
 if TYPE_CHECKING:
+    from pipeline.core.arrays import Matrix
     from pipeline.encoders.encoder import Role
-    from pipeline.vectors.vectors import Matrix
 
 Encode = Callable[[list[str], "Role"], "Matrix"]
 
@@ -91,7 +93,7 @@ def main() -> int:
     name, *asked = sys.argv[1:]
     # Whatever a library prints is no answer.
     answers, sys.stdout = sys.stdout, sys.stderr
-    with stage.told_to_the_user(f"bench ({' '.join(sys.argv[1:])})") as outcome:
+    with stage.report_errors(f"bench ({' '.join(sys.argv[1:])})") as outcome:
         encode = load(load_params(), name, Side(*asked))  # type: ignore[arg-type]
         for line in sys.stdin:
             request = json.loads(line)

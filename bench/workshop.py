@@ -22,18 +22,19 @@ from ruamel.yaml import YAML
 from bench.cheap_model import write_model
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import PARAMS_FILE
-from pipeline.runs import runs
+from pipeline.core.params import SYSTEMS
+from pipeline.core.params_file import PARAMS_FILE
+from pipeline.runs import card as run_card
 
 LOCALE, ENCODER = "es", "e5-small-q4"
 
 OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "demo": (layout.DEMO,),
     "sample": (layout.SAMPLE,),
-    "clean": (layout.clean(LOCALE),),
-    "embed": (layout.embeddings(LOCALE),),
-    "index": (layout.index(LOCALE),),
-    **{runs.STAGES[system]: (layout.runs(system, LOCALE),) for system in runs.SYSTEMS},
+    "clean": (layout.clean(LOCALE).folder,),
+    "embed": (layout.embeddings(LOCALE).folder,),
+    "index": (layout.index(LOCALE).folder,),
+    **{run_card.STAGE_OF[system]: (layout.runs(system, LOCALE).folder,) for system in SYSTEMS},
     "evaluate": (
         layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
         layout.recall_curve(LOCALE), layout.per_query(LOCALE), layout.top(LOCALE),

@@ -11,7 +11,7 @@ from typing import Any
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Params
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
 
 OVERLAP_DECIMALS = 5
 """Overlaps are recorded with so many; their differences from 1 have no more."""
@@ -19,16 +19,16 @@ OVERLAP_DECIMALS = 5
 
 def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
     """Say what is wrong with a locale's index, as the metrics tell it, or with the metrics."""
-    where, remedy = layout.metrics(locale), f"run `dvc repro evaluate@{locale}`"
+    where, remedy = layout.metrics(locale), layout.rerun_hint("evaluate", locale)
     told = metrics if isinstance(metrics, dict) else {}
     for section, chosen in (("encoder", params.encoder[locale]), ("index", params.index[locale])):
         if (found := told.get(section)) != chosen:
-            yield f"{where}: {section} is {found!r}, but params.yaml says {chosen!r}; {remedy}"
+            yield f"{where}: {section} is {found!r}, but params.yaml says {chosen!r}. {remedy}"
             return
     dense = told.get("dense")
-    overlap = dense.get(runs.INDEX_OVERLAP) if isinstance(dense, dict) else None
+    overlap = dense.get(run_card.INDEX_OVERLAP) if isinstance(dense, dict) else None
     if not isinstance(overlap, float) or not 0 <= overlap <= 1:
-        yield f"{where}: dense.{runs.INDEX_OVERLAP} is {overlap!r}, not from 0 to 1; {remedy}"
+        yield f"{where}: dense.{run_card.INDEX_OVERLAP} is {overlap!r}, not from 0 to 1. {remedy}"
         return
     lost, name = round(1 - overlap, OVERLAP_DECIMALS), params.index[locale]
     if params.index_gate is not None and lost > params.index_gate:
@@ -51,7 +51,7 @@ def gate(params: Params) -> None:
     wrong: list[str] = []
     for locale in params.locales:
         try:
-            read = files.read_json(layout.metrics(locale), f"run `dvc repro evaluate@{locale}`")
+            read = files.read_json(layout.metrics(locale), layout.rerun_hint("evaluate", locale))
         except PipelineError as err:
             wrong.append(str(err))
             continue
@@ -60,8 +60,8 @@ def gate(params: Params) -> None:
         if not told:
             stage.log.info(
                 "gate locale=%s index=%s %s=%s allowed_to_lose=%s",
-                locale, params.index[locale], runs.INDEX_OVERLAP,
-                read["dense"][runs.INDEX_OVERLAP], params.index_gate,
+                locale, params.index[locale], run_card.INDEX_OVERLAP,
+                read["dense"][run_card.INDEX_OVERLAP], params.index_gate,
             )  # fmt: skip
     if wrong:
         raise PipelineError("\n  ".join(wrong))

@@ -2,7 +2,7 @@
 
 import sys
 
-from pipeline.core.params import main
+from pipeline.core.params_file import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -20,9 +20,11 @@ from typing import TYPE_CHECKING, Any
 from ruamel.yaml import YAML
 
 from pipeline.core import layout, stage
+from pipeline.core.cpu import THREADS_VARIABLE, core_count
 from pipeline.core.errors import PipelineError
 from pipeline.core.memory import SHARERS_VARIABLE
-from pipeline.core.params import THREADS_VARIABLE, Runtime, core_count, load_params
+from pipeline.core.params import Runtime
+from pipeline.core.params_file import load_params
 
 if TYPE_CHECKING:
     Process = subprocess.Popen[str]
@@ -167,7 +169,7 @@ def main() -> int:
     for end in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         if end != signal.SIGHUP or signal.getsignal(end) != signal.SIG_IGN:  # nohup
             signal.signal(end, signal.default_int_handler)
-    with stage.told_to_the_user("repro") as outcome:
+    with stage.report_errors("repro") as outcome:
         params = load_params()
         check_jobs(jobs, params.runtime)
         repro(params.locales, jobs)

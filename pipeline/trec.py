@@ -26,9 +26,11 @@ import pyarrow.compute as pc
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
-from pipeline.core.params import load_params
+from pipeline.core.params import SYSTEMS
+from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs.inputs import read_judgements
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 TRACKS = ("catalogue", "pool")
@@ -77,16 +79,16 @@ def export(locale: str, out: Path) -> None:
         PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
             be written as a TREC file.
     """
-    ids, judgements, _ = runs.read_judgements(locale)
-    for system in runs.SYSTEMS:
-        folder, again = layout.runs(system, locale), runs.remedy(system, locale)
-        runs.read_card(folder, system, ids.queries, ids.products, again)
+    ids, judgements, _ = read_judgements(locale)
+    for system in SYSTEMS:
+        again = run_card.rerun_hint(system, locale)
+        run_card.read_card(layout.runs(system, locale), system, ids.queries, ids.products, again)
     _write(out / f"{locale}.qrels", qrels_lines(judgements))
-    for system in runs.SYSTEMS:
+    for system in SYSTEMS:
         for track in TRACKS:
-            path = layout.runs(system, locale) / f"{track}.parquet"
+            path = layout.runs(system, locale).track(track)
             columns = ("query_id", "product_id", "rank")
-            pieces = iter_row_groups(path, RUN, runs.remedy(system, locale), columns)
+            pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
             lines = (line for piece in pieces for line in run_lines(piece, system))
             _write(out / f"{locale}.{system}.{track}.run", lines)
 
@@ -124,7 +126,7 @@ def main() -> int:
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
-    with stage.told_to_the_user("trec") as outcome:
+    with stage.report_errors("trec") as outcome:
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)

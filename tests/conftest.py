@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from bench.workshop import Workshop
-from pipeline.core.params import Params, load_params
+from pipeline.core.params import Params
 from tests.helpers import artefacts
 from tests.helpers.artefacts import ROOT
 from tests.helpers.ray_cluster import two_nodes
@@ -27,7 +27,7 @@ RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 @pytest.fixture
 def params() -> Params:
     """The shipped parameters."""
-    return load_params(ROOT / "params.yaml")
+    return artefacts.params()
 
 
 @pytest.fixture

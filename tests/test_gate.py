@@ -89,7 +89,7 @@ def test_missing_metrics_are_told_for_all_locales_in_one_message(project: Path) 
     with pytest.raises(PipelineError) as told:
         gate(params())
     assert [line.strip() for line in str(told.value).splitlines()] == [
-        f"reports/metrics/{locale}.json is missing; run `dvc repro evaluate@{locale}`"
+        f"reports/metrics/{locale}.json is missing. Run `dvc repro evaluate@{locale}`."
         for locale in ("es", "jp")
     ]
 
@@ -107,7 +107,9 @@ def test_an_overlap_that_is_no_share_is_refused(project: Path, overlap: object) 
 def test_a_file_that_is_no_metrics_is_refused(project: Path, text: str) -> None:
     write_metrics(EXACT)
     layout.metrics("jp").write_text(text)
-    with pytest.raises(PipelineError, match=r"^reports/metrics/jp\.json.*dvc repro evaluate@jp`$"):
+    with pytest.raises(
+        PipelineError, match=r"^reports/metrics/jp\.json.*dvc repro evaluate@jp`\.$"
+    ):
         gate(params())
 
 
@@ -122,7 +124,7 @@ def test_metrics_of_another_choice_say_nothing_about_this_one(
     project: Path, change: dict[str, str], told: str
 ) -> None:
     write_metrics(EXACT)
-    with pytest.raises(PipelineError, match=f"^reports/metrics/es.json: {told}; run `dvc repro"):
+    with pytest.raises(PipelineError, match=f"^reports/metrics/es.json: {told}. Run `dvc repro"):
         gate(params(change))
 
 

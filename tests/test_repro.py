@@ -13,9 +13,9 @@ import psutil
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.core.cpu import THREADS_VARIABLE
 from pipeline.core.errors import PipelineError
 from pipeline.core.memory import SHARERS_VARIABLE
-from pipeline.core.params import THREADS_VARIABLE
 from pipeline.repro import check_jobs, shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all

@@ -13,13 +13,12 @@ from pipeline import trec
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.params import Evaluate
+from pipeline.core.params import SYSTEMS, Evaluate
 from pipeline.core.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
 from pipeline.evaluate.judging import Judgements, judge
 from pipeline.evaluate.metrics import GAINS, catalogue_measures, pool_measures
-from pipeline.runs import runs
-from pipeline.runs.ranking import rank_pairs
-from pipeline.runs.runs import SYSTEMS, Ranked
+from pipeline.runs import card as run_card
+from pipeline.runs.ranking import Ranked, rank_pairs
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 CUTOFFS = Evaluate(
@@ -79,7 +78,7 @@ class Artefacts:
             ],
             schema=JUDGEMENTS,
         )
-        clean = layout.clean(locale)
+        clean = layout.clean(locale).folder
         write_table(clean / "judgements.parquet", table, JUDGEMENTS)
         queries, products = (list(map(str, ids)) for ids in (self.query_ids, self.product_ids))
         named = {"query_id": self.query_ids, "text": queries}
@@ -95,11 +94,11 @@ class Artefacts:
                 rows, codes, scores = ranked
                 other = rank_pairs(rows, codes, rng.permutation(scores))
                 self.ranked[system, track] = other
-                path = layout.runs(system, locale) / f"{track}.parquet"
+                path = layout.runs(system, locale).folder / f"{track}.parquet"
                 write_table(path, self.run_table(other), RUN)
-            folder = layout.runs(system, locale)
+            folder = layout.runs(system, locale).folder
             ids = (pa.chunked_array([self.query_ids]), pa.chunked_array([products]))
-            card = runs.card(folder, system, {}, 120, *ids)
+            card = run_card.make_card(layout.RunFiles(folder), system, {}, 120, *ids)
             write_json(folder / "run.json", card.model_dump(mode="json"))
 
     def run_table(self, ranked: tuple[np.ndarray, np.ndarray, np.ndarray]) -> pa.Table:
@@ -219,12 +218,12 @@ def test_a_missing_run_is_one_message_and_nothing_is_written(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     Artefacts("es", seed=0)
-    (layout.runs("hybrid", "es") / "pool.parquet").unlink()
+    layout.runs("hybrid", "es").pool.unlink()
 
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
     assert capsys.readouterr().err == (
-        "error in trec: data/runs/hybrid/es/pool.parquet is missing; run `dvc repro hybrid@es`\n"
+        "error in trec: data/runs/hybrid/es/pool.parquet is missing. Run `dvc repro hybrid@es`.\n"
     )
     assert not Path("trec").exists()
 
@@ -233,14 +232,14 @@ def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_w
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     made = Artefacts("es", seed=0)
-    path = layout.runs("dense", "es") / "catalogue.parquet"
+    path = layout.runs("dense", "es").catalogue
     write_table(path, made.run_table(made.ranked["dense", "catalogue"]).slice(1), RUN)
 
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
     told = capsys.readouterr().err
-    assert "data/runs/dense/es/run.json: catalogue_sha256 is" in told
-    assert "run `dvc repro retrieve@es`" in told
+    assert "data/runs/dense/es/run.json: catalogue_sha256 must be" in told
+    assert "Run `dvc repro retrieve@es`" in told
     assert not Path("trec").exists()
 
 

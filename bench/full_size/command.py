@@ -27,7 +27,8 @@ from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
+from pipeline.core.progress import track
 from pipeline.demo.catalogue import Rng
 from pipeline.demo.ids import product_ids
 from pipeline.demo.marketplace import load_wording
@@ -74,7 +75,7 @@ def write(folder: Path, products: int, threads: int) -> None:
             partial / layout.PRODUCTS_FILE, PRODUCTS, compression="zstd", use_dictionary=False
         ) as writer:
             made = _product_blocks(banks, shapes, threads)
-            for block in stage.track(made, products, "products", len):
+            for block in track(made, products, "products", len):
                 writer.write_batch(block.cast(PRODUCTS))
         queries = {
             locale: asked.ask(_rng(locale, _QUERIES), banks[locale], shapes[locale])
@@ -198,7 +199,7 @@ def main() -> int:
         help=f"the folder, absent or empty; {layout.FULL_SIZE} if left out",
     )  # fmt: skip
     options = parser.parse_args()
-    with stage.told_to_the_user("full-size") as outcome:
+    with stage.report_errors("full-size") as outcome:
         started = time.monotonic()
         write(options.out, options.products, load_params().runtime.thread_count())
         stage.log.info(

@@ -116,37 +116,38 @@ def clean_judgements(
     return Pairs(table.replace_schema_metadata(), {k: int(v.sum()) for k, v in dropped.items()})
 
 
-def clean(params: Params, locale: str) -> None:
+def clean(params: Params, locale: str) -> stage.Done:
     """Read a locale's sample and write its cleaned tables and `counts.json`."""
-    source, remedy = layout.sample(locale), "run `dvc repro sample`"
+    source, remedy = layout.sample(locale), layout.rerun_hint("sample")
     threads = params.runtime.thread_count()
-    sampled_queries = tables.read_table(source / "queries.parquet", tables.SAMPLE_QUERIES, remedy)
-    sampled = tables.read_table(source / "judgements.parquet", tables.SAMPLE_JUDGEMENTS, remedy)
-    _refuse_other_locales(sampled_queries, locale, source / "queries.parquet", remedy)
-    _refuse_other_locales(sampled, locale, source / "judgements.parquet", remedy)
+    sampled_queries = tables.read_table(source.queries, tables.SAMPLE_QUERIES, remedy)
+    sampled = tables.read_table(source.judgements, tables.SAMPLE_JUDGEMENTS, remedy)
+    _refuse_other_locales(sampled_queries, locale, source.queries, remedy)
+    _refuse_other_locales(sampled, locale, source.judgements, remedy)
     queries = clean_queries(sampled_queries)
-    with atomic_directory(layout.clean(locale)) as out:
+    with atomic_directory(layout.clean(locale).folder) as folder:
+        out = layout.CleanFiles(folder)
         products = _clean_product_file(
-            source / "products.parquet",
-            out / "products.parquet",
+            source.products,
+            out.products,
             params.clean,
             locale,
             remedy,
             threads,
         )
         pairs = clean_judgements(
-            sampled, queries["query_id"], products.sampled_ids, source / "judgements.parquet"
+            sampled, queries["query_id"], products.sampled_ids, source.judgements
         )
         without_text = tables.row_of(products.ids, pairs.table["product_id"]).null_count
         judged = tables.row_of(pairs.table["query_id"], queries["query_id"]).is_valid()
         kept_queries = queries.filter(judged)
         if not len(kept_queries):
             raise PipelineError(
-                f"{source}: none of its {len(sampled_queries)} queries has a text and a judged "
-                "product; draw others (sample in params.yaml)"
+                f"{source.folder}: none of its {len(sampled_queries)} queries has a text and a "
+                "judged product; draw others (sample in params.yaml)"
             )
-        tables.write_table(out / "queries.parquet", kept_queries, tables.QUERIES)
-        tables.write_table(out / "judgements.parquet", pairs.table, tables.JUDGEMENTS)
+        tables.write_table(out.queries, kept_queries, tables.QUERIES)
+        tables.write_table(out.judgements, pairs.table, tables.JUDGEMENTS)
         counts = {
             "judgements": {
                 "in": len(sampled),
@@ -168,15 +169,17 @@ def clean(params: Params, locale: str) -> None:
                 "out": len(kept_queries),
             },
         }
-        write_json(out / "counts.json", counts)
-    stage.did(
-        products=counts["products"]["in"], queries=len(sampled_queries), judgements=len(sampled),
-        threads=threads,
-    )  # fmt: skip
+        write_json(out.counts, counts)
     stage.log.info(
         "clean locale=%s queries=%d products=%d judgements=%d",
         locale, len(kept_queries), len(products.ids), len(pairs.table),
     )  # fmt: skip
+    return stage.Done(
+        products=counts["products"]["in"],
+        queries=len(sampled_queries),
+        judgements=len(sampled),
+        threads=threads,
+    )
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def _clean_product_file(
 
     batches = ahead(tables.iter_table(source, tables.SAMPLE_PRODUCTS, BATCH_ROWS, remedy))
     done = in_parallel(cleaned, batches, threads, WAITING_BATCHES)
-    with pq.ParquetWriter(target, tables.PRODUCTS, **tables.WRITING) as writer:
+    with pq.ParquetWriter(target, tables.PRODUCTS, **tables.WRITE_OPTIONS) as writer:
         for batch, products, of_texts in done:
             writer.write_table(products)
             sampled_ids.extend(batch["product_id"].chunks)
@@ -234,7 +237,7 @@ def _hashes(texts: pa.ChunkedArray) -> NDArray[np.int64]:
 def _refuse_other_locales(rows: pa.Table, locale: str, path: Path, remedy: str) -> None:
     others = rows["product_locale"].filter(pc.not_equal(rows["product_locale"], locale))
     if len(others):
-        raise PipelineError(f"{path} holds rows of locale {others[0].as_py()!r}; {remedy}")
+        raise PipelineError(f"{path} holds rows of locale {others[0].as_py()!r}. {remedy}")
 
 
 def _without_empty(table: pa.Table) -> pa.Table:

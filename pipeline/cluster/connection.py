@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import one_line
-from pipeline.core.params import Runtime, core_count
+from pipeline.core.cpu import core_count
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import Runtime
 
 _PATIENCE_SECONDS = 10
 

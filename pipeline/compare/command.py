@@ -15,7 +15,8 @@ from pipeline.compare.revision import Revision
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params, load_params
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
 
 REFUSED = 3
 ABSENT = "(absent)"
@@ -138,7 +139,7 @@ def main() -> int:
         help="how many of the largest wins and losses are shown (5)",
     )  # fmt: skip
     arguments = parser.parse_args()
-    with stage.told_to_the_user("compare") as outcome:
+    with stage.report_errors("compare") as outcome:
         report = compare(
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )

@@ -17,9 +17,9 @@ from ruamel.yaml.error import YAMLError
 
 from pipeline.compare.sides import Side, Top, side
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import one_line
-from pipeline.core.params import NAME, PARAMS_FILE
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import NAME
+from pipeline.core.params_file import PARAMS_FILE
 
 WORKSPACE = "workspace"
 

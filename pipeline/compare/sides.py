@@ -9,8 +9,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import did_you_mean
+from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.tables import SAMPLE_KEY
 
 Names = tuple[str, str]

@@ -1,4 +1,10 @@
-"""The one exception a user is meant to read."""
+"""The one exception a user is meant to read, and how its message is put together."""
+
+import difflib
+from collections.abc import Iterable
+from typing import Annotated, Any, get_args, get_origin
+
+from pydantic import BaseModel, ValidationError
 
 
 class PipelineError(Exception):
@@ -7,3 +13,74 @@ class PipelineError(Exception):
     A stage turns it into one message on stderr and exit status 1. Every other exception is a bug
     and keeps its traceback.
     """
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """Return "; did you mean 'x'?" for the nearest of `known`, or nothing when none is near."""
+    near = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean {near[0]!r}?" if near else ""
+
+
+def shorten(value: object) -> str:
+    """Return `value` as Python writes it, in 60 characters at most."""
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
+
+
+def one_line(err: Exception) -> str:
+    """Return a library's message without the line breaks that it may have."""
+    return " ".join(str(err).split())
+
+
+def explain(errors: ValidationError, model: type[BaseModel]) -> list[str]:
+    """Return a line for each key of `model` that is wrong: `key: what is wrong (found: value)`."""
+    found: dict[str, tuple[list[str], str]] = {}
+    for error in errors.errors():
+        key, known = _place(error["loc"], model)
+        context, value = error.get("ctx", {}), f" (found: {shorten(error['input'])})"
+        match error["type"]:
+            case "extra_forbidden":
+                message, value = f"unknown key{did_you_mean(str(error['loc'][-1]), known)}", ""
+            case "missing":
+                message, value = "missing", ""
+            case "union_tag_not_found":
+                key, message, value = f"{key}.kind", "missing", ""
+            case "union_tag_invalid":
+                kinds = context["expected_tags"].replace("'", "").split(", ")
+                hint = did_you_mean(context["tag"], kinds)
+                key, message = f"{key}.kind", f"{context['tag']!r} is none of {', '.join(kinds)}"
+                value = hint
+            case _:
+                message = error["msg"]
+        # What may be of two types has an error for each.
+        found.setdefault(key, ([], value))[0].append(message)
+    return [f"{key}: {' or '.join(messages)}{value}" for key, (messages, value) in found.items()]
+
+
+def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str, list[str]]:
+    """Return the key at a pydantic location, and the keys that may stand beside it."""
+    path: list[str] = []
+    known: list[str] = []
+    kind: Any = model
+    for part in location:
+        while get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        if _is_model(kind):
+            path.append(str(part))
+            known = list(kind.model_fields)
+            kind = kind.model_fields[part].annotation if part in kind.model_fields else None
+        elif get_origin(kind) in (dict, tuple):
+            path.append(str(part))
+            kind = get_args(kind)[get_origin(kind) is dict]
+        else:  # the tag of one type of several, or what marks a key's own error
+            kinds = filter(_is_model, get_args(kind))
+            kind = next((one for one in kinds if part in get_args(_kind_of(one))), None)
+    return ".".join(path) or "(top level)", known
+
+
+def _is_model(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, BaseModel)
+
+
+def _kind_of(model: type[BaseModel]) -> Any:
+    return model.model_fields["kind"].annotation

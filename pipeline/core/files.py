@@ -121,9 +121,9 @@ def read_json(path: Path, remedy: str) -> Any:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; {remedy}") from err
+        raise PipelineError(f"{path} is missing. {remedy}") from err
     except ValueError as err:
-        raise PipelineError(f"{path} is not readable as JSON ({err}); {remedy}") from err
+        raise PipelineError(f"{path} is not readable as JSON ({err}). {remedy}") from err
 
 
 def sha256_file(path: Path) -> str:

@@ -1,6 +1,11 @@
-"""Where every artefact lies: the only module that spells paths."""
+"""Where every artefact is: the only module that spells the path or the name of one.
+
+A stage fills a folder beside its output first (`files.atomic_directory`), so the names of what is
+in it are properties of a class that takes the folder: `CleanFiles(folder).queries`.
+"""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
@@ -13,6 +18,10 @@ LOCK = Path("dvc.lock")
 DEMO = Path("data/demo")
 FULL_SIZE = Path("data/full-size")
 SAMPLE = Path("data/sample")
+CLEAN = Path("data/clean")
+EMBEDDINGS = Path("data/embeddings")
+INDEX = Path("models/index")
+RUNS = Path("data/runs")
 METRICS = Path("reports/metrics")
 TRADEOFF = Path("reports/tradeoff")
 PER_QUERY = Path("reports/per_query")
@@ -28,29 +37,151 @@ COSTS = Path("reports/bench/costs.json")
 RAY_BENCH = Path("reports/bench/ray.json")
 
 
-def sample(locale: str) -> Path:
-    """Return the folder of ESCI rows drawn for a locale."""
-    return SAMPLE / locale
+@dataclass(frozen=True)
+class SampleFiles:
+    """What `sample` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def queries(self) -> Path:
+        """The drawn queries."""
+        return self.folder / "queries.parquet"
+
+    @property
+    def products(self) -> Path:
+        """The products of the catalogue."""
+        return self.folder / "products.parquet"
+
+    @property
+    def judgements(self) -> Path:
+        """Every judgement of the drawn queries."""
+        return self.folder / "judgements.parquet"
+
+    @property
+    def sources(self) -> Path:
+        """Why ESCI holds each drawn query."""
+        return self.folder / "sources.parquet"
+
+    @property
+    def counts(self) -> Path:
+        """How many rows were read, drawn and left out."""
+        return self.folder / "counts.json"
 
 
-def clean(locale: str) -> Path:
-    """Return the folder of a locale's cleaned tables."""
-    return Path("data/clean") / locale
+@dataclass(frozen=True)
+class CleanFiles:
+    """What `clean` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def queries(self) -> Path:
+        """One normalised text per query."""
+        return self.folder / "queries.parquet"
+
+    @property
+    def products(self) -> Path:
+        """One normalised text per product."""
+        return self.folder / "products.parquet"
+
+    def side(self, kind: str) -> Path:
+        """Return the table of the products or the queries."""
+        return self.folder / f"{kind}.parquet"
+
+    @property
+    def judgements(self) -> Path:
+        """The labels of pairs."""
+        return self.folder / "judgements.parquet"
+
+    @property
+    def counts(self) -> Path:
+        """Everything that was dropped, and why."""
+        return self.folder / "counts.json"
 
 
-def embeddings(locale: str) -> Path:
-    """Return the folder of a locale's shards and manifest."""
-    return Path("data/embeddings") / locale
+@dataclass(frozen=True)
+class EmbeddingFiles:
+    """What `embed` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def manifest(self) -> Path:
+        """What the vectors are, and what they were made with."""
+        return self.folder / "manifest.json"
+
+    def shard(self, kind: str, number: int) -> Path:
+        """Return the file of a shard of the products or the queries."""
+        return self.folder / f"{kind}-{number:05d}.npy"
 
 
-def index(locale: str) -> Path:
-    """Return the folder of a locale's FAISS index."""
-    return Path("models/index") / locale
+@dataclass(frozen=True)
+class IndexFiles:
+    """What `index` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def index(self) -> Path:
+        """The FAISS index."""
+        return self.folder / "index.faiss"
+
+    @property
+    def card(self) -> Path:
+        """What the index is, and which vectors are in it."""
+        return self.folder / "index.json"
 
 
-def runs(system: str, locale: str) -> Path:
-    """Return the folder of a system's runs of a locale, one file a track."""
-    return Path("data/runs") / system / locale
+@dataclass(frozen=True)
+class RunFiles:
+    """What a system writes of a locale."""
+
+    folder: Path
+
+    @property
+    def catalogue(self) -> Path:
+        """Each query's products out of the whole catalogue, ranked."""
+        return self.folder / "catalogue.parquet"
+
+    @property
+    def pool(self) -> Path:
+        """Each query's judged products, ranked."""
+        return self.folder / "pool.parquet"
+
+    def track(self, name: str) -> Path:
+        """Return the run of a track, catalogue or pool."""
+        return self.folder / f"{name}.parquet"
+
+    @property
+    def card(self) -> Path:
+        """What the runs are, and of which ids."""
+        return self.folder / "run.json"
+
+
+def sample(locale: str) -> SampleFiles:
+    """Return the ESCI rows drawn for a locale."""
+    return SampleFiles(SAMPLE / locale)
+
+
+def clean(locale: str) -> CleanFiles:
+    """Return a locale's cleaned tables."""
+    return CleanFiles(CLEAN / locale)
+
+
+def embeddings(locale: str) -> EmbeddingFiles:
+    """Return a locale's shards and manifest."""
+    return EmbeddingFiles(EMBEDDINGS / locale)
+
+
+def index(locale: str) -> IndexFiles:
+    """Return a locale's FAISS index."""
+    return IndexFiles(INDEX / locale)
+
+
+def runs(system: str, locale: str) -> RunFiles:
+    """Return a system's runs of a locale."""
+    return RunFiles(RUNS / system / locale)
 
 
 def metrics(locale: str) -> Path:
@@ -134,3 +265,8 @@ def last_plan() -> Path:
 def stage_rates() -> Path:
     """Return the folder of what the stages took on this machine last, a file for each."""
     return rates() / "stages"
+
+
+def rerun_hint(stage: str, locale: str | None = None) -> str:
+    """Return what brings a stage's outputs back, as messages say it."""
+    return f"Run `dvc repro {stage}{'' if locale is None else f'@{locale}'}`."

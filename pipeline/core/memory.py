@@ -4,8 +4,9 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from pipeline.core.cpu import number_in
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Runtime, told_number
+from pipeline.core.params import Runtime
 
 GROUP_LIMITS = (
     Path("/sys/fs/cgroup/memory.max"),
@@ -66,14 +67,16 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
     if sharers > 1:
         where += f" for each of JOBS={sharers}"
         remedy = f"use a smaller JOBS, {remedy}"
+    ways_out = f"{remedy}, or set" if remedy else "Set"
     raise PipelineError(
         f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
-        f"{where}; {remedy}, or set runtime.memory_limit to {enough[:-3]} where there is that much"
+        f"{where}. {ways_out[0].upper()}{ways_out[1:]} runtime.memory_limit to {enough[:-3]} where "
+        "there is that much"
     )
 
 
 def _sharers() -> int:
-    return told_number(SHARERS_VARIABLE, "processes") or 1
+    return number_in(SHARERS_VARIABLE, "processes") or 1
 
 
 def gigabytes(count: int, how: str = "round") -> str:

@@ -3,22 +3,14 @@
 `python -m pipeline.params` checks the file and says what is wrong; every stage does so first.
 """
 
-import json
-import os
-import sys
-from collections.abc import Hashable, Iterator
-from pathlib import Path
+from collections.abc import Hashable
 from typing import Annotated, Literal, TypeVar, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import did_you_mean, explain
-
-PARAMS_FILE = Path("params.yaml")
+from pipeline.core.cpu import MOST_THREADS, core_count
+from pipeline.core.languages import LANGUAGES
 
 T = TypeVar("T", bound=Hashable)
 
@@ -30,18 +22,6 @@ def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
         if value in values[:place]:
             raise PydanticCustomError("repeated", "{value} stands twice", {"value": repr(value)})
     return values
-
-
-_CODES = """
-aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
-dz ee el en eo es et eu fa ff fi fj fo fr fy ga gd gl gn gu gv ha he hi ho hr ht hu hy hz ia id ie
-ig ii ik io is it iu ja jv ka kg ki kj kk kl km kn ko kr ks ku kv kw ky la lb lg li ln lo lt lu lv
-mg mh mi mk ml mn mr ms mt my na nb nd ne ng nl nn no nr nv ny oc oj om or os pa pi pl ps pt qu rm
-rn ro ru rw sa sc sd se sg si sk sl sm sn so sq sr ss st su sv sw ta te tg th ti tk tl tn to tr ts
-tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
-"""
-LANGUAGES = frozenset(_CODES.split())
-"""The codes of ISO 639-1."""
 
 
 def _known_language(code: str) -> str:
@@ -216,8 +196,6 @@ class Compare(Strict):
     alpha: Fraction
 
 
-MOST_THREADS = 4096
-
 MOST_RESULTS = 10
 """How many results of a query evaluate keeps beside the labels, for the page."""
 
@@ -228,10 +206,6 @@ class Report(Strict):
     queries: Count
     results: Annotated[int, Field(ge=1, le=MOST_RESULTS)]
     seed: Seed
-
-
-THREADS_VARIABLE = "PIPELINE_THREADS"
-"""The environment variable that says how many cores this process may use, where not all."""
 
 
 class Runtime(Strict):
@@ -248,41 +222,6 @@ class Runtime(Strict):
     def thread_count(self) -> int:
         """Return `threads`, or for 0 `core_count`."""
         return self.threads or core_count()
-
-
-def told_number(variable: str, unit: str) -> int | None:
-    """Return the number that an environment variable holds, None where it is not set.
-
-    Raises:
-        PipelineError: it holds none from 1 to `MOST_THREADS`.
-    """
-    told = os.environ.get(variable)
-    if not told:
-        return None
-    if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= MOST_THREADS):
-        raise PipelineError(
-            f"${variable}: {told!r} is no number of {unit} from 1 to {MOST_THREADS}; mend it, or "
-            "unset it to use all"
-        )
-    return int(told)
-
-
-def core_count() -> int:
-    """Return how many cores this process may use: $PIPELINE_THREADS, or all that it may run on.
-
-    Raises:
-        PipelineError: the variable holds no such number.
-    """
-    if told := told_number(THREADS_VARIABLE, "cores"):
-        return told
-    return allowed_cores()
-
-
-def allowed_cores() -> int:
-    """Return how many cores this process may run on, whatever share of them it was given."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 class WheelFile(Strict):
@@ -450,193 +389,3 @@ class Params(Strict):
         index = self.index_of(locale)
         filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
-
-
-def load_params(path: Path = PARAMS_FILE) -> Params:
-    """Read and check a parameter file.
-
-    Raises:
-        PipelineError: the file is missing, is not YAML 1.2, or breaks a rule; the message lists
-            every broken rule with the key and the value found.
-    """
-    try:
-        # YAML 1.2, as DVC writes it: `yes` is a string, `1e-3` a float, a key given twice an error.
-        data = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; run from the repository root") from err
-    except YAMLError as err:
-        raise PipelineError(f"{path} is not YAML: {err}") from err
-    return check_params(data, str(path))
-
-
-def check_params(data: object, where: str) -> Params:
-    """Return `data` as `Params`, or raise a `PipelineError` that lists everything wrong with it."""
-    try:
-        text = json.dumps(data)
-    except (TypeError, ValueError) as err:  # a date, binary data, an anchor inside itself
-        raise PipelineError(f"{where}: {err}; put such a value in quotes") from err
-    wrong = list(_undefined_names(data)) if isinstance(data, dict) else []
-    try:
-        # By way of JSON: strict still, yet lists may become tuples.
-        params = Params.model_validate_json(text)
-    except ValidationError as err:
-        wrong = [*explain(err, Params), *wrong]
-    else:
-        wrong.extend(_contradictions(params))
-        if not wrong:
-            return params
-    raise PipelineError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
-
-
-def _undefined_names(data: dict[str, object]) -> Iterator[str]:
-    """Say which locales and names have no meaning; whatever the types say, so as to say both."""
-    maps = {section: value for section, value in data.items() if isinstance(value, dict)}
-    locales = maps.get("encoder", {})
-    for section in ("index", "language") if locales else ():
-        chosen = maps.get(section, locales)
-        for locale in locales:
-            if locale not in chosen:
-                yield f"{section}.{locale}: missing; encoder names the locale {locale!r}"
-        for locale in chosen:
-            if locale not in locales:
-                yield (
-                    f"{section}.{locale}: encoder has no such locale "
-                    f"(it has: {', '.join(map(str, locales))})"
-                )
-    for section, plural in (("encoder", "encoders"), ("index", "indexes")):
-        for locale, name in maps.get(section, {}).items():
-            defined = list(map(str, maps.get(plural, [name])))
-            if isinstance(name, str) and name not in defined:
-                yield (
-                    f"{section}.{locale}: {name!r} is not defined under {plural} "
-                    f"(defined: {', '.join(defined)}){did_you_mean(name, defined)}"
-                )
-
-
-def _contradictions(params: Params) -> Iterator[str]:
-    """Say what types alone cannot: settings that exclude each other."""
-    if MEAN in params.encoder:
-        yield f"encoder.{MEAN}: no locale may be called {MEAN!r}; the summary has that row"
-    for name in sorted(set(params.index.values())):
-        index = params.indexes.get(name)
-        if isinstance(index, HnswIndex) and index.ef_search < params.retrieve.depth:
-            yield (
-                f"indexes.{name}.ef_search: {index.ef_search} is less than retrieve.depth "
-                f"{params.retrieve.depth}, and a search finds no more than that; raise it"
-            )
-    for name in sorted(set(params.encoder.values()) & set(params.encoders)):
-        yield from _unusable(name, params.encoders[name])
-        yield from _unsupported(name, params.encoders[name].precision, params.runtime)
-    if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
-        yield (
-            f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
-            "CPU; set device to auto or cpu, or engine to auto or torch"
-        )
-    yield from _off_cluster(params.runtime)
-    for name, index in params.indexes.items():
-        if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
-            yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
-    if params.evaluate.deepest() > params.retrieve.depth:
-        yield (
-            f"retrieve.depth: {params.retrieve.depth} is less than the deepest cutoff under "
-            f"evaluate, {params.evaluate.deepest()}; raise the one or lower the other"
-        )
-    if isinstance(params.hybrid, RrfFusion):
-        constant, depth = params.hybrid.rank_constant, params.retrieve.depth
-        if (step := (constant + 1) / 2 / (constant + depth) ** 2) < LEAST_STEP:
-            yield (
-                f"hybrid.rank_constant: with {constant}, the scores of ranks at retrieve.depth "
-                f"{depth} are {step:.1e} apart, and at less than {LEAST_STEP:.0e} the rounding of "
-                "scores may tie them; bring it nearer to retrieve.depth, or lower that"
-            )
-    yield from _not_kept(params.compare, params.evaluate)
-    together = len(params.encoder) * len(params.compare.metrics)
-    if together >= params.compare.alpha * (params.uncertainty.samples + 1):
-        yield (
-            f"uncertainty.samples: of {params.uncertainty.samples} draws, {together} locales x "
-            f"metrics looked at together can never get a p below compare.alpha "
-            f"{params.compare.alpha}; draw at least {int(together / params.compare.alpha)}"
-        )
-
-
-KEPT_WHERE = {
-    "ndcg": "put {k} first under evaluate.ndcg",
-    "recall": "have {k} under evaluate.ndcg and under evaluate.recall",
-    "judged": "put {k} first under evaluate.judged",
-    "mrr": "set evaluate.mrr to {k}",
-    "ndcg_judged_only": "set evaluate.ndcg_judged_only to {k}",
-}
-"""What makes evaluate keep a measure query by query; of `Evaluate.per_query`."""
-
-
-def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
-    """Say which metrics to compare are not kept query by query."""
-    measures = evaluate.per_query()
-    known = [f"{system}.{measure}" for system in SYSTEMS for measure in measures]
-    for metric in asked.metrics:
-        if metric in known:
-            continue
-        name, _, k = metric.partition(".")[2].partition("@")
-        way = f", or {KEPT_WHERE[name].format(k=k)}" if k and name in KEPT_WHERE else ""
-        yield (
-            f"compare.metrics: {metric!r} is not kept query by query{did_you_mean(metric, known)} "
-            f"(kept of {', '.join(SYSTEMS)}: {', '.join(measures)}); name one of these{way}"
-        )
-
-
-def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
-    """Say why a chosen encoder's weights cannot be trusted to be the same tomorrow."""
-    weights = encoder.weights
-    if isinstance(weights, HubWeights):
-        if weights.code_revision is not None and not weights.remote_code:
-            yield (
-                f"encoders.{name}.weights.code_revision: {weights.code_revision} without "
-                "remote_code: true would not be obeyed; set both or neither"
-            )
-        if weights.revision is None:
-            yield (
-                f"encoders.{name}.weights.revision: empty; pin the 40-hex commit that "
-                f"`git ls-remote https://huggingface.co/{weights.model} HEAD` prints"
-            )
-        if weights.remote_code and weights.code_revision is None:
-            yield (
-                f"encoders.{name}.weights.code_revision: empty; this model runs code from a "
-                "repository, named under auto_map in its config.json: pin that repository's "
-                "40-hex commit"
-            )
-
-
-def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
-    """Say why a chosen encoder's precision cannot be had from the engine or device asked for."""
-    where = f"encoders.{name}.precision: {precision}"
-    if precision == "int8" and runtime.engine == "torch":
-        yield f"{where} needs the engine openvino; set runtime.engine to auto or openvino"
-    if precision == "int8" and runtime.device not in ("auto", "cpu"):
-        yield f"{where} is for CPUs; set runtime.device to auto or cpu"
-    if precision in ("bfloat16", "float16") and runtime.engine == "openvino":
-        yield f"{where} needs the engine torch; set runtime.engine to auto or torch"
-
-
-def _off_cluster(runtime: Runtime) -> Iterator[str]:
-    """Say which settings of a Ray cluster would not be obeyed."""
-    if runtime.executor == "local" and runtime.ray_address is not None:
-        yield (
-            f"runtime.ray_address: {runtime.ray_address!r} without runtime.executor ray would not "
-            "be obeyed; set executor to ray, or leave the address empty"
-        )
-    if runtime.executor == "ray" and runtime.device == "mps":
-        yield (
-            "runtime.device: mps, which Ray does not share out; set auto, cpu or cuda, or executor "
-            "to local"
-        )
-
-
-def main() -> int:
-    """Check `params.yaml` and say so."""
-    try:
-        params = load_params()
-    except PipelineError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return 1
-    sys.stderr.write(f"{PARAMS_FILE}: in order; locales: {', '.join(params.locales)}\n")
-    return 0

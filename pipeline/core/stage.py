@@ -7,24 +7,18 @@ A bug keeps its traceback.
 import argparse
 import errno
 import logging
-import sys
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Self, TypeVar
+from functools import partial
 
-from tqdm import tqdm
-
-from pipeline.core import timings as rates
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import did_you_mean
-from pipeline.core.params import Params, load_params
-
-T = TypeVar("T")
+from pipeline.core import timings
+from pipeline.core.errors import PipelineError, did_you_mean
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
 
 log = logging.getLogger("pipeline")
 
-SECONDS_BETWEEN_LINES = 30.0
 
 _SYSTEM_REMEDIES = {
     errno.ENOSPC: "the disk is full: free some space and run the stage again",
@@ -41,64 +35,57 @@ _SYSTEM_REMEDIES = {
 }
 
 
-_done: dict[str, int] = {}
-_way: str | None = None
+class Done:
+    """What a stage worked on; with its time and memory it goes to the cache, for `plan`."""
+
+    def __init__(self, kind: str | None = None, /, **units: int) -> None:
+        """Say it.
+
+        Args:
+            kind: which of several ways the stage went, such as an index's kind.
+            units: the amounts that the cost depends on, such as products.
+        """
+        self.kind = kind
+        self.units = units
 
 
-def did(way: str | None = None, /, **units: int) -> None:
-    """Tell how much a stage has worked on; with its time it goes to the cache, for `plan`.
-
-    Args:
-        way: which of several ways it went that cost differently, such as an index's kind.
-        units: the amounts that its cost depends on.
-    """
-    global _way
-    _way = way
-    _done.update(units)
+Body = Callable[[Params], Done | None]
+LocaleBody = Callable[[Params, str], Done | None]
 
 
-def run(name: str, body: Callable[[Params], None]) -> int:
+def run(name: str, body: Body) -> int:
     """Run a stage that works on all locales at once; return the exit status."""
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
     parser.parse_args()
-    with told_to_the_user(name) as outcome:
+    with report_errors(name) as outcome:
         params = load_params()
-        with _timed(name, None, params):
-            body(params)
+        _run_timed(name, None, params, lambda: body(params))
     return outcome.status
 
 
-LocaleBody = Callable[[Params, str], None]
+def locale_parser(name: str) -> argparse.ArgumentParser:
+    """Return the arguments of a stage that works on one locale at a time: --locale."""
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
+    parser.add_argument(
+        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
+    )
+    return parser
 
 
-def run_locales(
-    name: str, body: LocaleBody, instead: Mapping[str, tuple[LocaleBody, str]] | None = None
-) -> int:
+def run_locales(name: str, body: LocaleBody, arguments: argparse.Namespace | None = None) -> int:
     """Run a stage for the locale given by --locale, or for each; return the exit status.
 
     Args:
-        name: the stage's module.
+        name: the stage's folder.
         body: the stage.
-        instead: what a flag runs in its place, and the flag's help; `{"plan": (body, help)}` gives
-            the stage an option --plan.
+        arguments: those of `locale_parser`, where they are parsed already.
     """
-    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
-    parser.add_argument(
-        "--locale", help="a key of `encoder` in params.yaml; all of them if left out"
-    )
-    for flag, (_, about) in (instead or {}).items():
-        parser.add_argument(f"--{flag}", action="store_true", help=about)
-    arguments = parser.parse_args()
-    for flag, (other, _) in (instead or {}).items():
-        if getattr(arguments, flag):
-            body = other
-    locale = arguments.locale
-    with told_to_the_user(name) as outcome:
+    locale = (arguments or locale_parser(name).parse_args()).locale
+    with report_errors(name) as outcome:
         params = load_params()
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
-            with _timed(name, each, params):
-                body(params, each)
+            _run_timed(name, each, params, partial(body, params, each))
     return outcome.status
 
 
@@ -111,64 +98,6 @@ def check_locale(params: Params, locale: str) -> None:
         )
 
 
-def track(items: Iterable[T], total: int, unit: str, size: Callable[[T], int]) -> Iterator[T]:
-    """Yield `items`, showing how far along they are: a bar on a terminal, else a line now and then.
-
-    Args:
-        items: the work.
-        total: the sum of all sizes.
-        unit: what is counted, as a plural.
-        size: how many units one item holds.
-    """
-    with Progress(total, unit) as progress:
-        for item in items:
-            yield item
-            progress.advance(size(item))
-
-
-class Progress:
-    """Shows how far a piece of work is: a bar on a terminal, else a line now and then.
-
-    What `note` returns is shown behind it; time left is reckoned from the done share of the work.
-    """
-
-    def __init__(self, total: int, unit: str, note: Callable[[], str] = lambda: "") -> None:
-        """Start at nothing of `total`; `unit` is what is counted, as a plural."""
-        self._total = total
-        self._unit = unit
-        self._note = note
-        self._done = 0
-        self._started = self._last_line = time.monotonic()
-        self._bar = tqdm(
-            total=total, unit=f" {unit}", unit_scale=True, leave=False,
-            disable=not sys.stderr.isatty(),
-        )  # fmt: skip
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._bar.close()
-
-    def advance(self, units: int, seconds_left: float | None = None) -> None:
-        """Take in that so many more units are done; `seconds_left` if it is known better."""
-        self._done += units
-        now = time.monotonic()
-        self._bar.set_postfix_str(self._note(), refresh=False)
-        self._bar.update(units)
-        if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
-            seconds = now - self._started
-            if seconds_left is None:
-                seconds_left = (self._total - self._done) * seconds / max(self._done, 1)
-            note = self._note()
-            log.info(
-                "%d of %d %s, %.0f a second, %.0f s left%s",
-                self._done, self._total, self._unit, self._done / seconds, seconds_left,
-                f", {note}" if note else "",
-            )  # fmt: skip
-            self._last_line = now
-
-
 class _Outcome:
     """The exit status of a stage."""
 
@@ -176,7 +105,7 @@ class _Outcome:
 
 
 @contextmanager
-def told_to_the_user(name: str) -> Iterator[_Outcome]:
+def report_errors(name: str) -> Iterator[_Outcome]:
     """Configure logging, and turn what the user can mend into one message and status 1."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
@@ -201,16 +130,18 @@ def told_to_the_user(name: str) -> Iterator[_Outcome]:
         log.removeHandler(handler)
 
 
-@contextmanager
-def _timed(name: str, locale: str | None, params: Params) -> Iterator[None]:
-    _done.clear()
-    rates.start_measuring()
+def _run_timed(
+    name: str, locale: str | None, params: Params, body: Callable[[], Done | None]
+) -> None:
+    timings.start_measuring()
     started = time.monotonic()
-    yield
+    done = body()
     seconds = time.monotonic() - started
-    if _done:
+    if done is not None:
         try:
-            rates.finished(name, locale, _way, _done, params.runtime.thread_count(), seconds)
+            timings.record_run(
+                name, locale, done.kind, done.units, params.runtime.thread_count(), seconds
+            )
         except OSError as err:  # the stage is done whether or not that is remembered
             log.info("what %s took is not kept for the next plan: %s", name, err)
     log.info("stage=%s%s seconds=%.1f", name, f" locale={locale}" if locale else "", seconds)

@@ -12,9 +12,8 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.files import atomic_file
-from pipeline.core.mistakes import one_line
 
 Rows = TypeVar("Rows", pa.Table, pa.RecordBatch)
 
@@ -109,15 +108,15 @@ RUN = pa.schema(
 product's row in the clean products: stages read it and leave the ids, which are for people and
 other tools, unread; a lookup of 130 million of them took longer than all else in `evaluate`."""
 
-WRITING = {"compression": "zstd", "write_page_checksum": True}
+WRITE_OPTIONS = {"compression": "zstd", "write_page_checksum": True}
 """How parquet files are written: with a checksum of every page, since a flipped bit of a compressed
 page may well decompress, to other data."""
 
-STREAMING = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
+READ_OPTIONS = {"pre_buffer": False, "buffer_size": 1 << 20, "page_checksum_verification": True}
 """How parquet files are opened: by default pyarrow keeps all that it has read in memory, and looks
 at no checksum."""
 
-DAMAGE = (pa.ArrowException, OSError, UnicodeDecodeError)
+READ_ERRORS = (pa.ArrowException, OSError, UnicodeDecodeError)
 """What Arrow's reader raises of a damaged parquet file: it runs into a footer in many ways."""
 
 _HASHED_ROWS = 1 << 18
@@ -132,7 +131,7 @@ SAMPLE_KEY = b"sample"
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write a table as parquet (zstd), atomically; it must fit `schema`."""
     with atomic_file(path) as partial:
-        pq.write_table(table.cast(schema), partial, **WRITING)
+        pq.write_table(table.cast(schema), partial, **WRITE_OPTIONS)
 
 
 def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
@@ -147,7 +146,7 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         PipelineError: the file is missing, is not parquet, or does not fit the schema.
     """
     with _exactly(path, schema, remedy) as file:
-        (table,) = whole([file.read()], file, path, remedy)
+        (table,) = check_row_count([file.read()], file, path, remedy)
         return table
 
 
@@ -158,11 +157,11 @@ def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         PipelineError: the file is missing, is not parquet, lacks one, or one is of a type that
             does not cast.
     """
-    with opened(path, remedy) as file:
+    with open_parquet(path, remedy) as file:
         for name in schema.names:
             if name not in file.schema_arrow.names:
-                raise PipelineError(f"{path} has no column {name}; {remedy}")
-        (found,) = whole([file.read(schema.names)], file, path, remedy)
+                raise PipelineError(f"{path} has no column {name}. {remedy}")
+        (found,) = check_row_count([file.read(schema.names)], file, path, remedy)
         found = found.select(schema.names)
     try:
         return found.cast(schema)
@@ -173,14 +172,14 @@ def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
 def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
     """Return one column of what `read_table` returns, without reading the others."""
     with _exactly(path, schema, remedy) as file:
-        (found,) = whole([file.read([name])], file, path, remedy)
+        (found,) = check_row_count([file.read([name])], file, path, remedy)
         return found[name]
 
 
 def iter_table(path: Path, schema: pa.Schema, rows: int, remedy: str) -> Iterator[pa.Table]:
     """Yield what `read_table` returns in pieces of at most `rows` rows; raises as it does."""
     with _exactly(path, schema, remedy) as file:
-        for batch in whole(file.iter_batches(rows), file, path, remedy):
+        for batch in check_row_count(file.iter_batches(rows), file, path, remedy):
             yield pa.Table.from_batches([batch])
 
 
@@ -193,20 +192,20 @@ def iter_row_groups(
     """
     with _exactly(path, schema, remedy) as file:
         groups = (file.read_row_group(each, columns) for each in range(file.num_row_groups))
-        yield from whole(groups, file, path, remedy)
+        yield from check_row_count(groups, file, path, remedy)
 
 
 @contextmanager
 def _exactly(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetFile]:
     """Open a parquet file that has exactly the columns of `schema`."""
-    with opened(path, remedy) as file:
+    with open_parquet(path, remedy) as file:
         if not file.schema_arrow.equals(schema):
             raise _unlike(path, file.schema_arrow, schema, remedy)
         yield file
 
 
 @contextmanager
-def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
+def open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
     """Open a parquet file of this project; what is damaged in it is found by whoever reads it.
 
     Args:
@@ -217,18 +216,20 @@ def opened(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
         PipelineError: the file is missing or damaged.
     """
     try:
-        with pq.ParquetFile(path, **STREAMING) as file:
-            refuse_torn(file, path, remedy)
+        with pq.ParquetFile(path, **READ_OPTIONS) as file:
+            check_footer(file, path, remedy)
             yield file
     except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; {remedy}") from err
-    except DAMAGE as err:
+        raise PipelineError(f"{path} is missing. {remedy}") from err
+    except READ_ERRORS as err:
         raise PipelineError(
-            f"{path} is not readable as parquet ({one_line(err)}); {remedy}"
+            f"{path} is not readable as parquet ({one_line(err)}). {remedy}"
         ) from err
 
 
-def whole(pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str) -> Iterator[Rows]:
+def check_row_count(
+    pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str
+) -> Iterator[Rows]:
     """Yield all pieces of a file, and then hold their rows to those of its footer.
 
     Where a damaged footer leads it to nothing, Arrow ends early without a word.
@@ -243,11 +244,11 @@ def whole(pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str)
     if read != file.metadata.num_rows:
         raise PipelineError(
             f"{path} tells of {file.metadata.num_rows} rows, but {read} can be read: the file is "
-            f"damaged; {remedy}"
+            f"damaged. {remedy}"
         )
 
 
-def refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
+def check_footer(file: pq.ParquetFile, path: Path, remedy: str) -> None:
     """Hold the counts of rows in the footer to each other: no checksum covers it.
 
     Raises:
@@ -258,7 +259,7 @@ def refuse_torn(file: pq.ParquetFile, path: Path, remedy: str) -> None:
     if total != footer.num_rows:
         raise PipelineError(
             f"{path} has {total} rows, but its footer tells of {footer.num_rows}: the file is "
-            f"damaged; {remedy}"
+            f"damaged. {remedy}"
         )
 
 
@@ -297,13 +298,13 @@ def rows_of(
     rows = row_of(ids, wanted)
     if rows.null_count:
         unknown = wanted.filter(rows.is_null())[0]
-        raise PipelineError(f"{path}: {unknown} is not in the clean tables; {remedy}")
+        raise PipelineError(f"{path}: {unknown} is not in the clean tables. {remedy}")
     return np.asarray(rows.to_numpy(), dtype=np.int64)
 
 
 def _unlike(path: Path, found: pa.Schema, schema: pa.Schema, remedy: str) -> PipelineError:
     return PipelineError(
-        f"{path} has the columns {_describe(found)}, but {_describe(schema)} are expected; {remedy}"
+        f"{path} has the columns {_describe(found)}, but {_describe(schema)} are expected. {remedy}"
     )
 
 

@@ -30,7 +30,7 @@ class Record(Strict):
         stage: its module.
         locale: of which locale; None of a stage that works on all at once.
         kind: what of several ways it went, such as an index's kind; None where there is one way.
-        units: how much it worked on, by unit, as `stage.did` was told.
+        units: how much it worked on, by unit, as `stage.Done` has it.
         threads: how many it might use, as `Runtime.thread_count`.
         seconds: of the stage's own work, without Python's start.
         peak_bytes: the process's resident memory at its highest.
@@ -54,7 +54,7 @@ class Kept(Strict):
     telling: Record | None
 
 
-def record(run: Record) -> None:
+def write_record(run: Record) -> None:
     """Keep what a run took; the last long one stays beside it.
 
     Raises:
@@ -68,7 +68,7 @@ def record(run: Record) -> None:
     files.write_json(path, Kept(last=run, telling=telling).model_dump(mode="json"))
 
 
-def read() -> tuple[list[Kept], list[str]]:
+def read_records() -> tuple[list[Kept], list[str]]:
     """Return what is kept of every stage, and what to say of the files that are damaged."""
     found, damaged = [], []
     for path in sorted(layout.stage_rates().glob("*.json")):
@@ -98,12 +98,12 @@ def peak_bytes() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def finished(
+def record_run(
     stage: str, locale: str | None, kind: str | None, units: Mapping[str, int], threads: int,
     seconds: float,
 ) -> None:  # fmt: skip
-    """Record a run of this process that ends now; as `record`."""
-    record(
+    """Record a run of this process that ends now; as `write_record`."""
+    write_record(
         Record(
             stage=stage, locale=locale, kind=kind, units=dict(units), threads=threads,
             seconds=round(seconds, 3), peak_bytes=peak_bytes(), ended=time.time(),

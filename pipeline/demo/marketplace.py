@@ -87,7 +87,7 @@ class Wording(Strict):
 
 
 def load_wording(locale: str) -> Wording:
-    """Return the words of a locale, from pipeline/generator/wording."""
+    """Return the words of a locale, from pipeline/demo/wording."""
     path = Path(__file__).parent / "wording" / f"{locale}.yaml"
     return Wording.model_validate_json(json.dumps(YAML(typ="safe", pure=True).load(path)))
 

@@ -262,19 +262,19 @@ def _table(rows: Sequence[tuple[object, ...]], schema: pa.Schema) -> pa.Table:
     return pa.Table.from_arrays(arrays, schema=schema)
 
 
-def demo(params: Params) -> None:
+def demo(params: Params) -> stage.Done:
     """Write the catalogue to data/demo."""
     wordings = {locale: load_wording(locale) for locale in LOCALES}
     examples, products, sources = generate(wordings, params.demo)
     with files.atomic_directory(layout.DEMO) as folder:
-        pq.write_table(examples, folder / layout.EXAMPLES_FILE, **tables.WRITING)
-        pq.write_table(products, folder / layout.PRODUCTS_FILE, **tables.WRITING)
+        pq.write_table(examples, folder / layout.EXAMPLES_FILE, **tables.WRITE_OPTIONS)
+        pq.write_table(products, folder / layout.PRODUCTS_FILE, **tables.WRITE_OPTIONS)
         rows = zip(*sources.to_pydict().values(), strict=True)
         lines = ["query_id,source", *(f"{query},{source}" for query, source in rows)]
         (folder / layout.SOURCES_FILE).write_text(
             "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
         )
-    stage.did(
+    log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
+    return stage.Done(
         products=len(LOCALES) * params.demo.products, queries=len(LOCALES) * params.demo.queries
     )
-    log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)

@@ -1,9 +1,15 @@
-"""`python -m pipeline.embed`."""
+"""`python -m pipeline.embed [--locale L] [--plan]`."""
 
 import sys
 
 from pipeline.core import stage
 from pipeline.embed.stage import embed, plan
 
-about = "say what would be encoded, what is in the store, and how long it would take"
-sys.exit(stage.run_locales("embed", embed, instead={"plan": (plan, about)}))
+parser = stage.locale_parser("embed")
+parser.add_argument(
+    "--plan",
+    action="store_true",
+    help="only say what would be encoded, what the store holds already, and how long it would take",
+)
+arguments = parser.parse_args()
+sys.exit(stage.run_locales("embed", plan if arguments.plan else embed, arguments))

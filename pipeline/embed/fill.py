@@ -17,12 +17,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import layout
+from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.encoders.encoder import Encoded, TextEncoder, refuse_broken
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.store.store import Keys, Missing, Store, keys_of
-from pipeline.vectors import vectors
 
 GROUP_TEXTS = 256
 GROUP_SECONDS = 10.0
@@ -208,13 +208,13 @@ class Encoding:
                 group, begun = [], time.monotonic()
         self._store(group, waiting, in_flight)
 
-    def raw(self, window: Window) -> vectors.Matrix:
+    def raw(self, window: Window) -> Matrix:
         """Return the raw vectors of a window's texts.
 
         Raises:
             Missing: some are not in the store, or were damaged there.
         """
-        found: vectors.Matrix = self._vectors.read(keys_of(window.texts))
+        found: Matrix = self._vectors.read(keys_of(window.texts))
         return found
 
     def counts(self, window: Window) -> NDArray[np.int32]:
@@ -272,7 +272,7 @@ class Encoding:
 
 def read_or_fill(
     encoding: Encoding, window: Window, fill: Callable[[Windows], None]
-) -> tuple[vectors.Matrix, NDArray[np.int32]]:
+) -> tuple[Matrix, NDArray[np.int32]]:
     """Return a window's raw vectors and token counts; what has gone meanwhile is made again.
 
     Raises:

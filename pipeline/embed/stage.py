@@ -20,6 +20,7 @@ from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, read_json, write_json
 from pipeline.core.params import Embed, Params, Strict
+from pipeline.core.progress import Progress
 from pipeline.core.tables import PRODUCTS, QUERIES
 from pipeline.embed.fill import Encoding, Plan, Window, Windows, read_or_fill
 from pipeline.encoders.encoder import (
@@ -34,7 +35,20 @@ from pipeline.encoders.encoder import (
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.store import store
-from pipeline.vectors import vectors
+from pipeline.store.upkeep import prune
+from pipeline.vectors.lengths import apply_contract
+from pipeline.vectors.manifest import (
+    MANIFEST_SCHEMA,
+    Cut,
+    Kind,
+    Manifest,
+    Side,
+    SideCut,
+    Truncation,
+    contract_of,
+    side_of,
+)
+from pipeline.vectors.shards import ShardWriter
 
 WINDOW_ROWS = 1_024
 """Rows looked at together: read, tokenised, written."""
@@ -93,7 +107,7 @@ class TableSide:
     `fields` names what a text is made of, in order.
     """
 
-    kind: vectors.Kind
+    kind: Kind
     role: Role
     path: Path
     schema: pa.Schema
@@ -164,7 +178,7 @@ class SideEncoder:
                 f"{plan.reused:,} of {plan.distinct:,} reused"
             )
 
-        with stage.Progress(plan.to_encode, self._side.kind, note) as progress:
+        with Progress(plan.to_encode, self._side.kind, note) as progress:
 
             def watch(texts: int, tokens: int, computed: int, work: int) -> None:
                 nonlocal tokens_done, computed_done, work_done
@@ -219,13 +233,13 @@ class SideEncoder:
         own = self._encoder.spec.dimension
         return self._vectors.width if own == "model" else own
 
-    def write(self, out: Path, plan: Plan, settings: Embed) -> tuple[vectors.Side, vectors.SideCut]:
+    def write(self, out: Path, plan: Plan, settings: Embed) -> tuple[Side, SideCut]:
         """Write the shards, each vector as the entry wants it; tell what was cut off the texts."""
         encoder, fields = self._encoder, self._side.fields
         check_dimension(encoder.spec, encoder.weights, self._vectors.width)
         if self._side.kind == "products":  # once a locale
             warn_of_cut(encoder.spec, encoder.weights, self._vectors.width)
-        writer = vectors.ShardWriter(out, self._side.kind, plan.texts, self.dimension, settings)
+        writer = ShardWriter(out, self._side.kind, plan.texts, self.dimension, settings)
         tokens, cut_tokens, cut_texts = 0, np.zeros(len(fields), int), np.zeros(len(fields), int)
         cut_anywhere = 0
         ids: list[pa.Array] = []
@@ -233,23 +247,21 @@ class SideEncoder:
             ids += ids_of_window.chunks
             raw, counts = read_or_fill(self.encoding, window, lambda lost: self.fill(plan, lost))
             where = partial(self._row_name, window.start)
-            writer.add(vectors.finished(raw, encoder.spec, where))
+            writer.add(apply_contract(raw, encoder.spec, where))
             cut = counts[:, 1:]
             tokens += int(counts[:, 0].sum())
             cut_tokens += cut.sum(axis=0)
             cut_texts += np.count_nonzero(cut, axis=0)
             cut_anywhere += int(cut.any(axis=1).sum())
         each = zip(fields, cut_texts.tolist(), cut_tokens.tolist(), strict=True)
-        lost = vectors.SideCut(
+        lost = SideCut(
             texts=plan.texts,
             texts_cut=cut_anywhere,
             tokens=tokens,
             tokens_cut=int(cut_tokens.sum()),
-            fields={
-                name: vectors.Cut(texts_cut=texts, tokens_cut=cut) for name, texts, cut in each
-            },
+            fields={name: Cut(texts_cut=texts, tokens_cut=cut) for name, texts, cut in each},
         )
-        return vectors.side_of(pa.chunked_array(ids), writer.finish()), lost
+        return side_of(pa.chunked_array(ids), writer.finish()), lost
 
     def _row_name(self, start: int, row: int) -> str:
         return f"encoders.{self._encoder.name}: row {start + row} of {self._side.path}"
@@ -257,25 +269,24 @@ class SideEncoder:
 
 def sides(locale: str) -> tuple[TableSide, TableSide]:
     """Return a locale's products and queries."""
-    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    counts = folder / "counts.json"
+    clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
     try:
-        fields = tuple(read_json(counts, remedy)["products"]["fields"])
+        fields = tuple(read_json(clean.counts, remedy)["products"]["fields"])
     except (KeyError, TypeError) as err:
-        raise PipelineError(f"{counts} does not name the products' fields; {remedy}") from err
+        raise PipelineError(f"{clean.counts} does not name the products' fields. {remedy}") from err
     return (
-        TableSide("products", "passage", folder / "products.parquet", PRODUCTS, remedy, fields),
-        TableSide("queries", "query", folder / "queries.parquet", QUERIES, remedy, ("query",)),
+        TableSide("products", "passage", clean.products, PRODUCTS, remedy, fields),
+        TableSide("queries", "query", clean.queries, QUERIES, remedy, ("query",)),
     )
 
 
-def embed(params: Params, locale: str) -> None:
+def embed(params: Params, locale: str) -> stage.Done:
     """Encode a locale's products and queries with its encoder."""
     started = time.time()
     tables_of_locale = sides(locale)
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
-    with closing(encoder), atomic_directory(layout.embeddings(locale)) as out:
+    with closing(encoder), atomic_directory(layout.embeddings(locale).folder) as out:
         written, plans = [], []
         for table in tables_of_locale:
             side = SideEncoder(encoder, table)
@@ -292,32 +303,34 @@ def embed(params: Params, locale: str) -> None:
                 cut.texts_cut, cut.tokens_cut, cut.tokens,
             )  # fmt: skip
         (products, products_cut), (queries, queries_cut) = written
-        manifest = vectors.Manifest(
-            manifest_schema=vectors.SCHEMA,
+        manifest = Manifest(
+            manifest_schema=MANIFEST_SCHEMA,
             locale=locale,
             encoder=encoder.name,
-            contract=vectors.contract_of(encoder.spec),
+            contract=contract_of(encoder.spec),
             weights_sha256=encoder.weights.sha256,
             engine=str(encoder.engine),
             dimension=side.dimension,
             dtype=params.embed.dtype,
-            truncation=vectors.Truncation(products=products_cut, queries=queries_cut),
+            truncation=Truncation(products=products_cut, queries=queries_cut),
             products=products,
             queries=queries,
         )
-        write_json(out / "manifest.json", manifest.model_dump(mode="json"))
-    stage.did(
-        products=manifest.products.rows, queries=manifest.queries.rows,
-        dimension=manifest.dimension, encoded=sum(each.to_encode for each in plans),
+        write_json(layout.EmbeddingFiles(out).manifest, manifest.model_dump(mode="json"))
+    _prune_store(params.runtime.store_gigabytes, started)
+    return stage.Done(
+        products=manifest.products.rows,
+        queries=manifest.queries.rows,
+        dimension=manifest.dimension,
+        encoded=sum(each.to_encode for each in plans),
         characters=sum(each.work for each in plans),
-    )  # fmt: skip
-    _keep_store_small(params.runtime.store_gigabytes, started)
+    )
 
 
-def _keep_store_small(gigabytes: int, started: float) -> None:
+def _prune_store(gigabytes: int, started: float) -> None:
     """Delete what was unused for longest; a run that has its vectors does not fail of this."""
     try:
-        freed = store.prune(layout.store(), gigabytes * 10**9, keep_since=started)
+        freed = prune(layout.store(), gigabytes * 10**9, keep_since=started)
     except PipelineError as err:
         stage.log.warning("warning: %s", err)
         return

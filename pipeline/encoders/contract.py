@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def obedient_modules(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[nn.Module]":
+def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[nn.Module]":
     """Return a model's modules with what the entry asks for, and without closing normalisation.
 
     Args:

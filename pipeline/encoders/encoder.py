@@ -9,9 +9,9 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.files import read_json
-from pipeline.core.mistakes import shorten
 from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.batching import Batch, Batcher
 from pipeline.encoders.engine import (
@@ -32,7 +32,7 @@ from pipeline.encoders.openvino_engine import (
 )
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
-from pipeline.vectors import vectors
+from pipeline.vectors.lengths import apply_contract
 
 log = logging.getLogger("pipeline")
 
@@ -53,7 +53,7 @@ class Encoded:
     """
 
     places: NDArray[np.int64]
-    raw: vectors.Matrix
+    raw: Matrix
     computed: int
 
 
@@ -131,7 +131,7 @@ class TextEncoder:
         for part in self.encode_tokens(enumerate(self.tokenizer(role)(texts))):
             raw[part.places] = part.raw
         refuse_broken(raw, texts, self._weights.name)
-        return vectors.finished(
+        return apply_contract(
             raw,
             self._spec,
             lambda row: f"encoders.{self._weights.name}: text {row} ({shorten(texts[row])})",
@@ -284,7 +284,10 @@ def warn_of_cut(spec: Encoder, weights: LocalWeights, width: int) -> None:
 
 def _trained_dimensions(weights: LocalWeights) -> list[int]:
     """Return the dimensions that a model says it was trained to be cut at."""
-    config = read_json(transformer_folder(weights.folder) / "config.json", "bring the model's own")
+    config = read_json(
+        transformer_folder(weights.folder) / "config.json",
+        "Restore the original file of the model.",
+    )
     trained: list[int] = config.get("matryoshka_dimensions") or []
     return trained
 
@@ -294,7 +297,7 @@ def prefix_of(spec: Encoder, role: Role) -> str:
     return spec.query_prefix if role == "query" else spec.passage_prefix
 
 
-def refuse_broken(raw: vectors.Matrix, texts: Sequence[str], name: str) -> None:
+def refuse_broken(raw: Matrix, texts: Sequence[str], name: str) -> None:
     """Raise a `PipelineError` if a vector holds NaN or infinity; `name` is the encoder's."""
     broken = np.logical_not(np.isfinite(raw).all(axis=1))
     if broken.any():

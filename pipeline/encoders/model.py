@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, HubWeights
-from pipeline.encoders.contract import longest_input, obedient_modules
+from pipeline.encoders.contract import apply_entry, longest_input
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.weights import LocalWeights
 
@@ -76,7 +76,7 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
 
     entry = f"encoders.{weights.name}"
     loaded = _load(spec, weights, entry)
-    modules = obedient_modules(list(loaded.children()), spec, entry)
+    modules = apply_entry(list(loaded.children()), spec, entry)
     model = SentenceTransformer(modules=modules, device="cpu").eval()
     transformer = modules[0]
     assert isinstance(transformer, Transformer)

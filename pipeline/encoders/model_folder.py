@@ -101,16 +101,16 @@ def _modules(folder: Path) -> list[dict[str, Any]]:
     path = folder / "modules.json"
     if not path.is_file():
         return [{"path": "", "type": "sentence_transformers.models.Transformer"}]
-    remedy = "bring the model's own copy back"
+    remedy = "Restore the original file of the model."
     modules = read_json(path, remedy)
     if not isinstance(modules, list) or not modules:
-        raise PipelineError(f"{path} lists no modules; {remedy}")
+        raise PipelineError(f"{path} lists no modules. {remedy}")
     for module in modules:
         if not isinstance(module, dict) or not {"path", "type"} <= set(module):
-            raise PipelineError(f"{path}: {module!r} is not a module with path and type; {remedy}")
+            raise PipelineError(f"{path}: {module!r} is not a module with path and type. {remedy}")
         relative = PurePosixPath(module["path"])
         if relative.is_absolute() or ".." in relative.parts:
-            raise PipelineError(f"{path}: the path {module['path']!r} leads outside; {remedy}")
+            raise PipelineError(f"{path}: the path {module['path']!r} leads outside. {remedy}")
     return modules
 
 

@@ -20,14 +20,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.cpu import cpu_flags
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import one_line
-from pipeline.core.params import Encoder, Precision, allowed_cores
+from pipeline.core.cpu import allowed_cores, cpu_flags
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import Encoder, Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.contract import check_max_tokens
 from pipeline.encoders.model import LoadedModel, load_model
-from pipeline.encoders.sealed import folder_name, make_once
+from pipeline.encoders.sealed import build_once, folder_name
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
@@ -76,8 +75,8 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
         log.info("converting %s for openvino, once", weights.name)
         _convert(load_model(spec, weights), spec, partial)
 
-    make_once(folder, fill)
-    card = files.read_json(folder / "card.json", f"delete {folder}")
+    build_once(folder, fill)
+    card = files.read_json(folder / "card.json", f"Delete {folder}.")
     entry = f"encoders.{weights.name}"
     check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
     return Converted(folder, card["pad_id"], card["refused"])

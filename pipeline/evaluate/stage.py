@@ -16,13 +16,14 @@ import pyarrow.parquet as pq
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Evaluate, Params
+from pipeline.core.params import SYSTEMS, Evaluate, Params, System
 from pipeline.evaluate import fields, metrics, per_query, plots, scoring, slices, top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs.inputs import Ids
 
 
-def evaluate(params: Params, locale: str) -> None:
+def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     cutoffs, kept = params.evaluate, params.evaluate.per_query()
     judged = scoring.read_judged(locale)
@@ -33,16 +34,16 @@ def evaluate(params: Params, locale: str) -> None:
     tops: dict[str, top.Top] = {}
     scored = in_parallel(
         lambda system: scoring.score(system, locale, judged, cutoffs, dense.depth),
-        runs.SYSTEMS,
+        SYSTEMS,
         params.runtime.thread_count(),
     )
-    for system, found in zip(runs.SYSTEMS, scored, strict=True):
+    for system, found in zip(SYSTEMS, scored, strict=True):
         scores[system], tops[system] = found
-    scores[runs.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
+    scores[run_card.RANDOM] = scoring.score_random(judged, cutoffs, dense.depth)
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
-        means["dense"][runs.INDEX_OVERLAP] = dense.index_overlap
+        means["dense"][run_card.INDEX_OVERLAP] = dense.index_overlap
     record = {
         **means,
         "encoder": dense.of["encoder"],
@@ -52,10 +53,10 @@ def evaluate(params: Params, locale: str) -> None:
         **dropped,
     }
     titles, brands = fields.read_shown(
-        layout.clean(locale) / "products.parquet",
+        layout.clean(locale).products,
         top.shown_products(tops),
         params.clean,
-        f"run `dvc repro clean@{locale}`",
+        layout.rerun_hint("clean", locale),
     )
     ends = intervals(params, measures)
     kinds = by_kind(params, locale, judged, measures, tops, brands)
@@ -82,44 +83,46 @@ def evaluate(params: Params, locale: str) -> None:
         plots.write_slices(opened(layout.slices_plot(locale)), kinds["slices"])
         per_query.write(opened(layout.per_query(locale)), of_queries)
         first = top.table(tops, judged.ids.queries, judged.ids.products, titles)
-        pq.write_table(first, opened(layout.top(locale)), **tables.WRITING)
-    stage.did(queries=len(judged.queries), products=len(judged.ids.products), depth=dense.depth)
+        pq.write_table(first, opened(layout.top(locale)), **tables.WRITE_OPTIONS)
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
         locale, len(judged.queries), kept[0],
         " ".join(f"{system}={each.get(kept[0])}" for system, each in means.items()),
     )  # fmt: skip
+    return stage.Done(
+        queries=len(judged.queries), products=len(judged.ids.products), depth=dense.depth
+    )
 
 
-def read_cards(locale: str, ids: runs.Ids, cutoffs: Evaluate) -> dict[runs.System, runs.RunCard]:
+def read_cards(locale: str, ids: Ids, cutoffs: Evaluate) -> dict[System, run_card.RunCard]:
     """Read the card of every system, and see that the runs belong together.
 
     Raises:
         PipelineError: as `runs.read_card` does; or the runs are of different depths, less deep than
             a cutoff, or hybrid ones of other dense or bm25 runs than these.
     """
-    cards: dict[runs.System, runs.RunCard] = {}
-    for system in runs.SYSTEMS:
-        folder, again = layout.runs(system, locale), runs.remedy(system, locale)
-        card = runs.read_card(folder, system, ids.queries, ids.products, again)
+    cards: dict[System, run_card.RunCard] = {}
+    for system in SYSTEMS:
+        runs, again = layout.runs(system, locale), run_card.rerun_hint(system, locale)
+        card = run_card.read_card(runs, system, ids.queries, ids.products, again)
         if cutoffs.deepest() > card.depth:
             raise PipelineError(
-                f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
-                f"evaluate, {cutoffs.deepest()}; {again}"
+                f"{runs.folder}: the runs are {card.depth} deep, less than the deepest cutoff "
+                f"under evaluate, {cutoffs.deepest()}. {again}"
             )
         cards[system] = card
         if card.depth != cards["dense"].depth:
             raise PipelineError(
-                f"{folder}: the runs are {card.depth} deep, but those of dense "
-                f"{cards['dense'].depth}; {again}"
+                f"{runs.folder}: the runs are {card.depth} deep, but those of dense "
+                f"{cards['dense'].depth}. {again}"
             )
     for system in ("dense", "bm25"):
         key = f"{system}_catalogue_sha256"
         told, found = cards["hybrid"].of.get(key, "missing"), cards[system].catalogue_sha256
         if told != found:
             raise PipelineError(
-                f"{layout.runs('hybrid', locale)}: {key} is {told[:12]}, but the {system} runs are "
-                f"{found[:12]}; {runs.remedy('hybrid', locale)}"
+                f"{layout.runs('hybrid', locale).folder}: {key} is {told[:12]}, but the {system} "
+                f"runs are {found[:12]}. {run_card.rerun_hint('hybrid', locale)}"
             )
     return cards
 
@@ -173,14 +176,14 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, runs.RANDOM: top.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, run_card.RANDOM: top.shares(scoring.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }
 
 
 def _read_sources(locale: str, judged: scoring.Judged) -> list[str | None] | None:
     """Return ESCI's reason for each query, or None where it is known for none."""
-    path, remedy = layout.sample(locale) / "sources.parquet", "run `dvc repro sample`"
+    path, remedy = layout.sample(locale).sources, layout.rerun_hint("sample")
     table = tables.read_table(path, tables.SAMPLE_SOURCES, remedy)
     rows = tables.rows_of(table["query_id"], judged.ids.queries, path, remedy)
     sources: list[str | None] = table["source"].take(rows).to_pylist()
@@ -189,7 +192,7 @@ def _read_sources(locale: str, judged: scoring.Judged) -> list[str | None] | Non
 
 def _dropped(locale: str) -> dict[str, int]:
     """Return how many judgements, products and queries clean left out."""
-    path, remedy = layout.clean(locale) / "counts.json", f"run `dvc repro clean@{locale}`"
+    path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
     counts = files.read_json(path, remedy)
     try:
         return {
@@ -197,7 +200,7 @@ def _dropped(locale: str) -> dict[str, int]:
             for name in ("judgements", "products", "queries")
         }
     except (KeyError, TypeError, ValueError) as err:
-        raise PipelineError(f"{path} lacks counts ({err!r}); {remedy}") from err
+        raise PipelineError(f"{path} lacks counts ({err!r}). {remedy}") from err
 
 
 def _write_json(path: Path, data: Any) -> None:

@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judging import Ints, JudgedRun
 from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
-from pipeline.runs.ranking import NO_PRODUCT, places
-from pipeline.runs.runs import Ranked
+from pipeline.runs.ranking import NO_PRODUCT, Ranked, places
 
 PLACES = 10
 UNJUDGED = len(LABELS)
@@ -31,7 +30,7 @@ TOP = pa.schema(
     ]
 )
 """Each query's first products by system, label null where unjudged; sorted by query_id, system (in
-the order of `runs.SYSTEMS`) and rank."""
+the order of `SYSTEMS`) and rank."""
 
 
 @dataclass(frozen=True)

@@ -15,22 +15,22 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.cluster.alike import check_alike, kind
 from pipeline.cluster.connection import connected
+from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
+from pipeline.core.arrays import Matrix
 from pipeline.core.params import Runtime
-from pipeline.vectors import vectors
 
-PIECE_ROWS = 4_096
+ADDED_ROWS = 4_096
 """Rows that are added at once, here as on a cluster: a matrix product's last bits may depend on the
 number of its rows."""
 
 MOST_PIECES = 24
 """How many pieces are on their way to workers, there, or back too early to be put into the index:
-no more than `index_size.memory_bytes` reckons for pieces of `vectors.PIECE_ROWS`."""
+no more than `index_size.memory_bytes` reckons for pieces of `shards.PIECE_ROWS`."""
 
 Codes = NDArray[np.uint8]
-Add = Callable[[faiss.Index, Iterable[vectors.Matrix]], None]
+Adder = Callable[[faiss.Index, Iterable[Matrix]], None]
 """Adds vectors to a trained index, in their order."""
 
 _PACKAGES = ("faiss-cpu", "numpy")
@@ -44,31 +44,29 @@ class Job:
     kind: dict[str, str]
 
 
-def adds(runtime: Runtime) -> Add:
+def adder_for(runtime: Runtime) -> Adder:
     """Return how `runtime` adds vectors to an inverted file: here, or by way of a Ray cluster."""
     return partial(add_on_cluster, runtime) if runtime.executor == "ray" else add_here
 
 
-def add_here(index: faiss.Index, matrices: Iterable[vectors.Matrix]) -> None:
+def add_here(index: faiss.Index, matrices: Iterable[Matrix]) -> None:
     """Add vectors to a trained index."""
     for piece in _pieces(matrices):
         index.add(piece)
 
 
-def add_on_cluster(
-    runtime: Runtime, index: faiss.Index, matrices: Iterable[vectors.Matrix]
-) -> None:
+def add_on_cluster(runtime: Runtime, index: faiss.Index, matrices: Iterable[Matrix]) -> None:
     """Add vectors to a trained, empty index as `add_here` does, to the last byte; on a cluster.
 
     Raises:
         PipelineError: as `connected` and `Fleet`, or a worker would compute other codes.
     """
-    job = Job(faiss.serialize_index(index), kind(_PACKAGES))
+    job = Job(faiss.serialize_index(index), fingerprint(_PACKAGES))
     # One thread a worker, as here: it decides how a matrix product is cut up.
     single = runtime.model_copy(update={"threads": 1, "device": "cpu"})
     with (
         connected(runtime) as ray,
-        Fleet[vectors.Matrix, Codes](ray, single, partial(begin, job)) as fleet,
+        Fleet[Matrix, Codes](ray, single, partial(begin, job)) as fleet,
     ):
         early: dict[int, Codes] = {}
         following = 0
@@ -79,16 +77,16 @@ def add_on_cluster(
                 following += 1
 
 
-def begin(job: Job, _cores: int) -> Work[vectors.Matrix, Codes]:
+def begin(job: Job, _cores: int) -> Work[Matrix, Codes]:
     """Read the index on a worker, and return what makes codes.
 
     Raises:
         PipelineError: the worker would compute other codes.
     """
-    check_alike(job.kind)
+    check_fingerprint(job.kind)
     index: Any = faiss.deserialize_index(job.index)
 
-    def codes(piece: vectors.Matrix) -> Codes:
+    def codes(piece: Matrix) -> Codes:
         faiss.omp_set_num_threads(1)  # for the calling thread
         made: Codes = index.sa_encode(np.ascontiguousarray(piece))
         return made
@@ -101,7 +99,7 @@ def _add_codes(index: Any, codes: Codes) -> None:
     index.add_sa_codes(np.ascontiguousarray(codes), ids)
 
 
-def _pieces(matrices: Iterable[vectors.Matrix]) -> Iterator[vectors.Matrix]:
+def _pieces(matrices: Iterable[Matrix]) -> Iterator[Matrix]:
     for matrix in matrices:
-        for start in range(0, len(matrix), PIECE_ROWS):
-            yield matrix[start : start + PIECE_ROWS]
+        for start in range(0, len(matrix), ADDED_ROWS):
+            yield matrix[start : start + ADDED_ROWS]

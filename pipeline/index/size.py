@@ -6,15 +6,8 @@ expectation stands here.
 """
 
 from pipeline.core import memory
-from pipeline.core.params import (
-    FlatIndex,
-    HnswIndex,
-    Index,
-    IvfFlatIndex,
-    IvfPqIndex,
-    Sq8Index,
-)
-from pipeline.vectors import vectors
+from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
+from pipeline.vectors.shards import PIECE_ROWS
 
 POINTS_A_CENTROID = 256
 """How many vectors k-means is given for each centroid at most, as FAISS has it; more move none."""
@@ -101,5 +94,5 @@ def memory_bytes(index: Index, rows: int, dimension: int) -> int:
     if isinstance(index, HnswIndex):
         room = graph_links(index.m, rows) - round(rows * _links(index.m))
         size += room * LINK + rows * VISIT
-    pieces = 6 * min(rows, vectors.PIECE_ROWS) * vector
+    pieces = 6 * min(rows, PIECE_ROWS) * vector
     return memory.PROCESS_BYTES + pieces + max(size, training)

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 from pipeline.core import files, layout, stage
 from pipeline.core import timings as rates
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
 from pipeline.plan import accuracy, sheet
 from pipeline.plan.costs import START_SECONDS
 from pipeline.plan.current import current_stages
@@ -32,7 +32,7 @@ _LEFT = {"stage", "locale", "units", "known by"}
 def plan(*, as_json: bool) -> None:
     """Print the cost sheet and keep it."""
     params = load_params()
-    kept, damaged = rates.read()
+    kept, damaged = rates.read_records()
     for line in damaged:
         stage.log.warning("warning: %s", line)
     found = list(sheet.rows(params, kept, current_stages(params)))
@@ -66,7 +66,7 @@ def against_last_run() -> None:
         raise PipelineError(
             f"{path} is no plan to hold a run to; make one before the run: `make plan repro costs`"
         ) from err
-    kept, _ = rates.read()
+    kept, _ = rates.read_records()
     held = accuracy.hold(made, kept)
     if not any(each.actual for each in held):
         raise PipelineError(
@@ -123,7 +123,7 @@ def main() -> int:
         help="hold the last plan to what the stages took since it was made",
     )  # fmt: skip
     arguments = parser.parse_args()
-    with stage.told_to_the_user("plan") as outcome:
+    with stage.report_errors("plan") as outcome:
         if arguments.against_last_run:
             against_last_run()
         else:

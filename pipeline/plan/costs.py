@@ -57,8 +57,8 @@ def cost(stage: str, kind: str | None, units: Units) -> Cost:
 
     Args:
         stage: its module.
-        kind: what of several ways it goes, as `stage.did` is told.
-        units: how much it works on, as `stage.did` is told.
+        kind: what of several ways it goes, as `stage.Done` has it.
+        units: how much it works on, as `stage.Done` has it.
 
     Raises:
         KeyError: a unit is missing, or the stage is unknown.

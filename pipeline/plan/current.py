@@ -6,7 +6,7 @@ from dvc.exceptions import DvcException
 from dvc.repo import Repo
 
 from pipeline.core import layout, stage
-from pipeline.core.mistakes import one_line
+from pipeline.core.errors import one_line
 from pipeline.core.params import Params
 
 

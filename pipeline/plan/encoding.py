@@ -15,7 +15,7 @@ from pipeline.embed.stage import LocaleEncoder, SideEncoder, TableSide
 from pipeline.encoders.weights import at_hand
 from pipeline.plan.costs import DEFAULT_CHARACTERS_A_SECOND, threads_told
 from pipeline.plan.sizes import Size
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import read_manifest
 
 ASSUMED_DIMENSION = 768
 """What an encoder's vectors have, while nothing on this machine tells; most have no more."""
@@ -93,8 +93,8 @@ def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encode
 def _sides(params: Params, locale: str) -> tuple[TableSide, TableSide]:
     """Return a locale's products and queries as `embed.sides` does, where no table is yet."""
     folder, fields = layout.clean(locale), params.clean.fields
-    again = f"run `dvc repro clean@{locale}`"
-    products, queries = folder / "products.parquet", folder / "queries.parquet"
+    again = layout.rerun_hint("clean", locale)
+    products, queries = folder.products, folder.queries
     return (
         TableSide("products", "passage", products, tables.PRODUCTS, again, fields),
         TableSide("queries", "query", queries, tables.QUERIES, again, ("query",)),
@@ -111,7 +111,7 @@ def _rate_known(encoders: list[SideEncoder]) -> str:
 
 def _cleaned(locale: str) -> tuple[int, int]:
     """Return how many products and queries the clean tables hold."""
-    counts = read_json(layout.clean(locale) / "counts.json", f"run `dvc repro clean@{locale}`")
+    counts = read_json(layout.clean(locale).counts, layout.rerun_hint("clean", locale))
     return counts["products"]["out"], counts["queries"]["out"]
 
 
@@ -122,5 +122,5 @@ def _dimension(params: Params, locale: str, stored: list[int]) -> int:
     if any(stored):
         return max(stored)
     with suppress(PipelineError):
-        return vectors.read_manifest(params, locale).dimension
+        return read_manifest(params, locale).dimension
     return ASSUMED_DIMENSION

@@ -27,8 +27,8 @@ class Row(Strict):
     Attributes:
         stage: its module.
         locale: a locale.
-        kind: what of several ways it goes, as `stage.did` is told.
-        units: how much it works on, as `stage.did` is told.
+        kind: what of several ways it goes, as `stage.Done` has it.
+        units: how much it works on, as `stage.Done` has it.
         seconds: of its own work.
         peak_bytes: resident memory at its highest.
         disk_bytes: what it leaves behind.

@@ -208,7 +208,7 @@ def _text_lengths(
                         [row[name] for name in settings.fields], settings.separator
                     )
                     of_locale.append(len(text))
-    except tables.DAMAGE as err:
+    except tables.READ_ERRORS as err:
         raise source.unreadable(path, err) from err
     met = [length for of_locale in lengths.values() for length in of_locale]
     others = np.array(met or [TYPICAL_CHARACTERS], dtype=np.int64)

@@ -14,7 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Report
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.report.inputs import RUNS, LocaleResults
-from pipeline.report.words import named
+from pipeline.report.wording import display_name
 
 Places = NDArray[np.int64]
 
@@ -66,7 +66,7 @@ def data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     """
     places = chosen(spread(results), settings)
     queries = results.per_query.take(places)
-    path, remedy = layout.top(results.locale), f"run `dvc repro evaluate@{results.locale}`"
+    path, remedy = layout.top(results.locale), layout.rerun_hint("evaluate", results.locale)
     top = results.top.filter(
         pc.and_(
             pc.less_equal(results.top["rank"], settings.results),
@@ -89,7 +89,7 @@ def data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
             query_id = queries["query_id"][row]
             raise PipelineError(
                 f"{path}: {system} has rank {rank} of query {query_id} at place "
-                f"{len(ranked) // 2 + 1}; {remedy}"
+                f"{len(ranked) // 2 + 1}. {remedy}"
             )
         ranked += [code, label or ""]
     values = [
@@ -102,7 +102,7 @@ def data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
         "note": note(results, settings),
         "language": "" if results.language == "any" else results.language,
         "systems": list(RUNS),
-        "measures": [named(measure) for measure in results.measures],
+        "measures": [display_name(measure) for measure in results.measures],
         "products": [list(pair) for pair in zip(products.to_pylist(), _texts(titles), strict=True)],
         "queries": [
             [
@@ -126,7 +126,7 @@ def note(results: LocaleResults, settings: Report) -> str:
     differing = differing_most(settings)
     return (
         f"{settings.queries:,} of the {queries:,} queries of {results.locale}: the {differing:,} "
-        f"on which the systems' {named(results.measures[0])} differs the most, and "
+        f"on which the systems' {display_name(results.measures[0])} differs the most, and "
         f"{settings.queries - differing:,} of the others, drawn at random (seed {settings.seed})."
     )
 

@@ -25,7 +25,7 @@ from pipeline.report.axes import (
 )
 from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults, Slice
 from pipeline.report.svg import COLOURS
-from pipeline.report.words import named, said
+from pipeline.report.wording import display_name, format_estimate
 
 
 def headline(results: LocaleResults, measure: str) -> str:
@@ -41,10 +41,13 @@ def headline(results: LocaleResults, measure: str) -> str:
     for row, (system, estimate) in enumerate(rows):
         dot(axes, system, estimate, row)
     name_rows(axes, [system for system, _ in rows])
-    unit_axis(axes, named(measure))
-    told = "; ".join(f"{system} {said(estimate)}" for system, estimate in rows)
+    unit_axis(axes, display_name(measure))
+    told = "; ".join(f"{system} {format_estimate(estimate)}" for system, estimate in rows)
     return svg.inline(
-        figure, f"headline-{results.locale}", f"{named(measure)}, {results.locale}", f"{told}."
+        figure,
+        f"headline-{results.locale}",
+        f"{display_name(measure)}, {results.locale}",
+        f"{told}.",
     )
 
 
@@ -158,11 +161,11 @@ def slices(results: LocaleResults) -> str:
         axes.text(last, place, words, transform=at_rows, va="center_baseline", **small)
     name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 23) for row in rows])
     axes.tick_params(axis="y", labelsize=SMALL_TEXT)
-    unit_axis(axes, named(results.slices.measure))
+    unit_axis(axes, display_name(results.slices.measure))
     return svg.inline(
         figure,
         f"slices-{results.locale}",
-        f"{named(results.slices.measure)} by slice, {results.locale}",
+        f"{display_name(results.slices.measure)} by slice, {results.locale}",
         f"{len(results.slices.slices)} slices of the queries; the table below has every number.",
     )
 

@@ -7,16 +7,16 @@ from typing import Any, TypeVar
 
 import pyarrow as pa
 import pyarrow.csv
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.core import files, layout, tables
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import one_line, shorten
-from pipeline.core.params import Params
+from pipeline.core.cards import check_model, read_model
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import Params, System
 from pipeline.evaluate.top import TOP
-from pipeline.runs.runs import RANDOM, System
+from pipeline.runs.card import RANDOM
 from pipeline.tradeoff.figures import TradeOff
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import Manifest, read_manifest
 
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
 """The systems that have runs, as the page orders them: each beside what it should beat."""
@@ -113,7 +113,7 @@ class LocaleResults(Numbers):
     per_query: pa.Table
     top: pa.Table
     counts: Mapping[str, Mapping[str, Any]]
-    manifest: vectors.Manifest
+    manifest: Manifest
     tradeoff: TradeOff | str
 
 
@@ -129,12 +129,12 @@ def read_numbers(locale: str) -> Numbers:
     remedy = _remedy(locale)
     path = layout.metrics(locale)
     found = files.read_json(path, remedy)
-    scores = _checked(path, Scores, found, remedy)
+    scores = check_model(path, Scores, found, remedy)
     groups = {name: found[name] for name in SHOWN if name in found}
     for missing in [name for name in SHOWN if name not in groups]:
-        raise PipelineError(f"{path} has no results of {missing}; {remedy}")
-    means = _checked(path, dict[str, dict[str, float]], groups, remedy)
-    intervals = read_form(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
+        raise PipelineError(f"{path} has no results of {missing}. {remedy}")
+    means = check_model(path, dict[str, dict[str, float]], groups, remedy)
+    intervals = read_model(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
     return Numbers(locale, scores, means, intervals)
 
 
@@ -154,23 +154,23 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         scores=numbers.scores,
         means=numbers.means,
         intervals=numbers.intervals,
-        slices=read_form(layout.slices(locale), Slices, remedy),
+        slices=read_model(layout.slices(locale), Slices, remedy),
         recall=_read_curve(layout.recall_curve(locale), remedy),
         measures=measures,
         per_query=_read_per_query(layout.per_query(locale), measures, remedy),
         top=tables.read_table(layout.top(locale), TOP, remedy),
-        counts=read_form(
-            layout.clean(locale) / "counts.json",
+        counts=read_model(
+            layout.clean(locale).counts,
             dict[str, dict[str, Any]],
-            f"run `dvc repro clean@{locale}`",
+            layout.rerun_hint("clean", locale),
         ),
-        manifest=(manifest := vectors.read_manifest(params, locale)),
+        manifest=(manifest := read_manifest(params, locale)),
         tradeoff=read_tradeoff(locale, manifest),
     )
     if results.per_query.num_rows != numbers.scores.queries:
         raise PipelineError(
             f"{layout.per_query(locale)} has {results.per_query.num_rows} queries, but "
-            f"{layout.metrics(locale)} tells of {numbers.scores.queries}; {remedy}"
+            f"{layout.metrics(locale)} tells of {numbers.scores.queries}. {remedy}"
         )
     # Told here, where it is of any query: the page may show only some.
     tables.rows_of(
@@ -178,16 +178,16 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     )
     unknown = set(results.top["system"].unique().to_pylist()) - set(RUNS)
     if unknown:
-        raise PipelineError(f"{layout.top(locale)}: no system is called {min(unknown)!r}; {remedy}")
+        raise PipelineError(f"{layout.top(locale)}: no system is called {min(unknown)!r}. {remedy}")
     return results
 
 
-def read_tradeoff(locale: str, manifest: vectors.Manifest) -> TradeOff | str:
+def read_tradeoff(locale: str, manifest: Manifest) -> TradeOff | str:
     """Return what was measured of the indexes on these vectors, or why that is not there."""
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
-    measured = read_form(path, TradeOff, "run `make tradeoff`")
+    measured = read_model(path, TradeOff, "Run `make tradeoff`.")
     products, queries = manifest.products, manifest.queries
     for told, now in (
         (measured.encoder, manifest.encoder),
@@ -211,38 +211,17 @@ def _measures(params: Params) -> tuple[str, ...]:
 
 
 def _remedy(locale: str) -> str:
-    return f"run `dvc repro evaluate@{locale}`"
-
-
-def read_form(path: Path, form: type[M], remedy: str) -> M:
-    """Return what a JSON file holds as `form`.
-
-    Raises:
-        PipelineError: it is missing, or of another form; the message ends with the remedy.
-    """
-    return _checked(path, form, files.read_json(path, remedy), remedy)
-
-
-def _checked(path: Path, form: type[M], found: object, remedy: str) -> M:
-    """Return what a JSON file holds as `form`, or say which key of it is wrong."""
-    try:
-        return TypeAdapter(form).validate_json(files.canonical_json(found))
-    except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise PipelineError(
-            f"{path}: {key}: {first['msg']} (found: {shorten(first['input'])}); {remedy}"
-        ) from err
+    return layout.rerun_hint("evaluate", locale)
 
 
 def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
     try:
         table = pyarrow.csv.read_csv(path).select(_CURVE.names).cast(_CURVE)
     except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; {remedy}") from err
+        raise PipelineError(f"{path} is missing. {remedy}") from err
     except (pa.ArrowException, KeyError) as err:
         raise PipelineError(
-            f"{path} is not a table of system, k and recall ({one_line(err)}); {remedy}"
+            f"{path} is not a table of system, k and recall ({one_line(err)}). {remedy}"
         ) from err
     curves: dict[str, list[tuple[int, float]]] = {}
     for system, k, recall in zip(*(column.to_pylist() for column in table.columns), strict=True):

@@ -14,14 +14,14 @@ from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
 from pipeline.report import browse, charts, scale, scatter, svg
 from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
-from pipeline.report.words import (
+from pipeline.report.wording import (
     LABEL_WORDS,
     REASONS,
     SYSTEM_WORDS,
     count,
-    explained,
-    named,
-    said,
+    describe,
+    display_name,
+    format_estimate,
     share,
 )
 from pipeline.tradeoff.figures import TradeOff
@@ -59,21 +59,21 @@ def render(
     environment.filters |= {
         "count": count,
         "share": share,
-        "said": said,
-        "named": named,
+        "said": format_estimate,
+        "named": display_name,
     }
     script = (_ASSETS / "page.js").read_text(encoding="utf-8")
     measures = params.evaluate.headline()
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
-        scale_chart = _own(scale.chart(scaled)) if scaled and scaled.stages else ""
+        scale_chart = trusted_markup(scale.chart(scaled)) if scaled and scaled.stages else ""
     template = environment.get_template("page.html.j2")
     return template.render(
-        css=_own((_ASSETS / "page.css").read_text(encoding="utf-8")),
-        script=_own(script),
+        css=trusted_markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
+        script=trusted_markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
         measures=measures,
-        explained=explained,
+        explained=describe,
         locales=sections,
         scale=scaled,
         scale_chart=scale_chart,
@@ -92,14 +92,14 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
     return {
         "name": results.locale,
         "results": results,
-        "headline_chart": _own(charts.headline(results, measures[0])),
-        "recall_chart": _own(charts.recall_curves(results)),
+        "headline_chart": trusted_markup(charts.headline(results, measures[0])),
+        "recall_chart": trusted_markup(charts.recall_curves(results)),
         "cutoffs": sorted({k for curve in results.recall.values() for k, _ in curve}),
         "recall": {system: dict(curve) for system, curve in results.recall.items()},
-        "mix_chart": _own(charts.label_mix(results)) if results.slices.top10 else "",
+        "mix_chart": trusted_markup(charts.label_mix(results)) if results.slices.top10 else "",
         "mix": _shown(results.slices.top10),
-        "slices_chart": _own(charts.slices(results)) if results.slices.slices else "",
-        "tradeoff_chart": _own(scatter.tradeoff(results, results.tradeoff))
+        "slices_chart": trusted_markup(charts.slices(results)) if results.slices.slices else "",
+        "tradeoff_chart": trusted_markup(scatter.tradeoff(results, results.tradeoff))
         if isinstance(results.tradeoff, TradeOff) and results.tradeoff.indexes
         else "",
         "tradeoff_measured": measured,
@@ -110,11 +110,11 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
             (kind, getattr(results.manifest.truncation, kind)) for kind in ("queries", "products")
         ],
         "max_tokens": results.manifest.contract["max_tokens"],
-        "data": _own(browse.embedded_json(browse.data(results, params.report))),
+        "data": trusted_markup(browse.embedded_json(browse.data(results, params.report))),
     }
 
 
-def _own(markup: str) -> Markup:
+def trusted_markup(markup: str) -> Markup:
     """Mark what this package made as markup; no text of the data goes through here unescaped."""
     return Markup(markup)  # noqa: S704
 
@@ -145,7 +145,7 @@ def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list
         if estimate is None or estimate.mean is None:
             cells.append(Cell())
             continue
-        mean, _, interval = said(estimate).partition(" ")
+        mean, _, interval = format_estimate(estimate).partition(" ")
         own = "" if estimate.queries == number else f"{estimate.queries:,} queries"
         cells.append(Cell(mean, interval, own, mean in _best(results, measure) and system in RUNS))
     return cells
@@ -157,7 +157,7 @@ def _best(results: LocaleResults, measure: str) -> set[str]:
     More judged products are not a better result: that measure has no best.
     """
     estimates = (results.estimate(system, measure) for system in RUNS)
-    means = {said(each).partition(" ")[0] for each in estimates if each is not None}
+    means = {format_estimate(each).partition(" ")[0] for each in estimates if each is not None}
     return set() if len(means) < 2 or measure.startswith("judged") else {max(means)}
 
 

@@ -8,9 +8,9 @@ from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import layout
+from pipeline.core.cards import read_model
 from pipeline.report import svg
 from pipeline.report.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
-from pipeline.report.inputs import read_form
 from pipeline.report.svg import COLOURS
 
 _LEFT, _NAMES = 46.0, 118.0
@@ -55,7 +55,7 @@ class Scale(BaseModel):
 def read_scale() -> Scale | None:
     """Return what was measured at scale; None if nothing was."""
     path = layout.SCALE_BENCH
-    return read_form(path, Scale, "run `make scale`") if path.exists() else None
+    return read_model(path, Scale, "Run `make scale`.") if path.exists() else None
 
 
 def chart(scale: Scale) -> str:

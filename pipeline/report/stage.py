@@ -67,7 +67,7 @@ def table(summary: Summary, measures: Sequence[str]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def report(params: Params) -> None:
+def report(params: Params) -> stage.Done:
     """Read what the stages found of every locale, and write page, table and summary."""
     locales = [read_locale(params, locale) for locale in params.locales]
     measures = params.evaluate.headline()
@@ -81,7 +81,7 @@ def report(params: Params) -> None:
     ):
         with files.atomic_file(path) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
-    stage.did(
+    return stage.Done(
         locales=len(locales),
         queries=sum(min(each.scores.queries, params.report.queries) for each in locales),
     )

@@ -6,10 +6,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Similarity
-from pipeline.index.stage import build_index
+from pipeline.index.kinds import empty_index, to_index_form
 from pipeline.runs import ranking
-from pipeline.vectors import vectors
 
 EXTRA_RESULTS = 100
 """Results asked for beyond the depth, so that most ties at the last place need no second search."""
@@ -40,7 +40,7 @@ SAMPLE_SEED = 29
 
 
 def search(
-    index: faiss.Index, queries: vectors.Matrix, depth: int
+    index: faiss.Index, queries: Matrix, depth: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
@@ -83,7 +83,7 @@ def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
 
 
 def exact_codes(
-    shards: Iterable[vectors.Matrix], queries: vectors.Matrix, depth: int, similarity: Similarity
+    shards: Iterable[Matrix], queries: Matrix, depth: int, similarity: Similarity
 ) -> NDArray[np.int64]:
     """Return each query's nearest products by the vectors themselves, in the order of `ranking`.
 
@@ -102,7 +102,8 @@ def exact_codes(
     codes = np.empty((len(queries), 0), dtype=np.int64)
     start = 0
     for shard in shards:
-        flat = build_index(FlatIndex(kind="flat"), shard.shape[1], similarity, [shard], len(shard))
+        flat = empty_index(FlatIndex(kind="flat"), shard.shape[1], similarity)
+        flat.add(to_index_form(shard, similarity, "products", start))
         nearest, found = search(flat, queries, depth)
         ranked, both = ranking.rank_matrix(
             np.concatenate([scores, nearest], axis=1),
@@ -130,8 +131,8 @@ def overlap(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 def index_overlap(
     index: faiss.Index,
-    queries: vectors.Matrix,
-    shards: Iterable[vectors.Matrix],
+    queries: Matrix,
+    shards: Iterable[Matrix],
     similarity: Similarity,
 ) -> float:
     """Return the mean share of the exact top `OVERLAP_DEPTH` that an index finds as its own.

@@ -12,11 +12,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import stage
+from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Params, Similarity
-from pipeline.index.stage import as_searched, read_index
+from pipeline.core.progress import track
+from pipeline.index.card import read_index
+from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
-from pipeline.runs import ranking, runs
-from pipeline.vectors import vectors
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.vectors.manifest import check_ids, read_manifest
+from pipeline.vectors.shards import ShardReader, read_vectors
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
 GROUP_QUERIES = 1_024
@@ -24,9 +30,7 @@ GROUP_QUERIES = 1_024
 BATCH_PAIRS = 65_536
 
 
-def score_pairs(
-    queries: vectors.Matrix, products: vectors.Matrix, similarity: Similarity
-) -> NDArray[np.float64]:
+def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> NDArray[np.float64]:
     """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
     if similarity == "l2":
         scores = -np.square(queries.astype(np.float64) - products).sum(axis=1)
@@ -35,17 +39,17 @@ def score_pairs(
     return np.asarray(scores, dtype=np.float64)
 
 
-def retrieve(params: Params, locale: str) -> None:
+def retrieve(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
-    manifest = vectors.read_manifest(params, locale)
-    inputs = runs.read_inputs(locale)
-    vectors.check_ids(manifest, "queries", inputs.queries, locale)
-    vectors.check_ids(manifest, "products", inputs.products, locale)
+    manifest = read_manifest(params, locale)
+    inputs = read_inputs(locale)
+    check_ids(manifest, "queries", inputs.queries, locale)
+    check_ids(manifest, "products", inputs.products, locale)
     index = read_index(params, locale, manifest)
     similarity = params.encoder_of(locale).similarity
-    products = vectors.Stored(manifest, "products", locale)
-    queries = as_searched(
-        vectors.read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
+    products = ShardReader(manifest, "products", locale)
+    queries = to_index_form(
+        read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
     overlap = 1.0  # a flat index is what the others are compared with
@@ -54,9 +58,9 @@ def retrieve(params: Params, locale: str) -> None:
         overlap = neighbours.index_overlap(index, sample, products, similarity)
     of = {"encoder": params.encoder[locale], "index": params.index[locale]}
     depth = params.retrieve.depth
-    with runs.writing(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool):
+    with run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool):
         starts = range(0, len(queries), BATCH_QUERIES)
-        for start in stage.track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
+        for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
             scores, codes = neighbours.search(index, queries[start : start + BATCH_QUERIES], depth)
             for first in range(0, len(codes), GROUP_QUERIES):
                 group = slice(first, first + GROUP_QUERIES)
@@ -65,29 +69,33 @@ def retrieve(params: Params, locale: str) -> None:
                 catalogue.add(at + start, codes[at, place], scores[at, place])
         for ranked in _pool(inputs, queries, similarity, products):
             pool.add(*ranked)
-    stage.did(
-        params.index_of(locale).kind, queries=len(queries), products=index.ntotal,
-        dimension=index.d, depth=depth, **params.index_of(locale).model_dump(exclude={"kind"}),
-    )  # fmt: skip
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,
     )  # fmt: skip
+    return stage.Done(
+        params.index_of(locale).kind,
+        queries=len(queries),
+        products=index.ntotal,
+        dimension=index.d,
+        depth=depth,
+        **params.index_of(locale).model_dump(exclude={"kind"}),
+    )
 
 
 def _pool(
-    inputs: runs.Inputs,
-    queries: vectors.Matrix,
+    inputs: Inputs,
+    queries: Matrix,
     similarity: Similarity,
-    vectors_of: vectors.Stored,
-) -> Iterator[runs.Ranked]:
+    vectors_of: ShardReader,
+) -> Iterator[ranking.Ranked]:
     """Rank the judged pairs, some queries at a time."""
     rows, codes, start = inputs.pair_queries, inputs.pair_products, 0
     while start < len(rows):
         # A piece ends where a query does.
         stop = int(np.searchsorted(rows, rows[min(start + BATCH_PAIRS, len(rows)) - 1], "right"))
         judged, place = np.unique(codes[start:stop], return_inverse=True)
-        products = as_searched(vectors_of.take(judged), similarity, "products")
+        products = to_index_form(vectors_of.take(judged), similarity, "products")
         scores = score_pairs(queries[rows[start:stop]], products[place], similarity)
         yield ranking.rank_pairs(rows[start:stop], codes[start:stop], scores)
         start = stop

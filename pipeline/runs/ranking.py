@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 
 SCORE_DECIMALS = 6
@@ -79,3 +80,7 @@ def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     # Adding 0.0 turns -0.0 into 0.0: equal scores are equal bytes.
     exact = np.asarray(scores, dtype=np.float64)
     return np.add(np.round(exact, SCORE_DECIMALS), 0.0, dtype=np.float64)
+
+
+Ranked = tuple[Ints, Ints, NDArray[np.float64]]
+"""Rows of the clean queries (ascending), of the clean products, and scores, in ranked order."""

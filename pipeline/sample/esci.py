@@ -11,8 +11,7 @@ import pyarrow.csv as pcsv
 import pyarrow.parquet as pq
 
 from pipeline.core import layout, tables
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import did_you_mean, one_line, shorten
+from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
 from pipeline.core.params import Sample
 
 log = logging.getLogger("pipeline")
@@ -22,7 +21,7 @@ BATCH_ROWS = 16_384
 EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
 """The columns of the examples file: a judgement a row, the query's text in each."""
 
-_REMEDY = "fetch or write it again"
+_REMEDY = "Fetch or write it again."
 _LFS_POINTER = b"version https://git-lfs"
 
 
@@ -45,9 +44,9 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
                 "run `make esci`, or `git lfs pull` in the clone it came from"
             )
     try:
-        file = pq.ParquetFile(path, **tables.STREAMING)
-        tables.refuse_torn(file, path, _REMEDY)
-    except tables.DAMAGE as err:
+        file = pq.ParquetFile(path, **tables.READ_OPTIONS)
+        tables.check_footer(file, path, _REMEDY)
+    except tables.READ_ERRORS as err:
         raise unreadable(path, err) from err
     found = file.schema_arrow
     wrong = []
@@ -80,13 +79,13 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
     row = 0
     try:
         batches = file.iter_batches(BATCH_ROWS, columns=schema.names)
-        for batch in tables.whole(batches, file, path, _REMEDY):
+        for batch in tables.check_row_count(batches, file, path, _REMEDY):
             table = pa.Table.from_batches([batch]).select(schema.names).cast(nullable)
             _refuse_broken_text(table, row, path)
             row += len(table)
             _refuse_nulls(table, required, path)
             yield table
-    except tables.DAMAGE as err:
+    except tables.READ_ERRORS as err:
         raise unreadable(path, err) from err
 
 
@@ -281,4 +280,4 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
 
 def unreadable(path: Path, err: Exception) -> PipelineError:
     """Return the error that names a file of the source which cannot be read."""
-    return PipelineError(f"{path} is not readable as parquet ({one_line(err)}); {_REMEDY}")
+    return PipelineError(f"{path} is not readable as parquet ({one_line(err)}). {_REMEDY}")

@@ -18,11 +18,11 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline.core import layout, stage, tables
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.files import atomic_directory, write_json
-from pipeline.core.mistakes import shorten
 from pipeline.core.parallel import ahead
 from pipeline.core.params import Params, Sample
+from pipeline.core.progress import track
 from pipeline.sample import esci as source
 
 Id = TypeVar("Id", str, int)
@@ -46,7 +46,7 @@ def draw(ids: Iterable[Id], count: int | Literal["all"], seed: int, locale: str)
     return sorted(sorted(ids, key=lot)[:count])
 
 
-def sample(params: Params) -> None:
+def sample(params: Params) -> stage.Done:
     """Read `sample.source` and write each locale's queries, judgements, products and counts."""
     settings, locales = params.sample, list(params.language)
     examples_path = Path(settings.source) / layout.EXAMPLES_FILE
@@ -68,13 +68,12 @@ def sample(params: Params) -> None:
                     f"{products_path}: none of the {len(judged)} products judged for locale "
                     f"{locale!r} is there; add them, or raise sample.distractors"
                 )
-            (out / locale).mkdir()
-            tables.write_table(out / locale / "queries.parquet", queries, tables.SAMPLE_QUERIES)
-            tables.write_table(
-                out / locale / "judgements.parquet", judgements, tables.SAMPLE_JUDGEMENTS
-            )
+            files_of = layout.SampleFiles(out / locale)
+            files_of.folder.mkdir()
+            tables.write_table(files_of.queries, queries, tables.SAMPLE_QUERIES)
+            tables.write_table(files_of.judgements, judgements, tables.SAMPLE_JUDGEMENTS)
             of_queries = sources_of(queries["query_id"], sources)
-            tables.write_table(out / locale / "sources.parquet", of_queries, tables.SAMPLE_SOURCES)
+            tables.write_table(files_of.sources, of_queries, tables.SAMPLE_SOURCES)
             counts[locale] = {
                 "judgements": len(judgements),
                 "judgements_outside_filters": _of_queries(left_out, locale, queries),
@@ -85,13 +84,13 @@ def sample(params: Params) -> None:
         repeated = _write_products(products_file, products_path, chosen, out)
         for locale in locales:
             counts[locale]["products_repeated_rows_dropped"] = repeated[locale]
-            write_json(out / locale / "counts.json", counts[locale])
+            write_json(layout.SampleFiles(out / locale).counts, counts[locale])
             stage.log.info(
                 "sample locale=%s queries=%d products=%d judgements=%d",
                 locale, counts[locale]["queries"], counts[locale]["products"],
                 counts[locale]["judgements"],
             )  # fmt: skip
-    stage.did(
+    return stage.Done(
         rows=products_file.metadata.num_rows + examples_file.metadata.num_rows,
         **{
             unit: sum(count[unit] for count in counts.values())
@@ -181,7 +180,7 @@ def _write_products(
     schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
-        for batch in stage.track(batches, file.metadata.num_rows, "products", len):
+        for batch in track(batches, file.metadata.num_rows, "products", len):
             for locale, index in chosen.items():
                 rows = source.of_locale(batch, locale)
                 places = index.get_indexer(rows["product_id"].to_pandas())
@@ -203,7 +202,7 @@ def _gather_buckets(folder: Path, count: int, path: Path) -> int:
     """Write `folder`'s buckets, sorted, to one file; return how many repeated rows are left out."""
     repeated = 0
     with pq.ParquetWriter(
-        folder / "products.parquet", tables.SAMPLE_PRODUCTS, **tables.WRITING
+        layout.SampleFiles(folder).products, tables.SAMPLE_PRODUCTS, **tables.WRITE_OPTIONS
     ) as writer:
         for bucket in range(count):
             spool = _spool(folder, bucket)

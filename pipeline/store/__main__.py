@@ -2,6 +2,6 @@
 
 import sys
 
-from pipeline.store.store import main
+from pipeline.store.command import main
 
 sys.exit(main())

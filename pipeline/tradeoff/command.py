@@ -21,15 +21,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.errors import PipelineError
-from pipeline.core.mistakes import did_you_mean
-from pipeline.core.params import FlatIndex, Index, Params, load_params
+from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError, did_you_mean
+from pipeline.core.params import FlatIndex, Index, Params
+from pipeline.core.params_file import load_params
+from pipeline.core.progress import track
 from pipeline.evaluate import judging, metrics
-from pipeline.index.stage import as_searched, build_index, check_fit, serialised_bytes
+from pipeline.index.build import build_index
+from pipeline.index.card import serialised_bytes
+from pipeline.index.kinds import check_fit, to_index_form
 from pipeline.retrieve import neighbours
-from pipeline.runs import ranking, runs
+from pipeline.runs import ranking
+from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import Basis, Figures, TradeOff, read_figures, table
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
+from pipeline.vectors.shards import ShardReader, read_vectors
 
 DEPTH = neighbours.OVERLAP_DEPTH
 NDCG_DEPTH = 10
@@ -49,18 +55,18 @@ class Ground:
     """A locale's vectors and judgements, and the exact neighbours of `sample` (rows of queries)."""
 
     basis: Basis
-    manifest: vectors.Manifest
-    queries: vectors.Matrix
+    manifest: Manifest
+    queries: Matrix
     judgements: judging.Judgements
     sample: Codes
     exact: Codes
 
 
-def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Ground:
+def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
     """Read what the indexes of a locale are measured on, and find the exact neighbours."""
-    ids, _, pairs = runs.read_judgements(locale)
-    vectors.check_ids(manifest, "queries", ids.queries, locale)
-    vectors.check_ids(manifest, "products", ids.products, locale)
+    ids, _, pairs = read_judgements(locale)
+    check_ids(manifest, "queries", ids.queries, locale)
+    check_ids(manifest, "products", ids.products, locale)
     similarity = params.encoder_of(locale).similarity
     basis = Basis(
         locale=locale,
@@ -75,12 +81,12 @@ def read_ground(params: Params, locale: str, manifest: vectors.Manifest) -> Grou
         queries=manifest.queries.rows,
         threads=params.runtime.thread_count(),
     )
-    queries = vectors.read_vectors(manifest, "queries", locale)
-    queries = as_searched(queries, similarity, f"{locale} queries")
+    queries = read_vectors(manifest, "queries", locale)
+    queries = to_index_form(queries, similarity, f"{locale} queries")
     sample = neighbours.sampled_rows(len(queries))
     faiss.omp_set_num_threads(basis.threads)
-    shards = vectors.Stored(manifest, "products", locale)
-    counted = stage.track(shards, basis.products, "products searched exactly", len)
+    shards = ShardReader(manifest, "products", locale)
+    counted = track(shards, basis.products, "products searched exactly", len)
     exact = neighbours.exact_codes(counted, queries[sample], DEPTH, similarity)
     judgements = judging.Judgements.from_pairs(*pairs, len(queries))
     return Ground(basis, manifest, queries, judgements, sample, exact)
@@ -92,7 +98,7 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
     built, seconds = _build(settings, ground)
     faiss.omp_set_num_threads(basis.threads)
     starts = range(0, basis.queries, BATCH_QUERIES)
-    counted = stage.track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
+    counted = track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
     pieces = (ground.queries[start : start + BATCH_QUERIES] for start in counted)
     codes = np.concatenate([neighbours.search(built, piece, DEPTH)[1] for piece in pieces])
     # A flat index is what the others are compared with, whatever the last bits of its scores.
@@ -139,7 +145,7 @@ def timed_rows(queries: int) -> Codes:
     return neighbours.sampled_rows(queries, TIMED_QUERIES)
 
 
-def latencies(index: faiss.Index, queries: vectors.Matrix) -> NDArray[np.float64]:
+def latencies(index: faiss.Index, queries: Matrix) -> NDArray[np.float64]:
     """Return the seconds that each query takes alone on one thread, the median of `PASSES`."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
@@ -156,7 +162,7 @@ def latencies(index: faiss.Index, queries: vectors.Matrix) -> NDArray[np.float64
     return np.asarray(np.median(seconds, axis=0))
 
 
-def throughput(index: faiss.Index, queries: vectors.Matrix) -> float:
+def throughput(index: faiss.Index, queries: Matrix) -> float:
     """Return the queries searched a second, all in one call, on as many threads as FAISS has."""
     seconds: list[float] = []
     while len(seconds) < PASSES or sum(seconds) < LEAST_SECONDS:
@@ -168,7 +174,7 @@ def throughput(index: faiss.Index, queries: vectors.Matrix) -> float:
 
 def tradeoff(params: Params, locale: str, names: list[str]) -> None:
     """Measure the indexes `names`, or all where that is empty, and write the file."""
-    manifest = vectors.read_manifest(params, locale)
+    manifest = read_manifest(params, locale)
     left_out = _left_out(params, manifest, names)
     ground = read_ground(params, locale, manifest)
     basis = ground.basis
@@ -195,7 +201,7 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
     sys.stdout.write(table(locale, measured, left_out))
 
 
-def _left_out(params: Params, manifest: vectors.Manifest, asked: list[str]) -> dict[str, str]:
+def _left_out(params: Params, manifest: Manifest, asked: list[str]) -> dict[str, str]:
     """Return which indexes cannot be built on these vectors, and why.
 
     Raises:
@@ -215,11 +221,11 @@ def _left_out(params: Params, manifest: vectors.Manifest, asked: list[str]) -> d
 class _Timed:
     """The vectors of a side, and the seconds that reading them took."""
 
-    def __init__(self, stored: vectors.Stored) -> None:
+    def __init__(self, stored: ShardReader) -> None:
         self._stored = stored
         self.seconds = 0.0
 
-    def __iter__(self) -> Iterator[vectors.Matrix]:
+    def __iter__(self) -> Iterator[Matrix]:
         source = iter(self._stored)
         while True:
             started = time.perf_counter()
@@ -233,7 +239,7 @@ class _Timed:
 def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
     """Return an index of the locale's products, and the seconds it took but for reading them."""
     basis = ground.basis
-    products = _Timed(vectors.Stored(ground.manifest, "products", basis.locale))
+    products = _Timed(ShardReader(ground.manifest, "products", basis.locale))
     started = time.perf_counter()
     built = build_index(
         settings, ground.manifest.dimension, basis.similarity, products, basis.products
@@ -255,7 +261,7 @@ def main() -> int:
         help="a key of `indexes`, as often as you like; all of them if left out",
     )  # fmt: skip
     options = parser.parse_args()
-    with stage.told_to_the_user("tradeoff") as outcome:
+    with stage.report_errors("tradeoff") as outcome:
         params = load_params()
         for name in options.index:
             if name not in params.indexes:

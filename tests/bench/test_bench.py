@@ -18,7 +18,7 @@ from bench.ray import kill_a_worker, workers
 from bench.side import BASELINE, Side
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import PARAMS_FILE
+from pipeline.core.params_file import PARAMS_FILE
 from pipeline.evaluate import metrics, scoring
 from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
@@ -78,7 +78,7 @@ def test_its_ndcg_is_the_one_of_record(
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(3)
     write_clean(rng, 120, 30)
-    path = layout.clean(LOCALE) / "products.parquet"
+    path = layout.clean(LOCALE).products
     found = tables.read_table(path, tables.PRODUCTS, "").slice(without_text)
     tables.write_table(path, found, tables.PRODUCTS)
     products, queries = random_vectors(rng, len(found)), random_vectors(rng, 30)

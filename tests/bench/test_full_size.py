@@ -120,11 +120,11 @@ def test_the_stages_take_all_of_it(
     total = 0
     for locale in params.locales:
         clean.clean(params, locale)
-        counts = read_json(layout.clean(locale) / "counts.json", "")
+        counts = read_json(layout.clean(locale).counts, "")
         for kind in ("products", "queries", "judgements"):
             assert counts[kind]["in"] == counts[kind]["out"]
         total += counts["products"]["out"]
-        told = read_json(layout.sample(locale) / "counts.json", "")
+        told = read_json(layout.sample(locale).counts, "")
         assert told["queries_without_source"] == 0
     assert total == SIZE
 

@@ -7,7 +7,8 @@ import pytest
 
 from bench.scale_search import INDEXES, Mixture, params_with, random_runs
 from pipeline.core import layout
-from pipeline.runs import runs
+from pipeline.runs import files as run_files
+from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
 
@@ -27,15 +28,15 @@ def test_made_up_runs_are_read_back_whole_and_find_what_is_judged(
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("bench.scale_search.QUERIES_A_PIECE", 7)
     write_clean(np.random.default_rng(1), 400, 30)
-    inputs = runs.read_inputs(LOCALE)
-    with runs.writing(LOCALE, "dense", {}, depth, inputs) as (catalogue, pool):
+    inputs = read_inputs(LOCALE)
+    with run_files.write_runs(LOCALE, "dense", {}, depth, inputs) as (catalogue, pool):
         for found, judged in random_runs(inputs, depth, 0):
             catalogue.add(*found)
             pool.add(*judged)
     read = {}
     for track in ("catalogue", "pool"):
-        path = layout.runs("dense", LOCALE) / f"{track}.parquet"
-        pieces = [run for _, run in runs.iter_run(path, inputs, 9, "")]
+        path = layout.runs("dense", LOCALE).folder / f"{track}.parquet"
+        pieces = [run for _, run in run_files.iter_run(path, inputs, 9, "")]
         read[track] = [np.concatenate(columns) for columns in zip(*pieces, strict=True)]
     rows, codes, _ = read["catalogue"]
     assert np.bincount(rows).tolist() == [min(depth, 400)] * 30

@@ -15,12 +15,14 @@ import pytest
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
+from pipeline.bm25 import search as bm25_search
 from pipeline.bm25 import stage as bm25
-from pipeline.bm25.stage import Index
+from pipeline.bm25.search import TermIndex
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs.inputs import Inputs, read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
 LUCENE = Bm25(k1=1.2, b=0.75)
@@ -55,7 +57,7 @@ def test_scores_are_those_of_the_formula(seed: int) -> None:
     rng = np.random.default_rng(seed)
     settings = Bm25(k1=float(rng.choice([0, 0.9, 1.2, 3])), b=float(rng.choice([0, 0.4, 0.75, 1])))
     products = [*random_terms(rng, int(rng.integers(2, 80)), 30), ["t1"]]
-    index = Index.build(products, settings)
+    index = TermIndex.build(products, settings)
     for query in [*random_terms(rng, 20, 8), ["t1", "t1"], ["unheard of"], []]:
         np.testing.assert_allclose(
             index.scores(query), formula(products, query, settings), rtol=1e-12, atol=1e-15
@@ -63,14 +65,17 @@ def test_scores_are_those_of_the_formula(seed: int) -> None:
 
 
 def test_products_without_any_term_are_searched_without_a_hit() -> None:
-    assert Index.build([[], [], []], LUCENE).scores(["t1"]).tolist() == [0, 0, 0]
+    assert TermIndex.build([[], [], []], LUCENE).scores(["t1"]).tolist() == [0, 0, 0]
 
 
 def test_scores_do_not_depend_on_the_order_of_the_products() -> None:
     rng = np.random.default_rng(9)
     products = random_terms(rng, 60, 20)
     order = rng.permutation(60)
-    one, other = Index.build(products, LUCENE), Index.build([products[i] for i in order], LUCENE)
+    one, other = (
+        TermIndex.build(products, LUCENE),
+        TermIndex.build([products[i] for i in order], LUCENE),
+    )
     for query in random_terms(rng, 10, 6):
         np.testing.assert_array_equal(one.scores(query)[order], other.scores(query))
 
@@ -82,11 +87,11 @@ def test_a_search_finds_the_first_in_total_order_and_nothing_without_a_shared_te
     rng = np.random.default_rng(depth)
     products = random_terms(rng, 300, 4)  # short: many are equal
     queries = random_terms(rng, 25, 5)
-    index = Index.build(products, LUCENE)
+    index = TermIndex.build(products, LUCENE)
     pairs = np.argwhere(rng.random((25, 300)) < 0.05)
-    inputs = runs.Inputs(pa.chunked_array([range(25)]), pa.chunked_array([range(300)]), *pairs.T)
+    inputs = Inputs(pa.chunked_array([range(25)]), pa.chunked_array([range(300)]), *pairs.T)
     batch = range(4, 25)
-    found, pool = bm25.search(index, queries, batch, depth, inputs)
+    found, pool = bm25_search.search(index, queries, batch, depth, inputs)
     judged = {row: pairs[pairs[:, 0] == row, 1] for row in batch}
     expected: list[tuple[int, int]] = []
     ranked_pool: list[tuple[int, int]] = []
@@ -102,13 +107,13 @@ def test_a_search_finds_the_first_in_total_order_and_nothing_without_a_shared_te
 
 def test_where_all_products_tie_no_more_than_one_querys_ties_are_held_at_once() -> None:
     products, depth = 20_000, 10
-    index = Index.build([["t1"]] * products + [["t2"]], Bm25(k1=0, b=0.75))
+    index = TermIndex.build([["t1"]] * products + [["t2"]], Bm25(k1=0, b=0.75))
     nothing = np.empty(0, dtype=np.int64)
-    inputs = runs.Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
+    inputs = Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
 
     def peak(queries: int) -> int:
         tracemalloc.start()
-        found, _ = bm25.search(index, [["t1"]] * queries, range(queries), depth, inputs)
+        found, _ = bm25_search.search(index, [["t1"]] * queries, range(queries), depth, inputs)
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         assert found[1].tolist() == [*range(products - 1, products - 1 - depth, -1)] * queries
@@ -128,7 +133,7 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
 
 
 def _set_texts(side: str, texts: list[str]) -> None:
-    path = layout.clean(LOCALE) / f"{side}.parquet"
+    path = layout.clean(LOCALE).folder / f"{side}.parquet"
     schema = {"products": tables.PRODUCTS, "queries": tables.QUERIES}[side]
     table = tables.read_table(path, schema, "")
     place = table.schema.get_field_index("text")
@@ -136,12 +141,12 @@ def _set_texts(side: str, texts: list[str]) -> None:
 
 
 def _run(track: str) -> pa.Table:
-    return tables.read_table(layout.runs("bm25", LOCALE) / f"{track}.parquet", tables.RUN, "")
+    return tables.read_table(layout.runs("bm25", LOCALE).track(track), tables.RUN, "")
 
 
 def test_a_query_of_punctuation_or_of_other_words_retrieves_nothing(clean: pa.Table) -> None:
     bm25.bm25(params(), LOCALE)
-    queries = tables.read_table(layout.clean(LOCALE) / "queries.parquet", tables.QUERIES, "")
+    queries = tables.read_table(layout.clean(LOCALE).queries, tables.QUERIES, "")
     retrieved = set(_run("catalogue")["query_id"].to_pylist())
     assert retrieved == set(queries["query_id"].to_pylist()[2:])
 
@@ -161,8 +166,8 @@ def test_the_pool_run_ranks_exactly_the_judged_pairs_those_without_a_shared_term
 
 def test_the_card_says_what_the_runs_are_of(clean: pa.Table) -> None:
     bm25.bm25(params({"bm25.k1": 2.5, "retrieve.depth": 1000}), LOCALE)
-    inputs = runs.read_inputs(LOCALE)
-    card = runs.read_card(
+    inputs = read_inputs(LOCALE)
+    card = run_card.read_card(
         layout.runs("bm25", LOCALE), "bm25", inputs.queries, inputs.products, "do"
     )
     assert card.of == {"analyser": "snowball-es", "library": "bm25s", "k1": "2.5", "b": "0.75"}
@@ -178,7 +183,7 @@ def test_a_setting_is_obeyed(clean: pa.Table, change: dict[str, Any]) -> None:
 
 
 def _fingerprint() -> dict[str, str]:
-    folder = layout.runs("bm25", LOCALE)
+    folder = layout.runs("bm25", LOCALE).folder
     return {path.name: files.sha256_file(path) for path in sorted(folder.iterdir())}
 
 
@@ -216,10 +221,10 @@ def test_a_language_without_a_stemmer_is_searched_with_a_warning(
 def test_a_missing_clean_table_is_told_with_the_way_out(
     clean: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (layout.clean(LOCALE) / "products.parquet").unlink()
-    with pytest.raises(PipelineError, match=r"products.parquet is missing; run `dvc repro clean@"):
+    layout.clean(LOCALE).products.unlink()
+    with pytest.raises(PipelineError, match=r"products.parquet is missing. Run `dvc repro clean@"):
         bm25.bm25(params(), LOCALE)
-    assert not layout.runs("bm25", LOCALE).exists()
+    assert not layout.runs("bm25", LOCALE).folder.exists()
 
 
 def test_a_stage_prints_no_bar_and_no_library_message(clean: pa.Table) -> None:
@@ -239,5 +244,5 @@ def test_a_stage_prints_no_bar_and_no_library_message(clean: pa.Table) -> None:
 
 
 def _texts() -> list[str]:
-    table = tables.read_table(layout.clean(LOCALE) / "products.parquet", tables.PRODUCTS, "")
+    table = tables.read_table(layout.clean(LOCALE).products, tables.PRODUCTS, "")
     return list(table["text"].to_pylist())

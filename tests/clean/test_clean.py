@@ -31,14 +31,14 @@ TABLES = {
 def cleaned(locale: str) -> dict[str, pd.DataFrame]:
     found = {}
     for name, schema in TABLES.items():
-        path = layout.clean(locale) / f"{name}.parquet"
+        path = layout.clean(locale).folder / f"{name}.parquet"
         found[name] = tables.read_table(path, schema, "").to_pandas()
     return found
 
 
 def counts(locale: str) -> dict[str, dict[str, Any]]:
     found: dict[str, dict[str, Any]] = json.loads(
-        (layout.clean(locale) / "counts.json").read_text(encoding="utf-8")
+        layout.clean(locale).counts.read_text(encoding="utf-8")
     )
     return found
 
@@ -80,7 +80,7 @@ def test_every_row_comes_out_or_is_counted_under_one_reason(
             dropped = sum(row[key] for key in row if key.startswith("dropped_"))
             assert row["in"] == row["out"] + dropped
             assert row["out"] == len(found[name])
-            rows = pq.read_metadata(layout.sample(locale) / f"{name}.parquet").num_rows
+            rows = pq.read_metadata(layout.sample(locale).folder / f"{name}.parquet").num_rows
             assert row["in"] == rows
 
 
@@ -146,7 +146,7 @@ def test_rows_are_sorted_unique_and_never_empty(project: Path, params: Params, s
         assert (found["queries"].text != "").all()
         assert (found["products"].text != "").all()
         assert set(found["judgements"].query_id) == set(found["queries"].query_id)
-        sampled = pq.read_table(layout.sample(locale) / "products.parquet")["product_id"]
+        sampled = pq.read_table(layout.sample(locale).products)["product_id"]
         assert set(found["judgements"].product_id) <= set(sampled.to_pylist())
 
 
@@ -204,7 +204,7 @@ def test_few_batches_more_than_threads_are_in_memory(
 
 def test_the_same_sample_gives_the_same_bytes(project: Path, params: Params) -> None:
     def output() -> dict[str, bytes]:
-        return {path.name: path.read_bytes() for path in layout.clean("jp").iterdir()}
+        return {path.name: path.read_bytes() for path in layout.clean("jp").folder.iterdir()}
 
     run_both(params, *random_source(8))
     before = output()
@@ -240,7 +240,7 @@ def test_cleaning_one_locale_leaves_the_others_alone(project: Path, params: Para
 
     assert {
         path for path in before if before[path] != path.stat().st_mtime_ns
-    } == set(layout.clean("us").iterdir())  # fmt: skip
+    } == set(layout.clean("us").folder.iterdir())  # fmt: skip
 
 
 # One rule at a time
@@ -385,8 +385,8 @@ def test_a_damaged_sample_names_the_file_and_the_stage_that_writes_it(
     project: Path, params: Params, name: str, damage: str
 ) -> None:
     run_both(params, *random_source(11))
-    before = {path.name: path.read_bytes() for path in layout.clean("us").iterdir()}
-    path = layout.sample("us") / f"{name}.parquet"
+    before = {path.name: path.read_bytes() for path in layout.clean("us").folder.iterdir()}
+    path = layout.sample("us").folder / f"{name}.parquet"
     table = pq.read_table(path)
     match damage:
         case "missing":
@@ -400,9 +400,9 @@ def test_a_damaged_sample_names_the_file_and_the_stage_that_writes_it(
             nulls = pa.array([None] * len(table), table[first].type)
             pq.write_table(table.set_column(0, first, nulls), path)
 
-    with pytest.raises(PipelineError, match=rf"^{path}.*run `dvc repro sample`"):
+    with pytest.raises(PipelineError, match=rf"^{path}.*Run `dvc repro sample`"):
         clean(params, "us")
-    assert {path.name: path.read_bytes() for path in layout.clean("us").iterdir()} == before
+    assert {path.name: path.read_bytes() for path in layout.clean("us").folder.iterdir()} == before
 
 
 def test_the_stage_cleans_the_locale_it_is_given(project: Path, run_stage: RunStage) -> None:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.cluster import alike
+from pipeline.cluster import fingerprint
 from pipeline.core.errors import PipelineError
 from tests.helpers.artefacts import ROOT
 
@@ -14,21 +14,21 @@ PACKAGES = ("numpy", "openvino", "no-such-package")
 
 def test_this_machine_is_of_its_own_kind() -> None:
     for on_cpu in (True, False):
-        alike.check_alike(alike.kind(PACKAGES, on_cpu=on_cpu))
+        fingerprint.check_fingerprint(fingerprint.fingerprint(PACKAGES, on_cpu=on_cpu))
 
 
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        (alike.CPU, "use workers with the CPU of the machine"),
-        (alike.CODE, "bring every node to the same checkout and packages"),
+        (fingerprint.CPU, "use workers with the CPU of the machine"),
+        (fingerprint.CODE, "bring every node to the same checkout and packages"),
         ("openvino", "bring every node to the same checkout and packages"),
     ],
 )
 def test_another_kind_is_refused_with_what_differs_and_both_values(name: str, remedy: str) -> None:
-    own = alike.kind(PACKAGES)
+    own = fingerprint.fingerprint(PACKAGES)
     with pytest.raises(PipelineError) as told:
-        alike.check_alike(own | {name: "other"})
+        fingerprint.check_fingerprint(own | {name: "other"})
     assert f"{name} {own[name]}, expected other" in str(told.value)
     assert remedy in str(told.value)
 
@@ -39,10 +39,10 @@ def test_a_change_anywhere_in_the_code_is_another_kind_and_another_place_is_none
 ) -> None:
     copy = tmp_path / "elsewhere"
     shutil.copytree(ROOT / "pipeline", copy)
-    assert alike.code_hash(copy) == alike.kind([])[alike.CODE]
+    assert fingerprint.code_hash(copy) == fingerprint.fingerprint([])[fingerprint.CODE]
     (copy / changed).write_text("# changed\n")
-    assert alike.code_hash(copy) != alike.kind([])[alike.CODE]
+    assert fingerprint.code_hash(copy) != fingerprint.fingerprint([])[fingerprint.CODE]
 
 
 def test_on_a_gpu_the_cpu_makes_no_difference() -> None:
-    assert alike.CPU not in alike.kind(PACKAGES, on_cpu=False)
+    assert fingerprint.CPU not in fingerprint.fingerprint(PACKAGES, on_cpu=False)

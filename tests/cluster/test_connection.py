@@ -19,12 +19,12 @@ RAY = runtime().model_copy(update={"executor": "ray"})
 
 _CONNECT = """\
 import sys
-from pipeline import stage
+from pipeline.core import stage
 from pipeline.cluster.connection import connected
-from tests.tiny_models import runtime
+from tests.helpers.tiny_models import runtime
 address = next(iter(sys.argv[1:]), None)
 given = runtime().model_copy(update={"executor": "ray", "ray_address": address})
-with stage.told_to_the_user("connect"), connected(given):
+with stage.report_errors("connect"), connected(given):
     pass
 """
 
@@ -39,7 +39,7 @@ def test_ray_asked_for_and_not_installed_is_one_message(monkeypatch: pytest.Monk
 
 
 def test_the_local_executor_imports_no_ray() -> None:
-    code = "import sys, pipeline.embed, pipeline.index; sys.exit('ray' in sys.modules)"
+    code = "import sys, pipeline.embed.stage, pipeline.index.stage; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
@@ -75,7 +75,7 @@ def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
     join = (
         "import os, subprocess, sys\n"
         "from pipeline.cluster.connection import connected\n"
-        "from tests.tiny_models import runtime\n"
+        "from tests.helpers.tiny_models import runtime\n"
         "given = runtime().model_copy(update={'executor': 'ray'})\n"
         "with connected(given) as ray:\n"
         "    address = ray.get_runtime_context().gcs_address\n"

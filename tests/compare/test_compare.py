@@ -155,7 +155,7 @@ def test_a_run_compared_with_itself_shows_nothing(repository: Path) -> None:
 def test_the_workspace_is_read_as_it_stands_and_a_run_not_made_is_told(
     repository: Path,
 ) -> None:
-    call(repository, ENVIRONMENT, "python", "-m", "tests.comparisons", "es", "minilm")
+    call(repository, ENVIRONMENT, "python", "-m", "tests.helpers.comparisons", "es", "minilm")
     try:
         found = compare(repository, "HEAD", "workspace")
     finally:
@@ -221,7 +221,7 @@ def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Pa
         in found.err
     )
     assert "(missing: reports/per_query/es.parquet); " in found.err
-    assert "run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
+    assert "Run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
     assert len(found.err.splitlines()) == 1
 
 

@@ -27,7 +27,7 @@ from pipeline.core.files import (
     write_json,
     write_npy,
 )
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
 from pipeline.sample.stage import sample
 from tests.conftest import RunStage
 from tests.helpers.artefacts import ROOT
@@ -137,7 +137,7 @@ def test_kill_9_in_the_block_leaves_the_old_artefacts_whole(tmp_path: Path) -> N
     script = """
         import sys, time
         from pathlib import Path
-        from pipeline.files import atomic_directory, atomic_file
+        from pipeline.core.files import atomic_directory, atomic_file
         with atomic_directory(Path("a")) as folder, atomic_file(Path("a.txt")) as file:
             (folder / "half").write_text("half")
             file.write_text("half")
@@ -295,11 +295,11 @@ def test_json_refuses_what_it_cannot_hold_and_leaves_no_file(tmp_path: Path, val
 
 def test_json_that_is_missing_or_damaged_names_the_file_and_the_remedy(tmp_path: Path) -> None:
     path = tmp_path / "a.json"
-    with pytest.raises(PipelineError, match=rf"{path} is missing; run it again"):
+    with pytest.raises(PipelineError, match=rf"{path} is missing. run it again"):
         read_json(path, "run it again")
     for damaged in (b"", b'{"a": ', b"\xff\xfe"):
         path.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"{path} is not readable .*; run it again"):
+        with pytest.raises(PipelineError, match=rf"{path} is not readable .*. run it again"):
             read_json(path, "run it again")
 
 

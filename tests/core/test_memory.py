@@ -37,8 +37,8 @@ def test_what_is_needed_to_the_last_byte_is_allowed_and_no_more() -> None:
     with pytest.raises(PipelineError) as told:
         memory.check(10**9 + 1, "it", runtime, "take less")
     assert str(told.value) == (
-        "it would take 1.0 GB of memory, more than the 1.0 GB that runtime.memory_limit allows; "
-        "take less, or set runtime.memory_limit to 1.2 where there is that much"
+        "it would take 1.0 GB of memory, more than the 1.0 GB that runtime.memory_limit allows. "
+        "Take less, or set runtime.memory_limit to 1.2 where there is that much"
     )
 
 
@@ -53,7 +53,7 @@ def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
         memory.check(1_600_000_000, "it", runtime, "take less")
     assert str(told.value) == (
         "it would take 1.6 GB of memory, more than the 1.5 GB that runtime.memory_limit allows for "
-        "each of JOBS=2; use a smaller JOBS, take less, or set runtime.memory_limit to 3.6 where "
+        "each of JOBS=2. Use a smaller JOBS, take less, or set runtime.memory_limit to 3.6 where "
         "there is that much"
     )
     monkeypatch.setenv(memory.SHARERS_VARIABLE, "half")
@@ -63,6 +63,6 @@ def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
 
 def test_without_a_limit_the_machine_is_named() -> None:
     with pytest.raises(
-        PipelineError, match=r"9000\.0 GB of memory, .* GB that this machine has; x"
+        PipelineError, match=r"9000\.0 GB of memory, .* GB that this machine has. X"
     ):
         memory.check(9 * 10**12, "it", params().runtime, "x")

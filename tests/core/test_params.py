@@ -16,15 +16,8 @@ from pydantic import ValidationError
 from ruamel.yaml import YAML
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import (
-    KEPT_WHERE,
-    LEAST_STEP,
-    SYSTEMS,
-    Params,
-    RrfFusion,
-    check_params,
-    load_params,
-)
+from pipeline.core.params import LEAST_STEP, SYSTEMS, Params, RrfFusion
+from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.runs.ranking import SCORE_DECIMALS
 
 SHIPPED = Path(__file__).parents[2] / "params.yaml"

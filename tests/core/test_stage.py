@@ -19,8 +19,8 @@ from tests.helpers.artefacts import ROOT
 STAGE = """
 import sys, time
 from pathlib import Path
-from pipeline import stage
-from pipeline.errors import PipelineError
+from pipeline.core import progress, stage
+from pipeline.core.errors import PipelineError
 
 def body(params, locale):
 {body}
@@ -73,8 +73,8 @@ def test_what_a_stage_did_is_kept_in_the_cache_with_its_time_and_memory(
     project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
-    assert run_body("stage.did('way', products=len(locale))").returncode == 0
-    kept, damaged = rates.read()
+    assert run_body("return stage.Done('way', products=len(locale))").returncode == 0
+    kept, damaged = rates.read_records()
     assert not damaged
     assert [one.last.locale for one in kept] == ["es", "jp", "us"]
     for each in kept:
@@ -87,7 +87,7 @@ def test_what_a_stage_did_is_kept_in_the_cache_with_its_time_and_memory(
         assert each.telling is None
 
 
-@pytest.mark.parametrize("lines", ["pass", "stage.did(products=1)\nraise PipelineError('no')"])
+@pytest.mark.parametrize("lines", ["pass", "raise PipelineError('no')"])
 def test_a_stage_that_counts_nothing_or_fails_leaves_no_record(
     project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch, lines: str
 ) -> None:
@@ -101,16 +101,16 @@ def test_a_stage_is_done_whether_or_not_its_record_can_be_kept(
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
     (project / "cache").write_text("no folder")
-    done = run_body("stage.did(products=1)", "--locale", "es")
+    done = run_body("return stage.Done(products=1)", "--locale", "es")
     assert done.returncode == 0
     assert "what mine took is not kept for the next plan" in done.stderr
 
 
 def test_bad_input_is_one_message_without_traceback_and_status_1(run_body: Run) -> None:
-    result = run_body("raise PipelineError('data/x.parquet is missing; run `dvc repro x`')")
+    result = run_body("raise PipelineError('data/x.parquet is missing. Run `dvc repro x`')")
 
     assert (result.returncode, result.stdout) == (1, "")
-    assert result.stderr == "error in mine: data/x.parquet is missing; run `dvc repro x`\n"
+    assert result.stderr == "error in mine: data/x.parquet is missing. Run `dvc repro x`\n"
 
 
 @pytest.mark.parametrize(
@@ -193,8 +193,8 @@ def test_a_mistake_in_params_is_told_before_any_work(project: Path, run_body: Ru
 
 
 WORK = """\
-stage.SECONDS_BETWEEN_LINES = {seconds}
-for one in stage.track([10, 10, 10], 30, "products", lambda size: size):
+progress.SECONDS_BETWEEN_LINES = {seconds}
+for one in progress.track([10, 10, 10], 30, "products", lambda size: size):
     time.sleep(0.01)
 """
 
@@ -217,8 +217,8 @@ def test_progress_in_a_file_is_a_line_now_and_then(run_body: Run) -> None:
 
 def test_progress_of_items_without_size_is_shown_too(run_body: Run) -> None:
     result = run_body(
-        "stage.SECONDS_BETWEEN_LINES = 0\n"
-        "list(stage.track(iter([0, 0]), 0, 'queries', lambda size: size))",
+        "progress.SECONDS_BETWEEN_LINES = 0\n"
+        "list(progress.track(iter([0, 0]), 0, 'queries', lambda size: size))",
         "--locale", "us",
     )  # fmt: skip
 
@@ -228,9 +228,9 @@ def test_progress_of_items_without_size_is_shown_too(run_body: Run) -> None:
 
 def test_progress_tells_a_note_and_the_time_left_that_it_is_given(run_body: Run) -> None:
     result = run_body(
-        "stage.SECONDS_BETWEEN_LINES = 0\n"
-        "with stage.Progress(9, 'products', lambda: 'half of them reused') as progress:\n"
-        "    progress.advance(3, seconds_left=77.0)",
+        "progress.SECONDS_BETWEEN_LINES = 0\n"
+        "with progress.Progress(9, 'products', lambda: 'half of them reused') as shown:\n"
+        "    shown.advance(3, seconds_left=77.0)",
         "--locale", "us",
     )  # fmt: skip
 

@@ -78,19 +78,19 @@ def test_a_file_that_does_not_fit_names_itself_what_was_found_and_the_remedy(
             case _:
                 return list(tables.iter_row_groups(path, tables.PRODUCTS, "run it again"))
 
-    with pytest.raises(PipelineError, match=rf"^{path} is missing; run it again$"):
+    with pytest.raises(PipelineError, match=rf"^{path} is missing. run it again$"):
         read()
     pq.write_table(products(3), path)
     data = path.read_bytes()
     for damaged in (b"", b"text", data[:-5], data[:4] + bytes(60) + data[64:]):
         path.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"^{path} is not readable .*; run it again$"):
+        with pytest.raises(PipelineError, match=rf"^{path} is not readable .*. run it again$"):
             read()
     pq.write_table(pa.table({"product_id": [1], "text": ["a"]}), path)
     told = (
         "has the columns product_id int64, text string, but "
         "product_id string not null, text string not null, "
-        "field_ends list<element: int32 not null> not null are expected; run it again"
+        "field_ends list<element: int32 not null> not null are expected. run it again"
     )
     with pytest.raises(PipelineError, match=told):
         read()
@@ -107,9 +107,9 @@ def test_some_columns_are_read_in_the_order_and_types_asked_for(tmp_path: Path) 
 
     assert found.equals(pa.table({"d": ["x", "y"], "a": pa.array([1, 2], pa.int64())}))
     for name, kind, told in (
-        ("e", pa.int64(), f"^{path} has no column e; run it again$"),
-        ("b", pa.float64(), "has the columns b list<.*>, but b double are expected; run it again$"),
-        ("d", pa.float64(), "has the columns d string, but d double are expected; run it again$"),
+        ("e", pa.int64(), f"^{path} has no column e. run it again$"),
+        ("b", pa.float64(), "has the columns b list<.*>, but b double are expected. run it again$"),
+        ("d", pa.float64(), "has the columns d string, but d double are expected. run it again$"),
     ):
         with pytest.raises(PipelineError, match=told):
             tables.read_columns(path, pa.schema([(name, kind)]), "run it again")
@@ -133,7 +133,7 @@ def test_the_rows_of_ids_that_must_be_known_refuse_an_unknown_one(tmp_path: Path
 
     assert rows.dtype == np.int64
     assert rows.tolist() == [3, 0, 3]
-    with pytest.raises(PipelineError, match=rf"^{tmp_path}: ZZ is not in .*; run it again$"):
+    with pytest.raises(PipelineError, match=rf"^{tmp_path}: ZZ is not in .*. run it again$"):
         tables.rows_of(known, pa.chunked_array([["B0001", "ZZ"]]), tmp_path, "run it again")
 
 
@@ -209,14 +209,14 @@ READERS = {
     "a table": Reader(
         many_products,
         lambda path: tables.read_table(path, tables.PRODUCTS, "run it again"),
-        ("; run it again",),
+        (". run it again",),
     ),
-    "a table in pieces": Reader(many_products, read_pieces, ("; run it again",)),
-    "a table by its columns": Reader(many_products, read_one_by_one, ("; run it again",)),
+    "a table in pieces": Reader(many_products, read_pieces, (". run it again",)),
+    "a table by its columns": Reader(many_products, read_one_by_one, (". run it again",)),
     "the source": Reader(
         many_examples,
         read_examples,
-        ("; fetch or write it again", "types must be those of the official files"),
+        (". Fetch or write it again.", "types must be those of the official files"),
     ),
 }
 

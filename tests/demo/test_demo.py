@@ -12,7 +12,8 @@ import pytest
 from pydantic import BaseModel
 
 from pipeline.core import layout
-from pipeline.core.params import Demo, load_params
+from pipeline.core.params import Demo
+from pipeline.core.params_file import load_params
 from pipeline.demo.catalogue import Product, Query
 from pipeline.demo.marketplace import FORMS, Wording, inflect, load_wording
 from pipeline.demo.stage import (

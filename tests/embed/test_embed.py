@@ -22,13 +22,15 @@ from transformers import AutoTokenizer
 
 from bench import proofs
 from pipeline.core import layout, tables
-from pipeline.core.params import load_params
+from pipeline.core.arrays import Matrix
+from pipeline.core.params_file import load_params
 from pipeline.embed import stage as embed
 from pipeline.embed.fill import GROUP_TEXTS
 from pipeline.encoders.encoder import TextEncoder, load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.text.normalise import join_fields
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.shards import read_vectors
 from tests.conftest import RunStage
 from tests.core.test_files import small_disk
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean, write_sources
@@ -138,14 +140,14 @@ def _encoder() -> TextEncoder:
     return load_encoder(contract, resolve_weights(contract, "e5-small-q4"), params.runtime)
 
 
-def _products() -> vectors.Matrix:
+def _products() -> Matrix:
     """Return the products' vectors."""
-    return vectors.read_vectors(vectors.read_manifest(load_params(), LOCALE), "products", LOCALE)
+    return read_vectors(read_manifest(load_params(), LOCALE), "products", LOCALE)
 
 
 def _write_texts(texts: Sequence[str], ends: "Sequence[list[int]] | None" = None) -> None:
     """Give the products of the clean table other texts, all of the first field if not told."""
-    path = layout.clean(LOCALE) / "products.parquet"
+    path = layout.clean(LOCALE).products
     ids = tables.read_table(path, tables.PRODUCTS, "")["product_id"]
     fields = len(load_params().clean.fields)
     ends = ends or [[len(text)] * fields for text in texts]
@@ -164,11 +166,11 @@ def test_row_i_of_the_shards_is_the_vector_of_row_i_of_the_clean_table(
     run: Run,
 ) -> None:
     assert _encoded(run()) == [250, 20]
-    encoder, manifest = _encoder(), vectors.read_manifest(load_params(), LOCALE)
+    encoder, manifest = _encoder(), read_manifest(load_params(), LOCALE)
     assert [shard.rows for shard in manifest.products.shards] == [100, 100, 50]
     texts = [f"texto {row}" for row in range(250)]
     np.testing.assert_array_equal(_products(), encoder.encode_passages(texts))
-    queries = vectors.read_vectors(manifest, "queries", LOCALE)
+    queries = read_vectors(manifest, "queries", LOCALE)
     asked = [f"consulta {row}" for row in range(20)]
     np.testing.assert_array_equal(queries, encoder.encode_queries(asked))
     swapped = np.abs(queries - encoder.encode_passages(asked)).max()
@@ -179,7 +181,7 @@ def test_the_manifest_tells_the_whole_contract_and_nothing_of_the_machine(
     run: Run, models: Path
 ) -> None:
     run()
-    text = (layout.embeddings(LOCALE) / "manifest.json").read_text()
+    text = layout.embeddings(LOCALE).manifest.read_text()
     manifest = json.loads(text)
     assert manifest["contract"]["query_prefix"] == "query: "
     assert manifest["encoder"] == "e5-small-q4"
@@ -192,7 +194,7 @@ def test_the_manifest_tells_the_whole_contract_and_nothing_of_the_machine(
 def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(run: Run) -> None:
     assert _encoded(run()) == [250, 20]
     before = _fingerprint(Path("data"))
-    shutil.rmtree(layout.embeddings(LOCALE))
+    shutil.rmtree(layout.embeddings(LOCALE).folder)
     for name in ("torch", "openvino", "tokenizers"):  # whoever imports them now fails
         Path(f"{name}.py").write_text("raise RuntimeError('imported')\n")
     assert _encoded(run()) == [0, 0]
@@ -207,10 +209,10 @@ def test_an_edited_product_and_a_larger_sample_encode_only_what_is_new(run: Run)
     assert _encoded(run()) == [1, 0]
     write_clean(np.random.default_rng(1), 400, 30)
     assert _encoded(run()) == [150, 10]
-    larger = _fingerprint(layout.embeddings(LOCALE))
+    larger = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
     assert _encoded(run()) == [400, 30]
-    assert _fingerprint(layout.embeddings(LOCALE)) == larger
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == larger
 
 
 def test_equal_texts_are_encoded_once(run: Run) -> None:
@@ -235,10 +237,10 @@ def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(
 ) -> None:
     run()
     assert _encoded(run(changes=change)) == [0, 0]
-    reused = _fingerprint(layout.embeddings(LOCALE))
+    reused = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
     assert _encoded(run(changes=change)) == [250, 20]
-    assert _fingerprint(layout.embeddings(LOCALE)) == reused
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == reused
 
 
 def _damage(namespace: str) -> str:
@@ -270,7 +272,7 @@ def test_a_damaged_entry_of_the_store_is_told_and_computed_again(
 def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
     done = run(arguments=("--plan",))
     assert done.returncode == 0, done.stderr
-    assert not layout.embeddings(LOCALE).exists()
+    assert not layout.embeddings(LOCALE).folder.exists()
     planned = [int(number) for number in re.findall(r" to_encode=(\d+) ", done.stderr)]
     assert planned == [250 - embed.PROBE_TEXTS, 0]  # what it measured its rate with is kept
     assert _encoded(run()) == planned
@@ -318,7 +320,7 @@ def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it
         for name in names:
             lost[name] += fields.count(name)
             texts_cut[name] += name in fields
-    manifest = json.loads((layout.embeddings(LOCALE) / "manifest.json").read_text())
+    manifest = json.loads(layout.embeddings(LOCALE).manifest.read_text())
     assert manifest["truncation"]["products"] == {
         "texts": 250,
         "texts_cut": cut_anywhere,
@@ -339,7 +341,7 @@ def test_a_text_of_a_megabyte_is_read_as_far_as_max_tokens_goes(run: Run) -> Non
     _write_texts(texts)
     assert _encoded(run()) == [1, 0]
     np.testing.assert_array_equal(_products()[17:18], _encoder().encode_passages(["ab" * 100]))
-    manifest = json.loads((layout.embeddings(LOCALE) / "manifest.json").read_text())
+    manifest = json.loads(layout.embeddings(LOCALE).manifest.read_text())
     assert manifest["truncation"]["products"]["texts_cut"] == 1
     assert manifest["truncation"]["products"]["tokens_cut"] == 2**20 + len("passage: ") - (64 - 2)
 
@@ -361,30 +363,30 @@ def test_a_kill_at_any_moment_repeats_a_group_at_most_and_changes_no_byte(
     assert proofs.LOCALE == LOCALE
     write_clean(np.random.default_rng(2), 4_000, 20)
     assert _encoded(run()) == [4_000, 20]
-    before = _fingerprint(layout.embeddings(LOCALE))
+    before = _fingerprint(layout.embeddings(LOCALE).folder)
     computed = project / "computed"
     for moment in np.random.default_rng(3).integers(1_000, 4_000, 4):
         shutil.rmtree("cache/vectors")
-        shutil.rmtree(layout.embeddings(LOCALE))
+        shutil.rmtree(layout.embeddings(LOCALE).folder)
         computed.write_bytes(b"")
         with _watched(project) as process:
             while process.poll() is None and computed.stat().st_size < moment:
                 time.sleep(0.0005)
             process.kill()
-        assert not layout.embeddings(LOCALE).exists()
+        assert not layout.embeddings(LOCALE).folder.exists()
         with _watched(project) as process:
             process.communicate()
         assert process.returncode == 0
-        assert _fingerprint(layout.embeddings(LOCALE)) == before
+        assert _fingerprint(layout.embeddings(LOCALE).folder) == before
         assert computed.stat().st_size - 4_020 <= GROUP_TEXTS + proofs.IN_FLIGHT
 
 
 def test_two_processes_that_embed_at_once_write_the_same(run: Run, project: Path) -> None:
     write_clean(np.random.default_rng(2), 2_000, 20)
     run()
-    expected = _fingerprint(layout.embeddings(LOCALE))
+    expected = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
-    shutil.rmtree(layout.embeddings(LOCALE))
+    shutil.rmtree(layout.embeddings(LOCALE).folder)
     folders = [project / "left", project / "right"]
     for folder in folders:  # as in two branches that share the cache
         shutil.copytree(project / "data", folder / "data")
@@ -394,7 +396,7 @@ def test_two_processes_that_embed_at_once_write_the_same(run: Run, project: Path
         with process:
             _, told = process.communicate()
         assert process.returncode == 0, told
-        assert _fingerprint(folder / layout.embeddings(LOCALE)) == expected
+        assert _fingerprint(folder / layout.embeddings(LOCALE).folder) == expected
     assert _encoded(run()) == [0, 0]
 
 
@@ -403,7 +405,7 @@ def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
     run: Run, project: Path, trouble: str
 ) -> None:
     run()
-    before = _fingerprint(layout.embeddings(LOCALE))
+    before = _fingerprint(layout.embeddings(LOCALE).folder)
     _write_texts([f"{row} " + "otro texto" * row for row in range(250)])
     place = project / "cache/vectors"
     shutil.rmtree(place)
@@ -426,15 +428,15 @@ def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
     else:
         assert f"the store of vectors in {place} cannot be used" in told
         assert "$PIPELINE_CACHE" in told
-    assert _fingerprint(layout.embeddings(LOCALE)) == before
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
 
 
 def test_clean_tables_of_another_version_are_refused(run: Run) -> None:
-    counts = layout.clean(LOCALE) / "counts.json"
+    counts = layout.clean(LOCALE).counts
     counts.write_text('{"products": {"in": 250, "out": 250}}')
     told = _refused(run())
     assert str(counts) in told
-    assert "run `dvc repro clean@es`" in told
+    assert "Run `dvc repro clean@es`" in told
 
 
 def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:
@@ -468,18 +470,18 @@ def test_a_model_that_gives_nan_is_refused_and_the_old_vectors_stay(run: Run) ->
 
 def test_a_kill_at_any_moment_leaves_the_old_vectors_or_the_new_ones(run: Run) -> None:
     run()
-    before = _fingerprint(layout.embeddings(LOCALE))
+    before = _fingerprint(layout.embeddings(LOCALE).folder)
     command = [sys.executable, "-m", "pipeline.embed", "--locale", LOCALE]
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    partial = layout.embeddings(LOCALE).parent
+    partial = layout.embeddings(LOCALE).folder.parent
     with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
         while process.poll() is None and not list(partial.glob(".*.partial/products-*.npy")):
             time.sleep(0.001)
         process.send_signal(signal.SIGKILL)
     assert process.returncode in (-signal.SIGKILL, 0)
-    assert _fingerprint(layout.embeddings(LOCALE)) == before
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
     assert run().returncode == 0
-    assert _fingerprint(layout.embeddings(LOCALE)) == before
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
 
 
 def _largest(folder: Path) -> int:

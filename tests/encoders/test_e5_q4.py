@@ -6,7 +6,8 @@ import pytest
 from safetensors.numpy import load_file
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Encoder, Runtime, load_params
+from pipeline.core.params import Encoder, Runtime
+from pipeline.core.params_file import load_params
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import dequantise, parse_model
 from pipeline.encoders.encoder import TextEncoder, load_encoder

@@ -12,7 +12,7 @@ from transformers import AutoModel
 
 from pipeline.core import cpu, layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import load_params
+from pipeline.core.params_file import load_params
 from pipeline.encoders.encoder import identity, load_encoder, warn_of_cut
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.weights import resolve_weights

@@ -12,8 +12,9 @@ from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from pipeline.core import layout
+from pipeline.core.cpu import allowed_cores
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import allowed_cores, load_params
+from pipeline.core.params_file import load_params
 from pipeline.encoders import engine as engines
 from pipeline.encoders import openvino_engine
 from pipeline.encoders.encoder import TextEncoder, load_encoder, resolve_engine
@@ -343,7 +344,7 @@ ENCODE = """
 import sys
 from pipeline.encoders.encoder import load_encoder
 from pipeline.encoders.weights import resolve_weights
-from pipeline.params import Encoder, Runtime
+from pipeline.core.params import Encoder, Runtime
 
 spec, runtime = Encoder.model_validate_json(sys.argv[1]), Runtime.model_validate_json(sys.argv[2])
 encoder = load_encoder(spec, resolve_weights(spec, "tiny"), runtime)

@@ -147,7 +147,7 @@ def _embed() -> "subprocess.Popen[str]":
 
 
 def _hashes() -> dict[str, str]:
-    files = sorted(layout.embeddings(LOCALE).iterdir())
+    files = sorted(layout.embeddings(LOCALE).folder.iterdir())
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
@@ -220,7 +220,7 @@ def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
     assert process.returncode == 130, told
     assert "embed was interrupted" in told
     assert "Traceback" not in told
-    assert not layout.embeddings(LOCALE).exists()
+    assert not layout.embeddings(LOCALE).folder.exists()
     with _embed() as process:
         _, told = process.communicate()
     (encoded, _) = re.findall(r" encoded=(\d+) ", told)

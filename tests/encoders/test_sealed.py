@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.files import sha256_file
-from pipeline.encoders.sealed import folder_name, make_once
+from pipeline.encoders.sealed import build_once, folder_name
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
 
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from pipeline.encoders.sealed import make_once
+from pipeline.encoders.sealed import build_once
 
 def fill(folder):
     with open(sys.argv[2], "a") as log:
@@ -26,7 +26,7 @@ def fill(folder):
     {then}
     (folder / "second").write_text("2")
 
-sys.stdout.write(str(make_once(Path(sys.argv[1]), fill)))
+sys.stdout.write(str(build_once(Path(sys.argv[1]), fill)))
 """
 
 
@@ -60,7 +60,7 @@ def start(folder: Path, log: Path, then: str = "pass") -> "subprocess.Popen[str]
 def test_a_folder_is_made_once_and_its_hashes_are_those_of_its_files(tmp_path: Path) -> None:
     folder, making = tmp_path / "not/there/yet", Making()
     for _ in range(3):
-        digests = make_once(folder, making)
+        digests = build_once(folder, making)
         assert digests == {name: sha256_file(folder / name) for name in FILES}
     assert making.count == 1
     assert as_made(folder)
@@ -98,14 +98,14 @@ def test_a_folder_that_is_not_as_it_was_made_is_told_and_made_again(
     tmp_path: Path, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, making = tmp_path / "model", Making()
-    make_once(folder, making)
+    build_once(folder, making)
     spoil(folder)
-    digests = make_once(folder, making)
+    digests = build_once(folder, making)
     assert making.count == 2
     assert as_made(folder)
     assert set(digests) == set(FILES)
     assert f"{folder} is not as it was made; it is made again" in caplog.text
-    make_once(folder, making)
+    build_once(folder, making)
     assert making.count == 2
 
 
@@ -113,19 +113,19 @@ def test_a_folder_that_is_gone_is_made_again_without_a_word(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, making = tmp_path / "model", Making()
-    make_once(folder, making)
+    build_once(folder, making)
     shutil.rmtree(folder)
-    make_once(folder, making)
+    build_once(folder, making)
     assert (making.count, caplog.text) == (2, "")
     assert as_made(folder)
 
 
 def test_the_same_content_under_another_time_is_taken(tmp_path: Path) -> None:
     folder, making = tmp_path / "model", Making()
-    first = make_once(folder, making)
+    first = build_once(folder, making)
     for name in FILES:
         _touch(folder / name)
-    assert make_once(folder, making) == first
+    assert build_once(folder, making) == first
     assert making.count == 1
 
 
@@ -137,12 +137,12 @@ def test_a_making_that_fails_leaves_nothing_and_what_was_there_stays(tmp_path: P
         raise OSError("disk full")
 
     with pytest.raises(OSError, match="disk full"):
-        make_once(folder, fail)
+        build_once(folder, fail)
     assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
-    make_once(folder, making)
+    build_once(folder, making)
     (folder / "model.bin").write_bytes(b"changed")
     with pytest.raises(OSError, match="disk full"):
-        make_once(folder, fail)
+        build_once(folder, fail)
     assert (folder / "model.bin").read_bytes() == b"changed"
 
 
@@ -162,7 +162,7 @@ def test_a_making_that_is_killed_leaves_nothing_that_counts_as_made(tmp_path: Pa
     assert killed.returncode == -signal.SIGKILL
     assert not folder.exists()
     making = Making()
-    make_once(folder, making)
+    build_once(folder, making)
     assert making.count == 1
     assert as_made(folder)
     assert not list(tmp_path.glob("*.partial"))

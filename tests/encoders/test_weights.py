@@ -328,7 +328,7 @@ def test_a_file_that_the_wheel_does_not_hold_is_refused(e5_q4: dict[str, Any]) -
 RESOLVE = """
 import sys
 from pipeline.encoders.weights import resolve_weights
-from pipeline.params import Encoder
+from pipeline.core.params import Encoder
 found = resolve_weights(Encoder.model_validate_json(sys.argv[1]), "tiny")
 sys.stdout.write(f"{found.sha256} {found.folder}")
 """
@@ -398,7 +398,7 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
     _, errors = process.communicate()
     assert process.returncode == 1
     message = errors.strip().splitlines()[-1]
-    assert message.startswith("pipeline.errors.PipelineError: encoders.tiny.weights: ")
+    assert message.startswith("pipeline.core.errors.PipelineError: encoders.tiny.weights: ")
     for part in (hub["model"], COMMIT, "cannot be had from the hub", "kind: folder", "kind: wheel"):
         assert part in message
     assert "Retrying" not in errors

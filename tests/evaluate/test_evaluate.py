@@ -17,11 +17,12 @@ from ir_measures import AP, RR, Judged, P, R, nDCG
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
+from pipeline.core.params import SYSTEMS, System
 from pipeline.evaluate import scoring, top
 from pipeline.evaluate import stage as evaluate
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -79,20 +80,20 @@ def _per_query() -> pd.DataFrame:
 
 
 def _card(system: str) -> Path:
-    return layout.runs(system, LOCALE) / "run.json"
+    return layout.runs(system, LOCALE).card
 
 
 def _name_in_hybrid(system: str) -> None:
     """Have hybrid's card name the runs of a system that are there now."""
     card = json.loads(_card("hybrid").read_text())
-    sha256 = sha256_file(layout.runs(system, LOCALE) / "catalogue.parquet")
+    sha256 = sha256_file(layout.runs(system, LOCALE).catalogue)
     card["of"] |= {f"{system}_catalogue_sha256": sha256}
     _card("hybrid").write_text(json.dumps(card))
 
 
-@pytest.mark.parametrize("system", runs.SYSTEMS)
+@pytest.mark.parametrize("system", SYSTEMS)
 def test_every_systems_numbers_are_those_of_ir_measures(
-    judgements: pa.Table, system: runs.System
+    judgements: pa.Table, system: System
 ) -> None:
     qrels = pd.DataFrame(
         {
@@ -120,7 +121,7 @@ def test_every_systems_numbers_are_those_of_ir_measures(
         ("pool", "pool_ndcg", nDCG, gainful),
         ("pool", "pool_mrr", RR(rel=100), exact),
     ):
-        run = pd.read_parquet(layout.runs(system, LOCALE) / f"{track}.parquet")
+        run = pd.read_parquet(layout.runs(system, LOCALE).folder / f"{track}.parquet")
         answers = pd.DataFrame(
             {
                 "query_id": run["query_id"].astype(str),
@@ -143,7 +144,7 @@ def test_random_is_the_mean_of_its_expectations_and_far_below_the_systems(
     judgements: pa.Table,
 ) -> None:
     random = _metrics()["random"]
-    assert random.keys() == _metrics()["dense"].keys() - {runs.INDEX_OVERLAP}
+    assert random.keys() == _metrics()["dense"].keys() - {run_card.INDEX_OVERLAP}
     # 120 of 250 products, all of them with a text.
     assert random["recall@100"] == pytest.approx(100 / 250)
     assert random["retrieved"] == 120
@@ -157,14 +158,14 @@ def test_metrics_are_the_means_of_the_per_query_table(judgements: pa.Table) -> N
     assert table.index.is_monotonic_increasing
     assert len(table) == _metrics()["queries"] == 60
     columns = ["query"]
-    for system in runs.SYSTEMS:
+    for system in SYSTEMS:
         for name in params(SHALLOW).evaluate.per_query():
             mean = table[f"{system}.{name}"].mean()
             assert mean == pytest.approx(_metrics()[system][name], abs=1.5e-5), name
             columns.append(f"{system}.{name}")
         columns.append(f"{system}.labels")
     assert table.columns.tolist() == columns
-    texts = tables.read_table(layout.clean(LOCALE) / "queries.parquet", tables.QUERIES, "")["text"]
+    texts = tables.read_table(layout.clean(LOCALE).queries, tables.QUERIES, "")["text"]
     assert table["query"].tolist() == texts.to_pylist()
 
 
@@ -182,7 +183,7 @@ def test_intervals_hold_the_mean_and_say_over_how_many_queries(judgements: pa.Ta
     found = json.loads(layout.intervals(LOCALE).read_text())
     names = params(SHALLOW).evaluate.per_query()
     assert names[-1] == "ndcg_judged_only@10"
-    assert found.keys() == {*runs.SYSTEMS, "random"}
+    assert found.keys() == {*SYSTEMS, "random"}
     without = {name: _metrics()[f"queries_without_{name}"] for name in ("e", "gain")}
     for system, of_system in found.items():
         assert set(of_system) == set(names)
@@ -208,7 +209,7 @@ def test_slices_divide_the_queries_and_hold_their_means(judgements: pa.Table) ->
         parts = [each for each in found["slices"] if each["slice"] == name]
         queries = [each["queries"] for each in parts]
         assert sum(queries) == 60 - _metrics()["queries_without_gain"]
-        for system in (*runs.SYSTEMS, "random"):
+        for system in (*SYSTEMS, "random"):
             means = [each["systems"][system]["mean"] for each in parts]
             whole = np.average(means, weights=queries)
             assert whole == pytest.approx(_metrics()[system]["ndcg@10"], abs=1.1e-5)
@@ -232,13 +233,10 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
     table = pq.read_table(layout.top(LOCALE))
     assert table.schema.equals(top.TOP)
     rows = table.to_pylist()
-    products = pd.read_parquet(layout.clean(LOCALE) / "products.parquet").set_index("product_id")
+    products = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")
     shares = json.loads(layout.slices(LOCALE).read_text())["top10"]
     table_of_queries = _per_query()
-    found = {
-        system: pd.read_parquet(layout.runs(system, LOCALE) / "catalogue.parquet")
-        for system in runs.SYSTEMS
-    }
+    found = {system: pd.read_parquet(layout.runs(system, LOCALE).catalogue) for system in SYSTEMS}
     expected = []
     for query in table_of_queries.index:
         for system, run in found.items():
@@ -257,7 +255,7 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
                 )
             ]  # fmt: skip
     assert rows == expected
-    for system in runs.SYSTEMS:
+    for system in SYSTEMS:
         mine = [row["label"] or "unjudged" for row in rows if row["system"] == system]
         for label in (*tables.LABELS, "unjudged"):
             assert shares[system][label] == pytest.approx(mine.count(label) / len(mine), abs=6e-6)
@@ -268,7 +266,7 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
 def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements: pa.Table) -> None:
     curves = pd.read_csv(layout.recall_curve(LOCALE))
     assert curves.columns.tolist() == ["system", "k", "recall"]
-    assert curves["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+    assert curves["system"].unique().tolist() == [*SYSTEMS, "random"]
     for system, of_system in curves.groupby("system"):
         curve = of_system.set_index("k")["recall"]
         assert curve.is_monotonic_increasing
@@ -310,7 +308,7 @@ def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> Non
         key = table.columns.difference([*ends, "queries", "share"]).tolist()
         order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
         pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
-        assert table["system"].unique().tolist() == [*runs.SYSTEMS, "random"]
+        assert table["system"].unique().tolist() == [*SYSTEMS, "random"]
     assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
 
 
@@ -334,7 +332,7 @@ def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: 
         return {name for name, value in _sample().items() if value != before[name]}
 
     assert after() == set()
-    path = layout.clean(LOCALE) / "judgements.parquet"
+    path = layout.clean(LOCALE).judgements
     labels = judgements["label"].to_pylist()
     labels[7] = "E" if labels[7] != "E" else "I"
     relabelled = judgements.set_column(2, "label", [labels])
@@ -380,7 +378,7 @@ def _without_one_query(run: pd.DataFrame) -> pd.DataFrame:
 def test_a_query_that_the_run_leaves_out_scores_zero_and_stays_in_the_mean(
     judgements: pa.Table,
 ) -> None:
-    path = layout.runs("dense", LOCALE) / "catalogue.parquet"
+    path = layout.runs("dense", LOCALE).catalogue
     gone = int(pd.read_parquet(path)["query_id"].iloc[0])
     _rewrite(path, _without_one_query)
     evaluate.evaluate(params(SHALLOW), LOCALE)
@@ -411,7 +409,7 @@ def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
     exact = judgements.filter(pc.equal(judgements["label"], "E"))
     added = exact.slice(0, 1).to_pylist()[0] | {"product_id": "ZZZ"}
     more = pa.concat_tables([judgements, pa.Table.from_pylist([added], judgements.schema)])
-    path = layout.clean(LOCALE) / "judgements.parquet"
+    path = layout.clean(LOCALE).judgements
     tables.write_table(path, more.sort_by([("query_id", "ascending")]), tables.JUDGEMENTS)
     retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
     _name_in_hybrid("dense")
@@ -430,7 +428,7 @@ def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
 
 def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:
     with pytest.raises(
-        PipelineError, match=r"runs are 120 deep, less than .* 1000; run `dvc repro"
+        PipelineError, match=r"runs are 120 deep, less than .* 1000. Run `dvc repro"
     ):
         evaluate.evaluate(params(), LOCALE)
 
@@ -438,20 +436,20 @@ def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:
 def test_runs_of_other_products_are_refused_with_both_hashes(judgements: pa.Table) -> None:
     write_clean(np.random.default_rng(77), 250, 60)
     with pytest.raises(
-        PipelineError, match=r"query_ids_sha256 is \w+, but \w+ is found: the runs are of other"
+        PipelineError, match=r"query_ids_sha256 must be \w+ .found \w+.: the runs are of other"
     ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
 @pytest.mark.parametrize("system", ["dense", "bm25"])
 def test_hybrid_runs_of_other_runs_than_those_evaluated_are_refused(
-    judgements: pa.Table, system: runs.System
+    judgements: pa.Table, system: System
 ) -> None:
     before = layout.metrics(LOCALE).read_bytes()
     write_runs(np.random.default_rng(2), 120, [system])
     with pytest.raises(
         PipelineError,
-        match=rf"hybrid/es: {system}_catalogue_sha256 is \w+, but the {system} runs are \w+; run",
+        match=rf"hybrid/es: {system}_catalogue_sha256 is \w+, but the {system} runs are \w+. Run",
     ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     assert layout.metrics(LOCALE).read_bytes() == before
@@ -463,7 +461,9 @@ def test_hybrid_runs_of_other_runs_than_those_evaluated_are_refused(
 
 def test_runs_of_different_depths_are_refused(judgements: pa.Table) -> None:
     write_runs(np.random.default_rng(2), 110, ["bm25"])
-    with pytest.raises(PipelineError, match="110 deep, but those of dense 120; run `dvc repro bm"):
+    with pytest.raises(
+        PipelineError, match=r"110 deep, but those of dense 120\. Run `dvc repro bm"
+    ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
@@ -472,11 +472,11 @@ def test_an_empty_locale_is_refused(judgements: pa.Table, name: str) -> None:
     schema = {
         "queries": tables.QUERIES, "products": tables.PRODUCTS, "judgements": tables.JUDGEMENTS,
     }[name]  # fmt: skip
-    tables.write_table(layout.clean(LOCALE) / f"{name}.parquet", schema.empty_table(), schema)
+    tables.write_table(layout.clean(LOCALE).side(name), schema.empty_table(), schema)
     if name == "queries":  # or else the judgements are of unknown queries
         empty = tables.JUDGEMENTS.empty_table()
-        tables.write_table(layout.clean(LOCALE) / "judgements.parquet", empty, tables.JUDGEMENTS)
-    with pytest.raises(PipelineError, match=f"there are no {name} to evaluate; run `dvc repro cl"):
+        tables.write_table(layout.clean(LOCALE).judgements, empty, tables.JUDGEMENTS)
+    with pytest.raises(PipelineError, match=f"there are no {name} to evaluate. Run `dvc repro cl"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
@@ -488,7 +488,7 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
     return run.assign(score=run["score"].where(run.index != 5, np.nan))
 
 
-@pytest.mark.parametrize("system", runs.SYSTEMS)
+@pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -504,7 +504,7 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
 ) -> None:
     written = [layout.metrics, layout.intervals, layout.slices, layout.per_query, layout.top]
     before = [where(LOCALE).read_bytes() for where in written]
-    _rewrite(layout.runs(system, LOCALE) / "catalogue.parquet", change)
+    _rewrite(layout.runs(system, LOCALE).catalogue, change)
     with pytest.raises(PipelineError, match=told):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     assert [where(LOCALE).read_bytes() for where in written] == before
@@ -512,21 +512,21 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
 
 @pytest.mark.parametrize("name", ["catalogue.parquet", "pool.parquet", "run.json"])
 def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) -> None:
-    path = layout.runs("dense", LOCALE) / name
+    path = layout.runs("dense", LOCALE).folder / name
     data = path.read_bytes()
     if name == "run.json":
         path.write_text("{}")
     else:
         path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
-    with pytest.raises(PipelineError, match="run `dvc repro retrieve@es`"):
+    with pytest.raises(PipelineError, match="Run `dvc repro retrieve@es`"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     path.unlink()
-    with pytest.raises(PipelineError, match=f"{name} is missing; run"):
+    with pytest.raises(PipelineError, match=f"{name} is missing. Run"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
 @pytest.mark.parametrize("counts", ["{}", "[]", '{"queries": 3}'])
 def test_counts_that_are_not_there_are_refused(judgements: pa.Table, counts: str) -> None:
-    (layout.clean(LOCALE) / "counts.json").write_text(counts)
+    layout.clean(LOCALE).counts.write_text(counts)
     with pytest.raises(PipelineError, match=r"counts.json .*dvc repro clean@es"):
         evaluate.evaluate(params(SHALLOW), LOCALE)

@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.clean import stage as clean
 from pipeline.core import layout
+from pipeline.core.arrays import Matrix
 from pipeline.core.params import Params
 from pipeline.demo import stage as demo
 from pipeline.embed import stage as embed
@@ -25,7 +26,6 @@ from pipeline.evaluate import metrics, scoring
 from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
 from pipeline.sample import stage as sample
-from pipeline.vectors import vectors
 from tests.helpers.artefacts import ROOT, params
 
 pytestmark = pytest.mark.weights
@@ -85,7 +85,7 @@ def test_on_the_japanese_demo_an_english_and_a_random_encoder_are_clearly_worse(
 
     rng = np.random.default_rng(0)
 
-    def random(self: OpenVinoEngine, batch: Batch) -> vectors.Matrix:
+    def random(self: OpenVinoEngine, batch: Batch) -> Matrix:
         return rng.standard_normal((len(batch.places), 384), dtype=np.float32)
 
     monkeypatch.setattr(layout, "store", lambda: elsewhere / "vectors")  # not into the real one

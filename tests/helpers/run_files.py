@@ -9,13 +9,16 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.core import files, tables
-from pipeline.runs import ranking, runs
+from pipeline.core.params import System
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Inputs
 from tests.helpers.artefacts import LOCALE
 
 
 def random_run(
     rng: np.random.Generator, queries: int, products: int, *, most: int, least: int = 0
-) -> runs.Ranked:
+) -> ranking.Ranked:
     """Return a run with `least` to `most` products a query and few different scores: many tie."""
     counts = rng.integers(least, most + 1, queries)
     rows = np.repeat(np.arange(queries), counts)
@@ -24,11 +27,11 @@ def random_run(
 
 
 def write_runs(
-    system: runs.System,
-    inputs: runs.Inputs,
-    catalogue: runs.Ranked,
+    system: System,
+    inputs: Inputs,
+    catalogue: ranking.Ranked,
     *,
-    pool: runs.Ranked | None = None,
+    pool: ranking.Ranked | None = None,
     depth: int = 1000,
     queries_a_group: int = 7,
 ) -> None:
@@ -37,7 +40,7 @@ def write_runs(
         pool = ranking.rank_pairs(
             inputs.pair_queries, inputs.pair_products, np.zeros(len(inputs.pair_queries))
         )
-    with runs.writing(LOCALE, system, {"made": "by a test"}, depth, inputs) as writers:
+    with run_files.write_runs(LOCALE, system, {"made": "by a test"}, depth, inputs) as writers:
         for writer, (rows, codes, scores) in zip(writers, (catalogue, pool), strict=True):
             for start in range(0, len(inputs.queries), queries_a_group):
                 part = slice(*np.searchsorted(rows, [start, start + queries_a_group]))

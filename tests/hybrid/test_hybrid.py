@@ -13,13 +13,17 @@ from pipeline.bm25 import stage as bm25
 from pipeline.clean import stage as clean
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Fusion, RrfFusion, WeightedFusion
+from pipeline.core.params import SYSTEMS, Fusion, RrfFusion, System, WeightedFusion
 from pipeline.embed import stage as embed
 from pipeline.evaluate import judging, metrics
+from pipeline.hybrid import fuse
 from pipeline.hybrid import stage as hybrid
 from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
-from pipeline.runs import ranking, runs
+from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.sample import stage as sample
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 from tests.helpers.run_files import random_run, rewrite_run, write_runs
@@ -32,7 +36,7 @@ SETTINGS: list[Fusion] = [
 Lists = dict[int, list[tuple[int, float]]]
 
 
-def lists(run: runs.Ranked) -> Lists:
+def lists(run: ranking.Ranked) -> Lists:
     """Return each query's (product, score) pairs, best first."""
     found: Lists = defaultdict(list)
     for row, code, score in zip(*run, strict=True):
@@ -67,7 +71,7 @@ def test_fusion_is_its_definition(settings: Fusion) -> None:
     for seed in range(8):
         rng = np.random.default_rng(seed)
         dense, lexical = (random_run(rng, 20, 15, most=int(rng.integers(0, 15))) for _ in range(2))
-        fused = lists(hybrid.fuse(dense, lexical, settings))
+        fused = lists(fuse.fuse(dense, lexical, settings))
         expected = fused_plainly(lists(dense), lists(lexical), settings)
         assert list(fused) == list(expected)
         for query, ranked in expected.items():
@@ -80,7 +84,7 @@ def test_fusion_is_its_definition(settings: Fusion) -> None:
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)
 def test_a_run_fused_with_itself_keeps_its_order_and_ties_go_by_id(settings: Fusion) -> None:
     run = random_run(np.random.default_rng(1), 40, 60, most=30)
-    rows, codes, _ = hybrid.fuse(run, run, settings)
+    rows, codes, _ = fuse.fuse(run, run, settings)
     np.testing.assert_array_equal(rows, run[0])
     np.testing.assert_array_equal(codes, run[1])
 
@@ -92,7 +96,7 @@ def test_reciprocal_ranks_stay_apart_as_deep_as_a_run_goes(constant: int, deep: 
     params({"hybrid": {"kind": "rrf", "rank_constant": constant}, "retrieve.depth": deep})
     run = (np.zeros(deep, np.int64), np.arange(deep), np.linspace(9, 1, deep))
     nothing = np.empty(0, np.int64)
-    _, codes, scores = hybrid.fuse(
+    _, codes, scores = fuse.fuse(
         run, (nothing, nothing, np.empty(0)), RrfFusion(kind="rrf", rank_constant=constant)
     )
     np.testing.assert_array_equal(codes, run[1])
@@ -103,20 +107,20 @@ def test_reciprocal_ranks_stay_apart_as_deep_as_a_run_goes(constant: int, deep: 
 def test_scores_are_0_to_1_and_1_is_for_the_first_of_both(settings: Fusion) -> None:
     rng = np.random.default_rng(5)
     dense, lexical = (random_run(rng, 50, 20, most=20, least=5) for _ in range(2))
-    _, _, scores = hybrid.fuse(dense, lexical, settings)
+    _, _, scores = fuse.fuse(dense, lexical, settings)
     assert scores.min() >= 0
     assert scores.max() <= 1
     first = (np.zeros(2, np.int64), np.array([4, 9]), np.array([0.7, 0.2]))
-    assert hybrid.fuse(first, first, settings)[2][0] == 1
+    assert fuse.fuse(first, first, settings)[2][0] == 1
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Inputs:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Clean tables and the runs of both systems, some queries missing, in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(2)
     write_clean(rng, PRODUCTS, QUERIES)
-    read = runs.read_inputs(LOCALE)
+    read = read_inputs(LOCALE)
     for system in hybrid.FUSED:
         pool = ranking.rank_pairs(
             read.pair_queries, read.pair_products, rng.integers(0, 3, len(read.pair_queries)) / 2
@@ -125,15 +129,15 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Inputs:
     return read
 
 
-def _read(system: runs.System, track: str, inputs: runs.Inputs) -> runs.Ranked:
-    path = layout.runs(system, LOCALE) / f"{track}.parquet"
-    ((_, ranked),) = runs.iter_run(path, inputs, QUERIES, "")
+def _read(system: System, track: str, inputs: Inputs) -> ranking.Ranked:
+    path = layout.runs(system, LOCALE).folder / f"{track}.parquet"
+    ((_, ranked),) = run_files.iter_run(path, inputs, QUERIES, "")
     return ranked
 
 
 @pytest.mark.parametrize("depth", [8, 1000])
 def test_the_stage_fuses_each_track_and_cuts_the_catalogue_run_at_the_depth(
-    inputs: runs.Inputs, depth: int, monkeypatch: pytest.MonkeyPatch
+    inputs: Inputs, depth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     shallow = {f"evaluate.{key}": [5] for key in ("ndcg", "recall", "judged")} | {
         f"evaluate.{key}": 5
@@ -155,11 +159,14 @@ def test_the_stage_fuses_each_track_and_cuts_the_catalogue_run_at_the_depth(
 
 
 def test_the_stage_writes_the_same_bytes_whatever_the_pieces_it_read_were(
-    inputs: runs.Inputs,
+    inputs: Inputs,
 ) -> None:
     def fingerprint() -> list[str]:
         hybrid.hybrid(params(), LOCALE)
-        return [files.sha256_file(path) for path in sorted(layout.runs("hybrid", LOCALE).iterdir())]
+        return [
+            files.sha256_file(path)
+            for path in sorted(layout.runs("hybrid", LOCALE).folder.iterdir())
+        ]
 
     before = fingerprint()
     for system in hybrid.FUSED:
@@ -168,16 +175,15 @@ def test_the_stage_writes_the_same_bytes_whatever_the_pieces_it_read_were(
     assert fingerprint()[:2] == before[:2]  # the card, last, holds the hashes of what it read
 
 
-def test_the_card_says_what_was_fused_and_how(inputs: runs.Inputs) -> None:
+def test_the_card_says_what_was_fused_and_how(inputs: Inputs) -> None:
     def of(changes: dict[str, Any]) -> dict[str, str]:
         hybrid.hybrid(params(changes), LOCALE)
-        folder = layout.runs("hybrid", LOCALE)
-        return runs.read_card(folder, "hybrid", inputs.queries, inputs.products, "").of
+        return run_card.read_card(
+            layout.runs("hybrid", LOCALE), "hybrid", inputs.queries, inputs.products, ""
+        ).of
 
     hashes = {
-        f"{system}_catalogue_sha256": files.sha256_file(
-            layout.runs(system, LOCALE) / "catalogue.parquet"
-        )
+        f"{system}_catalogue_sha256": files.sha256_file(layout.runs(system, LOCALE).catalogue)
         for system in hybrid.FUSED
     }
     assert of({"hybrid.dense_weight": 0.3}) == {
@@ -188,59 +194,57 @@ def test_the_card_says_what_was_fused_and_how(inputs: runs.Inputs) -> None:
 
 
 @pytest.mark.parametrize("system", hybrid.FUSED)
-def test_runs_of_another_depth_are_refused(inputs: runs.Inputs, system: runs.System) -> None:
+def test_runs_of_another_depth_are_refused(inputs: Inputs, system: System) -> None:
     write_runs(system, inputs, _read(system, "catalogue", inputs), depth=500)
-    told = f"runs are 500 deep, but retrieve.depth is 1000; {runs.remedy(system, LOCALE)}"
+    told = f"runs are 500 deep, but retrieve.depth is 1000. {run_card.rerun_hint(system, LOCALE)}"
     with pytest.raises(PipelineError, match=told):
         hybrid.hybrid(params(), LOCALE)
 
 
 @pytest.mark.parametrize("system", hybrid.FUSED)
 def test_a_missing_run_and_a_run_in_the_others_place_are_refused(
-    inputs: runs.Inputs, system: runs.System
+    inputs: Inputs, system: System
 ) -> None:
     other = hybrid.FUSED[system == "dense"]
-    path = layout.runs(system, LOCALE) / "run.json"
-    path.write_bytes((layout.runs(other, LOCALE) / "run.json").read_bytes())
-    with pytest.raises(PipelineError, match=f"system is {other}, but {system} is found"):
+    path = layout.runs(system, LOCALE).card
+    path.write_bytes(layout.runs(other, LOCALE).card.read_bytes())
+    with pytest.raises(PipelineError, match=f"system must be '{system}' .found '{other}'"):
         hybrid.hybrid(params(), LOCALE)
     path.unlink()
-    with pytest.raises(PipelineError, match=r"run.json is missing; run `dvc repro"):
+    with pytest.raises(PipelineError, match=r"run.json is missing. Run `dvc repro"):
         hybrid.hybrid(params(), LOCALE)
 
 
-def test_runs_of_other_tables_are_refused(inputs: runs.Inputs) -> None:
+def test_runs_of_other_tables_are_refused(inputs: Inputs) -> None:
     write_clean(np.random.default_rng(77), PRODUCTS, QUERIES)
-    with pytest.raises(PipelineError, match=r"query_ids_sha256 is .* the runs are of other"):
+    with pytest.raises(PipelineError, match=r"query_ids_sha256 must be .* the runs are of other"):
         hybrid.hybrid(params(), LOCALE)
 
 
 @pytest.mark.parametrize("system", hybrid.FUSED)
-def test_a_pool_run_of_other_judgements_is_refused(
-    inputs: runs.Inputs, system: runs.System
-) -> None:
-    path = layout.clean(LOCALE) / "judgements.parquet"
+def test_a_pool_run_of_other_judgements_is_refused(inputs: Inputs, system: System) -> None:
+    path = layout.clean(LOCALE).judgements
     judgements = tables.read_table(path, tables.JUDGEMENTS, "")
     tables.write_table(path, judgements.slice(1), tables.JUDGEMENTS)
     other = hybrid.FUSED[system == "dense"]
-    write_runs(other, runs.read_inputs(LOCALE), _read(other, "catalogue", inputs))
+    write_runs(other, read_inputs(LOCALE), _read(other, "catalogue", inputs))
     with pytest.raises(PipelineError, match=rf"{system}/es/pool.parquet .* of other judgements"):
         hybrid.hybrid(params(), LOCALE)
 
 
 @pytest.mark.parametrize("track", ["catalogue", "pool"])
 def test_a_score_that_is_no_number_is_refused_and_the_old_runs_stay(
-    inputs: runs.Inputs, track: str
+    inputs: Inputs, track: str
 ) -> None:
     hybrid.hybrid(params(), LOCALE)
-    before = files.sha256_file(layout.runs("hybrid", LOCALE) / "run.json")
+    before = files.sha256_file(layout.runs("hybrid", LOCALE).card)
     rewrite_run(
-        layout.runs("bm25", LOCALE) / f"{track}.parquet",
+        layout.runs("bm25", LOCALE).folder / f"{track}.parquet",
         lambda run: run.assign(score=run["score"].where(run.index != 4, np.nan)),
     )
     with pytest.raises(PipelineError, match="the score is nan, no finite number"):
         hybrid.hybrid(params(), LOCALE)
-    assert files.sha256_file(layout.runs("hybrid", LOCALE) / "run.json") == before
+    assert files.sha256_file(layout.runs("hybrid", LOCALE).card) == before
 
 
 @pytest.mark.weights
@@ -264,22 +268,20 @@ def test_on_real_data_hybrid_beats_the_better_system_by_a_fiftieth_of_ndcg(
         clean.clean, embed.embed, index.index, retrieve.retrieve, bm25.bm25, hybrid.hybrid,
     ):  # fmt: skip
         stage(given, locale)
-    means = {system: _ndcg(system, locale) for system in runs.SYSTEMS}
+    means = {system: _ndcg(system, locale) for system in SYSTEMS}
     assert means["hybrid"] > max(means["dense"], means["bm25"]) + 0.02
 
 
-def _ndcg(system: runs.System, locale: str) -> float:
-    inputs = runs.read_inputs(locale)
-    judgements = tables.read_table(
-        layout.clean(locale) / "judgements.parquet", tables.JUDGEMENTS, ""
-    )
+def _ndcg(system: System, locale: str) -> float:
+    inputs = read_inputs(locale)
+    judgements = tables.read_table(layout.clean(locale).judgements, tables.JUDGEMENTS, "")
     rows = tables.row_of(inputs.queries, judgements["query_id"]).to_numpy()
     codes = tables.row_of(inputs.products, judgements["product_id"]).fill_null(-2).to_numpy()
     labels = tables.row_of(pa.chunked_array([tables.LABELS]), judgements["label"]).to_numpy()
     qrels = judging.Judgements.from_pairs(
         rows.astype(np.int64), codes.astype(np.int64), labels, len(inputs.queries)
     )
-    path = layout.runs(system, locale) / "catalogue.parquet"
-    ((_, (ranked, found, _)),) = runs.iter_run(path, inputs, len(inputs.queries), "")
+    path = layout.runs(system, locale).catalogue
+    ((_, (ranked, found, _)),) = run_files.iter_run(path, inputs, len(inputs.queries), "")
     measures = metrics.catalogue_measures(judging.judge(ranked, found, qrels), params().evaluate)
     return float(np.nanmean(measures["ndcg@10"]))

@@ -12,16 +12,10 @@ from pipeline.core import layout
 from pipeline.core.params import Index, IvfFlatIndex, IvfPqIndex, Similarity
 from pipeline.index import codes as index_codes
 from pipeline.index import stage as stage_index
-from pipeline.index.codes import PIECE_ROWS, add_on_cluster
-from pipeline.index.stage import build_index
-from pipeline.vectors import vectors
-from tests.helpers.artefacts import (
-    LOCALE,
-    params,
-    random_vectors,
-    write_clean,
-    write_embeddings,
-)
+from pipeline.index.build import build_index
+from pipeline.index.codes import ADDED_ROWS, add_on_cluster
+from pipeline.vectors.shards import PIECE_ROWS
+from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 from tests.helpers.tiny_models import runtime
 
 KINDS: tuple[Index, ...] = (
@@ -36,8 +30,8 @@ def test_an_inverted_file_filled_on_a_cluster_has_the_bytes_of_the_local_one(
     cluster: str, index: Index, similarity: Similarity
 ) -> None:
     rng = np.random.default_rng(3)
-    assert vectors.PIECE_ROWS % PIECE_ROWS == 0  # or the bytes would depend on where pieces end
-    shards = [random_vectors(rng, rows, 32) for rows in (PIECE_ROWS + 17, 900, 3 * PIECE_ROWS, 1)]
+    assert PIECE_ROWS % ADDED_ROWS == 0  # or the bytes would depend on where pieces end
+    shards = [random_vectors(rng, rows, 32) for rows in (ADDED_ROWS + 17, 900, 3 * ADDED_ROWS, 1)]
     ray = runtime().model_copy(update={"executor": "ray", "ray_address": cluster})
     add = partial(add_on_cluster, ray)
     local = build_index(index, 32, similarity, [np.concatenate(shards)])
@@ -53,8 +47,8 @@ def test_the_stage_fills_an_inverted_file_where_its_executor_says_and_with_the_s
         f"index.{LOCALE}": "few",
         "indexes.few": {"kind": "ivf-pq", "lists": 20, "probes": 4, "subvectors": 8, "bits": 5},
     }
-    write_clean(rng, PIECE_ROWS + 100, 5)
-    products = random_vectors(rng, PIECE_ROWS + 100, 32)
+    write_clean(rng, ADDED_ROWS + 100, 5)
+    products = random_vectors(rng, ADDED_ROWS + 100, 32)
     write_embeddings(params(changes), products, random_vectors(rng, 5, 32))
     written = []
     for executor, address in (("local", None), ("ray", cluster)):
@@ -62,6 +56,6 @@ def test_the_stage_fills_an_inverted_file_where_its_executor_says_and_with_the_s
         with patch.object(index_codes, "add_on_cluster", wraps=add_on_cluster) as added:
             stage_index.index(given, LOCALE)
         assert added.called == (executor == "ray")
-        files = sorted(layout.index(LOCALE).iterdir())
+        files = sorted(layout.index(LOCALE).folder.iterdir())
         written.append({path.name: path.read_bytes() for path in files})
     assert written[0] == written[1]

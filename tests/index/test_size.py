@@ -4,16 +4,10 @@ import numpy as np
 import pytest
 
 from pipeline.core import memory
-from pipeline.core.params import (
-    FlatIndex,
-    HnswIndex,
-    Index,
-    IvfFlatIndex,
-    IvfPqIndex,
-    Sq8Index,
-)
+from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
+from pipeline.index.build import build_index
+from pipeline.index.card import serialised_bytes
 from pipeline.index.size import disk_bytes, memory_bytes, training_rows
-from pipeline.index.stage import build_index, serialised_bytes
 from tests.helpers.artefacts import random_vectors
 from tests.helpers.peaks import numbers_told
 
@@ -51,8 +45,8 @@ BUILD = """
 import sys
 import numpy as np
 from pydantic import TypeAdapter
-from pipeline.index import build_index
-from pipeline.params import Index
+from pipeline.index.build import build_index
+from pipeline.core.params import Index
 settings = TypeAdapter(Index).validate_json(sys.argv[1])
 rows, dimension = int(sys.argv[2]), int(sys.argv[3])
 shard = np.random.default_rng(1).standard_normal((16_384, dimension), dtype=np.float32)

@@ -17,7 +17,7 @@ from ruamel.yaml import YAML
 from bench.workshop import LOCALE, OUTPUTS, Workshop
 from pipeline.core import layout, tables
 from pipeline.core import timings as rates
-from pipeline.core.params import PARAMS_FILE, load_params
+from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.timings import Kept, Record
 from pipeline.embed.stage import LocaleEncoder, SideEncoder, sides
 from pipeline.plan import accuracy, sheet, sizes
@@ -87,7 +87,7 @@ def test_the_planned_units_are_those_that_every_stage_then_counts(shop: Workshop
     planned = {row.stage: row.units for row in sheet.rows(params, [], CURRENT)}
     for name in OUTPUTS:
         assert shop.run(name).status == 0
-    counted = {one.last.stage: one.last.units for one in rates.read()[0]}
+    counted = {one.last.stage: one.last.units for one in rates.read_records()[0]}
     assert list(planned) == list(OUTPUTS)
     assert planned == {name: counted[name] for name in planned}
     stored = next(row for row in sheet.rows(params, [], CURRENT) if row.stage == "embed")
@@ -114,7 +114,7 @@ def _other_titles(folder: Path) -> None:
     path = folder / layout.DEMO / layout.PRODUCTS_FILE
     products = pq.read_table(path)
     titles = pc.utf8_upper(products["product_title"])
-    pq.write_table(products.set_column(1, "product_title", titles), path, **tables.WRITING)
+    pq.write_table(products.set_column(1, "product_title", titles), path, **tables.WRITE_OPTIONS)
 
 
 def _param(section: str, key: str, value: object) -> Callable[[Path], None]:
@@ -186,7 +186,7 @@ def test_what_would_be_drawn_is_what_sample_draws(
     foreseen = sizes.measure(params, made=True)
     sample(params)
     for locale in params.locales:
-        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        counts = json.loads(layout.sample(locale).counts.read_text())
         size = foreseen.locales[locale]
         found = {name: counts[name] for name in ("products", "queries", "judgements")}
         assert found == {name: getattr(size, name) for name in found}
@@ -455,6 +455,6 @@ def test_a_short_run_does_not_take_the_place_of_a_telling_one(
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
     long, short = (record("clean", None, {"products": 1}, s, "es").last for s in (5.0, 0.2))
     for run in (long, short):
-        rates.record(run)
-    (kept,), damaged = rates.read()
+        rates.write_record(run)
+    (kept,), damaged = rates.read_records()
     assert (kept.last, kept.telling, damaged) == (short, long, [])

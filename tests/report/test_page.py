@@ -19,14 +19,13 @@ import pytest
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import MOST_RESULTS, Params, Report
+from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
 from pipeline.evaluate.top import PLACES
-from pipeline.report import browse, charts, scale, scatter, svg, words
+from pipeline.report import browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
-from pipeline.runs.runs import SYSTEMS
 from pipeline.tradeoff.figures import TradeOff
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.page_artefacts import NASTY, write_locale, write_tradeoff
 
@@ -136,7 +135,7 @@ def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     ids = re.findall(r' id="(.+?)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#(.+?)["\)]', text)) <= set(ids)
-    colours = (ROOT / "pipeline/page/assets/page.css").read_text()
+    colours = (ROOT / "pipeline/report/assets/page.css").read_text()
     for role in re.findall(r"var\(--(.+?)\)", text):
         assert f"--{role}:" in colours
 
@@ -282,8 +281,8 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: layout.per_query("es").unlink(), "per_query/es.parquet is missing"),
         (lambda: layout.top("es").unlink(), "top/es.parquet is missing"),
         (lambda: layout.recall_curve("es").unlink(), "recall/es.csv is missing"),
-        (lambda: (layout.clean("es") / "counts.json").unlink(), "run `dvc repro clean@es`"),
-        (lambda: (layout.embeddings("es") / "manifest.json").unlink(), "manifest.json is missing"),
+        (lambda: layout.clean("es").counts.unlink(), "Run `dvc repro clean@es`"),
+        (lambda: layout.embeddings("es").manifest.unlink(), "manifest.json is missing"),
         (lambda: layout.metrics("es").write_text("[]"), "metrics/es.json: (top level)"),
         (lambda: layout.top("es").write_text("no"), "top/es.parquet is not readable"),
         (lambda: layout.recall_curve("es").write_text("k,recall\n1,1\n"), "recall/es.csv is not"),
@@ -309,7 +308,7 @@ def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
     with pytest.raises(PipelineError) as err:
         report.report(given)
     assert told in str(err.value)
-    assert "; run `" in str(err.value)
+    assert ". Run `" in str(err.value)
     assert "\n" not in str(err.value)
     assert not layout.PAGE.exists()
 
@@ -348,9 +347,9 @@ def test_what_a_matrix_of_undefined_values_differs_by_is_undefined(results: Loca
 def test_a_share_of_something_is_never_shown_as_nothing_or_all(
     part: int, whole: int, text: str
 ) -> None:
-    assert words.share(part, whole) == text
+    assert wording.share(part, whole) == text
 
 
 def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleResults) -> None:
-    assert isinstance(results.manifest, vectors.Manifest)
+    assert isinstance(results.manifest, Manifest)
     assert results.manifest.truncation.products.texts_cut == 7

@@ -20,7 +20,7 @@ from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, SHOWN, Estimate
-from pipeline.report.words import said
+from pipeline.report.wording import format_estimate
 from tests.helpers.artefacts import params
 from tests.helpers.page_artefacts import NASTY, write_locale
 
@@ -250,7 +250,7 @@ def test_the_numbers_are_those_of_the_artefacts(opened: Open, folder: Path) -> N
         region = page.get_by_role("region", name=f"Slices, {locale}", include_hidden=True)
         cells = [row.locator("th, td").all_text_contents() for row in region.locator("tr").all()]
         for each, row in zip(slices["slices"], cells[1:], strict=True):
-            estimates = [said(Estimate(**each["systems"][system])) for system in SHOWN]
+            estimates = [format_estimate(Estimate(**each["systems"][system])) for system in SHOWN]
             number = f"{each['queries']}{' *' if each['small'] else ''}"
             assert row == [each["slice"], each["value"], number, *estimates]
 

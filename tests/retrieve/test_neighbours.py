@@ -5,15 +5,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core.params import (
-    FlatIndex,
-    HnswIndex,
-    Index,
-    IvfFlatIndex,
-    IvfPqIndex,
-    Similarity,
-)
-from pipeline.index.stage import as_searched, build_index
+from pipeline.core.arrays import Matrix
+from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Similarity
+from pipeline.index.build import build_index
+from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.neighbours import (
     OVERLAP_DEPTH,
@@ -25,7 +20,6 @@ from pipeline.retrieve.neighbours import (
 )
 from pipeline.retrieve.stage import score_pairs
 from pipeline.runs import ranking
-from pipeline.vectors.vectors import Matrix
 from tests.helpers.artefacts import random_vectors, tie_heavy
 
 SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]
@@ -52,10 +46,10 @@ def test_exact_neighbours_are_those_of_brute_force_however_the_shards_are_cut(
     rng = np.random.default_rng(seed)
     rows, depth = int(rng.integers(20, 400)), int(rng.integers(1, 150))
     make = tie_heavy if seed % 2 else lambda rng, rows: random_vectors(rng, rows, 6)
-    products, queries = make(rng, rows), as_searched(make(rng, 15), similarity, "queries")
+    products, queries = make(rng, rows), to_index_form(make(rng, 15), similarity, "queries")
     products[rows // 2 :] = products[: rows - rows // 2]  # every second one is a duplicate
     found = exact_codes(in_shards(rng, products), queries, depth, similarity)
-    compared = as_searched(products, similarity, "products")
+    compared = to_index_form(products, similarity, "products")
     assert found.tolist() == [brute_force(compared, each, depth, similarity) for each in queries]
 
 
@@ -66,7 +60,7 @@ def test_where_all_products_tie_the_results_held_at_once_are_bounded_and_the_sam
 ) -> None:
     rng = np.random.default_rng(5)
     products = np.tile(random_vectors(rng, 3, 6), (700, 1))
-    queries = as_searched(random_vectors(rng, 90, 6), similarity, "queries")
+    queries = to_index_form(random_vectors(rng, 90, 6), similarity, "queries")
     flat = build_index(FlatIndex(kind="flat"), 6, similarity, [products])
     expected = search(flat, queries, 10)
     held: list[tuple[int, int]] = []
@@ -112,7 +106,7 @@ def test_overlap_is_the_mean_share_of_the_exact_ones_found_in_any_order() -> Non
 def test_exact_search_overlaps_wholly_with_itself(similarity: Similarity) -> None:
     rng = np.random.default_rng(8)
     for make in (tie_heavy, lambda rng, rows: random_vectors(rng, rows, 6)):
-        products, queries = make(rng, 500), as_searched(make(rng, 40), similarity, "queries")
+        products, queries = make(rng, 500), to_index_form(make(rng, 40), similarity, "queries")
         flat = build_index(FlatIndex(kind="flat"), 6, similarity, [products])
         assert index_overlap(flat, queries, in_shards(rng, products), similarity) == 1
 

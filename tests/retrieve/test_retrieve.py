@@ -12,12 +12,14 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FlatIndex, IvfFlatIndex, Similarity
 from pipeline.index import stage as stage_index
-from pipeline.index.stage import as_searched, build_index
+from pipeline.index.build import build_index
+from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.retrieve.neighbours import search
 from pipeline.retrieve.stage import score_pairs
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -38,9 +40,9 @@ def test_ties_at_the_last_place_are_decided_by_id_and_not_by_faiss(
     rng = np.random.default_rng(depth)
     products, queries = tie_heavy(rng, 600), tie_heavy(rng, 40)
     index = build_index(FLAT, 6, similarity, [products])
-    searched = as_searched(queries, similarity, "queries")
+    searched = to_index_form(queries, similarity, "queries")
     scores, codes = search(index, searched, depth)
-    compared = as_searched(products, similarity, "products")
+    compared = to_index_form(products, similarity, "products")
     for row, query in enumerate(searched):
         exact = np.round(
             score_pairs(np.broadcast_to(query, compared.shape), compared, similarity), 6
@@ -55,7 +57,7 @@ def test_an_approximate_index_that_finds_too_few_fills_up_with_no_product() -> N
     products = random_vectors(rng, 200)
     one_list = IvfFlatIndex(kind="ivf-flat", lists=20, probes=1)
     index = build_index(one_list, 48, "cosine", [products])
-    scores, codes = search(index, as_searched(random_vectors(rng, 5), "cosine", "q"), 100)
+    scores, codes = search(index, to_index_form(random_vectors(rng, 5), "cosine", "q"), 100)
     assert codes.shape == scores.shape == (5, 100)
     assert ((codes >= 0) == np.isfinite(scores)).all()
     assert (codes[:, -1] == -1).all()
@@ -74,7 +76,7 @@ def judgements(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
 
 
 def _run(track: str) -> pa.Table:
-    return tables.read_table(layout.runs("dense", LOCALE) / f"{track}.parquet", tables.RUN, "")
+    return tables.read_table(layout.runs("dense", LOCALE).track(track), tables.RUN, "")
 
 
 def test_the_catalogue_run_ranks_every_product_for_every_query_down_to_the_depth(
@@ -138,7 +140,7 @@ def test_the_thread_count_changes_no_byte(judgements: pa.Table) -> None:
     written = set()
     for threads in (1, 2, 3):
         retrieve.retrieve(params({"runtime.threads": threads}), LOCALE)
-        folder = layout.runs("dense", LOCALE)
+        folder = layout.runs("dense", LOCALE).folder
         written.add(tuple(sorted((each.name, each.read_bytes()) for each in folder.iterdir())))
     assert len(written) == 1
     assert [name for name, _ in written.pop()] == ["catalogue.parquet", "pool.parquet", "run.json"]
@@ -159,16 +161,16 @@ def test_thread_count_and_batch_size_change_no_row(
 
 def test_vectors_of_other_products_are_refused_and_the_old_run_stays(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
-    before = (layout.runs("dense", LOCALE) / "catalogue.parquet").read_bytes()
+    before = layout.runs("dense", LOCALE).catalogue.read_bytes()
     write_clean(np.random.default_rng(99), 250, 30)
     with pytest.raises(PipelineError, match=r"the queries vectors are of 30 rows .*dvc repro"):
         retrieve.retrieve(params(), LOCALE)
-    assert (layout.runs("dense", LOCALE) / "catalogue.parquet").read_bytes() == before
+    assert layout.runs("dense", LOCALE).catalogue.read_bytes() == before
 
 
 def test_a_run_is_readable_by_plain_parquet_tools(judgements: pa.Table) -> None:
     retrieve.retrieve(params(), LOCALE)
-    file = pq.ParquetFile(layout.runs("dense", LOCALE) / "catalogue.parquet")
+    file = pq.ParquetFile(layout.runs("dense", LOCALE).catalogue)
     assert file.schema_arrow.names == ["query_id", "product_id", "score", "rank", "product_row"]
     assert file.schema_arrow.metadata is None
 
@@ -194,7 +196,7 @@ def test_the_card_tells_what_the_index_finds_of_the_exact_top_100(
     retrieve.retrieve(given, LOCALE)
     found = _first_100()
     shares = [len(exact[query] & found[query]) / 100 for query in exact]
-    card = json.loads((layout.runs("dense", LOCALE) / "run.json").read_text())
+    card = json.loads(layout.runs("dense", LOCALE).card.read_text())
     assert card["index_overlap"] == pytest.approx(sum(shares) / len(shares), abs=5.1e-6)
     assert (card["index_overlap"] == 1) == (index in ("flat", "hnsw"))
 
@@ -215,7 +217,7 @@ def test_the_overlap_is_of_the_top_100_whatever_the_depth_of_the_run(judgements:
         given = params({"index.es": "ivf-flat", **changes})
         stage_index.index(given, LOCALE)
         retrieve.retrieve(given, LOCALE)
-        card = json.loads((layout.runs("dense", LOCALE) / "run.json").read_text())
+        card = json.loads(layout.runs("dense", LOCALE).card.read_text())
         told.add(card["index_overlap"])
     assert len(told) == 1
 
@@ -223,8 +225,9 @@ def test_the_overlap_is_of_the_top_100_whatever_the_depth_of_the_run(judgements:
 @pytest.mark.parametrize("overlap", [1.5, -0.1, "1.0", True])
 def test_a_card_whose_overlap_is_no_share_is_refused(judgements: pa.Table, overlap: object) -> None:
     retrieve.retrieve(params(), LOCALE)
-    path = layout.runs("dense", LOCALE) / "run.json"
+    runs = layout.runs("dense", LOCALE)
+    path = runs.card
     path.write_text(json.dumps(json.loads(path.read_text()) | {"index_overlap": overlap}))
-    inputs = runs.read_inputs(LOCALE)
-    with pytest.raises(PipelineError, match=r"run\.json: index_overlap.*; run it again"):
-        runs.read_card(path.parent, "dense", inputs.queries, inputs.products, "run it again")
+    inputs = read_inputs(LOCALE)
+    with pytest.raises(PipelineError, match=r"run\.json: index_overlap.*. run it again"):
+        run_card.read_card(runs, "dense", inputs.queries, inputs.products, "run it again")

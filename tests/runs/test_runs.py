@@ -11,7 +11,9 @@ import pytest
 
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.runs import runs
+from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
+from pipeline.runs.inputs import Inputs, read_inputs, read_judgements
 from tests.helpers.artefacts import LOCALE, write_clean
 from tests.helpers.run_files import random_run, rewrite_run, write_runs
 
@@ -19,25 +21,25 @@ QUERIES, PRODUCTS = 30, 50
 
 
 @pytest.fixture
-def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> runs.Inputs:
+def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
     """Clean tables in a folder of their own."""
     monkeypatch.chdir(tmp_path)
     write_clean(np.random.default_rng(2), PRODUCTS, QUERIES)
-    return runs.read_inputs(LOCALE)
+    return read_inputs(LOCALE)
 
 
 def _path(track: str = "catalogue") -> Path:
-    return layout.runs("dense", LOCALE) / f"{track}.parquet"
+    return layout.runs("dense", LOCALE).folder / f"{track}.parquet"
 
 
 @pytest.mark.parametrize("written_a_group", [1, 4, 30])
 @pytest.mark.parametrize("read_a_piece", [1, 7, 30, 99])
 def test_a_run_is_read_in_pieces_of_whole_queries_however_it_was_written(
-    inputs: runs.Inputs, written_a_group: int, read_a_piece: int
+    inputs: Inputs, written_a_group: int, read_a_piece: int
 ) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
     write_runs("dense", inputs, run, queries_a_group=written_a_group)
-    pieces = list(runs.iter_run(_path(), inputs, read_a_piece, "do"))
+    pieces = list(run_files.iter_run(_path(), inputs, read_a_piece, "do"))
     covered = [row for rows, _ in pieces for row in rows]
     assert covered == list(range(QUERIES))
     assert max(len(rows) for rows, _ in pieces) == min(read_a_piece, QUERIES)
@@ -49,7 +51,7 @@ def test_a_run_is_read_in_pieces_of_whole_queries_however_it_was_written(
         np.testing.assert_allclose(np.concatenate(column), expected, rtol=1e-7)
 
 
-def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: runs.Inputs) -> None:
+def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: Inputs) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
     write_runs("dense", inputs, run)
     table = tables.read_table(_path(), tables.RUN, "")
@@ -57,10 +59,10 @@ def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: runs.Inputs) -> No
     assert table["product_row"].to_pylist() == run[1].tolist()
 
 
-def test_an_empty_run_has_nothing_for_every_query(inputs: runs.Inputs) -> None:
+def test_an_empty_run_has_nothing_for_every_query(inputs: Inputs) -> None:
     nothing = np.empty(0, np.int64)
     write_runs("dense", inputs, (nothing, nothing, np.empty(0)))
-    pieces = list(runs.iter_run(_path(), inputs, 8, "do"))
+    pieces = list(run_files.iter_run(_path(), inputs, 8, "do"))
     assert [rows for rows, _ in pieces] == [range(8), range(8, 16), range(16, 24), range(24, 30)]
     assert not any(len(found[0]) for _, found in pieces)
 
@@ -112,49 +114,49 @@ def _rising(run: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_a_run_that_cannot_be_right_is_refused_with_its_file_and_the_way_out(
-    inputs: runs.Inputs, change: Callable[[pd.DataFrame], pd.DataFrame], told: str
+    inputs: Inputs, change: Callable[[pd.DataFrame], pd.DataFrame], told: str
 ) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12, least=6)
     write_runs("dense", inputs, run, queries_a_group=QUERIES)
     rewrite_run(_path(), change)
-    with pytest.raises(PipelineError, match=rf"{_path()}.*{told}.*; run it again"):
-        list(runs.iter_run(_path(), inputs, 8, "run it again"))
+    with pytest.raises(PipelineError, match=rf"{_path()}.*{told}.*. run it again"):
+        list(run_files.iter_run(_path(), inputs, 8, "run it again"))
 
 
-def test_row_groups_out_of_order_are_refused(inputs: runs.Inputs) -> None:
+def test_row_groups_out_of_order_are_refused(inputs: Inputs) -> None:
     rows, codes, scores = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=9, least=1)
     for first, second in ((rows >= 15, rows < 15), (rows < 15, rows <= 14)):
-        with runs.writing(LOCALE, "dense", {}, 9, inputs) as (catalogue, _):
+        with run_files.write_runs(LOCALE, "dense", {}, 9, inputs) as (catalogue, _):
             catalogue.add(rows[first], codes[first], scores[first])
             catalogue.add(rows[second], codes[second], scores[second])
         with pytest.raises(PipelineError, match="not sorted by query_id"):
-            list(runs.iter_run(_path(), inputs, 8, "do"))
+            list(run_files.iter_run(_path(), inputs, 8, "do"))
 
 
-def test_inputs_are_the_judged_pairs_that_can_be_ranked(inputs: runs.Inputs) -> None:
-    path = layout.clean(LOCALE) / "judgements.parquet"
+def test_inputs_are_the_judged_pairs_that_can_be_ranked(inputs: Inputs) -> None:
+    path = layout.clean(LOCALE).judgements
     judgements = tables.read_table(path, tables.JUDGEMENTS, "")
     assert len(inputs.pair_queries) == len(judgements)
     added = judgements.slice(len(judgements) - 1).to_pylist()[0] | {"product_id": "ZZZ"}
     more = pa.concat_tables([judgements, pa.Table.from_pylist([added], judgements.schema)])
     tables.write_table(path, more, tables.JUDGEMENTS)
-    assert len(runs.read_inputs(LOCALE).pair_queries) == len(judgements)
+    assert len(read_inputs(LOCALE).pair_queries) == len(judgements)
     tables.write_table(path, more.take(list(range(len(more)))[::-1]), tables.JUDGEMENTS)
     with pytest.raises(PipelineError, match="not sorted by query_id"):
-        runs.read_inputs(LOCALE)
+        read_inputs(LOCALE)
 
 
 def test_judgements_are_rows_of_the_ids_and_products_without_text_are_beyond_all(
-    inputs: runs.Inputs,
+    inputs: Inputs,
 ) -> None:
-    path = layout.clean(LOCALE) / "judgements.parquet"
+    path = layout.clean(LOCALE).judgements
     table = tables.read_table(path, tables.JUDGEMENTS, "")
     told = table.to_pylist()
     for at, product in ((3, "ZZ"), (8, "AA"), (20, "ZZ")):
         told[at] |= {"product_id": product}
     tables.write_table(path, pa.Table.from_pylist(told, tables.JUDGEMENTS), tables.JUDGEMENTS)
 
-    ids, judgements, (rows, codes, labels) = runs.read_judgements(LOCALE)
+    ids, judgements, (rows, codes, labels) = read_judgements(LOCALE)
 
     assert judgements.to_pylist() == told
     assert ids.queries.take(rows).to_pylist() == judgements["query_id"].to_pylist()
@@ -164,52 +166,54 @@ def test_judgements_are_rows_of_the_ids_and_products_without_text_are_beyond_all
     assert codes[3] == codes[20] != codes[8]
     known = np.delete(np.arange(len(codes)), without)
     assert ids.products.take(codes[known]).equals(judgements["product_id"].take(known))
-    of_runs = runs.read_inputs(LOCALE)
+    of_runs = read_inputs(LOCALE)
     np.testing.assert_array_equal(of_runs.pair_products, codes[known])
     np.testing.assert_array_equal(of_runs.pair_queries, rows[known])
     told[5] |= {"label": "X"}
     tables.write_table(path, pa.Table.from_pylist(told, tables.JUDGEMENTS), tables.JUDGEMENTS)
-    with pytest.raises(PipelineError, match=rf"{path}: X is not in the clean tables; run `dvc"):
-        runs.read_inputs(LOCALE)
+    with pytest.raises(PipelineError, match=rf"{path}: X is not in the clean tables. Run `dvc"):
+        read_inputs(LOCALE)
 
 
-def test_a_failed_stage_leaves_the_old_runs(inputs: runs.Inputs) -> None:
+def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
     write_runs("dense", inputs, run)
-    before = {path.name: path.read_bytes() for path in layout.runs("dense", LOCALE).iterdir()}
+    before = {
+        path.name: path.read_bytes() for path in layout.runs("dense", LOCALE).folder.iterdir()
+    }
 
     def fail() -> None:
-        with runs.writing(LOCALE, "dense", {}, 3, inputs) as (catalogue, _):
+        with run_files.write_runs(LOCALE, "dense", {}, 3, inputs) as (catalogue, _):
             catalogue.add(*run)
             raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
         fail()
-    after = {path.name: path.read_bytes() for path in layout.runs("dense", LOCALE).iterdir()}
+    after = {path.name: path.read_bytes() for path in layout.runs("dense", LOCALE).folder.iterdir()}
     assert before == after
-    assert [path.name for path in layout.runs("dense", LOCALE).parent.iterdir()] == [LOCALE]
+    assert [path.name for path in layout.runs("dense", LOCALE).folder.parent.iterdir()] == [LOCALE]
 
 
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"run_schema": 1}, "run_schema is 1, but 3 is expected"),
-        ({"system": "bm25"}, "system is bm25, but dense is found"),
+        ({"run_schema": 1}, r"run_schema must be 3 \(found 1\)"),
+        ({"system": "bm25"}, r"system must be 'dense' \(found 'bm25'\)"),
         ({"system": "splade"}, "system: Input should be 'dense', 'bm25' or 'hybrid'"),
         ({"depth": "12"}, "depth: Input should be a valid integer"),
         ({"encoder": "x"}, "encoder: Extra inputs are not permitted"),
-        ({"product_ids_sha256": "0"}, "product_ids_sha256 is 0, but .* of other tables"),
-        ({"pool_sha256": "0"}, "pool_sha256 is 0, but .* or were edited"),
+        ({"product_ids_sha256": "0"}, "product_ids_sha256 must be .* of other tables"),
+        ({"pool_sha256": "0"}, "pool_sha256 must be .* or were edited"),
     ],
 )
 def test_a_card_that_does_not_fit_its_runs_is_refused(
-    inputs: runs.Inputs, change: dict[str, object], told: str
+    inputs: Inputs, change: dict[str, object], told: str
 ) -> None:
-    folder = layout.runs("dense", LOCALE)
+    runs = layout.runs("dense", LOCALE)
     write_runs("dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12))
-    card = runs.read_card(folder, "dense", inputs.queries, inputs.products, "do")
-    assert (card.system, card.run_schema) == ("dense", runs.SCHEMA)
-    path = folder / "run.json"
+    card = run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")
+    assert (card.system, card.run_schema) == ("dense", run_card.RUN_SCHEMA)
+    path = runs.card
     files.write_json(path, json.loads(path.read_text()) | change)
-    with pytest.raises(PipelineError, match=rf"{path}: {told}.*; do"):
-        runs.read_card(folder, "dense", inputs.queries, inputs.products, "do")
+    with pytest.raises(PipelineError, match=rf"{path}: {told}.*. do"):
+        run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")

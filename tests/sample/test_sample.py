@@ -54,7 +54,7 @@ def sampled(
         sample(params_of(changed_params, **settings))
         return {
             locale: {
-                name: pq.read_table(layout.sample(locale) / f"{name}.parquet").to_pylist()
+                name: pq.read_table(layout.sample(locale).folder / f"{name}.parquet").to_pylist()
                 for name in ("queries", "products", "judgements")
             }
             for locale in LOCALES
@@ -120,10 +120,10 @@ def test_counts_tell_the_rows_and_the_repeated_products(project: Path, params: P
 
     for locale in LOCALES:
         rows = [row for row in products if row["product_locale"] == locale]
-        counts = json.loads((layout.sample(locale) / "counts.json").read_text(encoding="utf-8"))
+        counts = json.loads(layout.sample(locale).counts.read_text(encoding="utf-8"))
         assert counts == {
             **{
-                name: pq.read_metadata(layout.sample(locale) / f"{name}.parquet").num_rows
+                name: pq.read_metadata(layout.sample(locale).folder / f"{name}.parquet").num_rows
                 for name in ("judgements", "products", "queries")
             },
             "judgements_outside_filters": 0,
@@ -295,7 +295,7 @@ def test_the_size_of_buckets_leaves_the_same_rows(
     monkeypatch.setattr(sample_module, "BUCKET_ROWS", bucket_rows)
 
     assert sampled() == before
-    assert sorted(path.name for path in layout.sample("us").iterdir()) == [
+    assert sorted(path.name for path in layout.sample("us").folder.iterdir()) == [
         "counts.json", "judgements.parquet", "products.parquet", "queries.parquet",
         "sources.parquet",
     ]  # fmt: skip
@@ -311,7 +311,7 @@ def test_each_drawn_query_has_its_source_and_null_where_the_file_has_none(
         drawn = sampled(version="all")
         found = {}
         for locale in LOCALES:
-            table = pq.read_table(layout.sample(locale) / "sources.parquet")
+            table = pq.read_table(layout.sample(locale).sources)
             assert table.schema.equals(tables.SAMPLE_SOURCES)
             ids = [row["query_id"] for row in drawn[locale]["queries"]]
             assert table["query_id"].to_pylist() == ids
@@ -326,7 +326,7 @@ def test_each_drawn_query_has_its_source_and_null_where_the_file_has_none(
     for locale, of in sources().items():
         for query, told in of.items():
             assert told == (known.get(query) or None), (locale, query)
-        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        counts = json.loads(layout.sample(locale).counts.read_text())
         assert counts["queries_without_source"] == list(of.values()).count(None)
 
 
@@ -645,9 +645,9 @@ def test_memory_does_not_grow_with_the_texts(
     """Three sizes, of which the largest holds 80 MB of text more than the smallest."""
     monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "system")
     script = """
-from pipeline import sample, source
-from pipeline.params import load_params
-sample.BUCKET_ROWS, source.BATCH_ROWS = 100, 100
+from pipeline.sample import esci, stage as sample
+from pipeline.core.params_file import load_params
+sample.BUCKET_ROWS, esci.BATCH_ROWS = 100, 100
 sample.sample(load_params())
 print(held("VmHWM") >> 20)
 """
@@ -712,6 +712,6 @@ def test_judgements_of_a_drawn_query_outside_the_filters_are_counted_and_told(
 
     for locale in ("us", "es", "jp"):
         count = sum(row["product_locale"] == locale for row in divided)
-        counts = json.loads((layout.sample(locale) / "counts.json").read_text())
+        counts = json.loads(layout.sample(locale).counts.read_text())
         assert counts["judgements_outside_filters"] == count > 0
         assert f"{count} judgements of the drawn {locale} queries are outside" in caplog.text

@@ -23,7 +23,8 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.store.store import Freed, Keys, Missing, Store, keys_of, prune, usage
+from pipeline.store.store import Keys, Missing, Store, keys_of
+from pipeline.store.upkeep import Freed, prune, usage
 from tests.conftest import RunStage
 from tests.core.test_files import small_disk, tree
 from tests.helpers.artefacts import ROOT
@@ -56,7 +57,7 @@ def segments(root: Path) -> list[Path]:
 def in_a_process(script: str, folder: Path, **options: Any) -> "subprocess.Popen[str]":
     """Start Python in a folder, with the names of this module."""
     return subprocess.Popen(
-        [sys.executable, "-c", "from tests.test_store import *\n" + textwrap.dedent(script)],
+        [sys.executable, "-c", "from tests.store.test_store import *\n" + textwrap.dedent(script)],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
         stdout=subprocess.PIPE,

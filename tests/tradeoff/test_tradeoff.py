@@ -17,10 +17,12 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.evaluate import metrics, scoring
 from pipeline.index import stage as index
+from pipeline.index.build import build_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.tradeoff import command as tradeoff
 from pipeline.tradeoff import figures as index_figures
-from pipeline.vectors import vectors
+from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import (
     LOCALE,
     ROOT,
@@ -86,9 +88,9 @@ def test_quality_and_size_are_those_of_the_pipeline_with_that_index(name: str) -
     of_record = metrics.means(scores.measures)
     assert found["ndcg@10"] == of_record["ndcg@10"]
     assert found["recall@100"] == of_record["recall@100"]
-    card = json.loads((layout.runs("dense", LOCALE) / "run.json").read_text())
+    card = json.loads(layout.runs("dense", LOCALE).card.read_text())
     assert found["overlap@100"] == card["index_overlap"]
-    size = (layout.index(LOCALE) / "index.faiss").stat().st_size
+    size = layout.index(LOCALE).index.stat().st_size
     assert found["bytes_per_vector"] == round(size / PRODUCTS, 1)
     assert found["settings"]["kind"] == found["kind"] == name
 
@@ -102,7 +104,7 @@ def test_flat_finds_everything_and_the_lossy_ones_do_not() -> None:
 def test_latencies_have_one_value_a_query_and_leave_the_threads_as_they_were() -> None:
     rng = np.random.default_rng(5)
     products, queries = random_vectors(rng, 50), random_vectors(rng, 7)
-    flat = index.build_index(params().indexes["flat"], 48, "dot", [products])
+    flat = build_index(params().indexes["flat"], 48, "dot", [products])
     threads = faiss.omp_get_max_threads()
     try:
         faiss.omp_set_num_threads(2)
@@ -146,14 +148,14 @@ def other_vectors() -> Params:
 
 
 def other_queries() -> Params:
-    products = vectors.read_vectors(vectors.read_manifest(params(), LOCALE), "products", LOCALE)
+    products = read_vectors(read_manifest(params(), LOCALE), "products", LOCALE)
     rng = np.random.default_rng(99)
     write_embeddings(params(), products, random_vectors(rng, QUERIES))
     return params()
 
 
 def other_judgements() -> Params:
-    path = layout.clean(LOCALE) / "judgements.parquet"
+    path = layout.clean(LOCALE).judgements
     judged = tables.read_table(path, tables.JUDGEMENTS, "")
     swapped = pc.if_else(pc.equal(judged["label"], "E"), "I", judged["label"])
     place = judged.schema.get_field_index("label")
@@ -253,7 +255,7 @@ def test_vectors_of_other_tables_are_refused() -> None:
     [
         (["--index", "hnws"], "--index hnws: unknown index; .*did you mean 'hnsw'"),
         (["--locale", "de"], "--locale de: unknown locale"),
-        (["--locale", "us"], r"data/embeddings/us/manifest.json is missing; run `dvc repro embed"),
+        (["--locale", "us"], r"data/embeddings/us/manifest.json is missing. Run `dvc repro embed"),
     ],
 )
 def test_what_it_cannot_do_is_told_in_one_message(
@@ -270,7 +272,7 @@ def test_what_it_cannot_do_is_told_in_one_message(
 
 
 def test_queries_without_an_exact_product_leave_the_measure_empty() -> None:
-    path = layout.clean(LOCALE) / "judgements.parquet"
+    path = layout.clean(LOCALE).judgements
     judged = tables.read_table(path, tables.JUDGEMENTS, "")
     tables.write_table(path, judged.filter(pc.equal(judged["label"], "I")), tables.JUDGEMENTS)
     found = measure("flat")["flat"]

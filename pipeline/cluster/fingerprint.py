@@ -1,4 +1,4 @@
-"""Whether another machine computes the same bits as this one: its CPU, its packages, this code."""
+"""Whether another machine computes the same bits: its CPU, its packages, this code."""
 
 import platform
 from collections.abc import Iterable, Mapping
@@ -13,7 +13,7 @@ from pipeline.core.files import sha256_file, sha256_lines
 CPU, CODE = "CPU instructions", "pipeline/"
 
 
-def kind(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, str]:
+def fingerprint(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, str]:
     """Return what this machine's results depend on: instructions, versions, the code of `pipeline`.
 
     Args:
@@ -37,9 +37,9 @@ def code_hash(folder: Path) -> str:
     return sha256_lines(f"{sha256_file(folder / name)}  {name}" for name in names)[:12]
 
 
-def check_alike(expected: Mapping[str, str]) -> None:
+def check_fingerprint(expected: Mapping[str, str]) -> None:
     """Raise a `PipelineError` unless this machine, a worker's, is of the kind that was expected."""
-    found = kind(name for name in expected if name not in (CPU, CODE))
+    found = fingerprint(name for name in expected if name not in (CPU, CODE))
     for name, wanted in expected.items():
         if found[name] == wanted:
             continue
@@ -51,5 +51,5 @@ def check_alike(expected: Mapping[str, str]) -> None:
         )
         raise PipelineError(
             f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: {name} "
-            f"{found[name]}, expected {wanted}; {remedy}"
+            f"{found[name]}, expected {wanted}. {remedy}"
         )

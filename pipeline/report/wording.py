@@ -1,4 +1,4 @@
-"""The words of the page: what measures, systems and labels are called and mean; numbers as text."""
+"""How the page names measures, systems and labels."""
 
 from pipeline.report.inputs import UNJUDGED, Estimate
 
@@ -29,7 +29,7 @@ REASONS = {
 """What clean counts, in words; what starts with `dropped` was left out, the rest is of the kept."""
 
 
-def explained(measure: str) -> str:
+def describe(measure: str) -> str:
     """Return what a measure says, for a reader who is no search engineer."""
     name, _, k = measure.partition("@")
     words = {
@@ -56,13 +56,13 @@ def explained(measure: str) -> str:
     return words.get(name, "See the README of the project.")
 
 
-def named(measure: str) -> str:
+def display_name(measure: str) -> str:
     """Return a measure's name as the field writes it: "nDCG@10" for "ndcg@10"."""
     name, at, k = measure.partition("@")
     return {"ndcg": "nDCG", "mrr": "MRR", "pool_ndcg": "pool nDCG"}.get(name, name) + at + k
 
 
-def said(estimate: Estimate) -> str:
+def format_estimate(estimate: Estimate) -> str:
     """Return an estimate as text: "0.625 [0.552, 0.697]"."""
     if estimate.mean is None:
         return "undefined"

@@ -1,0 +1,12 @@
+"""Names for the array types that modules hand to each other."""
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ints = NDArray[np.int64]
+"""Row numbers, codes, counts: int64."""
+
+Matrix = np.ndarray[Any, np.dtype[np.float32]]
+"""Vectors as rows: float32, shape [rows, dimension]."""

@@ -1,0 +1,60 @@
+"""Fuse two rankings of the same queries into one."""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.params import Fusion, WeightedFusion
+from pipeline.runs import ranking
+
+
+def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranking.Ranked:
+    """Return the union of two runs of the same queries, in the order of its fused scores.
+
+    Weighted fusion adds the normalised scores, each times its system's weight. BM25's is the score
+    over the query's highest, since 0 is what a product without a shared term has; the dense one
+    is the score's place between the lowest and the highest of the query's run, since a similarity
+    has no floor that products reach (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
+    Hybrid Retrieval, 2023, compare such normalisations). A product that a run lacks has 0 in it.
+
+    Reciprocal-rank fusion adds 1 / (rank_constant + rank) over the runs that have the product
+    (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1.
+    The rounding of `ranking` would tie deep ranks where the constant is very large or, for deep
+    runs, very small; `params` refuses such constants.
+    """
+    width = 1 + max(dense[1].max(initial=0), bm25[1].max(initial=0))
+    pairs = np.concatenate([dense[0] * width + dense[1], bm25[0] * width + bm25[1]])
+    if isinstance(settings, WeightedFusion):
+        first = settings.dense_weight * scale_min_max(dense)
+        second = (1 - settings.dense_weight) * scale_by_max(bm25)
+    else:
+        scale = (settings.rank_constant + 1) / 2
+        first = scale / (settings.rank_constant + ranks(dense))
+        second = scale / (settings.rank_constant + ranks(bm25))
+    union, place = np.unique(pairs, return_inverse=True)
+    scores = np.zeros(len(union))
+    np.add.at(scores, place, np.concatenate([first, second]))
+    return ranking.rank_pairs(union // width, union % width, scores)
+
+
+def ranks(run: ranking.Ranked) -> NDArray[np.int64]:
+    """Return each product's rank, from 1."""
+    return ranking.places(run[0]) + 1
+
+
+def scale_by_max(run: ranking.Ranked) -> NDArray[np.float64]:
+    """Return scores of 0 or more over their query's highest; all 0 where that is 0."""
+    rows, _, scores = run
+    highest = scores[np.searchsorted(rows, rows)]
+    return np.divide(scores, highest, out=np.zeros_like(scores), where=highest > 0)
+
+
+def scale_min_max(run: ranking.Ranked) -> NDArray[np.float64]:
+    """Return scores as their place from their query's lowest, 0, to its highest, 1.
+
+    Where both are the same, all have 1: the run holds them, and lacks others.
+    """
+    rows, _, scores = run
+    highest = scores[np.searchsorted(rows, rows)]
+    lowest = scores[np.searchsorted(rows, rows, side="right") - 1]
+    spread = highest - lowest
+    return np.divide(scores - lowest, spread, out=np.ones_like(scores), where=spread > 0)

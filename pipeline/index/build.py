@@ -1,0 +1,123 @@
+"""Build an index from vectors, `PIECE_ROWS` at a time, with the same bytes every time."""
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+
+from pipeline.core.arrays import Matrix
+from pipeline.core.params import Index, IvfFlatIndex, IvfPqIndex, Similarity, Sq8Index
+from pipeline.index import size as index_size
+from pipeline.index.codes import Adder, add_here
+from pipeline.index.kinds import TRAINING_SEED, empty_index, to_index_form
+from pipeline.vectors.shards import PIECE_ROWS
+
+
+def build_index(
+    index: Index,
+    dimension: int,
+    similarity: Similarity,
+    shards: Iterable[Matrix],
+    rows: int | None = None,
+    add: Adder = add_here,
+) -> faiss.Index:
+    """Return an index that holds the vectors of all shards; row i has id i.
+
+    The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
+    a graph do not depend on that. An inverted file is trained here and filled by `add`, which may
+    use other machines; the others have nothing to compute that would be worth the way there, or
+    cannot be built in parts (hnsw).
+
+    Args:
+        index: its settings.
+        dimension: the vectors' components.
+        similarity: what is compared.
+        shards: float32, [any, dimension] each; gone through twice where the index is trained.
+        rows: how many vectors they hold; counted, going through them once more, if left out.
+        add: adds the vectors to an inverted file.
+    """
+    rows = sum(map(len, shards)) if rows is None else rows
+    built = empty_index(index, dimension, similarity)
+    threads = faiss.omp_get_max_threads()
+    # Several: a graph depends on which of them is first, and no BLAS promises k-means its bits.
+    faiss.omp_set_num_threads(1)
+    try:
+        if isinstance(index, Sq8Index):
+            built.train(_extremes(_pieces(shards, similarity)))
+        elif not built.is_trained:
+            wanted = index_size.training_rows(index, rows)
+            built.train(_sample(_pieces(shards, similarity), rows, wanted))
+        _reserve(built, rows)
+        if isinstance(index, IvfFlatIndex | IvfPqIndex):
+            add(built, _pieces(shards, similarity))
+        else:
+            for piece in _pieces(shards, similarity):
+                built.add(piece)
+    finally:
+        faiss.omp_set_num_threads(threads)
+    return built
+
+
+def _extremes(pieces: Iterable[Matrix]) -> Matrix:
+    """Return each component's least and greatest value, [2, dimension]: all that sq8 learns."""
+    ends = [(piece.min(axis=0), piece.max(axis=0)) for piece in pieces]
+    least, greatest = zip(*ends, strict=True)
+    return np.stack([np.min(least, axis=0), np.max(greatest, axis=0)])
+
+
+def _sample(pieces: Iterable[Matrix], rows: int, wanted: int) -> Matrix:
+    """Return `wanted` of all `rows` vectors, drawn by a fixed seed, in the order of their rows."""
+    chosen = np.arange(rows)
+    if wanted < rows:
+        rng = np.random.default_rng(TRAINING_SEED)
+        chosen = np.sort(rng.choice(rows, wanted, replace=False))
+    sample, start = [], 0
+    for piece in pieces:
+        first, last = np.searchsorted(chosen, [start, start + len(piece)])
+        sample.append(piece[chosen[first:last] - start])
+        start += len(piece)
+    return np.concatenate(sample)
+
+
+def _pieces(shards: Iterable[Matrix], similarity: Similarity) -> Iterator[Matrix]:
+    """Yield all vectors as they are compared, `vectors.PIECE_ROWS` of them, the rest at the end."""
+    waiting: list[Matrix] = []
+    held = done = 0
+
+    def piece() -> Matrix:
+        matrix = waiting[0] if len(waiting) == 1 else np.concatenate(waiting)
+        return to_index_form(matrix, similarity, "products", done)
+
+    for shard in shards:
+        start = 0
+        while start < len(shard):
+            part = shard[start : start + PIECE_ROWS - held]
+            waiting.append(part)
+            start, held = start + len(part), held + len(part)
+            if held == PIECE_ROWS:
+                yield piece()
+                waiting, held, done = [], 0, done + held
+    if held:
+        yield piece()
+
+
+def _reserve(built: faiss.Index, rows: int) -> None:
+    """Make room for all vectors at once; else FAISS doubles it, and holds the old and the new."""
+    whole: Any = faiss.downcast_index(built)
+    flat = whole
+    if isinstance(whole, faiss.IndexHNSW):
+        graph: Any = whole.hnsw
+        _make_room(graph.neighbors, index_size.graph_links(graph.nb_neighbors(1), rows))
+        _make_room(graph.offsets, rows + 1)
+        _make_room(graph.levels, rows)
+        flat = faiss.downcast_index(whole.storage)
+    if isinstance(flat, faiss.IndexFlatCodes):
+        _make_room(flat.codes, rows * flat.code_size)
+
+
+def _make_room(array: Any, size: int) -> None:
+    """Let one of FAISS's arrays have room for so much, and in it what it has."""
+    held = array.size()
+    array.resize(size)
+    array.resize(held)

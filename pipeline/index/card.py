@@ -1,0 +1,87 @@
+"""An index on disk: `index.faiss` and `index.json`, the card that says what is in it."""
+
+from pathlib import Path
+
+import faiss
+
+from pipeline.core import files, layout
+from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import Index, Params, Similarity, Strict
+from pipeline.vectors.manifest import Manifest
+
+INDEX_SCHEMA = 1
+"""Version of index.json; older artefacts are refused, and `dvc repro` rewrites them."""
+
+
+class IndexCard(Strict):
+    """What an index is and which vectors are in it: index.json beside index.faiss."""
+
+    index_schema: int
+    index: str
+    settings: Index
+    similarity: Similarity
+    dimension: int
+    rows: int
+    ids_sha256: str
+    vectors_sha256: str
+    index_sha256: str
+
+
+def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
+    """Read a locale's index, mapped: pages come in as they are searched, and can go again.
+
+    Raises:
+        PipelineError: it is missing, damaged, or was built from other vectors or settings.
+    """
+    files_of, remedy = layout.index(locale), layout.rerun_hint("index", locale)
+    card = read_model(files_of.card, IndexCard, remedy, ("index_schema", INDEX_SCHEMA))
+    expected = make_card(params, locale, manifest, index_sha256=card.index_sha256)
+    why = "the index was built from something else"
+    refuse_differences(files_of.card, card.model_dump(), expected.model_dump(), why, remedy)
+    path = files_of.index
+    if not path.is_file():
+        raise PipelineError(f"{path} is missing. {remedy}")
+    if (found := files.sha256_file(path)) != card.index_sha256:
+        raise PipelineError(
+            f"{path}: its sha256 must be {card.index_sha256[:12]} (found {found[:12]}): it was "
+            f"damaged or edited. {remedy}"
+        )
+    try:
+        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    except RuntimeError as err:
+        raise PipelineError(f"{path} cannot be read ({one_line(err)}). {remedy}") from err
+
+
+def serialised_bytes(built: faiss.Index) -> int:
+    """Return how many bytes an index has on disk, without a second copy of it in memory."""
+    sizes: list[int] = []
+
+    def count(piece: bytes) -> int:
+        sizes.append(len(piece))
+        return len(piece)
+
+    faiss.write_index(built, faiss.PyCallbackIOWriter(count))  # type: ignore[attr-defined]
+    return sum(sizes)
+
+
+def write_index(built: faiss.Index, path: Path) -> None:
+    """Write an index; a full disk raises the system's own error."""
+    # Through Python's own file: FAISS's only prints when the last bytes do not go out.
+    with path.open("wb") as handle:
+        faiss.write_index(built, faiss.PyCallbackIOWriter(handle.write))  # type: ignore[attr-defined]
+
+
+def make_card(params: Params, locale: str, manifest: Manifest, *, index_sha256: str) -> IndexCard:
+    """Return the card of a locale's index, built from the vectors of `manifest`."""
+    return IndexCard(
+        index_schema=INDEX_SCHEMA,
+        index=params.index[locale],
+        settings=params.index_of(locale),
+        similarity=params.encoder_of(locale).similarity,
+        dimension=manifest.dimension,
+        rows=manifest.products.rows,
+        ids_sha256=manifest.products.ids_sha256,
+        vectors_sha256=manifest.products.sha256(),
+        index_sha256=index_sha256,
+    )

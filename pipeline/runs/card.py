@@ -1,0 +1,95 @@
+"""The card of a system's runs, `run.json`: what the runs are, of which ids and contents."""
+
+from collections.abc import Mapping
+from typing import Annotated
+
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.core import files, layout, tables
+from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Strict, System
+
+RUN_SCHEMA = 3
+"""Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
+
+RANDOM = "random"
+"""Stands beside the systems, without a run: the exact expectation of each measure."""
+
+STAGE_OF: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
+"""The stage that writes each system's runs."""
+
+INDEX_OVERLAP = "index_overlap@100"
+"""What the metrics call `RunCard.index_overlap`."""
+
+
+class RunCard(Strict):
+    """What runs are: their system and what it was made `of`, their depth, ids and contents.
+
+    `index_overlap`, where the system searches an index, is the share of the exact top 100 that the
+    index finds, rounded to 5 digits (see `neighbours.index_overlap`).
+    """
+
+    run_schema: int
+    system: System
+    of: dict[str, str]
+    depth: int
+    index_overlap: Annotated[float, Field(ge=0, le=1)] | None
+    query_ids_sha256: str
+    product_ids_sha256: str
+    catalogue_sha256: str
+    pool_sha256: str
+
+
+def rerun_hint(system: System, locale: str) -> str:
+    """Return what brings a system's runs back, as messages say it."""
+    return layout.rerun_hint(STAGE_OF[system], locale)
+
+
+def make_card(
+    runs: layout.RunFiles,
+    system: System,
+    of: Mapping[str, str],
+    depth: int,
+    queries: pa.ChunkedArray,
+    products: pa.ChunkedArray,
+    index_overlap: float | None = None,
+) -> RunCard:
+    """Return the card of a system's runs, over these query and product ids."""
+    return RunCard(
+        run_schema=RUN_SCHEMA,
+        system=system,
+        of=dict(of),
+        depth=depth,
+        index_overlap=index_overlap,
+        query_ids_sha256=tables.ids_sha256(queries),
+        product_ids_sha256=tables.ids_sha256(products),
+        catalogue_sha256=files.sha256_file(runs.catalogue),
+        pool_sha256=files.sha256_file(runs.pool),
+    )
+
+
+def read_card(
+    runs: layout.RunFiles,
+    system: System,
+    queries: pa.ChunkedArray,
+    products: pa.ChunkedArray,
+    remedy: str,
+) -> RunCard:
+    """Read the card of a system's runs.
+
+    Raises:
+        PipelineError: card or run is missing, the card is not of this version's form, the runs are
+            of another system or of other queries or products than these, or were edited.
+    """
+    path = runs.card
+    found = read_model(path, RunCard, remedy, ("run_schema", RUN_SCHEMA))
+    try:
+        ids = (queries, products)
+        expected = make_card(runs, system, found.of, found.depth, *ids, found.index_overlap)
+    except FileNotFoundError as err:
+        raise PipelineError(f"{err.filename} is missing. {remedy}") from err
+    why = "the runs are of other tables, or were edited"
+    refuse_differences(path, found.model_dump(), expected.model_dump(), why, remedy)
+    return found

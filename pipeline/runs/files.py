@@ -1,0 +1,165 @@
+"""Run files: `catalogue.parquet` and `pool.parquet`, written and read piece by piece."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.core import files, layout, tables
+from pipeline.core.arrays import Ints
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import System
+from pipeline.runs import ranking
+from pipeline.runs.card import make_card
+from pipeline.runs.inputs import Ids
+from pipeline.runs.ranking import Ranked
+
+READ = ("query_id", "score", "rank", "product_row")
+"""The columns of a run that the stages behind it read; the card says which products the rows are
+of, and binds them by a hash of the file."""
+
+
+class RunWriter:
+    """Writes one run file, piece by piece."""
+
+    def __init__(self, file: pq.ParquetWriter, ids: Ids) -> None:
+        self._file = file
+        self._ids = ids
+
+    def add(self, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> None:
+        """Add what `Ranked` holds for whole queries, all of them behind those added before."""
+        if len(rows):
+            self._file.write_table(
+                run_table(self._ids, rows, codes, scores), row_group_size=len(rows)
+            )
+
+
+@contextmanager
+def write_runs(
+    locale: str,
+    system: System,
+    of: Mapping[str, str],
+    depth: int,
+    ids: Ids,
+    index_overlap: float | None = None,
+) -> Iterator[tuple[RunWriter, RunWriter]]:
+    """Yield what a locale's catalogue run and pool run of a system are written to.
+
+    Both runs and their card are in their place when the block succeeds; else what was there stays.
+
+    Args:
+        locale: whose runs they are.
+        system: one of `SYSTEMS`.
+        of: what the system was made of, for the card.
+        depth: the most products a query has in the catalogue run.
+        ids: what the rows of the runs are of.
+        index_overlap: for the card.
+    """
+    with files.atomic_directory(layout.runs(system, locale).folder) as folder:
+        out = layout.RunFiles(folder)
+        with (
+            pq.ParquetWriter(out.catalogue, tables.RUN, **tables.WRITE_OPTIONS) as first,
+            pq.ParquetWriter(out.pool, tables.RUN, **tables.WRITE_OPTIONS) as second,
+        ):
+            yield RunWriter(first, ids), RunWriter(second, ids)
+        written = make_card(out, system, of, depth, ids.queries, ids.products, index_overlap)
+        files.write_json(out.card, written.model_dump(mode="json"))
+
+
+def run_table(ids: Ids, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:
+    """Return a run, given as `Ranked`, as a table of schema `tables.RUN`."""
+    return pa.table(
+        {
+            "query_id": ids.queries.take(pa.array(rows)),
+            "product_id": ids.products.take(pa.array(codes)),
+            "score": scores.astype(np.float32),
+            "rank": (ranking.places(rows) + 1).astype(np.int32),
+            "product_row": codes.astype(np.int32),
+        }
+    ).cast(tables.RUN)
+
+
+def iter_run(
+    path: Path, ids: Ids, queries_a_piece: int, again: str
+) -> Iterator[tuple[range, Ranked]]:
+    """Read a run again, a fixed number of queries at a time, so that runs can be read in step.
+
+    Args:
+        path: a file as `RunWriter` writes it.
+        ids: what the rows of the run are of.
+        queries_a_piece: how many rows of the clean queries a piece covers.
+        again: what brings the file back; part of messages.
+
+    Yields:
+        The rows of the clean queries that the piece covers, all of them in their order, and what
+        the run has for them; a query may have nothing.
+
+    Raises:
+        PipelineError: the file is missing or damaged, holds a query or product that the clean
+            tables lack, a score that is no finite number or a product twice for a query, or is not
+            sorted by query, rank and score.
+    """
+    start, waiting = 0, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
+
+    def up_to(stop: int) -> tuple[range, Ranked]:
+        nonlocal start, waiting
+        rows, codes, scores = waiting
+        mine = int(np.searchsorted(rows, stop))
+        waiting = rows[mine:], codes[mine:], scores[mine:]
+        done, start = start, stop
+        return range(done, stop), (rows[:mine], codes[:mine], scores[:mine])
+
+    for group in tables.iter_row_groups(path, tables.RUN, again, READ):
+        rows, codes, scores = _checked(group, ids, path, again)
+        behind = waiting[0][-1] if len(waiting[0]) else start - 1
+        if len(rows) and rows[0] <= behind:
+            raise PipelineError(f"{path} is not sorted by query_id. {again}")
+        waiting = (
+            np.concatenate([waiting[0], rows]),
+            np.concatenate([waiting[1], codes]),
+            np.concatenate([waiting[2], scores]),
+        )
+        # A query is whole in its row group: what is before the last one's is complete.
+        while len(rows) and rows[-1] >= start + queries_a_piece:
+            yield up_to(start + queries_a_piece)
+    while start < len(ids.queries):
+        yield up_to(min(start + queries_a_piece, len(ids.queries)))
+
+
+def _checked(group: pa.Table, ids: Ids, path: Path, again: str) -> Ranked:
+    """Return the columns `READ` of a row group as rows, codes and scores, or say what is wrong."""
+    rows = tables.rows_of(ids.queries, group["query_id"], path, again)
+    codes = group["product_row"].to_numpy().astype(np.int64)
+    scores = group["score"].to_numpy().astype(np.float64)
+    if (wrong := np.flatnonzero((codes < 0) | (codes >= len(ids.products)))).size:
+        raise PipelineError(
+            f"{path}: product_row {codes[wrong[0]]} is not among the {len(ids.products)} clean "
+            f"products. {again}"
+        )
+
+    def refuse(at: int, what: str) -> PipelineError:
+        query, product = group["query_id"][at], ids.products[int(codes[at])]
+        return PipelineError(f"{path}: query {query}, product {product}: {what}. {again}")
+
+    if (np.diff(rows) < 0).any():
+        raise PipelineError(f"{path} is not sorted by query_id. {again}")
+    if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
+        at = int(wrong[0])
+        raise refuse(at, f"the score is {scores[at]}, no finite number")
+    ranks = ranking.places(rows) + 1
+    if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
+        raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
+    if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
+        raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
+    # One number a pair, which sorts several times as fast as the two columns.
+    pairs = rows * len(ids.products) + codes
+    if (np.diff(np.sort(pairs)) == 0).any():
+        _, firsts = np.unique(pairs, return_index=True)
+        raise refuse(
+            int(np.setdiff1d(np.arange(len(pairs)), firsts)[0]), "the product stands twice"
+        )
+    return rows, codes, scores

@@ -1,0 +1,85 @@
+"""Show what the store holds and delete what was not used for longest."""
+
+import argparse
+import json
+import math
+import re
+import sys
+import time
+from datetime import UTC, datetime
+
+from pipeline.core import layout, stage
+from pipeline.store.segments import Keys as Keys
+from pipeline.store.upkeep import Namespace, prune, usage
+
+
+def _table(namespaces: list[Namespace]) -> str:
+    """Return a line for each namespace, with all of its identity, and one for the total."""
+    keys = sorted({key for namespace in namespaces for key in namespace.identity})
+    lines = [["namespace", *keys, "last used", "entries", "size"]]
+    for one in namespaces:
+        identity = [_short(one.identity[key]) if key in one.identity else "-" for key in keys]
+        used = f"{datetime.fromtimestamp(one.used, UTC).astimezone():%Y-%m-%d %H:%M}"
+        lines.append([one.folder.name, *identity, used, f"{one.entries:,}", _bytes(one.size)])
+    entries, size = sum(one.entries for one in namespaces), sum(one.size for one in namespaces)
+    lines.append(["total", *("" for _ in keys), "", f"{entries:,}", _bytes(size)])
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    padded = [
+        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
+    ]
+    for cells in padded:
+        cells[-2:] = [cell.strip().rjust(len(cell)) for cell in cells[-2:]]
+    return "".join("  ".join(cells) + "\n" for cells in padded)
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    if re.fullmatch("[0-9a-f]{64}", text):
+        return text[:12]
+    return text if text and text == text.strip() else json.dumps(text, ensure_ascii=False)
+
+
+def _bytes(size: int) -> str:
+    power = min(int(math.log10(max(size, 1))) // 3, 3)
+    return f"{size / 1_000**power:,.{min(power, 1)}f} {('B', 'kB', 'MB', 'GB')[power]}"
+
+
+def _not_negative(text: str) -> float:
+    value = float(text)
+    if not value >= 0:
+        raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
+    return value
+
+
+def main() -> int:
+    """Show what is kept, and what could be freed; with --yes, free it. Return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.store",
+        description="Show the store of vectors, and delete what was not used for longest. "
+        "Nothing is deleted without --yes; what is deleted is computed again when it is needed.",
+    )
+    parser.add_argument(
+        "--keep", type=_not_negative, metavar="GB", help="delete until no more than this is left"
+    )
+    parser.add_argument(
+        "--unused-for",
+        type=_not_negative,
+        metavar="DAYS",
+        help="delete what was not used for so long; together with --keep, only that",
+    )
+    parser.add_argument("--yes", action="store_true", help="delete it, and not only say so")
+    arguments = parser.parse_args()
+    keep, days = arguments.keep, arguments.unused_for
+    if arguments.yes and keep is None and days is None:
+        parser.error("--yes: say what to delete, with --keep or --unused-for")
+    with stage.report_errors("store") as outcome:
+        root = layout.store()
+        sys.stdout.write(f"{root}\n{_table(usage(root))}")
+        if keep is not None or days is not None:
+            since = math.inf if days is None else time.time() - days * 86_400
+            freed = prune(root, (keep or 0) * 1e9, since, delete=arguments.yes)
+            what = f"{_bytes(freed.size)}: {freed.entries:,} entries in {freed.segments:,} files"
+            sys.stdout.write(
+                f"freed {what}\n" if arguments.yes else f"would free {what}; --yes frees it\n"
+            )
+    return outcome.status

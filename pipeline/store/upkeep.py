@@ -1,0 +1,157 @@
+"""Upkeep of the store: how much it holds, and what goes when it is over its limit."""
+
+import json
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
+from pipeline.store.segments import PARTIAL, Segment, npy_names
+from pipeline.store.segments import Keys as Keys
+
+# Writing a segment takes milliseconds: one that is partial for longer was given up.
+_ABANDONED_SECONDS = 3_600.0
+
+# File systems round times of use, the coarsest to two seconds.
+_CLOCK_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class SegmentFile:
+    """A segment as upkeep sees it: entries, size in bytes, time of last use (Unix seconds)."""
+
+    path: Path
+    entries: int
+    size: int
+    used: float
+
+
+@dataclass(frozen=True)
+class Namespace:
+    """A namespace as upkeep sees it."""
+
+    folder: Path
+    identity: dict[str, Any]
+    segments: tuple[SegmentFile, ...]
+
+    @property
+    def entries(self) -> int:
+        """How many entries it holds."""
+        return sum(segment.entries for segment in self.segments)
+
+    @property
+    def size(self) -> int:
+        """The size of its segments in bytes."""
+        return sum(segment.size for segment in self.segments)
+
+    @property
+    def used(self) -> float:
+        """When it was last used, in Unix seconds."""
+        return max((segment.used for segment in self.segments), default=0.0)
+
+
+@dataclass(frozen=True)
+class Freed:
+    """What was deleted, or would be; `size` in bytes."""
+
+    segments: int
+    entries: int
+    size: int
+
+
+def usage(root: Path) -> list[Namespace]:
+    """Return the namespaces under `root`, last used first; nothing else there is looked at.
+
+    Raises:
+        PipelineError: a folder cannot be read.
+    """
+    found: list[Namespace | None] = []
+    with explain_os_errors(root), suppress(FileNotFoundError):
+        found = [_namespace(folder) for folder in sorted(root.iterdir())]
+    return sorted((one for one in found if one is not None), key=lambda one: -one.used)
+
+
+def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = True) -> Freed:
+    """Delete the least recently used segments until all of them are within a limit.
+
+    A segment is used when it is written, and when a `Store` first reads it or is told that it will
+    be read. A namespace that
+    is empty then goes too.
+
+    Args:
+        root: the folder of all namespaces.
+        limit_bytes: how large all segments together may be.
+        keep_since: a time in Unix seconds; what was used then or later stays, whatever the limit.
+        delete: False to delete nothing, and only return what would go.
+
+    Raises:
+        PipelineError: something cannot be deleted.
+    """
+    namespaces = usage(root)
+    segments = [segment for namespace in namespaces for segment in namespace.segments]
+    excess = sum(segment.size for segment in segments) - limit_bytes
+    going: list[SegmentFile] = []
+    for segment in sorted(segments, key=lambda one: (one.used, one.path)):
+        if excess <= 0 or segment.used >= keep_since - _CLOCK_SECONDS:
+            break
+        going.append(segment)
+        excess -= segment.size
+    if delete:
+        with explain_os_errors(root):
+            for segment in going:
+                segment.path.unlink(missing_ok=True)
+            untidy = [one.folder for one in namespaces if going or _is_untidy(one.folder)]
+            # Nothing is written, not even a lock, where nothing is to be done: the store may be one
+            # that this process can only read.
+            if untidy:
+                with FileLock(root / LOCK):
+                    for folder in untidy:
+                        _tidy(folder)
+    return Freed(len(going), sum(one.entries for one in going), sum(one.size for one in going))
+
+
+def _namespace(folder: Path) -> Namespace | None:
+    """Return what lies in a folder, or None if it is no namespace."""
+    try:
+        about = (folder / ABOUT).read_bytes()
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        return None
+    if namespace_name(about) != folder.name:
+        return None
+    segments = []
+    for name in npy_names(folder):
+        segment = Segment.named(folder, name)
+        if segment is not None:
+            with suppress(FileNotFoundError):  # deleted a moment ago
+                stat = segment.path.stat()
+                segments.append(
+                    SegmentFile(segment.path, segment.entries, stat.st_size, stat.st_mtime)
+                )
+    return Namespace(folder, json.loads(about), tuple(segments))
+
+
+def _is_untidy(folder: Path) -> bool:
+    """Tell whether `_tidy` would do something."""
+    with suppress(FileNotFoundError):  # another process was faster
+        return bool(_abandoned(folder)) or [path.name for path in folder.iterdir()] == [ABOUT]
+    return False
+
+
+def _abandoned(folder: Path) -> list[Path]:
+    """Return what killed processes left of segments that they wrote."""
+    partial = [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]
+    return [path for path in partial if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS]
+
+
+def _tidy(folder: Path) -> None:
+    """Remove what killed processes left, and the folder if nothing but about.json is in it."""
+    with suppress(FileNotFoundError):  # another process was faster
+        for path in _abandoned(folder):
+            path.unlink()
+        if [path.name for path in folder.iterdir()] == [ABOUT]:
+            (folder / ABOUT).unlink()
+            folder.rmdir()

@@ -1,0 +1,176 @@
+"""The manifest of a locale's vectors: what they are, and what they were made with."""
+
+from typing import Annotated, Any, Literal, Self, get_args
+
+import pyarrow as pa
+from pydantic import Field, model_validator
+
+from pipeline.core import files, layout, tables
+from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Count, Encoder, Params, Strict
+
+Kind = Literal["products", "queries"]
+
+Dtype = Literal["float32", "float16"]
+
+Number = Annotated[int, Field(ge=0)]
+
+MANIFEST_SCHEMA = 2
+"""Version of the manifest; older artefacts are refused, and `dvc repro` rewrites them."""
+
+
+class Shard(Strict):
+    """One .npy file: rows that follow those of the shard before."""
+
+    file: Annotated[str, Field(pattern=r"^(products|queries)-\d{5}\.npy$")]
+    rows: Count
+    sha256: str
+
+
+class Side(Strict):
+    """All shards of the products or of the queries; row i belongs to row i of the clean table."""
+
+    rows: Count
+    ids_sha256: str
+    shards: tuple[Shard, ...]
+
+    @model_validator(mode="after")
+    def _shards_hold_all_rows(self) -> Self:
+        if (held := sum(shard.rows for shard in self.shards)) != self.rows:
+            raise ValueError(f"the shards hold {held} rows, not {self.rows}")
+        return self
+
+    def sha256(self) -> str:
+        """Return the identity of the vectors: a hash of the shards' hashes, in order."""
+        return files.sha256_lines(shard.sha256 for shard in self.shards)
+
+
+class Cut(Strict):
+    """What max_tokens cut off: tokens, and texts that lost any."""
+
+    texts_cut: Number
+    tokens_cut: Number
+
+    @model_validator(mode="after")
+    def _each_text_cut_lost_a_token(self) -> Self:
+        if self.texts_cut > self.tokens_cut or (self.tokens_cut and not self.texts_cut):
+            raise ValueError(f"{self.tokens_cut} tokens were cut off {self.texts_cut} texts")
+        return self
+
+
+class SideCut(Cut):
+    """What max_tokens cut off the texts of one side, and off which of their fields.
+
+    Attributes:
+        texts: the texts, one a row.
+        tokens: all their tokens, were nothing cut off; prefix and special tokens included.
+        fields: by the field that a token begins in: those of clean.fields, or `query`.
+    """
+
+    texts: Number
+    tokens: Number
+    fields: Annotated[dict[str, Cut], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _nothing_is_cut_twice_or_from_nowhere(self) -> Self:
+        if self.texts_cut > self.texts or self.tokens_cut > self.tokens:
+            raise ValueError(
+                f"{self.texts_cut} of {self.texts} texts and {self.tokens_cut} of {self.tokens} "
+                "tokens were cut"
+            )
+        lost = sum(field.tokens_cut for field in self.fields.values())
+        if lost != self.tokens_cut:
+            raise ValueError(f"the fields lost {lost} tokens, the texts {self.tokens_cut}")
+        return self
+
+
+class Truncation(Strict):
+    """What max_tokens cut off a locale's texts."""
+
+    products: SideCut
+    queries: SideCut
+
+
+class Manifest(Strict):
+    """What the vectors of one locale are, and what they were made with.
+
+    `engine` is what computed them and on which kind of device, such as "openvino-cpu".
+    """
+
+    manifest_schema: int
+    locale: str
+    encoder: str
+    contract: dict[str, Any]
+    weights_sha256: str
+    engine: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+$")]
+    dimension: Annotated[int, Field(ge=1, le=65_536)]
+    dtype: Dtype
+    truncation: Truncation
+    products: Side
+    queries: Side
+
+    @model_validator(mode="after")
+    def _truncation_is_of_all_rows(self) -> Self:
+        for kind in get_args(Kind):
+            texts, rows = getattr(self.truncation, kind).texts, self.side(kind).rows
+            if texts != rows:
+                raise ValueError(f"truncation tells of {texts} {kind}, but there are {rows}")
+        return self
+
+    def side(self, kind: Kind) -> Side:
+        """Return the products' or the queries' shards."""
+        return self.products if kind == "products" else self.queries
+
+
+def side_of(ids: pa.ChunkedArray, shards: tuple[Shard, ...]) -> Side:
+    """Bind shards to the ids of the clean table whose rows they encode."""
+    return Side(rows=len(ids), ids_sha256=tables.ids_sha256(ids), shards=shards)
+
+
+def contract_of(encoder: Encoder) -> dict[str, Any]:
+    """Return the entry of an encoder as a manifest tells it.
+
+    A local folder's path is left out: the weights' hash says what lay there, on any machine.
+    """
+    contract = encoder.model_dump(mode="json")
+    contract["weights"].pop("path", None)
+    return contract
+
+
+def read_manifest(params: Params, locale: str) -> Manifest:
+    """Read a locale's manifest.
+
+    Raises:
+        PipelineError: it is missing, not of this version's form, or of another encoder than
+            `params` says.
+    """
+    path, remedy = layout.embeddings(locale).manifest, rerun_hint(locale)
+    manifest = read_model(path, Manifest, remedy, ("manifest_schema", MANIFEST_SCHEMA))
+    choice = {"locale": locale, "encoder": params.encoder[locale]}
+    expected = {**choice, **contract_of(params.encoder_of(locale))}
+    found = {"locale": manifest.locale, "encoder": manifest.encoder, **manifest.contract}
+    why = "the vectors are of another encoder or locale"
+    refuse_differences(path, found, expected, why, remedy)
+    return manifest
+
+
+def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str) -> None:
+    """Check that vectors belong to these ids, row by row.
+
+    Raises:
+        PipelineError: they were made from other rows, or in another order.
+    """
+    side = manifest.side(kind)
+    found = tables.ids_sha256(ids)
+    if (side.rows, side.ids_sha256) != (len(ids), found):
+        raise PipelineError(
+            f"{layout.embeddings(locale).folder}: the {kind} vectors are of {side.rows} rows with "
+            f"ids {side.ids_sha256[:12]}, but {layout.clean(locale).folder} has {len(ids)} rows "
+            f"with ids {found[:12]}. {rerun_hint(locale)}"
+        )
+
+
+def rerun_hint(locale: str) -> str:
+    """Return what brings a locale's vectors back, as messages say it."""
+    return layout.rerun_hint("embed", locale)
