@@ -65,10 +65,10 @@ def refuse_differences(
         PipelineError: a value differs; the message names the first such key and both values.
     """
     for key in [*expected, *(key for key in found if key not in expected)]:
-        told, must = found.get(key), expected.get(key)
-        if told != must:
+        value, must = found.get(key), expected.get(key)
+        if value != must:
             raise PipelineError(
-                f"{path}: {key} must be {_brief(must)} (found {_brief(told)}): {why}. {remedy}"
+                f"{path}: {key} must be {_brief(must)} (found {_brief(value)}): {why}. {remedy}"
             )
 
 

@@ -1,9 +1,13 @@
 """Files that are whole or absent: atomic writes, canonical JSON, hashes."""
 
+import glob
 import hashlib
 import json
+import math
 import os
 import shutil
+import stat
+import tempfile
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -11,12 +15,36 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, one_line, shorten
+
+MOST_LINKS = 40
+"""How many links may lead to a file, as on Linux."""
+
+MOST_BYTES = 1 << 28
+"""What a JSON file may have at most; the largest of this project have a few megabytes."""
+
+MOST_LEVELS = 64
+"""How deep JSON may be nested; this project's is at most 6 levels deep."""
 
 
 @contextmanager
 def atomic_file(path: Path) -> Iterator[Path]:
-    """Yield a neighbour of `path` to write to; it takes `path`'s place if the block succeeds."""
+    """Yield a neighbour of `path` to write to; it takes `path`'s place if the block succeeds.
+
+    A link is followed: its target is replaced. A device or a pipe is written to, once the block
+    has succeeded.
+
+    Raises:
+        PipelineError: `path` is a folder, a disk, a socket or a link that leads to itself.
+    """
+    path = _end_of_links(path)
+    if _takes_a_stream(path):
+        with tempfile.TemporaryDirectory() as folder:
+            whole = Path(folder) / "whole"
+            yield whole
+            with whole.open("rb") as source, path.open("ab") as stream:
+                shutil.copyfileobj(source, stream)
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_away(path)
     partial = _beside(path, "partial")
@@ -31,8 +59,15 @@ def atomic_file(path: Path) -> Iterator[Path]:
 def atomic_directory(path: Path) -> Iterator[Path]:
     """Yield an empty neighbour of `path` to fill; it takes `path`'s place if the block succeeds.
 
-    What stood at `path` stays untouched until the new directory is complete.
+    Until the new folder is complete, the old one stays as it is. A link is followed: its target
+    is replaced.
+
+    Raises:
+        PipelineError: `path` is no folder, or is a link that leads to itself.
     """
+    path = _end_of_links(path)
+    if path.exists() and not path.is_dir():
+        raise PipelineError(f"{path} must be a folder (found a file). Move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
     _clear_away(path)
     partial, replaced = _beside(path, "partial"), _beside(path, "replaced.partial")
@@ -52,6 +87,42 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(partial, ignore_errors=True)
 
 
+def _end_of_links(path: Path) -> Path:
+    """Return what `path` is in the end, where it is a link.
+
+    /dev and /proc are not followed: there, /dev/stdout is a link to a name that does not exist,
+    or to a file that the shell writes to as well.
+    """
+    given = path
+    for _ in range(MOST_LINKS):
+        if _of_the_system(path) or not path.is_symlink():
+            return path
+        path = path.parent / path.readlink()
+    raise PipelineError(f"{given} is a link that leads to itself. Remove it.")
+
+
+def _takes_a_stream(path: Path) -> bool:
+    """Say whether bytes are written into what is at `path`, instead of replacing it.
+
+    Raises:
+        PipelineError: it can neither be written into nor be replaced.
+    """
+    try:
+        mode = path.stat().st_mode
+    except FileNotFoundError:
+        return False
+    for test, kind in (
+        (stat.S_ISDIR, "a folder"), (stat.S_ISBLK, "a disk"), (stat.S_ISSOCK, "a socket"),
+    ):  # fmt: skip
+        if test(mode):
+            raise PipelineError(f"{path} is {kind}. Name a file.")
+    return _of_the_system(path) or not stat.S_ISREG(mode)
+
+
+def _of_the_system(path: Path) -> bool:
+    return Path(os.path.abspath(path)).parts[1:2] in (("dev",), ("proc",))  # noqa: PTH100
+
+
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
@@ -59,9 +130,9 @@ def _beside(path: Path, ending: str) -> Path:
 def _clear_away(path: Path) -> None:
     """Remove what killed processes left beside `path`.
 
-    One that was killed between its two renames left the only copy there: that one comes back.
+    A process that was killed between its two renames left the only copy there: that one comes back.
     """
-    for left_over in path.parent.glob(f".{path.name}.*.partial"):
+    for left_over in path.parent.glob(f".{glob.escape(path.name)}.*.partial"):
         process = left_over.name.removeprefix(f".{path.name}.").split(".")[0]
         if not process.isdecimal() or (int(process) != os.getpid() and _runs(int(process))):
             continue
@@ -108,22 +179,92 @@ def write_npy(path: Path, array: np.ndarray[Any, Any]) -> None:
         handle.write(array.data)
 
 
+def read_bytes(path: Path, remedy: str, at_most: int = MOST_BYTES) -> bytes:
+    """Read a whole file.
+
+    Args:
+        path: the file.
+        remedy: a sentence that says what brings the file back; the message ends with it.
+        at_most: how many bytes it may have.
+
+    Raises:
+        PipelineError: the file is missing, is no regular file, is too large or cannot be read.
+    """
+    try:
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise PipelineError(f"{path} is not a regular file. {remedy}")
+        if found.st_size > at_most:
+            raise PipelineError(
+                f"{path} must have at most {at_most} bytes (found {found.st_size}). {remedy}"
+            )
+        return path.read_bytes()
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing. {remedy}") from err
+    except OSError as err:
+        raise PipelineError(f"{path} cannot be read: {err.strerror or err}. {remedy}") from err
+
+
 def read_json(path: Path, remedy: str) -> Any:
     """Read a JSON file.
 
     Args:
         path: the file.
-        remedy: what brings the file back, such as "run `dvc repro clean@es`"; part of the message.
+        remedy: a sentence that says what brings the file back; the message ends with it.
 
     Raises:
-        PipelineError: the file is missing or not JSON.
+        PipelineError: the file is missing, or `parse_json` refuses it.
+    """
+    return parse_json(read_bytes(path, remedy), str(path), remedy)
+
+
+def parse_json(data: bytes, where: str, remedy: str) -> Any:
+    """Return what JSON text says.
+
+    Args:
+        data: the text, in UTF-8.
+        where: where it comes from; messages begin with it.
+        remedy: a sentence that says what to do; messages end with it.
+
+    Raises:
+        PipelineError: it is not JSON, repeats a key, is nested too deeply, or holds a number or a
+            text that no artefact can: NaN, infinity, more than 64 bits, half a surrogate pair.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing. {remedy}") from err
-    except ValueError as err:
-        raise PipelineError(f"{path} is not readable as JSON ({err}). {remedy}") from err
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats)
+        _check_values(found)
+    except (ValueError, RecursionError) as err:
+        raise PipelineError(f"{where} is not readable as JSON ({one_line(err)}). {remedy}") from err
+    return found
+
+
+def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        names = [name for name, _ in pairs]
+        repeated = next(name for name in names if names.count(name) > 1)
+        raise ValueError(f"{shorten(repeated)} is repeated")
+    return found
+
+
+def _check_values(data: object) -> None:
+    """Raise a ValueError for what JSON can spell and no artefact holds."""
+    left: list[tuple[object, int]] = [(data, 0)]
+    while left:
+        value, depth = left.pop()
+        if depth > MOST_LEVELS:
+            raise ValueError(f"it has more than {MOST_LEVELS} levels")
+        match value:
+            case dict():
+                left.extend((one, depth + 1) for pair in value.items() for one in pair)
+            case list():
+                left.extend((one, depth + 1) for one in value)
+            case float() if not math.isfinite(value):
+                raise ValueError(f"{value} is not a number")
+            case int() if not -(2**63) <= value < 2**64:
+                raise ValueError("a number has more than 64 bits")
+            case str() if not value.isascii():
+                value.encode()
 
 
 def sha256_file(path: Path) -> str:

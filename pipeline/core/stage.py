@@ -1,6 +1,6 @@
-"""The edge every stage shares: arguments, logging, progress, exit status.
+"""What every stage shares: arguments, logging, exit status.
 
-Exit status 0: done. 1: something the user can mend, told in one message. 2: wrong arguments.
+Exit status 0: done. 1: something the user can mend, with one message. 2: wrong arguments.
 A bug keeps its traceback.
 """
 
@@ -21,17 +21,24 @@ log = logging.getLogger("pipeline")
 
 
 _SYSTEM_REMEDIES = {
-    errno.ENOSPC: "the disk is full: free some space and run the stage again",
-    errno.EDQUOT: "the disk quota is used up: free some space and run the stage again",
-    errno.EFBIG: "the file would pass the size limit set for this process (ulimit -f)",
-    errno.EROFS: "the disk is read-only: run where the folder can be written",
-    errno.EACCES: "permission is missing: make the file or its folder readable and writable",
-    errno.EPERM: "permission is missing: make the file or its folder readable and writable",
-    errno.EISDIR: "a folder stands where a file should be: move it away",
-    errno.ENOTDIR: "a file stands where a folder should be: move it away",
-    errno.EEXIST: "something else stands there already: move it away",
-    errno.ENOENT: "there is no such place: make its folder, or name another",
-    errno.EMFILE: "too many open files: raise the limit (ulimit -n)",
+    errno.ENOSPC: "the disk is full. Free some space and run the stage again.",
+    errno.EDQUOT: "the disk quota is used up. Free some space and run the stage again.",
+    errno.EFBIG: "the file would pass the size limit of this process. Raise it (ulimit -f).",
+    errno.EROFS: "the disk is read-only. Run where the folder can be written.",
+    errno.EACCES: "permission is missing. Make the file or its folder readable and writable.",
+    errno.EPERM: "permission is missing. Make the file or its folder readable and writable.",
+    errno.EISDIR: "a folder is where a file should be. Move it away.",
+    errno.ENOTDIR: "a file is where a folder should be. Move it away.",
+    errno.EEXIST: "something else is there already. Move it away.",
+    errno.ENOTEMPTY: "something else is there already. Move it away.",
+    errno.ENOENT: "no such file or folder. Create the folder, or use another path.",
+    errno.EMFILE: "too many files are open. Raise the limit (ulimit -n).",
+    errno.ELOOP: "a link leads to itself. Remove it.",
+    errno.ENAMETOOLONG: "the name is too long. Use a shorter one.",
+    errno.EIO: "the disk failed to read or write. Check the disk, then run the stage again.",
+    errno.EBUSY: "another program uses it, or a disk is mounted there. Use another path.",
+    errno.ENXIO: "nothing reads or writes at the other end. Use another path.",
+    errno.EPIPE: "the reader of the pipe has gone. Run it again with its output to a file.",
 }
 
 
@@ -39,7 +46,7 @@ class Done:
     """What a stage worked on; with its time and memory it goes to the cache, for `plan`."""
 
     def __init__(self, kind: str | None = None, /, **units: int) -> None:
-        """Say it.
+        """Keep what was done.
 
         Args:
             kind: which of several ways the stage went, such as an index's kind.
@@ -118,13 +125,13 @@ def report_errors(name: str) -> Iterator[_Outcome]:
         log.error("error in %s: %s", name, err)
         outcome.status = 1
     except KeyboardInterrupt:
-        log.error("%s was interrupted; what it had not finished is left as it was", name)
+        log.error("%s interrupted; unfinished outputs were not changed", name)
         outcome.status = 130
     except OSError as err:
         remedy = _SYSTEM_REMEDIES.get(err.errno or 0)
         if remedy is None:
             raise
-        log.error("error in %s: %s; %s", name, err, remedy)
+        log.error("error in %s: %s: %s", name, err, remedy)
         outcome.status = 1
     finally:
         log.removeHandler(handler)
@@ -142,6 +149,6 @@ def _run_timed(
             timings.record_run(
                 name, locale, done.kind, done.units, params.runtime.thread_count(), seconds
             )
-        except OSError as err:  # the stage is done whether or not that is remembered
-            log.info("what %s took is not kept for the next plan: %s", name, err)
+        except OSError as err:  # the stage is done all the same
+            log.info("the cost of %s is not kept for the next plan: %s", name, err)
     log.info("stage=%s%s seconds=%.1f", name, f" locale={locale}" if locale else "", seconds)

@@ -1,9 +1,12 @@
 import errno
 import hashlib
+import json
 import os
 import resource
 import shutil
 import signal
+import socket
+import stat
 import subprocess
 import sys
 import textwrap
@@ -14,10 +17,13 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.clean.stage import clean
+from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import (
+    MOST_BYTES,
     atomic_directory,
     atomic_file,
     canonical_json,
@@ -84,6 +90,113 @@ def test_a_directory_is_replaced_whole_and_keeps_nothing_old(tmp_path: Path) -> 
     assert tree(tmp_path) == {"a": None, "a/new": b"new"}
 
 
+def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/a.txt").write_text("old")
+    (tmp_path / "hop.txt").symlink_to("far/a.txt")
+    (tmp_path / "a.txt").symlink_to("hop.txt")
+    (tmp_path / "new.txt").symlink_to("far/new.txt")
+
+    for name in ("a.txt", "new.txt"):
+        with atomic_file(tmp_path / name) as partial:
+            partial.write_text("new")
+            assert partial.parent.resolve() == tmp_path / "far"
+        assert (tmp_path / name).is_symlink()
+        assert (tmp_path / "far" / name).read_text() == "new"
+
+
+def test_a_folder_that_is_a_link_stays_one_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "far").mkdir()
+    (tmp_path / "far/old").write_text("old")
+    (tmp_path / "a").symlink_to("far")
+
+    with atomic_directory(tmp_path / "a") as partial:
+        (partial / "new").write_text("new")
+
+    assert (tmp_path / "a").is_symlink()
+    assert tree(tmp_path / "far") == {"new": b"new"}
+    assert {path.name for path in tmp_path.iterdir()} == {"a", "far"}
+
+
+def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    pipe, link = tmp_path / "pipe", tmp_path / "link"
+    os.mkfifo(pipe)
+    link.symlink_to("pipe")
+    reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
+    for path in (pipe, link):
+        write_json(path, {"a": 1})
+        assert json.loads(os.read(reader, 100)) == {"a": 1}
+    os.close(reader)
+    assert pipe.is_fifo()
+    assert link.is_symlink()
+    assert {path.name for path in tmp_path.iterdir()} == {"link", "pipe"}
+
+
+def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
+    node = tmp_path / "null"
+    try:
+        os.mknod(node, 0o666 | stat.S_IFCHR, os.makedev(1, 3))
+    except PermissionError:
+        node.symlink_to(os.devnull)
+    link = tmp_path / "link"
+    link.symlink_to("null")
+    for path in (node, link, Path(os.devnull)):
+        write_json(path, {"a": 1})
+    assert node.is_char_device()
+    assert link.is_symlink()
+    assert Path(os.devnull).is_char_device()
+
+
+def test_a_full_device_is_the_systems_error() -> None:
+    with pytest.raises(OSError, match="No space left"):
+        write_json(Path("/dev/full"), {"a": 1})
+    assert Path("/dev/full").is_char_device()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
+def test_standard_output_gets_the_file_after_what_it_has(tmp_path: Path, name: str) -> None:
+    (tmp_path / "link").symlink_to("/dev/stdout")
+    script = (
+        "import sys; from pathlib import Path; from pipeline.core.files import write_json;"
+        "print('before', flush=True); write_json(Path(sys.argv[1]), 1); print('after', flush=True)"
+    )
+    command, env = [sys.executable, "-c", script, name], {**os.environ, "PYTHONPATH": str(ROOT)}
+    piped = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, check=True)
+    with (tmp_path / "out").open("ab") as out:
+        subprocess.run(command, cwd=tmp_path, env=env, stdout=out, check=True)
+    assert piped.stdout == b"before\n1\nafter\n"
+    assert (tmp_path / "out").read_bytes() == piped.stdout
+
+
+def test_what_can_be_neither_written_to_nor_replaced_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)  # the address of a socket may have 108 bytes
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("round")
+    (tmp_path / "round").symlink_to("circle")
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind("socket")
+        for name, told in (
+            ("folder", "is a folder. Name a file."),
+            ("socket", "is a socket. Name a file."),
+            ("circle", "is a link that leads to itself. Remove it."),
+        ):
+            with pytest.raises(PipelineError, match=rf"^{name} {told}$"):
+                write_json(Path(name), 1)
+    (tmp_path / "file").write_text("old")
+    for name, told in (("file", "must be a folder"), ("circle", "is a link that leads to itself")):
+        with (
+            pytest.raises(PipelineError, match=f"^{name} {told}"),
+            atomic_directory(Path(name)) as partial,
+        ):
+            raise AssertionError(partial)
+    assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
+    assert (tmp_path / "file").read_text() == "old"
+    assert len(list(tmp_path.iterdir())) == 5
+
+
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("before", [True, False])
 def test_an_exception_in_the_block_leaves_everything_as_it_was(
@@ -130,6 +243,7 @@ def test_a_directory_that_cannot_take_its_place_leaves_the_old_one_there(tmp_pat
     assert tree(tmp_path) == {"a": None, "a/old": b"old"}
 
 
+@pytest.mark.slow
 def test_kill_9_in_the_block_leaves_the_old_artefacts_whole(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("old")
     (tmp_path / "a").mkdir()
@@ -190,6 +304,7 @@ def make_old_artefacts_and_big_source(stage: str) -> None:
         sample(params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sample", "clean"])
 def test_a_file_over_the_size_limit_is_one_message_and_leaves_the_old_artefact(
     project: Path, run_stage: RunStage, stage: str
@@ -204,6 +319,7 @@ def test_a_file_over_the_size_limit_is_one_message_and_leaves_the_old_artefact(
     assert tree(project) == before
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stage", ["sample", "clean"])
 def test_a_full_disk_is_one_message_and_leaves_the_old_artefact(
     project: Path, run_stage: RunStage, stage: str
@@ -291,6 +407,127 @@ def test_json_refuses_what_it_cannot_hold_and_leaves_no_file(tmp_path: Path, val
         canonical_json([value])
 
     assert not list(tmp_path.iterdir())
+
+
+NO_JSON: dict[str, bytes] = {
+    "NaN": b'{"a": NaN}',
+    "infinity": b'{"a": [-Infinity]}',
+    "beyond floats": b'{"a": 1e400}',
+    "65 bits": b'{"a": 18446744073709551616}',
+    "400 digits": b'{"a": 1' + b"0" * 400 + b"}",
+    "5,000 digits": b'{"a": ' + b"9" * 5_000 + b"}",
+    "brackets without end": b"[" * 100_000,
+    "deep brackets": b"[" * 100_000 + b"]" * 100_000,
+    "65 levels": b'{"a":' * 65 + b"1" + b"}" * 65,
+    "a repeated key": b'{"a": 1, "a": 2}',
+    "half a pair": b'{"a": "\\ud800"}',
+    "half a pair as key": b'{"\\udfff": 1}',
+    "a mark of byte order": b"\xef\xbb\xbf{}",
+    "UTF-16": '{"a": 1}'.encode("utf-16"),
+    "Latin-1": b'{"a": "\xe9"}',
+    "NUL": b"\x00" * 10,
+    "two documents": b"{}{}",
+    "nothing": b"",
+}
+
+
+@pytest.mark.parametrize("kind", NO_JSON)
+def test_what_json_may_spell_and_no_artefact_holds_is_one_message(
+    tmp_path: Path, kind: str
+) -> None:
+    path = tmp_path / "a.json"
+    path.write_bytes(NO_JSON[kind])
+    with pytest.raises(PipelineError, match=rf"^{path} is not readable as JSON \(.*\)\. Do it\.$"):
+        read_json(path, "Do it.")
+
+
+def test_json_of_64_bits_and_64_levels_is_read(tmp_path: Path) -> None:
+    path = tmp_path / "a.json"
+    for text in ("[18446744073709551615, -9223372036854775808]", '{"a":' * 64 + "1" + "}" * 64):
+        path.write_text(text, encoding="utf-8")
+        assert read_json(path, "") == json.loads(text)
+
+
+def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
+    """Return a path that no file can be read from, and what is said about it."""
+    path = folder / "a.json"
+    match kind:
+        case "folder":
+            path.mkdir()
+            return path, "is not a regular file"
+        case "pipe":
+            os.mkfifo(path)
+            return path, "is not a regular file"
+        case "device":
+            path.symlink_to("/dev/zero")
+            return path, "is not a regular file"
+        case "circle":
+            path.symlink_to(path)
+            return path, "cannot be read: Too many levels of symbolic links"
+        case "name":
+            return folder / ("a" * 300), "cannot be read: File name too long"
+        case "file as folder":
+            path.write_text("{}")
+            return path / "b.json", "cannot be read: Not a directory"
+        case "dangling":
+            path.symlink_to("nowhere")
+            return path, "is missing"
+        case _:
+            path.write_bytes(b"")
+            os.truncate(path, MOST_BYTES + 1)
+            return path, "must have at most"
+
+
+UNREADABLE = (
+    "folder", "pipe", "device", "circle", "name", "file as folder", "dangling", "too large",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", UNREADABLE)
+def test_what_cannot_be_read_as_json_is_one_message(tmp_path: Path, kind: str) -> None:
+    path, told = unreadable(tmp_path, kind)
+    with pytest.raises(PipelineError) as caught:
+        read_json(path, "Do it.")
+    assert str(caught.value).startswith(f"{path} {told}")
+    assert str(caught.value).endswith(". Do it.")
+
+
+class Form(BaseModel):
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    version: int
+    shares: dict[str, tuple[float, ...]]
+    name: str | None
+
+
+def test_a_damaged_card_gives_the_same_card_or_one_message(tmp_path: Path) -> None:
+    path = tmp_path / "card.json"
+    card = Form(version=3, shares={"es": (0.5, 1.0), "ñ": ()}, name="水")
+    write_json(path, card.model_dump(mode="json"))
+    whole, rng = path.read_bytes(), np.random.default_rng(0)
+    parts = [
+        b"NaN",
+        b"1e999",
+        b"[" * 2_000,
+        b"9" * 5_000,
+        b"null",
+        b'"\\ud800"',
+        b"{",
+        b"\xff",
+        b"",
+    ]
+    refused: list[str] = []
+    for _ in range(2_000):
+        first, last = sorted(rng.integers(0, len(whole) + 1, 2))
+        path.write_bytes(whole[:first] + parts[rng.integers(len(parts))] + whole[last:])
+        try:
+            found = read_model(path, Form, "Do it.", ("version", 3))
+        except PipelineError as err:
+            refused.append(str(err))
+        else:
+            assert Form.model_validate(found.model_dump()) == found
+    assert all(told.startswith(str(path)) and told.endswith(" Do it.") for told in refused)
+    assert len(refused) > 1_900
 
 
 def test_json_that_is_missing_or_damaged_names_the_file_and_the_remedy(tmp_path: Path) -> None:

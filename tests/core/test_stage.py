@@ -103,7 +103,7 @@ def test_a_stage_is_done_whether_or_not_its_record_can_be_kept(
     (project / "cache").write_text("no folder")
     done = run_body("return stage.Done(products=1)", "--locale", "es")
     assert done.returncode == 0
-    assert "what mine took is not kept for the next plan" in done.stderr
+    assert "the cost of mine is not kept for the next plan" in done.stderr
 
 
 def test_bad_input_is_one_message_without_traceback_and_status_1(run_body: Run) -> None:
@@ -121,6 +121,10 @@ def test_bad_input_is_one_message_without_traceback_and_status_1(run_body: Run) 
         ("raise OSError(30, 'Read-only file system', 'a')", "the disk is read-only"),
         ("raise PermissionError(13, 'Permission denied', 'a')", "permission is missing"),
         ("raise OSError(24, 'Too many open files', 'a')", "ulimit -n"),
+        ("raise OSError(5, 'Input/output error', 'a')", "the disk failed"),
+        ("raise OSError(40, 'Too many levels of symbolic links', 'a')", "a link leads to itself"),
+        ("raise OSError(36, 'File name too long', 'a')", "the name is too long"),
+        ("raise OSError(20, 'Not a directory', 'a')", "a file is where a folder should be"),
     ],
 )
 def test_what_the_system_refuses_is_one_message_with_the_way_out(
@@ -135,7 +139,7 @@ def test_what_the_system_refuses_is_one_message_with_the_way_out(
     assert "'a'" in line
 
 
-@pytest.mark.parametrize("bug", ["1 / 0", "[][0]", "raise OSError(5, 'Input/output error')"])
+@pytest.mark.parametrize("bug", ["1 / 0", "[][0]", "raise OSError('of a library')"])
 def test_a_bug_keeps_its_traceback(run_body: Run, bug: str) -> None:
     result = run_body(bug)
 
