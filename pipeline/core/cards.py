@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.core import files
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError, rule, shorten
 
 M = TypeVar("M")
 
@@ -45,7 +45,7 @@ def check_model(path: Path, form: type[M], data: object, remedy: str) -> M:
         first = err.errors()[0]
         key = ".".join(map(str, first["loc"])) or "(top level)"
         raise PipelineError(
-            f"{path}: {key}: {first['msg']} (found {shorten(first['input'])}). {remedy}"
+            f"{path}: {key}: {rule(first['msg'])} (found {shorten(first['input'])}). {remedy}"
         ) from err
 
 

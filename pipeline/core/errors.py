@@ -1,4 +1,4 @@
-"""The one exception a user is meant to read, and how its message is put together."""
+"""The one exception that users read, and how its message is put together."""
 
 import difflib
 from collections.abc import Iterable
@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 
 class PipelineError(Exception):
-    """Something the user can mend: what is wrong, where, the value found, and the way out.
+    """Something the user can mend: where, what is wrong, the value found, what to do.
 
     A stage turns it into one message on stderr and exit status 1. Every other exception is a bug
     and keeps its traceback.
@@ -23,7 +23,10 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 def shorten(value: object) -> str:
     """Return `value` as Python writes it, in 60 characters at most."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except (ValueError, RecursionError):  # of more than 4,300 digits, or of too many levels
+        text = f"{type(value).__name__} too large to show"
     return text if len(text) <= 60 else text[:57] + "..."
 
 
@@ -32,12 +35,17 @@ def one_line(err: Exception) -> str:
     return " ".join(str(err).split())
 
 
+def rule(message: str) -> str:
+    """Return what pydantic says of a value as a rule: "must be greater than 0"."""
+    return message.replace("Input should", "must").replace("String should", "must")
+
+
 def explain(errors: ValidationError, model: type[BaseModel]) -> list[str]:
-    """Return a line for each key of `model` that is wrong: `key: what is wrong (found: value)`."""
+    """Return a line for each key of `model` that is wrong: `key: what is wrong (found value)`."""
     found: dict[str, tuple[list[str], str]] = {}
     for error in errors.errors():
         key, known = _place(error["loc"], model)
-        context, value = error.get("ctx", {}), f" (found: {shorten(error['input'])})"
+        context, value = error.get("ctx", {}), f" (found {shorten(error['input'])})"
         match error["type"]:
             case "extra_forbidden":
                 message, value = f"unknown key{did_you_mean(str(error['loc'][-1]), known)}", ""
@@ -50,15 +58,17 @@ def explain(errors: ValidationError, model: type[BaseModel]) -> list[str]:
                 hint = did_you_mean(context["tag"], kinds)
                 key, message = f"{key}.kind", f"{context['tag']!r} is none of {', '.join(kinds)}"
                 value = hint
+            case "string_type" if isinstance(error["input"], int | float):
+                message, value = "must be a text", f"{value}. Put it in quotes."
             case _:
-                message = error["msg"]
+                message = rule(error["msg"])
         # What may be of two types has an error for each.
         found.setdefault(key, ([], value))[0].append(message)
     return [f"{key}: {' or '.join(messages)}{value}" for key, (messages, value) in found.items()]
 
 
 def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str, list[str]]:
-    """Return the key at a pydantic location, and the keys that may stand beside it."""
+    """Return the key at a pydantic location, and the keys that may be beside it."""
     path: list[str] = []
     known: list[str] = []
     kind: Any = model

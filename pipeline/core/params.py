@@ -17,16 +17,16 @@ T = TypeVar("T", bound=Hashable)
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
-        raise PydanticCustomError("empty", "names nothing")
+        raise PydanticCustomError("empty", "must not be empty")
     for place, value in enumerate(values):
         if value in values[:place]:
-            raise PydanticCustomError("repeated", "{value} stands twice", {"value": repr(value)})
+            raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value)})
     return values
 
 
 def _known_language(code: str) -> str:
     if code not in LANGUAGES and code != "any":
-        raise PydanticCustomError("language", "neither an ISO 639-1 code nor any")
+        raise PydanticCustomError("language", "must be an ISO 639-1 code or 'any'")
     return code
 
 
@@ -42,7 +42,8 @@ Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
-Fraction = Annotated[float, Field(gt=0, lt=1)]
+# Below a billionth, no number of draws that a machine can make is enough.
+Fraction = Annotated[float, Field(ge=1e-9, lt=1)]
 # A system and one of its measures, such as dense.ndcg@10.
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
 Cutoffs = Choices[Count]

@@ -1,15 +1,15 @@
 """Read `params.yaml` and find every mistake in it at once, before any work."""
 
+import argparse
 import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pipeline.core.errors import PipelineError, did_you_mean, explain
+from pipeline.core import params_text
+from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line
 from pipeline.core.params import (
     LEAST_STEP,
     MEAN,
@@ -37,25 +37,18 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
         PipelineError: the file is missing, is not YAML 1.2, or breaks a rule; the message lists
             every broken rule with the key and the value found.
     """
-    try:
-        # YAML 1.2, as DVC writes it: `yes` is a string, `1e-3` a float, a key given twice an error.
-        data = YAML(typ="safe", pure=True).load(path)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing; run from the repository root") from err
-    except YAMLError as err:
-        raise PipelineError(f"{path} is not YAML: {err}") from err
-    return check_params(data, str(path))
+    return check_params(params_text.read_data(path), str(path))
 
 
 def check_params(data: object, where: str) -> Params:
     """Return `data` as `Params`, or raise a `PipelineError` that lists everything wrong with it."""
     try:
+        # By way of JSON: strict still, yet lists may become tuples.
         text = json.dumps(data)
-    except (TypeError, ValueError) as err:  # a date, binary data, an anchor inside itself
-        raise PipelineError(f"{where}: {err}; put such a value in quotes") from err
+    except (TypeError, ValueError, RecursionError) as err:
+        raise PipelineError(f"{where}: {one_line(err)}. Put such a value in quotes.") from err
     wrong = list(_undefined_names(data)) if isinstance(data, dict) else []
     try:
-        # By way of JSON: strict still, yet lists may become tuples.
         params = Params.model_validate_json(text)
     except ValidationError as err:
         wrong = [*explain(err, Params), *wrong]
@@ -67,7 +60,7 @@ def check_params(data: object, where: str) -> Params:
 
 
 def _undefined_names(data: dict[str, object]) -> Iterator[str]:
-    """Say which locales and names have no meaning; whatever the types say, so as to say both."""
+    """Say which locales and names have no meaning. Types may be wrong too: both are said."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
     for section in ("index", "language") if locales else ():
@@ -94,16 +87,10 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
 def _contradictions(params: Params) -> Iterator[str]:
     """Say what types alone cannot: settings that exclude each other."""
     if MEAN in params.encoder:
-        yield f"encoder.{MEAN}: no locale may be called {MEAN!r}; the summary has that row"
-    for name in sorted(set(params.index.values())):
-        index = params.indexes.get(name)
-        if isinstance(index, HnswIndex) and index.ef_search < params.retrieve.depth:
-            yield (
-                f"indexes.{name}.ef_search: {index.ef_search} is less than retrieve.depth "
-                f"{params.retrieve.depth}, and a search finds no more than that; raise it"
-            )
+        yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
+    yield from _unfit_indexes(params)
     for name in sorted(set(params.encoder.values()) & set(params.encoders)):
-        yield from _unusable(name, params.encoders[name])
+        yield from _unpinned(name, params.encoders[name])
         yield from _unsupported(name, params.encoders[name].precision, params.runtime)
     if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
         yield (
@@ -111,28 +98,50 @@ def _contradictions(params: Params) -> Iterator[str]:
             "CPU; set device to auto or cpu, or engine to auto or torch"
         )
     yield from _off_cluster(params.runtime)
+    yield from _too_shallow(params)
+    yield from _not_kept(params.compare, params.evaluate)
+    yield from _too_few_draws(params)
+
+
+def _unfit_indexes(params: Params) -> Iterator[str]:
+    """Say which indexes cannot be searched as params.yaml asks."""
+    for name in sorted(set(params.index.values())):
+        index = params.indexes.get(name)
+        if isinstance(index, HnswIndex) and index.ef_search < params.retrieve.depth:
+            yield (
+                f"indexes.{name}.ef_search: {index.ef_search} is less than retrieve.depth "
+                f"{params.retrieve.depth}, and a search finds at most ef_search; raise it"
+            )
     for name, index in params.indexes.items():
         if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
             yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
-    if params.evaluate.deepest() > params.retrieve.depth:
+
+
+def _too_shallow(params: Params) -> Iterator[str]:
+    """Say what retrieve.depth does not reach, or lets rounding tie."""
+    depth = params.retrieve.depth
+    if params.evaluate.deepest() > depth:
         yield (
-            f"retrieve.depth: {params.retrieve.depth} is less than the deepest cutoff under "
-            f"evaluate, {params.evaluate.deepest()}; raise the one or lower the other"
+            f"retrieve.depth: {depth} is less than the deepest cutoff under evaluate, "
+            f"{params.evaluate.deepest()}; raise retrieve.depth or lower the cutoff"
         )
     if isinstance(params.hybrid, RrfFusion):
-        constant, depth = params.hybrid.rank_constant, params.retrieve.depth
+        constant = params.hybrid.rank_constant
         if (step := (constant + 1) / 2 / (constant + depth) ** 2) < LEAST_STEP:
             yield (
                 f"hybrid.rank_constant: with {constant}, the scores of ranks at retrieve.depth "
                 f"{depth} are {step:.1e} apart, and at less than {LEAST_STEP:.0e} the rounding of "
-                "scores may tie them; bring it nearer to retrieve.depth, or lower that"
+                "scores may tie them; choose it nearer to retrieve.depth, or lower retrieve.depth"
             )
-    yield from _not_kept(params.compare, params.evaluate)
+
+
+def _too_few_draws(params: Params) -> Iterator[str]:
+    """Say where no drop can ever be refused, however large."""
     together = len(params.encoder) * len(params.compare.metrics)
     if together >= params.compare.alpha * (params.uncertainty.samples + 1):
         yield (
-            f"uncertainty.samples: of {params.uncertainty.samples} draws, {together} locales x "
-            f"metrics looked at together can never get a p below compare.alpha "
+            f"uncertainty.samples: with {params.uncertainty.samples} draws, the p of {together} "
+            "locales x metrics compared together is never below compare.alpha "
             f"{params.compare.alpha}; draw at least {int(together / params.compare.alpha)}"
         )
 
@@ -144,7 +153,7 @@ KEPT_WHERE = {
     "mrr": "set evaluate.mrr to {k}",
     "ndcg_judged_only": "set evaluate.ndcg_judged_only to {k}",
 }
-"""What makes evaluate keep a measure query by query; of `Evaluate.per_query`."""
+"""How evaluate is made to keep a measure query by query, for `Evaluate.per_query`."""
 
 
 def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
@@ -162,14 +171,14 @@ def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
         )
 
 
-def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
+def _unpinned(name: str, encoder: Encoder) -> Iterator[str]:
     """Say why a chosen encoder's weights cannot be trusted to be the same tomorrow."""
     weights = encoder.weights
     if isinstance(weights, HubWeights):
         if weights.code_revision is not None and not weights.remote_code:
             yield (
                 f"encoders.{name}.weights.code_revision: {weights.code_revision} without "
-                "remote_code: true would not be obeyed; set both or neither"
+                "remote_code: true has no effect; set both or neither"
             )
         if weights.revision is None:
             yield (
@@ -185,7 +194,7 @@ def _unusable(name: str, encoder: Encoder) -> Iterator[str]:
 
 
 def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
-    """Say why a chosen encoder's precision cannot be had from the engine or device asked for."""
+    """Say why the engine or device cannot compute a chosen encoder's precision."""
     where = f"encoders.{name}.precision: {precision}"
     if precision == "int8" and runtime.engine == "torch":
         yield f"{where} needs the engine openvino; set runtime.engine to auto or openvino"
@@ -196,25 +205,30 @@ def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[
 
 
 def _off_cluster(runtime: Runtime) -> Iterator[str]:
-    """Say which settings of a Ray cluster would not be obeyed."""
+    """Say which settings of a Ray cluster have no effect."""
     if runtime.executor == "local" and runtime.ray_address is not None:
         yield (
-            f"runtime.ray_address: {runtime.ray_address!r} without runtime.executor ray would not "
-            "be obeyed; set executor to ray, or leave the address empty"
+            f"runtime.ray_address: {runtime.ray_address!r} without runtime.executor ray has "
+            "no effect; set executor to ray, or leave the address empty"
         )
     if runtime.executor == "ray" and runtime.device == "mps":
         yield (
-            "runtime.device: mps, which Ray does not share out; set auto, cpu or cuda, or executor "
+            "runtime.device: mps, which Ray does not support; set auto, cpu or cuda, or executor "
             "to local"
         )
 
 
 def main() -> int:
-    """Check `params.yaml` and say so."""
+    """Check `params.yaml` and say so; return the exit status."""
+    argparse.ArgumentParser(
+        prog="python -m pipeline.params",
+        description="Check params.yaml: every mistake in it is printed, with its key.",
+        epilog="Exit status: 0 if params.yaml is valid, 1 if not.",
+    ).parse_args()
     try:
         params = load_params()
     except PipelineError as err:
         sys.stderr.write(f"error: {err}\n")
         return 1
-    sys.stderr.write(f"{PARAMS_FILE}: in order; locales: {', '.join(params.locales)}\n")
+    sys.stderr.write(f"{PARAMS_FILE} is valid (locales: {', '.join(params.locales)})\n")
     return 0

@@ -285,7 +285,7 @@ def test_thresholds_that_make_no_sense_are_refused_before_anything_is_read(
     finally:
         reset(repository)
     assert found.status == 1
-    assert "compare.max_drop: Input should be greater than or equal to 0 (found: -0.1)" in found.err
+    assert "compare.max_drop: must be greater than or equal to 0 (found -0.1)" in found.err
 
 
 def test_a_folder_that_is_no_repository_is_one_message(project: Path) -> None:

@@ -221,7 +221,7 @@ def test_a_setting_of_the_wrong_type_stops_the_first_stage_and_its_old_output_co
     project: Project,
 ) -> None:
     printed = project.call("dvc", "exp", "run", "-S", "retrieve.depth=deep", status=255)
-    assert "retrieve.depth: Input should be a valid integer (found: 'deep')" in printed
+    assert "retrieve.depth: must be a valid integer (found 'deep')" in printed
     assert "Traceback" not in printed
     project.reset()
     assert project.ran("repro") == set()
