@@ -136,7 +136,7 @@ class _Checks:
                 yield f"{path or '(top level)'}: must be plain YAML (found the tag {_tag(node)})"
             for place, one in enumerate(node.value):
                 yield from self.lines(one, f"{path}.{place}".lstrip("."), seen)
-        else:
+        elif isinstance(node, MappingNode):
             if _tag(node) != "map":
                 yield f"{path or '(top level)'}: must be plain YAML (found the tag {_tag(node)})"
             yield from self._of_mapping(node, path, seen)
