@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove scale full-size tradeoff readme constraints
+.PHONY: help setup params repro plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -93,6 +93,9 @@ bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), 
 prove: setup ## the slow proofs: reuse, one edited product, memory, kills, faults in every stage
 	python -m bench.proofs
 	python -m bench.faults
+
+fuzz: setup ## random damage to every artefact, random texts, a minute each; ARGS='readers --seconds 3600 --seed 1'
+	python -m bench.fuzz $(ARGS)
 
 scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
 	python -m bench.scale $(ARGS)

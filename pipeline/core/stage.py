@@ -105,6 +105,11 @@ def check_locale(params: Params, locale: str) -> None:
         )
 
 
+def system_remedy(err: OSError) -> str | None:
+    """Return what an error of the system means and what to do, None where that is unknown."""
+    return _SYSTEM_REMEDIES.get(err.errno or 0)
+
+
 class _Outcome:
     """The exit status of a stage."""
 
@@ -128,7 +133,7 @@ def report_errors(name: str) -> Iterator[_Outcome]:
         log.error("%s interrupted; unfinished outputs were not changed", name)
         outcome.status = 130
     except OSError as err:
-        remedy = _SYSTEM_REMEDIES.get(err.errno or 0)
+        remedy = system_remedy(err)
         if remedy is None:
             raise
         log.error("error in %s: %s: %s", name, err, remedy)
