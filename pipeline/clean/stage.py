@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
-from pipeline.clean.judgements import clean_judgements
-from pipeline.clean.products import clean_product_file, refuse_other_locales
+import pyarrow as pa
+
+from pipeline.clean.judgements import Pairs, clean_judgements
+from pipeline.clean.products import CleanedProducts, clean_product_file, refuse_other_locales
 from pipeline.clean.texts import clean_queries, count_cut
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
@@ -40,22 +42,8 @@ def clean(params: Params, locale: str) -> stage.Done:
         tables.write_table(out.judgements, pairs.table, tables.JUDGEMENTS)
         cut = count_cut(sampled_queries, ["query"])
         counts = {
-            "judgements": {
-                "in": len(sampled),
-                "out": len(pairs.table),
-                "product_without_text": tables.row_of(
-                    products.ids, pairs.table["product_id"]
-                ).null_count,
-                **pairs.dropped,
-            },
-            "products": {
-                "dropped_empty": len(products.sampled_ids) - len(products.ids),
-                "fields": params.clean.fields,
-                "fields_cut": products.fields_cut,
-                "in": len(products.sampled_ids),
-                "out": len(products.ids),
-                "sharing_a_text": products.sharing_a_text,
-            },
+            "judgements": _count_judgements(sampled, pairs, products),
+            "products": {"fields": params.clean.fields, **_count_products(products)},
             "queries": {
                 "cut": cut,
                 "dropped_empty": len(sampled_queries) - len(queries),
@@ -77,6 +65,26 @@ def clean(params: Params, locale: str) -> stage.Done:
         judgements=len(sampled),
         threads=threads,
     )
+
+
+def _count_judgements(sampled: pa.Table, pairs: Pairs, products: CleanedProducts) -> dict[str, int]:
+    without_text = tables.row_of(products.ids, pairs.table["product_id"]).null_count
+    return {
+        "in": len(sampled),
+        "out": len(pairs.table),
+        "product_without_text": without_text,
+        **pairs.dropped,
+    }
+
+
+def _count_products(products: CleanedProducts) -> dict[str, int]:
+    return {
+        "dropped_empty": len(products.sampled_ids) - len(products.ids),
+        "fields_cut": products.fields_cut,
+        "in": len(products.sampled_ids),
+        "out": len(products.ids),
+        "sharing_a_text": products.sharing_a_text,
+    }
 
 
 def _warn_of_cut(path: Path, cut: int) -> None:

@@ -58,11 +58,10 @@ def sample(params: Params) -> stage.Done:
             counts[locale]["products_repeated_rows_dropped"] = repeated[locale]
             write_json(layout.SampleFiles(out / locale).counts, counts[locale])
             _report(locale, counts[locale])
-        other_locales = {
-            "judgements": examples.other_locales,
-            "products": source.warn_of_other_locales(rows_of, products_path, locales),
-        }
-        write_json(layout.other_locales(out), other_locales)
+        others = source.warn_of_other_locales(rows_of, products_path, locales)
+        write_json(
+            layout.other_locales(out), {"judgements": examples.other_locales, "products": others}
+        )
     return stage.Done(
         rows=products_file.metadata.num_rows + examples_file.metadata.num_rows,
         **{

@@ -1,6 +1,6 @@
 """Characters in one form: NFKC, and before it what NFKC alone would change the meaning of.
 
-NFKC writes a character as plain ones, whatever is beside it: 18½ becomes 181⁄2, 10² becomes 102,
+NFKC replaces a character without a look at its neighbours: 18½ becomes 181⁄2, 10² becomes 102,
 Name™ becomes NameTM. The rules here keep numbers and names apart; docs/texts.md has their sources.
 """
 
@@ -39,8 +39,11 @@ _PICTOGRAPH = regex.compile(r"[\u2000-\U0010ffff&&[\p{Extended_Pictographic}\p{E
 _VIRAMA = 9
 
 _WINDOWS_1252 = {
-    code: bytes([code]).decode("windows-1252", "ignore") for code in range(0x80, 0xA0)
+    code: "" if char.isalpha() else char
+    for code in range(0x80, 0xA0)
+    for char in [bytes([code]).decode("windows-1252", "ignore")]
 } | {0x85: " "}
+"""What C1 controls are in feeds, as HTML reads their numbers; the letters are broken UTF-8."""
 
 
 def without_invisible(text: str) -> str:
@@ -181,7 +184,7 @@ def to_nfkc(text: str) -> str:
 
 
 def nfkc_of_run(run: str) -> str:
-    """Return `to_nfkc` of characters to which none of its rules applies but for the slashes."""
+    """Return `to_nfkc` of characters to which only its rule of slashes applies."""
     return _nfkc(run).translate(_SLASHES)
 
 

@@ -24,9 +24,9 @@ _WORDS = {
 def decode_entities(text: str) -> str:
     """Return `text` with its character references decoded, also those that were escaped again.
 
-    A name needs its semicolon, but for HTML's old names such as `&eacute`. These are decoded
-    where the name ends at the end of a word and no `=` follows, as HTML does in attributes; so
-    `serial&parallel` and `?a=1&copy=2` stay.
+    A name needs its semicolon. HTML's old names such as `&eacute` do not, where they end at the
+    end of a word and no `=` follows: this is HTML's rule for attributes. So `serial&parallel` and
+    `?a=1&copy=2` stay.
     """
     for _ in range(ROUNDS):
         decoded = _REFERENCE.sub(_decode, _AMPERSANDS.sub("&", text))

@@ -2,7 +2,7 @@
 
 import re
 
-# Elements that separate words; the others may stand inside one.
+# Elements that separate words; the others can be inside one.
 BREAKS = (
     "address|article|blockquote|body|br|button|center|dd|div|dl|dt|figure|footer|form|h[1-6]|"
     "head|header|hr|html|iframe|img|input|label|li|ol|option|p|pre|section|select|table|tbody|td|"

@@ -192,9 +192,9 @@ def write_big_source(folder: Path) -> None:
     small_source(folder)
     rng = np.random.default_rng(0)
     products = [
-        product(one, locale, product_description=rng.bytes(100_000).hex())
+        product(one, locale, product_description=rng.bytes(50_000).hex())
         for locale in ("us", "es", "jp")
-        for one in "ABC"
+        for one in "ABCDEF"
     ]
     write_source(folder / "big", [], products)
     (folder / "big" / PRODUCTS_FILE).replace(folder / PRODUCTS_FILE)
