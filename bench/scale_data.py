@@ -17,7 +17,8 @@ import pyarrow.parquet as pq
 
 from bench import cheap_model
 from bench.measure import Figures, Measure, run_locales
-from pipeline.clean.stage import BATCH_ROWS, clean
+from pipeline.clean.products import BATCH_ROWS
+from pipeline.clean.stage import clean
 from pipeline.core import layout, tables
 from pipeline.core.params_file import load_params
 from pipeline.sample.stage import sample

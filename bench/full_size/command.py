@@ -32,7 +32,7 @@ from pipeline.core.progress import track
 from pipeline.demo.catalogue import Rng
 from pipeline.demo.ids import product_ids
 from pipeline.demo.marketplace import load_wording
-from pipeline.demo.stage import EXAMPLES, LOCALES, PRODUCTS
+from pipeline.demo.tables import EXAMPLES, LOCALES, PRODUCTS
 
 SEED = 7
 BLOCK_PRODUCTS = 20_000

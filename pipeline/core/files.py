@@ -123,6 +123,47 @@ def _of_the_system(path: Path) -> bool:
     return Path(os.path.abspath(path)).parts[1:2] in (("dev",), ("proc",))  # noqa: PTH100
 
 
+def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
+    """Check that no input lies in what a stage replaces, and that no input contains it.
+
+    Links are followed on both sides; the path as it is written counts too, since a link within
+    `output` goes with it.
+
+    Args:
+        inputs: files and folders that the stage reads; they need not exist.
+        output: the folder or file that it replaces.
+
+    Raises:
+        PipelineError: an input and the output overlap.
+    """
+    for each in inputs:
+        if _is_within(each, output):
+            raise PipelineError(
+                f"{each} is in {output}, which this stage replaces: it would be deleted. Move it "
+                "elsewhere, and change its path in params.yaml."
+            )
+        if _is_within(output, each):
+            raise PipelineError(
+                f"{each} contains {output}, which this stage replaces. Move the input to a folder "
+                "of its own, and change its path in params.yaml."
+            )
+
+
+def _is_within(inner: Path, outer: Path) -> bool:
+    """Return whether `inner` is `outer` or in it, as written or after links are followed."""
+    if "\0" in f"{inner}{outer}":  # not a path
+        return False
+    for resolve in (os.path.abspath, os.path.realpath):
+        place, other = Path(resolve(inner)), Path(resolve(outer))
+        for above in (place, *place.parents):
+            if above == other:
+                return True
+            with suppress(OSError):  # one of them does not exist
+                if above.samefile(other):
+                    return True
+    return False
+
+
 def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 

@@ -165,6 +165,11 @@ def sample(locale: str) -> SampleFiles:
     return SampleFiles(SAMPLE / locale)
 
 
+def other_locales(sample: Path) -> Path:
+    """Return the counts of rows that `sample` left out with their locale."""
+    return sample / "other_locales.json"
+
+
 def clean(locale: str) -> CleanFiles:
     """Return a locale's cleaned tables."""
     return CleanFiles(CLEAN / locale)

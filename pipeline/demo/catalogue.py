@@ -1,4 +1,4 @@
-"""A made-up shop: products drawn from words and attributes, queries judged by what they ask for.
+"""A made-up shop: products drawn from words and attributes, queries judged by their needs.
 
 The label of a query and a product follows from attributes alone, by `label`.
 """
@@ -25,9 +25,9 @@ CANDIDATES = 400
 DISTRACTORS = 80
 """Products of any type that a query's irrelevant ones are chosen from."""
 MOST = {"E": 16, "S": 10, "C": 3, "I": 3}
-"""Judgements a query holds of each label at most."""
+"""The most judgements a query has of each label."""
 LEAST = 8
-"""Judgements a query holds at least; irrelevant products fill up."""
+"""The fewest judgements a query has; irrelevant products fill up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,7 +50,7 @@ class Product:
 
 
 class Shop:
-    """The products of a locale, by what queries do with them."""
+    """The products of a locale, grouped for the queries."""
 
     def __init__(self, products: Sequence[Product]) -> None:
         self.judged = [each for each in products if each.judged]
@@ -62,9 +62,9 @@ class Shop:
 
 @dataclass(frozen=True, slots=True)
 class Query:
-    """A query, what it asks for, and the ids and labels it judges, no id twice.
+    """A query, its needs, and the ids and labels it judges, each id once.
 
-    `avoids`: it asks for anything but some value.
+    `avoids`: it excludes a value.
     """
 
     text: str
@@ -102,7 +102,7 @@ def shuffled(rng: Rng, values: Sequence[T], most: int | None = None) -> list[T]:
 
 
 def sampled(rng: Rng, values: Sequence[T], most: int) -> list[T]:
-    """Return `values`, or `most` of them, in random order; quick however many there are."""
+    """Return `values`, or `most` of them, in random order; quick for any number of them."""
     chosen = rng.choice(len(values), size=min(most, len(values)), replace=False)
     return [values[i] for i in chosen]
 
@@ -110,7 +110,7 @@ def sampled(rng: Rng, values: Sequence[T], most: int) -> list[T]:
 def draw_product(rng: Rng, wording: Wording, type_name: str, product_id: str) -> Product:
     """Draw a product's attributes and write its texts; nulls fall at about ESCI's shares.
 
-    Bullets and sentences of the description stand on lines of their own.
+    Each bullet and each sentence of the description has a line of its own.
     """
     kind = wording.types[type_name]
     attributes = wording.attributes[type_name]
@@ -118,13 +118,13 @@ def draw_product(rng: Rng, wording: Wording, type_name: str, product_id: str) ->
     noun = pick_usual(rng, kind.said)
     words = {name: pick_usual(rng, attributes[name][value].said) for name, value in traits.items()}
     facts = [
-        (words[name], attributes[name][value].told)
+        (words[name], attributes[name][value].detail)
         for name, value in traits.items()
         if name not in ("brand", "color")
     ]
     headed = "【{}】{}" if wording.script == "japanese" else "{}: {}"
-    told = [headed.format(said, fact) if fact else said for said, fact in facts]
-    bullets = shuffled(rng, told + shuffled(rng, kind.bullets, 2))
+    details = [headed.format(said, fact) if fact else said for said, fact in facts]
+    bullets = shuffled(rng, details + shuffled(rng, kind.bullets, 2))
     sentences = shuffled(rng, kind.description, 2)
     if rng.random() < 0.4:
         sentences.append(pick(rng, wording.closings))
@@ -197,7 +197,7 @@ def draw_query(rng: Rng, wording: Wording, shop: Shop, labels: str = "ESCI") -> 
 def _ask(rng: Rng, wording: Wording, wanted: Product) -> tuple[str, Needs, bool]:
     """Return a query for a product as a shopper would type it, and what it asks for.
 
-    The third says whether it asks for anything but some value.
+    The third says whether it excludes a value.
     """
     kind = wording.types[wanted.type]
     attributes = wording.attributes[wanted.type]

@@ -19,13 +19,13 @@ FORMS: tuple[Form, ...] = ("ms", "fs", "mp", "fp")
 class Value(Strict):
     """One value of an attribute, such as `waterproof`.
 
-    `said`: how listings put it. `told`: what a bullet adds. `asked`: how
-    shoppers type it, `~` standing for what is asked so far (else it goes behind). `avoid`: how
-    they ask for anything but it.
+    `said`: how listings put it. `detail`: the fact that a bullet adds. `asked`: how shoppers type
+    it, after the rest of the query or, where there is a `~`, around it. `avoid`: how they exclude
+    it.
     """
 
     said: tuple[str, ...]
-    told: str | None = None
+    detail: str | None = None
     asked: tuple[str, ...] = ()
     avoid: tuple[str, ...] = ()
 
@@ -58,7 +58,7 @@ class Wording(Strict):
     """The words of one marketplace.
 
     `agreement` gives the gender and number of a noun by its first word; `roj<o|a|os|as>` takes
-    the form of the noun it goes with. `marks` stand before bullets, `closings` end descriptions.
+    the form of the noun it goes with. `marks` come before bullets, `closings` end descriptions.
     """
 
     script: Literal["latin", "japanese"]

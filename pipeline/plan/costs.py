@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
-from pipeline.clean.stage import BATCH_ROWS, WAITING_BATCHES
+from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
 from pipeline.core.params import Index
 from pipeline.core.timings import Kept, Record
 from pipeline.index import size as index_size

@@ -18,9 +18,9 @@ from numpy.typing import NDArray
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Clean, Demo, Params, Sample
-from pipeline.demo.stage import LOCALES
+from pipeline.demo.tables import LOCALES
 from pipeline.sample import esci as source
-from pipeline.sample.stage import draw
+from pipeline.sample.draw import draw
 from pipeline.text.normalise import join_fields
 
 EXACT_ROWS = 5_000_000

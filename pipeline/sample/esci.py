@@ -1,8 +1,10 @@
 """ESCI's two parquet files, opened, checked and read by streaming, and its small sources file."""
 
 import logging
+import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow as pa
@@ -19,53 +21,104 @@ log = logging.getLogger("pipeline")
 BATCH_ROWS = 16_384
 
 EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
-"""The columns of the examples file: a judgement a row, the query's text in each."""
+"""The columns of the examples file: a judgement per row, the query's text in each."""
 
 _REMEDY = "Fetch or write it again."
+_READ_ERRORS = (*tables.READ_ERRORS, ValueError)
 _LFS_POINTER = b"version https://git-lfs"
+
+
+@dataclass(frozen=True)
+class Examples:
+    """The judgements of a source, and how many were left out."""
+
+    rows: pa.Table
+    """Those of the locales that pass the filters: the columns of EXAMPLES."""
+    outside_filters: pa.Table
+    """How many the filters left out: columns product_locale, query_id, count_all."""
+    other_locales: dict[str, int]
+    """How many are of a locale that params.yaml does not name."""
 
 
 def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
 
     Raises:
-        PipelineError: the file is missing, is a Git LFS pointer, is not parquet or damaged, lacks
-            columns or has some of another type.
+        PipelineError: the file is missing, is a folder or a Git LFS pointer, is not parquet or is
+            damaged, lacks columns or has some of another type.
     """
-    if not path.is_file():
+    if not _is_file(path):
         raise PipelineError(
-            f"{path} is missing; sample.source must be a folder with {layout.EXAMPLES_FILE} and "
-            f"{layout.PRODUCTS_FILE} (`make esci` brings the official ones to data/esci)"
+            f"{path} is missing. sample.source must be a folder with {layout.EXAMPLES_FILE} and "
+            f"{layout.PRODUCTS_FILE} (`make esci` brings the official ones to data/esci)."
         )
-    with path.open("rb") as handle:
-        if handle.read(len(_LFS_POINTER)) == _LFS_POINTER:
-            raise PipelineError(
-                f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data; "
-                "run `make esci`, or `git lfs pull` in the clone it came from"
-            )
+    try:
+        with path.open("rb") as handle:
+            start = handle.read(len(_LFS_POINTER))
+    except OSError as err:
+        raise unreadable(path, err) from err
+    if start == _LFS_POINTER:
+        raise PipelineError(
+            f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data. "
+            "Run `make esci`, or `git lfs pull` in the clone it came from."
+        )
     try:
         file = pq.ParquetFile(path, **tables.READ_OPTIONS)
         tables.check_footer(file, path, _REMEDY)
-    except tables.READ_ERRORS as err:
+        found = file.schema_arrow
+    except _READ_ERRORS as err:
         raise unreadable(path, err) from err
-    found = file.schema_arrow
-    wrong = []
+    wrong = list(_wrong_columns(found, schema))
+    if wrong:
+        raise PipelineError(
+            f"{path}: {'; '.join(wrong)}. The columns and types must be those of the official "
+            "files: write the file again."
+        )
+    return file
+
+
+def _is_file(path: Path) -> bool:
+    """Return whether there is a regular file at `path`; False if there is nothing.
+
+    Raises:
+        PipelineError: there is something else, or `path` cannot be a path.
+    """
+    try:
+        mode = path.stat().st_mode
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except (OSError, ValueError) as err:
+        raise PipelineError(
+            f"{shorten(str(path))} cannot be opened ({brief(err)}). Correct sample.source in "
+            "params.yaml."
+        ) from err
+    if stat.S_ISDIR(mode):
+        parts = sum(1 for _ in path.rglob("*.parquet"))
+        raise PipelineError(
+            f"{path} must be one file (found a folder with {parts} parquet files). Join them with "
+            f"`python -c \"import pyarrow.parquet as pq; pq.write_table(pq.read_table('{path}'), "
+            f"'joined.parquet')\"`, and put the result in the folder's place."
+        )
+    if not stat.S_ISREG(mode):
+        raise PipelineError(
+            f"{path} must be a regular file (found {stat.filemode(mode)}). Put a copy of the data "
+            "in its place."
+        )
+    return True
+
+
+def _wrong_columns(found: pa.Schema, schema: pa.Schema) -> Iterator[str]:
     for field in schema:
         if found.names.count(field.name) > 1:
-            wrong.append(f"column {field.name} stands {found.names.count(field.name)} times")
+            yield f"column {field.name} appears {found.names.count(field.name)} times"
         elif field.name not in found.names:
             near = did_you_mean(field.name, set(found.names) - set(schema.names))
-            wrong.append(f"column {field.name} is missing{near}")
+            yield f"column {field.name} is missing{near}"
         elif not _same_kind(found.field(field.name).type, field):
-            wrong.append(
+            yield (
                 f"column {field.name} has type {found.field(field.name).type}, "
                 f"but {field.type} is expected"
             )
-    if wrong:
-        raise PipelineError(
-            f"{path}: {'; '.join(wrong)}; the columns and types must be those of the official files"
-        )
-    return file
 
 
 def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -85,20 +138,16 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
             row += len(table)
             _refuse_nulls(table, required, path)
             yield table
-    except tables.READ_ERRORS as err:
+    except _READ_ERRORS as err:
         raise unreadable(path, err) from err
 
 
 def read_examples(
     file: pq.ParquetFile, path: Path, settings: Sample, locales: Collection[str]
-) -> tuple[pa.Table, pa.Table]:
+) -> Examples:
     """Return the source's judgements of `locales` that pass the version and split filters.
 
-    Every row of the file is checked, kept or not. Rows of other locales are told and left.
-
-    Returns:
-        The judgements, and how many the filters left out: columns product_locale, query_id,
-        count_all.
+    Every row of the file is checked, kept or not. A warning names the rows of other locales.
 
     Raises:
         PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
@@ -108,8 +157,7 @@ def read_examples(
     before: Counter[str] = Counter()
     for table in read_batches(file, path, EXAMPLES):
         _refuse_unknown_values(table, path)
-        for entry in table["product_locale"].value_counts().to_pylist():
-            before[entry["values"]] += entry["counts"]
+        before += rows_by_locale(table)
         table = table.filter(
             pc.is_in(table["product_locale"], value_set=pa.array(locales, pa.string()))
         )
@@ -119,26 +167,41 @@ def read_examples(
         kept.append(table.filter(mask))
         left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
     examples = pa.concat_tables(kept)
-    for locale in sorted(before.keys() - set(locales)):
-        log.warning(
-            "warning: %s: %d rows of locale %r are left out; params.yaml has no such locale%s",
-            path, before[locale], locale, did_you_mean(locale, locales),
-        )  # fmt: skip
+    others = warn_of_other_locales(before, path, locales)
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:
         if not before[locale]:
-            found = ", ".join(sorted(before.keys() - set(locales)) + sorted(left)) or "nothing"
+            found = ", ".join([*sorted(others), *sorted(left)]) or "nothing"
             raise PipelineError(
-                f"{path}: column product_locale never holds {locale!r} (found: {found}); take "
-                f"{locale} out of encoder, index and language in params.yaml, or add its rows"
+                f"{path}: column product_locale never holds {locale!r} (found: {found}). Remove "
+                f"{locale} from encoder, index and language in params.yaml, or add its rows."
             )
         if locale not in left:
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "
                 f"sample.version={settings.version} and sample.splits={','.join(settings.splits)} "
-                f"(rows before: {before[locale]}); widen them"
+                f"(rows before: {before[locale]}). Widen them."
             )
-    return examples, pa.concat_tables(left_out)
+    return Examples(examples, pa.concat_tables(left_out), others)
+
+
+def rows_by_locale(table: pa.Table) -> Counter[str]:
+    """Return how many rows each product_locale has."""
+    counts = table["product_locale"].value_counts().to_pylist()
+    return Counter({entry["values"]: entry["counts"] for entry in counts})
+
+
+def warn_of_other_locales(
+    rows: Counter[str], path: Path, locales: Collection[str]
+) -> dict[str, int]:
+    """Return the rows of locales that are not among `locales`, and warn of each."""
+    others = {locale: rows[locale] for locale in sorted(rows.keys() - set(locales))}
+    for locale, count in others.items():
+        log.warning(
+            "warning: %s: %d rows of locale %s are left out; params.yaml has no such locale%s",
+            path, count, shorten(locale), did_you_mean(locale, locales),
+        )  # fmt: skip
+    return others
 
 
 def read_product_ids(
@@ -157,8 +220,8 @@ def read_product_ids(
     for locale in locales:
         if not ids[locale]:
             raise PipelineError(
-                f"{path}: column product_locale never holds {locale!r}; take {locale} out of "
-                "encoder, index and language in params.yaml, or add its rows"
+                f"{path}: column product_locale never holds {locale!r}. Remove {locale} from "
+                "encoder, index and language in params.yaml, or add its rows."
             )
     return ids
 
@@ -171,32 +234,31 @@ def read_sources(path: Path) -> pa.Table:
     Raises:
         PipelineError: the file is not CSV with these columns, or gives a query two sources.
     """
-    if not path.is_file():
+    if not _is_file(path):
         return tables.SAMPLE_SOURCES.empty_table()
     names = tables.SAMPLE_SOURCES.names
-    types = {field.name: field.type for field in tables.SAMPLE_SOURCES}
+    options = pcsv.ConvertOptions(
+        column_types={field.name: field.type for field in tables.SAMPLE_SOURCES},
+        null_values=[""],
+        strings_can_be_null=True,
+    )
     try:
-        rows = pcsv.read_csv(
-            path,
-            convert_options=pcsv.ConvertOptions(
-                column_types=types,
-                include_columns=names,
-                null_values=[""],
-                strings_can_be_null=True,
-            ),
-        )
-    except (pa.ArrowInvalid, pa.ArrowKeyError) as err:
+        rows = pcsv.read_csv(path, convert_options=options)
+        if any(rows.column_names.count(name) != 1 for name in names):
+            raise ValueError(f"its columns are {', '.join(rows.column_names)}")
+    except _READ_ERRORS as err:
         raise PipelineError(
-            f"{path} is not readable as CSV with the columns {', '.join(names)} ({one_line(err)}); "
-            "fetch or write it again, or remove it: it is optional"
+            f"{path} is not readable as CSV with the columns {', '.join(names)} ({brief(err)}). "
+            "Fetch or write it again, or remove it: it is optional."
         ) from err
+    rows = rows.select(names)
     _refuse_nulls(rows, ["query_id"], path)
     rows = rows.group_by(names, use_threads=False).aggregate([])
     counts = rows["query_id"].value_counts()
     twice = counts.filter(pc.greater(counts.field("counts"), 1))
     if len(twice):
         raise PipelineError(
-            f"{path}: query_id {twice.field('values')[0]} has two sources; keep one row a query"
+            f"{path}: query_id {twice.field('values')[0]} has two sources. Keep one row per query."
         )
     return rows.cast(tables.SAMPLE_SOURCES)
 
@@ -224,7 +286,7 @@ def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
             raise PipelineError(
                 f"{path}: column {column} holds {unknown[column][0].as_py()!r} "
                 f"(example_id {unknown['example_id'][0]}); "
-                f"only {', '.join(map(str, allowed))} are known: map or remove such rows"
+                f"only {', '.join(map(str, allowed))} are known. Map or remove such rows."
             )
 
 
@@ -239,7 +301,7 @@ def _refuse_broken_text(table: pa.Table, first_row: int, path: Path) -> None:
                 raise unreadable(path, err) from err
             raise PipelineError(
                 f"{path}: column {name} holds {shorten(found)} in row {first_row + row} (from 0), "
-                "which is no text in UTF-8; write the file again with its texts in UTF-8"
+                "which is not UTF-8. Write the file again with its texts in UTF-8."
             ) from err
 
 
@@ -257,13 +319,13 @@ def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
     for column in columns:
         if column.endswith("_id") and pc.any(pc.equal(table[column].cast(pa.string()), "")).as_py():
             raise PipelineError(
-                f"{path}: column {column} holds an empty text; every row needs an id: fill or "
-                "remove such rows"
+                f"{path}: column {column} holds an empty text. Every row needs an id: fill or "
+                "remove such rows."
             )
         if table[column].null_count:
             raise PipelineError(
-                f"{path}: column {column} holds {table[column].null_count} null or more; "
-                "every row needs a value there: fill or remove such rows"
+                f"{path}: column {column} holds {table[column].null_count} null or more. "
+                "Every row needs a value there: fill or remove such rows."
             )
 
 
@@ -280,4 +342,10 @@ def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
 
 def unreadable(path: Path, err: Exception) -> PipelineError:
     """Return the error that names a file of the source which cannot be read."""
-    return PipelineError(f"{path} is not readable as parquet ({one_line(err)}). {_REMEDY}")
+    return PipelineError(f"{path} is not readable as parquet ({brief(err)}). {_REMEDY}")
+
+
+def brief(err: Exception) -> str:
+    """Return a library's message in one line of 300 characters at most: it may quote the data."""
+    text = one_line(err)
+    return text if len(text) <= 300 else f"{text[:297]}..."

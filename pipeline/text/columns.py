@@ -1,66 +1,94 @@
-"""`text.normalise` and `text.join_fields` for whole columns, in Arrow's compiled kernels.
+"""`normalise` and `join_fields` for whole columns, in Arrow's compiled kernels.
 
-Most texts need little: no more than what the kernels below do exactly as `normalise` does. Which
-ones those are, `_HARD` decides; it may call a text hard that is not. The hard ones go through
+Most texts need only what the kernels below do exactly as `normalise` does. `_HARD` and
+`_HARD_TOGETHER` find the others; they may find a text that is not hard. The hard ones go through
 `normalise` itself, so its results are these by definition or, in the tests, by comparison.
 """
 
 import re
-import unicodedata
 from collections.abc import Callable, Sequence
-from functools import lru_cache
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.text.normalise import BREAKS, INLINE, UNSEEN, normalise
+from pipeline.text.characters import DASHES, DIGIT_FORMS, KATAKANA, nfkc_of_run
+from pipeline.text.markup import BREAKS, INLINE, UNSEEN
+from pipeline.text.normalise import MAX_CHARACTERS, normalise
 
 STABLE = (
-    "\\x20-\\x7e¡-§©«¬®°±¶·»¿-ıĴ-ľŁ-ňŊ-žΑ-ΡΣ-Ωα-ωЀ-џ‍‐‒-―‘-‣‰-′‹-※₠-₧₩-₵←-⇿∀-∫∱-⋿─-➿⬅-⬇⬛⬜⭐⭕"
-    "、-〩〰-〵ぁ-ゖゝゞ゠-ヾ一-龥가-힣️🌀-🗿😀-🙏🚀-🛅🤐-🧀"
+    "\\x20-\\x7e¡-§©«¬®°±¶·»¿-ıĴ-ľŁ-ňŊ-žΑ-ΡΣ-Ωα-ωЀ-џ‐‒-―‘-‣‰-′‹-※₠-₧₩-₵←-⇿∀-∔∖∗∙-∫∱-⋿─-➿⬅-⬇⬛⬜⭐⭕"
+    "、-〩〰-〵ぁ-ゖゝゞ゠-ヾ一-龥가-힣\ufe0f🌀-🗿😀-🙏🚀-🛅🤐-🧀"
 )
-"""Ranges of characters that `normalise` leaves alone, whatever stands beside them of these and the
-following."""
+"""Ranges of characters that `normalise` leaves alone beside any of these and the following; the
+hard combinations are the patterns below."""
 
-COMPATIBLE = "\u00a0\u2002-\u200a‑…″‴‼\u3000¨ª¯²-µ¸-º¼-¾₨℀-⅏⅐-ⅿ①-⓪㈠-㉇㊀-㋾㌀-㏾！-；＝-～｡-ﾟ￠-￦"
+COMPATIBLE = (
+    "\u00a0\u2002-\u200a‑…″‴‼\u3000ª²³µ¹¼-¾₨℀-℟℡℣-⅏⅐-ⅿ①-⒇⒜-⒵⓪㈠-㉇㊀-㋾㌀-㏾！-；＝-～｡-ﾟ￠-￢￤-￦"
+)
 """Ranges of characters that NFKC may change, but only together with others of these beside them;
 none becomes a `<`."""
 
+EMOJI = "☀-☄☎☑⚠⚡✂✅✈-✍✔✖✨❄❗❣❤➡⬅-⬇⭐⭕🌀-🌡🌤-🎓🎞-🏰📿-🔽😀-🙏🚀-🛅"
+"""Of STABLE: emoji, which keep a variation selector."""
+
 _UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
-"""What may need more than a space for each line feed: a `<`, a `&`, no printable ASCII, a gap."""
+"""What may need more than a space per line feed: `<`, `&`, a gap, all but printable ASCII."""
 
 _HARD = "|".join(
     (
         "&[#a-zA-Z0-9]",  # an entity, perhaps
-        f"(?i:<(?:!--|{UNSEEN}))",
+        f"(?i:<(?:!--|{UNSEEN}|su[bp]))",
         "<[^<>]*(?:<|$)",  # a tag that was cut off, perhaps, or one that shows without another
         r"</?[a-zA-Z0-9]*[^\x00-\x7f]",  # a name goes on there, for Python but not for RE2
-        "(?:^|[^ｦ-ﾝ])[ﾞﾟ]",  # a mark that goes with what stands before it
+        "(?:^|[^ｦ-ﾝ])[ﾞﾟ]",  # a mark that goes with the character before it
+        f"(?:^|[^{EMOJI}])\ufe0f",
         f"[^\n{STABLE}{COMPATIBLE}]",
+    )
+)
+_OF_DIGITS = "".join(char for char in DIGIT_FORMS if re.match(f"[{COMPATIBLE}]", char))
+_HARD_TOGETHER = "|".join(  # also where a tag was between the two
+    (
+        f"[{KATAKANA}ﾞﾟ][{DASHES}]",
+        f"[0-9０-９{_OF_DIGITS}][{_OF_DIGITS}]",
+        f"[{_OF_DIGITS}][0-9０-９]",
     )
 )
 _MARK = "<[/a-zA-Z]"
 _COMPATIBLE = f"[{COMPATIBLE}]"
 _RUN = re.compile(f"{_COMPATIBLE}+")
-# RE2 has no lookahead: the character behind the name is part of the match instead.
+# RE2 has no lookahead: the character after the name is part of the match instead.
 _BREAK, _TAG = (rf"(?i)</?(?:{names})(?:[^<>\w-][^<>]*)?>" for names in (BREAKS, INLINE))
 
 
 def normalise_column(texts: pa.Array) -> pa.Array:
     """Return `normalise` of every text; null gives the empty string."""
     texts = pc.fill_null(texts, "")
+    texts = _changed(texts, too_long(texts), _cut)
     unusual = pc.match_substring_regex(texts, _UNUSUAL)
     spaced = pc.replace_substring(texts, "\n", " ")
     return _changed(spaced, unusual, lambda some: _normalise_unusual(some, texts.filter(unusual)))
 
 
+def too_long(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Return which texts `normalise` cuts; of null, null."""
+    # Bytes are counted at once: few texts have as many, and only of these does it decide.
+    if not pc.any(pc.greater(pc.binary_length(texts), MAX_CHARACTERS)).as_py():
+        return pc.greater(pc.binary_length(texts), MAX_CHARACTERS)
+    return pc.greater(pc.utf8_length(texts), MAX_CHARACTERS)
+
+
+def _cut(texts: pa.Array) -> pa.Array:
+    return pc.utf8_slice_codeunits(texts, 0, MAX_CHARACTERS)
+
+
 def _normalise_unusual(spaced: pa.Array, texts: pa.Array) -> pa.Array:
-    """Return `normalise` of every text; in `spaced` there are spaces for line feeds."""
+    """Return `normalise` of every text; `spaced` has spaces for line feeds."""
     hard = pc.match_substring_regex(texts, _HARD)
     marked = pc.match_substring_regex(spaced, _MARK)
     done = _changed(spaced, marked, _without_tags)
+    hard = pc.or_(hard, pc.match_substring_regex(done, _HARD_TOGETHER))
     compatible = pc.match_substring_regex(done, _COMPATIBLE)
     done = _changed(done, compatible, _nfkc)
     done = _changed(done, _gaping(done), _singly_spaced)
@@ -68,11 +96,11 @@ def _normalise_unusual(spaced: pa.Array, texts: pa.Array) -> pa.Array:
 
 
 def join_columns(columns: Sequence[pa.Array], separator: str) -> tuple[pa.Array, NDArray[np.int32]]:
-    """Join the fields of every product as `text.join_fields` does.
+    """Join the fields of every product as `join_fields` does.
 
     Args:
         columns: the fields, normalised.
-        separator: what stands between those that hold anything.
+        separator: the text between those that hold anything.
 
     Returns:
         The texts, and the ends of their fields, shape (texts, fields).
@@ -110,13 +138,9 @@ def _gaping(texts: pa.Array) -> pa.Array:
 
 def _nfkc(texts: pa.Array) -> pa.Array:
     return pa.array(
-        [_RUN.sub(lambda run: _of_run(run[0]), text) for text in texts.to_pylist()], pa.string()
+        [_RUN.sub(lambda run: nfkc_of_run(run[0]), text) for text in texts.to_pylist()],
+        pa.string(),
     )
-
-
-@lru_cache(65_536)
-def _of_run(run: str) -> str:
-    return unicodedata.normalize("NFKC", run)
 
 
 def _singly_spaced(texts: pa.Array) -> pa.Array:

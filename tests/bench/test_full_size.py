@@ -14,7 +14,7 @@ from pipeline.clean import stage as clean
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file
-from pipeline.demo.stage import EXAMPLES, PRODUCTS
+from pipeline.demo.tables import EXAMPLES, PRODUCTS
 from pipeline.sample import stage as sample
 from tests.conftest import ChangedParams, RunStage
 

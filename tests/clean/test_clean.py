@@ -10,13 +10,15 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.clean import stage as clean_module
-from pipeline.clean.stage import clean, clean_judgements, clean_products, clean_queries
+from pipeline.clean import products as clean_module
+from pipeline.clean.judgements import clean_judgements
+from pipeline.clean.stage import clean
+from pipeline.clean.texts import clean_products, clean_queries
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.sample.stage import sample
-from pipeline.text.normalise import join_fields, normalise
+from pipeline.text.normalise import MAX_CHARACTERS, join_fields, normalise
 from tests.conftest import ChangedParams, RunStage
 from tests.helpers.esci_files import example, product, random_source, small_source, write_source
 
@@ -321,10 +323,9 @@ def test_a_pair_with_two_labels_is_refused_with_both(labels: tuple[str, ...]) ->
             query_ids(77), ids("B1"), Path("data/sample/us/judgements.parquet"),
         )  # fmt: skip
 
-    told = " and ".join(sorted(labels))
     assert str(caught.value) == (
-        "data/sample/us/judgements.parquet: query_id 77 and product_id B1 are judged "
-        f"{told}; keep one label a pair in the source"
+        "data/sample/us/judgements.parquet: query_id 77 and product_id B1 must have one label "
+        f"(found {' and '.join(sorted(labels))}). Keep one label per pair in the source."
     )
 
 
@@ -348,8 +349,52 @@ def test_products_that_share_a_text_are_kept_and_counted(project: Path, params: 
 
     assert counts("us")["products"] == {
         "in": 6, "out": 6, "dropped_empty": 0, "sharing_a_text": 5,
-        "fields": list(params.clean.fields),
+        "fields": list(params.clean.fields), "fields_cut": 0,
     }  # fmt: skip
+
+
+def test_texts_over_the_limit_are_cut_counted_and_warned_of(
+    project: Path, params: Params, caplog: pytest.LogCaptureFixture
+) -> None:
+    long = "ab " * MAX_CHARACTERS
+    examples = [
+        example(number, number, "A", locale=one, query=long if one == "us" else "short")
+        for number, one in enumerate(LOCALES)
+    ]
+    catalogue = [
+        product("A", one, product_title=long, product_brand=long if one == "us" else None)
+        for one in LOCALES
+    ]
+    run_both(params, examples, catalogue)
+
+    assert counts("us")["products"]["fields_cut"] == 2
+    assert counts("us")["queries"]["cut"] == 1
+    assert (counts("es")["products"]["fields_cut"], counts("es")["queries"]["cut"]) == (1, 0)
+    assert cleaned("us")["queries"].text.tolist() == [normalise(long[:MAX_CHARACTERS])]
+    warning = "data/sample/us/products.parquet: 2 texts are longer than 100000 characters"
+    assert warning in caplog.text
+    assert "data/sample/es/queries.parquet" not in caplog.text
+
+
+def test_any_text_of_a_feed_is_cleaned(project: Path, params: Params) -> None:
+    odd = [
+        "&#" + "1" * 5_000 + "; x", "<br" + " " * 65_000 + "<", "<script>" * 12_000,
+        "&" + "amp;" * 20_000, "a" + "\u0301" * 50_000, "<" * 90_000, "\x00\x92\u200d\ufe0f y",
+    ]  # fmt: skip
+    examples = [
+        example(10 * number + i, 10 * number + i, "P0", locale=one, query=text)
+        for number, one in enumerate(LOCALES)
+        for i, text in enumerate([*odd, "plain"])
+    ]
+    catalogue = [
+        product(f"P{i}", one, product_title=text) for one in LOCALES for i, text in enumerate(odd)
+    ]
+    run_both(params, examples, catalogue)
+
+    found = cleaned("us")["products"].set_index("product_id").text
+    assert found.to_dict() == {
+        f"P{i}": normalise(text) for i, text in enumerate(odd) if normalise(text)
+    }
 
 
 # Bad input: one message, the earlier artefact intact

@@ -28,6 +28,7 @@ from pipeline.core.files import (
     atomic_file,
     canonical_json,
     read_json,
+    refuse_overlap,
     sha256_file,
     sha256_lines,
     write_json,
@@ -46,6 +47,28 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
+
+
+@pytest.mark.parametrize(
+    ("given", "output"),
+    [("out", "out"), ("out/in", "out"), (".", "out"), ("link", "out"), ("out/a/link", "out"),
+     ("real/in", "outlink"), ("a/../out/in", "out"), ("out/missing", "out")],
+)  # fmt: skip
+def test_an_input_in_the_output_or_around_it_is_refused(
+    tmp_path: Path, given: str, output: str
+) -> None:
+    for folder in ("out/in", "out/a", "real/in", "a", "elsewhere"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "link").symlink_to(tmp_path / "out/in")
+    (tmp_path / "out/a/link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "outlink").symlink_to(tmp_path / "real")
+
+    with pytest.raises(PipelineError, match="which this stage replaces"):
+        refuse_overlap([tmp_path / "a", tmp_path / given], tmp_path / output)
+
+
+def test_inputs_beside_the_output_are_taken(tmp_path: Path) -> None:
+    refuse_overlap([tmp_path / "output", tmp_path / "ou", Path("x\0y")], tmp_path / "out")
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -283,9 +306,9 @@ def write_big_source(folder: Path) -> None:
     small_source(folder)
     rng = np.random.default_rng(0)
     products = [
-        product(one, locale, product_description=rng.bytes(100_000).hex())
+        product(one, locale, product_description=rng.bytes(50_000).hex())
         for locale in ("us", "es", "jp")
-        for one in "ABC"
+        for one in "ABCDEF"
     ]
     write_source(folder / "big", [], products)
     (folder / "big" / PRODUCTS_FILE).replace(folder / PRODUCTS_FILE)

@@ -16,12 +16,12 @@ from pipeline.core.params import Demo
 from pipeline.core.params_file import load_params
 from pipeline.demo.catalogue import Product, Query
 from pipeline.demo.marketplace import FORMS, Wording, inflect, load_wording
-from pipeline.demo.stage import (
+from pipeline.demo.stage import demo
+from pipeline.demo.tables import (
     EXAMPLES,
     FOREIGN_LOCALE,
     LOCALES,
     PRODUCTS,
-    demo,
     draw_products,
     draw_queries,
     generate,

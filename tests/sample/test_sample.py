@@ -1,4 +1,5 @@
 import json
+import os
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
@@ -12,9 +13,10 @@ import pytest
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
+from pipeline.sample import buckets
 from pipeline.sample import esci as source
-from pipeline.sample import stage as sample_module
-from pipeline.sample.stage import draw, sample
+from pipeline.sample.draw import draw
+from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams, RunStage
 from tests.helpers.esci_files import (
     EXAMPLES,
@@ -252,7 +254,26 @@ def test_locales_that_params_do_not_name_are_left_out(
 
     sampled()
 
-    assert sorted(path.name for path in layout.SAMPLE.iterdir()) == sorted(LOCALES)
+    folders = filter(Path.is_dir, layout.SAMPLE.iterdir())
+    assert sorted(path.name for path in folders) == sorted(LOCALES)
+
+
+def test_rows_of_locales_that_params_do_not_name_are_counted_and_warned_of(
+    project: Path, sampled: Callable[..., Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    small_source(project / "source", (*LOCALES, "de", "uss"))
+    append(PRODUCTS_FILE, product("Z", "fr"), product("Y", "fr"))(project / "source")
+
+    sampled()
+
+    counts = json.loads(layout.other_locales(layout.SAMPLE).read_text(encoding="utf-8"))
+    assert counts == {
+        "judgements": {"de": 3, "uss": 3},
+        "products": {"de": 3, "fr": 2, "uss": 3},
+    }
+    assert f"{PRODUCTS_FILE}: 2 rows of locale 'fr' are left out" in caplog.text
+    assert f"{EXAMPLES_FILE}: 3 rows of locale 'uss' are left out" in caplog.text
+    assert "no such locale; did you mean 'us'?" in caplog.text
 
 
 # Same inputs, same bytes
@@ -292,7 +313,7 @@ def test_the_size_of_buckets_leaves_the_same_rows(
     write_source(project / "source", *random_source(5))
     before = sampled()
 
-    monkeypatch.setattr(sample_module, "BUCKET_ROWS", bucket_rows)
+    monkeypatch.setattr(buckets, "BUCKET_ROWS", bucket_rows)
 
     assert sampled() == before
     assert sorted(path.name for path in layout.sample("us").folder.iterdir()) == [
@@ -418,6 +439,38 @@ def damage(name: str) -> Callable[[Path], None]:
         data = bytearray((folder / name).read_bytes())
         data[4:200] = bytes(196)
         (folder / name).write_bytes(data)
+
+    return change
+
+
+def as_folder(name: str) -> Callable[[Path], None]:
+    """Return what writes the file as Spark does: a folder of parts under its name."""
+
+    def change(folder: Path) -> None:
+        table = pq.read_table(folder / name)
+        (folder / name).unlink()
+        (folder / name).mkdir()
+        for part in (0, 1):
+            pq.write_table(table.slice(3 * part), folder / name / f"part-{part}.snappy.parquet")
+        (folder / name / "_SUCCESS").touch()
+
+    return change
+
+
+def as_pipe(name: str) -> Callable[[Path], None]:
+    def change(folder: Path) -> None:
+        (folder / name).unlink(missing_ok=True)
+        os.mkfifo(folder / name)
+
+    return change
+
+
+def as_link(name: str) -> Callable[[Path], None]:
+    """Return what puts a link that points at itself in the file's place."""
+
+    def change(folder: Path) -> None:
+        (folder / name).unlink()
+        (folder / name).symlink_to(name)
 
     return change
 
@@ -562,9 +615,41 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         write_bytes(SOURCES_FILE, b"query_id,source\nq1,other\n"),
         [SOURCES_FILE, "not readable as CSV", "'q1'"],
     ),
+    "sources in another encoding": (
+        write_bytes(SOURCES_FILE, "query_id,source\n1,other\n".encode("utf-16")),
+        [SOURCES_FILE, "not readable as CSV", "optional"],
+    ),
+    "sources of more cells than columns": (
+        write_bytes(SOURCES_FILE, b"query_id,source\n1,other,more\n"),
+        [SOURCES_FILE, "not readable as CSV"],
+    ),
+    "sources with a column twice": (
+        write_bytes(SOURCES_FILE, b"query_id,source,source\n1,other,more\n"),
+        [SOURCES_FILE, "not readable as CSV"],
+    ),
+    "sources that are not UTF-8": (
+        write_bytes(SOURCES_FILE, b"query_id,source\n1,ni\xf1o\n"),
+        [SOURCES_FILE, "not readable as CSV"],
+    ),
+    "sources of nothing": (write_bytes(SOURCES_FILE, b""), [SOURCES_FILE, "not readable as CSV"]),
+    "sources with a query of 5,000 digits": (
+        write_bytes(SOURCES_FILE, b"query_id,source\n" + b"1" * 5_000 + b",other\n"),
+        [SOURCES_FILE, "not readable as CSV"],
+    ),
+    "sources as a pipe": (as_pipe(SOURCES_FILE), [SOURCES_FILE, "must be a regular file"]),
+    "examples as a folder": (
+        as_folder(EXAMPLES_FILE),
+        [EXAMPLES_FILE, "must be one file (found a folder with 2 parquet files). Join them with"],
+    ),
+    "products as a folder": (as_folder(PRODUCTS_FILE), [PRODUCTS_FILE, "must be one file"]),
+    "products as a pipe": (as_pipe(PRODUCTS_FILE), [PRODUCTS_FILE, "must be a regular file"]),
+    "products as a link to itself": (
+        as_link(PRODUCTS_FILE),
+        [PRODUCTS_FILE, "cannot be opened", "sample.source"],
+    ),
     "two contents of one product": (
         append(PRODUCTS_FILE, product("A", "es", product_brand="X")),
-        [PRODUCTS_FILE, "product_id A of locale es stands twice, with different product_brand "
+        [PRODUCTS_FILE, "product_id A of locale es appears twice, with different product_brand "
          "(None and 'X')"],
     ),
 }  # fmt: skip
@@ -593,6 +678,65 @@ def test_bad_input_is_one_message_and_leaves_the_old_sample(
     assert not list(Path("data").glob(".*"))
 
 
+@pytest.mark.parametrize("name", ["x" * 300, "a\0b", "source/" + "y/" * 3_000])
+def test_a_source_that_cannot_be_a_path_is_one_message(
+    project: Path, changed_params: ChangedParams, name: str
+) -> None:
+    with pytest.raises(PipelineError, match=r"(cannot be opened|is missing).*sample\.source"):
+        sample(changed_params({"sample.source": name}))
+
+
+@pytest.mark.parametrize(
+    "place", ["data/sample/mine", "data/sample", "data", ".", "link", "data/sample/link", "linked"]
+)
+def test_a_source_in_the_output_is_refused_before_anything_is_touched(
+    project: Path, changed_params: ChangedParams, place: str
+) -> None:
+    source_of = {
+        "link": "data/sample/mine", "data/sample/link": "elsewhere", "linked": "data/sample/mine"
+    }.get(place, place)  # fmt: skip
+    small_source(project / source_of)
+    if place == "linked":  # a folder of links to files within the output
+        (project / place).mkdir()
+        for name in (EXAMPLES_FILE, PRODUCTS_FILE):
+            (project / place / name).symlink_to(project / source_of / name)
+    elif place != source_of:
+        (project / place).parent.mkdir(parents=True, exist_ok=True)
+        (project / place).symlink_to(project / source_of)
+    before = sorted(map(str, project.rglob("*")))
+
+    with pytest.raises(PipelineError, match="data/sample, which this stage replaces"):
+        sample(changed_params({"sample.source": place}))
+    assert sorted(map(str, project.rglob("*"))) == before
+
+
+def test_damage_of_any_byte_of_the_source_is_one_message_or_changes_no_count(
+    project: Path, changed_params: ChangedParams
+) -> None:
+    rng = np.random.default_rng(3)
+    params = params_of(changed_params)
+    refused = list[str]()
+    for number in range(60):
+        small_source(project / "source")
+        (project / "source" / SOURCES_FILE).write_text("query_id,source\n0,other\n1,behavioral\n")
+        path = project / "source" / (EXAMPLES_FILE, PRODUCTS_FILE, SOURCES_FILE)[number % 3]
+        data = bytearray(path.read_bytes())
+        match number % 5:
+            case 0:
+                data = data[: rng.integers(len(data))]
+            case 1:
+                data[rng.integers(len(data)) :] = rng.bytes(50)
+            case _:
+                data[rng.integers(len(data))] ^= 1 << int(rng.integers(8))
+        path.write_bytes(data)
+        try:
+            sample(params)
+        except PipelineError as err:
+            refused.append(str(err))
+    assert len(refused) > 10
+    assert all(len(each) < 1_000 and "\n" not in each for each in refused)
+
+
 def test_judged_products_that_are_all_absent_are_told(
     project: Path, changed_params: ChangedParams
 ) -> None:
@@ -619,9 +763,9 @@ def test_the_stage_tells_bad_input_in_one_line_and_exits_1(
 
     assert (result.returncode, result.stdout) == (1, "")
     assert result.stderr.splitlines() == [
-        f"error in sample: data/demo/{EXAMPLES_FILE} is missing; sample.source must be a folder "
+        f"error in sample: data/demo/{EXAMPLES_FILE} is missing. sample.source must be a folder "
         f"with {EXAMPLES_FILE} and {PRODUCTS_FILE} (`make esci` brings the official ones to "
-        "data/esci)"
+        "data/esci)."
     ]
     assert not (project / "data").exists()
 
@@ -645,9 +789,9 @@ def test_memory_does_not_grow_with_the_texts(
     """Three sizes, of which the largest holds 80 MB of text more than the smallest."""
     monkeypatch.setenv("ARROW_DEFAULT_MEMORY_POOL", "system")
     script = """
-from pipeline.sample import esci, stage as sample
+from pipeline.sample import buckets, esci, stage as sample
 from pipeline.core.params_file import load_params
-sample.BUCKET_ROWS, esci.BATCH_ROWS = 100, 100
+buckets.BUCKET_ROWS, esci.BATCH_ROWS = 100, 100
 sample.sample(load_params())
 print(held("VmHWM") >> 20)
 """
@@ -693,7 +837,7 @@ def test_text_that_is_not_utf_8_is_told_by_its_row_in_the_file_and_its_bytes(
     for broken in (texts, texts.dictionary_encode()):
         pq.write_table(table.set_column(column, "product_title", broken), path)
         file = source.open_source(path, tables.SAMPLE_PRODUCTS)
-        told = rf"^{path}: column product_title holds b'ni\\xf1o' in row 37 \(from 0\), .*UTF-8$"
+        told = rf"^{path}: column product_title holds b'ni\\xf1o' in row 37 \(from 0\), .*UTF-8\.$"
         with pytest.raises(PipelineError, match=told):
             list(source.read_batches(file, path, tables.SAMPLE_PRODUCTS))
 

@@ -1,0 +1,108 @@
+"""The chosen products streamed from the source to one sorted file per locale.
+
+The place of a row in the sorted output is known from its id. So rows go to buckets of neighbours on
+disk, and one bucket is sorted in memory at a time.
+"""
+
+from collections import Counter
+from contextlib import ExitStack
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.parallel import ahead
+from pipeline.core.progress import track
+from pipeline.sample import esci as source
+
+BUCKET_ROWS = 50_000
+"""Products sorted in memory at a time, and rows per row group of the output."""
+
+
+def write_products(
+    file: pq.ParquetFile, path: Path, chosen: dict[str, pd.Index], out: Path
+) -> tuple[Counter[str], dict[str, int]]:
+    """Stream the chosen products to `out`, sorted by id.
+
+    Args:
+        file: the source's products.
+        path: where they are, for messages.
+        chosen: the ids by locale, sorted.
+        out: the folder that has a folder per locale.
+
+    Returns:
+        The source's rows and the repeated rows that were left out, both by locale.
+
+    Raises:
+        PipelineError: the file is damaged, or an id has rows with different contents.
+    """
+    batches = ahead(source.read_batches(file, path, tables.SAMPLE_PRODUCTS))
+    schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
+    rows_of: Counter[str] = Counter()
+    with ExitStack() as open_buckets:
+        buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
+        for batch in track(batches, file.metadata.num_rows, "products", len):
+            rows_of += source.rows_by_locale(batch)
+            for locale, index in chosen.items():
+                rows = source.of_locale(batch, locale)
+                places = index.get_indexer(rows["product_id"].to_pandas())
+                rows = rows.append_column("place", pa.array(places, pa.int64()))
+                for bucket in np.unique(places[places >= 0] // BUCKET_ROWS).tolist():
+                    spool = _spool(out / locale, bucket)
+                    if spool not in buckets:
+                        stream = pa.ipc.new_stream(spool, schema)
+                        buckets[spool] = open_buckets.enter_context(stream)
+                    of_bucket = pa.array(places // BUCKET_ROWS == bucket)
+                    buckets[spool].write_table(rows.filter(of_bucket).cast(schema))
+    repeated = {
+        locale: _gather_buckets(out / locale, -(-len(index) // BUCKET_ROWS), path)
+        for locale, index in chosen.items()
+    }
+    return rows_of, repeated
+
+
+def _gather_buckets(folder: Path, count: int, path: Path) -> int:
+    """Write `folder`'s buckets, sorted, to one file; return how many repeated rows are left out."""
+    repeated = 0
+    with pq.ParquetWriter(
+        layout.SampleFiles(folder).products, tables.SAMPLE_PRODUCTS, **tables.WRITE_OPTIONS
+    ) as writer:
+        for bucket in range(count):
+            spool = _spool(folder, bucket)
+            with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
+                rows = stream.read_all().sort_by("place").drop_columns("place")
+            spool.unlink()
+            unique = _without_repeats(rows, path)
+            repeated += len(rows) - len(unique)
+            writer.write_table(unique)
+    return repeated
+
+
+def _without_repeats(products: pa.Table, path: Path) -> pa.Table:
+    """Drop rows equal to the one before, of products sorted by id.
+
+    Raises:
+        PipelineError: an id appears twice, with different contents.
+    """
+    ids = products["product_id"].to_numpy()
+    repeats = np.flatnonzero(ids[1:] == ids[:-1]) + 1
+    for row in repeats.tolist():
+        before, after = products.slice(row - 1, 2).to_pylist()
+        if before != after:
+            column = next(name for name in products.column_names if before[name] != after[name])
+            raise PipelineError(
+                f"{path}: product_id {after['product_id']} of locale {after['product_locale']} "
+                f"appears twice, with different {column} ({shorten(before[column])} and "
+                f"{shorten(after[column])}). Keep one row per product."
+            )
+    keep = np.ones(len(products), dtype=bool)
+    keep[repeats] = False
+    return products.filter(pa.array(keep))
+
+
+def _spool(folder: Path, bucket: int) -> Path:
+    return folder / f"products-{bucket:05d}.spool"
