@@ -122,7 +122,9 @@ def read_json(path: Path, remedy: str) -> Any:
         return json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing. {remedy}") from err
-    except ValueError as err:
+    except OSError as err:
+        raise PipelineError(f"{path} cannot be read ({err.strerror}). {remedy}") from err
+    except (ValueError, RecursionError) as err:
         raise PipelineError(f"{path} is not readable as JSON ({err}). {remedy}") from err
 
 
