@@ -1,9 +1,8 @@
 """Damaged vectors on disk: readers return the same numbers or give one message."""
 
 import json
-import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +11,12 @@ import pytest
 
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
+from tests.helpers.damage import HARMS, message_of
 
 TRIES = 300
-
-Harm = Callable[[Path, np.random.Generator], None]
 
 
 @pytest.fixture
@@ -44,72 +41,14 @@ def read() -> tuple[Matrix, Matrix]:
     return read_vectors(manifest, "products", LOCALE), read_vectors(manifest, "queries", LOCALE)
 
 
-def flip(path: Path, rng: np.random.Generator) -> None:
-    content = bytearray(path.read_bytes())
-    for at in rng.integers(len(content), size=rng.integers(1, 4)):
-        content[at] ^= 1 << int(rng.integers(8))
-    path.write_bytes(content)
-
-
-def cut(path: Path, rng: np.random.Generator) -> None:
-    os.truncate(path, int(rng.integers(path.stat().st_size)))
-
-
-def lengthen(path: Path, rng: np.random.Generator) -> None:
-    path.write_bytes(path.read_bytes() + rng.bytes(int(rng.integers(1, 50))))
-
-
-def insert(path: Path, rng: np.random.Generator) -> None:
-    content = path.read_bytes()
-    at = rng.integers(len(content))
-    path.write_bytes(content[:at] + rng.bytes(int(rng.integers(1, 5))) + content[at:])
-
-
-def zero(path: Path, rng: np.random.Generator) -> None:
-    content = bytearray(path.read_bytes())
-    start, stop = sorted(rng.integers(len(content) + 1, size=2))
-    content[start:stop] = bytes(stop - start)
-    path.write_bytes(content)
-
-
-def swap(path: Path, rng: np.random.Generator) -> None:
-    others = sorted(one for one in path.parent.iterdir() if one != path)
-    other = others[rng.integers(len(others))]
-    content = path.read_bytes()
-    path.write_bytes(other.read_bytes())
-    other.write_bytes(content)
-
-
-def remove(path: Path, _: np.random.Generator) -> None:
-    path.unlink()
-
-
-def to_folder(path: Path, _: np.random.Generator) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def to_circle(path: Path, _: np.random.Generator) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-HARMS: list[Harm] = [flip, cut, lengthen, insert, zero, swap, remove, to_folder, to_circle]
-
-
 def check_same_or_one_message(vectors: tuple[Matrix, Matrix], what: str) -> None:
     """Read all vectors; `what` names the damage where the check fails."""
-    message, found = "", vectors
-    try:
-        found = read()
-    except PipelineError as err:
-        message = str(err)
-    except Exception as err:
-        raise AssertionError(what) from err
-    for one, other in zip(found, vectors, strict=True):
-        np.testing.assert_array_equal(one, other, what)
-    if message:
-        assert len(message.splitlines()) == 1, (what, message)
+
+    def check() -> None:
+        for found, expected in zip(read(), vectors, strict=True):
+            np.testing.assert_array_equal(found, expected)
+
+    if message := message_of(check, what):
         assert str(layout.EMBEDDINGS / LOCALE) in message, (what, message)
         assert f"Run `dvc repro embed@{LOCALE}`." in message, (what, message)
 

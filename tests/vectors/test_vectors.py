@@ -87,9 +87,7 @@ def test_the_manifest_on_disk_reads_back_equal(manifest: Manifest) -> None:
 
 def test_ids_in_another_order_are_refused_with_both_hashes(manifest: Manifest) -> None:
     ids = pa.chunked_array([[f"B{i:07d}" for i in range(250)]])
-    with pytest.raises(
-        PipelineError, match=r"250 rows with ids \w+, but .*dvc repro"
-    ) as error:
+    with pytest.raises(PipelineError, match=r"250 rows with ids \w+, but .*dvc repro") as error:
         check_ids(manifest, "products", ids, LOCALE)
     assert manifest.products.ids_sha256[:12] in str(error.value)
 
