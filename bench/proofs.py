@@ -34,8 +34,9 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.timings import peak_bytes
-from pipeline.embed.fill import GROUP_TEXTS, Encoding
-from pipeline.embed.stage import SideEncoder, embed
+from pipeline.embed.fill import GROUP_TEXTS, SideEncoder
+from pipeline.embed.stage import embed
+from pipeline.embed.write import write_shards
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
 
@@ -274,9 +275,9 @@ def watched_embed(kill: Kill | None = None) -> None:
     compute = OpenVinoEngine.__call__
     with (
         patch.object(OpenVinoEngine, "__call__", counted),
-        patch.object(Encoding, "plan", timed("scan", Encoding.plan)),
+        patch.object(SideEncoder, "survey", timed("scan", SideEncoder.survey)),
         patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
-        patch.object(SideEncoder, "write", timed("write", SideEncoder.write)),
+        patch("pipeline.embed.stage.write_shards", timed("write", write_shards)),
         stage.report_errors("embed") as outcome,
     ):
         embed(load_params(), LOCALE)

@@ -30,7 +30,8 @@ from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params_file import load_params
-from pipeline.embed import stage as embed
+from pipeline.embed.fill import SideEncoder
+from pipeline.embed.stage import embed
 from pipeline.encoders.encoder import load_on
 from pipeline.encoders.remote import RemoteEncoder
 
@@ -179,13 +180,13 @@ def watched_embed() -> None:
         return run
 
     with (
-        patch.object(embed.SideEncoder, "fill", timed("encode", embed.SideEncoder.fill)),
-        patch.object(embed, "load_on", timed("start", load_on)),
+        patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
+        patch("pipeline.embed.locale_encoder.load_on", timed("start", load_on)),
         patch.object(RemoteEncoder, "__enter__", timed("start", RemoteEncoder.__enter__)),
         stage.report_errors("embed") as outcome,
     ):
         started = time.monotonic()
-        embed.embed(load_params(), proofs.LOCALE)
+        embed(load_params(), proofs.LOCALE)
         seen = {f"{part}_seconds": took for part, took in seconds.items()}
         whole = time.monotonic() - started
         write_json(_SEEN, {**seen, "seconds": whole, "cpu_seconds": time.process_time()})

@@ -24,8 +24,8 @@ from bench import proofs
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.params_file import load_params
-from pipeline.embed import stage as embed
 from pipeline.embed.fill import GROUP_TEXTS
+from pipeline.embed.rates import PROBE_TEXTS
 from pipeline.encoders.encoder import TextEncoder, load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.text.normalise import join_fields
@@ -35,6 +35,8 @@ from tests.conftest import RunStage
 from tests.core.test_files import small_disk
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean, write_sources
 from tests.helpers.tiny_models import build_model
+
+pytestmark = pytest.mark.slow  # stages as processes
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Results = Callable[[], Run]
@@ -274,7 +276,7 @@ def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> No
     assert done.returncode == 0, done.stderr
     assert not layout.embeddings(LOCALE).folder.exists()
     planned = [int(number) for number in re.findall(r" to_encode=(\d+) ", done.stderr)]
-    assert planned == [250 - embed.PROBE_TEXTS, 0]  # what it measured its rate with is kept
+    assert planned == [250 - PROBE_TEXTS, 0]  # what it measured its rate with is kept
     assert _encoded(run()) == planned
 
 
