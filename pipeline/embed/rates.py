@@ -39,7 +39,7 @@ def read_rate(path: Path) -> Rate | None:
 
 
 def keep_rate(path: Path, rate: Rate) -> None:
-    """Write a rate to a file; a rate is only a hint, so a full disk is no error."""
+    """Write a rate to a file; a rate is only a hint, so errors of the disk are ignored."""
     with suppress(OSError):
         write_json(path, rate.model_dump())
 

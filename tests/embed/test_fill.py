@@ -117,7 +117,7 @@ def work_of(texts: list[str]) -> int:
 
 
 class Watched:
-    """A model that tells a function of each batch before its vectors are handed over."""
+    """A model that calls a function with each batch's texts before it yields their vectors."""
 
     def __init__(self, model: TextEncoder, watch: Callable[[int], None]) -> None:
         self.tokenizer = model.tokenizer

@@ -14,7 +14,7 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from bench.workshop import LOCALE, OUTPUTS, Workshop
+from bench.fault_lab import LOCALE, OUTPUTS, Workshop
 from pipeline.core import layout, tables
 from pipeline.core import timings as rates
 from pipeline.core.params_file import PARAMS_FILE, load_params
