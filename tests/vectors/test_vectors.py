@@ -251,7 +251,7 @@ def test_a_manifest_whose_shards_do_not_add_up_is_refused(manifest: Manifest) ->
         (lambda one: one[1].update(file="products-00000.npy"), "products-00001.npy, not"),
         (lambda one: one[1].update(file="queries-00001.npy"), "products-00001.npy, not"),
         (lambda one: one[1].update(file="../" * 99 + "etc/passwd"), "products-00001.npy, not"),
-        (lambda one: one[1].update(rows=2**41), r"shards.1.rows: Input should be less than"),
+        (lambda one: one[1].update(rows=2**41), r"shards.1.rows: .*1099511627776"),
         (lambda one: one[1].update(sha256="1"), "shards.1.sha256: "),
     ],
 )
