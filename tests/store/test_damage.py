@@ -57,7 +57,7 @@ def test_a_damaged_store_gives_the_same_vectors_or_one_message(tmp_path: Path) -
         what = f"seed {seed}: {harm.__name__} {name}"
         if message := message_of(partial(read_again, root), what):
             assert harm in (to_folder, to_circle), what  # what else was harmed mends itself
-            assert f"the store of vectors in {root} cannot be used" in message, what
+            assert str(root) in message, what
 
 
 @pytest.mark.parametrize("harm", [to_folder, to_circle])
