@@ -98,6 +98,7 @@ class Segment:
         record["key"], record["value"] = keys, values
         record["check"] = form.checks(record["key"][0], record["value"][0])
         segment = cls(folder, form.name(keys, width), entries, width)
+        clear_place(segment.path)
         with atomic_file(segment.path) as partial:
             write_npy(partial, record)
             segment.size = partial.stat().st_size
@@ -161,6 +162,16 @@ class Segment:
                 handle.seek(start + 4 * self.width * row)
                 handle.readinto(value.data)
         return values, checks[rows]
+
+
+def clear_place(path: Path) -> None:
+    """Remove what is not a file, before a file is written there: a write to a pipe never ends.
+
+    Raises:
+        OSError: it is a folder.
+    """
+    if not path.is_file():
+        path.unlink(missing_ok=True)
 
 
 def npy_names(folder: Path) -> set[str]:

@@ -23,7 +23,16 @@ from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, canonical_json
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
-from pipeline.store.segments import Form, KeyMap, Rows, Segment, Values, by_segment, npy_names
+from pipeline.store.segments import (
+    Form,
+    KeyMap,
+    Rows,
+    Segment,
+    Values,
+    by_segment,
+    clear_place,
+    npy_names,
+)
 from pipeline.store.segments import Keys as Keys
 
 
@@ -252,6 +261,7 @@ class Store:
         with FileLock(self._root / LOCK):  # otherwise upkeep may remove the folder as empty
             about = self.folder / ABOUT
             if not about.is_file() or about.read_bytes() != self._about:
+                clear_place(about)
                 with atomic_file(about) as partial:
                     partial.write_bytes(self._about)
             segment = Segment.write(self.folder, self._form, keys, values)

@@ -16,14 +16,14 @@ from bench import fault_lab as lab
 from tests.core.test_files import small_disk
 from tests.helpers.artefacts import ROOT
 
+pytestmark = pytest.mark.slow
+
 SURROUNDED = """
 import os, sys, time
 from pathlib import Path
 now = time.time
 time.time = lambda: now() - 20 * 365 * 86_400
 from bench.fault_lab import OUTPUTS, run_here
-
-pytestmark = pytest.mark.slow
 folder = Path(sys.argv[1])
 for name in OUTPUTS:
     try:
