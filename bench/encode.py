@@ -142,9 +142,9 @@ def compare(
             part = [texts[row] for row in rows]
             for side in sides[:: -1 if number % 2 else 1]:
                 one = measured[side]
-                one.products[rows], told = processes[side].encode(part, "passage")
-                one.seconds.append(told["seconds"])
-                one.peak_bytes = told["peak_bytes"]
+                one.products[rows], took = processes[side].encode(part, "passage")
+                one.seconds.append(took["seconds"])
+                one.peak_bytes = took["peak_bytes"]
                 stage.log.info("%s round %d: %s %.1f s", name, number + 1, side, one.seconds[-1])
         for side in sides if options.quality else ():
             _add_quality(measured[side], processes[side], texts, catalogues, spec.similarity)

@@ -67,7 +67,7 @@ def make_task(folder: Path, queries: int, depth: int) -> Task:
     first, stride = rng.integers(1, PRODUCTS, (2, queries))
     judged = rng.poisson(18, queries) + 2
     rows = np.repeat(np.arange(queries), judged)
-    # Beyond the depth lies what is not found.
+    # Ranks beyond the depth are judged products that the run does not find.
     ranks = np.unique(
         np.stack([rows, (rng.random(rows.size) ** 3 * 3 * depth).astype(np.int64)]), axis=1
     )
@@ -207,7 +207,7 @@ def largest_difference(mine: PerQuery, other: PerQuery) -> float:
     Raises:
         PipelineError: they lack measures of one another, or differ by more than `TOLERANCE`.
     """
-    # How many products a query ranks is no measure of trec_eval's.
+    # trec_eval does not report how many products a query ranks.
     if missing := (mine.keys() ^ other.keys()) - {"retrieved"}:
         raise PipelineError(f"one side alone has {', '.join(sorted(missing))}: mend the bench")
     found = {name: np.abs(np.nan_to_num(mine[name]) - other[name]).max() for name in other}

@@ -18,15 +18,15 @@ def nothing(products: int) -> None:
 class Measure:
     """How a stage is measured, on a catalogue of so many products.
 
-    Each function runs in a process of its own, in a project folder: params.yaml, and the source
-    that it names; what earlier measurements wrote there stays.
+    Each function runs in a process of its own, in a project folder with params.yaml and the source
+    that it names; the files of earlier measurements stay there.
 
     Attributes:
-        run: what is measured: its seconds, its memory. It returns what else is worth telling,
-            `seconds` among it if not all of it counts.
-        prepare: brings what it needs, where that is not there yet.
-        compare: measures, right behind it, what it is compared with; its figures are told too, and
-            among them `per_second` gives rates in products, which become ratios.
+        run: the work whose seconds and memory are measured. It returns other figures, and
+            `seconds` if only a part of it counts.
+        prepare: makes what `run` needs, unless it is there.
+        compare: measures, right after `run`, what it is compared with. Its figures are kept too;
+            `per_second` in them, in products, becomes a ratio.
     """
 
     run: Callable[[int], Figures]

@@ -37,7 +37,7 @@ class Peak:
             except psutil.NoSuchProcess:
                 continue
         self.resident = max(self.resident, sum(each.rss for each in held))
-        # Linux alone tells what is shared.
+        # Only Linux reports shared memory.
         private = sum(each.rss - getattr(each, "shared", 0) for each in held)
         self.private = max(self.private, private)
 

@@ -1,20 +1,18 @@
-"""The slow proofs of the embedding engine: real runs of embed, held to bounds.
+"""The slow proofs of the embedding engine: real runs of embed, compared with bounds.
 
     python -m bench.proofs [reuse] [edit] [memory] [kills]
 
 `reuse` encodes ESCI_DIR, or the demo, with the encoders of params.yaml; the others encode made-up
-texts of ESCI's length with a tiny random model. All of it happens in temporary folders; the figures
-go to reports/bench/proofs.json.
+texts of ESCI's length with a tiny random model. They run in temporary folders; the figures go to
+reports/bench/proofs.json.
 """
 
-import argparse
 import os
 import re
 import shutil
 import signal
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -29,13 +27,15 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from bench.cheap_model import words, write_model
+from bench.proof_runner import Figures, Proof, run_proofs
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.timings import peak_bytes
-from pipeline.embed.fill import GROUP_TEXTS, Encoding
-from pipeline.embed.stage import SideEncoder, embed
+from pipeline.embed.fill import GROUP_TEXTS, SideEncoder
+from pipeline.embed.stage import embed
+from pipeline.embed.write import write_shards
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
 
@@ -52,19 +52,17 @@ TABLE_ROWS = 16_384
 LOCALE, ENCODER, THREADS, SEED = "es", "e5-small-q4", 2, 0
 
 IN_FLIGHT = (2 * THREADS + 2) * CPU_BATCH_TOKENS // STEP
-"""How many texts are computed at most, and not in a group: some batches of the shortest ones."""
+"""How many texts at most are computed and not in a group yet: batches of the shortest ones."""
 
 PROBES = 2
 """How many texts an engine computes as it is loaded: its own first, and the encoder's."""
-
-Figures = dict[str, Any]
 
 _COMPUTED, _SEEN = Path("computed"), Path("seen.json")
 
 
 @dataclass(frozen=True)
 class Kill:
-    """When a process kills itself: so many seconds after an engine computed so many texts."""
+    """When a process kills itself: this many seconds after an engine computed this many texts."""
 
     texts: int
     seconds: float
@@ -74,12 +72,12 @@ class Project:
     """A folder to run stages in, with params, a cache and a store of vectors of its own.
 
     Attributes:
-        folder: where it lies.
+        folder: the folder.
         seconds: how long the last process ran.
     """
 
     def __init__(self, folder: Path, changes: Mapping[str, Any]) -> None:
-        """Copy params.yaml, with some keys, given as dotted paths, set otherwise."""
+        """Copy params.yaml with changes: dotted paths of keys, and their values."""
         self.folder = folder
         self.seconds = 0.0
         self._data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
@@ -97,7 +95,7 @@ class Project:
         YAML().dump(self._data, self.folder / PARAMS_FILE)
 
     def run(self, *arguments: str, kill: Kill | None = None) -> str:
-        """Run Python with arguments, to its end or until it is killed; return what it said.
+        """Run Python with arguments until it ends or is killed; return its standard error.
 
         Raises:
             PipelineError: it failed, or ended before it was to be killed.
@@ -112,16 +110,16 @@ class Project:
             stderr=subprocess.PIPE,
             text=True,
         ) as process:
-            _, told = process.communicate()
+            _, errors = process.communicate()
         self.seconds = time.monotonic() - started
         if process.returncode != (-signal.SIGKILL if kill else 0):
             raise PipelineError(
-                f"python {' '.join(arguments)} ended with status {process.returncode}: {told}"
+                f"python {' '.join(arguments)} ended with status {process.returncode}: {errors}"
             )
-        return told
+        return errors
 
     def embed(self, kill: Kill | None = None) -> int:
-        """Run embed, watched; return how many texts it says that it encoded."""
+        """Run `watched_embed`; return how many texts embed says it encoded."""
         given = f"proofs.Kill(*{astuple(kill)})" if kill else ""
         watched = f"from bench import proofs; proofs.watched_embed({given})"
         return _encoded(self.run("-c", watched, kill=kill))
@@ -182,13 +180,13 @@ def edit(folder: Path) -> Figures:
     project.embed()
     before = project.computed()
     write_clean(project, 2_000, edited=1_234)
-    told = project.embed()
+    reported = project.embed()
     encoded = project.computed() - before - PROBES
     return {
         "products": 2_000,
         "changed": 1,
         "encoded": encoded,
-        "holds": encoded == told == 1,
+        "holds": encoded == reported == 1,
     }
 
 
@@ -242,13 +240,13 @@ def kills(folder: Path) -> Figures:
     }
 
 
-PROOFS: dict[str, Callable[[Path], Figures]] = {
+PROOFS: dict[str, Proof] = {
     "reuse": reuse, "edit": edit, "memory": memory, "kills": kills,
 }  # fmt: skip
 
 
 def watched_embed(kill: Kill | None = None) -> None:
-    """Run embed in this process; tell in files what it computed and what it took."""
+    """Run embed in this process; write to files what it computed and how long its parts took."""
     seconds: dict[str, float] = {}
     to_kill = [kill] if kill else []
 
@@ -274,9 +272,9 @@ def watched_embed(kill: Kill | None = None) -> None:
     compute = OpenVinoEngine.__call__
     with (
         patch.object(OpenVinoEngine, "__call__", counted),
-        patch.object(Encoding, "plan", timed("scan", Encoding.plan)),
+        patch.object(SideEncoder, "survey", timed("scan", SideEncoder.survey)),
         patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
-        patch.object(SideEncoder, "write", timed("write", SideEncoder.write)),
+        patch("pipeline.embed.stage.write_shards", timed("write", write_shards)),
         stage.report_errors("embed") as outcome,
     ):
         embed(load_params(), LOCALE)
@@ -284,9 +282,9 @@ def watched_embed(kill: Kill | None = None) -> None:
     sys.exit(outcome.status)
 
 
-def _encoded(told: str) -> int:
-    """Return how many texts embed says that it had to encode."""
-    return sum(map(int, re.findall(r" encoded=(\d+) ", told)))
+def _encoded(lines: str) -> int:
+    """Return how many texts embed says it encoded."""
+    return sum(map(int, re.findall(r" encoded=(\d+) ", lines)))
 
 
 def cheap_project(folder: Path, encoder: str | None = None) -> Project:
@@ -339,25 +337,5 @@ def write_clean(project: Project, products: int, edited: int | None = None) -> N
     write_json(folder / "counts.json", {"products": {"fields": fields}})
 
 
-def main() -> int:
-    """Run the proofs named, or all; return 1 if one does not hold."""
-    parser = argparse.ArgumentParser(prog="python -m bench.proofs")
-    parser.add_argument("proofs", nargs="*", metavar="proof", help=f"of {', '.join(PROOFS)}")
-    chosen = parser.parse_args().proofs or list(PROOFS)
-    if unknown := set(chosen) - set(PROOFS):
-        parser.error(f"no such proof: {', '.join(sorted(unknown))}; there are {', '.join(PROOFS)}")
-    with stage.report_errors("proofs") as outcome:
-        figures = read_json(layout.PROOFS, "") if layout.PROOFS.exists() else {}
-        for name in chosen:
-            with tempfile.TemporaryDirectory() as folder:
-                figures[name] = PROOFS[name](Path(folder))
-            stage.log.info("%s %s", name, figures[name])
-            write_json(layout.PROOFS, figures)
-        broken = [name for name in chosen if not figures[name]["holds"]]
-        if broken:
-            raise PipelineError(f"{layout.PROOFS}: {', '.join(broken)} does not hold")
-    return outcome.status
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_proofs("proofs", PROOFS, layout.PROOFS))

@@ -2,12 +2,12 @@
 
     python -m bench.ray [--texts 50000] [--encoder NAME] [--rounds 3]
 
-Made-up texts of ESCI's length, all of them new, are encoded by turns in one process of two threads
-and by a cluster of two workers of one thread each; then once more by the cluster, with a worker
+One process of two threads and a cluster of two workers of one thread each take turns to encode
+made-up texts of ESCI's length, all of them new; then the cluster does so once more, with a worker
 killed midway. Without --encoder the model is a random BERT of two layers and 32 components, so
-cheap that what is not encoding shows; with one, that entry of params.yaml. The figures go to
-reports/bench/ray.json. Starting (the cluster, loading the model) is told apart: it takes the same
-few seconds however much there is to encode.
+cheap that everything except encoding dominates; with it, that entry of params.yaml. The figures go
+to reports/bench/ray.json. Starting (the cluster, loading the model) is reported apart: it takes the
+same few seconds for any number of texts.
 """
 
 import argparse
@@ -30,7 +30,8 @@ from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params_file import load_params
-from pipeline.embed import stage as embed
+from pipeline.embed.fill import SideEncoder
+from pipeline.embed.stage import embed
 from pipeline.encoders.encoder import load_on
 from pipeline.encoders.remote import RemoteEncoder
 
@@ -106,12 +107,12 @@ def _run(project: proofs.Project, executor: str, kill_at: int | None = None) -> 
     project.change({"runtime.executor": executor, "runtime.threads": threads})
     killer = _Killer(project.folder / ".cache/vectors", kill_at)
     with killer:
-        told = project.run("-c", "from bench import ray; ray.watched_embed()")
+        lines = project.run("-c", "from bench import ray; ray.watched_embed()")
     seen: Figures = read_json(project.folder / _SEEN, "")
     seen = {key: round(value, 2) for key, value in seen.items()}
     if kill_at is not None:
         seen["workers_killed"] = killer.killed
-        seen["deaths_told"] = len(re.findall("a worker of the Ray cluster died", told))
+        seen["deaths_told"] = len(re.findall("a worker of the Ray cluster died", lines))
     return seen
 
 
@@ -165,7 +166,7 @@ def kill_a_worker() -> bool:
 
 
 def watched_embed() -> None:
-    """Run embed in this process; tell in a file what its parts took, in seconds."""
+    """Run embed in this process; write to a file how many seconds its parts took."""
     seconds = {"encode": 0.0, "start": 0.0}
 
     def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
@@ -179,13 +180,13 @@ def watched_embed() -> None:
         return run
 
     with (
-        patch.object(embed.SideEncoder, "fill", timed("encode", embed.SideEncoder.fill)),
-        patch.object(embed, "load_on", timed("start", load_on)),
+        patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
+        patch("pipeline.embed.locale_encoder.load_on", timed("start", load_on)),
         patch.object(RemoteEncoder, "__enter__", timed("start", RemoteEncoder.__enter__)),
         stage.report_errors("embed") as outcome,
     ):
         started = time.monotonic()
-        embed.embed(load_params(), proofs.LOCALE)
+        embed(load_params(), proofs.LOCALE)
         seen = {f"{part}_seconds": took for part, took in seconds.items()}
         whole = time.monotonic() - started
         write_json(_SEEN, {**seen, "seconds": whole, "cpu_seconds": time.process_time()})

@@ -2,10 +2,10 @@
 
     python -m bench.scale [STAGE ...] [--products N,N,N] [--folder DIR]
 
-The catalogues are stand-ins that `bench.full_size` makes; they and what stages write stay in the
-folder, so that another stage can be measured later. Each measurement is of a process of its own,
-with all that it starts. The figures go to reports/bench/scale.json, and as a table to scale.md;
-those of stages that are not named stay there, if they are of this machine and these libraries.
+`bench.full_size` makes the catalogues. They and the stages' outputs stay in the folder, so that
+another stage can be measured later. Each measurement is of a process of its own, with its children.
+The figures go to reports/bench/scale.json, and as a table to scale.md. Figures of stages that are
+not named stay there if they are of this machine and these libraries.
 """
 
 import argparse
@@ -35,7 +35,7 @@ LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
 MEASURES: dict[str, Measure] = {**scale_data.MEASURES, **scale_search.MEASURES}
 """The stages, in the order in which they are measured."""
 
-_TOLD = Path("told.json")
+_FIGURES = Path("figures.json")
 
 
 def make_project(products: int, folder: Path, threads: int) -> None:
@@ -66,18 +66,18 @@ def measure(name: str, products: int, folder: Path) -> Figures:
 
     Returns:
         `products`, `seconds`, `peak_bytes` (resident, of all its processes together),
-        `peak_private_bytes` (without what lies in files), and what the measure tells. Where it is
-        compared: `per_second`, the products a second of what it is compared with, and
-        `times_as_fast`, its own rate over those.
+        `peak_private_bytes` (without mapped files), and the measure's own figures. If it is
+        compared: `per_second`, the rate of what it is compared with, in products, and
+        `times_as_fast`, its own rate over that.
 
     Raises:
         PipelineError: it failed.
     """
     _run(name, "prepare", products, folder)
     peak = _run(name, "run", products, folder)
-    told: Figures = read_json(folder / _TOLD, "")
-    seconds = told["seconds"]
-    figures = told | {
+    own: Figures = read_json(folder / _FIGURES, "")
+    seconds = own["seconds"]
+    figures = own | {
         "peak_bytes": peak.resident,
         "peak_private_bytes": peak.private,
         "products": products,
@@ -85,7 +85,7 @@ def measure(name: str, products: int, folder: Path) -> Figures:
     }
     if MEASURES[name].compare:
         _run(name, "compare", products, folder)
-        rates = read_json(folder / _TOLD, "")["per_second"]
+        rates = read_json(folder / _FIGURES, "")["per_second"]
         figures["per_second"] = {key: round(rate) for key, rate in rates.items()}
         figures["times_as_fast"] = {
             key: round(products / seconds / rate, 2) for key, rate in rates.items()
@@ -111,7 +111,7 @@ def _run(name: str, what: str, products: int, folder: Path) -> Peak:
 
 
 def alone(name: str, what: str, products: int) -> None:
-    """Do one thing of a measure in this process and its folder; leave in a file what it tells.
+    """Do one part of a measure in this process and its folder; write its figures to a file.
 
     Args:
         name: of the stage.
@@ -124,11 +124,11 @@ def alone(name: str, what: str, products: int) -> None:
             measure.prepare(products)
         elif what == "compare":
             assert measure.compare
-            write_json(_TOLD, measure.compare(products))
+            write_json(_FIGURES, measure.compare(products))
         else:
             started = time.monotonic()
             figures = measure.run(products)
-            write_json(_TOLD, {"seconds": time.monotonic() - started, **figures})
+            write_json(_FIGURES, {"seconds": time.monotonic() - started, **figures})
     sys.exit(outcome.status)
 
 
@@ -197,7 +197,7 @@ def _options() -> argparse.Namespace:
         "--products", default=",".join(map(str, PRODUCTS)), help="sizes, with commas between"
     )
     parser.add_argument(
-        "--folder", type=Path, help="where the catalogues lie and stages work; .cache/scale"
+        "--folder", type=Path, help="the catalogues and the stages' outputs; default: .cache/scale"
     )
     options = parser.parse_args()
     if unknown := set(options.stages) - set(MEASURES):

@@ -91,7 +91,7 @@ def load(params: Params, name: str, side: Side) -> Encode:
 def main() -> int:
     """Answer requests until there are no more; return the exit status."""
     name, *asked = sys.argv[1:]
-    # Whatever a library prints is no answer.
+    # What a library prints must not get among the answers.
     answers, sys.stdout = sys.stdout, sys.stderr
     with stage.report_errors(f"bench ({' '.join(sys.argv[1:])})") as outcome:
         encode = load(load_params(), name, Side(*asked))  # type: ignore[arg-type]

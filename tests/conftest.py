@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from bench.workshop import Workshop
+from bench.fault_lab import Workshop
 from pipeline.core.params import Params
 from tests.helpers import artefacts
 from tests.helpers.artefacts import ROOT

@@ -1,12 +1,12 @@
-"""A stand-in for all of ESCI: its size, its files, its schema, its shape; made-up words.
+"""A made-up catalogue with the size, files, schema and shape of all of ESCI.
 
     python -m bench.full_size [--products N] [--out DIR]
 
-It takes the place of an earlier one in data/full-size; any other DIR must be absent or empty.
+It replaces an earlier one in data/full-size; any other DIR must be absent or empty.
 
-Products are drawn a block at a time, each block by a chance of its own: the files are the same
-however many threads make them, and memory holds a few blocks. Unlike the demo it holds no errors
-on purpose: every judged product has its row, no row and no judgement stands twice.
+Products are drawn in blocks, each from its own seed: the files are the same for any number of
+threads, and memory holds a few blocks. Unlike the demo it has no deliberate errors: every judged
+product has a row, and no row and no judgement is repeated.
 """
 
 import argparse
@@ -55,8 +55,7 @@ def write(folder: Path, products: int, threads: int) -> None:
     """Write a catalogue of `products` products, and queries and judgements in proportion.
 
     Raises:
-        PipelineError: so few products cannot have ESCI's shape; or something would be lost that
-            stands in the folder's place.
+        PipelineError: there are too few products for ESCI's shape, or the folder has other files.
     """
     folder = folder.resolve()
     _refuse_to_lose(folder)
@@ -94,7 +93,7 @@ def write(folder: Path, products: int, threads: int) -> None:
 
 
 def _refuse_to_lose(folder: Path) -> None:
-    """Refuse a folder, absolute, that holds more than an earlier stand-in in its usual place."""
+    """Refuse a folder with other files than an earlier catalogue at data/full-size; absolute."""
     if not folder.exists():
         return
     if not folder.is_dir():
@@ -189,7 +188,7 @@ def _rng(locale: str, *purpose: int) -> Rng:
 
 
 def main() -> int:
-    """Write the stand-in; return the exit status."""
+    """Write the catalogue; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.full_size")
     parser.add_argument(
         "--products", type=int, default=shape.PRODUCTS, help="in all; ESCI's 1,814,924 if left out"

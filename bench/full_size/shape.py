@@ -1,4 +1,4 @@
-"""The size and shape of ESCI that `bench.full_size` gives its stand-in.
+"""The size and shape of ESCI that `bench.full_size` gives its catalogue.
 
 Sizes, labels and splits are those that the dataset's authors publish (README of esci-data: tables
 of both versions and of the labels; the labels outside of us are what us leaves of them). Which of

@@ -74,12 +74,12 @@ class Bank:
 
     Attributes:
         script: of its texts.
-        prototypes: the products that stand for all.
+        prototypes: the products that all others are varied from.
         queries: what is asked of them; each judges some of them with every label.
         types: the number of each prototype's type.
         titles: of each prototype; likewise brands, and colors, null where it has none.
         lines: made-up names of product lines.
-        parts: what texts are made of: the pieces below, one behind the other.
+        parts: the pieces that texts are made of, listed below, concatenated.
         words: how many words there are, the most usual first.
         odd: how many odd things there are.
         tags: how many tags there are.

@@ -1,4 +1,4 @@
-"""Ray: whether it is here, a connection to a cluster, and what its nodes have to give."""
+"""Ray: a connection to a cluster, and how many workers its nodes have room for."""
 
 import logging
 import math
@@ -14,23 +14,24 @@ from pipeline.core.cpu import core_count
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Runtime
 
-_PATIENCE_SECONDS = 10
+ANSWER_SECONDS = 10
+"""How long to wait until something answers at the cluster's address."""
 
 
 @contextmanager
 def connected(runtime: Runtime) -> Iterator[Any]:
     """Connect to the cluster of `runtime.ray_address`, and yield the module ray.
 
-    Without an address a cluster of this machine alone is started, without a dashboard, and ended
-    with the block. It listens on all of the machine's addresses, as Ray does, and lets in only who
-    has a token that none but this process has. Nothing is sent to Ray's makers.
+    Without an address, start a cluster of this machine alone, without a dashboard, and end it with
+    the block. Ray listens on all of the machine's addresses; a token that only this process and
+    its children have keeps others out. No usage statistics are sent.
 
     Raises:
         PipelineError: Ray is not installed or cannot start; the cluster cannot be reached, has
             another token, or runs another version of Ray or Python.
     """
-    # All of it is read when ray is imported. A cluster that runs already has its own: `ray start
-    # --disable-usage-stats`, and a token where it was started with one.
+    # Ray reads these when it is imported. A cluster that runs already was started with its own
+    # settings: `ray start --disable-usage-stats`, and perhaps a token.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     if runtime.ray_address is None and "ray" not in sys.modules:
         os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
@@ -38,12 +39,13 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         import ray
     except ImportError as err:
         raise PipelineError(
-            "runtime.executor: ray, but Ray is not installed: pip install '.[ray]', or set local"
+            "runtime.executor: ray, but Ray is not installed. Run pip install '.[ray]', or set "
+            "executor to local."
         ) from err
     address = runtime.ray_address
     own = {"num_cpus": core_count(), "include_dashboard": False}
     try:
-        _look(address)
+        _check_listening(address)
         ray.init(
             address=address or "local",
             logging_level=logging.ERROR,
@@ -52,7 +54,6 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         )
     except (
         OSError,
-        OverflowError,
         RuntimeError,
         ValueError,
         ImportError,
@@ -60,14 +61,14 @@ def connected(runtime: Runtime) -> Iterator[Any]:
     ) as err:
         if address is None:
             raise PipelineError(
-                f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}); "
-                "mend that, or set executor to local"
+                f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}). "
+                "Correct that, or set executor to local."
             ) from err
         raise PipelineError(
             f"runtime.ray_address: {address}: no Ray cluster can be reached there that fits this "
-            f"machine ({one_line(err)}); start one with `ray start`, with the same versions of Ray "
+            f"machine ({one_line(err)}). Start one with `ray start`, with the same versions of Ray "
             "and Python and the same token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or leave the "
-            "address empty"
+            "address empty."
         ) from err
     try:
         yield ray
@@ -75,26 +76,29 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         ray.shutdown()
 
 
-def _look(address: str | None) -> None:
-    """Raise an OSError where nothing listens at host:port, for which Ray waits many minutes."""
+def _check_listening(address: str | None) -> None:
+    """Raise an OSError if nothing listens at host:port: Ray would wait for it many minutes."""
     if address is None or address == "auto" or address.startswith("ray://"):
         return
     host, _, port = address.rpartition(":")
-    socket.create_connection((host, int(port)), _PATIENCE_SECONDS).close()
+    socket.create_connection((host, int(port)), ANSWER_SECONDS).close()
 
 
 def places(
     nodes: Sequence[Mapping[str, Any]], runtime: Runtime, *, gpu: bool
 ) -> dict[str, list[float]]:
-    """Return for each living node of a cluster the cores or GPUs of each worker that it can hold.
+    """Return for each living node of a cluster the cores or GPUs of each worker that fits on it.
 
-    A worker takes one GPU, or `runtime.threads` cores, or for 0 all cores of its node: its threads
-    share one model.
+    A worker takes one GPU, or `runtime.threads` cores, or all cores of its node if that is 0: its
+    threads share one model.
 
     Args:
         nodes: what `ray.nodes()` returned.
         runtime: says how many threads a worker has.
         gpu: whether the workers compute on GPUs.
+
+    Returns:
+        A list per node, by the node's identity, of the cores or GPUs of each worker.
     """
     found: dict[str, list[float]] = {}
     for node in nodes:

@@ -17,8 +17,8 @@ def fingerprint(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, st
     """Return what this machine's results depend on: instructions, versions, the code of `pipeline`.
 
     Args:
-        packages: what computes, such as openvino.
-        on_cpu: whether it computes on the CPU.
+        packages: the packages that compute, such as openvino.
+        on_cpu: whether they compute on the CPU.
     """
     found = {CPU: widest_instructions()} if on_cpu else {}
     found[CODE] = code_hash(Path(pipeline.__file__).parent)
@@ -32,22 +32,22 @@ def fingerprint(packages: Iterable[str], *, on_cpu: bool = True) -> dict[str, st
 
 
 def code_hash(folder: Path) -> str:
-    """Return the beginning of a hash of all Python files of a folder, wherever it lies."""
+    """Return the first digits of a hash of all Python files of a folder, wherever it is."""
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.py"))
     return sha256_lines(f"{sha256_file(folder / name)}  {name}" for name in names)[:12]
 
 
 def check_fingerprint(expected: Mapping[str, str]) -> None:
-    """Raise a `PipelineError` unless this machine, a worker's, is of the kind that was expected."""
+    """Raise a `PipelineError` unless this machine, a worker's, has the expected fingerprint."""
     found = fingerprint(name for name in expected if name not in (CPU, CODE))
     for name, wanted in expected.items():
         if found[name] == wanted:
             continue
         remedy = (
-            "use workers with the CPU of the machine that hands out the work, or run the stage on "
-            "one with theirs"
+            "Use workers with the CPU of the machine that hands out the work, or run the stage on "
+            "a machine with theirs."
             if name == CPU
-            else "bring every node to the same checkout and packages"
+            else "Bring every node to the same checkout and packages."
         )
         raise PipelineError(
             f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: {name} "

@@ -1,9 +1,9 @@
-"""A fleet of workers on a Ray cluster: much work of one kind, none of it lost with a worker.
+"""A fleet of workers on a Ray cluster: no item is lost when a worker or a node dies.
 
-Ray's own actors, with the work handed out here, since that is what no helper of Ray's does:
-`ActorPool` loses the work of an actor that died; Ray's own retries go back to that actor, and wait
-for ever if its node does not return; Ray Data does both, and then cuts and merges blocks, and keeps
-its own account of memory and progress, for a stream that is cut, bounded and counted already.
+The workers are Ray's actors; this module hands out the items, because Ray's own ways do not fit.
+`ActorPool` loses the items of an actor that died. Ray's retries go back to that actor, and wait for
+ever if its node does not return. Ray Data does both, and cuts, merges and counts blocks of a stream
+that is cut, bounded and counted already.
 """
 
 import platform
@@ -22,31 +22,32 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEMS_A_WORKER = 3
-"""How many items a worker holds at most: some that it works on, and one that waits there, so that
-it never waits for this process."""
+"""How many items a worker has at most: all but one are being done, and one waits, so that the
+worker never waits for this process."""
 
 MOST_FAILURES = 3
-"""How many workers die with an item until it is at fault, or unready on a node until that is."""
+"""After so many deaths of workers with one item, that item is at fault; after so many on one node,
+of workers that were not ready yet, that node."""
 
 LOOK_SECONDS = 5.0
 """How often the cluster is asked whether nodes came or went."""
 
-PATIENCE_SECONDS = 900.0
+READY_SECONDS = 900.0
 """How long to wait while no worker is ready."""
 
 _REMEDY = (
-    "every node needs the same checkout and packages, installed with `make setup` (CONTRIBUTING, "
-    "More than one machine)"
+    "Every node needs the same checkout and packages. Install them with `make setup` "
+    "(docs/cluster.md)."
 )
 
 
 @dataclass(frozen=True)
 class Work(Generic[T, R]):
-    """What a worker does; made on the worker, where it loads what it needs.
+    """What a worker does; it is made on the worker, where it loads what it needs.
 
     Attributes:
-        do: does an item; several threads may come at once.
-        about: what the process that hands out the work wants to know of it.
+        do: does an item; several threads may call it at once.
+        about: what the process that hands out the items has to know.
     """
 
     do: Callable[[T], R]
@@ -54,14 +55,14 @@ class Work(Generic[T, R]):
 
 
 class Worker(Generic[T, R]):
-    """The process on a node: an actor of Ray's. What the user can mend comes back as a message."""
+    """The process on a node, a Ray actor. It returns errors that the user can correct as values."""
 
     def __init__(self, make: Callable[[int], Work[T, R]], cores: int) -> None:
-        """Keep what makes the work, for so many cores; nothing is loaded yet."""
+        """Keep the function that makes the work for a number of cores; nothing is loaded yet."""
         self._make, self._cores = make, cores
 
     def begin(self) -> "PipelineError | Any":
-        """Load what the work needs; return what there is to know about it."""
+        """Load what the work needs; return `Work.about`."""
         try:
             self._work = self._make(self._cores)
         except PipelineError as err:
@@ -82,14 +83,21 @@ class Worker(Generic[T, R]):
 
 def _failure_here(err: OSError) -> PipelineError:
     return PipelineError(
-        f"a worker of the Ray cluster, on {platform.node()}: {err}; free that node's disk, or set "
-        "PIPELINE_CACHE to a folder that can be written where Ray is started there"
+        f"a worker of the Ray cluster, on {platform.node()}: {err}. Free that node's disk, or set "
+        "PIPELINE_CACHE to a folder that can be written, where Ray is started there."
     )
 
 
 @dataclass(eq=False)
 class _Hired:
-    """A worker as this process sees it; `node` is the identity of its node."""
+    """A worker as this process sees it.
+
+    Attributes:
+        node: the identity of its node.
+        actor: Ray's handle.
+        ready: whether it has loaded what it needs.
+        items: how many items it has.
+    """
 
     node: str
     actor: Any
@@ -99,7 +107,7 @@ class _Hired:
 
 @dataclass
 class _Task:
-    """A call that is under way; `number` is None where a worker begins."""
+    """A call to a worker: an item with its number and failures; no number: the worker starts."""
 
     worker: _Hired
     number: int | None = None
@@ -109,12 +117,12 @@ class _Task:
 
 @dataclass
 class Fleet(Generic[T, R]):
-    """Workers on every node that has room for them; a context, at whose end they are gone.
+    """Workers on every node that has room for them; at the end of the context they are gone.
 
     Attributes:
-        ray: the module, connected (`cluster.connected`).
+        ray: the module ray, connected (see `connected`).
         runtime: says how many threads a worker has.
-        make: makes the work on a worker, for so many cores.
+        make: makes the work on a worker, given its number of cores.
         gpu: whether each worker gets a GPU.
     """
 
@@ -125,7 +133,7 @@ class Fleet(Generic[T, R]):
     _workers: list[_Hired] = field(default_factory=list)
     _running: dict[Any, _Task] = field(default_factory=dict)
     _again: deque[_Task] = field(default_factory=deque)
-    _stillborn: Counter[str] = field(default_factory=Counter)
+    _failed_starts: Counter[str] = field(default_factory=Counter)
     _looked: float = -LOOK_SECONDS
     _alive: float = field(default_factory=time.monotonic)
     _about: Any = None
@@ -134,8 +142,8 @@ class Fleet(Generic[T, R]):
         if not self._hire():
             need = "a GPU" if self.gpu else f"{max(self.runtime.threads, 1)} cores"
             raise PipelineError(
-                f"runtime.executor: ray, but no node of the cluster has {need} for a worker; add "
-                "such a node, or change runtime.threads or runtime.device"
+                f"runtime.executor: ray, but no node of the cluster has {need} for a worker. Add "
+                "such a node, or change runtime.threads or runtime.device."
             )
         return self
 
@@ -145,28 +153,28 @@ class Fleet(Generic[T, R]):
         self._workers, self._running = [], {}
 
     def about(self) -> Any:
-        """Wait for the first worker; return what it told of its work."""
+        """Wait for the first worker; return its `Work.about`."""
         while not any(worker.ready for worker in self._workers):
             list(self._finished())
         return self._about
 
     def map(self, items: Iterable[T], span: int | None = None) -> Iterator[tuple[int, R]]:
-        """Yield work(item) for every item as it is done, with the item's number, from 0 on.
+        """Yield each item's number, from 0, and result as they are done.
 
-        Items are taken as there are workers for them, and given to another worker where one dies.
+        Items are taken as workers are free. The items of a worker that dies go to others.
 
         Args:
-            items: the work.
-            span: how many items are taken at most from the first that is not done on, for who
-                wants the results in order and must keep those that come early; None for any number.
+            items: the items.
+            span: how many items to take at most, counted from the first that is not done. A caller
+                that needs the results in order keeps no more than these. None: no limit.
 
         Raises:
-            PipelineError: a worker refused an item, or died with it again and again.
+            PipelineError: a worker refused an item, or several died with the same one.
         """
         source = enumerate(items)
         try:
             yield from self._map(source, span)
-        finally:  # of what was not asked for to its end, nothing may turn up later
+        finally:  # results that the caller did not wait for must not appear in a later call
             self._running = {c: one for c, one in self._running.items() if one.number is None}
             self._again.clear()
             for worker in self._workers:
@@ -194,12 +202,12 @@ class Fleet(Generic[T, R]):
             yield from self._finished()
 
     def _first(self, taken: int) -> int:
-        """Return the number of the first item that is not done, of so many taken."""
+        """Return the number of the first item that is not done; `taken` if all those are."""
         numbers = (task.number for task in self._running.values() if task.number is not None)
         return min(numbers, default=taken)
 
     def _idle(self) -> _Hired | None:
-        """Return the ready worker with the least to do, None where all have enough."""
+        """Return the ready worker with the fewest items, None if all have enough."""
         ready = [one for one in self._workers if one.ready and one.items < ITEMS_A_WORKER]
         return min(ready, key=lambda one: one.items, default=None)
 
@@ -208,7 +216,7 @@ class Fleet(Generic[T, R]):
         self._running[worker.actor.work.remote(item)] = _Task(worker, number, item, failures)
 
     def _finished(self) -> Iterator[tuple[int, R]]:
-        """Wait for a while; yield what was done meanwhile, and mend what went wrong."""
+        """Wait for a call to end; yield the result of an item, and replace workers that died."""
         if time.monotonic() - self._looked >= LOOK_SECONDS:
             self._hire()
         if not self._running:
@@ -218,7 +226,7 @@ class Fleet(Generic[T, R]):
         done, _ = self.ray.wait(calls, num_returns=1, timeout=LOOK_SECONDS)
         for call in done:
             task = self._running.pop(call, None)
-            if task is None:  # its worker was lost with an earlier one
+            if task is None:  # its worker was already lost with another call
                 continue
             try:
                 value = self.ray.get(call)
@@ -231,16 +239,16 @@ class Fleet(Generic[T, R]):
                 raise value
             if task.number is None:
                 task.worker.ready, self._about = True, value
-                del self._stillborn[task.worker.node]
+                del self._failed_starts[task.worker.node]
             else:
                 task.worker.items -= 1
                 yield task.number, value
 
     def _lose(self, task: _Task, err: Exception) -> None:
-        """Let a worker go, with all others of its node if that is gone; their work comes next.
+        """Drop a worker, and all of its node if that is gone; their items are given out next.
 
-        Only what dies alone is counted, as a failure of what it worked on or, if it was not ready,
-        of its node. Until Ray knows that a node is gone, its workers are merely unavailable.
+        Only a worker that dies alone counts as a failure: of its items or, if it was not ready, of
+        its node. Until Ray knows that a node is gone, it calls the workers there unavailable.
         """
         node = task.worker.node
         gone = node not in {one["NodeID"] for one in self.ray.nodes() if one["Alive"]}
@@ -260,34 +268,37 @@ class Fleet(Generic[T, R]):
         if max((one.failures for one in again), default=0) >= MOST_FAILURES:
             raise PipelineError(
                 f"{MOST_FAILURES} workers of the Ray cluster died one after the other with the "
-                f"same piece of work; the last one: {why}; if their memory was used up, use fewer "
-                "workers a node (runtime.threads: more cores for each)"
+                f"same item (the last one: {why}). If they ran out of memory, use fewer workers "
+                "per node (runtime.threads: more cores for each)."
             )
         if not task.worker.ready:
-            self._stillborn[node] += alone
+            self._failed_starts[node] += alone
         stage.log.warning(
-            "warning: a %s of the Ray cluster died; the %d pieces of work that it held go to "
-            "others (%s)", "node" if gone else "worker", len(again), why,
+            "warning: a %s of the Ray cluster died; its %d items go to others (%s)",
+            "node" if gone else "worker", len(again), why,
         )  # fmt: skip
         self._again.extendleft(reversed(again))
         if self._hire() and not self._workers:
             raise PipelineError(
                 f"on every node of the Ray cluster {MOST_FAILURES} workers died before they were "
-                f"ready; the last one: {why}; {_REMEDY}"
+                f"ready (the last one: {why}). {_REMEDY}"
             )
 
     def _hire(self) -> bool:
-        """Start a worker wherever there is room for one: at first, after a death, on a new node.
+        """Start workers wherever there is room: at the start, after a death, on a new node.
 
         Returns:
-            Whether any living node has room for a worker, be it one where too many died.
+            Whether any living node has room for a worker, counting nodes where too many died.
+
+        Raises:
+            PipelineError: no worker was ready for `READY_SECONDS`.
         """
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         self._looked = time.monotonic()
         room = places(self.ray.nodes(), self.runtime, gpu=self.gpu)
         for node, workers in room.items():
-            if self._stillborn[node] >= MOST_FAILURES:
+            if self._failed_starts[node] >= MOST_FAILURES:
                 continue
             there = sum(worker.node == node for worker in self._workers)
             for size in workers[there:]:
@@ -307,17 +318,17 @@ class Fleet(Generic[T, R]):
         now = time.monotonic()
         if any(worker.ready for worker in self._workers):
             self._alive = now
-        if now - self._alive > PATIENCE_SECONDS:
+        if now - self._alive > READY_SECONDS:
             raise PipelineError(
-                f"the Ray cluster has had no worker ready for {PATIENCE_SECONDS / 60:.0f} minutes, "
-                f"of {len(self._workers)} asked for: other work may hold its cores or GPUs, or its "
-                "nodes are gone (see `ray status`); or a model takes long to download or convert: "
-                "then run the stage again"
+                f"none of {len(self._workers)} workers of the Ray cluster was ready within "
+                f"{READY_SECONDS / 60:.0f} minutes: other jobs may use its cores or GPUs, its "
+                "nodes may be gone (see `ray status`), or a model takes long to download or "
+                "convert. Correct that, or run the stage again later."
             )
         return bool(room)
 
 
 def _cause(err: Exception) -> str:
-    """Return the first and the last line of what Ray tells of a death: what, and why."""
+    """Return the first and the last line of Ray's message about a death: what, and why."""
     lines = [line.strip() for line in str(err).splitlines() if line.strip()]
     return ": ".join(dict.fromkeys((lines[0], lines[-1])))[:500] if lines else repr(err)

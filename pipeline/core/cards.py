@@ -40,7 +40,11 @@ def check_model(path: Path, form: type[M], data: object, remedy: str) -> M:
     """Return what was read from a JSON file as a pydantic type; raises as `read_model` does."""
     try:
         # By way of JSON: strict still, yet lists may become tuples.
-        return TypeAdapter(form).validate_json(files.canonical_json(data))
+        text = files.canonical_json(data)
+    except (ValueError, RecursionError) as err:
+        raise PipelineError(f"{path} is not readable as JSON ({err}). {remedy}") from err
+    try:
+        return TypeAdapter(form).validate_json(text)
     except ValidationError as err:
         first = err.errors()[0]
         key = ".".join(map(str, first["loc"])) or "(top level)"

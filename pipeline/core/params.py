@@ -3,6 +3,7 @@
 `python -m pipeline.params` checks the file and says what is wrong; every stage does so first.
 """
 
+import re
 from collections.abc import Hashable
 from typing import Annotated, Literal, TypeVar, get_args
 
@@ -13,6 +14,8 @@ from pipeline.core.cpu import MOST_THREADS, core_count
 from pipeline.core.languages import LANGUAGES
 
 T = TypeVar("T", bound=Hashable)
+
+MOST_PORT = 65_535
 
 
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
@@ -28,6 +31,17 @@ def _known_language(code: str) -> str:
     if code not in LANGUAGES and code != "any":
         raise PydanticCustomError("language", "must be an ISO 639-1 code or 'any'")
     return code
+
+
+def _known_address(address: str) -> str:
+    found = re.fullmatch(r"(?:ray://)?[A-Za-z0-9.-]+:([1-9][0-9]{0,4})", address)
+    if address != "auto" and (found is None or int(found[1]) > MOST_PORT):
+        raise PydanticCustomError(
+            "address",
+            "must be auto, HOST:PORT or ray://HOST:PORT with a port from 1 to {most}",
+            {"most": MOST_PORT},
+        )
+    return address
 
 
 # A dot in a name would read as a path of parameters.
@@ -48,7 +62,7 @@ Fraction = Annotated[float, Field(ge=1e-9, lt=1)]
 Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
 Cutoffs = Choices[Count]
 # This machine's cluster, one by Ray's own port, or one from outside by its client port.
-RayAddress = Annotated[str, Field(pattern=r"^(auto|(ray://)?[A-Za-z0-9.-]+:[1-9][0-9]*)$")]
+RayAddress = Annotated[str, AfterValidator(_known_address)]
 
 
 class Strict(BaseModel):

@@ -1,17 +1,16 @@
-"""Texts to vectors, each computed once: what the store lacks is encoded into it, then all is read.
+"""Texts to vectors, each computed once: encode what the store lacks into it, then read all from it.
 
-The store is shared by locales, branches and experiments and is no output of DVC, so a larger
-sample, another experiment or one edited product encodes only texts that were never encoded. What a
-killed run had put into it stays, and since a vector depends on its text alone, the next run ends
-with the same bytes as if nothing had happened.
+Locales, branches and experiments share the store, and it is not an output of DVC: a larger sample,
+another experiment or one edited product encodes only texts that were never encoded. The vectors
+that a killed run had stored stay. A vector depends on its text alone, so the next run ends with
+the same bytes as an uninterrupted one.
 """
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from itertools import islice
-from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,59 +19,37 @@ from pipeline.core import layout
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.encoders.encoder import Encoded, TextEncoder, refuse_broken
+from pipeline.embed.locale_encoder import LocaleEncoder
+from pipeline.embed.rates import Meter, Rate, keep_rate, read_rate
+from pipeline.embed.sides import TableSide, Window
+from pipeline.encoders.encoder import Encoded, identity, refuse_broken
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.store.store import Keys, Missing, Store, keys_of
 
 GROUP_TEXTS = 256
 GROUP_SECONDS = 10.0
-"""A group of vectors goes to the store as one segment when it has so many texts or is so old: a
-kill loses no more."""
+"""Vectors are stored in groups: of this many texts, or after this time. A kill loses one group."""
 
 READ_ATTEMPTS = 5
-"""How often a window is read that other processes delete, or that is damaged, again and again."""
+"""How often a window is encoded again that is damaged, or that other processes delete."""
 
-
-@dataclass(frozen=True)
-class Window:
-    """Some rows of a table.
-
-    Attributes:
-        start: the first row's number.
-        texts: one a row.
-        field_ends: where each field of a text ends, in characters; int32, shape [rows, fields].
-    """
-
-    start: int
-    texts: list[str]
-    field_ends: NDArray[np.int32]
-
+_CHARACTERS_PER_TOKEN = 4  # about, for estimates
+_CHARACTERS_PER_TEXT = 16
 
 Windows = Callable[[], Iterator[Window]]
-"""Reads a table from its beginning, some rows at a time."""
-
-
-class Watcher(Protocol):
-    """Is told how far encoding is."""
-
-    def __call__(self, texts: int, tokens: int, computed: int, work: int) -> None:
-        """Take in that so many more texts are encoded.
-
-        Args:
-            texts: how many.
-            tokens: those that the encoder read of them.
-            computed: those that it computed, padding included.
-            work: what they cost, in characters that the encoder reads.
-        """
-        ...
+"""Reads rows of a table, from the first on, in windows."""
 
 
 @dataclass(frozen=True)
-class Plan:
-    """What there is to do for one side: how many texts, how many differ, how many are held.
+class Survey:
+    """What there is to do for the texts of one side.
 
-    `to_count` rows have no token count yet. `work` is what the texts to encode cost, in characters
-    that the encoder reads.
+    Attributes:
+        texts: how many texts there are.
+        distinct: how many of them differ.
+        to_encode: how many of the distinct ones have no vector in the store.
+        to_count: how many rows have no token count in the store.
+        work: what the texts to encode cost, in characters that the encoder reads.
     """
 
     texts: int
@@ -83,154 +60,167 @@ class Plan:
 
     @property
     def reused(self) -> int:
-        """How many of the distinct texts are in the store already."""
+        """How many of the distinct texts have a vector in the store."""
         return self.distinct - self.to_encode
 
 
-class Encoding:
-    """One side of a locale: its texts, and the stores of their vectors and token counts."""
+class SideEncoder:
+    """Encodes one side of a locale through the store.
 
-    def __init__(
-        self,
-        windows: Windows,
-        vectors_store: Store,
-        counts_store: Store,
-        max_characters: int,
-        name: str,
-    ) -> None:
-        """Look at a table's texts; nothing is read yet.
+    The store has raw vectors by text, and token counts by text and field ends: int32, shape [1 +
+    fields], all tokens first and then those cut off of each field.
 
-        Args:
-            windows: the texts.
-            vectors_store: raw vectors, by text.
-            counts_store: token counts, by text and where its fields end; int32, shape [1 +
-                fields]: all tokens, then those cut off of each field.
-            max_characters: about how much of a text the encoder reads, for estimates.
-            name: the encoder's name, for messages.
-        """
-        self._windows = windows
-        self._vectors = vectors_store
-        self._counts = counts_store
-        self._max_characters = max_characters
-        self._name = name
+    Attributes:
+        encoder: the locale's encoder.
+        table: the side.
+        encoded: how many texts were encoded so far.
+    """
+
+    def __init__(self, encoder: LocaleEncoder, table: TableSide) -> None:
+        """Open the stores; no text is read yet."""
+        self.encoder = encoder
+        self.table = table
+        self.encoded = 0
+        about = identity(encoder.spec, encoder.weights, encoder.engine, table.role)
+        self._vectors = Store(layout.store(), about, "float32")
+        counted = {key: about[key] for key in ("max_tokens", "prefix", "weights")}
+        counted |= {"counts": "tokens", "fields": len(table.fields)}
+        self._counts = Store(layout.store(), counted, "int32")
+        where = "-ray" if encoder.distributed else ""  # a cluster's rate is not this machine's
+        self._rate_file = layout.rates() / f"{self._vectors.folder.name}{where}.json"
+        self._rate: Rate | None = None
         self._window_count = 0
 
-    def plan(self) -> Plan:
-        """Read all texts and say what is to be done."""
+    @property
+    def width(self) -> int:
+        """How many components the model's own vectors have; 0 while none is stored."""
+        return self._vectors.width
+
+    @property
+    def dimension(self) -> int:
+        """How many components the finished vectors have; 0 while it is not known."""
+        own = self.encoder.spec.dimension
+        return self.width if own == "model" else own
+
+    def rate(self) -> Rate | None:
+        """Return the rate measured last on this machine, None if none was."""
+        return self._rate or read_rate(self._rate_file)
+
+    def seconds(self, work: int) -> float | None:
+        """Return how long so many characters take by that rate, None if there is none."""
+        rate = self.rate()
+        return None if rate is None else rate.seconds(work, self.encoder.threads)
+
+    def survey(self, windows: Windows | None = None) -> Survey:
+        """Read all texts, or some windows, and compare them with the store."""
         keys, work = [np.empty((0, 2), np.uint64)], [np.empty(0, np.int64)]
-        to_count = self._window_count = 0
-        for window in self._windows():
-            self._window_count += 1
+        to_count = 0
+        for window in (windows or self.table.windows)():
             to_count += int(np.count_nonzero(~self._counts.holds(_count_keys(window))))
             keys.append(keys_of(window.texts))
             work.append(self._work(window.texts))
+        if windows is None:
+            self._window_count = len(keys) - 1
         distinct, first = np.unique(np.concatenate(keys), axis=0, return_index=True)
         missing = ~self._vectors.holds(distinct)
         self._vectors.use(distinct[~missing])
         texts = sum(map(len, keys))
         cost = int(np.concatenate(work)[first[missing]].sum())
-        return Plan(texts, len(distinct), int(missing.sum()), to_count, cost)
+        return Survey(texts, len(distinct), int(missing.sum()), to_count, cost)
 
     def fill(
-        self,
-        encoder: TextEncoder,
-        tokenizer: Tokenizer,
-        watch: Watcher,
-        windows: Windows | None = None,
-        limit: int | None = None,
+        self, survey: Survey, windows: Windows | None = None, limit: int | None = None
     ) -> None:
-        """Encode what the store lacks into it, group by group.
+        """Encode what the store lacks into it, group by group, and show how far it is.
 
-        A process that finds another at the same work begins in the middle of the table: each then
-        finds what the other has done, and hardly a text is encoded twice.
+        A process that finds another one at the same work begins in the middle of the table. Each
+        then finds what the other has done, and hardly any text is encoded twice.
 
         Args:
-            encoder: encodes tokens.
-            tokenizer: makes them, of this side's texts.
-            watch: is told of progress.
-            windows: the texts, where not all.
-            limit: how many texts at most; those that are missed then are encoded another time.
+            survey: of these windows.
+            windows: some of the texts; without them, all.
+            limit: how many texts to encode at most.
 
         Raises:
-            PipelineError: a text is not Unicode, a vector holds NaN, the store cannot be written.
+            PipelineError: a text is not Unicode, a vector has NaN, or the store cannot be written.
         """
+        if not survey.to_encode and not survey.to_count:
+            return
+        reused = f"{survey.reused:,} of {survey.distinct:,}"
+        with Meter(survey.to_encode, survey.work, self.table.kind, reused) as meter:
+            model = self.encoder.model
+            tokenizer = model.tokenizer(self.table.role)
+            meter.start()
+            with self._in_order(windows) as ordered:
+                flight = _Flight()
+                texts = self._texts(ordered, tokenizer, flight, limit)
+                self._keep(model.encode_tokens(texts), flight, meter)
+        self.encoded += meter.texts
+        if rate := meter.rate(self.encoder.threads):
+            self._rate = rate
+            if limit is None or not self.encoder.distributed:
+                keep_rate(self._rate_file, rate)
+
+    def read(self, window: Window) -> tuple[Matrix, NDArray[np.int32]]:
+        """Return a window's raw vectors and token counts; what the store lost is encoded again.
+
+        Raises:
+            PipelineError: as `fill`, or the store loses the vectors again and again.
+        """
+        for _ in range(READ_ATTEMPTS):
+            try:
+                raw: Matrix = self._vectors.read(keys_of(window.texts))
+                counts: NDArray[np.int32] = self._counts.read(_count_keys(window))
+            except Missing:
+                self._fill_again(window)
+            else:
+                return raw, counts
+        raise PipelineError(
+            f"the store of vectors in {layout.store()} lost what was just written to it, "
+            f"{READ_ATTEMPTS} times: its disk may be failing, or another process deletes from it. "
+            "Set $PIPELINE_CACHE to another folder."
+        )
+
+    def _fill_again(self, window: Window) -> None:
+        def alone() -> Iterator[Window]:
+            yield window
+
+        self.fill(self.survey(alone), alone)
+
+    @contextmanager
+    def _in_order(self, windows: Windows | None) -> Iterator[Windows]:
+        """Yield the windows in the order in which this process takes them."""
         if windows is not None or self._window_count < 2:
-            self._fill(encoder, tokenizer, watch, windows or self._windows, limit)
+            yield windows or self.table.windows
             return
         with self._vectors.filling() as first:
-            middle = partial(self._rotated, self._window_count // 2)
-            self._fill(encoder, tokenizer, watch, self._windows if first else middle, limit)
+            yield self.table.windows if first else self._from_the_middle
 
-    def _rotated(self, first: int) -> Iterator[Window]:
-        """Yield all windows, beginning with the one of this number."""
-        yield from islice(self._windows(), first, None)
-        yield from islice(self._windows(), first)
+    def _from_the_middle(self) -> Iterator[Window]:
+        middle = self._window_count // 2
+        yield from islice(self.table.windows(), middle, None)
+        yield from islice(self.table.windows(), middle)
 
-    def _fill(
-        self,
-        encoder: TextEncoder,
-        tokenizer: Tokenizer,
-        watch: Watcher,
-        windows: Windows,
-        limit: int | None,
-    ) -> None:
-        waiting: dict[int, tuple[NDArray[np.uint64], str, int]] = {}
-        in_flight: set[bytes] = set()
+    def _texts(
+        self, windows: Windows, tokenizer: Tokenizer, flight: "_Flight", limit: int | None
+    ) -> Iterator[tuple[int, Tokens]]:
+        """Yield the texts to encode, tokenised, each under its number in `flight`."""
+        parts = self._lacking(windows, flight)
+        # On a thread of its own, the tokenizer is a little ahead of the encoder.
+        tokenised = in_parallel(lambda part: (part, tokenizer(part.texts)), parts, threads=1)
+        for part, tokens in tokenised:
+            self._count(part, tokens)
+            self._vectors.refresh()  # another process may have encoded them meanwhile
+            for row in np.flatnonzero(part.encode & ~self._vectors.holds(part.keys)):
+                if flight.begun == limit:
+                    return
+                yield flight.begin(part.keys[row], part.texts[row], tokens[row]), tokens[row]
 
-        def texts() -> Iterator[tuple[int, Tokens]]:
-            number = 0
-            lacking = self._lacking(windows, in_flight)
-            for part, tokens in _ahead(lacking, lambda part: tokenizer(part.texts)):
-                self._count(part, tokens)
-                self._vectors.refresh()  # another process may have been faster
-                for row in np.flatnonzero(part.encode & ~self._vectors.holds(part.keys)):
-                    if number == limit:
-                        return
-                    waiting[number] = (part.keys[row], part.texts[row], len(tokens[row].ids))
-                    yield number, tokens[row]
-                    number += 1
-
-        group: list[Encoded] = []
-        begun = time.monotonic()
-        for encoded in encoder.encode_tokens(texts()):
-            refuse_broken(encoded.raw, [waiting[at][1] for at in encoded.places], self._name)
-            group.append(encoded)
-            done = [waiting[at] for at in encoded.places]
-            watch(
-                texts=len(done),
-                tokens=sum(tokens for _, _, tokens in done),
-                computed=encoded.computed,
-                work=int(self._work([text for _, text, _ in done]).sum()),
-            )
-            size = sum(len(part.places) for part in group)
-            if size >= GROUP_TEXTS or time.monotonic() - begun >= GROUP_SECONDS:
-                self._store(group, waiting, in_flight)
-                group, begun = [], time.monotonic()
-        self._store(group, waiting, in_flight)
-
-    def raw(self, window: Window) -> Matrix:
-        """Return the raw vectors of a window's texts.
-
-        Raises:
-            Missing: some are not in the store, or were damaged there.
-        """
-        found: Matrix = self._vectors.read(keys_of(window.texts))
-        return found
-
-    def counts(self, window: Window) -> NDArray[np.int32]:
-        """Return the token counts of a window's texts; raises as `raw` does."""
-        found: NDArray[np.int32] = self._counts.read(_count_keys(window))
-        return found
-
-    def _lacking(self, windows: Windows, in_flight: set[bytes]) -> Iterator["_Part"]:
-        """Yield of each window what has no vector, each text once, or no token count."""
+    def _lacking(self, windows: Windows, flight: "_Flight") -> Iterator["_Part"]:
+        """Yield the rows of each window without a vector, each text once, or a token count."""
         for window in windows():
             keys, count_keys = keys_of(window.texts), _count_keys(window)
-            encode = ~self._vectors.holds(keys)
-            for row in np.flatnonzero(encode):
-                key = keys[row].tobytes()
-                encode[row] = key not in in_flight
-                in_flight.add(key)
+            encode = flight.announce(keys, ~self._vectors.holds(keys))
             rows = np.flatnonzero(encode | ~self._counts.holds(count_keys))
             if len(rows):
                 yield _Part(
@@ -239,55 +229,41 @@ class Encoding:
                 )  # fmt: skip
 
     def _count(self, part: "_Part", tokens: Sequence[Tokens]) -> None:
-        fields = part.field_ends.shape[1]
-        rows = np.zeros((len(tokens), 1 + fields), dtype=np.int32)
-        for row, (read, ends) in enumerate(zip(tokens, part.field_ends, strict=True)):
-            rows[row, 0] = len(read.ids) + len(read.cut)
-            # A token belongs to the field that it begins in; what lies between two fields goes
-            # with the later one, and what is cut of the prefix with the first.
-            field = np.minimum(np.searchsorted(ends, read.cut, side="right"), fields - 1)
-            rows[row, 1:] = np.bincount(field, minlength=fields)
+        """Store the token counts of a part that have no entry yet."""
         keys, first = np.unique(part.count_keys, axis=0, return_index=True)
         new = ~self._counts.holds(keys)
         if new.any():
-            self._counts.add(keys[new], rows[first[new]])
+            self._counts.add(keys[new], _token_counts(tokens, part.field_ends)[first[new]])
 
-    def _store(
-        self,
-        group: list[Encoded],
-        waiting: dict[int, tuple[NDArray[np.uint64], str, int]],
-        in_flight: set[bytes],
-    ) -> None:
-        if not group:
-            return
-        places = np.concatenate([part.places for part in group])
-        keys = np.stack([waiting.pop(place)[0] for place in places.tolist()])
-        self._vectors.add(keys, np.concatenate([part.raw for part in group]))
-        in_flight.difference_update(key.tobytes() for key in keys)
+    def _keep(self, encoded: Iterable[Encoded], flight: "_Flight", meter: Meter) -> None:
+        """Store vectors as they come, in groups."""
+        group: list[Encoded] = []
+        begun = time.monotonic()
+        for part in encoded:
+            done = flight.under(part.places)
+            refuse_broken(part.raw, [one.text for one in done], self.encoder.name)
+            group.append(part)
+            meter.add(
+                texts=len(done),
+                tokens=sum(one.tokens for one in done),
+                computed=part.computed,
+                work=int(self._work([one.text for one in done]).sum()),
+            )
+            size = sum(len(each.places) for each in group)
+            if size >= GROUP_TEXTS or time.monotonic() - begun >= GROUP_SECONDS:
+                self._store(group, flight)
+                group, begun = [], time.monotonic()
+        self._store(group, flight)
+
+    def _store(self, group: list[Encoded], flight: "_Flight") -> None:
+        if group:
+            keys = flight.land(np.concatenate([part.places for part in group]))
+            self._vectors.add(keys, np.concatenate([part.raw for part in group]))
 
     def _work(self, texts: Sequence[str]) -> NDArray[np.int64]:
+        read_at_most = self.encoder.spec.max_tokens * _CHARACTERS_PER_TOKEN
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        return 16 + np.minimum(lengths, self._max_characters)
-
-
-def read_or_fill(
-    encoding: Encoding, window: Window, fill: Callable[[Windows], None]
-) -> tuple[Matrix, NDArray[np.int32]]:
-    """Return a window's raw vectors and token counts; what has gone meanwhile is made again.
-
-    Raises:
-        PipelineError: what is made again is gone each time.
-    """
-    for _ in range(READ_ATTEMPTS):
-        try:
-            return encoding.raw(window), encoding.counts(window)
-        except Missing:
-            fill(lambda: iter([window]))
-    raise PipelineError(
-        f"the store of vectors in {layout.store()} lost what was just written to it, "
-        f"{READ_ATTEMPTS} times: its disk may be failing, or another process deletes from it; let "
-        "$PIPELINE_CACHE name another folder"
-    )
+        return _CHARACTERS_PER_TEXT + np.minimum(lengths, read_at_most)
 
 
 @dataclass(frozen=True)
@@ -301,11 +277,69 @@ class _Part:
     encode: NDArray[np.bool_]
 
 
-def _ahead(
-    parts: Iterable[_Part], work: Callable[[_Part], list[Tokens]]
-) -> Iterator[tuple[_Part, list[Tokens]]]:
-    """Tokenise on a thread of its own, a little ahead of the encoder."""
-    return in_parallel(lambda part: (part, work(part)), parts, threads=1)
+@dataclass(frozen=True)
+class _Text:
+    """A text that is being encoded, and how many tokens of it are read."""
+
+    key: NDArray[np.uint64]
+    text: str
+    tokens: int
+
+
+class _Flight:
+    """The texts between the table and the store: announced, being encoded, then stored.
+
+    Only one thread uses it, the one that iterates over the encoded vectors: it also takes the
+    windows, the parts and the batches. The tokenizer's thread and the engine's get texts and
+    batches alone.
+
+    Attributes:
+        begun: how many texts were given to the encoder.
+    """
+
+    def __init__(self) -> None:
+        self.begun = 0
+        self._announced: set[bytes] = set()
+        self._encoding: dict[int, _Text] = {}
+
+    def announce(self, keys: Keys, lacking: NDArray[np.bool_]) -> NDArray[np.bool_]:
+        """Return which of the lacking keys are not in flight yet, each once; now they are."""
+        new = lacking.copy()
+        for row in np.flatnonzero(lacking):
+            key = keys[row].tobytes()
+            new[row] = key not in self._announced
+            self._announced.add(key)
+        return new
+
+    def begin(self, key: NDArray[np.uint64], text: str, tokens: Tokens) -> int:
+        """Number a text that is given to the encoder."""
+        number = self.begun
+        self._encoding[number] = _Text(key, text, len(tokens.ids))
+        self.begun += 1
+        return number
+
+    def under(self, numbers: NDArray[np.int64]) -> list[_Text]:
+        """Return the texts with these numbers."""
+        return [self._encoding[number] for number in numbers.tolist()]
+
+    def land(self, numbers: NDArray[np.int64]) -> Keys:
+        """Forget the texts with these numbers, which go to the store; return their keys."""
+        keys = np.stack([self._encoding.pop(number).key for number in numbers.tolist()])
+        self._announced.difference_update(key.tobytes() for key in keys)
+        return keys
+
+
+def _token_counts(tokens: Sequence[Tokens], field_ends: NDArray[np.int32]) -> NDArray[np.int32]:
+    """Return each text's number of tokens and those cut off per field; shape [rows, 1 + fields]."""
+    fields = field_ends.shape[1]
+    rows = np.zeros((len(tokens), 1 + fields), dtype=np.int32)
+    for row, (read, ends) in enumerate(zip(tokens, field_ends, strict=True)):
+        rows[row, 0] = len(read.ids) + len(read.cut)
+        # A token belongs to the field that it begins in; one between two fields to the later one,
+        # and what is cut of the prefix to the first.
+        field = np.minimum(np.searchsorted(ends, read.cut, side="right"), fields - 1)
+        rows[row, 1:] = np.bincount(field, minlength=fields)
+    return rows
 
 
 def _count_keys(window: Window) -> Keys:

@@ -7,11 +7,13 @@ Where the clean tables are up to date, their texts are held against the store of
 from contextlib import suppress
 from dataclasses import dataclass
 
-from pipeline.core import layout, tables
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json
 from pipeline.core.params import Params
-from pipeline.embed.stage import LocaleEncoder, SideEncoder, TableSide
+from pipeline.embed.fill import SideEncoder
+from pipeline.embed.locale_encoder import LocaleEncoder
+from pipeline.embed.sides import sides
 from pipeline.encoders.weights import at_hand
 from pipeline.plan.costs import DEFAULT_CHARACTERS_A_SECOND, threads_told
 from pipeline.plan.sizes import Size
@@ -32,7 +34,7 @@ class Encoded:
         products: rows of the clean table; at most, unless `counted`.
         queries: as the products.
         encoded: texts without a stored vector.
-        characters: what they cost, as `encoding.Plan.work` counts.
+        characters: what they cost, as `fill.Survey.work` counts.
         seconds: how long encoding them takes.
         dimension: of the vectors.
         counted: whether all this is from the clean tables.
@@ -62,13 +64,14 @@ def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encode
         PipelineError: the encoder's weights are on this machine, and cannot be used.
     """
     spec = params.encoder_of(locale)
-    sides = _sides(params, locale)
     encoder = LocaleEncoder(params, locale, convert=False) if at_hand(spec.weights) else None
-    encoders = [encoder and SideEncoder(encoder, side) for side in sides]
+    encoders = [
+        encoder and SideEncoder(encoder, side) for side in sides(locale, params.clean.fields)
+    ]
     dimension = _dimension(params, locale, [one.dimension for one in encoders if one])
     counts = _cleaned(locale) if cleaned else (size.products, size.queries)
     if cleaned and None not in encoders:
-        plans = [one.encoding.plan() for one in encoders if one]
+        plans = [one.survey() for one in encoders if one]
         encoded, work = sum(plan.to_encode for plan in plans), [plan.work for plan in plans]
         reuse = f"{sum(plan.reused for plan in plans):,} vectors stored"
     else:
@@ -90,22 +93,11 @@ def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encode
     )  # fmt: skip
 
 
-def _sides(params: Params, locale: str) -> tuple[TableSide, TableSide]:
-    """Return a locale's products and queries as `embed.sides` does, where no table is yet."""
-    folder, fields = layout.clean(locale), params.clean.fields
-    again = layout.rerun_hint("clean", locale)
-    products, queries = folder.products, folder.queries
-    return (
-        TableSide("products", "passage", products, tables.PRODUCTS, again, fields),
-        TableSide("queries", "query", queries, tables.QUERIES, again, ("query",)),
-    )
-
-
 def _rate_known(encoders: list[SideEncoder]) -> str:
     rates = [rate for one in encoders if (rate := one.rate())]
     if not rates:
         return "default rate"
-    others = sorted({rate.threads for rate in rates} - {one.threads for one in encoders})
+    others = sorted({rate.threads for rate in rates} - {one.encoder.threads for one in encoders})
     return "rate measured here" + "".join(f", scaled from {threads_told(n)}" for n in others)
 
 

@@ -1,1 +1,1 @@
-"""The store of vectors: each text is encoded once per encoder, whatever run asks for it."""
+"""The store of vectors: each text is encoded once per encoder, whichever run needs it."""

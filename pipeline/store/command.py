@@ -1,4 +1,4 @@
-"""Show what the store holds and delete what was not used for longest."""
+"""`python -m pipeline.store`: show what the store holds, and delete the least recently used."""
 
 import argparse
 import json
@@ -9,27 +9,30 @@ import time
 from datetime import UTC, datetime
 
 from pipeline.core import layout, stage
-from pipeline.store.segments import Keys as Keys
+from pipeline.core.text_tables import aligned
 from pipeline.store.upkeep import Namespace, prune, usage
 
 
 def _table(namespaces: list[Namespace]) -> str:
     """Return a line for each namespace, with all of its identity, and one for the total."""
     keys = sorted({key for namespace in namespaces for key in namespace.identity})
-    lines = [["namespace", *keys, "last used", "entries", "size"]]
+    rows = []
     for one in namespaces:
         identity = [_short(one.identity[key]) if key in one.identity else "-" for key in keys]
-        used = f"{datetime.fromtimestamp(one.used, UTC).astimezone():%Y-%m-%d %H:%M}"
-        lines.append([one.folder.name, *identity, used, f"{one.entries:,}", _bytes(one.size)])
+        used = _minute(one.used)
+        rows.append([one.folder.name, *identity, used, f"{one.entries:,}", _bytes(one.size)])
     entries, size = sum(one.entries for one in namespaces), sum(one.size for one in namespaces)
-    lines.append(["total", *("" for _ in keys), "", f"{entries:,}", _bytes(size)])
-    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    padded = [
-        [cell.ljust(width) for cell, width in zip(line, widths, strict=True)] for line in lines
-    ]
-    for cells in padded:
-        cells[-2:] = [cell.strip().rjust(len(cell)) for cell in cells[-2:]]
-    return "".join("  ".join(cells) + "\n" for cells in padded)
+    rows.append(["total", *("" for _ in keys), "", f"{entries:,}", _bytes(size)])
+    header = ["namespace", *keys, "last used", "entries", "size"]
+    return aligned(header, rows, numbers=("entries", "size"))
+
+
+def _minute(seconds: float) -> str:
+    """Return a time in Unix seconds as a local date and minute."""
+    try:
+        return f"{datetime.fromtimestamp(seconds, UTC).astimezone():%Y-%m-%d %H:%M}"
+    except (ValueError, OverflowError, OSError):  # a file's date may be beyond the year 9999
+        return "unknown"
 
 
 def _short(value: object) -> str:
@@ -52,26 +55,29 @@ def _not_negative(text: str) -> float:
 
 
 def main() -> int:
-    """Show what is kept, and what could be freed; with --yes, free it. Return the exit status."""
+    """Show the store and what could be freed; with --yes, free it. Return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.store",
-        description="Show the store of vectors, and delete what was not used for longest. "
-        "Nothing is deleted without --yes; what is deleted is computed again when it is needed.",
+        description="Show the store of vectors, and delete the least recently used ones. "
+        "Nothing is deleted without --yes. Deleted vectors are computed again when needed.",
     )
     parser.add_argument(
-        "--keep", type=_not_negative, metavar="GB", help="delete until no more than this is left"
+        "--keep",
+        type=_not_negative,
+        metavar="GB",
+        help="delete the least recently used until at most this much is left",
     )
     parser.add_argument(
         "--unused-for",
         type=_not_negative,
         metavar="DAYS",
-        help="delete what was not used for so long; together with --keep, only that",
+        help="delete what was last used more than DAYS ago; with --keep, nothing newer is deleted",
     )
-    parser.add_argument("--yes", action="store_true", help="delete it, and not only say so")
+    parser.add_argument("--yes", action="store_true", help="delete; without it, only say how much")
     arguments = parser.parse_args()
     keep, days = arguments.keep, arguments.unused_for
     if arguments.yes and keep is None and days is None:
-        parser.error("--yes: say what to delete, with --keep or --unused-for")
+        parser.error("--yes needs --keep or --unused-for")
     with stage.report_errors("store") as outcome:
         root = layout.store()
         sys.stdout.write(f"{root}\n{_table(usage(root))}")

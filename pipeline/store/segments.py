@@ -1,10 +1,10 @@
-"""The store's files, and where in them each key lies.
+"""The store's files, and where in them the value of each key is.
 
 A segment is a .npy file of one record with three arrays, which `np.load` reads too: `key`, the
-texts' hashes; `check`, a checksum of each entry; `value`, the values. The keys stand together, so
-that opening a store reads 16 bytes an entry. The arrays end where the file ends; the header before
-them is for other readers: what is read here is held to the hash in the file's name, which is that
-of its keys, and to the checksums.
+texts' hashes; `check`, a checksum of each entry; `value`, the values. All keys come first, so that
+opening a store reads 16 bytes per entry. The arrays end where the file ends; the header before them
+is for other readers. This module checks the keys by the hash in the file's name, and each entry by
+its checksum.
 """
 
 import hashlib
@@ -30,20 +30,22 @@ Rows = NDArray[np.int64]
 """Numbers of rows: int64, shape [rows]."""
 
 Values = NDArray[Any]
-"""What is kept: float32 or int32, shape [rows, width]."""
+"""Vectors or counts: float32 or int32, shape [rows, width]."""
 
 _NAME = r"[0-9a-f]{32}-([1-9]\d{0,9})x([1-9]\d{0,9})\.npy"
 
 PARTIAL = re.compile(rf"\.{_NAME}\.\d+\.partial")
-"""What a segment is called while it is written."""
+"""The name of a segment while it is written."""
 
 
 @dataclass(frozen=True)
 class Form:
     """What the segments of one namespace have in common.
 
-    `dtype` is that of the values, of 4 bytes. Names and checksums start from `seed`, 32 bytes, so
-    that no segment of another namespace passes for one of this.
+    Attributes:
+        dtype: the type of the values, of 4 bytes.
+        seed: 32 bytes that names and checksums start from, so that a segment of another namespace
+            is found out.
     """
 
     dtype: np.dtype[Any]
@@ -55,7 +57,7 @@ class Form:
         return f"{digest}-{len(keys)}x{width}.npy"
 
     def checks(self, keys: Keys, values: Values) -> NDArray[np.uint32]:
-        """Return the CRC-32 of each key and value: it finds every change within 32 bits."""
+        """Return the CRC-32 of each key and value; it finds every change within 32 bits."""
         start = zlib.crc32(self.seed)
         checks = (
             zlib.crc32(value.data, zlib.crc32(key.data, start))
@@ -66,7 +68,7 @@ class Form:
 
 @dataclass(slots=True)
 class Segment:
-    """One file: what its name says, its size in bytes, and whether it was read from."""
+    """One file: what its name says, its size in bytes, and whether its use is noted."""
 
     folder: Path
     name: str
@@ -77,13 +79,13 @@ class Segment:
 
     @classmethod
     def named(cls, folder: Path, name: str) -> "Segment | None":
-        """Return what the name of a file says, or None if a segment is not called so."""
+        """Return the segment of a file name, or None if it is not the name of one."""
         match = re.fullmatch(_NAME, name)
         return cls(folder, name, int(match[1]), int(match[2])) if match else None
 
     @classmethod
     def write(cls, folder: Path, form: Form, keys: Keys, values: Values) -> "Segment":
-        """Write entries into a segment that is there whole or not at all."""
+        """Write entries as one segment, whole or not at all."""
         entries, width = values.shape
         record = np.empty(
             1,
@@ -96,6 +98,7 @@ class Segment:
         record["key"], record["value"] = keys, values
         record["check"] = form.checks(record["key"][0], record["value"][0])
         segment = cls(folder, form.name(keys, width), entries, width)
+        clear_place(segment.path)
         with atomic_file(segment.path) as partial:
             write_npy(partial, record)
             segment.size = partial.stat().st_size
@@ -103,11 +106,11 @@ class Segment:
 
     @property
     def path(self) -> Path:
-        """Where it lies."""
+        """The file."""
         return self.folder / self.name
 
     def keys(self, form: Form) -> Keys | None:
-        """Return the keys, or None if they are not those that the file is named after."""
+        """Return the keys, or None if their hash is not the one in the file's name."""
         found = self._keys()
         return found if form.name(found, self.width) == self.name else None
 
@@ -115,15 +118,15 @@ class Segment:
         """Return the values of rows, or None if not all of them are intact.
 
         Args:
-            rows: where they lie.
-            keys: what they are of.
-            form: the namespace's.
+            rows: the rows of the segment.
+            keys: the keys that these rows must have.
+            form: the namespace's form.
         """
         values, checks = self._values(rows, form)
         return values if (checks == form.checks(keys, values)).all() else None
 
     def intact(self, form: Form) -> tuple[Keys, Values]:
-        """Return those entries of a damaged segment whose checksums are right."""
+        """Return the entries of a damaged segment that have the right checksum."""
         keys = self._keys()
         values, checks = self._values(np.arange(len(keys)), form)
         sound = checks == form.checks(keys, values)
@@ -131,7 +134,7 @@ class Segment:
 
     @property
     def _start(self) -> int:
-        """Where in the file the keys begin; before it if the file is too short."""
+        """Where in the file the keys begin; negative if the file is too short."""
         return self.size - self.entries * (16 + 4 + 4 * self.width)
 
     def _keys(self) -> Keys:
@@ -143,9 +146,9 @@ class Segment:
             return keys
 
     def _values(self, rows: Rows, form: Form) -> tuple[Values, NDArray[np.uint32]]:
-        """Return values and checksums as they are; what should lie behind the file's end is 0.
+        """Return values and checksums unchecked; what is missing at the file's end is 0.
 
-        The file is read and not mapped: a bad sector is then an error, and not the end of the
+        The file is read, not mapped: a bad sector then raises an error instead of killing the
         process.
         """
         checks = np.zeros(self.entries if len(rows) else 0, "<u4")
@@ -161,15 +164,25 @@ class Segment:
         return values, checks[rows]
 
 
+def clear_place(path: Path) -> None:
+    """Remove what is not a file, before a file is written there: a write to a pipe never ends.
+
+    Raises:
+        OSError: it is a folder.
+    """
+    if not path.is_file():
+        path.unlink(missing_ok=True)
+
+
 def npy_names(folder: Path) -> set[str]:
-    """Return the names of all .npy files; none if the folder is not there."""
+    """Return the names of all .npy files; none if there is no such folder."""
     with suppress(FileNotFoundError), os.scandir(folder) as entries:
         return {one.name for one in entries if one.name.endswith(".npy") and one.is_file()}
     return set()
 
 
-class Index:
-    """Where each key's value lies: 24 bytes an entry, sorted by the first half of the key.
+class KeyMap:
+    """Where each key's value is: 24 bytes per entry, sorted by the first half of the key.
 
     A place is the number of a segment times 2 ** 32, plus a row of it. A key may have several.
     """
@@ -178,11 +191,11 @@ class Index:
         self._first = np.empty(0, np.uint64)
         self._second = np.empty(0, np.uint64)
         self._place = np.empty(0, np.int64)
-        self._new_keys = bytearray()  # one buffer: many small arrays would fragment the memory
+        self._new_keys = bytearray()  # one buffer, as many small arrays fragment the memory
         self._new_segments: list[tuple[int, int]] = []
 
     def insert(self, keys: Keys, number: int) -> None:
-        """Take in the keys of a segment, in the order of its rows."""
+        """Add the keys of a segment, in the order of its rows."""
         self._new_keys += keys.tobytes()
         self._new_segments.append((number, len(keys)))
 
@@ -199,7 +212,7 @@ class Index:
         places = np.full(len(keys), -1)
         rows = np.arange(len(keys))
         at = np.searchsorted(self._first, keys[:, 0])
-        while rows.size:  # one round, unless keys share their first half
+        while rows.size:  # one round, except where keys share their first half
             going = at < len(self._first)
             rows, at = rows[going], at[going]
             going = self._first[at] == keys[rows, 0]
@@ -231,7 +244,7 @@ def by_segment(places: NDArray[np.int64]) -> Iterator[tuple[int, Rows, Rows]]:
     """Yield for each segment its number, its rows in ascending order, and where `places` has them.
 
     Args:
-        places: what `Index.find` returned, without -1.
+        places: what `KeyMap.find` returned, without -1.
     """
     order = np.argsort(places, kind="stable")
     numbers, rows = places[order] >> 32, places[order] & (2**32 - 1)

@@ -1,13 +1,10 @@
-"""The store of vectors: each text's vector is computed once, and kept outside of DVC's outputs.
+"""The store of vectors: each text's vector is computed once, and kept outside DVC's outputs.
 
-    <cache>/vectors/<namespace>/about.json                     what decides a vector: the identity
-    <cache>/vectors/<namespace>/<hash>-<entries>x<width>.npy   a segment: some entries, never edited
+    <cache>/vectors/<namespace>/about.json                     identity: all that decides a vector
+    <cache>/vectors/<namespace>/<hash>-<entries>x<width>.npy   segment: some entries, never edited
 
-A namespace is called after the hash of its identity. What is damaged in it is reported, dropped,
-and computed again by whoever misses it. Several processes may read, add and prune at once.
-
-`python -m pipeline.store` shows what is kept; with `--keep GB` or `--unused-for DAYS` it says what
-that would free, and with `--yes` it frees it.
+The name of a namespace is a hash of its identity. The store reports and drops damaged entries; the
+run that misses them computes them again. Several processes may read, add and prune at once.
 """
 
 import hashlib
@@ -26,15 +23,25 @@ from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, canonical_json
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
-from pipeline.store.segments import Form, Index, Rows, Segment, Values, by_segment, npy_names
+from pipeline.store.segments import (
+    Form,
+    KeyMap,
+    Rows,
+    Segment,
+    Values,
+    by_segment,
+    clear_place,
+    npy_names,
+)
 from pipeline.store.segments import Keys as Keys
 
 
-class Missing(Exception):  # noqa: N818 (no error: what is missing is computed)
-    """Some keys are not held, or no longer, or what was held is damaged.
+class Missing(Exception):  # noqa: N818 (not an error: missing entries are computed)
+    """Some keys are not held: never added, deleted, or damaged.
 
     Attributes:
-        rows: their positions among the keys asked for, ascending; int64, shape [missing].
+        rows: the positions of those keys among the keys asked for, ascending; int64, shape
+            [missing].
     """
 
     def __init__(self, rows: Rows):
@@ -51,14 +58,14 @@ def keys_of(texts: Iterable[str]) -> Keys:
 
 
 class Store:
-    """The entries of one namespace. For one thread; several processes may use one namespace.
+    """The entries of one namespace. Use it from one thread; processes may share the namespace.
 
-    Nothing is written, not even a folder, before the first entry is added.
+    Before the first entry is added, nothing is written, not even a folder.
 
     Attributes:
-        folder: where the namespace lies.
-        width: how many components its values have; 0 before there are any.
-        dropped: how many entries were found damaged so far.
+        folder: the namespace's folder.
+        width: how many components a value has; 0 while there are no values.
+        dropped: how many damaged entries were dropped so far.
     """
 
     def __init__(self, root: Path, identity: Mapping[str, Any], dtype: Literal["float32", "int32"]):
@@ -66,7 +73,7 @@ class Store:
 
         Args:
             root: the folder of all namespaces, `layout.store()`.
-            identity: all that decides a value, but for the text; JSON.
+            identity: all that decides a value, except the text; JSON.
             dtype: the type of the values.
 
         Raises:
@@ -79,17 +86,17 @@ class Store:
         self.dropped = 0
         seed = hashlib.sha256(self._about + dtype.encode()).digest()
         self._form = Form(np.dtype(dtype).newbyteorder("<"), seed)
-        self._index = Index()
+        self._places = KeyMap()
         self._segments: dict[int, Segment] = {}
         self._next_number = 0
         self.refresh()
 
     def holds(self, keys: Keys) -> NDArray[np.bool_]:
-        """Tell for each key whether its value is held; bool, shape [keys]."""
-        return self._index.find(keys) >= 0
+        """Return for each key whether its value is held; bool, shape [keys]."""
+        return self._places.find(keys) >= 0
 
     def read(self, keys: Keys) -> Values:
-        """Return the values of `keys` in their order, each checked; shape [keys, width].
+        """Return the values of `keys`, in order and checked; shape [keys, width].
 
         Raises:
             Missing: some are not held.
@@ -100,14 +107,14 @@ class Store:
         with explain_os_errors(self._root):
             values = np.empty((len(keys), self.width), self._form.dtype)
             while waiting.size:
-                places = self._index.find(keys[waiting])
+                places = self._places.find(keys[waiting])
                 missing.append(waiting[places < 0])
                 waiting, places = waiting[places >= 0], places[places >= 0]
                 again = [waiting[:0]]
                 for number, rows, among in by_segment(places):
                     at = waiting[among]
                     found = self._read_segment(number, rows, keys[at])
-                    if found is None:  # the segment was let go; another may hold these keys
+                    if found is None:  # the segment is gone; another may hold these keys
                         again.append(at)
                     else:
                         values[at] = found
@@ -117,17 +124,17 @@ class Store:
         return values
 
     def add(self, keys: Keys, rows: Values) -> None:
-        """Keep values: one segment, of less than 2 GB, that is there whole or not at all.
+        """Keep values as one segment of less than 2 GB, written whole or not at all.
 
         Args:
-            keys: of their texts; shape [rows, 2].
+            keys: the keys of the texts; shape [rows, 2].
             rows: the values, of the namespace's dtype; shape [rows, width].
 
         Raises:
             ValueError: the arrays do not fit together, or hold NaN or infinity.
             PipelineError: the namespace holds values of another width, or the folder cannot be
                 used.
-            OSError: the file cannot be written for another reason.
+            OSError: the file passes a limit of the process.
         """
         if rows.ndim != 2 or keys.shape != (len(rows), 2) or rows.dtype != self._form.dtype:
             raise ValueError(
@@ -141,14 +148,14 @@ class Store:
         with explain_os_errors(self._root):
             if self.width not in (0, rows.shape[1]):
                 raise PipelineError(
-                    f"{self.folder}: the entry has {rows.shape[1]} components, the namespace "
-                    f"{self.width}; if what lies there is wrong, delete that folder"
+                    f"{self.folder}: an entry must have {self.width} components, as the others "
+                    f"there (found {rows.shape[1]}). If the others are wrong, delete that folder."
                 )
             self._write(keys, rows)
 
     @contextmanager
     def filling(self) -> Iterator[bool]:
-        """Tell whether this process is the first of those that now fill the namespace.
+        """Yield whether this process is the first of those that now fill the namespace.
 
         Raises:
             PipelineError: the folder cannot be used.
@@ -168,13 +175,13 @@ class Store:
             lock.release()
 
     def use(self, keys: Keys) -> None:
-        """Note that the values of `keys` will be read, so that upkeep takes others first."""
-        places = self._index.find(keys)
+        """Note that the values of `keys` will be read, so that upkeep deletes others first."""
+        places = self._places.find(keys)
         for number in np.unique(places[places >= 0] >> 32).tolist():
             self._note_use(self._segments[number])
 
     def refresh(self) -> None:
-        """See the segments that other processes added, and forget those that they deleted.
+        """Find the segments that other processes added, and forget those that they deleted.
 
         Raises:
             PipelineError: the folder cannot be used.
@@ -188,7 +195,7 @@ class Store:
             self._take_in(sorted(there - known))
 
     def _take_in(self, names: list[str]) -> None:
-        """Take in the segments that belong here; mend or delete the others."""
+        """Open the segments that belong here; mend or delete the others."""
         segments: list[Segment] = []
         for name in names:
             segment = Segment.named(self.folder, name)
@@ -197,7 +204,7 @@ class Store:
                 continue
             (self.folder / name).unlink(missing_ok=True)
             stage.log.warning(
-                "warning: %s is no segment of the store; it was deleted", self.folder / name
+                "warning: %s is not a segment of the store; it was deleted", self.folder / name
             )
         widths = Counter(segment.width for segment in segments).most_common(1)
         for segment in segments:
@@ -210,7 +217,7 @@ class Store:
                     self._mend(segment)
 
     def _read_segment(self, number: int, rows: Rows, keys: Keys) -> Values | None:
-        """Return rows of a segment, or None if it was let go: deleted or damaged."""
+        """Return rows of a segment, or None if it is deleted or damaged."""
         segment = self._segments.get(number)
         if segment is None:
             return None
@@ -233,7 +240,7 @@ class Store:
                 os.utime(segment.path)
 
     def _mend(self, segment: Segment) -> None:
-        """Put a segment of the intact entries, if there are any, in the place of a damaged one."""
+        """Replace a damaged segment by one of its intact entries, if there are any."""
         with suppress(FileNotFoundError):  # another process was faster
             keys, values = segment.intact(self._form)
             self._drop(segment, segment.entries - len(keys), "is damaged")
@@ -241,7 +248,7 @@ class Store:
                 self._write(keys, values)
 
     def _drop(self, segment: Segment, entries: int, why: str) -> None:
-        """Delete a segment of which some entries are lost."""
+        """Delete a segment, and report how many of its entries are lost."""
         segment.path.unlink(missing_ok=True)
         self.dropped += entries
         stage.log.warning(
@@ -251,9 +258,10 @@ class Store:
 
     def _write(self, keys: Keys, values: Values) -> None:
         self._root.mkdir(parents=True, exist_ok=True)
-        with FileLock(self._root / LOCK):  # else upkeep may remove the folder, as an empty one
+        with FileLock(self._root / LOCK):  # otherwise upkeep may remove the folder as empty
             about = self.folder / ABOUT
             if not about.is_file() or about.read_bytes() != self._about:
+                clear_place(about)
                 with atomic_file(about) as partial:
                     partial.write_bytes(self._about)
             segment = Segment.write(self.folder, self._form, keys, values)
@@ -262,10 +270,10 @@ class Store:
     def _insert(self, segment: Segment, keys: Keys) -> None:
         self.width = segment.width
         self._segments[self._next_number] = segment
-        self._index.insert(keys, self._next_number)
+        self._places.insert(keys, self._next_number)
         self._next_number += 1
 
     def _forget(self, numbers: Collection[int]) -> None:
-        self._index.remove(numbers)
+        self._places.remove(numbers)
         for number in numbers:
             del self._segments[number]

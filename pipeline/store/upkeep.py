@@ -1,4 +1,4 @@
-"""Upkeep of the store: how much it holds, and what goes when it is over its limit."""
+"""Upkeep of the store: how much it holds, and what is deleted when it is over its limit."""
 
 import json
 import time
@@ -11,18 +11,17 @@ from filelock import FileLock
 
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
 from pipeline.store.segments import PARTIAL, Segment, npy_names
-from pipeline.store.segments import Keys as Keys
 
-# Writing a segment takes milliseconds: one that is partial for longer was given up.
+# Writing a segment takes milliseconds: a process that left one partial for longer was killed.
 _ABANDONED_SECONDS = 3_600.0
 
-# File systems round times of use, the coarsest to two seconds.
+# File systems round times of use; the coarsest rounds to two seconds.
 _CLOCK_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
 class SegmentFile:
-    """A segment as upkeep sees it: entries, size in bytes, time of last use (Unix seconds)."""
+    """A segment: its number of entries, size in bytes, and time of last use in Unix seconds."""
 
     path: Path
     entries: int
@@ -32,7 +31,7 @@ class SegmentFile:
 
 @dataclass(frozen=True)
 class Namespace:
-    """A namespace as upkeep sees it."""
+    """A namespace: its identity and its segments."""
 
     folder: Path
     identity: dict[str, Any]
@@ -45,7 +44,7 @@ class Namespace:
 
     @property
     def size(self) -> int:
-        """The size of its segments in bytes."""
+        """The size of its segments, in bytes."""
         return sum(segment.size for segment in self.segments)
 
     @property
@@ -64,7 +63,7 @@ class Freed:
 
 
 def usage(root: Path) -> list[Namespace]:
-    """Return the namespaces under `root`, last used first; nothing else there is looked at.
+    """Return the namespaces under `root`, the last used first; other files are ignored.
 
     Raises:
         PipelineError: a folder cannot be read.
@@ -78,15 +77,14 @@ def usage(root: Path) -> list[Namespace]:
 def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = True) -> Freed:
     """Delete the least recently used segments until all of them are within a limit.
 
-    A segment is used when it is written, and when a `Store` first reads it or is told that it will
-    be read. A namespace that
-    is empty then goes too.
+    A segment is used when it is written, and when a `Store` first reads it or notes its use.
+    Namespaces that are empty afterwards are deleted too.
 
     Args:
         root: the folder of all namespaces.
         limit_bytes: how large all segments together may be.
         keep_since: a time in Unix seconds; what was used then or later stays, whatever the limit.
-        delete: False to delete nothing, and only return what would go.
+        delete: False to delete nothing, and only return what would be deleted.
 
     Raises:
         PipelineError: something cannot be deleted.
@@ -105,8 +103,8 @@ def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = T
             for segment in going:
                 segment.path.unlink(missing_ok=True)
             untidy = [one.folder for one in namespaces if going or _is_untidy(one.folder)]
-            # Nothing is written, not even a lock, where nothing is to be done: the store may be one
-            # that this process can only read.
+            # With nothing to do, nothing is written, not even a lock: this process may only be
+            # allowed to read the store.
             if untidy:
                 with FileLock(root / LOCK):
                     for folder in untidy:
@@ -115,12 +113,19 @@ def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = T
 
 
 def _namespace(folder: Path) -> Namespace | None:
-    """Return what lies in a folder, or None if it is no namespace."""
+    """Return the namespace in a folder, or None if there is none."""
     try:
-        about = (folder / ABOUT).read_bytes()
-    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
+        # `is_file` first: reading a pipe would not end.
+        about = (folder / ABOUT).read_bytes() if (folder / ABOUT).is_file() else b""
+    except (FileNotFoundError, PermissionError):
         return None
     if namespace_name(about) != folder.name:
+        return None
+    try:
+        identity = json.loads(about)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(identity, dict):
         return None
     segments = []
     for name in npy_names(folder):
@@ -131,24 +136,24 @@ def _namespace(folder: Path) -> Namespace | None:
                 segments.append(
                     SegmentFile(segment.path, segment.entries, stat.st_size, stat.st_mtime)
                 )
-    return Namespace(folder, json.loads(about), tuple(segments))
+    return Namespace(folder, identity, tuple(segments))
 
 
 def _is_untidy(folder: Path) -> bool:
-    """Tell whether `_tidy` would do something."""
+    """Say whether `_tidy` would do something."""
     with suppress(FileNotFoundError):  # another process was faster
         return bool(_abandoned(folder)) or [path.name for path in folder.iterdir()] == [ABOUT]
     return False
 
 
 def _abandoned(folder: Path) -> list[Path]:
-    """Return what killed processes left of segments that they wrote."""
+    """Return the partial segments of killed processes."""
     partial = [path for path in folder.iterdir() if PARTIAL.fullmatch(path.name)]
     return [path for path in partial if time.time() - path.stat().st_mtime > _ABANDONED_SECONDS]
 
 
 def _tidy(folder: Path) -> None:
-    """Remove what killed processes left, and the folder if nothing but about.json is in it."""
+    """Remove the partial segments of killed processes, and the folder of an empty namespace."""
     with suppress(FileNotFoundError):  # another process was faster
         for path in _abandoned(folder):
             path.unlink()

@@ -1,4 +1,4 @@
-"""From a model's pooled vectors to those of an encoder's entry: dimension and length."""
+"""The last steps from a model's pooled vectors to an encoder's: dimension and length."""
 
 from collections.abc import Callable
 
@@ -11,27 +11,27 @@ from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
 
 
 def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matrix:
-    """Make of a model's pooled vectors those that the encoder's entry asks for.
+    """Cut and normalise a model's pooled vectors as the encoder's entry says.
 
-    Each row by itself: a text's vector does not depend on its company, to the last bit.
+    Each row is computed by itself: a text's vector is bit-identical whatever the other rows are.
 
     Args:
         raw: finite, float32, shape [rows, the model's dimension].
-        encoder: tells how many leading components are kept, and whether rows are normalised.
-        what: names a row, for messages.
+        encoder: the entry; it says how many leading components stay, and whether to normalise.
+        what: returns the name of a row for messages.
 
     Returns:
         float32, C-contiguous, shape [rows, dimension].
 
     Raises:
-        PipelineError: the model's dimension is less than asked for, or a vector that is to be
-            normalised has no length.
+        PipelineError: the model has fewer components than the entry asks for, or a vector to be
+            normalised is zero.
     """
     if encoder.dimension != "model":
         if encoder.dimension > raw.shape[1]:
             raise PipelineError(
-                f"an encoder's dimension is set to {encoder.dimension}, but its model's vectors "
-                f"have {raw.shape[1]} components; set it to `model`, or lower"
+                f"an encoder's dimension must be at most its model's {raw.shape[1]} components "
+                f"(found {encoder.dimension}). Set it to `model`, or lower."
             )
         raw = raw[:, : encoder.dimension]
     if not encoder.normalize:
@@ -39,8 +39,8 @@ def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) ->
     return _at_length_one(
         raw,
         lambda row: (
-            f"{what(row)}: its vector is zero and cannot be normalised; "
-            "use an encoder with normalize: false, or leave that text out"
+            f"{what(row)}: its vector is zero and cannot be normalised. "
+            "Use an encoder with normalize: false, or leave that text out."
         ),
     )
 
@@ -48,27 +48,31 @@ def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) ->
 def at_unit_length(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
     """Return the vectors at length 1, so that their inner product is their cosine.
 
+    Args:
+        vectors: float32, shape [rows, dimension].
+        what: the name of the vectors for messages.
+        first_row: the number of the first of them, for messages.
+
     Raises:
-        PipelineError: a vector has no direction; `what` names the vectors, which are numbered from
-            `first_row`.
+        PipelineError: a vector is zero.
     """
     return _at_length_one(
         vectors,
         lambda row: (
-            f"{what}: the vector of row {first_row + row} is zero and has no cosine; "
-            "use an encoder with another similarity, or leave that text out"
+            f"{what}: the vector of row {first_row + row} is zero and has no cosine. "
+            "Use an encoder with another similarity, or leave that text out."
         ),
     )
 
 
-def _at_length_one(vectors: Matrix, zero_told: Callable[[int], str]) -> Matrix:
+def _at_length_one(vectors: Matrix, say_zero: Callable[[int], str]) -> Matrix:
     out: Matrix = np.empty(vectors.shape, dtype=np.float32)
     for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
         piece = vectors[start:stop]
-        # In float64 no square over- or underflows. In C order each row is summed by itself, in the
-        # same order however many rows there are, which no BLAS and no einsum promises.
+        # In float64 no square over- or underflows. In C order NumPy sums each row by itself and in
+        # the same order, whatever the number of rows; BLAS and einsum do not promise that.
         lengths = np.sqrt(np.square(piece, dtype=np.float64, order="C").sum(axis=1, keepdims=True))
         if (zero := np.flatnonzero(lengths == 0)).size:
-            raise PipelineError(zero_told(start + int(zero[0])))
+            raise PipelineError(say_zero(start + int(zero[0])))
         np.divide(piece, lengths, out=out[start:stop], casting="same_kind")
     return out

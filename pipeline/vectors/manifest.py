@@ -1,5 +1,6 @@
 """The manifest of a locale's vectors: what they are, and what they were made with."""
 
+from pathlib import Path
 from typing import Annotated, Any, Literal, Self, get_args
 
 import pyarrow as pa
@@ -7,32 +8,36 @@ from pydantic import Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.errors import PipelineError
-from pipeline.core.params import Count, Encoder, Params, Strict
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.params import Encoder, Params, Sha256, Strict
 
 Kind = Literal["products", "queries"]
 
 Dtype = Literal["float32", "float16"]
 
+MOST_ROWS = 2**40
+"""More rows than any disk holds: a larger number in a manifest is damage."""
+
+Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Number = Annotated[int, Field(ge=0)]
 
 MANIFEST_SCHEMA = 2
-"""Version of the manifest; older artefacts are refused, and `dvc repro` rewrites them."""
+"""Version of the manifest. Other versions are refused; `dvc repro` rewrites them."""
 
 
 class Shard(Strict):
-    """One .npy file: rows that follow those of the shard before."""
+    """One .npy file; its rows follow those of the shard before."""
 
-    file: Annotated[str, Field(pattern=r"^(products|queries)-\d{5}\.npy$")]
-    rows: Count
-    sha256: str
+    file: str
+    rows: Rows
+    sha256: Sha256
 
 
 class Side(Strict):
-    """All shards of the products or of the queries; row i belongs to row i of the clean table."""
+    """All shards of the products or the queries; row i belongs to row i of the clean table."""
 
-    rows: Count
-    ids_sha256: str
+    rows: Rows
+    ids_sha256: Sha256
     shards: tuple[Shard, ...]
 
     @model_validator(mode="after")
@@ -42,12 +47,12 @@ class Side(Strict):
         return self
 
     def sha256(self) -> str:
-        """Return the identity of the vectors: a hash of the shards' hashes, in order."""
+        """Return a hash of the shards' hashes in order, which identifies the vectors."""
         return files.sha256_lines(shard.sha256 for shard in self.shards)
 
 
 class Cut(Strict):
-    """What max_tokens cut off: tokens, and texts that lost any."""
+    """How many tokens max_tokens cut off, and how many texts lost any."""
 
     texts_cut: Number
     tokens_cut: Number
@@ -63,9 +68,9 @@ class SideCut(Cut):
     """What max_tokens cut off the texts of one side, and off which of their fields.
 
     Attributes:
-        texts: the texts, one a row.
-        tokens: all their tokens, were nothing cut off; prefix and special tokens included.
-        fields: by the field that a token begins in: those of clean.fields, or `query`.
+        texts: how many texts there are, one per row.
+        tokens: how many tokens they have before the cut, prefix and special tokens included.
+        fields: the cuts by the field that a token begins in: those of clean.fields, or `query`.
     """
 
     texts: Number
@@ -95,14 +100,14 @@ class Truncation(Strict):
 class Manifest(Strict):
     """What the vectors of one locale are, and what they were made with.
 
-    `engine` is what computed them and on which kind of device, such as "openvino-cpu".
+    `engine` names what computed them and the kind of device, such as "openvino-cpu".
     """
 
     manifest_schema: int
     locale: str
     encoder: str
     contract: dict[str, Any]
-    weights_sha256: str
+    weights_sha256: Sha256
     engine: Annotated[str, Field(pattern=r"^[a-z]+-[a-z]+$")]
     dimension: Annotated[int, Field(ge=1, le=65_536)]
     dtype: Dtype
@@ -115,7 +120,18 @@ class Manifest(Strict):
         for kind in get_args(Kind):
             texts, rows = getattr(self.truncation, kind).texts, self.side(kind).rows
             if texts != rows:
-                raise ValueError(f"truncation tells of {texts} {kind}, but there are {rows}")
+                raise ValueError(f"truncation counts {texts} {kind}, but there are {rows}")
+        return self
+
+    @model_validator(mode="after")
+    def _shards_are_numbered_in_order(self) -> Self:
+        for kind in get_args(Kind):
+            for number, shard in enumerate(self.side(kind).shards):
+                expected = layout.EmbeddingFiles(Path()).shard(kind, number).name
+                if shard.file != expected:
+                    raise ValueError(
+                        f"shard {number} of {kind} must be {expected}, not {shorten(shard.file)}"
+                    )
         return self
 
     def side(self, kind: Kind) -> Side:
@@ -129,9 +145,9 @@ def side_of(ids: pa.ChunkedArray, shards: tuple[Shard, ...]) -> Side:
 
 
 def contract_of(encoder: Encoder) -> dict[str, Any]:
-    """Return the entry of an encoder as a manifest tells it.
+    """Return the entry of an encoder as a manifest has it.
 
-    A local folder's path is left out: the weights' hash says what lay there, on any machine.
+    The path of a local folder is left out: the hash of the weights says the same on any machine.
     """
     contract = encoder.model_dump(mode="json")
     contract["weights"].pop("path", None)
@@ -142,8 +158,8 @@ def read_manifest(params: Params, locale: str) -> Manifest:
     """Read a locale's manifest.
 
     Raises:
-        PipelineError: it is missing, not of this version's form, or of another encoder than
-            `params` says.
+        PipelineError: it is missing, not of this version or form, or of another encoder than
+            in `params`.
     """
     path, remedy = layout.embeddings(locale).manifest, rerun_hint(locale)
     manifest = read_model(path, Manifest, remedy, ("manifest_schema", MANIFEST_SCHEMA))
@@ -172,5 +188,5 @@ def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str)
 
 
 def rerun_hint(locale: str) -> str:
-    """Return what brings a locale's vectors back, as messages say it."""
+    """Return the sentence that says how to make a locale's vectors again."""
     return layout.rerun_hint("embed", locale)

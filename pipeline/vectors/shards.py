@@ -1,47 +1,50 @@
-"""Embedding shards, `.npy` files: written by embed, checked by every reader."""
+"""Embedding shards, `.npy` files: `embed` writes them, and every reader checks them."""
 
 import hashlib
 import io
+import math
+import stat
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Embed
 from pipeline.vectors.manifest import Dtype, Kind, Manifest, Shard, rerun_hint
 
 PIECE_ROWS = 16_384
-"""How many vectors are in memory at once where more would do nothing for speed."""
+"""How many vectors are in memory at once: more would not be faster."""
 
 
 def shard_bounds(rows: int, shard_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of each shard: in order, none empty, all of `shard_rows` but the last."""
+    """Yield (start, stop) of each shard: in order, none empty, only the last one shorter."""
     for start in range(0, rows, shard_rows):
         yield start, min(start + shard_rows, rows)
 
 
 class ShardWriter:
-    """Writes the vectors of one side as shards, .npy files, while they come.
+    """Writes the vectors of one side as shards, a few rows per call.
 
-    It holds no vectors from one call to the next. Shards are plain writes, not a memory map: a
-    disk that fills up under a map kills the process.
+    It keeps no vectors between calls. It does not use a memory map, because a disk that fills up
+    under a map kills the process.
     """
 
     def __init__(
         self, folder: Path, kind: Kind, rows: int, dimension: int, settings: Embed
     ) -> None:
-        """Write nothing yet.
+        """Plan the shards; nothing is written yet.
 
         Args:
             folder: where the shards go.
-            kind: what they are named after.
+            kind: the side, which their names start with.
             rows: how many vectors there will be.
-            dimension: their components.
-            settings: their type, and how many a shard holds.
+            dimension: how many components a vector has.
+            settings: the type of the numbers, and how many rows a shard holds.
         """
         self._folder = folder
         self._kind = kind
@@ -54,18 +57,18 @@ class ShardWriter:
         self._shards: list[Shard] = []
 
     def add(self, vectors: Matrix) -> None:
-        """Write the vectors of the next rows, however many.
+        """Write the vectors of the next rows.
 
         Args:
             vectors: float32, shape [rows, dimension].
 
         Raises:
-            PipelineError: a vector does not fit in the shards' type or is not finite.
-            ValueError: these are more rows than announced, or of another dimension.
+            PipelineError: a vector is not finite, or not in the shards' type.
+            ValueError: there are more rows than announced, or the dimension differs.
         """
         if vectors.shape[1:] != (self._dimension,) or self._done + len(vectors) > self._rows:
             raise ValueError(
-                f"vectors of shape {vectors.shape} do not fit behind {self._done} of "
+                f"vectors of shape {vectors.shape} do not fit after {self._done} of "
                 f"{self._rows} rows of {self._dimension} components"
             )
         while len(vectors):
@@ -75,7 +78,7 @@ class ShardWriter:
             vectors = vectors[room:]
 
     def finish(self) -> tuple[Shard, ...]:
-        """Return the shards.
+        """Return the shards as the manifest lists them.
 
         Raises:
             ValueError: rows are missing.
@@ -85,21 +88,21 @@ class ShardWriter:
         return tuple(self._shards)
 
     def _write(self, vectors: Matrix) -> None:
-        """Append rows to the shard that is being written, and close it if they fill it."""
+        """Append rows to the current shard; when it is full, the next one begins."""
         start, stop = self._bounds[len(self._shards)]
         path = layout.EmbeddingFiles(self._folder).shard(self._kind, len(self._shards))
-        with np.errstate(over="ignore"):  # an overflow shows as infinity, and is told below
+        with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused below
             stored = np.ascontiguousarray(vectors, dtype=self._dtype)
         bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
         if len(bad):
             raise PipelineError(
                 f"{path}: row {self._done - start + bad[0]} is not finite as {self._dtype} "
-                f"(largest component {np.abs(vectors[bad[0]]).max():g}); "
-                "use embed.dtype float32 or another encoder"
+                f"(found a component of {np.abs(vectors[bad[0]]).max():g}). "
+                "Use embed.dtype float32 or another encoder."
             )
         begins = self._done == start
         header = _npy_header((stop - start, self._dimension), self._dtype) if begins else b""
-        # Opened anew each time, so that there is no open file to take care of between calls.
+        # The file is opened again for each write, so that none is open between calls.
         with path.open("wb" if begins else "ab") as handle:
             for piece in (header, stored.data):
                 handle.write(piece)
@@ -111,7 +114,7 @@ class ShardWriter:
 
 
 def _npy_header(shape: tuple[int, int], dtype: Dtype) -> bytes:
-    """Return what `np.save` writes before the numbers of such an array."""
+    """Return what `np.save` writes before the numbers of an array."""
     header = io.BytesIO()
     descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
     np.lib.format.write_array_header_1_0(
@@ -123,29 +126,29 @@ def _npy_header(shape: tuple[int, int], dtype: Dtype) -> bytes:
 class ShardReader:
     """The vectors of one side, on disk: mapped, so that only what is read takes memory.
 
-    Each shard is checked against the manifest once, when it is first read.
+    Each shard is checked against the manifest when it is first read.
     """
 
     def __init__(self, manifest: Manifest, kind: Kind, locale: str) -> None:
-        """Read nothing yet."""
+        """Keep the list of shards; nothing is read yet."""
         self._manifest = manifest
         self._shards = manifest.side(kind).shards
         self._locale = locale
-        self._opened: dict[str, np.ndarray[Any, Any]] = {}
+        self._opened: dict[str, NDArray[Any]] = {}
         self.rows = manifest.side(kind).rows
 
     def __iter__(self) -> Iterator[Matrix]:
         """Yield all vectors in order, at most `PIECE_ROWS` at a time and of one shard.
 
         Raises:
-            PipelineError: a shard is missing, truncated, edited, or of another shape or type.
+            PipelineError: a shard is missing or unreadable, or differs from the manifest.
         """
         for shard in self._shards:
             array = self._open(shard)
             for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
                 yield np.ascontiguousarray(array[start:stop], dtype=np.float32)
 
-    def take(self, rows: "np.ndarray[Any, Any]") -> Matrix:
+    def take(self, rows: Ints) -> Matrix:
         """Return the vectors of `rows`, which ascend; raises as iterating does."""
         out = np.empty((len(rows), self._manifest.dimension), dtype=np.float32)
         start = 0
@@ -156,44 +159,63 @@ class ShardReader:
             start += shard.rows
         return out
 
-    def _open(self, shard: Shard) -> "np.ndarray[Any, Any]":
+    def check(self) -> None:
+        """Check all shards; raises as iterating does."""
+        for shard in self._shards:
+            self._open(shard)
+
+    def _open(self, shard: Shard) -> NDArray[Any]:
         if shard.file not in self._opened:
             self._opened[shard.file] = _open_shard(self._manifest, shard, self._locale)
         return self._opened[shard.file]
 
 
 def read_vectors(manifest: Manifest, kind: Kind, locale: str) -> Matrix:
-    """Return all vectors of one side; raises as `Stored` does."""
-    stored = ShardReader(manifest, kind, locale)
-    return stored.take(np.arange(stored.rows))
+    """Return all vectors of one side; raises as iterating over a `ShardReader` does."""
+    reader = ShardReader(manifest, kind, locale)
+    reader.check()  # before memory is taken for as many rows as the manifest says
+    return reader.take(np.arange(reader.rows))
 
 
-def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> "np.ndarray[Any, Any]":
-    path = layout.embeddings(locale).folder / shard.file
+def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> NDArray[Any]:
+    """Map a shard that has the length, the hash and the header that the manifest says.
+
+    NumPy does not parse the header: only one is right, and `np.load` reads more than .npy.
+    """
+    path, again = layout.embeddings(locale).folder / shard.file, rerun_hint(locale)
+    shape, dtype = (shard.rows, manifest.dimension), np.dtype(manifest.dtype)
+    header = _npy_header(shape, manifest.dtype)
+    length = len(header) + math.prod(shape) * dtype.itemsize
     try:
-        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        about = path.stat()
+        if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
+            raise PipelineError(f"{path} is not a file. {again}")
+        if about.st_size != length:
+            raise PipelineError(
+                f"{path} must have {length} bytes, {dtype} {list(shape)} as .npy (found "
+                f"{about.st_size} bytes): it is cut off or another file. {again}"
+            )
         found = files.sha256_file(path)
+        if found != shard.sha256:
+            raise PipelineError(
+                f"{path} must have sha256 {shard.sha256[:12]}, as the manifest says (found "
+                f"{found[:12]}): it was edited or damaged. {again}"
+            )
+        with path.open("rb") as handle:
+            begins = handle.read(len(header))
+        if begins != header:
+            raise PipelineError(
+                f"{path} must be {dtype} {list(shape)} as .npy (found the header "
+                f"{shorten(begins)}). {again}"
+            )
+        array: NDArray[Any] = np.memmap(path, dtype, "r", offset=len(header), shape=shape)
     except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing. {rerun_hint(locale)}") from err
-    except (ValueError, EOFError) as err:
-        raise PipelineError(
-            f"{path} is truncated or not .npy ({err}). {rerun_hint(locale)}"
-        ) from err
-    expected = ((shard.rows, manifest.dimension), np.dtype(manifest.dtype))
-    if (array.shape, array.dtype) != expected:
-        raise PipelineError(
-            f"{path} holds {array.dtype} {list(array.shape)}, but the manifest says "
-            f"{expected[1]} {list(expected[0])}. {rerun_hint(locale)}"
-        )
-    if found != shard.sha256:
-        raise PipelineError(
-            f"{path} has sha256 {found[:12]}, but the manifest says {shard.sha256[:12]}: "
-            f"it was edited. {rerun_hint(locale)}"
-        )
+        raise PipelineError(f"{path} is missing. {again}") from err
+    except OSError as err:
+        raise PipelineError(f"{path} cannot be read ({err.strerror}). {again}") from err
     for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
         finite = np.isfinite(array[start:stop]).all(axis=1)
         if not finite.all():
             row = start + int(np.flatnonzero(~finite)[0])
-            raise PipelineError(f"{path}: row {row} is not finite. {rerun_hint(locale)}")
-    checked: np.ndarray[Any, Any] = array
-    return checked
+            raise PipelineError(f"{path}: row {row} is not finite. {again}")
+    return array

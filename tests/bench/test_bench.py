@@ -33,6 +33,8 @@ from tests.helpers.artefacts import (
 )
 from tests.helpers.tiny_models import build_model
 
+pytestmark = pytest.mark.slow
+
 
 def test_rounds_take_all_rows_before_any_twice() -> None:
     rng = np.random.default_rng(1)

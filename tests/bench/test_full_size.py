@@ -1,4 +1,4 @@
-"""The stand-in for all of ESCI has ESCI's schema, size and shape, and is the same however made."""
+"""The made-up catalogue has ESCI's schema, size and shape, and the same bytes however made."""
 
 from pathlib import Path
 
@@ -18,12 +18,14 @@ from pipeline.demo.tables import EXAMPLES, PRODUCTS
 from pipeline.sample import stage as sample
 from tests.conftest import ChangedParams, RunStage
 
+pytestmark = pytest.mark.slow
+
 SIZE = full_size.LEAST
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The smallest stand-in."""
+    """The smallest made-up catalogue."""
     made = tmp_path_factory.mktemp("stand-in") / "esci"
     full_size.write(made, SIZE, threads=2)
     return made
@@ -124,8 +126,8 @@ def test_the_stages_take_all_of_it(
         for kind in ("products", "queries", "judgements"):
             assert counts[kind]["in"] == counts[kind]["out"]
         total += counts["products"]["out"]
-        told = read_json(layout.sample(locale).counts, "")
-        assert told["queries_without_source"] == 0
+        counts = read_json(layout.sample(locale).counts, "")
+        assert counts["queries_without_source"] == 0
     assert total == SIZE
 
 

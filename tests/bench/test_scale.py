@@ -16,6 +16,8 @@ from pipeline.core.files import read_json, write_json
 from pipeline.report.scale import read_scale
 from tests.conftest import RunStage
 
+pytestmark = pytest.mark.slow
+
 MEGABYTES = 120
 HOLDS = f"held = b'x' * ({MEGABYTES} << 20); print(flush=True); input()"
 STARTS = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {HOLDS!r}])"
@@ -83,7 +85,7 @@ def test_figures_of_another_machine_are_dropped_with_a_warning(
     assert report["machine"]["cores"] == len(os.sched_getaffinity(0))
 
 
-def test_the_table_tells_growth_beside_the_size_before_and_leaves_out_what_was_not_measured() -> (
+def test_the_table_shows_growth_beside_the_size_before_and_leaves_out_what_was_not_measured() -> (
     None
 ):
     def point(products: int, seconds: float) -> dict[str, float]:

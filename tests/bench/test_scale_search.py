@@ -11,6 +11,8 @@ from pipeline.runs import files as run_files
 from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
+pytestmark = pytest.mark.slow
+
 
 def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:
     first, again, other = (np.concatenate(list(Mixture(4).pieces(300, seed))) for seed in (0, 0, 1))

@@ -1,4 +1,4 @@
-"""Clusters: Ray where it is asked for and nowhere else, and what fits on which node."""
+"""Clusters: Ray only where params ask for it, and what fits on which node."""
 
 import os
 import subprocess
@@ -12,6 +12,7 @@ import pytest
 from pipeline.cluster.connection import connected, places
 from pipeline.core.errors import PipelineError
 from tests.helpers.artefacts import ROOT
+from tests.helpers.artefacts import params as changed
 from tests.helpers.repository import PATH
 from tests.helpers.tiny_models import runtime
 
@@ -32,12 +33,15 @@ with stage.report_errors("connect"), connected(given):
 def test_ray_asked_for_and_not_installed_is_one_message(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
-        pytest.raises(PipelineError, match=r"pip install '\.\[ray\]', or set local"),
+        pytest.raises(
+            PipelineError, match=r"Run pip install '\.\[ray\]', or set executor to local"
+        ),
         connected(RAY),
     ):
         pass
 
 
+@pytest.mark.slow
 def test_the_local_executor_imports_no_ray() -> None:
     code = "import sys, pipeline.embed.stage, pipeline.index.stage; sys.exit('ray' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -71,6 +75,7 @@ def test_no_worker_is_placed_where_it_does_not_fit() -> None:
                 assert workers == ([has] if has else [])
 
 
+@pytest.mark.slow
 def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
     join = (
         "import os, subprocess, sys\n"
@@ -90,6 +95,7 @@ def test_nobody_else_gets_into_a_cluster_of_this_machine_alone() -> None:
     assert done.stdout.split() == ["1", "0"], done.stderr
 
 
+@pytest.mark.slow
 def test_a_token_that_is_missing_is_one_message_that_names_its_variable(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -100,13 +106,30 @@ def test_a_token_that_is_missing_is_one_message_that_names_its_variable(
     assert "Traceback" not in done.stderr
 
 
-@pytest.mark.parametrize("port", [1, 99999])
-def test_an_address_where_nothing_listens_is_told_at_once(port: int) -> None:
-    done = _python(_CONNECT, f"127.0.0.1:{port}")
-    assert f"error in connect: runtime.ray_address: 127.0.0.1:{port}: no Ray cluster" in done.stderr
+@pytest.mark.slow
+@pytest.mark.parametrize("address", ["127.0.0.1:1", f"{'a' * 70}.invalid:6379"])
+def test_an_address_where_nothing_listens_is_one_message_at_once(address: str) -> None:
+    done = _python(_CONNECT, address)
+    assert f"error in connect: runtime.ray_address: {address}: no Ray cluster" in done.stderr
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "9" * 4_301, "06379", "6379\n", "-1", ""])
+def test_a_port_that_no_machine_has_is_refused_in_params(port: str) -> None:
+    message = r"runtime.ray_address: must be auto, HOST:PORT .* port from 1 to 65535"
+    for scheme in ("", "ray://"):
+        with pytest.raises(PipelineError, match=message):
+            changed({"runtime.executor": "ray", "runtime.ray_address": f"{scheme}head:{port}"})
+
+
+@pytest.mark.parametrize("port", [1, 6_379, 65_535])
+def test_every_port_that_a_machine_can_have_is_accepted(port: int) -> None:
+    for address in (f"head:{port}", f"ray://head:{port}"):
+        given = changed({"runtime.executor": "ray", "runtime.ray_address": address})
+        assert given.runtime.ray_address == address
+
+
+@pytest.mark.slow
 def test_ray_that_cannot_start_here_is_one_message_that_names_no_address(tmp_path: Path) -> None:
     done = _python(_CONNECT, RAY_TMPDIR=str(tmp_path / ("long" * 40)))  # for a socket's path
     assert "runtime.executor: ray, but Ray cannot start on this machine" in done.stderr

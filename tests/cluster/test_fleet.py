@@ -1,4 +1,4 @@
-"""The fleet: all work done once whoever dies, messages as messages, nothing left behind."""
+"""The fleet: every item done once whoever dies, messages as messages, no process left over."""
 
 import platform
 import re
@@ -34,6 +34,8 @@ from tests.helpers.fleet_work import (
 )
 from tests.helpers.ray_cluster import NODES, one_more_node
 from tests.helpers.tiny_models import runtime
+
+pytestmark = pytest.mark.slow  # a real cluster
 
 Hire = Callable[[Callable[[int], Work[int, int]]], Fleet[int, int]]
 
@@ -84,7 +86,7 @@ def test_work_that_kills_every_worker_is_given_up_with_a_message(
     assert len(list(tmp_path.iterdir())) == MOST_FAILURES
 
 
-def test_a_node_that_goes_with_all_its_workers_is_held_against_no_item(
+def test_a_node_that_goes_with_all_its_workers_counts_as_no_failure_of_an_item(
     hire: Hire, nodes: Any
 ) -> None:
     held = MOST_FAILURES + 1
@@ -139,34 +141,34 @@ def test_none_is_taken_far_from_the_first_that_is_not_done_though_a_worker_dies_
 
 
 def test_what_a_worker_refuses_is_the_message_itself(hire: Hire) -> None:
-    with hire(partial(refuses, 7)) as two, pytest.raises(PipelineError) as told:
+    with hire(partial(refuses, 7)) as two, pytest.raises(PipelineError) as error:
         list(two.map(range(20)))
-    assert str(told.value) == "7 cannot be done; leave it out"
-    with hire(unable) as two, pytest.raises(PipelineError) as told:
+    assert str(error.value) == "7 cannot be done; leave it out"
+    with hire(unable) as two, pytest.raises(PipelineError) as error:
         list(two.map(range(20)))
-    assert str(told.value) == "no such model; name another"
+    assert str(error.value) == "no such model; name another"
 
 
 @pytest.mark.parametrize(
-    ("make", "error"),
+    ("make", "cause"),
     [(cannot_make_its_folder, "Not a directory: '/dev/null/cache'"), (fills_the_disk, "No space")],
 )
 def test_a_disk_that_fails_a_worker_is_one_message_with_its_node(
-    hire: Hire, make: Callable[[int], Work[int, int]], error: str
+    hire: Hire, make: Callable[[int], Work[int, int]], cause: str
 ) -> None:
-    with hire(make) as two, pytest.raises(PipelineError) as told:
+    with hire(make) as two, pytest.raises(PipelineError) as error:
         list(two.map(range(9)))
-    for part in (f"on {platform.node()}: ", error, "free that node's disk", "PIPELINE_CACHE"):
-        assert part in str(told.value)
+    for part in (f"on {platform.node()}: ", cause, "Free that node's disk", "PIPELINE_CACHE"):
+        assert part in str(error.value)
 
 
 def test_a_bug_in_a_worker_keeps_its_traceback(hire: Hire) -> None:
-    with hire(partial(divides, 5)) as two, pytest.raises(ZeroDivisionError) as told:
+    with hire(partial(divides, 5)) as two, pytest.raises(ZeroDivisionError) as error:
         list(two.map(range(9)))
-    assert "fleet_work.py" in str(told.value)
+    assert "fleet_work.py" in str(error.value)
 
 
-def test_what_was_not_waited_for_turns_up_nowhere(hire: Hire) -> None:
+def test_results_that_were_not_waited_for_do_not_appear_later(hire: Hire) -> None:
     with hire(squares) as two:
         abandoned = two.map(range(50))
         next(abandoned)
@@ -175,23 +177,23 @@ def test_what_was_not_waited_for_turns_up_nowhere(hire: Hire) -> None:
 
 
 def test_workers_that_die_before_they_are_ready_are_one_message(hire: Hire) -> None:
-    with hire(dies) as two, pytest.raises(PipelineError) as told:
+    with hire(dies) as two, pytest.raises(PipelineError) as error:
         two.about()
     assert re.match(
-        f"on every node of the Ray cluster {MOST_FAILURES} workers died before", str(told.value)
+        f"on every node of the Ray cluster {MOST_FAILURES} workers died before", str(error.value)
     )
-    assert "make setup" in str(told.value)
+    assert "make setup" in str(error.value)
 
 
-def test_a_node_that_goes_before_its_worker_is_ready_is_no_unready_worker(
+def test_a_node_that_goes_before_its_worker_is_ready_is_not_a_failed_start(
     ray: Any, here: Runtime, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 3)
+    monkeypatch.setattr(fleet, "READY_SECONDS", 3)
     monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.2)
     large = here.model_copy(update={"threads": 3})
     with one_more_node(nodes, 3) as node, Fleet(ray, large, never_ready) as one:
         nodes.remove_node(node)
-        with pytest.raises(PipelineError, match="no worker ready"):
+        with pytest.raises(PipelineError, match=r"none of . workers .* was ready"):
             one.about()
 
 
@@ -217,13 +219,16 @@ def test_without_a_worker_for_too_long_the_wait_ends_with_a_message(
 ) -> None:
     with hire(squares) as busy:
         busy.about()
-        monkeypatch.setattr(fleet, "PATIENCE_SECONDS", 0.5)
+        monkeypatch.setattr(fleet, "READY_SECONDS", 0.5)
         monkeypatch.setattr(fleet, "LOOK_SECONDS", 0.2)
-        with hire(squares) as late, pytest.raises(PipelineError, match="no worker ready"):
+        with (
+            hire(squares) as late,
+            pytest.raises(PipelineError, match=r"none of . workers .* was ready"),
+        ):
             late.about()
 
 
-def test_patience_begins_when_the_last_worker_is_lost_however_old_its_last_result(
+def test_the_wait_begins_when_the_last_worker_is_lost_however_old_its_last_result(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     late = 0.0
@@ -231,7 +236,7 @@ def test_patience_begins_when_the_last_worker_is_lost_however_old_its_last_resul
     monkeypatch.setattr(fleet, "time", clock)
     with hire(squares) as two:
         two.about()
-        late = 2 * fleet.PATIENCE_SECONDS
+        late = 2 * fleet.READY_SECONDS
         for worker in workers():
             worker.kill()
         assert sorted(two.map(range(9))) == [(at, at * at) for at in range(9)]

@@ -24,8 +24,8 @@ from bench import proofs
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.params_file import load_params
-from pipeline.embed import stage as embed
 from pipeline.embed.fill import GROUP_TEXTS
+from pipeline.embed.rates import PROBE_TEXTS
 from pipeline.encoders.encoder import TextEncoder, load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.text.normalise import join_fields
@@ -35,6 +35,8 @@ from tests.conftest import RunStage
 from tests.core.test_files import small_disk
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean, write_sources
 from tests.helpers.tiny_models import build_model
+
+pytestmark = pytest.mark.slow  # stages as processes
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
 Results = Callable[[], Run]
@@ -146,7 +148,7 @@ def _products() -> Matrix:
 
 
 def _write_texts(texts: Sequence[str], ends: "Sequence[list[int]] | None" = None) -> None:
-    """Give the products of the clean table other texts, all of the first field if not told."""
+    """Give the products of the clean table other texts, all of the first field without `ends`."""
     path = layout.clean(LOCALE).products
     ids = tables.read_table(path, tables.PRODUCTS, "")["product_id"]
     fields = len(load_params().clean.fields)
@@ -177,7 +179,7 @@ def test_row_i_of_the_shards_is_the_vector_of_row_i_of_the_clean_table(
     assert swapped > 1e-3  # queries have a prefix of their own
 
 
-def test_the_manifest_tells_the_whole_contract_and_nothing_of_the_machine(
+def test_the_manifest_has_the_whole_contract_and_nothing_of_the_machine(
     run: Run, models: Path
 ) -> None:
     run()
@@ -253,7 +255,7 @@ def _damage(namespace: str) -> str:
 
 
 @pytest.mark.parametrize("namespaces", [["x32"], ["x6"], ["x32", "x6"]])
-def test_a_damaged_entry_of_the_store_is_told_and_computed_again(
+def test_a_damaged_entry_of_the_store_is_reported_and_computed_again(
     run: Run, namespaces: list[str]
 ) -> None:
     run()
@@ -269,12 +271,12 @@ def test_a_damaged_entry_of_the_store_is_told_and_computed_again(
         assert name not in after
 
 
-def test_a_plan_tells_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
+def test_a_plan_says_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
     done = run(arguments=("--plan",))
     assert done.returncode == 0, done.stderr
     assert not layout.embeddings(LOCALE).folder.exists()
     planned = [int(number) for number in re.findall(r" to_encode=(\d+) ", done.stderr)]
-    assert planned == [250 - embed.PROBE_TEXTS, 0]  # what it measured its rate with is kept
+    assert planned == [250 - PROBE_TEXTS, 0]  # what it measured its rate with is kept
     assert _encoded(run()) == planned
 
 
@@ -394,8 +396,8 @@ def test_two_processes_that_embed_at_once_write_the_same(run: Run, project: Path
     processes = [_watched(folder) for folder in folders]
     for folder, process in zip(folders, processes, strict=True):
         with process:
-            _, told = process.communicate()
-        assert process.returncode == 0, told
+            _, errors = process.communicate()
+        assert process.returncode == 0, errors
         assert _fingerprint(folder / layout.embeddings(LOCALE).folder) == expected
     assert _encoded(run()) == [0, 0]
 
@@ -411,10 +413,10 @@ def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
     shutil.rmtree(place)
     if trouble == "a file":
         place.write_text("no folder")
-        told = _refused(run())
+        message = _refused(run())
     elif trouble == "file size":
         limit = (4_096, 4_096)
-        told = _refused(run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
+        message = _refused(run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
     else:
         with small_disk(place, 1):
             if trouble == "read-only":
@@ -422,21 +424,21 @@ def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
                 subprocess.run(remount, check=True, capture_output=True)
             else:
                 (place / "filling").write_bytes(b"." * (2**20 - 40_000))
-            told = _refused(run())
+            message = _refused(run())
     if trouble == "file size":
-        assert "ulimit -f" in told
+        assert "ulimit -f" in message
     else:
-        assert f"the store of vectors in {place} cannot be used" in told
-        assert "$PIPELINE_CACHE" in told
+        assert f"the store of vectors in {place} cannot be used" in message
+        assert "$PIPELINE_CACHE" in message
     assert _fingerprint(layout.embeddings(LOCALE).folder) == before
 
 
 def test_clean_tables_of_another_version_are_refused(run: Run) -> None:
     counts = layout.clean(LOCALE).counts
     counts.write_text('{"products": {"in": 250, "out": 250}}')
-    told = _refused(run())
-    assert str(counts) in told
-    assert "Run `dvc repro clean@es`" in told
+    message = _refused(run())
+    assert str(counts) in message
+    assert "Run `dvc repro clean@es`" in message
 
 
 def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:

@@ -1,4 +1,4 @@
-"""What the workers of the fleet's tests do; in a module of its own, which they can import."""
+"""What the workers of the fleet's tests do, in a module that they can import."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ def squares(_cores: int) -> Work[int, int]:
 
 
 def squares_but_dies(folder: Path, deaths: int, of: frozenset[int], _cores: int) -> Work[int, int]:
-    """Kill the worker the first so many times that it comes to each of some items."""
+    """Kill the worker when it comes to some items, each the first `deaths` times."""
 
     def work(item: int) -> int:
         time.sleep(0.01)
@@ -59,7 +59,7 @@ def dies(_cores: int) -> Work[int, int]:
 
 
 def process_ids(_cores: int) -> Work[int, int]:
-    """Tell which process does an item."""
+    """Return the process that does an item."""
     return Work(lambda _item: os.getpid())
 
 

@@ -21,11 +21,11 @@ def held(what):
 def numbers_told(code: str, *arguments: str) -> list[int]:
     """Run some Python and return the numbers of the last line that it prints.
 
-    It may ask `held("VmRSS")` for what the process holds in memory, and `held("VmHWM")` for the
-    most that it ever held, in bytes. Where Linux's /proc is missing, the test is skipped.
+    In it, `held("VmRSS")` is the memory of the process now and `held("VmHWM")` its peak, in bytes.
+    Without Linux's /proc the test is skipped.
     """
     if not _STATUS.exists() or "VmHWM:" not in _STATUS.read_text():
-        pytest.skip(f"{_STATUS} does not tell the peak of a process")
+        pytest.skip(f"{_STATUS} does not show the peak of a process")
     done = subprocess.run(
         [sys.executable, "-c", _HELD + code, *arguments],
         env={**os.environ, "PYTHONPATH": str(ROOT)},

@@ -28,7 +28,7 @@ def two_nodes() -> Iterator[Any]:
 
 @contextmanager
 def one_more_node(cluster: Any, cores: int) -> Iterator[Any]:
-    """Add a node to the cluster and yield it; at the end it is gone, if it is still there."""
+    """Add a node to the cluster and yield it; remove it at the end, if it is still there."""
     with _environment():
         node = cluster.add_node(**_node(cores))
     try:
@@ -44,7 +44,7 @@ def _node(cores: int) -> dict[str, Any]:
 
 @contextmanager
 def _environment() -> Iterator[None]:
-    """What a node's processes inherit: a way to this code, and no cache of the tests."""
+    """Let a node's processes inherit the path to this code, and not the cache of the tests."""
     kept = {key: value for key, value in os.environ.items() if key != "PIPELINE_CACHE"}
     own = {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
     with patch.dict(os.environ, {**kept, **own}, clear=True):

@@ -14,12 +14,14 @@ import pytest
 from dvc.repo import Repo
 from ruamel.yaml import YAML
 
-from bench.workshop import LOCALE, OUTPUTS, Workshop
+from bench.fault_lab import LOCALE, OUTPUTS, Workshop
 from pipeline.core import layout, tables
 from pipeline.core import timings as rates
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.timings import Kept, Record
-from pipeline.embed.stage import LocaleEncoder, SideEncoder, sides
+from pipeline.embed.fill import SideEncoder
+from pipeline.embed.locale_encoder import LocaleEncoder
+from pipeline.embed.sides import read_sides
 from pipeline.plan import accuracy, sheet, sizes
 from pipeline.plan import command as plan
 from pipeline.plan.costs import Scale, cost, scale
@@ -287,7 +289,7 @@ def test_a_record_of_other_threads_is_named_and_a_rate_of_encoding_scaled(
         runtime = params.runtime.model_copy(update={"threads": threads})
         now = params.model_copy(update={"runtime": runtime})
         encoder = LocaleEncoder(now, LOCALE, convert=False)
-        seconds = SideEncoder(encoder, sides(LOCALE)[0]).seconds(1_000)
+        seconds = SideEncoder(encoder, read_sides(LOCALE)[0]).seconds(1_000)
         assert seconds
         both.append(seconds)
         row = next(row for row in sheet.rows(now, [], ()) if row.stage == "embed")

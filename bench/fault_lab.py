@@ -1,7 +1,7 @@
-"""A small project in which stages run with faults: killed, short of disk, fed with damaged files.
+"""A small project in which stages run with faults: kills, short disks, damaged files.
 
-Stages run in processes forked from one that has imported them, so that a run takes a tenth of a
-second and there can be hundreds.
+Stages run in processes forked from one that has imported them: a run takes a tenth of a second, so
+hundreds are possible.
 """
 
 import multiprocessing
@@ -41,7 +41,7 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     ),
     "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),
 }  # fmt: skip
-"""What each stage writes, the stages in their order."""
+"""What each stage writes, in the order of the stages."""
 
 INPUTS: Mapping[str, tuple[str, ...]] = {
     "sample": ("demo",),
@@ -54,7 +54,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
     "report": ("evaluate",),
 }
-"""Whose outputs each stage reads, where it reads more of them than JSON."""
+"""The stages whose outputs a stage reads, where it reads more than their JSON."""
 
 _WRITING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 _OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
@@ -65,24 +65,24 @@ Fault = Callable[[], None]
 
 @dataclass(frozen=True)
 class Ended:
-    """How a stage ended: its exit status, or minus the signal that ended it; what it said."""
+    """How a stage ended: its exit status, or minus the signal that killed it, and its output."""
 
     status: int
-    told: str
+    said: str
 
 
 @dataclass
 class AtWrite:
-    """Does something just before the n-th time that a stage makes, names or removes a file.
+    """Does something just before the n-th time that a stage makes, renames or removes a file.
 
-    Those are seen that Python itself carries out, not those within Arrow; `KillAfter` meets these.
+    It sees what Python does itself, not what Arrow does; `KillAfter` reaches that.
     """
 
     number: int
     act: Fault
 
     def __call__(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         seen = 0
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -97,13 +97,13 @@ class AtWrite:
 
 
 def kill() -> None:
-    """End this process as kill -9 does."""
+    """Kill this process as kill -9 does."""
     os.kill(os.getpid(), signal.SIGKILL)
 
 
 @dataclass(frozen=True)
 class KillAfter:
-    """Lets the kernel end the process after so many seconds, wherever it is."""
+    """Lets the kernel kill the process after this many seconds."""
 
     seconds: float
 
@@ -115,7 +115,7 @@ class KillAfter:
 
 @dataclass(frozen=True)
 class FileLimit:
-    """Lets no file grow beyond so many bytes."""
+    """Lets no file grow beyond this many bytes."""
 
     size: int
 
@@ -157,29 +157,29 @@ class Workshop:
         self._fork = multiprocessing.get_context("forkserver")
         # `encoders` before openvino: it turns off the telemetry that openvino would send.
         self._fork.set_forkserver_preload([
-            "pipeline.encoders", "openvino", *(f"pipeline.{name}" for name in OUTPUTS),
-            "bench.workshop",
+            "pipeline.encoders", "openvino", *(f"pipeline.{name}.stage" for name in OUTPUTS),
+            "bench.fault_lab",
         ])  # fmt: skip
 
     def run(self, name: str, fault: Fault | None = None, folder: Path | None = None) -> Ended:
-        """Run a stage to its end, whatever end that is.
+        """Run a stage until it ends, is killed or fails.
 
         Args:
             name: the stage.
-            fault: what goes wrong in it, called in its process before it begins.
-            folder: where it runs, if not in the project's own folder.
+            fault: called in its process before the stage starts.
+            folder: where it runs; the project's own folder by default.
         """
-        told = self.folder / "told"
+        said = self.folder / "said"
         process = self._fork.Process(
-            target=run_here, args=(name, folder or self.folder, self.cache, fault, told)
+            target=run_here, args=(name, folder or self.folder, self.cache, fault, said)
         )
         process.start()
         process.join()
         assert process.exitcode is not None
-        return Ended(process.exitcode, told.read_text(encoding="utf-8", errors="replace"))
+        return Ended(process.exitcode, said.read_text(encoding="utf-8", errors="replace"))
 
     def run_all(self) -> Files:
-        """Run all stages undisturbed; return what they wrote.
+        """Run all stages without a fault; return what they wrote.
 
         Raises:
             PipelineError: one failed.
@@ -187,7 +187,7 @@ class Workshop:
         for name in OUTPUTS:
             ended = self.run(name)
             if ended.status:
-                raise PipelineError(f"{name} failed undisturbed: {ended.told}")
+                raise PipelineError(f"{name} failed without a fault: {ended.said}")
         return self.written(OUTPUTS)
 
     def written(self, names: Iterable[str], folder: Path | None = None) -> Files:
@@ -201,27 +201,27 @@ class Workshop:
         return found
 
     def remove(self, name: str) -> None:
-        """Remove a stage's outputs, as DVC does before it runs it."""
+        """Remove a stage's outputs, as DVC does before it runs a stage."""
         for path in (self.folder / output for output in OUTPUTS[name]):
             if path.is_dir():
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
 
     def forget_vectors(self) -> None:
-        """Empty the store, so that embed has all to encode."""
+        """Empty the store, so that embed encodes everything."""
         shutil.rmtree(self.cache / "vectors", ignore_errors=True)
 
     def left_over(self) -> list[Path]:
-        """Return what is left of files and folders that were never finished."""
+        """Return the files and folders that were never finished."""
         return [*self.folder.glob("data/**/.*.partial"), *self.folder.glob("models/**/.*.partial"),
                 *self.folder.glob("reports/**/.*.partial")]  # fmt: skip
 
     def writes(self, name: str) -> int:
-        """Run a stage whole, as after `remove`; return how often it touches files (`AtWrite`)."""
+        """Remove a stage's outputs and run it; return how many events `AtWrite` counts in it."""
         count = self.folder / "count"
         self.remove(name)
         ended = self.run(name, Count(count))
-        assert ended.status == 0, ended.told
+        assert ended.status == 0, ended.said
         return count.stat().st_size
 
 
@@ -232,7 +232,7 @@ class Count:
     path: Path
 
     def __call__(self) -> None:
-        """Begin to count."""
+        """Start counting."""
         out = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
 
         def hook(event: str, arguments: tuple[Any, ...]) -> None:
@@ -243,14 +243,14 @@ class Count:
         sys.addaudithook(hook)
 
 
-def run_here(name: str, folder: Path, cache: Path, fault: Fault | None, told: Path) -> None:
-    """Run a stage in this process, with what it says in a file; exit with its status."""
-    out = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+def run_here(name: str, folder: Path, cache: Path, fault: Fault | None, said: Path) -> None:
+    """Run a stage in this process with its output in a file; exit with its status."""
+    out = os.open(said, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for descriptor in (1, 2):
         os.dup2(out, descriptor)
     os.chdir(folder)
     os.environ["PIPELINE_CACHE"] = str(cache)
-    body = getattr(import_module(f"pipeline.{name}"), name)
+    body = getattr(import_module(f"pipeline.{name}.stage"), name)
     of_all = name in ("demo", "sample", "report")
     sys.argv = [name] if of_all else [name, "--locale", LOCALE]
     if fault is not None:
@@ -275,31 +275,31 @@ def check_absent_or_whole(shop: Workshop, name: str, expected: Files) -> None:
 
 
 def was_killed(ended: Ended) -> bool:
-    """Tell whether a stage was killed; it was done before if not.
+    """Return whether a stage was killed; otherwise it was done before.
 
     Raises:
         AssertionError: it failed by itself.
     """
-    assert ended.status <= 0, f"status {ended.status}: {ended.told}"
+    assert ended.status <= 0, f"status {ended.status}: {ended.said}"
     return ended.status < 0
 
 
 def check_one_message(ended: Ended, name: str) -> str:
-    """Return the message of a stage that refused; raise if it is none.
+    """Return the one message of a stage that failed.
 
     Raises:
-        AssertionError: it went on, crashed, or said more or less than one message.
+        AssertionError: it succeeded, crashed, or gave no message or several.
     """
-    assert ended.status == 1, f"{name}: status {ended.status}: {ended.told}"
-    assert "Traceback" not in ended.told, ended.told
-    errors = [line for line in ended.told.splitlines() if line.startswith("error in ")]
-    assert len(errors) == 1, ended.told
-    assert errors[0].startswith(f"error in {name}: "), ended.told
+    assert ended.status == 1, f"{name}: status {ended.status}: {ended.said}"
+    assert "Traceback" not in ended.said, ended.said
+    errors = [line for line in ended.said.splitlines() if line.startswith("error in ")]
+    assert len(errors) == 1, ended.said
+    assert errors[0].startswith(f"error in {name}: "), ended.said
     return errors[0]
 
 
 def flip(path: Path, at: int, bit: int) -> None:
-    """Flip a bit of a file; its times stay, as they do when a disk fails."""
+    """Flip a bit of a file; its times stay, as when a disk fails."""
     times, data = path.stat(), bytearray(path.read_bytes())
     data[at] ^= 1 << bit
     path.write_bytes(data)
@@ -307,19 +307,19 @@ def flip(path: Path, at: int, bit: int) -> None:
 
 
 def damaged(shop: Workshop, name: str) -> list[Path]:
-    """Return the files that a stage reads and whose damage it must see: all but JSON and CSV.
+    """Return the files that a stage reads and whose damage it must find: all except JSON and CSV.
 
-    What these hold, a person may read and mend in any editor; a change of theirs is DVC's to see.
+    A person may edit those in any editor, so only DVC can find a change in them.
     """
     files = [Path(key) for key in shop.written(INPUTS.get(name, ()))]
     return [path for path in files if path.suffix in (".parquet", ".npy", ".faiss")]
 
 
 def same_or_refused(shop: Workshop, name: str, expected: Files) -> bool:
-    """Run a stage on what may be damaged: tell whether it refused, with one message.
+    """Run a stage on files that may be damaged; return whether it refused, with one message.
 
     Raises:
-        AssertionError: it neither refused nor wrote what it writes of sound files.
+        AssertionError: it neither refused nor wrote the same as from whole files.
     """
     shop.remove(name)
     ended = shop.run(name)

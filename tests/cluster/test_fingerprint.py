@@ -1,4 +1,4 @@
-"""Machines that would compute other bits are told apart, and the message says by what."""
+"""Machines that would compute other bits are refused, and the message says why."""
 
 import shutil
 from pathlib import Path
@@ -20,20 +20,20 @@ def test_this_machine_is_of_its_own_kind() -> None:
 @pytest.mark.parametrize(
     ("name", "remedy"),
     [
-        (fingerprint.CPU, "use workers with the CPU of the machine"),
-        (fingerprint.CODE, "bring every node to the same checkout and packages"),
-        ("openvino", "bring every node to the same checkout and packages"),
+        (fingerprint.CPU, "Use workers with the CPU of the machine"),
+        (fingerprint.CODE, "Bring every node to the same checkout and packages"),
+        ("openvino", "Bring every node to the same checkout and packages"),
     ],
 )
 def test_another_kind_is_refused_with_what_differs_and_both_values(name: str, remedy: str) -> None:
     own = fingerprint.fingerprint(PACKAGES)
-    with pytest.raises(PipelineError) as told:
+    with pytest.raises(PipelineError) as error:
         fingerprint.check_fingerprint(own | {name: "other"})
-    assert f"{name} {own[name]}, expected other" in str(told.value)
-    assert remedy in str(told.value)
+    assert f"{name} {own[name]}, expected other" in str(error.value)
+    assert remedy in str(error.value)
 
 
-@pytest.mark.parametrize("changed", ["stage.py", "encoders/engine.py", "search/index_codes.py"])
+@pytest.mark.parametrize("changed", ["core/stage.py", "encoders/engine.py", "index/codes.py"])
 def test_a_change_anywhere_in_the_code_is_another_kind_and_another_place_is_none(
     changed: str, tmp_path: Path
 ) -> None:
