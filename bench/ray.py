@@ -31,7 +31,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params_file import load_params
 from pipeline.embed import stage as embed
-from pipeline.encoders.encoder import load_on
+from pipeline.encoders.loading import load_on
 from pipeline.encoders.remote import RemoteEncoder
 
 WORKERS = 2

@@ -23,15 +23,10 @@ from pipeline.core.params import Embed, Params, Strict
 from pipeline.core.progress import Progress
 from pipeline.core.tables import PRODUCTS, QUERIES
 from pipeline.embed.fill import Encoding, Plan, Window, Windows, read_or_fill
-from pipeline.encoders.encoder import (
-    Role,
-    TextEncoder,
-    check_dimension,
-    identity,
-    load_on,
-    resolve_engine,
-    warn_of_cut,
-)
+from pipeline.encoders.dimension import check_dimension, warn_of_cut
+from pipeline.encoders.encoder import Role, TextEncoder
+from pipeline.encoders.identity import identity
+from pipeline.encoders.loading import load_on, resolve_engine
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.store import store

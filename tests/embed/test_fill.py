@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError
 from pipeline.embed.fill import GROUP_TEXTS, Encoding, Window, Windows, read_or_fill
-from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.store.store import Missing, Store, keys_of
 from tests.helpers.artefacts import params

@@ -23,7 +23,8 @@ from transformers import (
 )
 
 from pipeline.core.params import Encoder, Runtime
-from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 
 Family = Literal["bert", "distilbert", "roberta"]
