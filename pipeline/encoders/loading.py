@@ -102,7 +102,7 @@ def resolve_engine(
                 f"encoders.{weights.name}: openvino cannot run this model: {refused}; use "
                 "precision float32 with runtime.engine auto or torch"
             )
-        log.warning("%s runs on torch, since for openvino %s", weights.name, refused)
+        log.warning("warning: encoders.%s runs on torch: for openvino %s", weights.name, refused)
         choice = EngineChoice("torch", choice.device)
         converted = None
     pads = may_pad(spec, weights) if convert else known_padding(spec, weights)

