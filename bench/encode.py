@@ -35,9 +35,10 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
 from pipeline.core.params import Params, Similarity
 from pipeline.core.params_file import load_params
-from pipeline.encoders.encoder import Role, resolve_engine
+from pipeline.encoders.encoder import Role
 from pipeline.encoders.engine import Device, choose_engine
-from pipeline.encoders.openvino_engine import converted_model
+from pipeline.encoders.loading import resolve_engine
+from pipeline.encoders.openvino_model import converted_model
 from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights
 

@@ -105,7 +105,7 @@ def measure_embed(products: int) -> Figures:
 
 def forget_embed(products: int) -> None:
     """Clean and convert the model, as far as that is not done; remove all vectors."""
-    from pipeline.encoders.encoder import load_encoder
+    from pipeline.encoders.loading import load_encoder
     from pipeline.encoders.weights import resolve_weights
 
     need_clean(products)

@@ -58,7 +58,7 @@ def load(params: Params, name: str, side: Side) -> Encode:
     """Load an encoder as a side does; return what encodes texts."""
     spec, weights = side.spec(params, name), resolve_weights(params.encoders[name], name)
     if side.engine != BASELINE:
-        from pipeline.encoders.encoder import load_encoder
+        from pipeline.encoders.loading import load_encoder
 
         ours = load_encoder(spec, weights, side.runtime(params))
         by_role = {"query": ours.encode_queries, "passage": ours.encode_passages}

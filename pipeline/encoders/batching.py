@@ -41,14 +41,18 @@ class Batch:
 class Batcher:
     """Collects texts by length and gives a batch away as soon as it is full."""
 
-    def __init__(self, batch_tokens: int, max_tokens: int, pad_id: int) -> None:
+    def __init__(
+        self, batch_tokens: int, max_tokens: int, pad_id: int, *, pads: bool = True
+    ) -> None:
         """Start empty.
 
         Args:
             batch_tokens: how many tokens a batch holds, padding included (more if one text does).
             max_tokens: the length of the longest text.
-            pad_id: the id that stands where no token is.
+            pad_id: the id that fills the places without a token.
+            pads: whether texts may be padded; if not, all texts of a batch are of one length.
         """
+        self._step = STEP if pads else 1
         self._batch_tokens = batch_tokens
         self._max_tokens = max_tokens
         self._pad_id = pad_id
@@ -56,7 +60,7 @@ class Batcher:
 
     def add(self, place: int, text: Tokens) -> Batch | None:
         """Take a text in; return the batch that it completes, if it does."""
-        length = min(-(-len(text.ids) // STEP) * STEP, self._max_tokens)
+        length = min(-(-len(text.ids) // self._step) * self._step, self._max_tokens)
         waiting = self._waiting.setdefault((length, text.prompt), [])
         waiting.append((place, text.ids))
         full = len(waiting) == self._rows(length)

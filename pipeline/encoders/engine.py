@@ -3,7 +3,7 @@
 import importlib.util
 import platform
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -15,6 +15,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.batching import Batch
+from pipeline.encoders.openvino_model import Converted
 
 EngineName = Literal["torch", "openvino"]
 Device = Literal["cpu", "cuda", "mps"]
@@ -69,10 +70,19 @@ class OnThreads:
 
 @dataclass(frozen=True)
 class EngineChoice:
-    """An engine and the device it computes on."""
+    """An engine and the device it computes on.
+
+    Attributes:
+        name: the engine.
+        device: the device.
+        pads: whether texts may be padded to one length; see `padding`.
+        converted: the model in openvino's form, if it was looked up already.
+    """
 
     name: EngineName
     device: Device
+    pads: bool = True
+    converted: Converted | None = field(default=None, compare=False, repr=False)
 
     def __str__(self) -> str:
         return f"{self.name}-{self.device}"

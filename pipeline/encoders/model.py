@@ -1,12 +1,18 @@
 """A model folder loaded as torch modules that obey an encoder's entry."""
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, HubWeights
 from pipeline.encoders.contract import apply_entry, longest_input
-from pipeline.encoders.model_folder import transformer_folder
+from pipeline.encoders.model_folder import transformer_folder, view_decisive
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
@@ -49,6 +55,17 @@ class LoadedModel:
         if self.takes_types:
             features["token_type_ids"] = ids * 0
         return features
+
+    def pool(
+        self, ids: NDArray[np.int64], mask: NDArray[np.int64], prompt: int = 0
+    ) -> NDArray[np.float32]:
+        """Return the vectors of a batch, float32, shape [rows, dimension]; takes `features`'s."""
+        import torch
+
+        with torch.inference_mode():
+            features = self.features(torch.from_numpy(ids), torch.from_numpy(mask), prompt)
+            pooled: NDArray[np.float32] = self.modules(features)["sentence_embedding"].numpy()
+        return pooled
 
 
 def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
@@ -96,34 +113,30 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
 
 
 def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransformer":
-    """Load the folder as it is, and make sure that no weight was made up."""
+    """Load the folder's decisive files, and make sure that no weight was made up."""
     import torch
-    from safetensors import SafetensorError
     from sentence_transformers import SentenceTransformer
     from transformers import AutoModel
 
     remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
-    try:
+    with view_decisive(weights.folder) as view, reported(view, weights.folder, entry):
         loaded = SentenceTransformer(
-            str(weights.folder),
+            str(view),
             device="cpu",
             trust_remote_code=remote_code,
             local_files_only=True,
             # Some checkpoints are stored in float16, which transformers would compute in.
             model_kwargs={"dtype": torch.float32},
         )
-        # A second reading, since only this one tells which weights the file lacks: transformers
+        # A second reading, since only this one says which weights the file lacks: transformers
         # fills them at random.
         _, report = AutoModel.from_pretrained(
-            transformer_folder(weights.folder),
+            transformer_folder(view),
             output_loading_info=True,
             trust_remote_code=remote_code,
             local_files_only=True,
         )
-    except (OSError, ValueError, KeyError, RuntimeError, ImportError, SafetensorError) as err:
-        cause = (str(err).strip() or repr(err)).splitlines()[0]
-        raise PipelineError(f"{entry}.weights: {weights.folder} cannot be loaded: {cause}") from err
-    needed = set(loaded[0].state_dict())
+        needed = set(loaded[0].state_dict())
     lacking = sorted(
         key
         for key in report["missing_keys"]
@@ -135,3 +148,21 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
             f"as {lacking[0]}; bring the model's own copy"
         )
     return loaded
+
+
+@contextlib.contextmanager
+def reported(view: Path, folder: Path, entry: str) -> Iterator[None]:
+    """Turn what the libraries raise over a folder's content into one message.
+
+    Args:
+        view: the folder that they read.
+        folder: the folder that the message names instead.
+        entry: the entry's key in params.yaml.
+    """
+    try:
+        yield
+    except (PipelineError, MemoryError):
+        raise
+    except Exception as err:  # damaged files make them raise nearly anything
+        cause = (str(err).strip() or repr(err)).splitlines()[0].replace(str(view), str(folder))
+        raise PipelineError(f"{entry}.weights: {folder} cannot be loaded: {cause}") from err

@@ -1,118 +1,110 @@
-"""What a model folder must hold before anything of it is loaded, and what identifies it."""
+"""Which files of a model folder decide its vectors, and their hash.
 
-from collections.abc import Mapping
+A model is loaded from a view of its folder that holds these files and no other, so no setting
+inside the folder can make a file count that the hash does not cover.
+"""
+
+import contextlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from pipeline.core.errors import PipelineError
-from pipeline.core.files import read_json, sha256_file, sha256_lines
-from pipeline.core.params import Encoder, FolderWeights, HubWeights
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.files import sha256_file, sha256_lines
+from pipeline.encoders.model_settings import REMEDY, read_settings
 
-_SAFE = ("model.safetensors", "model.safetensors.index.json")
-_PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
-_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+SAFE = ("model.safetensors", "model.safetensors.index.json")
+"""Weights as plain numbers."""
+
+PICKLED = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+"""Weights as a pickle, which can run code when it is read."""
+
 _DECISIVE = (".json", ".txt", ".model", ".py", ".safetensors")
-
-
-def check_folder(folder: Path, spec: Encoder, where: str) -> None:
-    """Check that a folder holds a model that `spec` allows to be loaded.
-
-    Args:
-        folder: a sentence-transformers folder, or a plain transformers one.
-        spec: what the entry allows: pickles, remote code, and the pooling it asks for.
-        where: the key of the weights in params.yaml, for messages.
-
-    Raises:
-        PipelineError: the folder is missing, is no model, lacks its weights or tokenizer, holds
-            them as a pickle only, or needs code that the entry does not allow.
-    """
-    weights = spec.weights
-    if not folder.is_dir():
-        raise PipelineError(f"{where}: the folder {folder} is missing")
-    if not (folder / "modules.json").is_file():
-        if not (folder / "config.json").is_file():
-            raise PipelineError(
-                f"{where}: {folder} is not a model folder: it has neither modules.json nor "
-                "config.json; give the folder that holds them"
-            )
-        if spec.pooling == "model":
-            raise PipelineError(
-                f"{where}: {folder} has no modules.json, so it names no pooling of its own; set "
-                f"{where.removesuffix('weights')}pooling, such as mean"
-            )
-    modules = _modules(folder)
-    allows_code = isinstance(weights, HubWeights) and weights.remote_code
-    for module in modules:
-        if not module["type"].startswith("sentence_transformers.") and not allows_code:
-            raise PipelineError(
-                f"{where}: {folder}/modules.json asks for the class {module['type']}, code of the "
-                "model's own; only hub weights may run it, with remote_code: true"
-            )
-    if not modules[0]["type"].endswith(".Transformer") and not allows_code:
-        raise PipelineError(
-            f"{where}: the first module of {folder} is {modules[0]['type']}; only transformer "
-            "models can be used"
-        )
-    transformer = folder / modules[0]["path"]
-    if not _has_any(transformer, _SAFE + _PICKLED):
-        raise PipelineError(f"{where}: {transformer} has no weights: {_SAFE[0]} is missing")
-    allows_pickle = isinstance(weights, HubWeights | FolderWeights) and weights.allow_pickle
-    for module in modules:
-        path = folder / module["path"]
-        if not allows_pickle and _has_any(path, _PICKLED) and not _has_any(path, _SAFE):
-            raise PipelineError(
-                f"{where}.allow_pickle: {path} holds its weights as a pickle only "
-                f"({_PICKLED[0]}), which can run code when read; use a copy with {_SAFE[0]}, or "
-                "set allow_pickle: true if you trust it"
-            )
-    if not _has_any(transformer, _VOCABULARIES) and not list(transformer.glob("*.model")):
-        raise PipelineError(
-            f"{where}: {transformer} has no tokenizer (none of {', '.join(_VOCABULARIES)}, "
-            "*.model); copy it there from where the model came from"
-        )
+_OF_THE_WHOLE = ("modules.json", "config_sentence_transformers.json")
 
 
 def folder_sha256(folder: Path, known: Mapping[str, str] | None = None) -> str:
     """Return the hash of the files that decide the vectors: equal files, equal hash, anywhere.
 
-    They are the configuration, vocabulary, code and weights in the folders that modules.json
-    names; README, other formats of the weights and other folders have no say.
     The folder must be one that `check_folder` accepts. `known` holds the SHA-256 of files whose
     hash is known already, by their path in the folder.
     """
     known = known or {}
-    files: set[Path] = set()
-    for module in _modules(folder):
+    return sha256_lines(
+        f"{known.get(name) or sha256_file(file)}  {name}"
+        for name, file in decisive_files(folder).items()
+    )
+
+
+def decisive_files(folder: Path) -> dict[str, Path]:
+    """Return the files that decide the vectors by their path in the folder, sorted.
+
+    They are the configuration, vocabulary, code and weights in the folders that modules.json
+    names. README, other formats of the weights and other folders do not count.
+    """
+    files = {folder / name for name in _OF_THE_WHOLE if (folder / name).is_file()}
+    for module in list_modules(folder):
         path = folder / module["path"]
         inside = path.glob("*") if path == folder else path.rglob("*")
-        suffixes = _DECISIVE if _has_any(path, _SAFE) else (*_DECISIVE, ".bin")
+        suffixes = _DECISIVE if has_any(path, SAFE) else (*_DECISIVE, ".bin")
         files.update(file for file in inside if file.suffix in suffixes and file.is_file())
-    named = sorted((file.relative_to(folder).as_posix(), file) for file in files)
-    return sha256_lines(f"{known.get(name) or sha256_file(file)}  {name}" for name, file in named)
+    return dict(sorted((file.relative_to(folder).as_posix(), file) for file in files))
+
+
+@contextlib.contextmanager
+def view_decisive(folder: Path) -> Iterator[Path]:
+    """Yield a temporary folder that holds the decisive files of a model folder and no other."""
+    with tempfile.TemporaryDirectory(prefix="model-") as scratch:
+        # The same name: transformers names the module of a model's own code after it.
+        view = Path(scratch) / (folder.absolute().name or "model")
+        view.mkdir()
+        for name, file in decisive_files(folder).items():
+            link = view / name
+            link.parent.mkdir(parents=True, exist_ok=True)
+            try:
+                link.symlink_to(file.absolute())
+            except OSError:  # Windows lets only some users make links
+                shutil.copyfile(file, link)
+        for module in list_modules(folder):  # some hold no file, but the library asks for them
+            (view / module["path"]).mkdir(parents=True, exist_ok=True)
+        yield view
 
 
 def transformer_folder(folder: Path) -> Path:
-    """Return where in a model folder the transformer itself lies."""
-    return folder / str(_modules(folder)[0]["path"])
+    """Return the folder of the transformer inside a model folder."""
+    return folder / str(list_modules(folder)[0]["path"])
 
 
-def _modules(folder: Path) -> list[dict[str, Any]]:
-    """Return the modules that modules.json lists, or the one that a plain folder is."""
+def list_modules(folder: Path) -> list[dict[str, Any]]:
+    """Return the modules that modules.json lists, or the one module of a plain folder.
+
+    Raises:
+        PipelineError: modules.json does not list modules with a path inside the folder and a type.
+    """
     path = folder / "modules.json"
     if not path.is_file():
         return [{"path": "", "type": "sentence_transformers.models.Transformer"}]
-    remedy = "Restore the original file of the model."
-    modules = read_json(path, remedy)
+    modules = read_settings(path)
     if not isinstance(modules, list) or not modules:
-        raise PipelineError(f"{path} lists no modules. {remedy}")
+        raise PipelineError(f"{path} lists no modules (found {shorten(modules)}). {REMEDY}")
     for module in modules:
-        if not isinstance(module, dict) or not {"path", "type"} <= set(module):
-            raise PipelineError(f"{path}: {module!r} is not a module with path and type. {remedy}")
+        if not isinstance(module, dict) or not all(
+            isinstance(module.get(key), str) for key in ("path", "type")
+        ):
+            raise PipelineError(
+                f"{path}: a module must be an object with a path and a type, both texts (found "
+                f"{shorten(module)}). {REMEDY}"
+            )
         relative = PurePosixPath(module["path"])
-        if relative.is_absolute() or ".." in relative.parts:
-            raise PipelineError(f"{path}: the path {module['path']!r} leads outside. {remedy}")
+        if relative.is_absolute() or ".." in relative.parts or not module["path"].isprintable():
+            raise PipelineError(
+                f"{path}: the path {shorten(module['path'])} leads outside the folder. {REMEDY}"
+            )
     return modules
 
 
-def _has_any(folder: Path, names: tuple[str, ...]) -> bool:
+def has_any(folder: Path, names: tuple[str, ...]) -> bool:
+    """Say whether a folder holds a file of one of these names."""
     return any((folder / name).is_file() for name in names)

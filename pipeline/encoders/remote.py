@@ -27,8 +27,10 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, FolderWeights, Runtime
 from pipeline.encoders.batching import Batch
-from pipeline.encoders.encoder import TextEncoder, check_dimension, load_engine, resolve_engine
+from pipeline.encoders.dimension import check_dimension
+from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import EngineChoice, computed_by
+from pipeline.encoders.loading import load_engine, resolve_engine
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 
 PARCEL_TOKENS = 16_384
@@ -163,7 +165,12 @@ class RemoteEncoder:
             about = fleet.about()
             computer = OnCluster(fleet, about.batch_tokens)
             encoder = TextEncoder(
-                computer, about.tokenizer, about.pad_id, self._spec, self._weights
+                computer,
+                about.tokenizer,
+                about.pad_id,
+                self._spec,
+                self._weights,
+                pads=self._choice.pads,
             )
             check_dimension(self._spec, self._weights, encoder.dimension)
             self._open = stack.pop_all()

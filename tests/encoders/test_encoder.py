@@ -13,8 +13,10 @@ from transformers import AutoModel
 from pipeline.core import cpu, layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
-from pipeline.encoders.encoder import identity, load_encoder, warn_of_cut
+from pipeline.encoders.dimension import warn_of_cut
 from pipeline.encoders.engine import EngineChoice
+from pipeline.encoders.identity import identity
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers.tiny_models import (
     build_model,

@@ -16,11 +16,13 @@ from pipeline.core.cpu import allowed_cores
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.encoders import engine as engines
-from pipeline.encoders import openvino_engine
-from pipeline.encoders.encoder import TextEncoder, load_encoder, resolve_engine
+from pipeline.encoders import openvino_model
+from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads, choose_engine
+from pipeline.encoders.loading import load_encoder, resolve_engine
 from pipeline.encoders.model import load_model
-from pipeline.encoders.openvino_engine import OpenVinoEngine, converted_model
+from pipeline.encoders.openvino_engine import OpenVinoEngine
+from pipeline.encoders.openvino_model import converted_model
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers.tiny_models import (
@@ -316,7 +318,7 @@ def test_what_openvino_cannot_run_faithfully_runs_on_torch_with_a_warning_or_is_
     choice = resolve_engine(spec, weights, runtime("auto"))
     assert str(choice) == "torch-cpu"
     assert resolve_engine(spec, weights, runtime("auto"), convert=False) == choice
-    assert "tiny runs on torch, since for openvino its vectors differ from torch's" in caplog.text
+    assert "encoders.tiny runs on torch: for openvino its vectors differ" in caplog.text
     for engine, precision in (("openvino", "float32"), ("auto", "int8")):
         with pytest.raises(
             PipelineError, match=r"encoders\.tiny: openvino cannot run this model: .*; use precis"
@@ -342,7 +344,7 @@ def test_a_converted_model_that_was_tampered_with_is_told_and_made_again(
 
 ENCODE = """
 import sys
-from pipeline.encoders.encoder import load_encoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.core.params import Encoder, Runtime
 
@@ -367,7 +369,7 @@ def test_a_failure_of_the_machine_is_not_kept_as_one_of_the_model(
         raise failure
 
     with monkeypatch.context() as patch:
-        patch.setattr(openvino_engine, "_in_8_bits", fail)
+        patch.setattr(openvino_model, "_in_8_bits", fail)
         with pytest.raises(type(failure)):
             converted_model(spec, weights)
     assert converted_model(spec, weights).refused == ""
@@ -448,5 +450,5 @@ def test_threads_are_pinned_to_cores_only_where_they_take_all_of_them(folder: Pa
     converted = converted_model(spec, weights_of(folder))
     cores = allowed_cores()
     for threads, pinned in {1: cores == 1, cores: True, cores + 1: True}.items():
-        engine = OpenVinoEngine(converted, threads)
+        engine = OpenVinoEngine(converted.folder, threads)
         assert engine.compiled.get_property("ENABLE_CPU_PINNING") is pinned

@@ -19,8 +19,8 @@ from bench.ray import kill_a_worker, workers
 from pipeline.core import cpu, layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Runtime
-from pipeline.encoders.encoder import load_encoder, resolve_engine
 from pipeline.encoders.engine import EngineChoice
+from pipeline.encoders.loading import load_encoder, resolve_engine
 from pipeline.encoders.remote import RemoteEncoder, begin
 from pipeline.encoders.weights import LocalWeights
 from tests.conftest import RunStage

@@ -15,7 +15,7 @@ import torch
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import Encoder
-from pipeline.encoders.encoder import load_encoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from tests.helpers import tiny_e5_q4, tiny_models
@@ -254,11 +254,14 @@ def _outside(folder: Path) -> None:
         ),
         (_no_tokenizer, r"has no tokenizer \(none of tokenizer\.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
-        (_own_class, "asks for the class modeling.Mine"),
+        (_own_class, "asks for the class 'modeling.Mine'"),
         (_outside, "leads outside"),
         (lambda folder: (folder / "modules.json").write_text("["), "not readable as JSON"),
         (lambda folder: (folder / "modules.json").write_text("[]"), "lists no modules"),
-        (lambda folder: (folder / "modules.json").write_text("[1]"), "not a module with path"),
+        (
+            lambda folder: (folder / "modules.json").write_text("[1]"),
+            "must be an object with a path",
+        ),
     ],
 )
 def test_a_folder_that_is_no_whole_model_is_refused(

@@ -17,16 +17,25 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
+    FNetConfig,
+    FNetModel,
+    GPT2Config,
+    GPT2Model,
+    LlamaConfig,
+    LlamaModel,
+    ModernBertConfig,
+    ModernBertModel,
     PreTrainedTokenizerFast,
     RobertaConfig,
     RobertaModel,
 )
 
 from pipeline.core.params import Encoder, Runtime
-from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 
-Family = Literal["bert", "distilbert", "roberta"]
+Family = Literal["bert", "distilbert", "roberta", "fnet", "modernbert", "gpt2", "llama"]
 
 # Padding is not 0, so that nothing can take it for that.
 UNKNOWN, PAD = "[UNK]", "[PAD]"
@@ -53,7 +62,8 @@ def build_model(
     """Write a sentence-transformers folder with a random model and return it.
 
     Equal arguments give equal files. A `distilbert` knows no token types; a `roberta` counts its
-    positions from behind the padding token's id. `bpe` reads every text, byte by byte; `wordpiece`
+    positions from the padding token's id on; an `fnet` ignores the mask; in a `modernbert` a token
+    sees the 8 tokens before and after it. `bpe` reads every text, byte by byte; `wordpiece`
     splits ASCII into words and letters. `pooling=None` gives a plain transformers folder, without
     modules.json. `dense` adds a tanh layer of that many outputs. `prompts` are registered as the
     model's own, the first as its default. `pickled` writes pytorch_model.bin in place of
@@ -201,21 +211,31 @@ def _transformer(
                 max_position_embeddings=max_positions,
             )
         )
+    if family == "gpt2":
+        sizes |= {"bos_token_id": 2, "eos_token_id": 3}
+        return GPT2Model(
+            GPT2Config(**sizes, n_embd=hidden, n_layer=layers, n_head=2, n_positions=max_positions)
+        )
+    reserved = int(sizes["pad_token_id"] or 0) + 1 if family == "roberta" else 0
+    sizes |= {
+        "hidden_size": hidden,
+        "num_hidden_layers": layers,
+        "intermediate_size": 2 * hidden,
+        "max_position_embeddings": max_positions + reserved,
+    }
+    if family == "fnet":
+        return FNetModel(FNetConfig(**sizes))
+    sizes["num_attention_heads"] = 2
+    if family == "modernbert":
+        ends = {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+        window = {"local_attention": 16, "global_attn_every_n_layers": 2}
+        return ModernBertModel(ModernBertConfig(**sizes, **ends, **window))
     kind, settings = {
         "bert": (BertModel, BertConfig),
         "roberta": (RobertaModel, RobertaConfig),
+        "llama": (LlamaModel, LlamaConfig),
     }[family]
-    behind_padding = int(sizes["pad_token_id"] or 0) + 1 if family == "roberta" else 0
-    return kind(
-        settings(
-            **sizes,
-            hidden_size=hidden,
-            num_hidden_layers=layers,
-            num_attention_heads=2,
-            intermediate_size=2 * hidden,
-            max_position_embeddings=max_positions + behind_padding,
-        )
-    )
+    return kind(settings(**sizes))
 
 
 def _byte_bpe() -> Tokenizer:

@@ -1,0 +1,36 @@
+"""What a text's raw vector depends on."""
+
+from importlib.metadata import version
+from typing import Any
+
+from pipeline.core.params import Encoder
+from pipeline.encoders.encoder import Role, prefix_of
+from pipeline.encoders.engine import EngineChoice, computed_by
+from pipeline.encoders.openvino_model import version_of
+from pipeline.encoders.weights import LocalWeights
+
+_FORM = 1  # of raw vectors; raise it when a change here changes any of their bits
+
+
+def identity(
+    spec: Encoder, weights: LocalWeights, engine: EngineChoice, role: Role
+) -> dict[str, Any]:
+    """Return all that a text's raw vector depends on, beside the text.
+
+    Machines and environments with the same identity may share a store of vectors.
+    """
+    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
+    if engine.name == "openvino":
+        libraries = version_of(spec.precision)
+    about = {
+        "engine": ", ".join(
+            [computed_by(engine), *(f"{key} {of}" for key, of in libraries.items())]
+        ),
+        "form": _FORM,
+        "max_tokens": spec.max_tokens,
+        "pooling": spec.pooling,
+        "precision": spec.precision,
+        "prefix": prefix_of(spec, role),
+        "weights": weights.sha256,
+    }
+    return about if engine.pads else about | {"pads": False}

@@ -1,0 +1,104 @@
+"""What a model folder must hold before anything of it is loaded."""
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.params import Encoder, FolderWeights, HubWeights
+from pipeline.encoders.model_folder import (
+    PICKLED,
+    SAFE,
+    decisive_files,
+    has_any,
+    list_modules,
+)
+from pipeline.encoders.model_settings import check_settings
+
+_VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
+_MODULES = (
+    "CNN", "Dense", "Dropout", "LSTM", "LayerNorm", "Normalize", "Pooling", "Transformer",
+    "WeightedLayerPooling",
+)  # fmt: skip
+"""Classes of sentence-transformers that a model may be made of."""
+
+
+def check_folder(folder: Path, spec: Encoder, where: str) -> None:
+    """Check that a folder holds a model that `spec` allows to be loaded.
+
+    Args:
+        folder: a sentence-transformers folder, or a plain transformers one.
+        spec: what the entry allows: pickles, remote code, and the pooling it asks for.
+        where: the key of the weights in params.yaml, for messages.
+
+    Raises:
+        PipelineError: the folder is missing, is not a model, lacks its weights or tokenizer, holds
+            weights as a pickle only, needs code that the entry does not allow, or has a setting
+            that is impossible or reaches outside the folder.
+    """
+    if not folder.is_dir():
+        raise PipelineError(f"{where}: the folder {folder} is missing")
+    if not (folder / "modules.json").is_file():
+        _check_plain(folder, spec, where)
+    modules = list_modules(folder)
+    runs_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
+    _check_classes(modules, folder, where, runs_code=runs_code)
+    transformer = folder / modules[0]["path"]
+    if not has_any(transformer, SAFE + PICKLED):
+        raise PipelineError(f"{where}: {transformer} has no weights: {SAFE[0]} is missing")
+    if not (isinstance(spec.weights, HubWeights | FolderWeights) and spec.weights.allow_pickle):
+        _refuse_pickles(modules, folder, where)
+    if not has_any(transformer, _VOCABULARIES) and not list(transformer.glob("*.model")):
+        raise PipelineError(
+            f"{where}: {transformer} has no tokenizer (none of {', '.join(_VOCABULARIES)}, "
+            "*.model). Copy it there from the original model."
+        )
+    check_settings(decisive_files(folder), runs_code=runs_code)
+
+
+def _check_plain(folder: Path, spec: Encoder, where: str) -> None:
+    if not (folder / "config.json").is_file():
+        raise PipelineError(
+            f"{where}: {folder} is not a model folder: it has neither modules.json nor "
+            "config.json. Give the folder that holds them."
+        )
+    if spec.pooling == "model":
+        raise PipelineError(
+            f"{where}: {folder} has no modules.json, so it names no pooling of its own; set "
+            f"{where.removesuffix('weights')}pooling, such as mean"
+        )
+
+
+def _check_classes(
+    modules: list[dict[str, Any]], folder: Path, where: str, *, runs_code: bool
+) -> None:
+    """Check that modules.json asks for classes that may run, none of another repository."""
+    for module in modules:
+        kind = module["type"]
+        if runs_code and "--" not in kind:
+            continue
+        if not kind.startswith("sentence_transformers."):
+            raise PipelineError(
+                f"{where}: {folder}/modules.json asks for the class {shorten(kind)}, code of the "
+                "model's own. Only hub weights may run it, with remote_code: true."
+            )
+        if kind.rsplit(".", 1)[-1] not in _MODULES:
+            raise PipelineError(
+                f"{where}: {folder}/modules.json asks for the class {shorten(kind)}, expected one "
+                f"of {', '.join(_MODULES)}. Use another model."
+            )
+    if not runs_code and not modules[0]["type"].endswith(".Transformer"):
+        raise PipelineError(
+            f"{where}: the first module of {folder} is {shorten(modules[0]['type'])}; only "
+            "transformer models can be used"
+        )
+
+
+def _refuse_pickles(modules: list[dict[str, Any]], folder: Path, where: str) -> None:
+    for module in modules:
+        path = folder / module["path"]
+        if has_any(path, PICKLED) and not has_any(path, SAFE):
+            raise PipelineError(
+                f"{where}.allow_pickle: {path} holds its weights as a pickle only "
+                f"({PICKLED[0]}), which can run code when read. Use a copy with {SAFE[0]}, or "
+                "set allow_pickle: true if you trust it."
+            )

@@ -1,0 +1,198 @@
+"""Models in OpenVINO's form: converted once, compared with torch, and kept in the cache."""
+
+import contextlib
+import logging
+import os
+import warnings
+from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core import files, layout
+from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.params import Encoder, Precision
+from pipeline.encoders.batching import STEP
+from pipeline.encoders.contract import check_max_tokens
+from pipeline.encoders.model import LoadedModel, load_model
+from pipeline.encoders.openvino_engine import compile_graph, infer
+from pipeline.encoders.padding import PROBED_TOKENS, cosine_distance, may_pad
+from pipeline.encoders.sealed import build_once, folder_name
+from pipeline.encoders.weights import LocalWeights
+
+if TYPE_CHECKING:
+    import openvino
+
+log = logging.getLogger("pipeline")
+
+EXACT = 1e-5
+"""The largest cosine distance from torch at which a converted model counts as exact."""
+
+_FLOAT_SHARE = 1 / 3
+"""The share of an int8 model's linear layers that stays in float32, the last ones: with them in 8
+bits, multilingual-e5-small's vectors are two and a half times as far from the exact ones."""
+
+_FORM = 2  # raise it when converting changes what is made
+_CHECKS = 2  # raise it when models are compared with torch in another way
+
+
+@dataclass(frozen=True)
+class Converted:
+    """A converted model in the cache.
+
+    `refused` says why openvino cannot run the model; it is empty where openvino can.
+    """
+
+    folder: Path
+    pad_id: int
+    refused: str
+
+    def tokenizer(self) -> str:
+        """Return the model's tokenizer, as JSON of the tokenizers library."""
+        return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
+
+
+def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
+    """Return an encoder's model in OpenVINO's form, converted if the cache lacks it.
+
+    Raises:
+        PipelineError: the model cannot be loaded or cannot do what the entry asks.
+    """
+    folder = _folder(spec, weights)
+
+    def fill(partial: Path) -> None:
+        log.info("converting %s for openvino, once", weights.name)
+        pads = may_pad(spec, weights)
+        _convert(load_model(spec, weights), spec, partial, pads=pads)
+
+    build_once(folder, fill)
+    card = files.read_json(folder / "card.json", f"Delete {folder}.")
+    entry = f"encoders.{weights.name}"
+    check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
+    return Converted(folder, card["pad_id"], card["refused"])
+
+
+def known_refusal(spec: Encoder, weights: LocalWeights) -> str:
+    """Return why openvino cannot run a model; empty too where it was not converted yet."""
+    with contextlib.suppress(PipelineError, KeyError, TypeError):  # none, or it is made again
+        return str(files.read_json(_folder(spec, weights) / "card.json", "")["refused"])
+    return ""
+
+
+def version_of(precision: Precision) -> dict[str, str | int]:
+    """Return what decides how a model is converted and computed, beside the model itself."""
+    # Other versions may compute otherwise, or run more models.
+    libraries = ("openvino", "nncf") if precision == "int8" else ("openvino",)
+    return {"converted": _FORM, **{name: version(name) for name in libraries}}
+
+
+def _folder(spec: Encoder, weights: LocalWeights) -> Path:
+    identity = {
+        **version_of(spec.precision),
+        "checks": _CHECKS,
+        "weights": weights.sha256,
+        "pooling": spec.pooling,
+        "int8": spec.precision == "int8",
+    }
+    return layout.cache() / "engines" / folder_name("openvino", identity)
+
+
+def _convert(model: LoadedModel, spec: Encoder, folder: Path, *, pads: bool) -> None:
+    import openvino
+
+    try:
+        graph = _graph(model)
+        refused = _differs_from_torch(graph, model, pads=pads)
+        if not refused and spec.precision == "int8":
+            graph = _in_8_bits(graph)
+    except (MemoryError, OSError, ImportError):
+        raise  # of the machine, not of the model: what is kept would be wrong tomorrow
+    except Exception as err:  # noqa: BLE001 (anything that the converter meets in a model's code)
+        refused = f"it cannot be converted ({one_line(err)[:200]})"
+    if not refused:
+        openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+    (folder / "tokenizer.json").write_text(model.tokenizer, encoding="utf-8")
+    card = {
+        "longest": model.longest,
+        "pad_id": model.pad_id,
+        "refused": refused,
+        "special": model.special,
+    }
+    files.write_json(folder / "card.json", card)
+
+
+def _graph(model: LoadedModel) -> "openvino.Model":
+    """Trace a model: token ids and mask, int64 [rows, length], to pooled vectors."""
+    import openvino
+    import torch
+
+    class Pooled(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.modules_ = model.modules
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            features = model.features(ids, mask, prompt=0)
+            for module in self.modules_:
+                features = module(features)
+            pooled: torch.Tensor = features["sentence_embedding"]
+            return pooled
+
+    ids, mask = (torch.from_numpy(array) for array in _made_up(model, 2, STEP))
+    free = openvino.PartialShape([-1, -1])
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # tracing warns of every branch; the result is checked
+        return openvino.convert_model(
+            Pooled().eval(), example_input=(ids, mask), input=[free, free]
+        )
+
+
+def _in_8_bits(graph: "openvino.Model") -> "openvino.Model":
+    import nncf
+
+    logging.getLogger("nncf").setLevel(logging.ERROR)
+    linear = [
+        node.get_friendly_name()
+        for node in graph.get_ordered_ops()
+        if node.get_type_name() == "MatMul"
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+    ]
+    kept = linear[len(linear) - round(len(linear) * _FLOAT_SHARE) :]
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):  # noqa: PTH123
+        return nncf.compress_weights(
+            graph,
+            mode=nncf.CompressWeightsMode.INT8_ASYM,
+            ignored_scope=nncf.IgnoredScope(names=kept),
+        )
+
+
+def _differs_from_torch(graph: "openvino.Model", model: LoadedModel, *, pads: bool) -> str:
+    """Say how far a float32 graph is from torch on texts of other shapes than the traced one.
+
+    With `pads`, the batches of `STEP` rows hold a text of every length that is padded to theirs, so
+    the shortest has the most padding that a real batch has.
+    """
+    request = compile_graph(graph, 1).create_infer_request()
+    for rows, length in ((1, 5), (3, PROBED_TOKENS), (STEP, STEP), (STEP, 6 * STEP)):
+        ids, mask = _made_up(model, rows, min(length, model.longest or length))
+        if not pads:
+            mask[:] = 1
+        # A graph knows of no prompt: a model that leaves it out when pooling shows here.
+        expected = model.pool(ids, mask, prompt=2)
+        distance = float(cosine_distance(infer(request, ids, mask), expected).max())
+        if not distance <= EXACT:
+            return f"its vectors differ from torch's by {distance:.2g}"
+    return ""
+
+
+def _made_up(
+    model: LoadedModel, rows: int, length: int
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return token ids and a mask of a shape: every row one token longer than the one before."""
+    ids = np.random.default_rng(0).integers(0, model.vocabulary, (rows, length))
+    mask = np.tri(rows, length, length - rows, dtype=np.int64)
+    mask[:, 0] = 1
+    return ids, mask
