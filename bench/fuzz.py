@@ -36,7 +36,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench import damage
-from bench.workshop import INPUTS, LOCALE, OUTPUTS, Files, Workshop
+from bench.fault_lab import INPUTS, LOCALE, OUTPUTS, Files, Workshop
 from pipeline import gate, trec
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError

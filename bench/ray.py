@@ -32,7 +32,7 @@ from pipeline.core.files import read_json, write_json
 from pipeline.core.params_file import load_params
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.stage import embed
-from pipeline.encoders.encoder import load_on
+from pipeline.encoders.loading import load_on
 from pipeline.encoders.remote import RemoteEncoder
 
 WORKERS = 2

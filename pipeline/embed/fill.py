@@ -22,7 +22,8 @@ from pipeline.core.parallel import in_parallel
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import Meter, Rate, keep_rate, read_rate
 from pipeline.embed.sides import TableSide, Window
-from pipeline.encoders.encoder import Encoded, identity, refuse_broken
+from pipeline.encoders.encoder import Encoded, refuse_broken
+from pipeline.encoders.identity import identity
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.store.store import Keys, Missing, Store, keys_of
 

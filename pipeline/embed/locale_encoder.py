@@ -4,7 +4,8 @@ from contextlib import ExitStack
 from functools import cached_property
 
 from pipeline.core.params import Params
-from pipeline.encoders.encoder import TextEncoder, load_on, resolve_engine
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_on, resolve_engine
 from pipeline.encoders.remote import RemoteEncoder
 from pipeline.encoders.weights import resolve_weights
 

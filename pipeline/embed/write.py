@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.params import Embed
 from pipeline.embed.fill import SideEncoder, Survey
-from pipeline.encoders.encoder import check_dimension, warn_of_cut
+from pipeline.encoders.dimension import check_dimension, warn_of_cut
 from pipeline.vectors.lengths import apply_contract
 from pipeline.vectors.manifest import Cut, Side, SideCut, side_of
 from pipeline.vectors.shards import ShardWriter

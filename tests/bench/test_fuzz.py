@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from bench import damage, fuzz
-from bench.workshop import INPUTS
+from bench.fault_lab import INPUTS
 from pipeline.core import files
 from pipeline.core.errors import PipelineError
 from pipeline.text import columns

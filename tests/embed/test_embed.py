@@ -26,7 +26,8 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.params_file import load_params
 from pipeline.embed.fill import GROUP_TEXTS
 from pipeline.embed.rates import PROBE_TEXTS
-from pipeline.encoders.encoder import TextEncoder, load_encoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from pipeline.text.normalise import join_fields
 from pipeline.vectors.manifest import read_manifest
