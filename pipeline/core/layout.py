@@ -33,6 +33,7 @@ EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
 SCALE_BENCH = Path("reports/bench/scale.json")
 FAULTS = Path("reports/bench/faults.json")
+INTERRUPTIONS = Path("reports/bench/interruptions.json")
 COSTS = Path("reports/bench/costs.json")
 RAY_BENCH = Path("reports/bench/ray.json")
 
