@@ -250,7 +250,7 @@ def run_here(name: str, folder: Path, cache: Path, fault: Fault | None, told: Pa
         os.dup2(out, descriptor)
     os.chdir(folder)
     os.environ["PIPELINE_CACHE"] = str(cache)
-    body = getattr(import_module(f"pipeline.{name}"), name)
+    body = getattr(import_module(f"pipeline.{name}.stage"), name)
     of_all = name in ("demo", "sample", "report")
     sys.argv = [name] if of_all else [name, "--locale", LOCALE]
     if fault is not None:
