@@ -23,7 +23,7 @@ from pipeline.sample.stage import draw
 PROBED_ROW_GROUPS, PROBED_ROWS = 8, 2_048
 """How many row groups of the products are read for their texts, and how many rows of each."""
 
-DEMO_JUDGEMENTS, DEMO_CHARACTERS = 20, 450
+DEMO_JUDGEMENTS, DEMO_CHARACTERS = 20, 300
 """About how many judgements a query of the demo has, and how long a product's text is."""
 
 TYPICAL_CHARACTERS = 900
