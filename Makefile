@@ -1,5 +1,5 @@
 # Everything runs in .venv, made from pyproject.toml and constraints.txt.
-# A GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...' (README).
+# For a GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...'.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 1
@@ -10,12 +10,12 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
+.PHONY: help setup params repro try plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
 
-setup: $(VENV)/.installed ## make .venv and install everything
+setup: $(VENV)/.installed ## create .venv and install everything
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
@@ -24,97 +24,103 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@
 
-repro: setup ## check params.yaml, then bring every artefact up to date; JOBS=2: two locales at a time
+params: setup ## check params.yaml
 	python -m pipeline.params
-	python -m pipeline.repro --jobs $(JOBS)
 
-plan: setup ## what the chosen params will take: time, memory, disk; nothing runs
+repro: setup ## check params.yaml, then bring every result up to date; JOBS=2 runs two locales at a time
+	python -m pipeline.repro --jobs '$(JOBS)'
+
+try: setup ## run an experiment, params checked first: SET='encoder.es=labse index.us=hnsw'
+	python -m pipeline.experiment $(SET)
+
+plan: setup ## estimate the time, memory and disk of every stage; runs nothing
 	python -m pipeline.plan
 
-costs: setup ## the last plan against what the stages took since, to reports/bench/costs.md
+costs: setup ## compare the last plan with what the stages took since; writes reports/bench/costs.md
 	python -m pipeline.plan --against-last-run
 
-quick: setup ## the tests of every stage's rules: no processes, DVC, browsers or models
+quick: setup ## run the quick tests: no processes, DVC, browsers or models
 	pytest -n 2 -m 'not slow and not dvc and not weights'
 
-test: setup ## all tests
+test: setup ## run all tests
 	pytest
 
-check: setup ## format, lint, types
+check: setup ## check format, lint and types
 	ruff format --check .
 	ruff check .
 	mypy
 
-fix: setup ## format, and mend what the linter can
+fix: setup ## format the code, and fix what the linter can fix
 	ruff format .
 	ruff check --fix .
 
-diff: setup ## what moved since BASE (the merge base with main), and whether it is real; MARKDOWN=FILE
+diff: setup ## compare the metrics with BASE (default: the merge base with main); MARKDOWN=FILE
 	@base='$(BASE)'; \
 	[ -n "$$base" ] || base=$$(git merge-base origin/main HEAD 2>/dev/null || git merge-base main HEAD 2>/dev/null) || { \
-	  echo 'error: no branch main or origin/main to find the merge base with; say BASE=REVISION' >&2; exit 1; \
+	  echo 'error: there is no branch main or origin/main to compare with. Run make diff BASE=REVISION.' >&2; exit 1; \
 	}; \
 	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
-# Exit status 0 alone would let pass a stage that is out of date with all it needs in Git.
-lock-current: setup ## fail unless dvc.lock is that of these files; needs no data
+# The exit status alone does not do: it is 0 for a stage that is out of date and has its inputs in Git.
+lock-current: setup ## fail if dvc.lock is not of these files; needs no data
 	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! echo "$$plan" | grep --quiet 'Running stage' || { \
 	  echo "$$plan" | grep --invert-match "didn't change" >&2; \
-	  echo 'error: dvc.lock is not that of these files: run make repro, then commit dvc.lock and reports/' >&2; exit 1; \
+	  echo 'error: dvc.lock is not of these files. Run make repro, then commit dvc.lock and reports/.' >&2; exit 1; \
 	}
 
-# The whole folder at once: an import a file would fetch all of upstream's LFS objects each time.
-# DVC takes a pointer for the file where the LFS server refuses a single object: hence the look.
-esci: setup ## bring the official ESCI files (1.2 GB) to data/esci
+# The whole folder at once: with an import per file, DVC fetches all of upstream's LFS objects each time.
+# Where the LFS server refuses an object, DVC keeps its pointer: so the sizes are checked.
+esci: setup ## download the official ESCI files (1.2 GB) to data/esci
 	mkdir -p data
 	@test -e data/esci || { \
 	  dvc import $(ESCI_REPO) shopping_queries_dataset --rev $(ESCI_REV) --out data/esci || exit 1; \
 	  if find data/esci -name '*.parquet' -size -1000c | grep -q .; then \
 	    git rm --cached --quiet --ignore-unmatch data/esci.dvc; rm -rf data/esci data/esci.dvc; \
-	    echo 'error: upstream gave Git LFS pointers instead of the files (its quota may be used up): try later' >&2; \
+	    echo 'error: upstream sent Git LFS pointers instead of the files; its quota may be used up. Try later.' >&2; \
 	    exit 1; \
 	  fi; \
 	}
 	@test $$(find data/esci -name 'shopping_queries_dataset_*s.parquet' -size +999c | wc -l) = 2 || { \
-	  echo 'error: data/esci is there, but not with both parquet files whole; move it away and run this again' >&2; \
+	  echo 'error: data/esci does not hold both parquet files whole. Move it away and run make esci again.' >&2; \
 	  exit 1; \
 	}
 
-full-size: setup ## a made-up catalogue of ESCI's size and shape, to data/full-size (ARGS='--products 100000')
+full-size: setup ## generate a catalogue of ESCI's size in data/full-size (ARGS='--products 100000')
 	python -m bench.full_size $(ARGS)
 
-clean-cache: setup ## show the stored vectors; KEEP=GB: what that would free; with YES=1: free it
+clean-cache: setup ## show the stored vectors; KEEP=GB: what deleting down to that frees; YES=1: delete
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
-bench: setup ## engines against SentenceTransformer.encode (ARGS='--texts 50'), measures against pytrec_eval
+bench: setup ## time engines and measures against the usual libraries (ARGS='--texts 50')
 	python -m bench.encode $(ARGS)
 	python -m bench.evaluate
 
-prove: setup ## the slow proofs: reuse, one edited product, memory, kills, faults in every stage
+prove: setup ## run the slow proofs: reuse, one edited product, memory, faults and kills of every stage
 	python -m bench.proofs
 	python -m bench.faults
+	python -m bench.interruptions
 
-fuzz: setup ## random damage to every artefact, random texts, a minute each; ARGS='readers --seconds 3600 --seed 1'
+fuzz: setup ## damage every artefact at random and normalise random texts (ARGS='readers --seconds 3600 --seed 1')
 	python -m bench.fuzz $(ARGS)
 
-scale: setup ## time and memory of the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
+scale: setup ## measure the stages at 100 k, 400 k and 1.8 M products; one stage: ARGS=clean
 	python -m bench.scale $(ARGS)
 
-bench-ray: setup ## a Ray cluster of two workers against one process; ARGS='--encoder minilm'
+bench-ray: setup ## time a Ray cluster of two workers against one process (ARGS='--encoder minilm')
 	python -m bench.ray $(ARGS)
 
-tradeoff: setup ## every index against exact search; other arguments: ARGS='--locale us --index hnsw'
+tradeoff: setup ## compare every index with exact search (ARGS='--locale us --index hnsw')
 	python -m pipeline.tradeoff $(ARGS)
 
-gate: setup ## refuse an index that loses more than index_gate of the exact top 100
+gate: setup ## fail if an index loses more than index_gate of the exact top 100
 	python -m pipeline.gate
 
-readme: setup ## put the tables and the graph into README.md
+readme: setup ## write the tables and the graph into the docs
 	python -m bench.readme results reports/report.md
 	python -m bench.readme bench reports/bench/encode.md
 	python -m bench.readme scale reports/bench/scale.md
 	dvc dag --md > .cache/graph.md
 	python -m bench.readme graph .cache/graph.md
 
-constraints: ## pin what .venv holds (all but torch) in constraints.txt
+constraints: ## pin the packages of .venv, except torch, in constraints.txt
 	pip freeze --exclude-editable --exclude torch --exclude pip --exclude setuptools > constraints.txt

@@ -34,7 +34,8 @@ PROOFS = Path("reports/bench/proofs.json")
 SCALE_BENCH = Path("reports/bench/scale.json")
 FAULTS = Path("reports/bench/faults.json")
 FUZZ = Path("reports/bench/fuzz.json")
-COSTS = Path("reports/bench/costs.json")
+INTERRUPTIONS = Path("reports/bench/interruptions.json")
+COSTS = Path("reports/bench/costs.md")
 RAY_BENCH = Path("reports/bench/ray.json")
 
 

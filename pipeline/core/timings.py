@@ -1,4 +1,4 @@
-"""What each stage took on this machine: a file a stage and locale in the cache, read by `plan`.
+"""What each stage took on this machine: a file per stage and locale in the cache, for `plan`.
 
 No artefact holds a time, so that the same inputs give the same bytes; the cache is no artefact.
 """
@@ -17,9 +17,6 @@ from pydantic import Field, ValidationError
 from pipeline.core import files, layout
 from pipeline.core.params import Name, Strict
 
-LONG_ENOUGH_SECONDS = 1.0
-"""A shorter run says nothing about a rate: opening files and importing libraries fills it."""
-
 NOT_NEGATIVE = Field(ge=0, allow_inf_nan=False)
 
 
@@ -27,11 +24,11 @@ class Record(Strict):
     """One run of a stage.
 
     Attributes:
-        stage: its module.
-        locale: of which locale; None of a stage that works on all at once.
-        kind: what of several ways it went, such as an index's kind; None where there is one way.
+        stage: its folder.
+        locale: its locale; None of a stage that works on all at once.
+        kind: which of several ways it went, such as an index's kind; None where there is one way.
         units: how much it worked on, by unit, as `stage.Done` has it.
-        threads: how many it might use, as `Runtime.thread_count`.
+        threads: how many it could use, as `Runtime.thread_count`.
         seconds: of the stage's own work, without Python's start.
         peak_bytes: the process's resident memory at its highest.
         ended: when, in Unix seconds.
@@ -48,38 +45,40 @@ class Record(Strict):
 
 
 class Kept(Strict):
-    """A file: the last run, and the last that was long enough to tell a rate."""
+    """A file: the last run, and the one with the most units, which says the most about the rate."""
 
     last: Record
-    telling: Record | None
+    largest: Record
 
 
 def write_record(run: Record) -> None:
-    """Keep what a run took; the last long one stays beside it.
+    """Keep what a run took, and the largest run beside it.
 
     Raises:
         OSError: the cache cannot be written.
     """
-    path = _path(run)
-    telling = run if run.seconds >= LONG_ENOUGH_SECONDS else None
-    if telling is None:
-        with suppress(OSError, ValidationError):
-            telling = _read(path).telling
-    files.write_json(path, Kept(last=run, telling=telling).model_dump(mode="json"))
+    path, largest = _path(run), run
+    with suppress(OSError, ValidationError):
+        before = _read(path).largest
+        if sum(before.units.values()) > sum(run.units.values()):
+            largest = before
+    files.write_json(path, Kept(last=run, largest=largest).model_dump(mode="json"))
 
 
-def read_records() -> tuple[list[Kept], list[str]]:
-    """Return what is kept of every stage, and what to say of the files that are damaged."""
+def read_records() -> tuple[list[Kept], str]:
+    """Return what is kept of every stage, and a warning if files are damaged, else nothing."""
     found, damaged = [], []
     for path in sorted(layout.stage_rates().glob("*.json")):
         try:
             found.append(_read(path))
         except (OSError, ValidationError):
-            damaged.append(
-                f"{path} is damaged or of an older version: its stage has the default rate until "
-                "it runs again"
-            )
-    return found, damaged
+            damaged.append(path)
+    others = f" and {len(damaged) - 1} more files there" if damaged[1:] else ""
+    message = (
+        f"{damaged[0]}{others}: damaged, or of an older version. Their stages have the default "
+        "rate until they run again."
+    ) if damaged else ""  # fmt: skip
+    return found, message
 
 
 def start_measuring() -> None:
@@ -102,13 +101,12 @@ def record_run(
     stage: str, locale: str | None, kind: str | None, units: Mapping[str, int], threads: int,
     seconds: float,
 ) -> None:  # fmt: skip
-    """Record a run of this process that ends now; as `write_record`."""
-    write_record(
-        Record(
-            stage=stage, locale=locale, kind=kind, units=dict(units), threads=threads,
-            seconds=round(seconds, 3), peak_bytes=peak_bytes(), ended=time.time(),
-        )
+    """Record a run of this process that ends now; raises as `write_record`."""
+    run = Record(
+        stage=stage, locale=locale, kind=kind, units=dict(units), threads=threads,
+        seconds=round(seconds, 3), peak_bytes=peak_bytes(), ended=time.time(),
     )  # fmt: skip
+    write_record(run)
 
 
 def _path(run: Record) -> Path:

@@ -1,131 +1,116 @@
-"""The cost sheet: what the chosen params on the chosen source will take, before anything runs.
+"""Estimate what the chosen params on the chosen source will take: `make plan`, `make costs`.
 
-`python -m pipeline.plan` prints time, memory and disk of every stage as if none were up to date.
-It reads the source's footers and ids, the texts of a few thousand products, and what the stages
-took on this machine before, and asks DVC which tables are up to date. Nothing is drawn, fetched or
-encoded; the sheet is kept in the cache.
-
-`python -m pipeline.plan --against-last-run` holds that sheet to what the stages took since, and
-writes it to reports/bench/costs.json and .md. That is a file of its own, written when asked for,
-and no part of reports/report.html: a page that told times would differ from run to run, and the
-same inputs give the same bytes here. Times are kept where those of every other measurement are.
+`python -m pipeline.plan` prints time, memory and disk of every stage as if all had to run, and
+keeps this sheet in the cache. Nothing is drawn, fetched or encoded. With --against-last-run it
+compares the sheet with what the stages took since; reports/report.html has no times, since the
+same inputs must give the same page.
 """
 
 import argparse
 import sys
 import time
-from collections.abc import Sequence
+from typing import Annotated
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from pipeline.core import files, layout, stage
-from pipeline.core import timings as rates
 from pipeline.core.errors import PipelineError
+from pipeline.core.params import Strict
 from pipeline.core.params_file import load_params
-from pipeline.plan import accuracy, sheet
-from pipeline.plan.costs import START_SECONDS
-from pipeline.plan.current import current_stages
+from pipeline.core.text_tables import aligned, markdown
+from pipeline.core.timings import read_records
+from pipeline.plan import sheet
+from pipeline.plan.rates import STAGE_SECONDS
+from pipeline.plan.sheet import Amount, Row, Totals
 
-_LEFT = {"stage", "locale", "units", "known by"}
+_NOTES = f"""\
+The total has {STAGE_SECONDS:.0f} s per stage for its start; stages run one after another (JOBS=1).
+DVC skips what is up to date; its cache takes the disk once more. At most: clean has not run yet,
+which leaves out what has no text. A guess: the work is more than 20 times what was measured.
+"""
 
 
-def plan(*, as_json: bool) -> None:
+class Plan(Strict):
+    """A sheet as it is kept in the cache; `made` in Unix seconds."""
+
+    plan_schema: Annotated[int, Field(ge=2, le=2)] = 2
+    made: Amount
+    rows: tuple[Row, ...]
+
+
+def plan() -> None:
     """Print the cost sheet and keep it."""
     params = load_params()
-    kept, damaged = rates.read_records()
-    for line in damaged:
-        stage.log.warning("warning: %s", line)
-    found = list(sheet.rows(params, kept, current_stages(params)))
-    made = accuracy.Plan(made=time.time(), rows=tuple(found), totals=sheet.totals(found))
+    kept, damaged = read_records()
+    if damaged:
+        stage.log.warning("warning: %s", damaged)
+    rows = sheet.rows(params, [each.largest for each in kept], sheet.current_stages(params))
+    made = Plan(made=time.time(), rows=tuple(rows))
     files.write_json(layout.last_plan(), made.model_dump(mode="json"))
-    told = list(sheet.warnings(params, found))
-    if as_json:
-        told_too = {**made.model_dump(mode="json", exclude={"made"}), "warnings": told}
-        sys.stdout.write(files.canonical_json(told_too))
-    else:
-        sys.stdout.write(aligned(_cells(found, made.totals)))
-        sys.stdout.write(
-            f"Of the seconds, {START_SECONDS * len(found):.0f} are for starting {len(found)} "
-            "stages one after another (JOBS=1). DVC skips what is up to date; its cache takes the "
-            "disk once more. At most: until clean has run, which leaves out what has no text.\n"
-        )
-    for line in told:
+    numbers = ("seconds", "peak MB", "disk MB")
+    lines = [[row.stage, row.locale or "", row.shown(), *_amounts(row), row.known] for row in rows]
+    lines.append(["total", "", "", *_amounts(sheet.totals(rows)), ""])
+    sys.stdout.write(
+        aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
+    )
+    for line in sheet.warnings(params, rows):
         stage.log.warning("warning: %s", line)
 
 
 def against_last_run() -> None:
-    """Print the last sheet beside what the stages took since, and write both to reports/bench.
+    """Print the last sheet beside what the stages took since; write that to reports/bench.
 
     Raises:
         PipelineError: there is no sheet, or nothing ran since.
     """
     path = layout.last_plan()
     try:
-        made = accuracy.Plan.model_validate_json(path.read_bytes())
+        made = Plan.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as err:
         raise PipelineError(
-            f"{path} is no plan to hold a run to; make one before the run: `make plan repro costs`"
+            f"{path}: there is no plan to compare with. Make one before the run: "
+            "`make plan repro costs`."
         ) from err
-    kept, _ = rates.read_records()
-    held = accuracy.hold(made, kept)
-    if not any(each.actual for each in held):
+    ran = {(one.last.stage, one.last.locale, one.last.kind): one.last
+           for one in read_records()[0] if one.last.ended >= made.made}  # fmt: skip
+    pairs = [(row, run) for row in made.rows if (run := ran.get((row.stage, row.locale, row.kind)))]
+    if not pairs:
         raise PipelineError(
-            f"no stage of the plan in {path} ran since it was made; run `make repro` (DVC skips "
-            "what is up to date), then this again"
+            f"{path}: no stage of the plan has run since it was made. Run `make repro` (DVC skips "
+            "what is up to date), then this again."
         )
-    table = accuracy.cells(held)
-    sys.stdout.write(aligned(table))
-    bare = [{"planned": each.planned.model_dump(mode="json", exclude={"times_default"}),
-             "actual": each.actual and each.actual.model_dump(mode="json", exclude={"ended"})}
-            for each in held]  # fmt: skip
-    files.write_json(layout.COSTS, bare)
-    head, *lines = table
-    markdown = [head, ["---" if name in _LEFT else "---:" for name in head], *lines]
-    with files.atomic_file(layout.COSTS.with_suffix(".md")) as partial:
-        text = "".join(f"| {' | '.join(cells)} |\n" for cells in markdown)
-        partial.write_text(text, encoding="utf-8", newline="\n")
+    numbers = ("seconds planned", "seconds", "MB planned", "MB")
+    header, lines = ("stage", "locale", "units", *numbers, "known by"), []
+    for row, run in pairs:
+        then = row.model_copy(update={"units": {key: run.units.get(key, 0) for key in row.units}})
+        units = row.shown() + ("" if then == row else f" (then: {then.shown()})")
+        amounts = _beside(row.seconds, run.seconds, row.peak_bytes, run.peak_bytes)
+        lines.append([row.stage, row.locale or "", units, *amounts, row.known])
+    seconds = sum(row.seconds for row, _ in pairs), sum(run.seconds for _, run in pairs)
+    peaks = max(row.peak_bytes for row, _ in pairs), max(run.peak_bytes for _, run in pairs)
+    shown = f"{len(pairs)} of {len(made.rows)} rows ran since"
+    lines.append(["total", "", shown, *_beside(*seconds, *peaks), ""])
+    sys.stdout.write(aligned(header, lines, numbers))
+    with files.atomic_file(layout.COSTS) as partial:
+        partial.write_text(markdown(header, lines, numbers), encoding="utf-8", newline="\n")
 
 
-def aligned(table: Sequence[Sequence[str]]) -> str:
-    """Return a table, its head first, with columns as wide as they need to be."""
-    head = table[0]
-    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    lines = (
-        "  ".join(
-            cell.ljust(width) if name in _LEFT else cell.rjust(width)
-            for name, cell, width in zip(head, cells, widths, strict=True)
-        )
-        for cells in table
-    )
-    return "".join(f"{line.rstrip()}\n" for line in lines)
+def _amounts(of: Row | Totals) -> tuple[str, str, str]:
+    return f"{of.seconds:,.1f}", f"{of.peak_bytes / 1e6:,.0f}", f"{of.disk_bytes / 1e6:,.1f}"
 
 
-def _cells(found: Sequence[sheet.Row], totals: sheet.Totals) -> list[list[str]]:
-    def amounts(of: sheet.Row | sheet.Totals) -> list[str]:
-        return [
-            f"{of.seconds:,.1f}", f"{of.peak_bytes / 1e6:,.0f}", f"{of.disk_bytes / 1e6:,.1f}",
-        ]  # fmt: skip
-
-    return [
-        ["stage", "locale", "units", "seconds", "peak MB", "disk MB", "known by"],
-        *([row.stage, row.locale or "", row.shown(), *amounts(row), row.known] for row in found),
-        ["total", "", "", *amounts(totals), ""],
-    ]
+def _beside(*of: float) -> tuple[str, str, str, str]:
+    return f"{of[0]:,.1f}", f"{of[1]:,.1f}", f"{of[2] / 1e6:,.0f}", f"{of[3] / 1e6:,.0f}"
 
 
 def main() -> int:
-    """Make a plan, or hold the last one to what came of it; return the exit status."""
+    """Make a plan, or compare the last one with what it came to; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan")
-    what = parser.add_mutually_exclusive_group()
-    what.add_argument("--json", action="store_true", help="print the sheet as JSON")
-    what.add_argument(
+    parser.add_argument(
         "--against-last-run", action="store_true",
-        help="hold the last plan to what the stages took since it was made",
+        help="compare the last plan with what the stages took since it was made",
     )  # fmt: skip
     arguments = parser.parse_args()
     with stage.report_errors("plan") as outcome:
-        if arguments.against_last_run:
-            against_last_run()
-        else:
-            plan(as_json=arguments.json)
+        against_last_run() if arguments.against_last_run else plan()
     return outcome.status

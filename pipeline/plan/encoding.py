@@ -1,7 +1,7 @@
-"""How much of a locale's texts is to be encoded, and at which rate; no model is fetched or loaded.
+"""How much of a locale's texts `embed` will encode, and how fast; no model is fetched or loaded.
 
-Where the clean tables are up to date, their texts are held against the store of vectors, as
-`python -m pipeline.embed --plan` does; else nothing is taken to be there.
+If the clean tables are up to date, the store is asked which of their texts have vectors, as
+`python -m pipeline.embed --plan` does; otherwise none is taken to have one.
 """
 
 from contextlib import suppress
@@ -15,30 +15,22 @@ from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.sides import sides
 from pipeline.encoders.weights import at_hand
-from pipeline.plan.costs import DEFAULT_CHARACTERS_A_SECOND, threads_told
+from pipeline.plan.rates import CHARACTERS_PER_SECOND
 from pipeline.plan.sizes import Size
 from pipeline.vectors.manifest import read_manifest
 
 ASSUMED_DIMENSION = 768
-"""What an encoder's vectors have, while nothing on this machine tells; most have no more."""
+"""What an unknown encoder's vectors have; most have no more."""
 
-CHARACTERS_A_QUERY = 24  # about, in ESCI
-_CHARACTERS_A_TOKEN, _CHARACTERS_A_TEXT = 4, 16  # as `embed` and `encoding` reckon
+CHARACTERS_PER_QUERY = 24  # about, in ESCI
+_CHARACTERS_PER_TOKEN, _CHARACTERS_PER_TEXT = 4, 16  # as `embed` counts its work
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What `embed` has to do for a locale.
+    """What `embed` will do for a locale: texts, those to encode, what these cost, and how long.
 
-    Attributes:
-        products: rows of the clean table; at most, unless `counted`.
-        queries: as the products.
-        encoded: texts without a stored vector.
-        characters: what they cost, as `fill.Survey.work` counts.
-        seconds: how long encoding them takes.
-        dimension: of the vectors.
-        counted: whether all this is from the clean tables.
-        known: how the rate and the reuse are known.
+    `characters` are counted as `embed` counts its work; `known` says how speed and reuse are known.
     """
 
     products: int
@@ -47,21 +39,20 @@ class Encoded:
     characters: int
     seconds: float
     dimension: int
-    counted: bool
     known: str
 
 
 def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encoded:
-    """Return what `embed` has to do for a sample of this size.
+    """Return what `embed` will do for a sample of this size.
 
     Args:
         params: the choices.
         locale: one of theirs.
         size: of its sample.
-        cleaned: whether its clean tables are those of this sample and these choices.
+        cleaned: whether its clean tables are up to date.
 
     Raises:
-        PipelineError: the encoder's weights are on this machine, and cannot be used.
+        PipelineError: the encoder's weights are on this machine and cannot be used.
     """
     spec = params.encoder_of(locale)
     encoder = LocaleEncoder(params, locale, convert=False) if at_hand(spec.weights) else None
@@ -75,20 +66,20 @@ def foresee(params: Params, locale: str, size: Size, *, cleaned: bool) -> Encode
         encoded, work = sum(plan.to_encode for plan in plans), [plan.work for plan in plans]
         reuse = f"{sum(plan.reused for plan in plans):,} vectors stored"
     else:
-        read = spec.max_tokens * _CHARACTERS_A_TOKEN
+        read = spec.max_tokens * _CHARACTERS_PER_TOKEN
         lengths = size.lengths.clip(max=read)
-        a_product = _CHARACTERS_A_TEXT + float(lengths.mean())
-        a_query = _CHARACTERS_A_TEXT + min(CHARACTERS_A_QUERY, read)
+        a_product = _CHARACTERS_PER_TEXT + float(lengths.mean())
+        a_query = _CHARACTERS_PER_TEXT + min(CHARACTERS_PER_QUERY, read)
         encoded, work = counts[0] + counts[1], [round(counts[0] * a_product), counts[1] * a_query]
-        reuse = "no vector taken to be stored"
+        reuse = "no vector stored"
     rates = [
-        (one.seconds(1_000_000) if one else None) or 1_000_000 / DEFAULT_CHARACTERS_A_SECOND
+        (one.seconds(1_000_000) if one else None) or 1_000_000 / CHARACTERS_PER_SECOND
         for one in encoders
     ]
     return Encoded(
         *counts, encoded, sum(work),
         sum(part / 1_000_000 * rate for part, rate in zip(work, rates, strict=True)),
-        dimension, cleaned,
+        dimension,
         f"{_rate_known([one for one in encoders if one])}, {reuse}",
     )  # fmt: skip
 
@@ -98,7 +89,7 @@ def _rate_known(encoders: list[SideEncoder]) -> str:
     if not rates:
         return "default rate"
     others = sorted({rate.threads for rate in rates} - {one.encoder.threads for one in encoders})
-    return "rate measured here" + "".join(f", scaled from {threads_told(n)}" for n in others)
+    return "rate measured here" + "".join(f", scaled from {n} threads" for n in others)
 
 
 def _cleaned(locale: str) -> tuple[int, int]:

@@ -13,7 +13,7 @@ from pipeline.bm25 import stage as bm25
 from pipeline.core import layout, memory
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
-from pipeline.plan.costs import cost
+from pipeline.plan.costs import default_cost
 from tests.helpers.artefacts import LOCALE, params, write_clean
 from tests.helpers.peaks import numbers_told
 
@@ -115,7 +115,7 @@ def test_a_limit_once_recommended_does_for_all_that_is_predicted_later() -> None
 @pytest.mark.parametrize("analyser", ["sudachi-bigrams", "snowball-en", "words"])
 def test_the_plan_reckons_with_the_same_memory(analyser: str) -> None:
     units = {"products": 50_000, "queries": 300, "depth": 100}
-    planned = cost("bm25", analyser, units).peak_bytes
+    planned = default_cost("bm25", analyser, units).work_bytes
     least = postings.memory_bytes(
         analyser, 50_000, postings=0, terms=0, piece_terms=0, piece_postings=0, found=25_600
     )

@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core import layout
 from pipeline.core.params import SYSTEMS
-from pipeline.repro import shared_and_branch
+from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 

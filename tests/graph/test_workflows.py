@@ -13,6 +13,7 @@ from ruamel.yaml import YAML
 
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
 FILES = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
 TEXTS = {path.stem: path.read_text(encoding="utf-8") for path in FILES}
@@ -155,3 +156,48 @@ def test_a_comment_is_made_once_and_edited_from_then_on(tmp_path: Path) -> None:
         ("POST", "repos/o/r/issues/5/comments"),
         ("PATCH", "repos/o/r/issues/comments/7"),
     ]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "content", [b"encoder: [", b"encoder: 3\n", b"- a\n", b"", b"a: &x [*x]\n"],
+    ids=["not YAML", "wrong types", "a list", "empty", "an anchor inside itself"],
+)  # fmt: skip
+def test_params_that_cannot_be_read_are_one_message_in_the_comment(
+    tmp_path: Path, content: bytes
+) -> None:
+    environment = {
+        **os.environ, **GIT_IDENTITY, "PATH": PATH, "PYTHONPATH": str(ROOT), "RUNNER_TEMP":
+        str(tmp_path), "GITHUB_BASE_REF": "main", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+    }  # fmt: skip
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    call(folder, environment, "git", "init", "--quiet")
+    call(folder, environment, "dvc", "init", "--quiet")
+    commit_all(folder, environment, "base")
+    call(folder, environment, "git", "update-ref", "refs/remotes/origin/main", "HEAD")
+    (folder / "params.yaml").write_bytes(content)
+    commit_all(folder, environment, "unreadable params")
+    assert run(SCRIPTS["compare"], folder, environment) == 0
+    assert (tmp_path / "output").read_text() == "status=1\n"
+    shown = (tmp_path / "metrics.md").read_text()
+    assert shown.startswith("## Metrics\n\nThere is no comparison:\n\n    error in compare: ")
+    assert "params.yaml" in shown
+    assert "Traceback" not in shown
+
+
+def test_a_message_of_any_length_fits_into_a_comment(tmp_path: Path) -> None:
+    (tmp_path / "python").write_text("#!/bin/sh\nyes error | head -100000 >&2\nexit 1\n")
+    (tmp_path / "git").write_text("#!/bin/sh\necho base\n")
+    for name in ("python", "git"):
+        (tmp_path / name).chmod(0o755)
+    environment = {
+        "PATH": f"{tmp_path}{os.pathsep}{os.environ['PATH']}", "RUNNER_TEMP": str(tmp_path),
+        "GITHUB_BASE_REF": "main", "GITHUB_STEP_SUMMARY": str(tmp_path / "summary"),
+        "GITHUB_OUTPUT": str(tmp_path / "output"),
+    }  # fmt: skip
+    assert run(SCRIPTS["compare"], tmp_path, environment) == 0
+    assert (tmp_path / "output").read_text() == "status=1\n"
+    assert 1_000 < (tmp_path / "metrics.md").stat().st_size < 65_536

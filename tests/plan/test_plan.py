@@ -18,14 +18,14 @@ from bench.fault_lab import LOCALE, OUTPUTS, Workshop
 from pipeline.core import layout, tables
 from pipeline.core import timings as rates
 from pipeline.core.params_file import PARAMS_FILE, load_params
-from pipeline.core.timings import Kept, Record
+from pipeline.core.timings import Record
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.sides import read_sides
-from pipeline.plan import accuracy, sheet, sizes
 from pipeline.plan import command as plan
-from pipeline.plan.costs import Scale, cost, scale
-from pipeline.plan.current import current_stages
+from pipeline.plan import sheet, sizes
+from pipeline.plan.costs import MOST_TIMES, cost, default_cost, fit
+from pipeline.plan.sheet import current_stages
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams, RunStage
 from tests.helpers.repository import PATH, call, copy_project
@@ -74,13 +74,12 @@ def shop(workshop: Workshop, monkeypatch: pytest.MonkeyPatch) -> Workshop:
 def record(
     stage: str, kind: str | None, units: dict[str, int], seconds: float,
     locale: str | None = None, threads: int = THREADS,
-) -> Kept:  # fmt: skip
-    """Return what is kept of a run that was long enough or not."""
-    run = Record(
+) -> Record:  # fmt: skip
+    """Return a run."""
+    return Record(
         stage=stage, locale=locale, kind=kind, units=units, threads=threads, seconds=seconds,
         peak_bytes=1, ended=time.time(),
     )  # fmt: skip
-    return Kept(last=run, telling=run if seconds >= rates.LONG_ENOUGH_SECONDS else None)
 
 
 def test_the_planned_units_are_those_that_every_stage_then_counts(shop: Workshop) -> None:
@@ -152,8 +151,8 @@ def test_vectors_are_taken_to_be_stored_only_where_all_before_embed_is_up_to_dat
     assert "vectors stored" in planned()["embed"].known
     change(repository)
     assert current_stages(load_params()) == CURRENT - stale
-    assert "no vector taken to be stored" in planned()["embed"].known
-    to_be = "at most: by demo in params.yaml" in planned()["sample"].known
+    assert "no vector stored" in planned()["embed"].known
+    to_be = "at most" in planned()["sample"].known
     assert to_be == ("demo" in stale)
     demo = load_params().demo
     if to_be:
@@ -167,7 +166,7 @@ def test_while_dvc_works_nothing_is_taken_to_be_up_to_date_and_why_is_told(
     caplog.set_level("INFO", "pipeline")
     with Repo() as working, working.lock:
         assert current_stages(load_params()) == frozenset()
-    assert "taken to be out of date: all stages, since DVC says" in caplog.text
+    assert "All stages are taken to be out of date: DVC says" in caplog.text
 
 
 @pytest.mark.parametrize("seed", range(6))
@@ -192,41 +191,23 @@ def test_what_would_be_drawn_is_what_sample_draws(
         size = foreseen.locales[locale]
         found = {name: counts[name] for name in ("products", "queries", "judgements")}
         assert found == {name: getattr(size, name) for name in found}
-        assert size.exact
-
-
-def test_a_catalogue_too_large_to_count_is_bounded_by_its_rows(
-    shop: Workshop, changed_params: ChangedParams, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(sizes, "EXACT_ROWS", 10)
-    source = str(shop.folder / layout.DEMO)
-    for distractors in (0, 20, "all"):
-        changed = {"sample.source": source, "sample.distractors": distractors}
-        bound = sizes.measure(changed_params(changed), made=True)
-        monkeypatch.setattr(sizes, "EXACT_ROWS", 10**6)
-        exact = sizes.measure(changed_params(changed), made=True)
-        monkeypatch.setattr(sizes, "EXACT_ROWS", 10)
-        assert "at most" in bound.known
-        for locale, size in bound.locales.items():
-            assert not size.exact
-            assert size.products >= exact.locales[locale].products
-            assert size.queries == exact.locales[locale].queries
+        assert foreseen.counted
 
 
 def test_a_demo_that_is_not_made_yet_is_told_by_its_params(
     project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIPELINE_CACHE", raising=False)
-    done = run_stage("plan", "--json")
+    done = run_stage("plan")
     assert done.returncode == 0, done.stderr
-    rows = json.loads(done.stdout)["rows"]
+    rows = json.loads((project / ".cache/rates/plan.json").read_text())["rows"]
     assert rows[0]["stage"] == "demo"
     assert rows[0]["units"] == {"products": 1_800, "queries": 450}
     clean = [row for row in rows if row["stage"] == "clean"]
     assert [row["locale"] for row in clean] == ["us", "es", "jp"]
     assert all("at most" in row["known"] for row in clean)
     embed = next(row for row in rows if row["stage"] == "embed")
-    assert "default rate, no vector taken to be stored" in embed["known"]
+    assert embed["known"] == "default rate, no vector stored; at most"
     # Nothing was drawn, fetched or encoded.
     assert [path for path in sorted(project.rglob("*")) if path.is_file()] == [
         project / ".cache/rates/plan.json", project / "params.yaml",
@@ -240,47 +221,95 @@ def test_a_cost_never_falls_when_a_size_grows(stage_and_kind: tuple[str, str | N
     for _ in range(100):
         grown = {name: int(value * rng.uniform(0.01, 300)) + 1 for name, value in units.items()}
         grown |= {name: units[name] for name in units.keys() & {"lists", "probes", "bits", "m"}}
-        before = cost(*stage_and_kind, grown)
+        before = default_cost(*stage_and_kind, grown)
         for name in units.keys() - {"lists", "probes", "bits", "m", "subvectors"}:
             more = {**grown, name: grown[name] * 2}
-            after = cost(*stage_and_kind, more)
-            assert after.seconds >= before.seconds > 0
-            assert after.peak_bytes >= before.peak_bytes > 0
+            after = default_cost(*stage_and_kind, more)
+            assert after.work_seconds >= before.work_seconds > 0
+            assert after.work_bytes >= before.work_bytes > 0
             assert after.disk_bytes >= before.disk_bytes > 0
 
 
 def test_the_memory_of_clean_grows_with_the_threads_up_to_that_of_all_products() -> None:
     def peak(products: int, threads: int) -> float:
         units = UNITS["clean", None] | {"products": products, "threads": threads}
-        return cost("clean", None, units).peak_bytes
+        return default_cost("clean", None, units).work_bytes
 
     assert peak(1_000_000, 2) < peak(1_000_000, 3) < peak(1_000_000, 16)
     assert peak(30_000, 2) == peak(30_000, 16)
 
 
+def seconds(stage: str, kind: str | None, units: dict[str, int], *records: Record,
+            locale: str | None = None) -> float:  # fmt: skip
+    one = cost(stage, locale, kind, units, records)
+    return one.start_seconds + one.work_seconds
+
+
+def grow(units: dict[str, int], times: float) -> dict[str, int]:
+    """Return units of more work, the settings as they are."""
+    return {name: int(value * times) if name in SIZES else value for name, value in units.items()}
+
+
 @pytest.mark.parametrize("stage_and_kind", UNITS, ids=str)
-def test_a_stage_that_ran_here_has_the_rate_it_had(stage_and_kind: tuple[str, str | None]) -> None:
-    stage, kind = stage_and_kind
-    units = {name: value * 50 if name in SIZES else value
-             for name, value in UNITS[stage_and_kind].items()}  # fmt: skip
-    took = 3 * cost(stage, kind, units).seconds + 2
-    expected = 1.0 if stage == "embed" else took / cost(stage, kind, units).seconds
-    found = scale(stage, None, kind, [record(stage, kind, units, took)], THREADS)
-    assert found.time == pytest.approx(expected)
-    assert found.known.startswith("measured here")
-    too_short = record(stage, kind, units, 0.9)
-    of_another = [record("other", kind, units, took), record(stage, "other", units, took)]
-    older = record(stage, kind, {"lost": 3}, took)
-    assert scale(stage, None, kind, [too_short, *of_another, older], THREADS) == Scale()
-
-
-def test_a_record_of_other_threads_is_named_and_a_rate_of_encoding_scaled(
-    shop: Workshop, monkeypatch: pytest.MonkeyPatch
+def test_a_stage_takes_as_long_again_as_its_largest_run(
+    stage_and_kind: tuple[str, str | None],
 ) -> None:
+    for times in (1, 50):
+        units = grow(UNITS[stage_and_kind], times)
+        took = 3 * seconds(*stage_and_kind, units) + 2
+        run = record(*stage_and_kind, units, took)
+        assert seconds(*stage_and_kind, units, run) == pytest.approx(took)
+        assert cost(stage_and_kind[0], None, stage_and_kind[1], units, [run]).known.startswith(
+            "measured here"
+        )
+    of_another = [record("other", None, units, 9.0), record(stage_and_kind[0], "other", units, 9.0)]
+    older = record(*stage_and_kind, {"lost": 3}, 9.0)
+    alone = cost(stage_and_kind[0], None, stage_and_kind[1], units, [*of_another, older])
+    assert alone == default_cost(*stage_and_kind, units)
+
+
+@pytest.mark.parametrize("stage_and_kind", UNITS, ids=str)
+def test_a_slow_run_of_next_to_nothing_says_nothing_about_a_rate(
+    stage_and_kind: tuple[str, str | None],
+) -> None:
+    tiny = record(*stage_and_kind, grow(UNITS[stage_and_kind], 1 / 150), 5.0)
+    for times in (0.1, 1, 50, 300):
+        units = grow(UNITS[stage_and_kind], times)
+        default = seconds(*stage_and_kind, units)
+        assert seconds(*stage_and_kind, units, tiny) < 2 * default + 5
+
+
+def test_a_rate_is_that_of_the_largest_run_however_slow_the_others_were() -> None:
+    units = grow(UNITS["clean", None], 400)
+    work = default_cost("clean", None, units).work_seconds
+    large = record("clean", None, units, 2 * work, "us")
+    small = record("clean", None, grow(units, 1 / 300), 30.0, "us")
+    for given in ((large, small), (small, large)):
+        assert seconds("clean", None, grow(units, 3), *given) == pytest.approx(6 * work, rel=0.1)
+
+
+def test_what_is_more_than_twenty_times_the_largest_run_is_called_a_guess() -> None:
     units = UNITS["clean", None]
-    kept = [record("clean", None, units, 2.0, threads=4)]
-    assert scale("clean", None, None, kept, 4).known == "measured here on 5,000 products"
-    assert scale("clean", None, None, kept, 1).known.endswith("products with 4 threads")
+    run = record("clean", None, units, 2.0)
+    for times, guess in ((1, False), (MOST_TIMES - 1, False), (MOST_TIMES + 1, True)):
+        known = cost("clean", None, None, grow(units, times), [run]).known
+        assert known.startswith("guess: ") == guess
+        assert "measured here on 5,000 products" in known
+    assert cost("clean", None, None, units, []).known == "default rate"
+    huge = {**units, "products": 9_000_000}
+    assert cost("clean", None, None, huge, []).known == "guess: default rate"
+
+
+def test_a_start_and_a_rate_make_up_what_was_measured() -> None:
+    for start, work, measured in ((0.3, 0.001, 5.0), (0.3, 2.0, 5.0), (0.3, 90.0, 300.0)):
+        found, rate = fit(start, work, measured, 1.0)
+        assert found + rate * work == pytest.approx(measured)
+        assert rate >= 1
+    assert fit(0.3, 0.001, 5.0, 1.0)[1] == pytest.approx(1, abs=0.01)
+    assert fit(0.3, 900.0, 300.0, 1.0)[1] == pytest.approx(1 / 3, rel=0.01)
+
+
+def test_a_rate_of_encoding_is_scaled_to_the_threads(shop: Workshop) -> None:
     shop.forget_vectors()
     assert shop.run("embed").status == 0
     params = load_params()
@@ -293,19 +322,30 @@ def test_a_record_of_other_threads_is_named_and_a_rate_of_encoding_scaled(
         assert seconds
         both.append(seconds)
         row = next(row for row in sheet.rows(now, [], ()) if row.stage == "embed")
-        assert ("rate measured here, scaled from 1 thread" in row.known) == (threads == 2)
+        assert ("rate measured here, scaled from 1 threads" in row.known) == (threads == 2)
     assert both[0] == pytest.approx(2 * both[1])
 
 
-def test_a_locales_own_record_counts_before_that_of_another() -> None:
+def test_a_locales_own_run_counts_before_a_larger_one_of_another_while_it_is_large_enough() -> None:
+    units = grow(UNITS["clean", None], 100)
+    own, other = (record("clean", None, units, took, locale)
+                  for took, locale in ((20.0, "es"), (90.0, "us")))  # fmt: skip
+    assert seconds("clean", None, units, other, own, locale="es") == pytest.approx(20)
+    assert seconds("clean", None, units, other, own, locale="us") == pytest.approx(90)
+    small = record("clean", None, grow(units, 1 / 50), 1.0, "es")
+    found = cost("clean", "es", None, units, [small, other])
+    assert found.known == "measured here of us on 500,000 products"
+
+
+def test_memory_is_never_less_than_by_the_table() -> None:
     units = UNITS["clean", None]
-    model = cost("clean", None, units).seconds
-    own, other = (record("clean", None, units, seconds, locale)
-                  for seconds, locale in ((2.0, "es"), (9.0, "us")))  # fmt: skip
-    assert scale("clean", "es", None, [other, own], THREADS).time == pytest.approx(2 / model)
-    found = scale("clean", "jp", None, [own, other], THREADS)
-    assert found.time == pytest.approx(9 / model)
-    assert "of us" in found.known
+    default = default_cost("clean", None, units)
+    for peak, expected in ((1, 1), (10 * (default.start_bytes + default.work_bytes), 10)):
+        run = record("clean", None, units, 2.0).model_copy(update={"peak_bytes": int(peak)})
+        found = cost("clean", None, None, units, [run])
+        assert found.start_bytes + found.work_bytes == pytest.approx(
+            expected * (default.start_bytes + default.work_bytes)
+        )
 
 
 def test_a_sheet_follows_the_records_of_this_machine(shop: Workshop) -> None:
@@ -376,7 +416,7 @@ def test_an_unknown_source_is_one_message(run_stage: RunStage, project: Path) ->
     assert "nowhere/shopping_queries_dataset_examples.parquet is missing" in line
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "telling": null}', "\0"])
+@pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "largest": null}', "\0"])
 def test_a_damaged_record_gives_the_default_rate_and_is_told(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], damage: str,
@@ -388,7 +428,7 @@ def test_a_damaged_record_gives_the_default_rate_and_is_told(
     monkeypatch.setattr("sys.argv", ["plan"])
     assert plan.main() == 0
     told = capsys.readouterr()
-    assert f"warning: {path} is damaged" in told.err
+    assert f"warning: {path}: damaged" in told.err
     (clean,) = (line for line in told.out.splitlines() if line.startswith("clean"))
     assert "default rate" in clean
 
@@ -407,9 +447,9 @@ def test_what_will_not_fit_is_told_with_the_way_out(shop: Workshop) -> None:
     told = list(sheet.warnings(params.model_copy(update={"runtime": tight}), rows))
     assert len(told) == len(rows)
     assert all("runtime.memory_limit is 0.0 GB" in each for each in told)
-    assert "index of es would need 1,000,000.0 GB of memory" in memory
+    assert "index of es needs 1000000.0 GB of memory" in memory
     assert "ivf-pq" in memory
-    assert "free here" in disk
+    assert "are free" in disk
     assert "dvc gc" in disk
 
 
@@ -424,7 +464,7 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
 
     layout.last_plan().unlink(missing_ok=True)
     status, _, told = planned("--against-last-run")
-    assert (status, "make one before the run" in told) == (1, True)
+    assert (status, "Make one before the run" in told) == (1, True)
     assert planned()[0] == 0
     status, _, told = planned("--against-last-run")
     assert (status, "no stage of the plan" in told) == (1, True)
@@ -435,28 +475,38 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
     ran = [line.split()[0] for line in printed.splitlines()[1:]]
     assert ran == ["clean", "bm25", "total"]
     assert "2 of 10 rows ran since" in printed
-    held = json.loads(layout.COSTS.read_text())
-    assert [each["planned"]["stage"] for each in held if each["actual"]] == ["clean", "bm25"]
-    assert layout.COSTS.with_suffix(".md").read_text().count("\n") == 5
+    assert layout.COSTS.read_text().count("\n") == 5
     layout.last_plan().write_text("{}")
     assert planned("--against-last-run")[0] == 1
     shutil.rmtree(layout.COSTS.parent)
 
 
-def test_units_that_came_out_otherwise_are_shown_beside_those_planned(shop: Workshop) -> None:
-    row = next(row for row in sheet.rows(load_params(), [], CURRENT) if row.stage == "bm25")
-    other = record("bm25", row.kind, {**row.units, "products": 7}, 2.0, LOCALE)
-    made = accuracy.Plan(made=0.0, rows=(row,), totals=sheet.totals([row]))
-    (_, line, _) = accuracy.cells(accuracy.hold(made, [other]))
-    assert "(then: 7 products" in line[2]
+def test_units_that_came_out_otherwise_are_shown_beside_those_planned(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("sys.argv", ["plan"])
+    assert plan.main() == 0
+    rows = sheet.rows(load_params(), [], CURRENT)
+    (row,) = (row for row in rows if row.stage == "bm25")
+    rates.write_record(record("bm25", row.kind, {**row.units, "products": 7}, 2.0, LOCALE))
+    monkeypatch.setattr("sys.argv", ["plan", "--against-last-run"])
+    assert plan.main() == 0
+    assert "(then: 7 products" in capsys.readouterr().out
 
 
-def test_a_short_run_does_not_take_the_place_of_a_telling_one(
+def test_a_smaller_run_does_not_take_the_place_of_the_largest(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
-    long, short = (record("clean", None, {"products": 1}, s, "es").last for s in (5.0, 0.2))
-    for run in (long, short):
+    large, small, again = (
+        record("clean", None, {"products": products}, 5.0, "es").model_copy(
+            update={"ended": float(ended)}
+        )
+        for ended, products in enumerate((10, 3, 10))
+    )
+    for run in (large, small):
         rates.write_record(run)
     (kept,), damaged = rates.read_records()
-    assert (kept.last, kept.telling, damaged) == (short, long, [])
+    assert (kept.last, kept.largest, damaged) == (small, large, "")
+    rates.write_record(again)
+    assert rates.read_records()[0][0].largest == again

@@ -1,6 +1,7 @@
 """Locales side by side with the real DVC, in a repository whose stages only copy and wait."""
 
 import json
+import logging
 import os
 import signal
 import subprocess
@@ -16,10 +17,10 @@ from ruamel.yaml import YAML
 from pipeline.core.cpu import THREADS_VARIABLE
 from pipeline.core.errors import PipelineError
 from pipeline.core.memory import SHARERS_VARIABLE
-from pipeline.repro import check_jobs, shared_and_branch
-from tests.helpers.artefacts import ROOT
+from pipeline.core.params import Params
+from pipeline.repro.command import count_jobs, shared_and_branch
+from tests.helpers.artefacts import ROOT, params
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
-from tests.helpers.tiny_models import runtime
 
 pytestmark = pytest.mark.dvc
 
@@ -139,7 +140,7 @@ def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path
     repository = Repository(tmp_path, 0)
     repository.beside("fail.es").touch()
     printed = repository.repro(2, status=1)
-    assert "error in repro: the branches of es failed, of us, es, jp" in printed
+    assert "error in repro: the stages of es failed, of the locales us, es, jp." in printed
     assert "es | ERROR: failed to reproduce 'evaluate@es'" in printed
     assert {"evaluate@us", "evaluate@jp", "clean@es"} <= set(repository.lock())
     assert not {"evaluate@es", "report"} & set(repository.lock())
@@ -194,17 +195,33 @@ def test_a_cluster_that_locales_would_have_to_share_is_for_one_at_a_time(tmp_pat
     data["runtime"] |= {"executor": "ray", "ray_address": "auto"}
     yaml.dump(data, path)
     printed = repository.repro(2, status=1)
-    assert "error in repro: --jobs 2: " in printed
+    assert "error in repro: JOBS=2: " in printed
     assert "runtime.ray_address (auto)" in printed
     assert "make repro JOBS=1" in printed
     assert not (repository.folder / "dvc.lock").exists()
 
 
 def test_locales_side_by_side_are_refused_only_where_they_share_a_cluster() -> None:
-    shared = runtime().model_copy(update={"executor": "ray", "ray_address": "auto"})
-    own = shared.model_copy(update={"ray_address": None})
-    local = shared.model_copy(update={"executor": "local"})
-    for jobs, given in ((1, shared), (2, own), (2, local)):
-        check_jobs(jobs, given)
+    def with_runtime(executor: str, address: str | None) -> Params:
+        return params({"runtime.executor": executor, "runtime.ray_address": address})
+
+    for jobs, given in (("1", "auto"), ("2", None)):
+        assert count_jobs(jobs, with_runtime("ray", given)) == int(jobs)
+    assert count_jobs("2", with_runtime("local", None)) == 2
     with pytest.raises(PipelineError, match="JOBS=1"):
-        check_jobs(2, shared)
+        count_jobs("2", with_runtime("ray", "auto"))
+
+
+@pytest.mark.parametrize("jobs", ["x", "0", "-1", "1.5", "", " 2", "1e3", "٣", "9" * 5_000])
+def test_jobs_that_are_no_number_of_locales_give_one_message(jobs: str) -> None:
+    with pytest.raises(PipelineError, match=r"JOBS=.*whole number.*params.yaml has 3: us, es, jp"):
+        count_jobs(jobs, params())
+
+
+def test_more_jobs_than_locales_run_all_locales_and_say_so(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    with caplog.at_level(logging.INFO, "pipeline"):
+        assert count_jobs("99", params()) == 3
+        assert count_jobs("3", params()) == 3
+    assert caplog.messages == ["JOBS=99: params.yaml has 3 locales, so 3 run at a time."]

@@ -1,0 +1,163 @@
+"""Try other params: `python -m pipeline.experiment encoder.es=labse index.us=hnsw`.
+
+The changed params are checked before DVC touches anything; then `dvc exp run` runs. If it fails or
+is interrupted, params.yaml, dvc.lock, the outputs and reports/ are as they were before.
+"""
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from dvc.exceptions import DvcException
+from dvc.utils.hydra import apply_overrides, to_hydra_overrides
+from hydra.errors import HydraException
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError, did_you_mean, one_line
+from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.repro.command import interruptible
+from pipeline.repro.repair import protected
+from pipeline.repro.runner import DVC, Runner
+
+REPORTS = "reports"
+
+
+def check_changes(changes: Sequence[str]) -> None:
+    """Check what params.yaml would be with some changes, such as `encoder.es=labse`.
+
+    Raises:
+        PipelineError: a change cannot be read or names no key, or the changed params break a rule.
+    """
+    load_params()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / PARAMS_FILE
+        shutil.copyfile(PARAMS_FILE, path)
+        for change in changes:
+            data = YAML(typ="safe", pure=True).load(path)
+            try:
+                (parsed,) = to_hydra_overrides([change])
+                if not parsed.is_add():
+                    _check_key(parsed.key_or_group, data)
+                if parsed.is_sweep_override():
+                    raise PipelineError(
+                        f"{change}: it has several values, and one experiment has one. For a list "
+                        "write key=[a,b]; queue one experiment per value with "
+                        f"`dvc exp run --queue -S '{change}'`."
+                    )
+                apply_overrides(path, [change])
+            except (DvcException, HydraException, YAMLError, ValueError) as err:
+                why = one_line(err.__cause__ if isinstance(err.__cause__, Exception) else err)
+                raise PipelineError(
+                    f"{change}: it is not a change of a param ({why}). Write key=value, such as "
+                    "encoder.es=labse."
+                ) from err
+        data = YAML(typ="safe", pure=True).load(path)
+    check_params(data, f"{PARAMS_FILE} with {' '.join(changes)}")
+
+
+def _check_key(key: str, data: object) -> None:
+    place = data
+    for depth, part in enumerate(parts := key.split(".")):
+        if not isinstance(place, dict) or part not in place:
+            section = ".".join(parts[:depth]) or str(PARAMS_FILE)
+            known = [str(each) for each in place] if isinstance(place, dict) else []
+            has = f" (it has: {', '.join(known)})" if known else ""
+            raise PipelineError(
+                f"{key}: {section} has no {part!r}{has}{did_you_mean(part, known) or '.'} To add a "
+                f"key write +{key}=value."
+            )
+        place = place[part]
+
+
+@dataclass(frozen=True)
+class Before:
+    """What an experiment that fails must not change."""
+
+    params: bytes
+    lock: bytes | None
+    reports_clean: bool
+
+    @classmethod
+    def read(cls) -> "Before":
+        """Read it from the workspace."""
+        lock = layout.LOCK.read_bytes() if layout.LOCK.exists() else None
+        return cls(PARAMS_FILE.read_bytes(), lock, not _changed([REPORTS]))
+
+    def restore(self) -> str:
+        """Bring it back; return a sentence that says so, or what is left to do."""
+        staged = _changed([str(PARAMS_FILE), str(layout.LOCK)])
+        for path, content in ((PARAMS_FILE, self.params), (layout.LOCK, self.lock)):
+            if content is not None and path.read_bytes() != content:
+                with files.atomic_file(path) as partial:
+                    partial.write_bytes(content)
+        _git("restore", "--staged", "--", *staged)  # which DVC has staged
+        checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
+        if self.reports_clean and (changed := _changed([REPORTS])):
+            _git("restore", "--source=HEAD", "--staged", "--worktree", "--", *changed)
+        if checkout.returncode:
+            return "params.yaml is as before; bring back the outputs with `dvc checkout --force`."
+        if not self.reports_clean:
+            return (
+                "params.yaml and the outputs are as before; reports/ had changes that are not "
+                "committed and may have others now: see `git diff reports`."
+            )
+        return "params.yaml, the outputs and reports/ are as before."
+
+
+def _changed(paths: Iterable[str]) -> list[str]:
+    """Return the tracked files under some paths that differ from the last commit."""
+    listed = _git("diff", "--name-only", "--relative", "-z", "HEAD", "--", *paths)
+    return [name for name in listed.split("\0") if name]
+
+
+def _git(*arguments: str) -> str:
+    command = ("git", *arguments)
+    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
+
+
+def run(changes: Sequence[str]) -> None:
+    """Run an experiment with some changes of params.yaml.
+
+    Raises:
+        PipelineError: the changed params break a rule, or a stage failed; nothing has changed.
+    """
+    check_changes(changes)
+    with protected() as descriptor:
+        before = Before.read()
+        options = [word for change in changes for word in ("-S", change)]
+        try:
+            status = Runner(descriptor).run({"exp": ["exp", "run", *options]})["exp"]
+        except KeyboardInterrupt:
+            stage.log.info(before.restore())
+            raise
+        if status:
+            raise PipelineError(
+                f"the experiment failed; the lines above say why. {before.restore()}"
+            )
+
+
+def main() -> int:
+    """Run one experiment; return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.experiment",
+        description="Check the changed params, then run `dvc exp run` with them.",
+    )
+    parser.add_argument(
+        "changes", nargs="+", metavar="KEY=VALUE", help="such as encoder.es=labse or index.us=hnsw"
+    )
+    changes = parser.parse_args().changes
+    interruptible()
+    with stage.report_errors("experiment") as outcome:
+        run(changes)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,7 @@
+"""`python -m pipeline.repro`."""
+
+import sys
+
+from pipeline.repro.command import main
+
+sys.exit(main())

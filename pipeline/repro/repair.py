@@ -1,0 +1,212 @@
+"""Repair what a killed DVC leaves: a cut dvc.lock, a broken .dvc/tmp/rwlock.
+
+DVC 3.67 writes both in place, and refuses every command while one of them is broken. A run here
+keeps a copy of dvc.lock until it ends. A cut file is the beginning of a whole one, so its stages
+are good up to the last, which may be cut; the other stages come from the copy, or from Git.
+"""
+
+import fcntl
+import json
+import re
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import yaml
+
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+
+_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast as ruamel.yaml
+_STAGE = re.compile(r"^  (\S.*):\n", re.MULTILINE)
+
+
+@dataclass(frozen=True)
+class LockText:
+    """The text of a dvc.lock: what is before the stages, and each stage's lines by its name."""
+
+    head: str
+    stages: dict[str, str]
+
+    @classmethod
+    def parse(cls, text: str) -> "LockText":
+        """Cut a text before each stage's name."""
+        found = list(_STAGE.finditer(text))
+        ends = [*(each.start() for each in found[1:]), len(text)]
+        stages = {each[1]: text[each.start() : end] for each, end in zip(found, ends, strict=False)}
+        return cls(text[: found[0].start()] if found else "", stages)
+
+    def text(self) -> str:
+        """Return the text as DVC writes it."""
+        return self.head + "".join(self.stages.values())
+
+
+def is_whole(text: str) -> bool:
+    """Return whether DVC would read a text as dvc.lock, and nothing shows that it was cut."""
+    from dvc.schema import COMPILED_LOCKFILE_SCHEMA  # a quarter of a second
+    from voluptuous import Invalid
+
+    if not text.endswith("\n") or "\ufffd" in text:
+        return False
+    try:
+        COMPILED_LOCKFILE_SCHEMA(yaml.load(text, _LOADER))  # noqa: S506 (both are safe)
+    except (yaml.YAMLError, Invalid, ValueError):
+        return False
+    return True
+
+
+def repaired(text: str, base: str) -> str | None:
+    """Return the whole dvc.lock that a cut one was to be, or None where it is not a cut one.
+
+    Args:
+        text: what is in dvc.lock.
+        base: an earlier whole dvc.lock, or nothing.
+    """
+    cut, before = LockText.parse(text), LockText.parse(base)
+    good = dict(list(cut.stages.items())[:-1])  # the last one may be cut, at any letter
+    mended = LockText(before.head or cut.head, before.stages | good)
+    if not mended.stages:
+        return "" if not text.strip() else None
+    whole = not re.search(r"^(<{7}|={7}|>{7})", text, re.MULTILINE) and is_whole(mended.text())
+    return mended.text() if whole else None
+
+
+def is_cut(text: str, base: str) -> bool:
+    """Return whether a dvc.lock that DVC can read ends before the one that it was made from.
+
+    DVC keeps the order of the stages and adds new ones at the end.
+    """
+    names, earlier = list(LockText.parse(text).stages), list(LockText.parse(base).stages)
+    return len(names) < len(earlier) and names == earlier[: len(names)]
+
+
+@contextmanager
+def protected() -> Iterator[int]:
+    """Repair what an earlier run left, and keep a copy of dvc.lock for as long as this run takes.
+
+    Yields a file descriptor for DVC to inherit: while any process has it, no other run begins.
+
+    Raises:
+        PipelineError: another run is at work, or dvc.lock is broken in another way than cut.
+    """
+    with _only_one() as descriptor:
+        repair()
+        copy = _copy()
+        if layout.LOCK.exists():
+            with files.atomic_file(copy) as partial:
+                partial.write_bytes(layout.LOCK.read_bytes())
+        try:
+            yield descriptor
+        finally:
+            repair()
+            if not _lock_is_broken():  # else another DVC is at work, and the next run repairs it
+                copy.unlink(missing_ok=True)
+
+
+def repair() -> None:
+    """Repair dvc.lock and DVC's rwlock where they are broken and no DVC is at work.
+
+    Raises:
+        PipelineError: dvc.lock is broken, and not as a killed DVC breaks it.
+    """
+    if not (_rwlock_is_broken() or _lock_is_broken()):
+        return
+    from dvc.lock import LockError, make_lock
+
+    try:
+        with make_lock(str(_temporary() / "lock")):
+            if _rwlock_is_broken():
+                (_temporary() / "rwlock").unlink()
+                stage.log.info("A killed DVC left .dvc/tmp/rwlock empty. It is removed.")
+            if _lock_is_broken():
+                _repair_lock()
+    except LockError:  # a DVC at work may be writing them; if not, it says what is wrong
+        return
+
+
+def _repair_lock() -> None:
+    mended = repaired(_read(layout.LOCK), _earlier())
+    if mended is None:
+        raise PipelineError(
+            f"{layout.LOCK}: it is not a lock file of DVC, and it is not the beginning of one. "
+            f"Bring back the last one that was committed: `git checkout {layout.LOCK}`."
+        )
+    if not mended:
+        layout.LOCK.unlink()
+        stage.log.info("A killed DVC left %s empty. It is removed.", layout.LOCK)
+        return
+    with files.atomic_file(layout.LOCK) as partial:
+        partial.write_text(mended, encoding="utf-8", newline="\n")
+    stage.log.info("A killed DVC left %s cut. It is whole again, nothing is lost.", layout.LOCK)
+
+
+def _lock_is_broken() -> bool:
+    if not layout.LOCK.exists():
+        return False
+    text = _read(layout.LOCK)
+    return not is_whole(text) or is_cut(text, _read(_copy()))
+
+
+def _rwlock_is_broken() -> bool:
+    from dvc.rwlock import SCHEMA
+    from voluptuous import Invalid
+
+    try:
+        SCHEMA(json.loads((_temporary() / "rwlock").read_bytes()))
+    except FileNotFoundError:
+        return False
+    except (ValueError, RecursionError, Invalid):
+        return True
+    return False
+
+
+def _earlier() -> str:
+    """Return the last whole dvc.lock: that of an interrupted run's start, or that of Git."""
+    if copy := _read(_copy()):
+        return copy
+    command = ("git", "show", f"HEAD:./{layout.LOCK}")
+    with suppress(OSError):
+        shown = subprocess.run(command, capture_output=True, check=False)
+        text = shown.stdout.decode("utf-8", "replace")
+        if shown.returncode == 0 and is_whole(text):
+            return text
+    return ""
+
+
+def _read(path: Path) -> str:
+    with suppress(FileNotFoundError):
+        return path.read_bytes().decode("utf-8", "replace")
+    return ""
+
+
+@contextmanager
+def _only_one() -> Iterator[int]:
+    _temporary().mkdir(exist_ok=True)
+    with (_temporary() / "repro.lock").open("a") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as err:
+            raise PipelineError(
+                "`make repro` or the DVC that one started is still at work here. Wait until it "
+                "ends, or find it with `pgrep -af 'dvc|pipeline.repro'` and end it with `kill`."
+            ) from err
+        yield handle.fileno()
+
+
+def _temporary() -> Path:
+    """Return the folder of DVC's own temporary files.
+
+    Raises:
+        PipelineError: there is no DVC repository here.
+    """
+    here = Path.cwd()
+    for folder in (here, *here.parents):
+        if (folder / ".dvc").is_dir():
+            return folder / ".dvc" / "tmp"
+    raise PipelineError(f"{here}: no DVC repository is here. Run from the repository root.")
+
+
+def _copy() -> Path:
+    return _temporary() / "dvc.lock.before"

@@ -1,0 +1,107 @@
+"""`python -m pipeline.experiment`: checked before DVC begins, and undone where it fails."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.errors import PipelineError
+from pipeline.experiment import check_changes
+from tests.helpers.artefacts import ROOT
+from tests.helpers.repository import commit_all
+from tests.repro.test_repro import GRAPH, Repository
+
+pytestmark = pytest.mark.dvc
+
+
+@pytest.fixture
+def params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The shipped params.yaml, in the working folder."""
+    path = tmp_path / "params.yaml"
+    path.write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("encoder.es=labs", r"encoder\.es: 'labs' is not defined.*did you mean 'labse'"),
+        ("encodr.es=labse", "params.yaml has no 'encodr'.*did you mean 'encoder'"),
+        ("encoder.esp=labse", r"encoder has no 'esp'.*did you mean 'es'.*\+encoder\.esp"),
+        ("encoder.es.x=1", r"encoder\.es has no 'x'"),
+        ("~encoder.de", "encoder has no 'de'"),
+        ("+encoder.de=labse", "index.de: missing"),
+        ("sample.queries=0", "sample.queries: .*found: 0"),
+        ("encoder=3", "encoder: "),
+        ("encoder.es=labse,minilm", r"one experiment per value.*--queue"),
+        ("sample.seed=range(1,4)", "one experiment per value"),
+        ("encoder.es", "not a change of a param.*Write key=value"),
+        ("encoder.es=[1", "not a change of a param"),
+        ("clean.separator=${x}", "not a change of a param"),
+        ("x y=1", "not a change of a param"),
+        ("", "not a change of a param"),
+        ("retrieve.depth=5", "retrieve.depth: 5 is less than the deepest cutoff"),
+    ],
+)
+def test_a_change_that_cannot_be_is_one_message_before_dvc_begins(
+    params_file: Path, change: str, message: str
+) -> None:
+    before = params_file.read_bytes()
+    with pytest.raises(PipelineError, match=f"(?s){message}"):
+        check_changes([change])
+    assert params_file.read_bytes() == before
+
+
+def test_changes_are_checked_together(params_file: Path) -> None:
+    both = ["+encoder.de=labse", "+index.de=flat"]
+    with pytest.raises(PipelineError, match=r"language\.de: missing"):
+        check_changes(both)
+    check_changes([*both, "+language.de=de", "encoders.e5-small-q4.max_tokens=64"])
+
+
+class Shop(Repository):
+    """The cheap graph, whose first stages depend on each locale's encoder, run and committed."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, 0)
+        graph = GRAPH.replace("      outs:\n      - ${key}.clean", "      params:\n      - encoder"
+                              ".${key}\n      outs:\n      - ${key}.clean")  # fmt: skip
+        (self.folder / "dvc.yaml").write_text(graph)
+        self.repro(1)
+        commit_all(self.folder, self.environment, "run")
+
+    def files(self) -> dict[str, bytes]:
+        paths = [path for path in self.folder.iterdir() if path.is_file()]
+        return {path.name: path.read_bytes() for path in paths}
+
+    def experiment(self, *changes: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "pipeline.experiment", *changes], cwd=self.folder,
+            env=self.environment, text=True, capture_output=True, check=False,
+        )  # fmt: skip
+
+
+def test_an_experiment_that_fails_leaves_params_lock_and_outputs_as_they_were(
+    tmp_path: Path,
+) -> None:
+    shop = Shop(tmp_path)
+    params = shop.folder / "params.yaml"
+    params.write_text(params.read_text() + "# a change that is not committed\n")
+    before = shop.files()
+    shop.beside("fail.es").touch()
+    (shop.folder / "meet.py").write_text("import sys; sys.exit(sys.argv[1] == 'es')")
+    before["meet.py"] = (shop.folder / "meet.py").read_bytes()
+    done = shop.experiment("encoder.es=labse", "encoder.us=labse")
+    assert done.returncode == 1, done.stderr
+    assert "params.yaml, the outputs and reports/ are as before" in done.stderr
+    assert shop.files() == before
+
+
+def test_an_experiment_that_works_leaves_its_params_and_outputs(tmp_path: Path) -> None:
+    shop = Shop(tmp_path)
+    done = shop.experiment("encoder.es=labse")
+    assert done.returncode == 0, done.stderr
+    assert "es: labse" in (shop.folder / "params.yaml").read_text()
+    assert not shop.experiment("encoder.es=labs").stdout
