@@ -29,9 +29,13 @@ class Entry:
         return self.mode.startswith("100")
 
 
-def check_repository() -> None:
-    """Raise a `PipelineError` if this folder is in no Git repository."""
-    _git("rev-parse", "--show-prefix")
+def prefix() -> Path:
+    """Return the path from the repository's root to this folder.
+
+    Raises:
+        PipelineError: this folder is in no Git repository.
+    """
+    return Path(_git("rev-parse", "--show-prefix").strip("\n"))
 
 
 def find_commit(name: str) -> str | None:

@@ -13,9 +13,17 @@ SECONDS = 300
 """How long one file may take."""
 
 
-def pull(path: Path, commit: str | None) -> bytes | None:
-    """Return a file of a commit, or of the workspace for None; None where DVC cannot read it."""
-    command = [sys.executable, "-m", __name__, path.as_posix(), *([commit] if commit else [])]
+def pull(path: Path, commit: str | None, prefix: Path) -> bytes | None:
+    """Return a file of a commit, or of the workspace for None; None where DVC cannot read it.
+
+    Args:
+        path: the file, from this folder.
+        commit: the commit.
+        prefix: the path from the repository's root to this folder.
+    """
+    # DVC takes a commit's paths from the repository's root.
+    arguments = [path.as_posix()] if commit is None else [(prefix / path).as_posix(), commit]
+    command = [sys.executable, "-m", __name__, *arguments]
     try:
         return subprocess.run(command, capture_output=True, check=True, timeout=SECONDS).stdout
     except subprocess.SubprocessError:
@@ -27,7 +35,7 @@ def main() -> None:
     from dvc.api import DVCFileSystem  # slow to import, and needed here alone
 
     path, commit = [*sys.argv[1:], None][:2]
-    with DVCFileSystem(rev=commit).open(path, "rb") as file:
+    with DVCFileSystem(rev=commit, subrepos=True).open(path, "rb") as file:
         sys.stdout.buffer.write(file.read())
 
 

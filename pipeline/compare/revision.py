@@ -47,7 +47,7 @@ class Revision:
         if not name.strip():
             raise PipelineError(f"a revision's name is empty ({name!r}). {WAYS}")
         try:
-            git.check_repository()
+            self._prefix = git.prefix()
         except PipelineError as err:
             raise PipelineError(f"{name}: {err}. {WAYS}") from err
         self.commit = None if name == WORKSPACE else git.find_commit(name)
@@ -119,7 +119,7 @@ class Revision:
         """
         path = layout.top(locale)
         here = self.commit is None and path.is_file()
-        data = path.read_bytes() if here else pull(path, self.commit)
+        data = path.read_bytes() if here else pull(path, self.commit, self._prefix)
         if data is None:
             return None
         try:
