@@ -22,7 +22,7 @@ def read_settings(data: bytes, where: str) -> Settings:
     """Return a parameter file as dotted keys.
 
     Older revisions have other parameters, so the file is not checked as the workspace's is: it must
-    only say which encoder each locale has.
+    only name an encoder and an index for each locale.
 
     Args:
         data: the file.
@@ -35,28 +35,46 @@ def read_settings(data: bytes, where: str) -> Settings:
         raise PipelineError(f"{where}: the file is larger than {LARGEST:,} bytes. Shorten it.")
     try:
         yaml = YAML(typ="safe", pure=True)
-        node = yaml.compose(data)
-        if _size(node) <= MOST_VALUES:
-            content = yaml.constructor.construct_document(node)
-            settings = _flat(content)
+        root = yaml.compose(data)
+        if _size(root) > MOST_VALUES:
+            raise PipelineError(
+                f"{where}: with its aliases, the file has more than {MOST_VALUES:,} values. "
+                "Shorten it."
+            )
+        content = yaml.constructor.construct_document(root) if root else None
+        settings = _flat(content)
+    except PipelineError:
+        raise
     # The reader of YAML raises whatever Python's own conversions do, such as KeyError for
     # `!!bool x` and RecursionError for 100,000 brackets.
     except Exception as err:
         what = one_line(err) or type(err).__name__
         raise PipelineError(f"{where} cannot be read as YAML 1.2 ({what}). Correct it.") from err
-    if _size(node) > MOST_VALUES:
-        raise PipelineError(
-            f"{where}: with its aliases, the file has more than {MOST_VALUES:,} values. Shorten it."
-        )
-    encoder = content.get("encoder") if isinstance(content, dict) else None
-    if not isinstance(encoder, dict) or not all(
-        isinstance(each, str) for each in (*encoder, *encoder.values())
-    ):
-        raise PipelineError(
-            f"{where}: encoder must name an encoder for each locale (found {shorten(encoder)}). "
-            "Correct it."
-        )
+    _check_locales(content, where)
     return settings
+
+
+def _check_locales(content: Any, where: str) -> None:
+    """Raise a `PipelineError` unless a file names an encoder and an index for the same locales.
+
+    A file that was cut off among them would look like one that drops a locale.
+    """
+    locales = []
+    for name in ("encoder", "index"):
+        section = content.get(name) if isinstance(content, dict) else None
+        if not isinstance(section, dict) or not all(
+            isinstance(each, str) for each in (*section, *section.values())
+        ):
+            raise PipelineError(
+                f"{where}: {name} must give each locale a name (found {shorten(section)}). "
+                "Correct it."
+            )
+        locales.append(sorted(section))
+    if locales[0] != locales[1]:
+        raise PipelineError(
+            f"{where}: encoder has the locales {shorten(locales[0])}, but index has "
+            f"{shorten(locales[1])}. Correct it."
+        )
 
 
 def _size(root: Node | None) -> int:
