@@ -1,58 +1,134 @@
-"""Export a locale's runs and qrels as TREC files, so that any tool can check the numbers.
+"""Export a locale's runs and judgements as TREC files, so that any tool can check the numbers.
 
-`python -m pipeline.trec --locale es --out DIR` writes, for trec_eval, ir_measures, ranx and others,
+`python -m pipeline.trec --locale es --out DIR` writes into DIR, for every system,
 
-    es.qrels               query_id 0 product_id grade: E 100, S 10, C 1, I 0
-    es.dense.catalogue.run query_id Q0 product_id rank score dense
-    es.dense.pool.run      the same for the judged list
+    es.dense.catalogue.run   the ranking of the whole catalogue: query_id Q0 product_id rank score dense
+    es.dense.pool.run        the ranking of each query's judged products
 
-and the same two for bm25 and hybrid.
+and the judgements once for each set of queries that a measure is averaged over:
 
-The grades are the gains times 100: linear nDCG is the same, and the tools want integers. The score
-is minus the rank, not the retrieval score: that one may tie, and tools differ in how they break
-ties; this one falls from rank to rank, so that all of them see one ranking.
-A query that retrieved nothing has no line in a run: average over the queries of the qrels. Judged
-products without a text are in the qrels and in no run; the pool track's own numbers leave them out.
-"""
+    file                grades                   queries                      for
+    es.gain.qrels       E 100, S 10, C 1, I 0    with an E, S or C            nDCG
+    es.e.qrels          E 1, others 0            with an E                    RR, R, P, AP
+    es.e-or-s.qrels     E 1, S 1, others 0       with an E or S               R of both labels
+    es.judged.qrels     E 100, S 10, C 1, I 0    all                          Judged
+    es.pool-gain.qrels  E 100, S 10, C 1, I 0    with an E, S or C to rank    nDCG of the pool
+    es.pool-e.qrels     E 1, others 0            with an E to rank            RR of the pool
+
+The grades 100, 10, 1, 0 are the gains times 100: tools want integers, and linear nDCG is the same.
+The pool's files leave out judged products without a text, which no system can rank.
+es.measures.csv names the run and the judgements of each measure of reports/metrics/es.json that
+ir_measures has. These five lines, run in DIR, give the numbers of the report:
+
+    import csv, pathlib, ir_measures
+    for row in csv.DictReader(pathlib.Path("es.measures.csv").read_text().splitlines()):
+        qrels, run = ir_measures.read_trec_qrels(row["qrels"]), ir_measures.read_trec_run(row["run"])
+        measure = ir_measures.parse_measure(row["ir_measures"])
+        print(row["system"], row["measure"], round(ir_measures.calc_aggregate([measure], qrels, run)[measure], 5))
+
+The scores are those of the run. Tools break ties in different ways, so a score that would not fall
+from one rank to the next is lowered to the next smaller 32-bit number: every tool sees our order.
+A query that retrieved nothing has no line in a run and counts as 0, as ir_measures does (for
+trec_eval: -c).
+"""  # noqa: E501 (the lines of the script stay whole)
 
 import argparse
+import csv
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.core import layout, stage
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import SYSTEMS, Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
-from pipeline.runs.inputs import read_judgements
+from pipeline.runs.inputs import Ids, read_judgements
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
+EXACT_GRADES = {"E": 1, "S": 0, "C": 0, "I": 0}
+EXACT_OR_SUBSTITUTE_GRADES = {"E": 1, "S": 1, "C": 0, "I": 0}
 TRACKS = ("catalogue", "pool")
 
 
-def qrels_lines(judgements: pa.Table) -> Iterator[str]:
+@dataclass(frozen=True)
+class Qrels:
+    """Judgements as the measures of some queries need them.
+
+    Only queries with a grade above 0 are in the file, or `all_queries`; `pool` leaves out judged
+    products without a text.
+    """
+
+    name: str
+    grades: Mapping[str, int]
+    all_queries: bool = False
+    pool: bool = False
+
+    def kept(self, rows: Ints, codes: Ints, labels: Ints, ids: Ids) -> NDArray[np.bool_]:
+        """Return which judgements are in the file; the arrays as `read_judgements` gives them."""
+        kept = codes < len(ids.products) if self.pool else np.ones(len(codes), dtype=bool)
+        if self.all_queries:
+            return kept
+        gain = np.array([self.grades[label] for label in LABELS])[labels]
+        best = np.bincount(rows[kept], weights=gain[kept], minlength=len(ids.queries))
+        return np.asarray(kept & (best[rows] > 0))
+
+
+GAIN = Qrels("gain", GRADES)
+EXACT = Qrels("e", EXACT_GRADES)
+EXACT_OR_SUBSTITUTE = Qrels("e-or-s", EXACT_OR_SUBSTITUTE_GRADES)
+JUDGED = Qrels("judged", GRADES, all_queries=True)
+POOL_GAIN = Qrels("pool-gain", GRADES, pool=True)
+POOL_EXACT = Qrels("pool-e", EXACT_GRADES, pool=True)
+QRELS = (GAIN, EXACT, EXACT_OR_SUBSTITUTE, JUDGED, POOL_GAIN, POOL_EXACT)
+
+
+def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
+    """Yield a measure's name in the reports and in ir_measures, its track and its judgements."""
+    for k in cutoffs.ndcg:
+        yield f"ndcg@{k}", f"nDCG@{k}", "catalogue", GAIN
+    k = cutoffs.ndcg_judged_only
+    yield f"ndcg_judged_only@{k}", f"nDCG(judged_only=True)@{k}", "catalogue", GAIN
+    yield f"mrr@{cutoffs.mrr}", f"RR@{cutoffs.mrr}", "catalogue", EXACT
+    for k in cutoffs.recall:
+        yield f"recall@{k}", f"R@{k}", "catalogue", EXACT
+        yield f"recall_e_or_s@{k}", f"R@{k}", "catalogue", EXACT_OR_SUBSTITUTE
+    yield f"precision@{cutoffs.precision}", f"P@{cutoffs.precision}", "catalogue", EXACT
+    yield f"map@{cutoffs.map}", f"AP@{cutoffs.map}", "catalogue", EXACT
+    for k in cutoffs.judged:
+        yield f"judged@{k}", f"Judged@{k}", "catalogue", JUDGED
+    yield "pool_ndcg", "nDCG", "pool", POOL_GAIN
+    yield "pool_ndcg@10", "nDCG@10", "pool", POOL_GAIN
+    yield "pool_mrr", "RR", "pool", POOL_EXACT
+
+
+def qrels_lines(judgements: pa.Table, given: Mapping[str, int] = GRADES) -> Iterator[str]:
     """Yield the lines of a qrels file, without newlines.
 
     Args:
         judgements: a table of schema `JUDGEMENTS`.
+        given: the grade of each label.
 
     Raises:
         PipelineError: a product_id that a TREC file cannot hold, or an unknown label.
     """
-    grades = pa.array([GRADES[label] for label in LABELS])
+    grades = pa.array([given[label] for label in LABELS])
     for batch in judgements.to_batches():
         codes = pc.index_in(batch["label"], value_set=pa.array(LABELS))
         if codes.null_count:
             unknown = batch["label"].filter(codes.is_null())[0]
             raise PipelineError(
-                f"column label holds {unknown.as_py()!r}, which is none of {', '.join(LABELS)}; "
-                "run the stage clean again"
+                f"column label: expected one of {', '.join(LABELS)} (found {unknown.as_py()!r}). "
+                "Run the stage clean again."
             )
         yield from _joined(batch["query_id"], "0", _trec_ids(batch), grades.take(codes))
 
@@ -61,36 +137,81 @@ def run_lines(run: pa.Table, system: str) -> Iterator[str]:
     """Yield the lines of a run file, without newlines.
 
     Args:
-        run: of a table of schema `RUN`, the columns query_id, product_id and rank.
+        run: whole queries of a table of schema `RUN`, its columns query_id, product_id, rank and
+            score.
         system: the name in the last column.
 
     Raises:
         PipelineError: a product_id that a TREC file cannot hold.
     """
-    for batch in run.to_batches():
-        rank = batch["rank"]
-        yield from _joined(batch["query_id"], "Q0", _trec_ids(batch), rank, pc.negate(rank), system)
+    scores = falling(run["rank"].to_numpy(), run["score"].to_numpy())
+    falls = run.set_column(run.schema.get_field_index("score"), "score", pa.array(scores))
+    for batch in falls.combine_chunks().to_batches():
+        yield from _joined(
+            batch["query_id"], "Q0", _trec_ids(batch), batch["rank"], batch["score"], system
+        )
 
 
-def export(locale: str, out: Path) -> None:
-    """Write a locale's qrels and every system's runs into the folder `out`.
+def falling(ranks: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Return scores that fall from rank to rank, each as near below the given one as possible.
+
+    Args:
+        ranks: [n], from 1 within each query.
+        scores: [n], never rising from one rank to the next.
+    """
+    # As integers in the order of the floats, neighbours are one apart. A query's place times a
+    # number larger than their range keeps the running minimum from reaching the next query.
+    bits = scores.view(np.int32).astype(np.int64)
+    keys = np.where(bits < 0, -(bits & 0x7FFFFFFF), bits)
+    place = ranks.astype(np.int64)
+    apart = np.cumsum(ranks == 1) << 33
+    keys = np.minimum.accumulate(keys + place - apart) + apart - place
+    bits = np.where(keys < 0, -keys + (1 << 31), keys)
+    return np.asarray(bits.astype(np.uint32).view(np.float32))
+
+
+def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
+    """Write a locale's judgements, every system's runs and the list of measures into a folder.
 
     Raises:
         PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
             be written as a TREC file.
     """
-    ids, judgements, _ = read_judgements(locale)
-    for system in SYSTEMS:
-        again = run_card.rerun_hint(system, locale)
-        run_card.read_card(layout.runs(system, locale), system, ids.queries, ids.products, again)
-    _write(out / f"{locale}.qrels", qrels_lines(judgements))
+    ids, judgements, (rows, codes, labels) = read_judgements(locale)
+    run_card.read_cards(locale, SYSTEMS, ids)
+    if bare := len(ids.queries) - len(np.unique(rows)):
+        stage.log.warning(
+            "%s: %d queries have no judgement; no qrels file can name them, but judged@k counts "
+            "them as 0", locale, bare,
+        )  # fmt: skip
+    for qrels in QRELS:
+        kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
+        _write(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
+    columns = ("query_id", "product_id", "rank", "score")
     for system in SYSTEMS:
         for track in TRACKS:
             path = layout.runs(system, locale).track(track)
-            columns = ("query_id", "product_id", "rank")
             pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
             lines = (line for piece in pieces for line in run_lines(piece, system))
-            _write(out / f"{locale}.{system}.{track}.run", lines)
+            _write(out / _run_name(locale, system, track), lines)
+    with (
+        atomic_file(out / f"{locale}.measures.csv") as partial,
+        partial.open("w", encoding="utf-8", newline="") as file,
+    ):
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
+        for system in SYSTEMS:
+            for ours, theirs, track, qrels in measures(cutoffs):
+                run = _run_name(locale, system, track)
+                writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
+
+
+def _qrels_name(locale: str, qrels: Qrels) -> str:
+    return f"{locale}.{qrels.name}.qrels"
+
+
+def _run_name(locale: str, system: str, track: str) -> str:
+    return f"{locale}.{system}.{track}.run"
 
 
 def _trec_ids(batch: pa.RecordBatch) -> pa.Array:
@@ -100,7 +221,7 @@ def _trec_ids(batch: pa.RecordBatch) -> pa.Array:
     if pc.any(unfit).as_py():
         raise PipelineError(
             f"product_id {ids.filter(unfit)[0].as_py()!r} is empty or holds white space, which "
-            "ends a column in a TREC file; change the id in the source"
+            "ends a column in a TREC file. Change the id in the source."
         )
     return ids
 
@@ -120,9 +241,13 @@ def _write(path: Path, lines: Iterable[str]) -> None:
 
 def main() -> int:
     """Export one locale, or each; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.trec")
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.trec",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument(
-        "--locale", help="a key of `encoder` in params.yaml; all of them if left out"
+        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
     )
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
@@ -130,7 +255,7 @@ def main() -> int:
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)
-            export(locale, arguments.out)
+            export(locale, arguments.out, params.evaluate)
     return outcome.status
 
 

@@ -1,13 +1,17 @@
+import contextlib
+import io
 import itertools
+import json
+import re
 import shutil
 import sys
+import textwrap
 from pathlib import Path
 
 import ir_measures
 import numpy as np
 import pyarrow as pa
 import pytest
-from ir_measures import AP, RR, Judged, P, R, nDCG
 
 from pipeline import trec
 from pipeline.core import layout
@@ -17,8 +21,10 @@ from pipeline.core.params import SYSTEMS, Evaluate
 from pipeline.core.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
 from pipeline.evaluate.judging import Judgements, judge
 from pipeline.evaluate.metrics import GAINS, catalogue_measures, pool_measures
+from pipeline.evaluate.stage import evaluate
 from pipeline.runs import card as run_card
 from pipeline.runs.ranking import Ranked, rank_pairs
+from tests.helpers.artefacts import params, write_clean, write_runs, write_sources
 
 PARAMS = Path(__file__).parent.parent / "params.yaml"
 CUTOFFS = Evaluate(
@@ -31,18 +37,6 @@ CUTOFFS = Evaluate(
     capped_recall=10,
     ndcg_judged_only=10,
 )
-CATALOGUE_MEASURES = {
-    "ndcg@10": nDCG @ 10,
-    "ndcg_judged_only@10": nDCG(judged_only=True) @ 10,
-    "mrr@10": RR(rel=100) @ 10,
-    "recall@10": R(rel=100) @ 10,
-    "recall@50": R(rel=100) @ 50,
-    "recall_e_or_s@50": R(rel=10) @ 50,
-    "precision@10": P(rel=100) @ 10,
-    "map@100": AP(rel=100) @ 100,
-    "judged@10": Judged @ 10,
-}
-POOL_MEASURES = {"pool_ndcg": nDCG, "pool_ndcg@10": nDCG @ 10, "pool_mrr": RR(rel=100)}
 
 
 class Artefacts:
@@ -128,6 +122,61 @@ def trec_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return trec.main()
 
 
+SCRIPT = re.search(r"\n\n    (import csv, pathlib, ir_measures\n(?:    .*\n)+)", trec.__doc__ or "")
+
+
+def run_documented_script(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> dict[tuple[str, str], float]:
+    """Return what the script of the help prints, by system and measure."""
+    assert SCRIPT is not None
+    script = textwrap.dedent(SCRIPT[1].join(("    ", "")))
+    assert len(script.splitlines()) == 5
+    printed = io.StringIO()
+    with monkeypatch.context() as patch, contextlib.redirect_stdout(printed):
+        patch.chdir(folder)
+        exec(script, {})  # noqa: S102
+    lines = [line.split() for line in printed.getvalue().splitlines()]
+    return {(system, measure): float(value) for system, measure, value in lines}
+
+
+@pytest.mark.slow
+def test_the_documented_script_gives_the_reported_numbers_of_every_system(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some queries have no E, some no gain, some find nothing, some products have no text."""
+    monkeypatch.chdir(tmp_path)
+    cutoffs = {"evaluate.recall": [10, 50, 100]}
+    headline = params(cutoffs).evaluate.headline()
+    for seed in range(2):
+        rng = np.random.default_rng(seed)
+        judgements = write_clean(rng, 250, 80)
+        labels = rng.choice(["E", "S", "C", "I"], len(judgements), p=[0.1, 0.2, 0.2, 0.5])
+        few = judgements.set_column(2, "label", [labels.tolist()])
+        without = pa.table(
+            [few["query_id"].unique().slice(0, 9), ["ZZZ"] * 9, ["E"] * 9], schema=JUDGEMENTS
+        )
+        more = pa.concat_tables([few.cast(JUDGEMENTS), without])
+        order = [("query_id", "ascending"), ("product_id", "ascending")]
+        write_table(layout.clean("es").judgements, more.sort_by(order), JUDGEMENTS)
+        write_sources({})
+        write_runs(rng, 120)
+        evaluate(params(cutoffs), "es")
+        trec.export("es", Path("trec"), params(cutoffs).evaluate)
+
+        found = run_documented_script(Path("trec"), monkeypatch)
+
+        reported = json.loads(layout.metrics("es").read_text())
+        assert reported["queries_without_e"] > reported["queries_without_gain"] > 0
+        assert {key for key in found if key[1] in headline} == {
+            (system, name) for system in SYSTEMS for name in headline
+        }
+        assert len(found) == 3 * 17
+        for (system, name), value in found.items():
+            # Either side rounds to 5 digits.
+            assert value == pytest.approx(reported[system][name], abs=1.01e-5), (system, name)
+
+
 @pytest.mark.parametrize("seed", range(2))
 def test_exported_files_give_ir_measures_our_numbers(
     project: Path, monkeypatch: pytest.MonkeyPatch, seed: int
@@ -136,27 +185,26 @@ def test_exported_files_give_ir_measures_our_numbers(
 
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 0
 
-    qrels = list(ir_measures.read_trec_qrels("trec/es.qrels"))
-    assert len(qrels) == len(artefacts.judgements.codes)
     for (system, track), ranked in artefacts.ranked.items():
-        measures = CATALOGUE_MEASURES if track == "catalogue" else POOL_MEASURES
         run = judge(ranked[0], ranked[1], artefacts.judgements)
         ours = catalogue_measures(run, CUTOFFS) if track == "catalogue" else pool_measures(run)
         exported = list(ir_measures.read_trec_run(f"trec/es.{system}.{track}.run"))
-        theirs = {name: dict.fromkeys(map(str, artefacts.query_ids), 0.0) for name in measures}
-        for name, measure in measures.items():
-            for value in ir_measures.iter_calc([measure], qrels, exported):
-                theirs[name][value.query_id] = value.value
-            np.testing.assert_allclose(
-                np.nan_to_num(ours[name], nan=0.0),
-                list(theirs[name].values()),
-                rtol=0,
-                atol=1e-9,
-                err_msg=f"{system} {name}",
-            )
+        for name, theirs, of_track, qrels in trec.measures(CUTOFFS):
+            if of_track != track:
+                continue
+            judged = list(ir_measures.read_trec_qrels(f"trec/es.{qrels.name}.qrels"))
+            measure = ir_measures.parse_measure(theirs)
+            values = {
+                int(each.query_id): each.value
+                for each in ir_measures.iter_calc([measure], judged, exported)
+            }
+            expected = dict(zip(artefacts.query_ids.tolist(), ours[name], strict=True))
+            assert values.keys() == {key for key, value in expected.items() if value == value}
+            for query, value in values.items():
+                assert value == pytest.approx(expected[query], abs=1e-9), (system, name)
 
 
-def test_exported_scores_fall_from_rank_to_rank_where_ours_tie(project: Path) -> None:
+def test_exported_scores_are_ours_and_fall_from_rank_to_rank_where_ours_tie(project: Path) -> None:
     artefacts = Artefacts("es", seed=0)
     table = artefacts.run_table(artefacts.catalogue)
     assert len(np.unique(table["score"])) < 10
@@ -166,10 +214,21 @@ def test_exported_scores_fall_from_rank_to_rank_where_ours_tie(project: Path) ->
     assert [line[2] for line in lines] == table["product_id"].to_pylist()
     assert {line[1] for line in lines} == {"Q0"}
     assert {line[5] for line in lines} == {"dense"}
+    for line, score in zip(lines, table["score"].to_pylist(), strict=True):
+        assert float(line[4]) == pytest.approx(score, rel=2e-5, abs=1e-40)
     for before, after in itertools.pairwise(lines):
         if before[0] == after[0]:
             assert int(after[3]) == int(before[3]) + 1
-            assert float(after[4]) < float(before[4])
+            assert np.float32(after[4]) < np.float32(before[4])
+
+
+def test_scores_that_fall_stay_as_they_are_and_others_are_lowered_by_the_least_step() -> None:
+    ranks = np.array([1, 2, 3, 1, 2, 3, 4, 5, 1], dtype=np.int32)
+    given = np.array([3, 2, -1, 0, 0, -0.0, -1, -1, 9], dtype=np.float32)
+    least = float(np.nextafter(np.float32(0), np.float32(1)))
+    below = float(np.nextafter(np.float32(-1), np.float32(-2)))
+    found = trec.falling(ranks, given).tolist()
+    assert found == [3, 2, -1, 0, -least, -2 * least, -1, below, 9]
 
 
 def test_the_grades_are_the_gains_times_a_hundred() -> None:
@@ -186,9 +245,9 @@ def test_the_lines_are_those_of_the_trec_formats() -> None:
 
     assert list(trec.qrels_lines(judgements)) == ["1 0 B0a 100", "1 0 é 10", "2 0 B0a 1", "2 0 x 0"]
     assert list(trec.run_lines(run, "dense")) == [
-        "1 Q0 é 1 -1 dense",
-        "1 Q0 B0a 2 -2 dense",
-        "2 Q0 x 1 -1 dense",
+        "1 Q0 é 1 0.5 dense",
+        "1 Q0 B0a 2 0.49999997 dense",
+        "2 Q0 x 1 0.25 dense",
     ]
 
 
@@ -210,7 +269,9 @@ def test_an_id_that_a_tool_would_split_is_refused(bad: str) -> None:
 def test_an_unknown_label_is_refused() -> None:
     judgements = pa.table([[1, 1], ["a", "b"], ["E", "X"]], schema=JUDGEMENTS)
 
-    with pytest.raises(PipelineError, match="column label holds 'X'"):
+    with pytest.raises(
+        PipelineError, match=r"column label: expected one of E, S, C, I .found 'X'."
+    ):
         list(trec.qrels_lines(judgements))
 
 

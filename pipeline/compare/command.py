@@ -1,7 +1,9 @@
 """Compare two revisions, each a Git revision, a DVC experiment or `workspace`.
 
-Needs reports/per_query and reports/metrics of both, which are in Git, and no data; titles come from
-reports/top where DVC has it. Exit status 3: the thresholds of params.yaml refuse what moved.
+Needs params.yaml and reports/per_query of both, which are in Git, and no data. Titles come from
+the workspace, or from DVC's cache or remote.
+
+Exit status 3: the thresholds of params.yaml refuse a drop. 1: there is nothing to compare.
 """
 
 import argparse
@@ -9,9 +11,10 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from pipeline.compare import differences, display
+from pipeline.compare import differences, display, plain_data
 from pipeline.compare.display import Report, Titles
 from pipeline.compare.revision import Revision
+from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
@@ -25,16 +28,16 @@ Sides = Mapping[str, Side]
 
 
 def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
-    """Compare two revisions by the metrics and thresholds that the workspace's params.yaml has.
+    """Compare two revisions by the metrics and thresholds of the workspace's params.yaml.
 
-    A side's locales are those that its own params.yaml names: files of a locale that it dropped may
-    lie in Git for ever, and say nothing of it.
+    A side's locales are those that its own params.yaml names: tables of a locale that it dropped
+    may stay in Git for ever.
 
     Args:
         params: the workspace's parameters.
         a: the old side.
         b: the new one.
-        queries: how many of the largest wins, and of the largest losses, are kept for each metric.
+        queries: how many of the largest wins, and of the largest losses, are kept per metric.
 
     Raises:
         PipelineError: the two cannot be compared.
@@ -49,7 +52,12 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     found = differences.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )
-    titles, untold = _titles(found, a, b)
+    titles, without = _titles(found, (a, one), (b, other))
+    changed = {
+        key: (before.get(key, ABSENT), after.get(key, ABSENT))
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    }
     return Report(
         a=str(a),
         b=str(b),
@@ -60,22 +68,22 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         chosen={
             locale: (one[locale].chosen, other[locale].chosen) for locale in one if locale in other
         },
-        settings={
-            key: (before.get(key, ABSENT), after.get(key, ABSENT))
-            for key in dict.fromkeys((*before, *after))
-            if before.get(key) != after.get(key)
-        },
+        settings=changed,
         titles=titles,
-        notes=(*found.notes, *_stale(a, one, before), *_stale(b, other, after), *untold),
+        notes=(
+            *found.notes,
+            *_loosened(changed),
+            *_stale(a, one, before),
+            *_stale(b, other, after),
+            *without,
+        ),
     )
 
 
-def _check_none_vanished(
-    held: tuple[list[str], list[str]], settings: Mapping[str, str], name: str
-) -> None:
+def _check_none_vanished(held: tuple[list[str], list[str]], settings: Settings, name: str) -> None:
     """Raise a `PipelineError` if B lost the numbers of a locale that it still has.
 
-    Nothing could keep watch on such a locale; one that B's params.yaml dropped is a decision.
+    Nothing could keep watch on such a locale; to drop one from params.yaml is a decision.
     """
     gone = [
         locale for locale in held[0] if locale not in held[1] and f"encoder.{locale}" in settings
@@ -84,13 +92,20 @@ def _check_none_vanished(
         listed, tables = ", ".join(gone), ", ".join(map(str, map(layout.per_query, gone)))
         raise PipelineError(
             f"{name} has no numbers of {listed}, though its params.yaml names {listed} under "
-            f"encoder (missing: {tables}); run `dvc repro` there and commit reports/, or drop "
-            f"{listed} from encoder, index and language"
+            f"encoder (missing: {tables}). Run `dvc repro` there and commit reports/, or drop "
+            f"{listed} from encoder, index and language."
         )
 
 
-def _stale(revision: Revision, held: Sides, settings: Mapping[str, str]) -> Iterator[str]:
-    """Say where a revision's numbers are not of what its params.yaml chooses."""
+def _loosened(changed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
+    """Say how the rules of the comparison differ, which many other settings might hide."""
+    for key, (old, new) in changed.items():
+        if key.startswith(("compare.", "uncertainty.")):
+            yield f"the comparison's own settings differ: {key} is {old} in A, {new} in B"
+
+
+def _stale(revision: Revision, held: Sides, settings: Settings) -> Iterator[str]:
+    """Say where a revision's numbers are not of the encoder or index that its params.yaml names."""
     for locale, side in held.items():
         for name, chosen in side.chosen.items():
             setting = settings.get(f"{name}.{locale}")
@@ -101,14 +116,16 @@ def _stale(revision: Revision, held: Sides, settings: Mapping[str, str]) -> Iter
                 )
 
 
-def _titles(found: differences.Comparison, a: Revision, b: Revision) -> tuple[Titles, list[str]]:
+def _titles(
+    found: differences.Comparison, *sides: tuple[Revision, Sides]
+) -> tuple[Titles, list[str]]:
     """Return the products that the changed queries find on either side; a line for what is absent.
 
     A locale without changed queries is not looked up.
     """
     titles: Titles = {}
     absent = []
-    for number, revision in enumerate((a, b)):
+    for number, (revision, held) in enumerate(sides):
         for locale in dict.fromkeys(move.locale for move in found.moves):
             queries = {
                 change.query_id
@@ -116,20 +133,26 @@ def _titles(found: differences.Comparison, a: Revision, b: Revision) -> tuple[Ti
                 if move.locale == locale
                 for change in (*move.wins, *move.losses)
             }
-            top = revision.top(locale, queries) if queries else {}
+            top = revision.top(locale, queries, held[locale].card.top_sha256) if queries else {}
             if top is None:
                 absent.append(f"{locale} of {revision}")
             else:
                 titles[number, locale] = top
     if not absent:
         return titles, []
-    told = f"the titles of {', '.join(absent)} are not to be had here (`dvc pull` may bring them)"
-    return titles, [f"{told}: labels stand for them"]
+    return titles, [
+        f"no titles for {', '.join(absent)}, or not those of these numbers (try `dvc pull`): "
+        "labels are shown instead"
+    ]
 
 
 def main() -> int:
     """Compare, write what was asked for, and return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.compare", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.compare",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("a", help="the old side: a Git revision, an experiment, or workspace")
     parser.add_argument("b", help="the new side")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as markdown too")
@@ -148,7 +171,7 @@ def main() -> int:
                 text = display.markdown(report)
                 partial.write_text(text, encoding="utf-8", newline="\n")
         if arguments.json:
-            files.write_json(arguments.json, display.as_json(report))
+            files.write_json(arguments.json, plain_data.as_json(report))
         sys.stdout.write(display.terminal(report))
         if report.found.refused:
             stage.log.error("refused: %s", display.refusal(report))
@@ -158,5 +181,5 @@ def main() -> int:
 
 def _count(text: str) -> int:
     if not text.isdecimal():
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of queries")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of queries")
     return int(text)

@@ -1,13 +1,17 @@
-"""A comparison shown: as text for a terminal, as markdown for a pull request, as JSON."""
+"""A comparison as text for a terminal, and as Markdown for a pull request.
+
+Texts come from revisions that anyone may have written: none may steer a terminal, be read as
+Markdown, or start a line that a CI runner takes for a command.
+"""
 
 import html
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pipeline.compare.differences import Change, Comparison, Move
 from pipeline.compare.sides import Hit, Top
+from pipeline.core import text_tables
 from pipeline.core.params import Compare
 
 HITS = 3
@@ -20,12 +24,13 @@ SETTINGS = 30
 """How many settings that differ are shown; JSON holds all."""
 
 MARKDOWN_LIMIT = 60_000
-"""GitHub takes comments of 65,536 characters; in what would be longer the queries are left out."""
+"""GitHub takes comments of 65,536 characters; a longer one loses its queries."""
 
 HEADER = (
     "locale", "metric", "A", "B", "difference", "interval", "p", "adjusted p", "queries",
     "won", "lost", "tied", "",
 )  # fmt: skip
+NUMBERS = HEADER[2:-1]
 
 Titles = dict[tuple[int, str], Top]
 """The first products by side (0: A, 1: B) and locale."""
@@ -36,9 +41,9 @@ class Report:
     """A comparison and what a reader must know beside it.
 
     `revisions` holds the name and the commit of either side (None: the workspace), `a` and `b` what
-    they are called, `chosen` what each side chose (encoder, index) in a locale, `settings` the
-    settings that differ, as they are written, `titles` what could be had of the products of changed
-    queries.
+    they are called, `chosen` the encoder and index of each side by locale, `settings` the settings
+    that differ, as they are written, `titles` the products of changed queries, where they can be
+    read.
     """
 
     a: str
@@ -52,16 +57,21 @@ class Report:
     titles: Titles
     notes: tuple[str, ...]
 
+    def hits(self, side: int, move: Move, change: Change) -> list[Hit]:
+        """Return the first products of a query on a side; none where they cannot be read."""
+        top = self.titles.get((side, move.locale), {})
+        return top.get((change.query_id, move.system), [])
+
 
 def terminal(report: Report) -> str:
     """Return the comparison as text."""
-    lines = [f"A  {report.a}", f"B  {report.b}", ""]
-    for locale, chosen in report.chosen.items():
-        lines.append(f"{locale}  {_choices(chosen)}")
+    lines = [f"A  {_plain(report.a)}", f"B  {_plain(report.b)}", ""]
+    lines += [f"{locale}  {_choices(chosen)}" for locale, chosen in report.chosen.items()]
     if report.settings:
         lines += ["", "settings that differ"]
-        lines += [f"  {key}: {_plain(a)} → {_plain(b)}" for key, a, b in _settings(report)]
-    lines += ["", *_padded([HEADER, *(_cells(move) for move in report.found.moves)])]
+        lines += [f"  {_plain(key)}: {_plain(a)} → {_plain(b)}" for key, a, b in _settings(report)]
+    moves = text_tables.aligned(HEADER, [_cells(move) for move in report.found.moves], NUMBERS)
+    lines += ["", *moves.splitlines()]
     for move in _shown(report.found.moves):
         for kind, changes in (("wins", move.wins), ("losses", move.losses)):
             if changes:
@@ -75,40 +85,22 @@ def terminal(report: Report) -> str:
 
 
 def markdown(report: Report) -> str:
-    """Return the comparison as markdown: tables, and the queries folded away."""
-    lines = ["## Metrics", "", f"A: {_code(report.a)}, B: {_code(report.b)}", ""]
-    lines += ["| locale | chosen |", "|---|---|"]
-    lines += [f"| {locale} | {_code(_choices(both))} |" for locale, both in report.chosen.items()]
-    lines += ["", f"| {' | '.join(HEADER)} |", "|---|---|" + "---:|" * (len(HEADER) - 3) + "---|"]
-    lines += [f"| {' | '.join(_cells(move))} |" for move in report.found.moves]
-    lines += ["", *(f"{_inline(line)}  " for line in (*_closing(report), *report.notes))]
+    """Return the comparison as Markdown: tables, and the queries folded away."""
+    chosen = [(locale, _code(_choices(both))) for locale, both in report.chosen.items()]
+    parts = [
+        f"## Metrics\n\nA: {_code(report.a)}, B: {_code(report.b)}\n",
+        text_tables.markdown(("locale", "chosen"), chosen),
+        text_tables.markdown(HEADER, [_cells(move) for move in report.found.moves], NUMBERS),
+        "".join(f"{_inline(line)}  \n" for line in (*_closing(report), *report.notes)),
+    ]
     if report.settings:
-        lines += ["", "| setting | A | B |", "|---|---|---|"]
-        lines += [f"| {_code(k)} | {_code(a)} | {_code(b)} |" for k, a, b in _settings(report)]
-    queries = [line for move in _shown(report.found.moves) for line in _folded(report, move)]
-    whole = "\n".join([*lines, *queries]) + "\n"
+        rows = [tuple(map(_code, row)) for row in _settings(report)]
+        parts.append(text_tables.markdown(("setting", "A", "B"), rows))
+    folded = [_folded(report, move) for move in _shown(report.found.moves)]
+    whole = "\n".join([*parts, *folded])
     if len(whole) <= MARKDOWN_LIMIT:
         return whole
-    return (
-        "\n".join([*lines, "", "The queries are left out: a comment would not hold them."]) + "\n"
-    )
-
-
-def as_json(report: Report) -> dict[str, Any]:
-    """Return the comparison as plain data, all of it; NaN as null."""
-    return {
-        "revisions": [{"name": name, "commit": commit} for name, commit in report.revisions],
-        "thresholds": report.thresholds.model_dump(mode="json"),
-        "confidence": report.confidence,
-        "chosen": {
-            locale: {name: [a[name], b[name]] for name in a}
-            for locale, (a, b) in report.chosen.items()
-        },
-        "settings": {key: list(both) for key, both in report.settings.items()},
-        "refused": bool(report.found.refused),
-        "moves": [_move_as_json(report, move) for move in report.found.moves],
-        "notes": list(report.notes),
-    }
+    return "\n".join([*parts, "The queries are left out: a comment cannot hold them.\n"])
 
 
 def refusal(report: Report) -> str:
@@ -124,7 +116,7 @@ def refusal(report: Report) -> str:
 
 
 def _settings(report: Report) -> Iterator[tuple[str, str, str]]:
-    """Yield the settings that differ, as many as are shown, and how many more there are."""
+    """Yield the first settings that differ, and how many more there are."""
     for key, (a, b) in list(report.settings.items())[:SETTINGS]:
         yield key, a, b
     if (more := len(report.settings) - SETTINGS) > 0:
@@ -132,17 +124,17 @@ def _settings(report: Report) -> Iterator[tuple[str, str, str]]:
 
 
 def _closing(report: Report) -> Iterator[str]:
-    """Say what was asked and what came of it."""
+    """Say how many metrics moved, by which rules, and what is refused."""
     moves = report.found.moves
-    sure = sum(move.significant for move in moves)
+    significant = sum(move.significant for move in moves)
     yield (
-        f"{sure} of {len(moves)} moved for sure (adjusted p below {report.thresholds.alpha:g}; "
-        f"intervals hold {report.confidence:.0%})."
+        f"{significant} of {len(moves)} moved significantly (adjusted p below "
+        f"{report.thresholds.alpha:g}; {report.confidence:.0%} intervals)."
     )
     if any(move.holes and move.holes.suspect for move in moves):
         yield (
-            "holes?: judged@k moved with the metric (for nDCG: and judged products alone do not "
-            "bear it out): part of the move may be unjudged products; look at the queries."
+            "holes?: judged@k moved with the metric (and, for nDCG, judged products alone do not "
+            "confirm it): part of the move may come from unjudged products. Look at the queries."
         )
     if report.found.refused:
         yield f"Refused: {refusal(report)}."
@@ -172,7 +164,7 @@ def _verdict(move: Move) -> str:
         return "defined for no query"
     if move.equal:
         return "equal"
-    verdict = "not sure"
+    verdict = "not significant"
     if move.significant:
         verdict = "better" if move.difference.mean > 0 else "worse"
     if move.refused:
@@ -203,51 +195,35 @@ def _values(change: Change) -> str:
 
 
 def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, list[str]]]:
-    """Yield for each side its name and the query's first products there, or their labels alone."""
+    """Yield for each side its name and the query's first products there, or only their labels."""
     for number, (name, labels) in enumerate((("A", change.labels_a), ("B", change.labels_b))):
-        hits = _hits(report, number, move, change)[:HITS]
-        told = [f"{label or '?'} {_plain(title)}" for label, title in hits]
-        yield name, told or [labels or "nothing"]
-
-
-def _hits(report: Report, number: int, move: Move, change: Change) -> list[Hit]:
-    top = report.titles.get((number, move.locale), {})
-    return top.get((change.query_id, move.system), [])
+        hits = report.hits(number, move, change)[:HITS]
+        shown = [f"{label or '?'} {_plain(title)}" for label, title in hits]
+        yield name, shown or [labels or "nothing"]
 
 
 def _plain(text: str) -> str:
-    """Return text on one line, shortened, without what could steer a terminal or turn its order."""
+    """Return text on one line, shortened, without characters that steer a terminal."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= TITLE else text[: TITLE - 1] + "…"
 
 
-def _padded(rows: list[tuple[str, ...]]) -> list[str]:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    words = (0, 1, len(HEADER) - 1)
-    return [
-        "  ".join(
-            cell.ljust(width) if place in words else cell.rjust(width)
-            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ).rstrip()
-        for row in rows
+def _folded(report: Report, move: Move) -> str:
+    """Return a block of HTML: without an empty line inside, nothing in it is read as Markdown."""
+    lines = [
+        f"<details><summary>{move.locale} {move.metric}: the largest wins and losses</summary>",
+        "<table><tr><th>query</th><th>A → B</th><th>A</th><th>B</th></tr>",
     ]
-
-
-def _folded(report: Report, move: Move) -> Iterator[str]:
-    """Yield a block of HTML: without an empty line inside, nothing in it is read as markdown."""
-    yield ""
-    yield f"<details><summary>{move.locale} {move.metric}: the largest wins and losses</summary>"
-    yield "<table><tr><th>query</th><th>A → B</th><th>A</th><th>B</th></tr>"
     for change in (*move.wins, *move.losses):
         a, b = (
             "<br>".join(f"<code>{html.escape(hit)}</code>" for hit in hits)
             for _, hits in _results(report, move, change)
         )
-        yield (
+        lines.append(
             f"<tr><td>{change.query_id} <code>{html.escape(_plain(change.query))}</code></td>"
             f"<td>{_values(change)}</td><td>{a}</td><td>{b}</td></tr>"
         )
-    yield "</table></details>"
+    return "\n".join([*lines, "</table></details>\n"])
 
 
 def _code(text: str) -> str:
@@ -255,61 +231,7 @@ def _code(text: str) -> str:
 
 
 def _inline(text: str) -> str:
-    """Return text with all that markdown would read as more than text written as entities."""
+    """Return text on one line, with all that Markdown would read as more written as entities."""
+    text = "".join(c if c.isprintable() else " " for c in text)
     escaped = html.escape(text, quote=False)
     return "".join(f"&#{ord(c)};" if c in "\\`*_[]|~!@#:" else c for c in escaped)
-
-
-def _move_as_json(report: Report, move: Move) -> dict[str, Any]:
-    mean, low, high, queries = move.difference
-    return {
-        "locale": move.locale,
-        "metric": move.metric,
-        "a": _rounded(move.a),
-        "b": _rounded(move.b),
-        "difference": _rounded(mean),
-        "low": _rounded(low),
-        "high": _rounded(high),
-        "p": _rounded(move.p),
-        "p_adjusted": _rounded(move.p_adjusted),
-        "queries": queries,
-        "won": move.won,
-        "lost": move.lost,
-        "tied": move.tied,
-        "equal": move.equal,
-        "significant": move.significant,
-        "refused": move.refused,
-        "holes": move.holes
-        and {
-            "metric": move.holes.metric,
-            "a": _rounded(move.holes.a),
-            "b": _rounded(move.holes.b),
-            "p": _rounded(move.holes.p),
-            "judged_only": _rounded(move.holes.judged_only),
-            "judged_only_p": _rounded(move.holes.judged_only_p),
-            "suspect": move.holes.suspect,
-        },
-        "wins": [_change_as_json(report, move, change) for change in move.wins],
-        "losses": [_change_as_json(report, move, change) for change in move.losses],
-    }
-
-
-def _change_as_json(report: Report, move: Move, change: Change) -> dict[str, Any]:
-    return {
-        "query_id": change.query_id,
-        "query": change.query,
-        "a": _rounded(change.a),
-        "b": _rounded(change.b),
-        "labels": [change.labels_a, change.labels_b],
-        "top": [
-            [
-                {"label": label, "title": title}
-                for label, title in _hits(report, number, move, change)
-            ]
-            for number in (0, 1)
-        ],
-    }
-
-
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or math.isnan(value) else round(value, 5)

@@ -1,31 +1,38 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
-import json
 import re
-from collections.abc import Collection, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Collection, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
-from dvc.api import DVCFileSystem
-from dvc.exceptions import DvcException
-from ruamel.yaml import YAML
-from ruamel.yaml.error import YAMLError
 
-from pipeline.compare.sides import Side, Top, side
+from pipeline.compare import git
+from pipeline.compare.pull import pull
+from pipeline.compare.settings import Settings, read_settings
+from pipeline.compare.sides import Side, Top
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
+from pipeline.evaluate import per_query
+from pipeline.evaluate.top import TOP
 
 WORKSPACE = "workspace"
 
+LARGEST = 1 << 28
+"""The most bytes that a report may have; all of ESCI has less than a tenth of it."""
+
+WAYS = (
+    "Name a Git revision (git log), an experiment (dvc exp list --all-commits) or "
+    f"{WORKSPACE!r}, from the root of the project. A shallow clone lacks older commits "
+    "(git fetch --unshallow)."
+)
+REPORTS = "Compare with a newer revision, or run `dvc repro` there and commit reports/."
+
 
 class Revision:
-    """The reports of one revision; files come from Git, or from DVC's cache or remote."""
+    """The reports of one revision."""
 
     def __init__(self, name: str) -> None:
         """Find the revision.
@@ -34,27 +41,20 @@ class Revision:
             name: what `git rev-parse` knows, a DVC experiment's name, or `workspace`.
 
         Raises:
-            PipelineError: it is none of the three, or this folder is no DVC repository.
+            PipelineError: it is none of the three, or this folder is in no Git repository.
         """
         self.name = name
-        ways = (
-            "name a Git revision (git log), an experiment (dvc exp list --all-commits) or "
-            f"{WORKSPACE!r}, from the root of the repository; a shallow clone lacks older commits "
-            "(git fetch --unshallow)"
-        )
-        if not name.strip():  # which DVC would take for the workspace
-            raise PipelineError(f"a revision's name is empty ({name!r}); {ways}")
+        if not name.strip():
+            raise PipelineError(f"a revision's name is empty ({name!r}). {WAYS}")
         try:
-            self._files = DVCFileSystem(rev=None if name == WORKSPACE else name)
-            repository = self._files.repo
-            self.commit = None if name == WORKSPACE else str(repository.get_rev())
-        except DvcException as err:
-            raise PipelineError(f"{name}: {one_line(err)}; {ways}") from err
-        except AttributeError as err:
-            if err.name != "tree":
-                raise
-            # Git knows the name, but what it names has no tree of files: DVC does not look first.
-            raise PipelineError(f"{name}: names a tree or a file, not a commit; {ways}") from err
+            self._prefix = git.prefix()
+        except PipelineError as err:
+            raise PipelineError(f"{name}: {err}. {WAYS}") from err
+        self.commit = None if name == WORKSPACE else git.find_commit(name)
+        if self.commit is None and name != WORKSPACE:
+            if git.names_an_object(name):
+                raise PipelineError(f"{name} names a tree or a file, not a commit. {WAYS}")
+            raise PipelineError(f"{name} is not a revision or an experiment. {WAYS}")
 
     def __str__(self) -> str:
         """The name, and the commit where the name is not that already."""
@@ -71,17 +71,24 @@ class Revision:
         Raises:
             PipelineError: there are no per-query tables.
         """
-        listed = []
-        with self._told(), suppress(FileNotFoundError):
-            listed = self._files.ls(layout.PER_QUERY.as_posix(), detail=False)
-        stems = {Path(path).stem for path in listed if path.endswith(".parquet")}
+        if self.commit is None:
+            files = list(layout.PER_QUERY.glob("*.parquet"))
+        else:
+            files = [
+                Path(each.name)
+                for each in git.entries(self.commit, f"{layout.PER_QUERY.as_posix()}/")
+            ]
         # A revision may hold any file name, which would reach terminals and comments.
-        found = {stem for stem in stems if re.fullmatch(NAME, stem)}
+        found = {
+            path.stem
+            for path in files
+            if path.suffix == ".parquet" and re.fullmatch(NAME, path.stem)
+        }
         locales = [*(each for each in order if each in found), *sorted(found - set(order))]
         if not locales:
             raise PipelineError(
                 f"{self} has no tables in {layout.PER_QUERY}: the commit is older than they are, "
-                "or was made before `dvc repro`; compare with a revision that has them"
+                f"or was made before `dvc repro`. {REPORTS}"
             )
         return locales
 
@@ -89,34 +96,37 @@ class Revision:
         """Return each locale's side of a comparison.
 
         Raises:
-            PipelineError: a locale's per-query table or metrics are missing, older or damaged.
+            PipelineError: a locale's per-query table is missing, of an older form, or damaged.
         """
-        return {locale: self._side(locale) for locale in locales}
+        found = {}
+        for locale in locales:
+            path = layout.per_query(locale)
+            where = f"{path} of {self}"
+            found[locale] = Side(*per_query.read(self._read(path), where, locale, REPORTS))
+        return found
 
-    def _side(self, locale: str) -> Side:
-        table = self._parquet(layout.per_query(locale))
-        path = layout.metrics(locale)
-        try:
-            metrics = json.loads(self._bytes(path))
-        except ValueError as err:
-            raise PipelineError(f"{path} of {self} is not readable as JSON ({err})") from err
-        return side(table, metrics, f"{locale} of {self}")
-
-    def settings(self) -> dict[str, str]:
+    def settings(self) -> Settings:
         """Return params.yaml as one level of dotted keys, the values as they are written."""
-        try:
-            data = YAML(typ="safe", pure=True).load(self._bytes(PARAMS_FILE))
-        except YAMLError as err:
-            raise PipelineError(f"{PARAMS_FILE} of {self} is not YAML: {one_line(err)}") from err
-        return _flat(data)
+        return read_settings(self._read(PARAMS_FILE), f"{PARAMS_FILE} of {self}")
 
-    def top(self, locale: str, queries: Collection[int]) -> Top | None:
-        """Return the first products of some queries, or None where they cannot be had here."""
+    def top(self, locale: str, queries: Collection[int], sha256: str) -> Top | None:
+        """Return the first products of some queries, or None where they cannot be read here.
+
+        Args:
+            locale: whose products they are.
+            queries: the query_ids.
+            sha256: the hash of the table's contents, which the per-query table has.
+        """
         path = layout.top(locale)
+        here = self.commit is None and path.is_file()
+        data = path.read_bytes() if here else pull(path, self.commit, self._prefix)
+        if data is None:
+            return None
         try:
-            with self._files.open(path.as_posix(), "rb") as handle:
-                table = pq.read_table(handle)
-        except Exception:  # noqa: BLE001 (whatever a remote's library raises: titles are an extra)
+            table = per_query.read_parquet(data, str(path), "")
+        except PipelineError:
+            return None
+        if not table.schema.equals(TOP) or per_query.contents_sha256(table) != sha256:
             return None
         table = table.filter(pc.is_in(table["query_id"], value_set=pa.array(queries, pa.int64())))
         found: Top = {}
@@ -125,41 +135,18 @@ class Revision:
             hits.append((row["label"], row["title"]))
         return found
 
-    def _parquet(self, path: Path) -> pa.Table:
-        try:
-            return pq.read_table(pa.BufferReader(self._bytes(path)))
-        except pa.ArrowInvalid as err:
+    def _read(self, path: Path) -> bytes:
+        """Return a file that every revision must have in Git.
+
+        Raises:
+            PipelineError: the revision has no such file, or one that is too large.
+        """
+        entry = None if self.commit is None else git.find_file(self.commit, path)
+        if entry is None and not (self.commit is None and path.is_file()):
             raise PipelineError(
-                f"{path} of {self} is not readable as parquet ({one_line(err)})"
-            ) from err
-
-    def _bytes(self, path: Path) -> bytes:
-        try:
-            with self._told(), self._files.open(path.as_posix(), "rb") as handle:
-                return bytes(handle.read())
-        except FileNotFoundError as err:
-            raise PipelineError(
-                f"{self} has no {path}, or it is not to be had here; compare needs it in Git on "
-                "both sides: take a revision that was committed after `dvc repro`"
-            ) from err
-
-    @contextmanager
-    def _told(self) -> Iterator[None]:
-        """Tell what DVC cannot make of the revision, such as a dvc.yaml with a mistake in it."""
-        try:
-            yield
-        except DvcException as err:
-            raise PipelineError(f"{self} cannot be read by DVC: {one_line(err)}") from err
-
-
-def _flat(data: Any, prefix: str = "") -> dict[str, str]:
-    if not isinstance(data, dict) or not data:
-        # In quotes what cannot be seen without: a space, an empty string.
-        if isinstance(data, str) and data.isprintable() and data == data.strip() != "":
-            return {prefix.rstrip("."): data}
-        return {prefix.rstrip("."): json.dumps(data, ensure_ascii=False, default=str)}
-    return {
-        key: value
-        for name, inner in data.items()
-        for key, value in _flat(inner, f"{prefix}{name}.").items()
-    }
+                f"{self} has no file {path}; compare needs it in Git on both sides. {REPORTS}"
+            )
+        size = entry.size if entry else path.stat().st_size
+        if size > LARGEST:
+            raise PipelineError(f"{path} of {self} is larger than {LARGEST:,} bytes. {REPORTS}")
+        return git.read(entry) if entry else path.read_bytes()

@@ -1,16 +1,13 @@
 """The two sides of a comparison: what a revision says of a locale, and whether two of them fit."""
 
-import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.types as pt
 
 from pipeline.core.errors import PipelineError, did_you_mean
-from pipeline.core.tables import SAMPLE_KEY
+from pipeline.evaluate.per_query import Card
 
 Names = tuple[str, str]
 
@@ -23,41 +20,15 @@ Top = dict[tuple[int, str], list[Hit]]
 
 @dataclass(frozen=True)
 class Side:
-    """One locale at one revision: measures a query, what they are of, what was chosen."""
+    """One locale at one revision: its per-query table, and the card that says what it is of."""
 
     table: pa.Table
-    sample: Mapping[str, str | int]
-    chosen: Mapping[str, str]
+    card: Card
 
-
-def side(table: pa.Table, metrics: Mapping[str, Any], where: str) -> Side:
-    """Return a locale's side of a comparison.
-
-    Args:
-        table: its per-query table.
-        metrics: its metrics file.
-        where: what the two are called in messages, such as "es of HEAD".
-
-    Raises:
-        PipelineError: table or metrics are not what `evaluate` writes now.
-    """
-    try:
-        sample = json.loads(table.schema.metadata[SAMPLE_KEY])
-        queries = int(sample["queries"])
-        chosen = {name: str(metrics[name]) for name in ("encoder", "index")}
-        steps = np.diff(table["query_id"].to_numpy())
-    except (KeyError, TypeError, ValueError) as err:
-        raise PipelineError(
-            f"{where}: the per-query table or the metrics are of an older form ({err!r}); compare "
-            "with a newer revision, or run `dvc repro` there and commit"
-        ) from err
-    if len(table) != queries or (steps <= 0).any():
-        raise PipelineError(
-            f"{where}: the per-query table has {len(table):,} rows for the {queries:,} queries of "
-            "its sample, or not in order of query_id; it was edited: take the committed one, or "
-            "run `dvc repro evaluate`"
-        )
-    return Side(table, sample, chosen)
+    @property
+    def chosen(self) -> dict[str, str]:
+        """The encoder and the index."""
+        return {"encoder": self.card.encoder, "index": self.card.index}
 
 
 def metrics(table: pa.Table) -> list[str]:
@@ -98,32 +69,28 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     unlike = [
         f"{locale}: {'; '.join(found)}"
         for locale in shared
-        if (found := list(_unlike(a[locale], b[locale], names)))
+        if (found := list(_differences(a[locale], b[locale], names)))
     ]
     if unlike:
         raise PipelineError(
-            f"{names[0]} and {names[1]} are of different samples, their numbers do not compare:\n"
-            + "\n".join(f"  {line}" for line in unlike)
+            f"{names[0]} and {names[1]} are of different samples, so their numbers cannot be "
+            "compared:\n" + "\n".join(f"  {line}" for line in unlike)
         )
     return shared
 
 
-def _unlike(a: Side, b: Side, names: Names) -> Iterator[str]:
+def _differences(a: Side, b: Side, names: Names) -> Iterator[str]:
     """Say in what two samples differ, the value of each side in turn."""
-    for key in dict.fromkeys((*a.sample, *b.sample)):
-        one, other = a.sample.get(key), b.sample.get(key)
-        if one != other:
-            yield f"{key.removesuffix('_sha256').replace('_', ' ')} {_told(one)} and {_told(other)}"
+    other = b.card.sample.model_dump()
+    for key, value in a.card.sample.model_dump().items():
+        if value != other[key]:
+            name = key.removesuffix("_sha256").replace("_", " ")
+            yield f"{name} {_brief(value)} and {_brief(other[key])}"
     ids = [set(each.table["query_id"].to_pylist()) for each in (a, b)]
-    for only, name in ((ids[0] - ids[1], names[0]), (ids[1] - ids[0], names[1])):
+    for only, side in ((ids[0] - ids[1], names[0]), (ids[1] - ids[0], names[1])):
         if only:
-            yield f"{len(only):,} queries in {name} alone, such as {min(only)}"
+            yield f"{len(only):,} queries in {side} alone, such as {min(only)}"
 
 
-def _told(value: str | int | None) -> str:
-    match value:
-        case int():
-            return f"{value:,}"
-        case None:
-            return "none"
-    return value[:12]
+def _brief(value: str | int) -> str:
+    return f"{value:,}" if isinstance(value, int) else value[:12]

@@ -1,4 +1,9 @@
-"""The numbers of a locale as flat tables for `dvc plots`: CSV, one row a mark."""
+"""The numbers of a locale as flat tables for `dvc plots`: CSV, one row per mark.
+
+Names come from the source's texts. A spreadsheet takes a cell that begins with =, +, - or @ for a
+formula, and some drop a tab or line break before it: an apostrophe goes before such a text, which
+spreadsheets read as "this is text" (https://owasp.org/www-community/attacks/CSV_Injection).
+"""
 
 import csv
 from collections.abc import Iterable, Mapping
@@ -7,6 +12,9 @@ from typing import Any
 
 Means = Mapping[str, Mapping[str, float]]
 ENDS = ("mean", "low", "high")
+
+FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""What a formula begins with, in either width."""
 
 
 def write_recall(path: Path, curves: Means) -> None:
@@ -52,4 +60,13 @@ def _write(path: Path, columns: Iterable[str], rows: Iterable[Iterable[object]])
     with path.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
-        writer.writerows(rows)
+        writer.writerows([as_text(cell) for cell in row] for row in rows)
+
+
+def as_text(cell: object) -> object:
+    """Return a cell of a CSV file; a text that could run as a formula gets an apostrophe."""
+    if isinstance(cell, str) and (
+        cell.startswith(("\t", "\r", "\n")) or cell.lstrip().startswith(FORMULAS)
+    ):
+        return f"'{cell}"
+    return cell

@@ -8,7 +8,8 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Evaluate, System
+from pipeline.core.parallel import in_parallel
+from pipeline.core.params import SYSTEMS, Evaluate, Params, System
 from pipeline.evaluate import judging, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top import Top
@@ -65,6 +66,34 @@ def read_judged(locale: str) -> Judged:
         judging.Judgements.from_pairs(*pairs, len(queries)),
         judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries)),
     )
+
+
+def score_systems(
+    params: Params, locale: str, judged: Judged, depth: int
+) -> tuple[dict[str, Scores], dict[str, Top]]:
+    """Score every system and the random order; return the first products of those with runs.
+
+    Args:
+        params: the cutoffs, and how many threads to use.
+        locale: whose runs they are.
+        judged: what they are judged by.
+        depth: how deep the runs are.
+
+    Raises:
+        PipelineError: as `score` does.
+    """
+    cutoffs = params.evaluate
+    scored = in_parallel(
+        lambda system: score(system, locale, judged, cutoffs, depth),
+        SYSTEMS,
+        params.runtime.thread_count(),
+    )
+    scores: dict[str, Scores] = {}
+    tops: dict[str, Top] = {}
+    for system, found in zip(SYSTEMS, scored, strict=True):
+        scores[system], tops[system] = found
+    scores[run_card.RANDOM] = score_random(judged, cutoffs, depth)
+    return scores, tops
 
 
 def score(

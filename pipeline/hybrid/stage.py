@@ -30,8 +30,12 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     depth, settings = params.retrieve.depth, params.hybrid
     of: dict[str, str] = {"fusion": settings.kind}
     of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
-    for system in FUSED:
-        card = read_card(system, locale, inputs, depth)
+    for system, card in run_card.read_cards(locale, FUSED, inputs).items():
+        if card.depth != depth:
+            raise PipelineError(
+                f"{layout.runs(system, locale).card}: the runs are {card.depth} deep, but "
+                f"retrieve.depth is {depth}. {run_card.rerun_hint(system, locale)}"
+            )
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
     with run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
         pieces = paired_pieces("catalogue", locale, inputs)
@@ -50,21 +54,6 @@ def hybrid(params: Params, locale: str) -> stage.Done:
         locale, settings.kind, len(inputs.queries), len(inputs.products),
     )  # fmt: skip
     return stage.Done(queries=len(inputs.queries), products=len(inputs.products), depth=depth)
-
-
-def read_card(system: System, locale: str, inputs: Inputs, depth: int) -> run_card.RunCard:
-    """Read the card of a system's runs.
-
-    Raises:
-        PipelineError: as `runs.read_card`, and where the runs are of another depth.
-    """
-    runs, again = layout.runs(system, locale), run_card.rerun_hint(system, locale)
-    card = run_card.read_card(runs, system, inputs.queries, inputs.products, again)
-    if card.depth != depth:
-        raise PipelineError(
-            f"{runs.card}: the runs are {card.depth} deep, but retrieve.depth is {depth}. {again}"
-        )
-    return card
 
 
 def paired_pieces(

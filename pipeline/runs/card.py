@@ -1,6 +1,6 @@
 """The card of a system's runs, `run.json`: what the runs are, of which ids and contents."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated
 
 import pyarrow as pa
@@ -10,6 +10,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Strict, System
+from pipeline.runs.inputs import Ids
 
 RUN_SCHEMA = 3
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
@@ -93,3 +94,14 @@ def read_card(
     why = "the runs are of other tables, or were edited"
     refuse_differences(path, found.model_dump(), expected.model_dump(), why, remedy)
     return found
+
+
+def read_cards(locale: str, systems: Iterable[System], ids: Ids) -> dict[System, RunCard]:
+    """Read the cards of some systems' runs of a locale; raises as `read_card` does."""
+    return {
+        system: read_card(
+            layout.runs(system, locale), system, ids.queries, ids.products,
+            rerun_hint(system, locale),
+        )
+        for system in systems
+    }  # fmt: skip

@@ -22,7 +22,7 @@ from tests.graph.test_workflows import SCRIPTS, run
 from tests.helpers.artefacts import ROOT
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
-pytestmark = pytest.mark.dvc
+pytestmark = [pytest.mark.dvc, pytest.mark.slow]
 
 ENVIRONMENT = {
     # Without what `make test` hands down: a make in here is one of its own.
@@ -38,7 +38,7 @@ stages:
   evaluate:
     foreach: ${encoder}
     do:
-      cmd: python -m tests.comparisons ${key} ${item}
+      cmd: python -m tests.helpers.comparisons ${key} ${item}
       params:
       - encoder.${key}
       outs:
@@ -148,7 +148,7 @@ def test_the_other_way_round_it_is_better_and_passes(repository: Path) -> None:
 def test_a_run_compared_with_itself_shows_nothing(repository: Path) -> None:
     found = compare(repository, "main", "workspace")
     assert (found.status, found.err) == (0, "")
-    assert "0 of 9 moved for sure" in found.out
+    assert "0 of 9 moved significantly" in found.out
     assert found.out.count("  equal\n") == 9
 
 
@@ -173,7 +173,7 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
     found = compare(clone, "HEAD", "origin/try-minilm")
 
     assert found.status == 3
-    assert found.out.count("are not to be had here") == 1
+    assert found.out.count("no titles for es of HEAD") == 1
     assert "A  ESC?I" in found.out
     assert not (clone / ".dvc" / "cache").exists()
 
@@ -181,11 +181,11 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
 @pytest.mark.parametrize(
     ("revisions", "told"),
     [
-        (("", "HEAD"), "a revision's name is empty (''); name a Git revision"),
-        (("HEAD", " "), "a revision's name is empty (' '); name a Git revision"),
-        (("HEAD^{tree}", "HEAD"), "HEAD^{tree}: names a tree or a file, not a commit; name a Git"),
-        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml: names a tree or a file, not a commit; "),
-        (("HEAD", "wrose"), "wrose: unknown Git revision 'wrose'; name a Git revision"),
+        (("", "HEAD"), "a revision's name is empty (''). Name a Git revision"),
+        (("HEAD", " "), "a revision's name is empty (' '). Name a Git revision"),
+        (("HEAD^{tree}", "HEAD"), "HEAD^{tree} names a tree or a file, not a commit. Name a Git"),
+        (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml names a tree or a file, not a commit. "),
+        (("HEAD", "wrose"), "wrose is not a revision or an experiment. Name a Git revision"),
         (("HEAD~1", "HEAD"), ") has no tables in reports/per_query: the commit is older"),
     ],
 )
@@ -220,7 +220,7 @@ def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Pa
         "has no numbers of es, though its params.yaml names es under encoder (missing: "
         in found.err
     )
-    assert "(missing: reports/per_query/es.parquet); " in found.err
+    assert "(missing: reports/per_query/es.parquet). " in found.err
     assert "Run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
     assert len(found.err.splitlines()) == 1
 
@@ -234,14 +234,14 @@ def test_a_locale_that_params_yaml_dropped_is_told_and_not_compared_whether_file
     assert found.status == 0
     assert "es is in HEAD~1" in found.out
     assert "alone: not compared" in found.out
-    assert "of 6 moved for sure" in found.out
+    assert "of 6 moved significantly" in found.out
     assert "\nes " not in found.out.replace("\nes is in", "")
 
     (clone / "note").write_text("", encoding="utf-8")
     commit_all(clone, ENVIRONMENT, "later")
     later = compare(clone, "HEAD~1", "HEAD")
     assert later.status == 0
-    assert "of 6 moved for sure" in later.out
+    assert "of 6 moved significantly" in later.out
     assert "es" not in re.findall(r"^(\w+) ", later.out, re.MULTILINE)
 
 
@@ -260,16 +260,65 @@ def test_a_table_whose_name_is_no_locales_name_is_not_taken_for_one(clone: Path)
     for a, b in (("HEAD", "HEAD~1"), ("HEAD~1", "HEAD"), ("HEAD", "HEAD")):
         found = compare(clone, a, b)
         assert found.status == 0, found.err
-        assert "0 of 9 moved for sure" in found.out
+        assert "0 of 9 moved significantly" in found.out
         assert "alone: not compared" not in found.out
 
 
-def test_a_revision_whose_graph_is_broken_is_one_message(clone: Path) -> None:
+def test_a_commit_that_breaks_dvc_is_compared_all_the_same_with_labels_for_titles(
+    clone: Path,
+) -> None:
+    call(clone, ENVIRONMENT, "git", "checkout", "--quiet", "try-minilm")
     (clone / "dvc.yaml").write_text("stages: {evaluate: 1}\n", encoding="utf-8")
-    found = compare(clone, "HEAD", "workspace")
-    assert found.status == 1
-    assert "error in compare: workspace" in found.err
+    lock = (clone / "dvc.lock").read_bytes()
+    (clone / "dvc.lock").write_bytes(lock[: len(lock) // 2])
+    (clone / ".dvc" / "config").write_text("[core]\n    remote = ", encoding="utf-8")
+    commit_all(clone, ENVIRONMENT, "broken")
+    found = compare(clone, "main", "HEAD")
+    assert found.status == 3
+    assert "worse, refused" in found.out
+    assert "no titles for es of main" in found.out
     assert len(found.err.splitlines()) == 1
+
+
+@pytest.mark.parametrize("worktree", [False, True])
+def test_a_project_below_its_git_root_or_in_a_worktree_compares_as_in_its_own_clone(
+    clone: Path, tmp_path: Path, worktree: bool
+) -> None:
+    own = compare(clone, "main", "origin/try-minilm")
+    if worktree:
+        project = tmp_path / "tree"
+        call(clone, ENVIRONMENT, "git", "worktree", "add", "--quiet", str(project), "try-minilm")
+        base = "main"
+    else:
+        mono = tmp_path / "mono"
+        project, base = mono / "apps" / "search", "HEAD~1"
+        for branch in ("main", "try-minilm"):
+            call(clone, ENVIRONMENT, "git", "checkout", "--quiet", branch)
+            shutil.rmtree(project, ignore_errors=True)
+            shutil.copytree(clone, project, ignore=shutil.ignore_patterns(".git"))
+            commit_all(mono, ENVIRONMENT, branch)
+    for new in ("HEAD", "workspace"):
+        found = compare(project, base, new)
+        assert found.status == own.status == 3, found.err
+        assert found.out.splitlines()[3:20] == own.out.splitlines()[3:20]
+
+
+def test_titles_come_out_of_the_cache_for_a_project_below_its_git_root(tmp_path: Path) -> None:
+    mono = tmp_path / "mono"
+    project = mono / "apps" / "search"
+    project.mkdir(parents=True)
+    shutil.copy(ROOT / "params.yaml", project)
+    (project / "dvc.yaml").write_text(DVC_YAML, encoding="utf-8")
+    call(mono, ENVIRONMENT, "git", "init", "--quiet", "--initial-branch", "main")
+    call(project, ENVIRONMENT, "dvc", "init", "--quiet", "--subdir")
+    call(project, ENVIRONMENT, "dvc", "repro", "--quiet")
+    commit_all(mono, ENVIRONMENT, "results")
+    call(project, ENVIRONMENT, "dvc", "exp", "run", "--quiet", "--name", "worse",
+         "--set-param", "encoder.es=minilm")  # fmt: skip
+    found = compare(project, "HEAD", "worse")
+    assert found.status == 3
+    assert "E de e5-small-q4" in found.out
+    assert "E de minilm" in found.out
 
 
 def test_thresholds_that_make_no_sense_are_refused_before_anything_is_read(

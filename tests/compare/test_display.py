@@ -8,7 +8,8 @@ from markdown_it import MarkdownIt
 
 from pipeline.compare import display
 from pipeline.compare.differences import compare
-from pipeline.compare.display import HEADER, Report, as_json, markdown, terminal
+from pipeline.compare.display import HEADER, Report, markdown, terminal
+from pipeline.compare.plain_data import as_json
 from pipeline.core.files import canonical_json
 from tests.helpers.comparisons import DRAWS, SETTINGS, measures, noisy, side
 
@@ -24,7 +25,7 @@ def report(queries: int = 4, text: str = HOSTILE, titles: bool = True) -> Report
     values = measures(rng, 40)
     locales = {"us": values, "es": values}
     a = {locale: side(each, locale, "labse") for locale, each in locales.items()}
-    b = {**a, "es": side(noisy(rng, values, 0.3), "es", "mini|lm")}
+    b = {**a, "es": side(noisy(rng, values, 0.3), "es", "minilm")}
     found = compare(a, b, ("main", "x"), SETTINGS, DRAWS, queries)
     moves = tuple(
         dataclasses.replace(
@@ -46,7 +47,7 @@ def report(queries: int = 4, text: str = HOSTILE, titles: bool = True) -> Report
         found=dataclasses.replace(found, moves=moves),
         thresholds=SETTINGS,
         confidence=0.95,
-        chosen={locale: (a[locale].chosen, b[locale].chosen) for locale in a},
+        chosen={"es": (a["es"].chosen, {**b["es"].chosen, "encoder": "mini|lm"})},
         settings={"clean.separator": (" | ", "`"), "encoder.es": ("labse", "mini|lm")},
         titles={(0, "es"): hits, (1, "es"): hits} if titles else {},
         notes=("a note with <i> and |",),
@@ -76,7 +77,7 @@ def test_markdown_too_long_for_a_comment_leaves_the_queries_out_and_says_so(
     monkeypatch.setattr(display, "MARKDOWN_LIMIT", len(whole) - 1)
     short = markdown(report())
     assert "<details>" not in short
-    assert short.endswith("The queries are left out: a comment would not hold them.\n")
+    assert short.endswith("The queries are left out: a comment cannot hold them.\n")
     assert all(line in short for line in whole.splitlines() if line.startswith("| es |"))
 
 

@@ -18,7 +18,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import SYSTEMS, System
-from pipeline.evaluate import scoring, top
+from pipeline.evaluate import per_query, plots, scoring, top
 from pipeline.evaluate import stage as evaluate
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
@@ -312,8 +312,13 @@ def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> Non
     assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
 
 
+def _read_card() -> per_query.Card:
+    path = layout.per_query(LOCALE)
+    return per_query.read(path.read_bytes(), str(path), LOCALE, "")[1]
+
+
 def _sample() -> Any:
-    return json.loads(pq.read_schema(layout.per_query(LOCALE)).metadata[b"sample"])
+    return _read_card().sample.model_dump()
 
 
 def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: pa.Table) -> None:
@@ -346,6 +351,27 @@ def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: 
     assert after() == {
         "products", "queries", "product_ids_sha256", "query_ids_sha256", "judgements_sha256",
     }  # fmt: skip
+
+
+def test_the_per_query_table_names_the_choice_and_the_first_products_beside_it(
+    judgements: pa.Table,
+) -> None:
+    found = _read_card()
+    assert (found.encoder, found.index) == (_metrics()["encoder"], _metrics()["index"])
+    assert found.top_sha256 == per_query.contents_sha256(pq.read_table(layout.top(LOCALE)))
+
+
+def test_a_text_in_a_plot_cannot_run_as_a_formula(judgements: pa.Table) -> None:
+    texts = ["=1+1", "+1", "-1", "@sum(a1)", "＝1", "3-5", "a=1", "'=1"]
+    write_sources(dict(zip(_per_query().index.tolist(), texts, strict=False)))
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    shown = pd.read_csv(layout.slices_plot(LOCALE), dtype=str, keep_default_na=False)
+    values = set(shown["value"][shown["slice"] == "source"])
+    # Normalised, as the sources are; "none" has no source.
+    assert values == {"'=1+1", "'+1", "'-1", "'@sum(a1)", "'=1", "3-5", "a=1", "none"}
+    for cell in ("\t=1", "\r=1", " =1", "\n-1", "\tx"):
+        assert plots.as_text(cell) == f"'{cell}"
+    assert plots.as_text(-1) == -1
 
 
 def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:
@@ -449,20 +475,20 @@ def test_hybrid_runs_of_other_runs_than_those_evaluated_are_refused(
     write_runs(np.random.default_rng(2), 120, [system])
     with pytest.raises(
         PipelineError,
-        match=rf"hybrid/es: {system}_catalogue_sha256 is \w+, but the {system} runs are \w+. Run",
+        match=rf"hybrid/es/run.json: {system}_catalogue_sha256 must be \w+ .found \w+.: .* Run",
     ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     assert layout.metrics(LOCALE).read_bytes() == before
     card = json.loads(_card("hybrid").read_text())
     _card("hybrid").write_text(json.dumps(card | {"of": {}}))
-    with pytest.raises(PipelineError, match="catalogue_sha256 is missing, but"):
+    with pytest.raises(PipelineError, match=r"catalogue_sha256 must be .* .found missing.: these"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
 def test_runs_of_different_depths_are_refused(judgements: pa.Table) -> None:
     write_runs(np.random.default_rng(2), 110, ["bm25"])
     with pytest.raises(
-        PipelineError, match=r"110 deep, but those of dense 120\. Run `dvc repro bm"
+        PipelineError, match=r"110 deep, but those of dense are 120 deep\. Run `dvc repro bm"
     ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
@@ -525,8 +551,23 @@ def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) ->
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
-@pytest.mark.parametrize("counts", ["{}", "[]", '{"queries": 3}'])
-def test_counts_that_are_not_there_are_refused(judgements: pa.Table, counts: str) -> None:
-    layout.clean(LOCALE).counts.write_text(counts)
-    with pytest.raises(PipelineError, match=r"counts.json .*dvc repro clean@es"):
+NINE = {"in": 9, "out": 9}
+
+
+@pytest.mark.parametrize(
+    "counts",
+    [
+        {},
+        [],
+        {"queries": 3},
+        {"judgements": NINE, "products": NINE, "queries": {"in": 9, "out": 10}},
+        {"judgements": NINE, "products": NINE, "queries": {"in": -1, "out": -1}},
+        {"judgements": NINE, "products": NINE, "queries": {"in": "9", "out": 9}},
+    ],
+)
+def test_counts_that_are_missing_or_impossible_are_refused(
+    judgements: pa.Table, counts: object
+) -> None:
+    layout.clean(LOCALE).counts.write_text(json.dumps(counts))
+    with pytest.raises(PipelineError, match=r"counts.json: .*dvc repro clean@es"):
         evaluate.evaluate(params(SHALLOW), LOCALE)

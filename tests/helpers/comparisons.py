@@ -1,9 +1,8 @@
 """Reports of a revision as `evaluate` writes them: per-query tables, metrics, top products.
 
-`python -m tests.comparisons LOCALE ENCODER` writes them below the working folder.
+`python -m tests.helpers.comparisons LOCALE ENCODER` writes them below the working folder.
 """
 
-import json
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,9 @@ from pipeline.compare.sides import Side
 from pipeline.core import layout
 from pipeline.core.files import write_json
 from pipeline.core.params import Compare, Uncertainty
-from pipeline.core.tables import SAMPLE_KEY
+from pipeline.core.tables import WRITE_OPTIONS
+from pipeline.evaluate import per_query
+from pipeline.evaluate.top import TOP
 from pipeline.evaluate.uncertainty import Floats
 
 SETTINGS = Compare(
@@ -53,53 +54,71 @@ def noisy(
 def table(
     values: Mapping[str, Floats],
     locale: str = "es",
+    encoder: str = "labse",
     ids: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
-    sample: Mapping[str, str | int] | None = None,
+    titles: str = "title",
+    **sample: str | int,
 ) -> pa.Table:
-    """Return a per-query table: columns a system and measure, labels of the first ten, sample."""
+    """Return a per-query table with its card: measures, labels of the first products, a sample."""
     queries = len(next(iter(values.values())))
     ids = list(range(100, 100 + queries)) if ids is None else list(ids)
     columns = {
         "query_id": pa.array(ids, pa.int64()),
         "query": pa.array(texts or [f"consulta {i}" for i in ids]),
-        **{name: pa.array(each, pa.float64(), from_pandas=True) for name, each in values.items()},
+        **{
+            name: pa.array(each.astype(np.float32), pa.float32(), from_pandas=True)
+            for name, each in values.items()
+        },
         **{f"{system}.labels": pa.array(["ESC?I"] * queries) for system in SYSTEMS},
     }
-    told = {
+    of: dict[str, str | int] = {
         "locale": locale, "products": 592, "queries": queries, "depth": 1000,
         "product_ids_sha256": "a" * 64, "query_ids_sha256": "b" * 64,
-        "judgements_sha256": "c" * 64, **(sample or {}),
+        "judgements_sha256": "c" * 64, **sample,
     }  # fmt: skip
-    return pa.table(columns).replace_schema_metadata({SAMPLE_KEY: json.dumps(told).encode()})
+    rows = pa.table(columns)
+    of_sample = per_query.Sample.model_validate(of)
+    return per_query.with_card(rows, of_sample, encoder, "flat", top(rows, titles))
 
 
-def side(values: Mapping[str, Floats], locale: str = "es", encoder: str = "labse") -> Side:
+def card(table: pa.Table) -> per_query.Card:
+    """Return the card of a table, whatever the table holds."""
+    return per_query.Card.model_validate_json(table.schema.metadata[per_query.CARD])
+
+
+def side(
+    values: Mapping[str, Floats], locale: str = "es", encoder: str = "labse", **sample: str | int
+) -> Side:
     """Return one side of a comparison."""
-    made = table(values, locale)
-    return Side(
-        made, json.loads(made.schema.metadata[SAMPLE_KEY]), {"encoder": encoder, "index": "flat"}
-    )
+    made = table(values, locale, encoder, **sample)  # type: ignore[arg-type]
+    return Side(made, card(made))
 
 
-def write_reports(
-    folder: Path, locale: str, per_query: pa.Table, encoder: str, titles: str = "title"
-) -> None:
-    """Write a locale's reports below `folder`."""
-    for path in (layout.per_query(locale), layout.metrics(locale), layout.top(locale)):
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(per_query, folder / layout.per_query(locale))
-    write_json(folder / layout.metrics(locale), {"encoder": encoder, "index": "flat", "dense": {}})
-    rows = [
+def top(rows: pa.Table, titles: str) -> pa.Table:
+    """Return the first products of the queries of a per-query table; their titles name them."""
+    found = [
         {
             "query_id": query, "system": system, "rank": rank, "product_id": f"P{rank}",
             "label": "ES"[rank - 1 : rank] or None, "title": f"{titles} {query} {system} {rank}",
         }
-        for query in per_query["query_id"].to_pylist()
+        for query in rows["query_id"].to_pylist()
         for system in SYSTEMS
         for rank in (1, 2, 3, 4)
     ]  # fmt: skip
-    pq.write_table(pa.Table.from_pylist(rows), folder / layout.top(locale))
+    return pa.Table.from_pylist(found, TOP)
+
+
+def write_reports(folder: Path, locale: str, rows: pa.Table, titles: str = "title") -> None:
+    """Write a locale's reports below `folder`."""
+    for path in (layout.per_query(locale), layout.metrics(locale), layout.top(locale)):
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+    per_query.write(folder / layout.per_query(locale), rows)
+    of = card(rows)
+    write_json(
+        folder / layout.metrics(locale), {"encoder": of.encoder, "index": of.index, "dense": {}}
+    )
+    pq.write_table(top(rows, titles), folder / layout.top(locale), **WRITE_OPTIONS)
 
 
 def write_for(locale: str, encoder: str) -> None:
@@ -109,7 +128,9 @@ def write_for(locale: str, encoder: str) -> None:
         for name in ("dense.ndcg@10", "dense.judged@10"):
             values[name] = np.round(values[name] * 0.6, 5)
     texts = [f"zapatos <b>{i}</b> | @nadie" for i in range(60)]
-    write_reports(Path(), locale, table(values, locale, texts=texts), encoder, f"de {encoder}")
+    titles = f"de {encoder}"
+    rows = table(values, locale, encoder, texts=texts, titles=titles)
+    write_reports(Path(), locale, rows, titles)
 
 
 if __name__ == "__main__":

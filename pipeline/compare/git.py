@@ -1,0 +1,111 @@
+"""Files of a commit, read by `git` itself: also in a subfolder of the repository and in a worktree.
+
+Nothing is checked out, and nothing that the commit holds decides how it is read.
+"""
+
+import re
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core.errors import PipelineError
+
+_EXPERIMENTS = "refs/exps"
+"""DVC keeps an experiment as refs/exps/aa/bbbb/NAME, aabbbb the commit that it started from."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An entry of a folder in a commit; `mode` is Git's, `size` is 0 for what has no contents."""
+
+    mode: str
+    name: str
+    sha: str
+    size: int
+
+    @property
+    def is_file(self) -> bool:
+        """Whether it is a plain file; a link is none."""
+        return self.mode.startswith("100")
+
+
+def prefix() -> Path:
+    """Return the path from the repository's root to this folder.
+
+    Raises:
+        PipelineError: this folder is in no Git repository.
+    """
+    return Path(_git("rev-parse", "--show-prefix").strip("\n"))
+
+
+def find_commit(name: str) -> str | None:
+    """Return the commit that a revision or an experiment names, or None.
+
+    Raises:
+        PipelineError: several experiments have this name.
+    """
+    found = _try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    if found is not None:
+        return found.strip()
+    listed = _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
+    lines = [line.split(" ", 1) for line in listed.splitlines()]
+    form = rf"{_EXPERIMENTS}/[0-9a-f]{{2}}/[0-9a-f]{{38,62}}/{re.escape(name)}"
+    commits = sorted({commit for commit, ref in lines if re.fullmatch(form, ref)})
+    if len(commits) > 1:
+        raise PipelineError(
+            f"{name}: {len(commits)} experiments have this name ({', '.join(commits)}). Name the "
+            "commit of one."
+        )
+    return commits[0] if commits else None
+
+
+def names_an_object(name: str) -> bool:
+    """Return whether Git knows the name, be it of a commit or not."""
+    return _try("rev-parse", "--verify", "--quiet", "--end-of-options", name) is not None
+
+
+def entries(commit: str, path: str) -> list[Entry]:
+    """Return what a commit has at a path from this folder: itself, or all in it if it ends in /."""
+    listed = _git("ls-tree", "-z", "-l", commit, "--", path)
+    return [_entry(line) for line in listed.split("\0") if line]
+
+
+def find_file(commit: str, path: Path) -> Entry | None:
+    """Return a plain file of a commit, None where it has none at this path from this folder."""
+    return next((each for each in entries(commit, path.as_posix()) if each.is_file), None)
+
+
+def read(entry: Entry) -> bytes:
+    """Return the contents of a file."""
+    return _bytes("cat-file", "blob", entry.sha)
+
+
+def _entry(line: str) -> Entry:
+    about, _, name = line.partition("\t")
+    mode, _, sha, size = about.split()
+    return Entry(mode, name, sha, int(size) if size.isdecimal() else 0)
+
+
+def _git(*arguments: str) -> str:
+    return _bytes(*arguments).decode("utf-8", "surrogateescape")
+
+
+def _try(*arguments: str) -> str | None:
+    try:
+        return _git(*arguments)
+    except PipelineError:
+        return None
+
+
+def _bytes(*arguments: str) -> bytes:
+    try:
+        return subprocess.run(
+            ["git", *arguments],  # noqa: S607 (the user's own git)
+            capture_output=True,
+            check=True,
+        ).stdout
+    except FileNotFoundError as err:
+        raise PipelineError("git is not installed, or is not on the PATH. Install it.") from err
+    except subprocess.CalledProcessError as err:
+        said = err.stderr.decode("utf-8", "replace")
+        raise PipelineError(f"git {arguments[0]} failed: {' '.join(said.split())}") from err

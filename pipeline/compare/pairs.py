@@ -1,0 +1,78 @@
+"""A metric's values on both sides, paired by query."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.arrays import Ints
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Uncertainty
+from pipeline.evaluate import uncertainty
+from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.uncertainty import Floats
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A metric's values on both sides, `old` and `new`, for the `rows` that it is defined for."""
+
+    locale: str
+    metric: str
+    a: pa.Table
+    b: pa.Table
+    rows: Ints
+    old: Floats
+    new: Floats
+
+    @property
+    def differences(self) -> Floats:
+        """By how much each query rose, [rows]."""
+        return self.new - self.old
+
+    def beside(self, metric: str) -> tuple[Floats, Floats]:
+        """Return another metric's values on both sides, for the same rows."""
+        return values(self.a, metric)[self.rows], values(self.b, metric)[self.rows]
+
+
+def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
+    """Pair a metric's values.
+
+    Args:
+        locale: the locale of both tables, for messages.
+        metric: a column of both.
+        a: the old per-query table.
+        b: the new one, of the same queries.
+
+    Raises:
+        PipelineError: the metric is defined for other queries in one than in the other.
+    """
+    old, new = values(a, metric), values(b, metric)
+    defined = ~np.isnan(old)
+    if (defined != ~np.isnan(new)).any():
+        raise PipelineError(
+            f"{locale}: {metric} is defined for {defined.sum():,} queries on one side and for "
+            f"{(~np.isnan(new)).sum():,}, or for others, on the other, though the judgements are "
+            "the same: evaluate has changed in between. Run `dvc repro` on both sides."
+        )
+    return Pair(locale, metric, a, b, np.flatnonzero(defined), old[defined], new[defined])
+
+
+def values(table: pa.Table, column: str) -> Floats:
+    """Return a column as floats, NaN where null.
+
+    The digits were rounded, then cut to 32 bits. They are rounded again, so that equal differences
+    count as equal in the randomisation test.
+    """
+    rounded: Floats = np.round(table[column].to_numpy().astype(np.float64), MEAN_DECIMALS)
+    return rounded
+
+
+def mean(numbers: Floats) -> float:
+    """Return the mean, NaN of nothing."""
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
+def p_value(differences: Floats, draws: Uncertainty) -> float:
+    """Return how likely luck alone gives a mean as far from 0, between 0 and 1."""
+    return uncertainty.paired_randomisation(differences, draws.samples, draws.seed)

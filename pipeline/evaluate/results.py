@@ -1,0 +1,147 @@
+"""What evaluate reports of a locale, computed from the scores of every system."""
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+
+from pipeline.core.params import Params
+from pipeline.evaluate import metrics, per_query, scoring, slices
+from pipeline.evaluate import top as first_products
+from pipeline.evaluate.scoring import Judged, Scores
+from pipeline.evaluate.top import Top
+from pipeline.evaluate.uncertainty import bootstrap_intervals
+from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard
+
+Means = dict[str, dict[str, float]]
+
+
+@dataclass(frozen=True)
+class Results:
+    """The reports of a locale.
+
+    `record` holds the means of every measure by system and the counts that explain them;
+    `intervals` is by system and measure; `slices` is by kind of query; `curves` is mean recall by
+    system and cutoff; `per_query` and `top` are tables.
+    """
+
+    record: dict[str, Any]
+    intervals: dict[str, dict[str, dict[str, float]]]
+    slices: dict[str, Any]
+    curves: Means
+    per_query: pa.Table
+    top: pa.Table
+
+
+def summarise(
+    params: Params,
+    locale: str,
+    judged: Judged,
+    scores: Mapping[str, Scores],
+    tops: Mapping[str, Top],
+    dense: RunCard,
+    dropped: Mapping[str, int],
+    brands: Collection[str] | None,
+    sources: Sequence[str | None] | None,
+    titles: Mapping[int, str],
+) -> Results:
+    """Return every report of a locale.
+
+    Args:
+        params: the settings.
+        locale: the locale.
+        judged: what was evaluated.
+        scores: by system, the random order included.
+        tops: the first products of each system that has runs.
+        dense: the card of the dense runs.
+        dropped: how many judgements, products and queries clean left out.
+        brands: see `slices.divide`.
+        sources: see `slices.divide`.
+        titles: of the first products, see `top.table`.
+    """
+    measures = {system: each.measures for system, each in scores.items()}
+    means = {system: metrics.means(each) for system, each in measures.items()}
+    if dense.index_overlap is not None:
+        means["dense"][INDEX_OVERLAP] = dense.index_overlap
+    encoder, index = dense.of["encoder"], dense.of["index"]
+    top = first_products.table(tops, judged.ids.queries, judged.ids.products, titles)
+    rows = per_query.table(
+        judged.queries,
+        {system: measures[system] for system in tops},
+        {system: each.strings() for system, each in tops.items()},
+        params.evaluate.per_query(),
+    )
+    of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
+    return Results(
+        record={
+            **means,
+            "encoder": encoder,
+            "index": index,
+            **metrics.counts(judged.qrels),
+            "products": len(judged.ids.products),
+            **dropped,
+        },
+        intervals=intervals(params, measures),
+        slices=by_kind(params, locale, judged, measures, tops, brands, sources),
+        curves={system: metrics.means(each.curve) for system, each in scores.items()},
+        per_query=per_query.with_card(rows, of, encoder, index, top),
+        top=top,
+    )
+
+
+def intervals(
+    params: Params, measures: Mapping[str, metrics.PerQuery]
+) -> dict[str, dict[str, dict[str, float]]]:
+    """Return the interval of each measure kept, by system, without those defined for no query."""
+    names = params.evaluate.per_query()
+    # All systems at once: a measure is defined for the same queries in each, and shares its draws.
+    values = np.stack([of[name] for of in measures.values() for name in names], axis=1)
+    each = iter(bootstrap_intervals(values, **params.uncertainty.model_dump()))
+    return {
+        system: {
+            name: {**slices.rounded(interval), "queries": interval.queries}
+            for name, interval in zip(names, each, strict=False)
+            if interval.queries
+        }
+        for system in measures
+    }
+
+
+def by_kind(
+    params: Params,
+    locale: str,
+    judged: Judged,
+    measures: Mapping[str, metrics.PerQuery],
+    tops: Mapping[str, Top],
+    brands: Collection[str] | None,
+    sources: Sequence[str | None] | None,
+) -> dict[str, Any]:
+    """Return the first headline measure by kind of query, and which labels fill the first places.
+
+    Args:
+        params: the settings.
+        locale: the locale of the queries.
+        judged: what was evaluated.
+        measures: by system, [queries] each.
+        tops: the first products of each system that has runs.
+        brands: see `slices.divide`.
+        sources: see `slices.divide`.
+    """
+    name = params.evaluate.headline()[0]
+    divided = slices.divide(
+        judged.queries["text"].to_pylist(),
+        params.language[locale],
+        judged.qrels.label_counts(),
+        brands,
+        sources,
+    )
+    values = {system: of_system[name] for system, of_system in measures.items()}
+    mixes = {system: each.mix() for system, each in tops.items()}
+    return {
+        "measure": name,
+        "small_below": slices.SMALL_BELOW,
+        "top10": {**mixes, RANDOM: first_products.shares(scoring.random_mix(judged))},
+        "slices": slices.measure(divided, values, params.uncertainty),
+    }

@@ -1,0 +1,183 @@
+"""Whatever happens to a file that compare reads: the same report, or one message."""
+
+import contextlib
+import copy
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.compare.command import compare
+from pipeline.compare.plain_data import as_json
+from pipeline.compare.revision import Revision
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from tests.helpers import comparisons
+from tests.helpers.artefacts import ROOT, params
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
+
+pytestmark = pytest.mark.slow
+
+ENVIRONMENT = {**os.environ, **GIT_IDENTITY, "PATH": PATH}
+FAST = {"uncertainty.samples": 200}
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository without DVC; its workspace has worse reports than its last commit."""
+    monkeypatch.chdir(tmp_path)
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    Path(".gitignore").write_text("/reports/top\n")
+    for locale in ("us", "es", "jp"):
+        comparisons.write_for(locale, {"us": "minilm"}.get(locale, "e5-small-q4"))
+    commit_all(tmp_path, ENVIRONMENT, "results")
+    comparisons.write_for("es", "minilm")
+    return tmp_path
+
+
+def report(a: str = "HEAD", b: str = "workspace") -> Any:
+    return as_json(compare(params(FAST), Revision(a), Revision(b), 2))
+
+
+def outcome(a: str = "HEAD", b: str = "workspace") -> Any:
+    """Return the moves and the titles of B, or one message."""
+    try:
+        found = report(a, b)
+    except PipelineError as err:
+        return str(err)
+    return found["moves"]
+
+
+def cut(path: Path, rng: np.random.Generator) -> None:
+    data = path.read_bytes()
+    path.write_bytes(data[: int(rng.integers(len(data)))])
+
+
+def flip(path: Path, rng: np.random.Generator) -> None:
+    data = bytearray(path.read_bytes())
+    data[int(rng.integers(len(data)))] ^= 1 << int(rng.integers(8))
+    path.write_bytes(data)
+
+
+def noise(path: Path, rng: np.random.Generator) -> None:
+    path.write_bytes(rng.bytes(int(rng.integers(3_000))))
+
+
+def loop(path: Path, _: np.random.Generator) -> None:
+    path.unlink()
+    path.symlink_to(path.name)
+
+
+def folder(path: Path, _: np.random.Generator) -> None:
+    path.unlink()
+    path.mkdir()
+    (path / "x").write_text("x")
+
+
+def pipe(path: Path, _: np.random.Generator) -> None:
+    path.unlink()
+    os.mkfifo(path)
+
+
+def gone(path: Path, _: np.random.Generator) -> None:
+    path.unlink()
+
+
+def of_another(path: Path, _: np.random.Generator) -> None:
+    path.write_bytes(Path(str(path).replace("es.", "jp.")).read_bytes())
+
+
+KINDS = (cut, flip, flip, flip, noise, loop, folder, pipe, gone, of_another)
+
+
+@pytest.mark.parametrize("name", ["per_query", "top", "params"])
+def test_a_damaged_file_of_the_workspace_gives_the_same_moves_or_one_message(
+    repository: Path, name: str
+) -> None:
+    path = {
+        "per_query": layout.per_query("es"), "top": layout.top("es"), "params": Path("params.yaml"),
+    }[name]  # fmt: skip
+    whole, data = report(), path.read_bytes()
+    titles = {"per_query": True, "top": False, "params": True}[name]
+    for number, kind in enumerate(KINDS * 2):
+        kind(path, np.random.default_rng(number))
+        found = outcome()
+        if isinstance(found, str):
+            assert "\n" not in found, (kind, number)
+            assert name != "top", found
+        elif titles or found == whole["moves"]:
+            assert found == whole["moves"], (kind, number)
+        else:
+            assert without_titles(found) == without_titles(whole["moves"]), (kind, number)
+        restore(path, data)
+    assert report() == whole
+
+
+def without_titles(moves: Any) -> Any:
+    """Return moves whose titles of B are left out: all of them, or they are the right ones."""
+    moves = copy.deepcopy(moves)
+    for move in moves:
+        for change in (*move["wins"], *move["losses"]):
+            change["top"][1] = []
+    return moves
+
+
+def restore(path: Path, data: bytes) -> None:
+    if path.is_dir() and not path.is_symlink():
+        (path / "x").unlink()
+        path.rmdir()
+    with contextlib.suppress(FileNotFoundError):
+        path.unlink()
+    path.write_bytes(data)
+
+
+@pytest.mark.parametrize("kind", [cut, noise, loop, folder, gone, of_another])
+@pytest.mark.parametrize("name", ["per_query", "params"])
+def test_a_damaged_file_of_a_commit_gives_the_same_moves_or_one_message(
+    repository: Path, name: str, kind: Callable[[Path, np.random.Generator], None]
+) -> None:
+    path = {"per_query": layout.per_query("es"), "params": Path("params.yaml")}[name]
+    commit_all(repository, ENVIRONMENT, "worse")
+    whole = outcome("HEAD~1", "HEAD")
+    if kind is of_another and name == "params":
+        path.write_text("encoder: {es: {a: b}}\n")
+    else:
+        kind(path, np.random.default_rng(1))
+    commit_all(repository, ENVIRONMENT, "damaged")
+    found = outcome("HEAD~2", "HEAD")
+    if found != whole:  # a parameter file may be cut in its comments
+        assert isinstance(found, str)
+        assert "\n" not in found
+        assert found.startswith((f"{path} of HEAD", "HEAD ("))
+
+
+def test_a_file_too_large_to_be_a_report_is_not_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.compare.revision.LARGEST", 20_000)
+    assert "larger than 20,000 bytes. Compare with" in outcome() or isinstance(outcome(), list)
+    with layout.per_query("es").open("ab") as file:
+        file.truncate(1 << 20)
+    assert f"{layout.per_query('es')} of workspace is larger than" in outcome()
+
+
+def test_a_title_file_that_dvc_takes_too_long_for_costs_only_titles(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.compare.pull.SECONDS", 0.01)
+    found = report()
+    assert any("no titles for es of HEAD" in note for note in found["notes"])
+    assert found["moves"] == outcome()
+
+
+def test_settings_that_loosen_the_comparison_are_said_however_many_others_differ(
+    repository: Path,
+) -> None:
+    text = Path("params.yaml").read_text().replace("max_drop: 0.0", "max_drop: 0.5")
+    Path("params.yaml").write_text(text.replace("alpha: 0.05", "alpha: 0.01"))
+    call(repository, ENVIRONMENT, "git", "diff", "--stat")
+    notes = report()["notes"]
+    assert any("compare.max_drop is 0.0 in A, 0.5 in B" in note for note in notes), notes
