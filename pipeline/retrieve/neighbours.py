@@ -1,6 +1,7 @@
 """Nearest neighbours: what an index finds, the exact ones, and the share of them it finds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Similarity
 from pipeline.index.kinds import empty_index, to_index_form
+from pipeline.retrieve import exact_l2
 from pipeline.runs import ranking
 
 EXTRA_RESULTS = 100
@@ -38,14 +40,20 @@ OVERLAP_QUERIES = 1_000
 
 SAMPLE_SEED = 29
 
+Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
+"""Scores and codes, both [queries, asked], and the best score that a product not among them can
+have, [queries]."""
+
+Find = Callable[[Matrix, int], Found]
+
 
 def search(
     index: faiss.Index, queries: Matrix, depth: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
-    Where products with equal scores stand on both sides of the last place, more are asked for
-    until the tie is whole: the ids decide who is in, not the order of FAISS.
+    More products are asked for until none that was not returned can be among them: the ids decide
+    between equal scores at the last place, not the order of FAISS.
 
     Returns:
         Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
@@ -56,23 +64,41 @@ def search(
     codes = np.empty((len(queries), depth), dtype=np.int64)
     open_rows = np.arange(len(queries))
     asked = min(depth + EXTRA_RESULTS, index.ntotal)
+    find = _finder(index)
     while open_rows.size:
-        tied = np.zeros(len(queries), dtype=bool)
+        unsure = np.zeros(len(queries), dtype=bool)
         for searched in _parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
             whole = len(searched) == len(queries)
-            raw, found = index.search(queries if whole else queries[searched], asked)
-            if index.metric_type == faiss.METRIC_L2:
-                np.negative(raw, out=raw)
+            raw, found, beyond = find(queries if whole else queries[searched], asked)
+            best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
             for part in _parts(np.arange(len(searched)), at_once):
                 ranked, order = ranking.rank_matrix(raw[part], found[part])
                 rows = searched[part]
                 scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
-                tied[rows] = ranked[:, -1] == ranked[:, depth - 1]
-                tied[rows] &= order[:, -1] != ranking.NO_PRODUCT
-        open_rows = np.flatnonzero(tied) if asked < index.ntotal else open_rows[:0]
+                unsure[rows] = best_beyond[part] >= ranked[:, depth - 1]
+                unsure[rows] &= order[:, -1] != ranking.NO_PRODUCT
+        open_rows = np.flatnonzero(unsure) if asked < index.ntotal else open_rows[:0]
         asked = min(2 * asked, index.ntotal)
     return scores, codes
+
+
+def _finder(index: faiss.Index) -> Find:
+    """Return what finds an index's nearest products."""
+
+    def by_faiss(queries: Matrix, asked: int) -> Found:
+        raw, found = index.search(queries, asked)
+        if index.metric_type == faiss.METRIC_L2:
+            np.negative(raw, out=raw)
+        return raw, found, raw[:, -1]
+
+    def exactly(queries: Matrix, asked: int) -> Found:
+        return exact_l2.propose(vectors, queries, asked)
+
+    if not (isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_L2):
+        return by_faiss
+    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    return exactly
 
 
 def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:

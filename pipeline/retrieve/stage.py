@@ -17,7 +17,7 @@ from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
 from pipeline.index.kinds import to_index_form
-from pipeline.retrieve import neighbours
+from pipeline.retrieve import exact_l2, neighbours
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
@@ -33,10 +33,8 @@ BATCH_PAIRS = 65_536
 def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> NDArray[np.float64]:
     """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
     if similarity == "l2":
-        scores = -np.square(queries.astype(np.float64) - products).sum(axis=1)
-    else:
-        scores = np.einsum("ij,ij->i", queries, products, dtype=np.float64)
-    return np.asarray(scores, dtype=np.float64)
+        return exact_l2.l2_scores(queries, products)
+    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
 
 
 def retrieve(params: Params, locale: str) -> stage.Done:
