@@ -9,7 +9,6 @@ measured; what was measured before on the same vectors, with the same settings a
 """
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +32,14 @@ from pipeline.index.kinds import check_fit, to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
 from pipeline.runs.inputs import read_judgements
-from pipeline.tradeoff.figures import Basis, Figures, TradeOff, read_figures, table
+from pipeline.tradeoff.figures import (
+    Basis,
+    Figures,
+    TradeOff,
+    hash_judgements,
+    read_figures,
+    table,
+)
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader, read_vectors
 
@@ -76,7 +82,7 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
         product_ids_sha256=manifest.products.ids_sha256,
         product_vectors_sha256=manifest.products.sha256(),
         query_vectors_sha256=manifest.queries.sha256(),
-        judgements_sha256=hashlib.sha256(np.stack(pairs).astype("<i8").tobytes()).hexdigest(),
+        judgements_sha256=hash_judgements(pairs),
         products=manifest.products.rows,
         queries=manifest.queries.rows,
         threads=params.runtime.thread_count(),

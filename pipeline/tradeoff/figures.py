@@ -1,14 +1,23 @@
 """What each index gives and costs, as reports/tradeoff/<locale>.json holds it, and as a table."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.core import layout, stage
-from pipeline.core.params import Index, Share, Similarity, Strict
+from pipeline.core import layout, stage, text_tables
+from pipeline.core.arrays import Ints
+from pipeline.core.params import Count, Index, Share, Similarity, Strict
 
-Measured = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Measured = Annotated[float, Field(ge=0, le=1e15)]
+
+FIGURES = (
+    "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
+    "p50_milliseconds", "p95_milliseconds", "queries_per_second",
+)  # fmt: skip
+"""The numbers of an index, as the file names them, in the order in which they are shown."""
 
 
 class Basis(Strict):
@@ -25,9 +34,9 @@ class Basis(Strict):
     product_vectors_sha256: str
     query_vectors_sha256: str
     judgements_sha256: str
-    products: int
-    queries: int
-    threads: int
+    products: Count
+    queries: Count
+    threads: Count
 
 
 class Figures(Strict):
@@ -49,15 +58,30 @@ class Figures(Strict):
     p95_milliseconds: Measured
     queries_per_second: Measured
 
+    @model_validator(mode="after")
+    def _numbers_fit_together(self) -> Self:
+        if self.kind != self.settings.kind:
+            raise ValueError(f"the settings are of the kind {self.settings.kind}, not {self.kind}")
+        if self.p50_milliseconds > self.p95_milliseconds:
+            raise ValueError("the median latency is above the 95th percentile")
+        return self
+
 
 class TradeOff(Basis):
     """The file: `left_out` says of each entry that cannot be built on these vectors why."""
 
     tradeoff_schema: Literal[1]
-    overlap_queries: int
-    timed_queries: int
+    overlap_queries: Count
+    timed_queries: Count
     indexes: tuple[Figures, ...]
     left_out: dict[str, str]
+
+    @model_validator(mode="after")
+    def _each_index_is_there_once(self) -> Self:
+        names = [each.index for each in self.indexes] + list(self.left_out)
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is there twice")
+        return self
 
 
 def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figures]:
@@ -92,18 +116,17 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
     return holding
 
 
+def hash_judgements(pairs: Sequence[Ints]) -> str:
+    """Return the hash of judgements, given as `runs.inputs.read_judgements` gives its triples."""
+    return hashlib.sha256(np.stack(pairs).astype("<i8").tobytes()).hexdigest()
+
+
 def table(locale: str, measured: Mapping[str, Figures], left_out: Mapping[str, str]) -> str:
-    """Return the figures as a Markdown table, best overlap first."""
-    columns = [
-        "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
-        "p50_milliseconds", "p95_milliseconds", "queries_per_second",
-    ]  # fmt: skip
-    lines = [
-        f"| locale | index | {' | '.join(columns)} |",
-        f"|---|---|{'--:|' * len(columns)}",
-    ]
+    """Return the figures as a Markdown table, best overlap first, and why some are left out."""
+    rows = []
     for each in sorted(measured.values(), key=lambda one: -one.overlap):
         cells = each.model_dump(by_alias=True)
-        figures = ("" if cells[at] is None else f"{cells[at]:.5g}" for at in columns)
-        lines.append(f"| {' | '.join([locale, each.index, *figures])} |")
-    return "\n".join([*lines, *(f"{name}: {why}" for name, why in left_out.items())]) + "\n"
+        figures = ("" if cells[at] is None else f"{cells[at]:.5g}" for at in FIGURES)
+        rows.append([locale, each.index, *figures])
+    reasons = "".join(f"{name}: {why}\n" for name, why in left_out.items())
+    return text_tables.markdown(("locale", "index", *FIGURES), rows, FIGURES) + reasons

@@ -27,7 +27,7 @@ from pipeline.report.inputs import RUNS, LocaleResults, read_locale
 from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import ROOT, params
-from tests.helpers.page_artefacts import NASTY, write_locale, write_tradeoff
+from tests.helpers.page_artefacts import NASTY, write_locale, write_slices, write_tradeoff
 
 RNG = np.random.default_rng(20)
 
@@ -60,10 +60,10 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
     differences[RNG.random(queries) < 0.2] = np.nan
     for asked in (1, 2, 5, 49, 400):
         settings = Report(queries=asked, results=10, seed=3)
-        chosen = browse.chosen(differences, settings)
+        chosen = browse.choose_queries(differences, settings)
         assert len(chosen) == len(set(chosen.tolist())) == min(asked, queries)
         assert (np.diff(chosen) > 0).all()
-        np.testing.assert_array_equal(chosen, browse.chosen(differences, settings))
+        np.testing.assert_array_equal(chosen, browse.choose_queries(differences, settings))
         if asked < queries:
             known = np.nan_to_num(differences, nan=-1.0)
             most = np.sort(known)[::-1][: (asked + 1) // 2]
@@ -74,7 +74,7 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
 def test_another_seed_draws_other_queries_and_keeps_those_that_differ_most() -> None:
     differences = RNG.random(500)
     first, second = (
-        set(browse.chosen(differences, Report(queries=40, results=10, seed=seed)).tolist())
+        set(browse.choose_queries(differences, Report(queries=40, results=10, seed=seed)).tolist())
         for seed in (1, 2)
     )
     assert first != second
@@ -89,14 +89,14 @@ def test_embedded_json_is_the_same_data_and_can_end_no_element() -> None:
 
 
 def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
-    data = browse.data(results, Report(queries=100, results=4, seed=0))
+    data = browse.queries_data(results, Report(queries=100, results=4, seed=0))
     table = results.per_query.to_pylist()
     assert [query[:2] for query in data["queries"]] == [
-        [row["query_id"], row["query"]] for row in table
+        [str(row["query_id"]), row["query"]] for row in table
     ]
     assert data["queries"][5][2][1][0] == table[5][f"{RUNS[1]}.{results.measures[0]}"]
     shown = [
-        (query_id, system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
+        (int(query_id), system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
         for query_id, _, _, lists in data["queries"]
         for system, ranked in zip(RUNS, lists, strict=True)
         for place in range(0, len(ranked), 2)
@@ -124,9 +124,9 @@ def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     assert isinstance(results.tradeoff, TradeOff)
     with svg.style():
         drawn = [
-            charts.headline(results, "ndcg@10"), charts.recall_curves(results),
-            charts.label_mix(results), charts.slices(results),
-            scatter.tradeoff(results, results.tradeoff),
+            charts.draw_headline(results, "ndcg@10"), charts.draw_recall(results),
+            charts.draw_labels(results), charts.draw_slices(results),
+            scatter.draw_tradeoff(results, results.tradeoff),
         ]  # fmt: skip
     text = "".join(drawn)
     assert not re.search(r"#[0-9a-f]{6}", text)
@@ -148,10 +148,10 @@ def test_no_character_of_a_text_breaks_a_chart(results: LocaleResults) -> None:
               for each in results.slices.slices[:1]]  # fmt: skip
     many = results.slices.model_copy(update={"slices": tuple(slices)})
     with svg.style():
-        drawn = charts.slices(dataclasses.replace(results, slices=many))
+        drawn = charts.draw_slices(dataclasses.replace(results, slices=many))
         figure = svg.drawing(100, 100)
         told = "".join(nasty)
-        titled = svg.inline(figure, "x", told, told)
+        titled = svg.to_markup(figure, "x", told, told)
     chart, empty = (ET.fromstring(text) for text in (drawn, titled))  # noqa: S314 - our own
     words = [element.text for element in chart.iter("text")]
     assert {f"a{c}b" for c in nasty if c.isprintable()} <= set(words)
@@ -165,8 +165,7 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
 ) -> None:
     for locale in params.locales:
         write_locale(params, locale, queries=3, measured=False)
-    nothing = {"measure": "ndcg@10", "small_below": 30, "top10": {}, "slices": []}
-    files.write_json(layout.slices("es"), nothing)
+    write_slices("es", {}, [])
     report.report(params)
     page = layout.PAGE.read_text(encoding="utf-8")
     assert page.count("is missing. Run make tradeoff.") == 3
@@ -193,8 +192,8 @@ def random_scale(stages: int) -> scale.Scale:
 def test_the_chart_of_scale_names_every_stage_none_over_another(stages: int) -> None:
     measured = random_scale(stages)
     with svg.style():
-        drawn = scale.chart(measured)
-        assert drawn == scale.chart(measured)
+        drawn = scale.draw_scale(measured)
+        assert drawn == scale.draw_scale(measured)
     assert not re.search(r"#[0-9a-f]{6}", drawn)
     height = float(re.findall(r'viewBox="0 0 340 ([0-9.]+)"', drawn)[0])
     names = re.findall(r"translate\(([0-9.]+) ([0-9.]+)\)[^>]*>(stage \d+ \(kind\))<", drawn)
@@ -243,7 +242,14 @@ def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
 
 
 @pytest.mark.parametrize(
-    "changed", ["encoder", "product_ids_sha256", "query_vectors_sha256", "weights_sha256"]
+    "changed",
+    [
+        "encoder",
+        "product_ids_sha256",
+        "query_vectors_sha256",
+        "weights_sha256",
+        "judgements_sha256",
+    ],
 )
 def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     results: LocaleResults, params: Params, changed: str
@@ -251,7 +257,7 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     write_tradeoff(RNG, params, "es", results.manifest, **{changed: "other"})
     told = read_locale(params, "es").tradeoff
     assert isinstance(told, str)
-    assert "measured on other vectors (other" in told
+    assert "measured on other data (other" in told
 
 
 def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
@@ -289,14 +295,14 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: layout.tradeoff("es").write_text("{}"), "tradeoff/es.json: locale"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(queries=7)),
-         "tells of 7"),
+         "queries must be 12 (found 7)"),
         (lambda: _edit_json(layout.intervals("es"), lambda data: data["dense"].update(x=1)),
          "intervals/es.json: dense.x"),
         (lambda: _edit_json(layout.slices("es"), lambda data: data.pop("slices")), "slices: Field"),
         (lambda: _without(layout.per_query("es"), "hybrid.mrr@10"), "no column hybrid.mrr@10"),
-        (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "called 'bm52'"),
-        (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "-5 is not in"),
-        (lambda: _with_top(lambda rows: rows.pop(3)), "at place"),
+        (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "system cannot be 'bm52'"),
+        (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "query_id cannot be -5"),
+        (lambda: _with_top(lambda rows: rows.pop(3)), "next (found"),
     ],
 )  # fmt: skip
 def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
@@ -336,7 +342,7 @@ def test_what_a_matrix_of_undefined_values_differs_by_is_undefined(results: Loca
     table = results.per_query.to_pandas()
     columns = [f"{system}.{results.measures[0]}" for system in RUNS]
     expected = table[columns].max(axis=1) - table[columns].min(axis=1)
-    np.testing.assert_array_equal(browse.spread(results), expected.to_numpy())
+    np.testing.assert_array_equal(browse.differences(results), expected.to_numpy())
 
 
 @pytest.mark.parametrize(
