@@ -6,18 +6,13 @@ no other, and no trade-off that was measured on other data.
 
 import csv
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from pipeline.report.inputs import LocaleResults
 from pipeline.tradeoff.figures import FIGURES, TradeOff
 
 ENDS = ("mean", "low", "high")
-RECALL = ("system", "k", "recall")
-INTERVALS = ("system", "measure", *ENDS, "queries")
-LABELS = ("system", "label", "share")
-SLICES = ("slice", "value", "system", "queries", *ENDS)
-TRADEOFF = ("index", *FIGURES)
-"""The columns of each table, after `locale`; evaluate's tables of one locale have the same."""
 
 Rows = Iterable[tuple[object, ...]]
 
@@ -60,28 +55,32 @@ def tradeoff(results: LocaleResults) -> Rows:
             yield each.index, *(figures[name] for name in FIGURES)
 
 
-_TABLES: Mapping[str, tuple[Sequence[str], Callable[[LocaleResults], Rows]]] = {
-    "recall": (RECALL, recall),
-    "intervals": (INTERVALS, intervals),
-    "labels": (LABELS, labels),
-    "slices": (SLICES, slices),
-    "tradeoff": (TRADEOFF, tradeoff),
+@dataclass(frozen=True)
+class Plot:
+    """The table of a plot: its columns, and the rows of one locale.
+
+    Evaluate's tables of one locale have the same columns, but not `locale`.
+    """
+
+    columns: tuple[str, ...]
+    rows: Callable[[LocaleResults], Rows]
+
+
+PLOTS = {
+    "recall": Plot(("system", "k", "recall"), recall),
+    "intervals": Plot(("system", "measure", *ENDS, "queries"), intervals),
+    "labels": Plot(("system", "label", "share"), labels),
+    "slices": Plot(("slice", "value", "system", "queries", *ENDS), slices),
+    "tradeoff": Plot(("index", *FIGURES), tradeoff),
 }
+"""All plots, by their names in dvc.yaml."""
 
 
-def tables(locales: Sequence[LocaleResults]) -> dict[str, str]:
-    """Return the text of each plot's table, by the plot's name in dvc.yaml."""
-    return {name: _text(locales, *table) for name, table in _TABLES.items()}
-
-
-def _text(
-    locales: Sequence[LocaleResults],
-    columns: Sequence[str],
-    rows_of: Callable[[LocaleResults], Rows],
-) -> str:
+def table(plot: Plot, locales: Sequence[LocaleResults]) -> str:
+    """Return a plot's table of all locales, as CSV."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["locale", *columns])
+    writer.writerow(["locale", *plot.columns])
     for results in locales:
-        writer.writerows((results.locale, *row) for row in rows_of(results))
+        writer.writerows((results.locale, *row) for row in plot.rows(results))
     return text.getvalue()

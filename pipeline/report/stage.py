@@ -22,7 +22,7 @@ def report(params: Params) -> stage.Done:
     summary = summarise(locales, measures)
     page = render.render(locales, params, read_scale())
     for path, text in (
-        *((layout.plot(name), text) for name, text in plots.tables(locales).items()),
+        *((layout.plot(name), plots.table(plot, locales)) for name, plot in plots.PLOTS.items()),
         (layout.PAGE, page),
         (layout.REPORT, table(summary, measures)),
         (layout.SUMMARY, files.canonical_json(summary)),

@@ -10,7 +10,6 @@ import faiss
 import numpy as np
 import pyarrow.compute as pc
 import pytest
-from ruamel.yaml import YAML
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
@@ -277,19 +276,6 @@ def test_queries_without_an_exact_product_leave_the_measure_empty() -> None:
     tables.write_table(path, judged.filter(pc.equal(judged["label"], "I")), tables.JUDGEMENTS)
     found = measure("flat")["flat"]
     assert (found["ndcg@10"], found["recall@100"]) == (None, None)
-
-
-def test_the_plot_reads_the_file_as_dvc_does() -> None:
-    """DVC joins all lists of a file, row by row: there may be one, of records with like keys."""
-    measure(given=params(TOO_LARGE))
-    told = read()
-    assert [key for key, value in told.items() if isinstance(value, list)] == ["indexes"]
-    assert len({tuple(sorted(each)) for each in told["indexes"]}) == 1
-    plots = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
-    plot = next(each["tradeoff"] for each in plots if "tradeoff" in each)
-    assert list(plot["y"]) == [str(layout.tradeoff(locale)) for locale in params().locales]
-    assert {plot["x"], *plot["y"].values(), "index"} <= set(told["indexes"][0])
-    assert (ROOT / ".dvc" / "plots" / f"{plot['template']}.json").is_file()
 
 
 def test_the_table_has_a_row_an_index_best_overlap_first() -> None:
