@@ -17,11 +17,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.core import files, layout
+from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
 from pipeline.evaluate.top import PLACES
-from pipeline.report import browse, charts, scale, scatter, svg, wording
+from pipeline.report import basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
 from pipeline.tradeoff.figures import TradeOff
@@ -359,3 +359,102 @@ def test_a_share_of_something_is_never_shown_as_nothing_or_all(
 def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleResults) -> None:
     assert isinstance(results.manifest, Manifest)
     assert results.manifest.truncation.products.texts_cut == 7
+
+
+def report_of(project: Path, **changes: Any) -> str:
+    """Return the page of one locale with twelve queries."""
+    one = {"encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"}}
+    given = params({**one, **changes})
+    write_locale(given, "es", queries=12)
+    report.report(given)
+    return layout.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
+    project: Path,
+) -> None:
+    changes = {"sample.source": "data/<mine>", "sample.version": "large", "sample.queries": 77}
+    page = report_of(project, **changes)
+    top = re.sub("<[^>]+>", "", page[page.index("<header") : page.index("</header>")])
+    manifest = json.loads(layout.embeddings("es").manifest.read_text())
+    for words in (
+        "data/&lt;mine&gt;, version large, split test", "queries: 77, distractors: all, seed 13",
+        f"12 queries, 80 products, encoder labse (weights {manifest['weights_sha256'][:12]}), "
+        f"index flat, data {basis.data_sha256('es')[:12]}",
+        basis.all_sha256({"es": basis.data_sha256("es")})[:12],
+    ):  # fmt: skip
+        assert words in top
+
+
+def test_the_hash_of_the_data_changes_with_any_id_text_or_label_and_with_nothing_else(
+    project: Path,
+) -> None:
+    report_of(project)
+    clean = layout.clean("es")
+    hashes = {before := basis.data_sha256("es")}
+    for path, schema in (
+        (clean.queries, tables.QUERIES),
+        (clean.products, tables.PRODUCTS),
+        (clean.judgements, tables.JUDGEMENTS),
+    ):
+        table = tables.read_table(path, schema, "")
+        pq.write_table(table, path, compression="snappy", row_group_size=3)
+        assert basis.data_sha256("es") == before
+        for column, name in enumerate(schema.names):
+            if name == "field_ends":
+                continue
+            rows = table.to_pylist()
+            value = rows[-1][name]
+            rows[-1][name] = value + 1 if isinstance(value, int) else f"{value} "
+            pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+            hashes.add(basis.data_sha256("es"))
+            assert len(hashes) > 1 + column
+        pq.write_table(table, path)
+    assert basis.data_sha256("es") == before
+    assert len(hashes) == 1 + 2 + 2 + 3
+
+
+def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
+    names = (
+        "heading", "data", "of-us", "us", "us-title", "title-title",
+    )  # fmt: skip
+    given = params(
+        {
+            "encoder": dict.fromkeys(names, "minilm"),
+            "index": dict.fromkeys(names, "flat"),
+            "language": dict.fromkeys(names, "en"),
+        }
+    )
+    for locale in names:
+        write_locale(given, locale, queries=3)
+    files.write_json(layout.SCALE_BENCH, random_scale(2).model_dump(mode="json"))
+    report.report(given)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    for name in re.findall(r'(?:href="#|url\(#|aria-(?:labelledby|describedby)=")([^")]+)', page):
+        assert name in ids
+    for locale in names:
+        (data,) = re.findall(
+            f'<script type="application/json" id="queries-of-{locale}">(.*)<', page
+        )
+        assert json.loads(data)["locale"] == locale
+
+
+def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
+    results: LocaleResults,
+) -> None:
+    ids = [2**53 + 1 + row for row in range(23)] + [2**63 - 1]
+    new = dict(zip(results.per_query["query_id"].to_pylist(), ids, strict=True))
+    changed = dataclasses.replace(
+        results,
+        per_query=results.per_query.set_column(0, "query_id", pa.array(ids)),
+        top=results.top.set_column(
+            0,
+            "query_id",
+            pa.array([new[one] for one in results.top["query_id"].to_pylist()]),
+        ),
+    )
+    data = browse.queries_data(changed, Report(queries=100, results=4, seed=0))
+    text = json.loads(browse.embedded_json(data), parse_int=float)
+    assert [query[0] for query in text["queries"]] == [str(one) for one in ids]
