@@ -55,8 +55,11 @@ def _check_scores(results: LocaleResults, params: Params) -> None:
         if found != expected:
             path = layout.metrics(locale)
             raise _refuse(results, path, f"{key} must be {expected} (found {shorten(found)})")
-    for kind, rows in (("queries", scores.queries), ("products", scores.products)):
-        if (found := results.counts[kind].kept) != rows:
+    for kind, found, rows in (
+        ("queries", results.counts.queries.kept, scores.queries),
+        ("products", results.counts.products.kept, scores.products),
+    ):
+        if found != rows:
             raise PipelineError(
                 f"{layout.clean(locale).counts}: {kind}.out must be {rows} (found {found}). "
                 f"{layout.rerun_hint('clean', locale)}"

@@ -29,7 +29,6 @@ UNJUDGED = "unjudged"
 
 Shown = Annotated[str, Field(pattern=f"^({'|'.join(SHOWN)})$")]
 Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$")]
-Kind = Annotated[str, Field(pattern="^(judgements|products|queries)$")]
 
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
 
@@ -121,6 +120,14 @@ class Counts(BaseModel):
         return self
 
 
+class CleanCounts(Part):
+    """What clean counted of each kind of row."""
+
+    queries: Counts
+    products: Counts
+    judgements: Counts
+
+
 @dataclass(frozen=True)
 class Numbers:
     """A locale's means by system and measure, what they are of, and their intervals."""
@@ -157,7 +164,7 @@ class LocaleResults(Numbers):
     measures: tuple[str, ...]
     per_query: pa.Table
     top: pa.Table
-    counts: Mapping[str, Counts]
+    counts: CleanCounts
     manifest: Manifest
     tradeoff: TradeOff | str
     data_sha256: str
@@ -206,7 +213,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         measures=measures,
         per_query=_read_per_query(layout.per_query(locale), measures, remedy),
         top=tables.read_table(layout.top(locale), TOP, remedy),
-        counts=read_model(layout.clean(locale).counts, dict[Kind, Counts], clean_again),
+        counts=read_model(layout.clean(locale).counts, CleanCounts, clean_again),
         manifest=manifest,
         tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
         data_sha256=data_sha256(locale),

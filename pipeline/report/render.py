@@ -184,8 +184,7 @@ def _means(
 
 def _counts(results: LocaleResults) -> Iterable[tuple[str, int, int, str, str]]:
     """Yield by kind how many clean read and kept, what it left out, what to know of the rest."""
-    for kind in ("queries", "products", "judgements"):
-        counts = results.counts[kind]
+    for kind, counts in results.counts:
         reasons: dict[bool, list[str]] = {True: [], False: []}
         for reason, number in sorted(counts.reasons.items()):
             if number:

@@ -319,6 +319,7 @@ def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
     assert not layout.PAGE.exists()
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes_whatever_the_surroundings(
     project: Path, params: Params
 ) -> None:
@@ -414,6 +415,7 @@ def test_the_hash_of_the_data_changes_with_any_id_text_or_label_and_with_nothing
     assert len(hashes) == 1 + 2 + 2 + 3
 
 
+@pytest.mark.slow
 def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
     names = (
         "heading", "data", "of-us", "us", "us-title", "title-title",

@@ -94,9 +94,6 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
         found = json.loads(printed)["data"]
         assert set(found) == set(plots.PLOTS)
         for name, plot in plots.PLOTS.items():
-            content: Any = found[name][0]["content"]
-            points = (content if isinstance(content, dict) else json.loads(content))["data"][
-                "values"
-            ]
+            points = found[name][0]["content"]["data"]["values"]
             assert {point["locale"] for point in points} == set(locales)
             assert set(plot.columns) <= set(points[0])
