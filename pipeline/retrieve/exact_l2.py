@@ -15,7 +15,7 @@ from pipeline.core.arrays import Ints, Matrix
 Floats = NDArray[np.float64]
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 4_096
-"""How many are compared at once: 16 MB of distances, which stay near the CPU."""
+"""How many are compared at once: 16 MB of distances, which fit the CPU's caches."""
 
 
 def l2_scores(queries: Matrix, products: Matrix) -> Floats:
@@ -54,7 +54,7 @@ def propose(vectors: Matrix, queries: Matrix, asked: int) -> tuple[Floats, Ints,
 
 
 def _nearest(vectors: Matrix, lengths: Floats, queries: Matrix, asked: int) -> tuple[Ints, Floats]:
-    """Return the codes of the products that seem nearest, and what `propose` says of the others."""
+    """Return the codes of the products that seem nearest, and the best score of the others."""
     own = queries.astype(np.float64)
     own_lengths = _squared_lengths(queries)
     near: Floats = np.empty((len(queries), 0))

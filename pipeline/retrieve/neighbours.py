@@ -14,29 +14,29 @@ from pipeline.retrieve import exact_l2
 from pipeline.runs import ranking
 
 EXTRA_RESULTS = 100
-"""Results asked for beyond the depth, so that most ties at the last place need no second search."""
+"""Results beyond the depth, so that most ties at the last place need no second search."""
 
 SEARCHED_QUERIES = 4_096
-"""Queries that FAISS is given at once: it packs the vectors anew for each call, and for every 4,096
-queries of one. Measured, exact search of 1,024 at once takes a quarter longer."""
+"""Queries per call of FAISS: it packs the vectors again for each call, and for every 4,096 queries
+of one. Measured: exact search of 1,024 at once takes a quarter longer."""
 
 RANKED_QUERIES = 512
-"""Queries that are put in order at once, at most: their results stay near the CPU."""
+"""Queries that are ranked at once, at most: their results fit the CPU's caches."""
 
 RESULT_BYTES = 256_000_000
-"""What the results of the queries searched at once may take, and again what putting them in order
-may: where a million products tie, 4,096 queries would take 49 GB, and as much again."""
+"""The most bytes of the results of the queries searched at once, and again of ranking them. Where a
+million products tie, 4,096 queries would take 49 GB, and as much again."""
 
 FOUND_BYTES, RANKED_BYTES = 12, 50
-"""Bytes of one result as FAISS gives it (a score, a number), and while it is put in order."""
+"""Bytes of one result as FAISS gives it (a score, a number), and while it is ranked."""
 
 OVERLAP_DEPTH = 100
-"""How many of a query's nearest products an index is measured by."""
+"""How many of a query's nearest products an index should find."""
 
 OVERLAP_DECIMALS = 5
 
 OVERLAP_QUERIES = 1_000
-"""On how many queries at most: the mean overlap is then known to about 0.005 or better."""
+"""How many queries the overlap is measured on, at most: its mean is then known to about 0.005."""
 
 SAMPLE_SEED = 29
 
@@ -113,12 +113,12 @@ def exact_codes(
 ) -> NDArray[np.int64]:
     """Return each query's nearest products by the vectors themselves, in the order of `ranking`.
 
-    Shard by shard, so that one shard is in memory at a time.
+    One shard is in memory at a time.
 
     Args:
         shards: the products' vectors; row i of all of them together is product i.
-        queries: as `index.as_searched` returns them, shape [queries, dimension].
-        depth: how many products a query.
+        queries: as `to_index_form` returns them, shape [queries, dimension].
+        depth: how many products per query.
         similarity: what is compared.
 
     Returns:
@@ -141,7 +141,7 @@ def exact_codes(
 
 
 def overlap(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Return the mean share of each query's exact neighbours that were found, whatever their order.
+    """Return the mean share of each query's exact neighbours that were found, in any order.
 
     It is rounded to `OVERLAP_DECIMALS`.
 

@@ -1,8 +1,8 @@
 """Search one locale: data/embeddings/<locale> + models/index/<locale> -> data/runs/dense/<locale>.
 
 `catalogue.parquet` ranks the whole catalogue for each query, through the index. `pool.parquet`
-ranks each query's judged products, by the vectors themselves, whatever the index. `run.json` tells
-what share of the exact top 100 the index finds, which `gate` asks for.
+ranks each query's judged products by the vectors themselves. `run.json` says which share of the
+exact top 100 the index finds; `gate` checks it.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ from pipeline.vectors.shards import ShardReader, read_vectors
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
 GROUP_QUERIES = 1_024
-"""Queries whose results are written at once; a run is read again in such pieces."""
+"""Queries whose results are written at once; later stages read a run in these pieces."""
 BATCH_PAIRS = 65_536
 
 
@@ -50,7 +50,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    overlap = 1.0  # a flat index is what the others are compared with
+    overlap = 1.0  # a flat index is exact
     if not isinstance(params.index_of(locale), FlatIndex):
         sample = queries[neighbours.sampled_rows(len(queries))]
         overlap = neighbours.index_overlap(index, sample, products, similarity)

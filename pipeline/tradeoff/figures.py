@@ -1,4 +1,4 @@
-"""What each index gives and costs, as reports/tradeoff/<locale>.json holds it, and as a table."""
+"""What each index finds and costs, as in reports/tradeoff/<locale>.json, and as a table."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -21,9 +21,9 @@ FIGURES = (
 
 
 class Basis(Strict):
-    """What the figures were measured on; only figures of one basis stand side by side.
+    """What the figures were measured on: only figures of one basis are in one file.
 
-    `threads` is for searches in a batch; an index is built, and a single query searched, on one.
+    `threads` is for searches in a batch; building, and searching one query, takes one thread.
     """
 
     locale: str
@@ -40,9 +40,9 @@ class Basis(Strict):
 
 
 class Figures(Strict):
-    """One index: what it finds, what it holds, how long it takes.
+    """One index: what it finds, how large it is, how long it takes.
 
-    Times are of FAISS alone, for the first 100 products: no encoding, no ties put in order.
+    Times are of FAISS alone, for the first 100 products, without encoding and ranking ties.
     `p50_milliseconds` and `p95_milliseconds` are over queries searched one at a time.
     """
 
@@ -68,7 +68,7 @@ class Figures(Strict):
 
 
 class TradeOff(Basis):
-    """The file: `left_out` says of each entry that cannot be built on these vectors why."""
+    """The file: `left_out` says why an entry cannot be built on these vectors."""
 
     tradeoff_schema: Literal[1]
     overlap_queries: Count
@@ -85,15 +85,15 @@ class TradeOff(Basis):
 
 
 def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figures]:
-    """Return the figures in a locale's file that still hold, by index; say which do not.
+    """Return the figures in a locale's file that are still valid, by index; log those that are not.
 
-    Those hold that were measured on this basis, of entries of `indexes` that are the same still. A
-    file that is damaged or of another version has none.
+    Valid figures were measured on this basis, with the settings that `indexes` has now. A file that
+    is damaged or of another version has none.
     """
     path = layout.tradeoff(basis.locale)
 
-    def left_aside(what: str) -> None:
-        stage.log.info("%s is left aside: %s", path, what)
+    def ignore(why: str) -> None:
+        stage.log.info("ignoring %s: %s", path, why)
 
     try:
         found = TradeOff.model_validate_json(path.read_bytes())
@@ -101,18 +101,18 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
         return {}
     except ValidationError as err:
         where = ".".join(map(str, err.errors()[0]["loc"])) or "(top level)"
-        left_aside(f"{where}: {err.errors()[0]['msg']}")
+        ignore(f"{where}: {err.errors()[0]['msg']}")
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
-            left_aside(f"{key} was {str(was)[:12]} and is {str(value)[:12]}")
+            ignore(f"{key} was {str(was)[:12]} and is now {str(value)[:12]}")
             return {}
     holding = {}
     for each in found.indexes:
         if indexes.get(each.index) == each.settings:
             holding[each.index] = each
         else:
-            left_aside(f"indexes.{each.index} was another")
+            ignore(f"indexes.{each.index} had other settings")
     return holding
 
 
