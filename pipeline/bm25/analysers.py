@@ -1,8 +1,8 @@
 """Analysers: from a text to the terms that BM25 compares, by language.
 
-Texts come from clean: NFKC, no markup. Every analyser folds case, drops what is neither letter nor
-digit (punctuation, emoji) and keeps stop words: IDF makes them worth little, and they stand in
-product names. A text of nothing but punctuation has no terms.
+Texts come from clean: NFKC, no markup. Every analyser folds case and drops what is neither a letter
+nor a digit (punctuation, emoji). It keeps stop words: product names contain them, and IDF gives
+them little weight. A text of punctuation alone has no terms.
 """
 
 import unicodedata
@@ -14,11 +14,11 @@ import Stemmer
 import sudachipy
 
 _ACCENTS_LEFT_OUT = {"en", "es"}
-"""Languages whose writers leave accents out when they search ("portatil" for "portátil")."""
+"""Languages whose users often leave accents out of a query ("portatil" for "portátil")."""
 
 _DIACRITICS = dict.fromkeys(range(0x300, 0x370))
 
-# Scripts that put no space between words. The long vowel mark belongs to no script.
+# Scripts without spaces between words. The long vowel mark belongs to no script.
 _UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
 _UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
 # A number, an unspaced run, or a word: "500ml" is 500 and ml, as "500 ml" is.
@@ -29,10 +29,10 @@ _WORD = regex.compile(
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 
 SUDACHI_BYTES = 240_000_000
-"""Sudachi's dictionary: mapped, all of it comes into memory as texts are segmented."""
+"""Sudachi's dictionary: it is mapped, and all of it is in memory once many texts are segmented."""
 
 PIECE_CHARACTERS = 4_096
-"""The most Sudachi is given at once: it refuses more than 49,149 bytes of UTF-8."""
+"""The longest piece for Sudachi: it refuses more than 49,149 bytes of UTF-8."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ def analyser_name(language: str) -> str:
 
 
 def dictionary_bytes(analyser: str) -> int:
-    """Return what the analyser of that name holds in memory, whatever the texts."""
+    """Return how many bytes the analyser of that name has in memory for any texts."""
     return SUDACHI_BYTES if analyser.startswith("sudachi") else 0
 
 
@@ -82,8 +82,8 @@ def analyser_for(language: str) -> Analyser:
 def words(text: str) -> list[str]:
     """Return the words of a text in any language, case folded.
 
-    Letters and digits separate from each other. Where a script puts no spaces between words, the
-    overlapping pairs of its characters stand for them.
+    A number next to a letter is a word of its own. In a script without spaces between words, the
+    overlapping pairs of characters are the words.
     """
     found: list[str] = []
     for word in _WORD.findall(text.casefold()):
@@ -105,11 +105,11 @@ def fold_accents(text: str) -> str:
 
 
 def _japanese() -> Callable[[str], list[str]]:
-    """Return what gives Japanese terms: Sudachi's words, and pairs of characters.
+    """Return the function that gives Japanese terms: Sudachi's words, and pairs of characters.
 
     Words are the shortest units (mode A) in normalised form (空き缶 for 空缶, "3000" for "3,000").
-    The pairs let a query and a product meet that Sudachi cuts differently, as it does with brands
-    it does not know. Measured on real ESCI judgements: nDCG@10 0.705 with words alone, 0.694 with
+    The pairs match a query and a product that Sudachi cuts differently, such as brands it does not
+    know. Measured on real ESCI judgements: nDCG@10 0.705 with words alone, 0.694 with
     pairs alone, 0.733 with both.
     """
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
@@ -126,7 +126,7 @@ def _japanese() -> Callable[[str], list[str]]:
 
 
 def pieces(text: str) -> Iterator[str]:
-    """Yield a text in pieces of at most `PIECE_CHARACTERS`, cut behind a space where there is one.
+    """Yield a text in pieces of at most `PIECE_CHARACTERS`, cut after a space where there is one.
 
     Joined they are the text.
     """

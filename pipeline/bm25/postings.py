@@ -1,7 +1,7 @@
-"""What BM25 searches: for each term, the products that have it and the score that it gives each.
+"""Postings: for each term, the products that have it and the score that it gives each.
 
-The scores are those that bm25s computes, to the last bit, and stand in its form; it holds 55 bytes
-for each posting (a product and one of its terms) while it does so, this 17.
+The scores and their form are those of bm25s, to the last bit. To compute them, bm25s needs 55 bytes
+per posting (a product and one of its terms); this needs 17.
 """
 
 import math
@@ -22,18 +22,18 @@ from pipeline.runs.ranking import places
 PIECE_PRODUCTS = 8_192
 
 SCORED_BYTES = 12
-"""A posting in the end: a score of 8 bytes, a product of 4."""
+"""A posting with its score: a score of 8 bytes, a product of 4."""
 COUNTED_BYTES = 5
-"""A posting before: a term of 4 bytes, mostly 1 for how often it stands there."""
+"""A posting without its score: a term of 4 bytes, and mostly 1 byte for its frequency."""
 COUNTING_BYTES, WEIGHING_BYTES = 50, 90
-"""A term of a piece while it is counted, a posting of a piece while it gets its score: mostly int64
-and float64 on their way."""
+"""A term of a piece while it is counted, a posting of a piece while it gets its score: mostly
+temporary int64 and float64."""
 TERM_BYTES = 200
 """About what a term takes: its string, its number, its place in the dictionary, its weight."""
 PRODUCT_BYTES = 90
-"""A product in the scores of one query, and in what is sorted of them: all of it where all tie."""
+"""A product in the scores of one query, and in the part that is sorted: all where all tie."""
 FOUND_BYTES = 300
-"""A product found for a query, on its way into a run."""
+"""A product found for a query, before it is written to a run."""
 
 Ints = NDArray[np.int64]
 
@@ -67,14 +67,14 @@ def memory_bytes(
     piece_postings: int,
     found: int,
 ) -> int:
-    """Return what bm25 takes at most.
+    """Return how many bytes bm25 takes at most.
 
     Args:
         analyser: its name.
         products: how many are searched.
         postings: how many they have.
         terms: how many different ones.
-        piece_terms: the terms of the longest piece of `PIECE_PRODUCTS`, one by one.
+        piece_terms: the terms of the longest piece of `PIECE_PRODUCTS`, repeated ones too.
         piece_postings: the most postings of a piece.
         found: how many products are found for the queries searched at once.
     """
@@ -88,9 +88,9 @@ def memory_bytes(
 
 @dataclass
 class Collection:
-    """The products' terms as they come; numbers instead of strings.
+    """The terms of products as they are read: numbers instead of strings.
 
-    `piece_terms` and `piece_postings` are what the longest pieces had of them.
+    `piece_terms` and `piece_postings` are those of the longest pieces.
     """
 
     vocabulary: dict[str, int] = field(default_factory=dict)
@@ -102,7 +102,7 @@ class Collection:
     piece_postings: int = 0
 
     def add(self, products: Iterable[list[str]]) -> None:
-        """Take in the terms of some more products, at least one."""
+        """Add the terms of some more products, at least one."""
         vocabulary = self.vocabulary
         numbers, lengths = array("i"), array("i")
         for terms in products:
@@ -117,7 +117,7 @@ class Collection:
         self.piece_postings = max(self.piece_postings, len(piece.terms))
 
     def memory_bytes(self, analyser: str, products: int, found: int) -> int:
-        """Return what so many products will take if the others are like those taken in.
+        """Return how many bytes `products` will take if the others are like those added.
 
         `analyser` and `found` are those of `memory_bytes`.
         """
@@ -133,7 +133,7 @@ class Collection:
         )
 
     def score(self, settings: Bm25) -> dict[str, Any]:
-        """Return the postings as bm25s has them, term by term; what was taken in is let go."""
+        """Return the postings in the form of bm25s, term by term; this frees what was added."""
         count, vocabulary = self.products, len(self.vocabulary)
         having = np.zeros(vocabulary, dtype=np.int64)
         for piece in self.pieces:
@@ -164,7 +164,7 @@ class Collection:
 def collect(
     products: Iterable[list[str]], taken: Callable[[Collection], None] = lambda _: None
 ) -> Collection:
-    """Take in the terms of all products; `taken` sees what there is after each piece."""
+    """Collect the terms of all products; `taken` gets the collection after each piece."""
     found, left = Collection(), iter(products)
     for first in left:
         # One by one: the strings of a piece would take more than all its numbers.

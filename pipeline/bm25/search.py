@@ -13,17 +13,16 @@ from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs
 
 ROUNDED_OFF = 1e-6
-"""More than rounding can move a score; see `ranking.SCORE_DECIMALS`."""
+"""No rounding moves a score by more; see `ranking.SCORE_DECIMALS`."""
 
 
 @dataclass(frozen=True)
 class TermIndex:
     """The terms of all products, weighted.
 
-    Memory: 12 bytes for each pair of a product and one of its terms, 17 while it is being built
-    (`postings`): with the 106 terms a product of ESCI's us, 1.2 million take 2.2 GB, then 1.6 GB.
-    Scores are float64, so that the rounding of `ranking` hides what the logarithms of different
-    machines differ by.
+    Memory: 12 bytes per posting, 17 while it is built (see `postings`): the 1.2 million products of
+    ESCI's us, with 106 terms each, take 2.2 GB, then 1.6 GB. Scores are float64, so that the
+    rounding of `ranking` removes the differences between the logarithms of machines.
     """
 
     retriever: bm25s.BM25
@@ -37,7 +36,7 @@ class TermIndex:
         settings: Bm25,
         taken: Callable[[postings.Collection], None] = lambda _: None,
     ) -> "TermIndex":
-        """Index the terms of products, in the order of their rows; `taken` as `collect` has it."""
+        """Index the terms of products, in the order of their rows; `taken` is that of `collect`."""
         found = postings.collect(products, taken)
         retriever = bm25s.BM25(
             k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
@@ -69,9 +68,8 @@ def search(
         inputs: which products are judged.
 
     Returns:
-        The catalogue run: products that share a term with the query, ties at the last place
-        decided as `ranking` does. The pool run: every judged product, at score 0 where it shares
-        none.
+        The catalogue run: products that share a term with the query, in the order of `ranking`.
+        The pool run: every judged product; its score is 0 where it shares no term.
     """
     found = []
     pairs = np.searchsorted(inputs.pair_queries, [batch.start, batch.stop])
@@ -89,14 +87,14 @@ def search(
 
 
 def _top(row: int, scores: NDArray[np.float64], depth: int) -> ranking.Ranked:
-    """Return the first `depth` of one query's products, of those that have a score above 0.
+    """Return the first `depth` of one query's products that have a score above 0.
 
-    Those that tie at the last place are let go here, query by query: they may be all products.
+    Ties at the last place are cut off here, for each query: they may be all products.
     """
     found = np.flatnonzero(scores)
     if len(found) > depth:
         last = np.partition(scores[found], -depth)[-depth]
         found = found[scores[found] >= last - ROUNDED_OFF]
     rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores[found])
-    # Copies: a slice would keep the whole alive.
+    # Copies: a slice would keep the whole array in memory.
     return rows[:depth].copy(), codes[:depth].copy(), ranked[:depth].copy()

@@ -1,14 +1,15 @@
-"""Search one locale by its words: data/clean/<locale> -> data/runs/bm25/<locale>.
+"""Search one locale by words: data/clean/<locale> -> data/runs/bm25/<locale>.
 
-BM25 as Lucene has it: a product's score is the sum, over the query's terms (one that stands twice
-counts twice), of
+BM25 as Lucene has it: a product's score is the sum, over the query's terms (a repeated term counts
+twice), of
 
     ln(1 + (N - n + 0.5) / (n + 0.5)) * f / (f + k1 * (1 - b + b * length / mean length))
 
-of N products, n with the term, f times in this one; length in terms.
+where N is the number of products, n of them have the term, and this one has it f times; a length is
+a number of terms.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -20,7 +21,7 @@ from pipeline.core import layout, memory, stage, tables
 from pipeline.core.params import Params
 from pipeline.core.progress import track
 from pipeline.runs import files as run_files
-from pipeline.runs.inputs import read_inputs
+from pipeline.runs.inputs import Inputs, read_inputs
 
 LIBRARY = "bm25s"
 BATCH_TEXTS = 16_384
@@ -30,50 +31,20 @@ BATCH_QUERIES = 256
 def bm25(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
     inputs = read_inputs(locale)
-    language = params.language[locale]
-    analyser = lexical.analyser_for(language)
+    analyser = lexical.analyser_for(params.language[locale])
     if analyser.name == "words":
         stage.log.warning(
             "warning: language.%s: no stemmer knows %s; words match only as they are written",
-            locale, language,
+            locale, params.language[locale],
         )  # fmt: skip
     products = track(
         _terms(locale, "products", tables.PRODUCTS, analyser),
         len(inputs.products), "products", lambda _: 1,
     )  # fmt: skip
-
-    deepest = min(params.retrieve.depth, len(inputs.products))
-    results = min(len(inputs.queries), BATCH_QUERIES) * deepest
-
-    def check(found: postings.Collection) -> None:
-        # After each piece, so that what cannot end well ends soon.
-        memory.check(
-            found.memory_bytes(analyser.name, len(inputs.products), results),
-            f"bm25 of the {len(inputs.products)} {locale} products",
-            params.runtime,
-            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
-        )
-
+    check = _memory_check(params, locale, analyser, inputs)
     index = TermIndex.build(products, params.bm25, check)
     queries = list(_terms(locale, "queries", tables.QUERIES, analyser))
-    of = {
-        "analyser": analyser.name,
-        "b": str(params.bm25.b),
-        "k1": str(params.bm25.k1),
-        "library": LIBRARY,
-    }
-    nothing = 0
-    with run_files.write_runs(locale, "bm25", of, params.retrieve.depth, inputs) as (
-        catalogue,
-        pool,
-    ):
-        starts = range(0, len(queries), BATCH_QUERIES)
-        for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
-            batch = range(start, min(start + BATCH_QUERIES, len(queries)))
-            found, judged = search(index, queries, batch, params.retrieve.depth, inputs)
-            catalogue.add(*found)
-            pool.add(*judged)
-            nothing += len(batch) - len(np.unique(found[0]))
+    nothing = _write_runs(params, locale, analyser, index, queries, inputs)
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d terms=%d",
         locale, analyser.name, len(queries), nothing, index.products, len(index.vocabulary),
@@ -81,6 +52,55 @@ def bm25(params: Params, locale: str) -> stage.Done:
     return stage.Done(
         analyser.name, products=index.products, queries=len(queries), depth=params.retrieve.depth
     )
+
+
+def _memory_check(
+    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs
+) -> Callable[[postings.Collection], None]:
+    """Return what refuses a collection that will take more memory than allowed.
+
+    It runs after each piece: a stage that must fail fails soon.
+    """
+    products = len(inputs.products)
+    results = min(len(inputs.queries), BATCH_QUERIES) * min(params.retrieve.depth, products)
+
+    def check(found: postings.Collection) -> None:
+        memory.check(
+            found.memory_bytes(analyser.name, products, results),
+            f"bm25 of the {products} {locale} products",
+            params.runtime,
+            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
+        )
+
+    return check
+
+
+def _write_runs(
+    params: Params,
+    locale: str,
+    analyser: lexical.Analyser,
+    index: TermIndex,
+    queries: list[list[str]],
+    inputs: Inputs,
+) -> int:
+    """Search for all queries, write both runs, and return how many queries found nothing."""
+    settings, depth = params.bm25, params.retrieve.depth
+    of = {
+        "analyser": analyser.name,
+        "b": str(settings.b),
+        "k1": str(settings.k1),
+        "library": LIBRARY,
+    }
+    nothing = 0
+    with run_files.write_runs(locale, "bm25", of, depth, inputs) as (catalogue, pool):
+        starts = range(0, len(queries), BATCH_QUERIES)
+        for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
+            batch = range(start, min(start + BATCH_QUERIES, len(queries)))
+            found, judged = search(index, queries, batch, depth, inputs)
+            catalogue.add(*found)
+            pool.add(*judged)
+            nothing += len(batch) - len(np.unique(found[0]))
+    return nothing
 
 
 def _terms(

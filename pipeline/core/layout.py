@@ -236,6 +236,11 @@ def slices_plot(locale: str) -> Path:
     return Path("reports/plots/slices") / f"{locale}.csv"
 
 
+def plot(name: str) -> Path:
+    """Return the table that `dvc plots` draws one plot of all locales from."""
+    return Path("reports/plots") / f"{name}.csv"
+
+
 def tradeoff(locale: str) -> Path:
     """Return the file of what each index gives and costs on a locale's vectors."""
     return TRADEOFF / f"{locale}.json"

@@ -10,11 +10,11 @@ from pipeline.runs import ranking
 def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranking.Ranked:
     """Return the union of two runs of the same queries, in the order of its fused scores.
 
-    Weighted fusion adds the normalised scores, each times its system's weight. BM25's is the score
-    over the query's highest, since 0 is what a product without a shared term has; the dense one
-    is the score's place between the lowest and the highest of the query's run, since a similarity
-    has no floor that products reach (Bruch, Gai, Ingber: An Analysis of Fusion Functions for
-    Hybrid Retrieval, 2023, compare such normalisations). A product that a run lacks has 0 in it.
+    Weighted fusion adds the normalised scores, each times its system's weight. A BM25 score is
+    divided by the query's highest: a product without a shared term has 0. A dense score is scaled
+    from the lowest (0) to the highest (1) of the query's run: similarities have no natural floor
+    (Bruch, Gai, Ingber: An Analysis of Fusion Functions for Hybrid Retrieval, 2023, compare such
+    normalisations). A product that a run lacks has 0 in it.
 
     Reciprocal-rank fusion adds 1 / (rank_constant + rank) over the runs that have the product
     (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1.
@@ -42,16 +42,16 @@ def ranks(run: ranking.Ranked) -> NDArray[np.int64]:
 
 
 def scale_by_max(run: ranking.Ranked) -> NDArray[np.float64]:
-    """Return scores of 0 or more over their query's highest; all 0 where that is 0."""
+    """Return scores of 0 or more divided by their query's highest; 0 where that is 0."""
     rows, _, scores = run
     highest = scores[np.searchsorted(rows, rows)]
     return np.divide(scores, highest, out=np.zeros_like(scores), where=highest > 0)
 
 
 def scale_min_max(run: ranking.Ranked) -> NDArray[np.float64]:
-    """Return scores as their place from their query's lowest, 0, to its highest, 1.
+    """Return scores scaled from their query's lowest, 0, to its highest, 1.
 
-    Where both are the same, all have 1: the run holds them, and lacks others.
+    Where both are equal, all have 1: the run has these products, and lacks others.
     """
     rows, _, scores = run
     highest = scores[np.searchsorted(rows, rows)]

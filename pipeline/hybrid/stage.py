@@ -1,7 +1,7 @@
 """Fuse one locale's runs: data/runs/{dense,bm25}/<locale> -> data/runs/hybrid/<locale>.
 
-Each track is fused from its own two runs: the catalogue runs, and the pool runs. A query that one
-system retrieved nothing for is ranked by the other alone.
+The two catalogue runs are fused, and the two pool runs. Where one system found nothing for a query,
+the other alone ranks it.
 """
 
 from collections.abc import Iterator
@@ -59,7 +59,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
 def paired_pieces(
     track: str, locale: str, inputs: Inputs
 ) -> Iterator[tuple[range, ranking.Ranked, ranking.Ranked]]:
-    """Read the runs of both systems, each time for the same queries; see `runs.iter_run`."""
+    """Read the runs of both systems together, for the same queries each time; see `iter_run`."""
     dense, bm25 = (
         run_files.iter_run(
             layout.runs(system, locale).track(track),
@@ -74,13 +74,13 @@ def paired_pieces(
 def check_pool(
     system: System, run: ranking.Ranked, covered: range, locale: str, inputs: Inputs
 ) -> None:
-    """Raise a `PipelineError` unless a pool run ranks what is judged for the queries it covers."""
+    """Raise a `PipelineError` unless a pool run ranks exactly what is judged for its queries."""
     part = slice(*np.searchsorted(inputs.pair_queries, [covered.start, covered.stop]))
     width = len(inputs.products)
     judged = inputs.pair_queries[part] * width + inputs.pair_products[part]
     if not np.array_equal(np.sort(run[0] * width + run[1]), np.sort(judged)):
         raise PipelineError(
-            f"{layout.runs(system, locale).pool} does not rank what is judged in "
-            f"{layout.clean(locale).folder}: it is of other judgements; "
+            f"{layout.runs(system, locale).pool} does not rank the judged products of "
+            f"{layout.clean(locale).folder}: it is of other judgements. "
             f"{run_card.rerun_hint(system, locale)}"
         )

@@ -25,22 +25,22 @@ def build_index(
     """Return an index that holds the vectors of all shards; row i has id i.
 
     The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
-    a graph do not depend on that. An inverted file is trained here and filled by `add`, which may
-    use other machines; the others have nothing to compute that would be worth the way there, or
-    cannot be built in parts (hnsw).
+    a graph do not depend on the shards. An inverted file is trained here and filled by `add`, which
+    may use other machines; the others have too little to compute for that, or cannot be built in
+    parts (hnsw).
 
     Args:
         index: its settings.
         dimension: the vectors' components.
         similarity: what is compared.
-        shards: float32, [any, dimension] each; gone through twice where the index is trained.
-        rows: how many vectors they hold; counted, going through them once more, if left out.
+        shards: float32, [any, dimension] each; read twice where the index is trained.
+        rows: how many vectors there are; if left out, they are read once more and counted.
         add: adds the vectors to an inverted file.
     """
     rows = sum(map(len, shards)) if rows is None else rows
     built = empty_index(index, dimension, similarity)
     threads = faiss.omp_get_max_threads()
-    # Several: a graph depends on which of them is first, and no BLAS promises k-means its bits.
+    # One thread: with several, a graph depends on which is first, and k-means on the BLAS.
     faiss.omp_set_num_threads(1)
     try:
         if isinstance(index, Sq8Index):
@@ -60,7 +60,7 @@ def build_index(
 
 
 def _extremes(pieces: Iterable[Matrix]) -> Matrix:
-    """Return each component's least and greatest value, [2, dimension]: all that sq8 learns."""
+    """Return each component's least and greatest value, [2, dimension]: all that sq8 needs."""
     ends = [(piece.min(axis=0), piece.max(axis=0)) for piece in pieces]
     least, greatest = zip(*ends, strict=True)
     return np.stack([np.min(least, axis=0), np.max(greatest, axis=0)])
@@ -81,7 +81,7 @@ def _sample(pieces: Iterable[Matrix], rows: int, wanted: int) -> Matrix:
 
 
 def _pieces(shards: Iterable[Matrix], similarity: Similarity) -> Iterator[Matrix]:
-    """Yield all vectors as they are compared, `vectors.PIECE_ROWS` of them, the rest at the end."""
+    """Yield all vectors in the form that is compared, `PIECE_ROWS` at a time, then the rest."""
     waiting: list[Matrix] = []
     held = done = 0
 
@@ -103,7 +103,7 @@ def _pieces(shards: Iterable[Matrix], similarity: Similarity) -> Iterator[Matrix
 
 
 def _reserve(built: faiss.Index, rows: int) -> None:
-    """Make room for all vectors at once; else FAISS doubles it, and holds the old and the new."""
+    """Make room for all vectors at once; else FAISS doubles the room and keeps the old one too."""
     whole: Any = faiss.downcast_index(built)
     flat = whole
     if isinstance(whole, faiss.IndexHNSW):
@@ -117,7 +117,7 @@ def _reserve(built: faiss.Index, rows: int) -> None:
 
 
 def _make_room(array: Any, size: int) -> None:
-    """Let one of FAISS's arrays have room for so much, and in it what it has."""
+    """Give one of FAISS's arrays room for `size` values; what is in it stays."""
     held = array.size()
     array.resize(size)
     array.resize(held)

@@ -29,7 +29,7 @@ class IndexCard(Strict):
 
 
 def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
-    """Read a locale's index, mapped: pages come in as they are searched, and can go again.
+    """Read a locale's index, mapped: the system loads pages as they are searched.
 
     Raises:
         PipelineError: it is missing, damaged, or was built from other vectors or settings.
@@ -44,8 +44,8 @@ def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
         raise PipelineError(f"{path} is missing. {remedy}")
     if (found := files.sha256_file(path)) != card.index_sha256:
         raise PipelineError(
-            f"{path}: its sha256 must be {card.index_sha256[:12]} (found {found[:12]}): it was "
-            f"damaged or edited. {remedy}"
+            f"{path}: its sha256 must be {card.index_sha256[:12]} (found {found[:12]}): the file "
+            f"was damaged or edited. {remedy}"
         )
     try:
         return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
@@ -54,7 +54,7 @@ def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
 
 
 def serialised_bytes(built: faiss.Index) -> int:
-    """Return how many bytes an index has on disk, without a second copy of it in memory."""
+    """Return how many bytes an index has on disk, without a copy of it in memory."""
     sizes: list[int] = []
 
     def count(piece: bytes) -> int:
@@ -67,7 +67,7 @@ def serialised_bytes(built: faiss.Index) -> int:
 
 def write_index(built: faiss.Index, path: Path) -> None:
     """Write an index; a full disk raises the system's own error."""
-    # Through Python's own file: FAISS's only prints when the last bytes do not go out.
+    # Through Python's own file: FAISS's only prints when it cannot write the last bytes.
     with path.open("wb") as handle:
         faiss.write_index(built, faiss.PyCallbackIOWriter(handle.write))  # type: ignore[attr-defined]
 

@@ -1,9 +1,9 @@
-"""Vectors to an index's codes, here or on a Ray cluster: the same codes, so the same index.
+"""Add vectors to an index, here or on a Ray cluster: the same codes, so the same index.
 
-A trained inverted file decides for each vector alone in which list it goes, and as what code.
-Workers get the trained index once and pieces of vectors, and send codes back, which are put into
-the index in the order of the rows: what merging the shards' indexes would give, without codebooks
-that come back with each.
+A trained inverted file decides for each vector alone which list it goes to, and with which code.
+Workers get the trained index once, then pieces of vectors, and send codes back. The codes are added
+in the order of the rows. Merging the indexes of shards would give the same, but each would carry
+the codebooks.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -22,12 +22,12 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.params import Runtime
 
 ADDED_ROWS = 4_096
-"""Rows that are added at once, here as on a cluster: a matrix product's last bits may depend on the
-number of its rows."""
+"""Rows that are added at once, here and on a cluster: the last bits of a matrix product may depend
+on the number of its rows."""
 
 MOST_PIECES = 24
-"""How many pieces are on their way to workers, there, or back too early to be put into the index:
-no more than `index_size.memory_bytes` reckons for pieces of `shards.PIECE_ROWS`."""
+"""How many pieces are with workers or wait for an earlier one: no more than
+`index_size.memory_bytes` counts for pieces of `shards.PIECE_ROWS`."""
 
 Codes = NDArray[np.uint8]
 Adder = Callable[[faiss.Index, Iterable[Matrix]], None]
@@ -38,14 +38,14 @@ _PACKAGES = ("faiss-cpu", "numpy")
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told: the trained, empty index, and what its codes depend on."""
+    """What a worker gets: the trained, empty index, and what its codes depend on."""
 
     index: NDArray[np.uint8]
     kind: dict[str, str]
 
 
 def adder_for(runtime: Runtime) -> Adder:
-    """Return how `runtime` adds vectors to an inverted file: here, or by way of a Ray cluster."""
+    """Return what adds vectors to an inverted file, here or on a Ray cluster."""
     return partial(add_on_cluster, runtime) if runtime.executor == "ray" else add_here
 
 
@@ -62,7 +62,7 @@ def add_on_cluster(runtime: Runtime, index: faiss.Index, matrices: Iterable[Matr
         PipelineError: as `connected` and `Fleet`, or a worker would compute other codes.
     """
     job = Job(faiss.serialize_index(index), fingerprint(_PACKAGES))
-    # One thread a worker, as here: it decides how a matrix product is cut up.
+    # One thread per worker, as here: the number decides how a matrix product is cut up.
     single = runtime.model_copy(update={"threads": 1, "device": "cpu"})
     with (
         connected(runtime) as ray,

@@ -18,29 +18,28 @@ from pipeline.core.params import (
 from pipeline.vectors.lengths import at_unit_length
 
 TRAINING_SEED = 1234
-"""Seed of the k-means behind the inverted lists and the product quantiser."""
+"""Seed of the k-means of inverted lists and product quantisers."""
 
 
 def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
     """Raise a `PipelineError` where an index of these settings cannot hold such vectors."""
     if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.lists > rows:
         raise PipelineError(
-            f"indexes.{name}.lists: {index.lists} lists are more than the {rows} products; "
-            f"use {max(1, round(rows**0.5))} or so"
+            f"indexes.{name}.lists must be at most {rows}, the number of products "
+            f"(found {index.lists}). Use about {max(1, round(rows**0.5))}."
         )
     if isinstance(index, IvfPqIndex):
         if dimension % index.subvectors:
             divisors = [n for n in range(1, dimension + 1) if dimension % n == 0]
             near = sorted(divisors, key=lambda n: abs(n - index.subvectors))[:3]
             raise PipelineError(
-                f"indexes.{name}.subvectors: {index.subvectors} does not divide the dimension "
-                f"{dimension}; use {', '.join(map(str, sorted(near)))} or another divisor"
+                f"indexes.{name}.subvectors must divide the dimension {dimension} (found "
+                f"{index.subvectors}). Use {', '.join(map(str, sorted(near)))} or another divisor."
             )
         if 2**index.bits > rows:
             raise PipelineError(
                 f"indexes.{name}.bits: {index.bits} bits need {2**index.bits} products to train "
-                f"on, but there are {rows}; use {rows.bit_length() - 1} bits or fewer, or another "
-                "index"
+                f"on (found {rows}). Use at most {rows.bit_length() - 1} bits, or another index."
             )
 
 
@@ -63,12 +62,12 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
         case IvfFlatIndex():
             form = f"IVF{index.lists},Flat"
         case IvfPqIndex():
-            # "np": no polysemous training, which takes minutes and serves a search we do not do.
+            # "np": no polysemous training, which takes minutes and is for a search we do not do.
             form = f"IVF{index.lists},PQ{index.subvectors}x{index.bits}np"
     built = faiss.index_factory(dimension, form, metric)
     lists: Any = faiss.downcast_index(built)
     lists.nprobe = index.probes
-    # A fixed seed; and few products a list is a choice of params.yaml, not worth FAISS's warning.
+    # A fixed seed. Few products per list is a choice of params.yaml: FAISS need not warn.
     trained = [lists.cp, lists.pq.cp] if isinstance(index, IvfPqIndex) else [lists.cp]
     for clustering in trained:
         clustering.seed = TRAINING_SEED
@@ -79,6 +78,6 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
 def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:
     """Return vectors in the form the index compares: at length 1 for cosine, else as they are.
 
-    `what` they are and the number of the first are for the message where one has no length.
+    `what` they are and the number of the first are for the message about one without a length.
     """
     return at_unit_length(matrix, what, first_row) if similarity == "cosine" else matrix

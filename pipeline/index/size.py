@@ -1,8 +1,8 @@
-"""What an index takes, on disk and in memory while it is built, before any of it is there.
+"""What an index will take on disk, and in memory while it is built.
 
-The sizes on disk are sums over what FAISS 1.15 writes: exact but for the headers (some hundred
-bytes) and, for hnsw, the number of links above the ground level, which is drawn for each node: its
-expectation stands here.
+The sizes on disk are sums over what FAISS 1.15 writes. They leave out the headers (some hundred
+bytes). For hnsw, FAISS draws for each node how many links it has above the ground level; the size
+counts the expectation.
 """
 
 from pipeline.core import memory
@@ -10,17 +10,18 @@ from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfP
 from pipeline.vectors.shards import PIECE_ROWS
 
 POINTS_A_CENTROID = 256
-"""How many vectors k-means is given for each centroid at most, as FAISS has it; more move none."""
+"""How many vectors k-means is given for each centroid at most, as FAISS has it; more do not move
+one."""
 
 LIST_GROWTH = 1.5
-"""What inverted lists take in memory over what is in them: one that is full gets twice the room,
-which makes 1 / ln 2 = 1.44 on average (measured: 1.43)."""
+"""The memory of inverted lists over what is in them: a full one gets twice the room, which makes
+1 / ln 2 = 1.44 on average (measured: 1.43)."""
 
 FLOAT, ID, LINK = 4, 8, 4
 """Bytes of a component, of a number of a vector, of a link of a graph."""
 
 LINK_ROOM = 1.01
-"""Room for links over those expected: what is drawn strays less where there are many."""
+"""Room for links over those expected: the more nodes, the closer the drawn number is to it."""
 
 VISIT = 5
 """Bytes a node takes while vectors are added to a graph: a lock, and whether it was visited."""
@@ -48,7 +49,7 @@ def code_bytes(index: Index, dimension: int) -> int:
 
 
 def graph_links(m: int, rows: int) -> int:
-    """Return for how many links a graph of `m` links a node needs room while it is built."""
+    """Return for how many links a graph of `m` links per node needs room while it is built."""
     return round(LINK_ROOM * rows * _links(m))
 
 
@@ -79,11 +80,10 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
 
 
 def memory_bytes(index: Index, rows: int, dimension: int) -> int:
-    """Return what the stage that builds an index takes at most, shards left on disk.
+    """Return how many bytes the stage `index` takes at most; the shards stay on disk.
 
-    The index (and one list once more: it is copied where it gets more room), or what it is trained
-    on (twice: FAISS draws from it, or takes residuals of it), and some pieces of vectors on their
-    way.
+    They are the index (and one list twice: it is copied when it gets more room) or the training
+    vectors (twice: FAISS draws from them, or takes their residuals), and some pieces of vectors.
     """
     size = disk_bytes(index, rows, dimension)
     vector = FLOAT * dimension

@@ -3,12 +3,11 @@
 The same vectors and settings give the same bytes, for every kind, however the vectors are cut into
 shards and however many threads there are:
 
-    flat, sq8           by construction: a vector's code depends on it alone (sq8: and on each
-                        component's least and greatest value)
-    ivf-flat, ivf-pq    k-means is seeded, and runs on one thread; another kind of CPU, whose
-                        sgemm rounds otherwise, may give other bytes
-    hnsw                since it is built on one thread: on several, the graph depends on which of
-                        them comes first
+    flat, sq8           a vector's code depends on it alone (sq8: and on each component's least and
+                        greatest value)
+    ivf-flat, ivf-pq    k-means is seeded and runs on one thread; another kind of CPU, whose sgemm
+                        rounds differently, may give other bytes
+    hnsw                one thread builds it: with several, the graph depends on which is first
 """
 
 from contextlib import suppress
@@ -29,7 +28,7 @@ from pipeline.vectors.shards import ShardReader
 def check_memory(params: Params, locale: str, rows: int, dimension: int) -> None:
     """Raise a `PipelineError` where building a locale's index would take more memory than allowed.
 
-    It says which of the other indexes in params.yaml would do.
+    It names the other indexes in params.yaml that would fit.
     """
     limit = memory.limit_bytes(params.runtime)
     chosen = params.index[locale]

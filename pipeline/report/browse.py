@@ -21,7 +21,7 @@ Places = NDArray[np.int64]
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
-def chosen(differences: NDArray[np.float64], settings: Report) -> Places:
+def choose_queries(apart: NDArray[np.float64], settings: Report) -> Places:
     """Return which queries the page holds, ascending.
 
     All if there are no more than asked for. Else one half (the larger) are those with the largest
@@ -29,13 +29,13 @@ def chosen(differences: NDArray[np.float64], settings: Report) -> Places:
     rest, so that the usual is seen too.
 
     Args:
-        differences: between the best and the worst system, [queries]; NaN where undefined.
+        apart: between the best and the worst system, [queries]; NaN where undefined.
         settings: how many, and the seed of the draw.
     """
-    queries = len(differences)
+    queries = len(apart)
     if queries <= settings.queries:
         return np.arange(queries)
-    largest = np.lexsort((np.arange(queries), -np.nan_to_num(differences, nan=-1.0)))
+    largest = np.lexsort((np.arange(queries), -np.nan_to_num(apart, nan=-1.0)))
     differing = differing_most(settings)
     drawn = np.random.default_rng(settings.seed).choice(
         np.sort(largest[differing:]), settings.queries - differing, replace=False
@@ -48,7 +48,7 @@ def differing_most(settings: Report) -> int:
     return (settings.queries + 1) // 2
 
 
-def spread(results: LocaleResults) -> NDArray[np.float64]:
+def differences(results: LocaleResults) -> NDArray[np.float64]:
     """Return how far the systems are apart in the first measure, [queries]; NaN: undefined."""
     columns = [f"{system}.{results.measures[0]}" for system in RUNS]
     values = np.column_stack(
@@ -57,65 +57,70 @@ def spread(results: LocaleResults) -> NDArray[np.float64]:
     return np.asarray(values.max(axis=1) - values.min(axis=1))
 
 
-def data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
+def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     """Return what the page's script shows of a locale, ready for `embedded_json`.
 
-    `products` are [id, title]. `queries` are [id, text, values, lists]: `values` has a row a system
-    with a value a measure (or null), `lists` one list a system of (place in `products`, label) as a
-    flat list in the order of rank; the label of a product without a judgement is "".
+    `products` are [id, title]. `queries` are [id, text, values, lists]: `values` has one row per
+    system with one value per measure (or null), `lists` one list per system as `_ranked_lists`
+    gives it. An id of a query is a string: a number beyond 2**53 loses digits in JavaScript.
     """
-    places = chosen(spread(results), settings)
-    queries = results.per_query.take(places)
-    path, remedy = layout.top(results.locale), layout.rerun_hint("evaluate", results.locale)
+    queries = results.per_query.take(choose_queries(differences(results), settings))
     top = results.top.filter(
         pc.and_(
             pc.less_equal(results.top["rank"], settings.results),
             pc.is_in(results.top["query_id"], value_set=queries["query_id"].combine_chunks()),
         )
     ).sort_by([("query_id", "ascending"), ("system", "ascending"), ("rank", "ascending")])
-    rows = tables.rows_of(queries["query_id"], top["query_id"], path, remedy)
     products = pc.unique(top["product_id"]).sort()
     first = pc.index_in(products, value_set=top["product_id"].combine_chunks())
-    codes = pc.index_in(top["product_id"].combine_chunks(), value_set=products).to_pylist()
-    lists: list[list[list[int | str]]] = [[[] for _ in RUNS] for _ in places]
-    systems = top["system"].to_pylist()
-    labels = top["label"].to_pylist()
-    ranks = top["rank"].to_pylist()
-    for row, system, rank, code, label in zip(
-        rows.tolist(), systems, ranks, codes, labels, strict=True
-    ):
-        ranked = lists[row][RUNS.index(system)]
-        if len(ranked) != 2 * (rank - 1):
-            query_id = queries["query_id"][row]
-            raise PipelineError(
-                f"{path}: {system} has rank {rank} of query {query_id} at place "
-                f"{len(ranked) // 2 + 1}. {remedy}"
-            )
-        ranked += [code, label or ""]
-    values = [
-        [_rounded(queries[f"{system}.{measure}"]) for measure in results.measures]
-        for system in RUNS
-    ]
-    titles = top["title"].take(first)
+    titles = _texts(top["title"].take(first))
+    values = np.array(
+        [
+            [_rounded(queries[f"{system}.{measure}"]) for measure in results.measures]
+            for system in RUNS
+        ],
+        dtype=object,
+    )
+    ids = queries["query_id"].cast(pa.string()).to_pylist()
+    lists = _ranked_lists(results.locale, queries["query_id"], top, products)
     return {
         "locale": results.locale,
         "note": note(results, settings),
         "language": "" if results.language == "any" else results.language,
         "systems": list(RUNS),
         "measures": [display_name(measure) for measure in results.measures],
-        "products": [list(pair) for pair in zip(products.to_pylist(), _texts(titles), strict=True)],
+        "products": [list(pair) for pair in zip(products.to_pylist(), titles, strict=True)],
         "queries": [
-            [
-                query_id,
-                text,
-                [[column[row] for column in of_system] for of_system in values],
-                lists[row],
-            ]
-            for row, (query_id, text) in enumerate(
-                zip(queries["query_id"].to_pylist(), _texts(queries["query"]), strict=True)
-            )
+            [query_id, text, values[:, :, row].tolist(), lists[row]]
+            for row, (query_id, text) in enumerate(zip(ids, _texts(queries["query"]), strict=True))
         ],
     }
+
+
+def _ranked_lists(
+    locale: str, query_ids: pa.ChunkedArray, top: pa.Table, products: pa.Array
+) -> list[list[list[int | str]]]:
+    """Return what each system gives each query: (place in `products`, label) as a flat list.
+
+    The list is in the order of rank; the label of a product without a judgement is "".
+
+    Raises:
+        PipelineError: a rank is missing, or there twice.
+    """
+    path, remedy = layout.top(locale), layout.rerun_hint("evaluate", locale)
+    rows = tables.rows_of(query_ids, top["query_id"], path, remedy).tolist()
+    codes = pc.index_in(top["product_id"].combine_chunks(), value_set=products).to_pylist()
+    systems, labels, ranks = (top[name].to_pylist() for name in ("system", "label", "rank"))
+    lists: list[list[list[int | str]]] = [[[] for _ in RUNS] for _ in query_ids]
+    for row, system, rank, code, label in zip(rows, systems, ranks, codes, labels, strict=True):
+        ranked = lists[row][RUNS.index(system)]
+        if len(ranked) != 2 * (rank - 1):
+            raise PipelineError(
+                f"{path}: {system} must have rank {len(ranked) // 2 + 1} of query "
+                f"{query_ids[row]} next (found {rank}). {remedy}"
+            )
+        ranked += [code, label or ""]
+    return lists
 
 
 def note(results: LocaleResults, settings: Report) -> str:

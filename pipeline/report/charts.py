@@ -28,7 +28,7 @@ from pipeline.report.svg import COLOURS
 from pipeline.report.wording import display_name, format_estimate
 
 
-def headline(results: LocaleResults, measure: str) -> str:
+def draw_headline(results: LocaleResults, measure: str) -> str:
     """Draw one measure of every system with its interval."""
     rows = [
         (system, estimate)
@@ -42,16 +42,16 @@ def headline(results: LocaleResults, measure: str) -> str:
         dot(axes, system, estimate, row)
     name_rows(axes, [system for system, _ in rows])
     unit_axis(axes, display_name(measure))
-    told = "; ".join(f"{system} {format_estimate(estimate)}" for system, estimate in rows)
-    return svg.inline(
+    numbers = "; ".join(f"{system} {format_estimate(estimate)}" for system, estimate in rows)
+    return svg.to_markup(
         figure,
-        f"headline-{results.locale}",
+        f"chart-headline-{results.locale}",
         f"{display_name(measure)}, {results.locale}",
-        f"{told}.",
+        f"{numbers}.",
     )
 
 
-def recall_curves(results: LocaleResults) -> str:
+def draw_recall(results: LocaleResults) -> str:
     """Draw the share of Exact products found in the first k, over k."""
     figure = svg.drawing(WIDTH, 220)
     axes = new_axes(figure, 42, RIGHT, 220, TITLE)
@@ -78,17 +78,17 @@ def recall_curves(results: LocaleResults) -> str:
     axes.set_ylim(0, 1)
     axes.yaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
-    told = "; ".join(
+    numbers = "; ".join(
         f"{system} from {curve[0][1]:.3f} at {curve[0][0]:,} to {curve[-1][1]:.3f} at "
         f"{curve[-1][0]:,}"
         for system, curve in results.recall.items()
     )
-    return svg.inline(
-        figure, f"recall-{results.locale}", f"Recall at k, {results.locale}", f"{told}."
+    return svg.to_markup(
+        figure, f"chart-recall-{results.locale}", f"Recall at k, {results.locale}", f"{numbers}."
     )
 
 
-def label_mix(results: LocaleResults) -> str:
+def draw_labels(results: LocaleResults) -> str:
     """Draw what the first ten places hold, by system: labels, and products not judged."""
     mix = {
         system: results.slices.top10[system] for system in SHOWN if system in results.slices.top10
@@ -121,16 +121,19 @@ def label_mix(results: LocaleResults) -> str:
     axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))
     axes.set_xlabel("share of the first ten places")
-    told = "; ".join(
+    numbers = "; ".join(
         f"{system}: " + ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
         for system, shares in mix.items()
     )
-    return svg.inline(
-        figure, f"labels-{results.locale}", f"Labels of the top 10, {results.locale}", f"{told}."
+    return svg.to_markup(
+        figure,
+        f"chart-labels-{results.locale}",
+        f"Labels of the top 10, {results.locale}",
+        f"{numbers}.",
     )
 
 
-def slices(results: LocaleResults) -> str:
+def draw_slices(results: LocaleResults) -> str:
     """Draw the measure of each slice, a row a slice, a dot a system; hollow where it is small."""
     rows: list[Slice | str] = []  # the name of a group, then its slices
     for each in results.slices.slices:
@@ -162,9 +165,9 @@ def slices(results: LocaleResults) -> str:
     name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 23) for row in rows])
     axes.tick_params(axis="y", labelsize=SMALL_TEXT)
     unit_axis(axes, display_name(results.slices.measure))
-    return svg.inline(
+    return svg.to_markup(
         figure,
-        f"slices-{results.locale}",
+        f"chart-slices-{results.locale}",
         f"{display_name(results.slices.measure)} by slice, {results.locale}",
         f"{len(results.slices.slices)} slices of the queries; the table below has every number.",
     )

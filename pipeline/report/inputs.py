@@ -1,22 +1,24 @@
-"""What the page shows of a locale, read from the artefacts of other stages and checked."""
+"""What the page shows of a locale, read from the artefacts of other stages."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Self
 
 import pyarrow as pa
 import pyarrow.csv
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Params, System
 from pipeline.evaluate.top import TOP
+from pipeline.report.basis import data_sha256
 from pipeline.runs.card import RANDOM
-from pipeline.tradeoff.figures import TradeOff
-from pipeline.vectors.manifest import Manifest, read_manifest
+from pipeline.runs.inputs import read_judgements
+from pipeline.tradeoff.figures import TradeOff, hash_judgements
+from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
 """The systems that have runs, as the page orders them: each beside what it should beat."""
@@ -25,11 +27,17 @@ SHOWN = (RANDOM, *RUNS)
 
 UNJUDGED = "unjudged"
 
+Shown = Annotated[str, Field(pattern=f"^({'|'.join(SHOWN)})$")]
+Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$")]
+
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
+
+Mean = Annotated[float, Field(ge=0, le=1)]
+Number = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
-    """Part of an artefact: its other keys are other readers' business."""
+    """Part of an artefact: its other keys are for other readers."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
@@ -37,15 +45,24 @@ class Part(BaseModel):
 class Estimate(Part):
     """A mean over queries with the ends of its interval; nothing where no query has a value."""
 
-    mean: float | None
-    low: float | None = None
-    high: float | None = None
+    mean: Mean | None
+    low: Mean | None = None
+    high: Mean | None = None
+
+    @model_validator(mode="after")
+    def _ends_are_in_order(self) -> Self:
+        ends = [self.low, self.high]
+        if (self.low is None) != (self.high is None) or (self.mean is None and ends != [None] * 2):
+            raise ValueError("an interval needs a mean and both ends")
+        if self.low is not None and self.high is not None and self.low > self.high:
+            raise ValueError("low is above high")
+        return self
 
 
 class Interval(Estimate):
     """An estimate over `queries` queries."""
 
-    queries: int
+    queries: Number
 
 
 class Slice(Part):
@@ -53,17 +70,17 @@ class Slice(Part):
 
     slice: str
     value: str
-    queries: int
+    queries: Number
     small: bool
-    systems: dict[str, Estimate]
+    systems: dict[Shown, Estimate]
 
 
 class Slices(Part):
     """One measure on all slices, and what fills the top 10 of each system, in shares."""
 
     measure: str
-    small_below: int
-    top10: dict[str, dict[str, float]]
+    small_below: Number
+    top10: dict[Shown, dict[Mark, Mean]]
     slices: tuple[Slice, ...]
 
 
@@ -72,8 +89,43 @@ class Scores(Part):
 
     encoder: str
     index: str
-    queries: int
-    products: int
+    queries: Number
+    products: Number
+
+
+class Counts(BaseModel):
+    """What clean read and kept of one kind, and by reason what it left out or noticed."""
+
+    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
+
+    read: Number = Field(alias="in")
+    kept: Number = Field(alias="out")
+
+    @property
+    def reasons(self) -> dict[str, int]:
+        """Return the rows by reason; those that start with `dropped` were left out."""
+        return {
+            name: number
+            for name, number in (self.model_extra or {}).items()
+            if isinstance(number, int) and not isinstance(number, bool)
+        }
+
+    @model_validator(mode="after")
+    def _nothing_vanished(self) -> Self:
+        if min(self.reasons.values(), default=0) < 0:
+            raise ValueError("a count is below 0")
+        dropped = sum(n for name, n in self.reasons.items() if name.startswith("dropped"))
+        if self.read != self.kept + dropped:
+            raise ValueError(f"{self.read} were read, but {self.kept} kept and {dropped} dropped")
+        return self
+
+
+class CleanCounts(Part):
+    """What clean counted of each kind of row."""
+
+    queries: Counts
+    products: Counts
+    judgements: Counts
 
 
 @dataclass(frozen=True)
@@ -100,10 +152,10 @@ class Numbers:
 
 @dataclass(frozen=True)
 class LocaleResults(Numbers):
-    """All that the page tells of a locale.
+    """All that the page shows of a locale.
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
-    of the form `TOP`. `tradeoff` is why there is none where nothing was measured on these vectors.
+    of the form `TOP`. `tradeoff` says why there is none where nothing was measured on these data.
     """
 
     language: str
@@ -112,12 +164,10 @@ class LocaleResults(Numbers):
     measures: tuple[str, ...]
     per_query: pa.Table
     top: pa.Table
-    counts: Mapping[str, Mapping[str, Any]]
+    counts: CleanCounts
     manifest: Manifest
     tradeoff: TradeOff | str
-
-
-M = TypeVar("M")
+    data_sha256: str
 
 
 def read_numbers(locale: str) -> Numbers:
@@ -126,7 +176,7 @@ def read_numbers(locale: str) -> Numbers:
     Raises:
         PipelineError: one is missing or of another form, or a system is.
     """
-    remedy = _remedy(locale)
+    remedy = evaluate_again(locale)
     path = layout.metrics(locale)
     found = files.read_json(path, remedy)
     scores = check_model(path, Scores, found, remedy)
@@ -134,21 +184,25 @@ def read_numbers(locale: str) -> Numbers:
     for missing in [name for name in SHOWN if name not in groups]:
         raise PipelineError(f"{path} has no results of {missing}. {remedy}")
     means = check_model(path, dict[str, dict[str, float]], groups, remedy)
-    intervals = read_model(layout.intervals(locale), dict[str, dict[str, Interval]], remedy)
+    intervals = read_model(layout.intervals(locale), dict[Shown, dict[str, Interval]], remedy)
     return Numbers(locale, scores, means, intervals)
 
 
 def read_locale(params: Params, locale: str) -> LocaleResults:
-    """Read what the page tells of a locale.
+    """Read what the page shows of a locale.
 
     Raises:
-        PipelineError: an artefact is missing, of another form, or of other queries than the
-            metrics.
+        PipelineError: an artefact is missing or of another form, or the vectors are of other ids
+            than the clean tables.
     """
-    remedy = _remedy(locale)
+    remedy, clean_again = evaluate_again(locale), layout.rerun_hint("clean", locale)
     numbers = read_numbers(locale)
     measures = _measures(params)
-    results = LocaleResults(
+    ids, _, pairs = read_judgements(locale)
+    manifest = read_manifest(params, locale)
+    check_ids(manifest, "queries", ids.queries, locale)
+    check_ids(manifest, "products", ids.products, locale)
+    return LocaleResults(
         locale=locale,
         language=params.language[locale],
         scores=numbers.scores,
@@ -159,49 +213,40 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         measures=measures,
         per_query=_read_per_query(layout.per_query(locale), measures, remedy),
         top=tables.read_table(layout.top(locale), TOP, remedy),
-        counts=read_model(
-            layout.clean(locale).counts,
-            dict[str, dict[str, Any]],
-            layout.rerun_hint("clean", locale),
-        ),
-        manifest=(manifest := read_manifest(params, locale)),
-        tradeoff=read_tradeoff(locale, manifest),
+        counts=read_model(layout.clean(locale).counts, CleanCounts, clean_again),
+        manifest=manifest,
+        tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
+        data_sha256=data_sha256(locale),
     )
-    if results.per_query.num_rows != numbers.scores.queries:
-        raise PipelineError(
-            f"{layout.per_query(locale)} has {results.per_query.num_rows} queries, but "
-            f"{layout.metrics(locale)} tells of {numbers.scores.queries}. {remedy}"
-        )
-    # Told here, where it is of any query: the page may show only some.
-    tables.rows_of(
-        results.per_query["query_id"], results.top["query_id"], layout.top(locale), remedy
-    )
-    unknown = set(results.top["system"].unique().to_pylist()) - set(RUNS)
-    if unknown:
-        raise PipelineError(f"{layout.top(locale)}: no system is called {min(unknown)!r}. {remedy}")
-    return results
 
 
-def read_tradeoff(locale: str, manifest: Manifest) -> TradeOff | str:
-    """Return what was measured of the indexes on these vectors, or why that is not there."""
+def read_tradeoff(locale: str, manifest: Manifest, judgements_sha256: str) -> TradeOff | str:
+    """Return what was measured of the indexes on these data, or why that is not there."""
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
     measured = read_model(path, TradeOff, "Run `make tradeoff`.")
     products, queries = manifest.products, manifest.queries
-    for told, now in (
+    for was, now in (
+        (measured.locale, locale),
         (measured.encoder, manifest.encoder),
         (measured.weights_sha256, manifest.weights_sha256),
         (measured.product_ids_sha256, products.ids_sha256),
         (measured.product_vectors_sha256, products.sha256()),
         (measured.query_vectors_sha256, queries.sha256()),
+        (measured.judgements_sha256, judgements_sha256),
     ):
-        if told != now:
+        if was != now:
             return (
-                f"Left out: {path} was measured on other vectors ({told[:12]}, now {now[:12]}). "
+                f"Left out: {path} was measured on other data ({was[:12]}, now {now[:12]}). "
                 "Run make tradeoff."
             )
     return measured
+
+
+def evaluate_again(locale: str) -> str:
+    """Return what brings the numbers of a locale back, as messages say it."""
+    return layout.rerun_hint("evaluate", locale)
 
 
 def _measures(params: Params) -> tuple[str, ...]:
@@ -210,23 +255,22 @@ def _measures(params: Params) -> tuple[str, ...]:
     return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
 
 
-def _remedy(locale: str) -> str:
-    return layout.rerun_hint("evaluate", locale)
-
-
 def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
+    """Return recall by system, in the order of `SHOWN`, and k, ascending."""
     try:
         table = pyarrow.csv.read_csv(path).select(_CURVE.names).cast(_CURVE)
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing. {remedy}") from err
-    except (pa.ArrowException, KeyError) as err:
+    except (pa.ArrowException, KeyError, UnicodeDecodeError) as err:
         raise PipelineError(
             f"{path} is not a table of system, k and recall ({one_line(err)}). {remedy}"
         ) from err
-    curves: dict[str, list[tuple[int, float]]] = {}
+    curves: dict[str, list[tuple[int, float]]] = {system: [] for system in SHOWN}
     for system, k, recall in zip(*(column.to_pylist() for column in table.columns), strict=True):
-        curves.setdefault(system, []).append((k, recall))
-    return {system: sorted(curves[system]) for system in SHOWN if system in curves}
+        if system not in curves or k is None or recall is None or not 0 <= recall <= 1:
+            raise PipelineError(f"{path}: {system}, {k}, {recall} cannot be. {remedy}")
+        curves[system].append((k, recall))
+    return {system: sorted(curve) for system, curve in curves.items()}
 
 
 def _read_per_query(path: Path, measures: tuple[str, ...], remedy: str) -> pa.Table:

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
 from pipeline.report import browse, charts, scale, scatter, svg
+from pipeline.report.basis import all_sha256
 from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.report.wording import (
     LABEL_WORDS,
@@ -66,7 +67,7 @@ def render(
     measures = params.evaluate.headline()
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
-        scale_chart = trusted_markup(scale.chart(scaled)) if scaled and scaled.stages else ""
+        scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
     template = environment.get_template("page.html.j2")
     return template.render(
         css=trusted_markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
@@ -75,6 +76,8 @@ def render(
         measures=measures,
         explained=describe,
         locales=sections,
+        sample=params.sample,
+        data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
         scale=scaled,
         scale_chart=scale_chart,
         means=_means(locales, measures) if len(locales) > 1 else [],
@@ -92,14 +95,16 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
     return {
         "name": results.locale,
         "results": results,
-        "headline_chart": trusted_markup(charts.headline(results, measures[0])),
-        "recall_chart": trusted_markup(charts.recall_curves(results)),
+        "headline_chart": trusted_markup(charts.draw_headline(results, measures[0])),
+        "recall_chart": trusted_markup(charts.draw_recall(results)),
         "cutoffs": sorted({k for curve in results.recall.values() for k, _ in curve}),
         "recall": {system: dict(curve) for system, curve in results.recall.items()},
-        "mix_chart": trusted_markup(charts.label_mix(results)) if results.slices.top10 else "",
+        "mix_chart": trusted_markup(charts.draw_labels(results)) if results.slices.top10 else "",
         "mix": _shown(results.slices.top10),
-        "slices_chart": trusted_markup(charts.slices(results)) if results.slices.slices else "",
-        "tradeoff_chart": trusted_markup(scatter.tradeoff(results, results.tradeoff))
+        "slices_chart": trusted_markup(charts.draw_slices(results))
+        if results.slices.slices
+        else "",
+        "tradeoff_chart": trusted_markup(scatter.draw_tradeoff(results, results.tradeoff))
         if isinstance(results.tradeoff, TradeOff) and results.tradeoff.indexes
         else "",
         "tradeoff_measured": measured,
@@ -110,7 +115,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
             (kind, getattr(results.manifest.truncation, kind)) for kind in ("queries", "products")
         ],
         "max_tokens": results.manifest.contract["max_tokens"],
-        "data": trusted_markup(browse.embedded_json(browse.data(results, params.report))),
+        "data": trusted_markup(browse.embedded_json(browse.queries_data(results, params.report))),
     }
 
 
@@ -179,17 +184,10 @@ def _means(
 
 def _counts(results: LocaleResults) -> Iterable[tuple[str, int, int, str, str]]:
     """Yield by kind how many clean read and kept, what it left out, what to know of the rest."""
-    for kind in ("queries", "products", "judgements"):
-        counts = results.counts.get(kind, {})
-        told: dict[bool, list[str]] = {True: [], False: []}
-        for reason, number in sorted(counts.items()):
-            if reason not in ("in", "out") and isinstance(number, int) and number:
+    for kind, counts in results.counts:
+        reasons: dict[bool, list[str]] = {True: [], False: []}
+        for reason, number in sorted(counts.reasons.items()):
+            if number:
                 words = REASONS.get(reason, reason.replace("_", " "))
-                told[reason.startswith("dropped")].append(f"{number:,} {words}")
-        yield (
-            kind,
-            counts.get("in", 0),
-            counts.get("out", 0),
-            "; ".join(told[True]),
-            "; ".join(told[False]),
-        )
+                reasons[reason.startswith("dropped")].append(f"{number:,} {words}")
+        yield kind, counts.read, counts.kept, "; ".join(reasons[True]), "; ".join(reasons[False])

@@ -2,10 +2,11 @@
 
 import math
 from collections.abc import Sequence
-from typing import Annotated, Any
+from itertools import pairwise
+from typing import Annotated, Any, Self
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model
@@ -17,17 +18,17 @@ _LEFT, _NAMES = 46.0, 118.0
 _APART = 13.0
 """Pixels from one name to the next."""
 _SHORTEST = 1e-2
-"""Seconds: what no clock of the bench tells stands there; a logarithm has no zero."""
+"""Seconds: shorter times are drawn here, since a logarithm has no zero."""
 
 
 class Point(BaseModel):
-    """What a stage took of a catalogue; the file says more, which is not shown."""
+    """What a stage took for a catalogue; the file has more, which is not shown."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    products: Annotated[int, Field(ge=1)]
-    seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    peak_bytes: Annotated[int, Field(ge=0)]
+    products: Annotated[int, Field(ge=1, le=10**12)]
+    seconds: Annotated[float, Field(ge=0, le=1e9)]
+    peak_bytes: Annotated[int, Field(ge=0, le=10**15)]
 
 
 class Machine(BaseModel):
@@ -35,16 +36,23 @@ class Machine(BaseModel):
 
     model_config = ConfigDict(strict=True, frozen=True)
 
-    cores: int
+    cores: Annotated[int, Field(ge=1)]
 
 
 class Scale(BaseModel):
-    """What `make scale` measured: of each stage some points, the smallest catalogue first."""
+    """What `make scale` measured: some points per stage, the smallest catalogue first."""
 
     model_config = ConfigDict(strict=True, frozen=True)
 
     machine: Machine
     stages: dict[str, Annotated[tuple[Point, ...], Field(min_length=1)]]
+
+    @model_validator(mode="after")
+    def _sizes_rise(self) -> Self:
+        for name, points in self.stages.items():
+            if any(one.products >= two.products for one, two in pairwise(points)):
+                raise ValueError(f"the points of {name} are not in the order of their products")
+        return self
 
     @property
     def sizes(self) -> list[int]:
@@ -58,7 +66,7 @@ def read_scale() -> Scale | None:
     return read_model(path, Scale, "Run `make scale`.") if path.exists() else None
 
 
-def chart(scale: Scale) -> str:
+def draw_scale(scale: Scale) -> str:
     """Draw each stage's seconds over the products, both by powers of ten."""
     height = max(240.0, TITLE + AXIS + _APART * (len(scale.stages) + 1))
     figure = svg.drawing(WIDTH, height)
@@ -88,24 +96,26 @@ def chart(scale: Scale) -> str:
         )  # fmt: skip
     axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
     axes.set_xlabel("products")
-    told = "; ".join(
+    figures = "; ".join(
         f"{name} "
         + ", ".join(f"{point.seconds:,.1f} s at {point.products:,}" for point in scale.stages[name])
         for name, _ in stages
     )
-    return svg.inline(figure, "scale", "Seconds of each stage over products", f"{told}.")
+    return svg.to_markup(
+        figure, "chart-scale", "Seconds of each stage over products", f"{figures}."
+    )
 
 
 _WITHIN = WIDTH - _NAMES + 4
 
 
 def spread(wanted: Sequence[float], apart: float, most: float) -> list[float]:
-    """Return places near the wanted ones, so much apart at least, none above `most`.
+    """Return places near the wanted ones, at least `apart` from each other, none above `most`.
 
     Args:
         wanted: the highest first.
         apart: how far they have to be from each other.
-        most: where the first one stands at most.
+        most: the highest place of the first one.
     """
     places: list[float] = []
     for place in wanted:

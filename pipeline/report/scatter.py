@@ -18,7 +18,7 @@ _SHORTEST = 1e-4
 """Milliseconds: what is faster than any clock tells stands there; a logarithm has no zero."""
 
 
-def tradeoff(results: LocaleResults, measured: TradeOff) -> str:
+def draw_tradeoff(results: LocaleResults, measured: TradeOff) -> str:
     """Draw each index: what it keeps of exact search over how long one query takes."""
     figure = svg.drawing(WIDTH, 240)
     axes = new_axes(figure, _LEFT, RIGHT, 240, TITLE)
@@ -59,15 +59,15 @@ def tradeoff(results: LocaleResults, measured: TradeOff) -> str:
             ha=align, va="center", size=SMALL_TEXT, color=COLOURS["ink"],
             fontweight="bold" if here else "normal", annotation_clip=False,
         )  # fmt: skip
-    told = "; ".join(
+    figures = "; ".join(
         f"{each.index} {each.overlap:.3f} at {each.p50_milliseconds:.3g} ms"
         for each in measured.indexes
     )
-    return svg.inline(
+    return svg.to_markup(
         figure,
-        f"tradeoff-{results.locale}",
+        f"chart-tradeoff-{results.locale}",
         f"Overlap with exact search over latency, {results.locale}",
-        f"{told}. Chosen: {chosen}.",
+        f"{figures}. Chosen: {chosen}.",
     )
 
 

@@ -1,10 +1,10 @@
-"""Matplotlib figures as SVG that belongs into a page: its colours, its font, a title."""
+"""Matplotlib figures as SVG for a page: its colours, its font, a title."""
 
 import io
 import re
 import warnings
 import xml.etree.ElementTree as ET
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -20,10 +20,10 @@ _ROLES = (
 )  # fmt: skip
 
 COLOURS = {role: f"#0000{number:02x}" for number, role in enumerate(_ROLES, start=1)}
-"""What a chart draws a role with; `inline` puts the page's CSS property of that name in its place,
-so that one drawing serves the light and the dark theme."""
+"""The colour that a chart draws a role with. `to_markup` replaces it by the page's CSS property of
+that name, so that one drawing serves the light and the dark theme."""
 
-# What XML 1.0 allows in no form, and the other controls; a text of the data may hold it.
+# What XML 1.0 does not allow in any form, and other controls: a text of the data may have them.
 _UNPRINTABLE = re.compile(r"[^\t\n\r\x20-\x7e\xa0-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 
 _VARIABLES = {colour: f"var(--{role})" for role, colour in COLOURS.items()}
@@ -40,7 +40,7 @@ _SETTINGS: dict[Any, Any] = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Draw with matplotlib's defaults and our settings, whatever this machine's own are."""
+    """Draw with matplotlib's defaults and our settings, not with this machine's."""
     with mpl.rc_context():
         mpl.rcdefaults()
         mpl.rcParams.update(_SETTINGS)
@@ -48,12 +48,12 @@ def style() -> Iterator[None]:
 
 
 def drawing(width: float, height: float) -> Figure:
-    """Return an empty figure of so many pixels."""
+    """Return an empty figure of this size, in pixels."""
     return Figure(figsize=(width / 72, height / 72), dpi=72, facecolor="none")
 
 
-def inline(figure: Figure, name: str, title: str, description: str) -> str:
-    """Return a figure as an SVG element to stand in a page; unprintable characters are blanked.
+def to_markup(figure: Figure, name: str, title: str, description: str) -> str:
+    """Return a figure as an SVG element of a page; unprintable characters become blanks.
 
     Args:
         figure: drawn with `COLOURS` alone.
@@ -61,34 +61,9 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
         title: what it is, in some words.
         description: what it shows, for those who do not see it.
     """
-    text = io.StringIO()
-    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
-    # The salt gives the same ids each time.
-    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
-        # Which glyphs matplotlib's own font has is of no concern: the page's font draws them.
-        warnings.filterwarnings("ignore", r"(?s)Glyph \d+ .* missing from font", UserWarning)
-        figure.savefig(text, format="svg", metadata=nothing)
-    source = _UNPRINTABLE.sub(" ", text.getvalue())
+    source = _save(figure, name)
     root = ET.fromstring(source)  # noqa: S314 - matplotlib's own output
-    referenced = set(re.findall(r"#([A-Za-z]\w*)[)\"]", source))
-    for element in [root, *root.iter()]:
-        for child in list(element):
-            # The style is for all of a page it stands in, ours has it; the metadata is empty.
-            if child.tag.endswith(("}metadata", "}style")):
-                element.remove(child)
-    for element in root.iter():
-        element.tag = element.tag.rpartition("}")[2]
-        element.tail = None
-        if element.tag != "text":
-            element.text = None
-        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
-        if attributes.get("id") not in referenced:
-            attributes.pop("id", None)
-        if attributes.get("transform", "").startswith("rotate(-0"):
-            del attributes["transform"]
-        element.attrib.clear()
-        for key, value in attributes.items():
-            element.set(key, _themed(key, value, name))
+    _restyle(root, set(re.findall(r"#([A-Za-z]\w*)[)\"]", source)), name)
     _, _, width, height = root.attrib["viewBox"].split()
     root.attrib = {
         "class": "chart",
@@ -104,6 +79,40 @@ def inline(figure: Figure, name: str, title: str, description: str) -> str:
         element.text = _UNPRINTABLE.sub(" ", words)
         root.insert(place, element)
     return ET.tostring(root, encoding="unicode")
+
+
+def _save(figure: Figure, name: str) -> str:
+    """Return a figure as matplotlib's SVG, the same text each time."""
+    text = io.StringIO()
+    nothing = dict.fromkeys(("Date", "Creator", "Format", "Type"))
+    # The salt gives the same ids each time.
+    with mpl.rc_context({"svg.hashsalt": name}), warnings.catch_warnings():
+        # The page's font draws the text, so the glyphs of matplotlib's own do not matter.
+        warnings.filterwarnings("ignore", r"(?s)Glyph \d+ .* missing from font", UserWarning)
+        figure.savefig(text, format="svg", metadata=nothing)
+    return _UNPRINTABLE.sub(" ", text.getvalue())
+
+
+def _restyle(root: ET.Element, referenced: Collection[str], name: str) -> None:
+    """Leave out matplotlib's style, metadata and unused ids; take the page's colours and font."""
+    for element in [root, *root.iter()]:
+        for child in list(element):
+            # The style would apply to the whole page, which has its own; the metadata are empty.
+            if child.tag.endswith(("}metadata", "}style")):
+                element.remove(child)
+    for element in root.iter():
+        element.tag = element.tag.rpartition("}")[2]
+        element.tail = None
+        if element.tag != "text":
+            element.text = None
+        attributes = {key.rpartition("}")[2]: value for key, value in element.attrib.items()}
+        if attributes.get("id") not in referenced:
+            attributes.pop("id", None)
+        if attributes.get("transform", "").startswith("rotate(-0"):
+            del attributes["transform"]
+        element.attrib.clear()
+        for key, value in attributes.items():
+            element.set(key, _themed(key, value, name))
 
 
 def _themed(key: str, value: str, name: str) -> str:

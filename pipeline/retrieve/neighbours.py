@@ -1,6 +1,7 @@
 """Nearest neighbours: what an index finds, the exact ones, and the share of them it finds."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import faiss
 import numpy as np
@@ -9,34 +10,41 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Similarity
 from pipeline.index.kinds import empty_index, to_index_form
+from pipeline.retrieve import exact_l2
 from pipeline.runs import ranking
 
 EXTRA_RESULTS = 100
-"""Results asked for beyond the depth, so that most ties at the last place need no second search."""
+"""Results beyond the depth, so that most ties at the last place need no second search."""
 
 SEARCHED_QUERIES = 4_096
-"""Queries that FAISS is given at once: it packs the vectors anew for each call, and for every 4,096
-queries of one. Measured, exact search of 1,024 at once takes a quarter longer."""
+"""Queries per call of FAISS: it packs the vectors again for each call, and for every 4,096 queries
+of one. Measured: exact search of 1,024 at once takes a quarter longer."""
 
 RANKED_QUERIES = 512
-"""Queries that are put in order at once, at most: their results stay near the CPU."""
+"""Queries that are ranked at once, at most: their results fit the CPU's caches."""
 
 RESULT_BYTES = 256_000_000
-"""What the results of the queries searched at once may take, and again what putting them in order
-may: where a million products tie, 4,096 queries would take 49 GB, and as much again."""
+"""The most bytes of the results of the queries searched at once, and again of ranking them. Where a
+million products tie, 4,096 queries would take 49 GB, and as much again."""
 
 FOUND_BYTES, RANKED_BYTES = 12, 50
-"""Bytes of one result as FAISS gives it (a score, a number), and while it is put in order."""
+"""Bytes of one result as FAISS gives it (a score, a number), and while it is ranked."""
 
 OVERLAP_DEPTH = 100
-"""How many of a query's nearest products an index is measured by."""
+"""How many of a query's nearest products an index should find."""
 
 OVERLAP_DECIMALS = 5
 
 OVERLAP_QUERIES = 1_000
-"""On how many queries at most: the mean overlap is then known to about 0.005 or better."""
+"""How many queries the overlap is measured on, at most: its mean is then known to about 0.005."""
 
 SAMPLE_SEED = 29
+
+Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
+"""Scores and codes, both [queries, asked], and the best score that a product not among them can
+have, [queries]."""
+
+Find = Callable[[Matrix, int], Found]
 
 
 def search(
@@ -44,8 +52,8 @@ def search(
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
-    Where products with equal scores stand on both sides of the last place, more are asked for
-    until the tie is whole: the ids decide who is in, not the order of FAISS.
+    More products are asked for until none that was not returned can be among them: the ids decide
+    between equal scores at the last place, not the order of FAISS.
 
     Returns:
         Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
@@ -56,23 +64,41 @@ def search(
     codes = np.empty((len(queries), depth), dtype=np.int64)
     open_rows = np.arange(len(queries))
     asked = min(depth + EXTRA_RESULTS, index.ntotal)
+    find = _finder(index)
     while open_rows.size:
-        tied = np.zeros(len(queries), dtype=bool)
+        unsure = np.zeros(len(queries), dtype=bool)
         for searched in _parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
             whole = len(searched) == len(queries)
-            raw, found = index.search(queries if whole else queries[searched], asked)
-            if index.metric_type == faiss.METRIC_L2:
-                np.negative(raw, out=raw)
+            raw, found, beyond = find(queries if whole else queries[searched], asked)
+            best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
             for part in _parts(np.arange(len(searched)), at_once):
                 ranked, order = ranking.rank_matrix(raw[part], found[part])
                 rows = searched[part]
                 scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
-                tied[rows] = ranked[:, -1] == ranked[:, depth - 1]
-                tied[rows] &= order[:, -1] != ranking.NO_PRODUCT
-        open_rows = np.flatnonzero(tied) if asked < index.ntotal else open_rows[:0]
+                unsure[rows] = best_beyond[part] >= ranked[:, depth - 1]
+                unsure[rows] &= order[:, -1] != ranking.NO_PRODUCT
+        open_rows = np.flatnonzero(unsure) if asked < index.ntotal else open_rows[:0]
         asked = min(2 * asked, index.ntotal)
     return scores, codes
+
+
+def _finder(index: faiss.Index) -> Find:
+    """Return what finds an index's nearest products."""
+
+    def by_faiss(queries: Matrix, asked: int) -> Found:
+        raw, found = index.search(queries, asked)
+        if index.metric_type == faiss.METRIC_L2:
+            np.negative(raw, out=raw)
+        return raw, found, raw[:, -1]
+
+    def exactly(queries: Matrix, asked: int) -> Found:
+        return exact_l2.propose(vectors, queries, asked)
+
+    if not (isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_L2):
+        return by_faiss
+    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    return exactly
 
 
 def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
@@ -87,12 +113,12 @@ def exact_codes(
 ) -> NDArray[np.int64]:
     """Return each query's nearest products by the vectors themselves, in the order of `ranking`.
 
-    Shard by shard, so that one shard is in memory at a time.
+    One shard is in memory at a time.
 
     Args:
         shards: the products' vectors; row i of all of them together is product i.
-        queries: as `index.as_searched` returns them, shape [queries, dimension].
-        depth: how many products a query.
+        queries: as `to_index_form` returns them, shape [queries, dimension].
+        depth: how many products per query.
         similarity: what is compared.
 
     Returns:
@@ -115,7 +141,7 @@ def exact_codes(
 
 
 def overlap(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
-    """Return the mean share of each query's exact neighbours that were found, whatever their order.
+    """Return the mean share of each query's exact neighbours that were found, in any order.
 
     It is rounded to `OVERLAP_DECIMALS`.
 

@@ -1,8 +1,8 @@
 """Search one locale: data/embeddings/<locale> + models/index/<locale> -> data/runs/dense/<locale>.
 
 `catalogue.parquet` ranks the whole catalogue for each query, through the index. `pool.parquet`
-ranks each query's judged products, by the vectors themselves, whatever the index. `run.json` tells
-what share of the exact top 100 the index finds, which `gate` asks for.
+ranks each query's judged products by the vectors themselves. `run.json` says which share of the
+exact top 100 the index finds; `gate` checks it.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
 from pipeline.index.kinds import to_index_form
-from pipeline.retrieve import neighbours
+from pipeline.retrieve import exact_l2, neighbours
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
@@ -26,17 +26,15 @@ from pipeline.vectors.shards import ShardReader, read_vectors
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
 GROUP_QUERIES = 1_024
-"""Queries whose results are written at once; a run is read again in such pieces."""
+"""Queries whose results are written at once; later stages read a run in these pieces."""
 BATCH_PAIRS = 65_536
 
 
 def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> NDArray[np.float64]:
     """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
     if similarity == "l2":
-        scores = -np.square(queries.astype(np.float64) - products).sum(axis=1)
-    else:
-        scores = np.einsum("ij,ij->i", queries, products, dtype=np.float64)
-    return np.asarray(scores, dtype=np.float64)
+        return exact_l2.l2_scores(queries, products)
+    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
 
 
 def retrieve(params: Params, locale: str) -> stage.Done:
@@ -52,7 +50,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    overlap = 1.0  # a flat index is what the others are compared with
+    overlap = 1.0  # a flat index is exact
     if not isinstance(params.index_of(locale), FlatIndex):
         sample = queries[neighbours.sampled_rows(len(queries))]
         overlap = neighbours.index_overlap(index, sample, products, similarity)

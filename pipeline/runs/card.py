@@ -16,13 +16,13 @@ RUN_SCHEMA = 3
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 RANDOM = "random"
-"""Stands beside the systems, without a run: the exact expectation of each measure."""
+"""Shown with the systems; it has no run, but the exact expectation of each measure."""
 
 STAGE_OF: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
 """The stage that writes each system's runs."""
 
 INDEX_OVERLAP = "index_overlap@100"
-"""What the metrics call `RunCard.index_overlap`."""
+"""The name of `RunCard.index_overlap` in the metrics."""
 
 
 class RunCard(Strict):
@@ -35,7 +35,7 @@ class RunCard(Strict):
     run_schema: int
     system: System
     of: dict[str, str]
-    depth: int
+    depth: Annotated[int, Field(ge=1)]
     index_overlap: Annotated[float, Field(ge=0, le=1)] | None
     query_ids_sha256: str
     product_ids_sha256: str

@@ -19,8 +19,8 @@ from pipeline.runs.inputs import Ids
 from pipeline.runs.ranking import Ranked
 
 READ = ("query_id", "score", "rank", "product_row")
-"""The columns of a run that the stages behind it read; the card says which products the rows are
-of, and binds them by a hash of the file."""
+"""The columns of a run that later stages read. The card says which products the rows are of, and
+has a hash of the file."""
 
 
 class RunWriter:
@@ -31,7 +31,7 @@ class RunWriter:
         self._ids = ids
 
     def add(self, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> None:
-        """Add what `Ranked` holds for whole queries, all of them behind those added before."""
+        """Add the ranking of whole queries; they come after those added before."""
         if len(rows):
             self._file.write_table(
                 run_table(self._ids, rows, codes, scores), row_group_size=len(rows)
@@ -47,9 +47,9 @@ def write_runs(
     ids: Ids,
     index_overlap: float | None = None,
 ) -> Iterator[tuple[RunWriter, RunWriter]]:
-    """Yield what a locale's catalogue run and pool run of a system are written to.
+    """Yield the writers of a locale's catalogue run and pool run of a system.
 
-    Both runs and their card are in their place when the block succeeds; else what was there stays.
+    Both runs and their card are in place when the block succeeds; else the old ones stay.
 
     Args:
         locale: whose runs they are.
@@ -84,24 +84,24 @@ def run_table(ids: Ids, rows: Ints, codes: Ints, scores: NDArray[np.float64]) ->
 
 
 def iter_run(
-    path: Path, ids: Ids, queries_a_piece: int, again: str
+    path: Path, ids: Ids, queries_a_piece: int, remedy: str
 ) -> Iterator[tuple[range, Ranked]]:
-    """Read a run again, a fixed number of queries at a time, so that runs can be read in step.
+    """Read a run, a fixed number of queries at a time, so that several runs can be read together.
 
     Args:
         path: a file as `RunWriter` writes it.
         ids: what the rows of the run are of.
         queries_a_piece: how many rows of the clean queries a piece covers.
-        again: what brings the file back; part of messages.
+        remedy: a sentence that says what brings the file back; messages end with it.
 
     Yields:
-        The rows of the clean queries that the piece covers, all of them in their order, and what
+        The rows of the clean queries that the piece covers, in order and none left out, and what
         the run has for them; a query may have nothing.
 
     Raises:
-        PipelineError: the file is missing or damaged, holds a query or product that the clean
-            tables lack, a score that is no finite number or a product twice for a query, or is not
-            sorted by query, rank and score.
+        PipelineError: the file is missing or damaged; it has a query or product that the clean
+            tables lack, a score that is not a finite number, or a product twice for a query; or it
+            is not sorted by query, rank and score.
     """
     start, waiting = 0, (np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0))
 
@@ -113,11 +113,11 @@ def iter_run(
         done, start = start, stop
         return range(done, stop), (rows[:mine], codes[:mine], scores[:mine])
 
-    for group in tables.iter_row_groups(path, tables.RUN, again, READ):
-        rows, codes, scores = _checked(group, ids, path, again)
-        behind = waiting[0][-1] if len(waiting[0]) else start - 1
-        if len(rows) and rows[0] <= behind:
-            raise PipelineError(f"{path} is not sorted by query_id. {again}")
+    for group in tables.iter_row_groups(path, tables.RUN, remedy, READ):
+        rows, codes, scores = _checked(group, ids, path, remedy)
+        last = waiting[0][-1] if len(waiting[0]) else start - 1
+        if len(rows) and rows[0] <= last:
+            raise PipelineError(f"{path} is not sorted by query_id. {remedy}")
         waiting = (
             np.concatenate([waiting[0], rows]),
             np.concatenate([waiting[1], codes]),
@@ -130,36 +130,34 @@ def iter_run(
         yield up_to(min(start + queries_a_piece, len(ids.queries)))
 
 
-def _checked(group: pa.Table, ids: Ids, path: Path, again: str) -> Ranked:
-    """Return the columns `READ` of a row group as rows, codes and scores, or say what is wrong."""
-    rows = tables.rows_of(ids.queries, group["query_id"], path, again)
+def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
+    """Return the columns `READ` of a row group as rows, codes and scores; raises as `iter_run`."""
+    rows = tables.rows_of(ids.queries, group["query_id"], path, remedy)
     codes = group["product_row"].to_numpy().astype(np.int64)
     scores = group["score"].to_numpy().astype(np.float64)
     if (wrong := np.flatnonzero((codes < 0) | (codes >= len(ids.products)))).size:
         raise PipelineError(
             f"{path}: product_row {codes[wrong[0]]} is not among the {len(ids.products)} clean "
-            f"products. {again}"
+            f"products. {remedy}"
         )
 
     def refuse(at: int, what: str) -> PipelineError:
         query, product = group["query_id"][at], ids.products[int(codes[at])]
-        return PipelineError(f"{path}: query {query}, product {product}: {what}. {again}")
+        return PipelineError(f"{path}: query {query}, product {product}: {what}. {remedy}")
 
     if (np.diff(rows) < 0).any():
-        raise PipelineError(f"{path} is not sorted by query_id. {again}")
+        raise PipelineError(f"{path} is not sorted by query_id. {remedy}")
     if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
         at = int(wrong[0])
-        raise refuse(at, f"the score is {scores[at]}, no finite number")
+        raise refuse(at, f"the score must be a finite number (found {scores[at]})")
     ranks = ranking.places(rows) + 1
     if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
         raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
-    # One number a pair, which sorts several times as fast as the two columns.
+    # One number per pair sorts several times as fast as two columns.
     pairs = rows * len(ids.products) + codes
     if (np.diff(np.sort(pairs)) == 0).any():
         _, firsts = np.unique(pairs, return_index=True)
-        raise refuse(
-            int(np.setdiff1d(np.arange(len(pairs)), firsts)[0]), "the product stands twice"
-        )
+        raise refuse(int(np.setdiff1d(np.arange(len(pairs)), firsts)[0]), "the product is repeated")
     return rows, codes, scores

@@ -1,4 +1,4 @@
-"""What the runs of a locale are over: its ids and its judged pairs."""
+"""What the runs of a locale rank: its ids and its judged pairs."""
 
 from dataclasses import dataclass
 
@@ -21,7 +21,7 @@ class Ids:
 
 @dataclass(frozen=True)
 class Inputs(Ids):
-    """What a locale's runs are over.
+    """What a locale's runs rank.
 
     `pair_queries` (ascending) and `pair_products` are the rows of the judged pairs, int64 [pairs].
     A judged product without a text is in no pair: no system can rank it.
@@ -36,35 +36,35 @@ def read_judgements(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]
 
     Returns:
         The ids, the table of judgements, and what `Judgements.from_pairs` takes: query rows
-        (ascending), product codes (those of products without a text are beyond all rows),
+        (ascending), product codes (those of products without a text are above all rows),
         positions in `LABELS`; int64, [judgements].
 
     Raises:
         PipelineError: a table is missing or damaged, or the judgements name a query or label not
             known, or are not sorted by query.
     """
-    clean, again = layout.clean(locale), layout.rerun_hint("clean", locale)
-    queries = tables.read_column(clean.queries, tables.QUERIES, "query_id", again)
-    products = tables.read_column(clean.products, tables.PRODUCTS, "product_id", again)
+    clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
+    queries = tables.read_column(clean.queries, tables.QUERIES, "query_id", remedy)
+    products = tables.read_column(clean.products, tables.PRODUCTS, "product_id", remedy)
     path = clean.judgements
-    judgements = tables.read_table(path, tables.JUDGEMENTS, again)
-    rows = tables.rows_of(queries, judgements["query_id"], path, again)
+    judgements = tables.read_table(path, tables.JUDGEMENTS, remedy)
+    rows = tables.rows_of(queries, judgements["query_id"], path, remedy)
     if (np.diff(rows) < 0).any():
-        raise PipelineError(f"{path} is not sorted by query_id. {again}")
+        raise PipelineError(f"{path} is not sorted by query_id. {remedy}")
     codes = _codes(products, judgements["product_id"])
-    labels = tables.rows_of(pa.chunked_array([tables.LABELS]), judgements["label"], path, again)
+    labels = tables.rows_of(pa.chunked_array([tables.LABELS]), judgements["label"], path, remedy)
     return Ids(queries, products), judgements, (rows, codes, labels)
 
 
 def read_inputs(locale: str) -> Inputs:
-    """Read what a locale's runs are over; raises as `read_judgements` does."""
+    """Read what a locale's runs rank; raises as `read_judgements` does."""
     ids, _, (rows, codes, _) = read_judgements(locale)
     text = codes < len(ids.products)
     return Inputs(ids.queries, ids.products, rows[text], codes[text])
 
 
 def _codes(products: pa.ChunkedArray, judged: pa.ChunkedArray) -> Ints:
-    """Return each judged product's row; one without text has none, and a code beyond them all."""
+    """Return each judged product's row; one without text gets a code above all rows."""
     known = tables.row_of(products, judged)
     beyond = pc.add(judged.combine_chunks().dictionary_encode().indices, len(products))
     return np.asarray(pc.coalesce(known, beyond), dtype=np.int64)

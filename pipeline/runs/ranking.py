@@ -1,4 +1,4 @@
-"""The order of a ranking: one total order, so that no accident of input order ever decides.
+"""The order of a ranking: one total order, so that the order of the input never decides.
 
 Products are rows of a table sorted by product_id, and a product's code is its row. Python and
 Arrow compare strings by code point, which is the order of their UTF-8 bytes, which is what
@@ -14,10 +14,10 @@ from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 
 SCORE_DECIMALS = 6
-"""Scores are rounded before they are compared: batch size and hardware change the last bits."""
+"""Scores are rounded before they are compared: batch size and hardware change their last bits."""
 
 NO_PRODUCT = -1
-"""The code that fills a query's places without a result, as FAISS gives it."""
+"""The code of a place without a result, as FAISS gives it."""
 
 
 def rank_matrix(
@@ -72,10 +72,11 @@ def places(query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     if not np.isfinite(scores).all():
-        bad = tuple(int(i) for i in np.argwhere(~np.isfinite(scores))[0])
+        at = tuple(int(i) for i in np.argwhere(~np.isfinite(scores))[0])
         raise PipelineError(
-            f"the score at {list(bad)} of {list(scores.shape)} is {scores[bad]}, not a finite "
-            "number; the vectors or the index are damaged: run the stages embed and index again"
+            f"the score at {list(at)} of {list(scores.shape)} must be a finite number (found "
+            f"{scores[at]}): the vectors or the index are damaged. Run the stages embed and index "
+            "again."
         )
     # Adding 0.0 turns -0.0 into 0.0: equal scores are equal bytes.
     exact = np.asarray(scores, dtype=np.float64)

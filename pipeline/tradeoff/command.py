@@ -2,14 +2,13 @@
 
     python -m pipeline.tradeoff [--locale L] [--index NAME]...
 
-Each entry of `indexes` is built and searched for the locale's queries. It is no stage of the graph:
-its timings are never the same bytes twice, and a stage's outputs must be. All else in the file is
-deterministic. The file is written after each index, so a long run that is stopped keeps what it has
-measured; what was measured before on the same vectors, with the same settings and threads, stays.
+Each entry of `indexes` is built and searched for the locale's queries. This is not a stage of the
+graph: timings differ from run to run, and a stage's outputs must not. Everything else in the file
+is deterministic. The file is written after each index, so a run that is stopped keeps what it has
+measured. Earlier figures of the same data, settings and threads stay.
 """
 
 import argparse
-import hashlib
 import sys
 import time
 from collections.abc import Iterator
@@ -33,7 +32,14 @@ from pipeline.index.kinds import check_fit, to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
 from pipeline.runs.inputs import read_judgements
-from pipeline.tradeoff.figures import Basis, Figures, TradeOff, read_figures, table
+from pipeline.tradeoff.figures import (
+    Basis,
+    Figures,
+    TradeOff,
+    hash_judgements,
+    read_figures,
+    table,
+)
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader, read_vectors
 
@@ -41,11 +47,11 @@ DEPTH = neighbours.OVERLAP_DEPTH
 NDCG_DEPTH = 10
 BATCH_QUERIES = 1_024
 TIMED_QUERIES = 200
-"""Queries that are timed one by one, at most; those timed in a batch are those of the overlap."""
+"""Queries that are timed one by one, at most; the queries of the overlap are timed in a batch."""
 PASSES = 3
-"""Every timed search is done so often, or more often if it is short; the median counts."""
+"""How often every timed search is done, at least; the median counts."""
 LEAST_SECONDS = 0.5
-"""How long searches in a batch go on at least, lest one hiccup be what is measured."""
+"""How many seconds searches in a batch are repeated for, at least: one hiccup must not count."""
 
 Codes = NDArray[np.int64]
 
@@ -76,7 +82,7 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
         product_ids_sha256=manifest.products.ids_sha256,
         product_vectors_sha256=manifest.products.sha256(),
         query_vectors_sha256=manifest.queries.sha256(),
-        judgements_sha256=hashlib.sha256(np.stack(pairs).astype("<i8").tobytes()).hexdigest(),
+        judgements_sha256=hash_judgements(pairs),
         products=manifest.products.rows,
         queries=manifest.queries.rows,
         threads=params.runtime.thread_count(),
@@ -101,7 +107,7 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
     counted = track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
     pieces = (ground.queries[start : start + BATCH_QUERIES] for start in counted)
     codes = np.concatenate([neighbours.search(built, piece, DEPTH)[1] for piece in pieces])
-    # A flat index is what the others are compared with, whatever the last bits of its scores.
+    # The others are compared with a flat index: it is exact.
     exact = isinstance(settings, FlatIndex)
     overlap = 1.0 if exact else neighbours.overlap(codes[ground.sample], ground.exact)
     scores = quality(codes, ground.judgements)
@@ -163,7 +169,7 @@ def latencies(index: faiss.Index, queries: Matrix) -> NDArray[np.float64]:
 
 
 def throughput(index: faiss.Index, queries: Matrix) -> float:
-    """Return the queries searched a second, all in one call, on as many threads as FAISS has."""
+    """Return the queries searched per second, all in one call, on all threads of FAISS."""
     seconds: list[float] = []
     while len(seconds) < PASSES or sum(seconds) < LEAST_SECONDS:
         started = time.perf_counter()
@@ -219,7 +225,7 @@ def _left_out(params: Params, manifest: Manifest, asked: list[str]) -> dict[str,
 
 
 class _Timed:
-    """The vectors of a side, and the seconds that reading them took."""
+    """The vectors of a side, and how many seconds reading them took."""
 
     def __init__(self, stored: ShardReader) -> None:
         self._stored = stored
@@ -237,7 +243,7 @@ class _Timed:
 
 
 def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
-    """Return an index of the locale's products, and the seconds it took but for reading them."""
+    """Return an index of the locale's products, and the seconds it took without reading them."""
     basis = ground.basis
     products = _Timed(ShardReader(ground.manifest, "products", basis.locale))
     started = time.perf_counter()
@@ -248,17 +254,19 @@ def _build(settings: Index, ground: Ground) -> tuple[faiss.Index, float]:
 
 
 def _digits(value: float) -> float:
-    """Return a timing in the digits that mean something."""
+    """Return a timing with three significant digits."""
     return float(f"{value:.3g}")
 
 
 def main() -> int:
     """Measure the locales and indexes asked for; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.tradeoff")
-    parser.add_argument("--locale", help="a key of `encoder`; all of them if left out")
+    parser.add_argument(
+        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
+    )
     parser.add_argument(
         "--index", action="append", default=[], metavar="NAME",
-        help="a key of `indexes`, as often as you like; all of them if left out",
+        help="a key of `indexes` in params.yaml; may be repeated; without it, every index",
     )  # fmt: skip
     options = parser.parse_args()
     with stage.report_errors("tradeoff") as outcome:

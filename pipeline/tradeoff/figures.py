@@ -1,20 +1,29 @@
-"""What each index gives and costs, as reports/tradeoff/<locale>.json holds it, and as a table."""
+"""What each index finds and costs, as in reports/tradeoff/<locale>.json, and as a table."""
 
-from collections.abc import Mapping
-from typing import Annotated, Literal
+import hashlib
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
-from pydantic import Field, ValidationError
+import numpy as np
+from pydantic import Field, ValidationError, model_validator
 
-from pipeline.core import layout, stage
-from pipeline.core.params import Index, Share, Similarity, Strict
+from pipeline.core import layout, stage, text_tables
+from pipeline.core.arrays import Ints
+from pipeline.core.params import Count, Index, Share, Similarity, Strict
 
-Measured = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Measured = Annotated[float, Field(ge=0, le=1e15)]
+
+FIGURES = (
+    "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
+    "p50_milliseconds", "p95_milliseconds", "queries_per_second",
+)  # fmt: skip
+"""The numbers of an index, as the file names them, in the order in which they are shown."""
 
 
 class Basis(Strict):
-    """What the figures were measured on; only figures of one basis stand side by side.
+    """What the figures were measured on: only figures of one basis are in one file.
 
-    `threads` is for searches in a batch; an index is built, and a single query searched, on one.
+    `threads` is for searches in a batch; building, and searching one query, takes one thread.
     """
 
     locale: str
@@ -25,15 +34,15 @@ class Basis(Strict):
     product_vectors_sha256: str
     query_vectors_sha256: str
     judgements_sha256: str
-    products: int
-    queries: int
-    threads: int
+    products: Count
+    queries: Count
+    threads: Count
 
 
 class Figures(Strict):
-    """One index: what it finds, what it holds, how long it takes.
+    """One index: what it finds, how large it is, how long it takes.
 
-    Times are of FAISS alone, for the first 100 products: no encoding, no ties put in order.
+    Times are of FAISS alone, for the first 100 products, without encoding and ranking ties.
     `p50_milliseconds` and `p95_milliseconds` are over queries searched one at a time.
     """
 
@@ -49,27 +58,42 @@ class Figures(Strict):
     p95_milliseconds: Measured
     queries_per_second: Measured
 
+    @model_validator(mode="after")
+    def _numbers_fit_together(self) -> Self:
+        if self.kind != self.settings.kind:
+            raise ValueError(f"the settings are of the kind {self.settings.kind}, not {self.kind}")
+        if self.p50_milliseconds > self.p95_milliseconds:
+            raise ValueError("the median latency is above the 95th percentile")
+        return self
+
 
 class TradeOff(Basis):
-    """The file: `left_out` says of each entry that cannot be built on these vectors why."""
+    """The file: `left_out` says why an entry cannot be built on these vectors."""
 
     tradeoff_schema: Literal[1]
-    overlap_queries: int
-    timed_queries: int
+    overlap_queries: Count
+    timed_queries: Count
     indexes: tuple[Figures, ...]
     left_out: dict[str, str]
 
+    @model_validator(mode="after")
+    def _each_index_is_there_once(self) -> Self:
+        names = [each.index for each in self.indexes] + list(self.left_out)
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise ValueError(f"{twice} is there twice")
+        return self
+
 
 def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figures]:
-    """Return the figures in a locale's file that still hold, by index; say which do not.
+    """Return the figures in a locale's file that are still valid, by index; log those that are not.
 
-    Those hold that were measured on this basis, of entries of `indexes` that are the same still. A
-    file that is damaged or of another version has none.
+    Valid figures were measured on this basis, with the settings that `indexes` has now. A file that
+    is damaged or of another version has none.
     """
     path = layout.tradeoff(basis.locale)
 
-    def left_aside(what: str) -> None:
-        stage.log.info("%s is left aside: %s", path, what)
+    def ignore(why: str) -> None:
+        stage.log.info("ignoring %s: %s", path, why)
 
     try:
         found = TradeOff.model_validate_json(path.read_bytes())
@@ -77,33 +101,32 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
         return {}
     except ValidationError as err:
         where = ".".join(map(str, err.errors()[0]["loc"])) or "(top level)"
-        left_aside(f"{where}: {err.errors()[0]['msg']}")
+        ignore(f"{where}: {err.errors()[0]['msg']}")
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
-            left_aside(f"{key} was {str(was)[:12]} and is {str(value)[:12]}")
+            ignore(f"{key} was {str(was)[:12]} and is now {str(value)[:12]}")
             return {}
     holding = {}
     for each in found.indexes:
         if indexes.get(each.index) == each.settings:
             holding[each.index] = each
         else:
-            left_aside(f"indexes.{each.index} was another")
+            ignore(f"indexes.{each.index} had other settings")
     return holding
 
 
+def hash_judgements(pairs: Sequence[Ints]) -> str:
+    """Return the hash of judgements, given as `runs.inputs.read_judgements` gives its triples."""
+    return hashlib.sha256(np.stack(pairs).astype("<i8").tobytes()).hexdigest()
+
+
 def table(locale: str, measured: Mapping[str, Figures], left_out: Mapping[str, str]) -> str:
-    """Return the figures as a Markdown table, best overlap first."""
-    columns = [
-        "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
-        "p50_milliseconds", "p95_milliseconds", "queries_per_second",
-    ]  # fmt: skip
-    lines = [
-        f"| locale | index | {' | '.join(columns)} |",
-        f"|---|---|{'--:|' * len(columns)}",
-    ]
+    """Return the figures as a Markdown table, best overlap first, and why some are left out."""
+    rows = []
     for each in sorted(measured.values(), key=lambda one: -one.overlap):
         cells = each.model_dump(by_alias=True)
-        figures = ("" if cells[at] is None else f"{cells[at]:.5g}" for at in columns)
-        lines.append(f"| {' | '.join([locale, each.index, *figures])} |")
-    return "\n".join([*lines, *(f"{name}: {why}" for name, why in left_out.items())]) + "\n"
+        figures = ("" if cells[at] is None else f"{cells[at]:.5g}" for at in FIGURES)
+        rows.append([locale, each.index, *figures])
+    reasons = "".join(f"{name}: {why}\n" for name, why in left_out.items())
+    return text_tables.markdown(("locale", "index", *FIGURES), rows, FIGURES) + reasons

@@ -18,29 +18,29 @@ from tests.helpers.artefacts import LOCALE, params, write_clean
 from tests.helpers.peaks import numbers_told
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("piece", [1, 50, 10_000])
 def test_postings_are_those_of_bm25s_to_the_last_bit_in_any_pieces(
-    seed: int, piece: int, monkeypatch: pytest.MonkeyPatch
+    piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(postings, "PIECE_PRODUCTS", piece)
-    rng = np.random.default_rng(seed)
-    settings = Bm25(k1=float(rng.uniform(0, 2)), b=float(rng.random()))
-    products = [
-        [f"t{term}" for term in rng.geometric(0.03, rng.integers(0, 50))]
-        for _ in range(int(rng.integers(3, 300)))
-    ] + [["t1"] * 300]
-    found = postings.collect(products)
-    theirs = bm25s.BM25(
-        k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
-        backend="numpy", csc_backend="numpy",
-    )  # fmt: skip
-    numbered = [[found.vocabulary[term] for term in terms] for terms in products]
-    theirs.index((numbered, found.vocabulary), create_empty_token=False, show_progress=False)
-    ours = found.score(settings)
-    assert ours["num_docs"] == theirs.scores["num_docs"]
-    for name in ("data", "indices", "indptr"):
-        np.testing.assert_array_equal(ours[name], theirs.scores[name])
+    for seed in range(4):
+        monkeypatch.setattr(postings, "PIECE_PRODUCTS", piece)
+        rng = np.random.default_rng(seed)
+        settings = Bm25(k1=float(rng.uniform(0, 2)), b=float(rng.random()))
+        products = [
+            [f"t{term}" for term in rng.geometric(0.03, rng.integers(0, 50))]
+            for _ in range(int(rng.integers(3, 300)))
+        ] + [["t1"] * 300]
+        found = postings.collect(products)
+        theirs = bm25s.BM25(
+            k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
+            backend="numpy", csc_backend="numpy",
+        )  # fmt: skip
+        numbered = [[found.vocabulary[term] for term in terms] for terms in products]
+        theirs.index((numbered, found.vocabulary), create_empty_token=False, show_progress=False)
+        ours = found.score(settings)
+        assert ours["num_docs"] == theirs.scores["num_docs"]
+        for name in ("data", "indices", "indptr"):
+            np.testing.assert_array_equal(ours[name], theirs.scores[name])
 
 
 def test_the_memory_told_after_a_piece_is_that_of_all_products_like_it(
@@ -87,6 +87,7 @@ print(held("VmHWM") - before, told[-1])
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "products"),
     # Pieces of long texts; a vocabulary; few different terms; scores; Sudachi's dictionary.
@@ -98,6 +99,7 @@ def test_bm25_takes_no_more_memory_than_predicted(kind: str, products: int) -> N
     assert taken > (told - memory.PROCESS_BYTES) / 2
 
 
+@pytest.mark.slow
 def test_a_limit_once_recommended_does_for_all_that_is_predicted_later() -> None:
     rng = np.random.default_rng(2)
     told: list[int] = []

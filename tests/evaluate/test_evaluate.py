@@ -521,8 +521,8 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
         (_ranks_exchanged, "not sorted by rank"),
         (_shuffled, "not sorted by query_id"),
         (_product_from_nowhere, "product_row 1000000000 is not among the"),
-        (_product_twice, "the product stands twice"),
-        (_not_a_number, r"query \d+, product B\d+: the score is nan, no finite number"),
+        (_product_twice, "the product is repeated"),
+        (_not_a_number, r"query \d+, product B\d+: the score must be a finite number"),
     ],
 )
 def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(

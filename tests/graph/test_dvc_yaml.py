@@ -8,6 +8,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core import layout
 from pipeline.core.params import SYSTEMS
+from pipeline.report.plots import PLOTS
 from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
@@ -80,6 +81,16 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
             layout.per_query(key), layout.metrics(key), layout.intervals(key), layout.slices(key),
             layout.top(key), layout.recall_curve(key), layout.labels_plot(key),
             layout.intervals_plot(key), layout.slices_plot(key), layout.PAGE, layout.REPORT,
-            layout.SUMMARY,
+            layout.SUMMARY, *map(layout.plot, PLOTS),
         )
     }  # fmt: skip
+
+
+def test_each_plot_is_of_the_table_that_report_writes() -> None:
+    plots = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
+    definitions = {name: body for plot in plots for name, body in plot.items()}
+    assert list(definitions) == list(PLOTS)
+    for name, body in definitions.items():
+        assert list(body["y"]) == [str(layout.plot(name))]
+        assert {body["x"], *body["y"].values()} <= set(PLOTS[name].columns)
+        assert (ROOT / ".dvc" / "plots" / f"{body['template']}.json").is_file()

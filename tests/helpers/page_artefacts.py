@@ -1,5 +1,6 @@
 """Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
 
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -7,12 +8,14 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from pipeline.core import files, layout
+from pipeline.core import files, layout, tables
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
+from pipeline.evaluate import plots
 from pipeline.evaluate.top import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
-from pipeline.tradeoff.figures import TradeOff
+from pipeline.runs.inputs import read_judgements
+from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
     Cut,
@@ -66,6 +69,7 @@ def write_locale(
     _write_numbers(given, locale, values, measures, queries)
     _write_tables(locale, query_ids, texts, values, top)
     _write_slices(rng, given, locale, values, top, queries)
+    _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
     if measured:
         write_tradeoff(rng, given, locale, manifest)
@@ -92,6 +96,9 @@ def _values(
             for place, measure in enumerate(measures)
         }
         values[system][measures[1]][1:2] = np.nan
+        recalls = [values[system][name] for name in measures if name.startswith("recall@")]
+        for less, more in pairwise(recalls):
+            np.maximum(less, more, out=more)
     return values
 
 
@@ -129,25 +136,28 @@ def _write_numbers(
         "products": 5 * queries + 20,
     }
     files.write_json(layout.metrics(locale), {**means, **counts})
-    files.write_json(
-        layout.intervals(locale),
-        {
-            system: {
-                name: _estimate(values[system][name])
-                | {"queries": int((~np.isnan(values[system][name])).sum())}
-                for name in measures
-            }
-            for system in SHOWN
-        },
-    )
-    path = layout.recall_curve(locale)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    lines = ["system,k,recall"]
-    for system in SHOWN:
-        for k in (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000):
-            recall = 1 - (1 - _GOOD[system] / 3) ** (1 + k**0.75)
-            lines.append(f"{system},{k},{recall:.5f}")
-    path.write_text("\n".join(lines) + "\n", encoding="utf-8")
+    intervals: Any = {
+        system: {
+            name: _estimate(values[system][name])
+            | {"queries": int((~np.isnan(values[system][name])).sum())}
+            for name in measures
+            if not np.isnan(values[system][name]).all()
+        }
+        for system in SHOWN
+    }
+    files.write_json(layout.intervals(locale), intervals)
+    layout.intervals_plot(locale).parent.mkdir(parents=True, exist_ok=True)
+    plots.write_intervals(layout.intervals_plot(locale), intervals)
+    layout.recall_curve(locale).parent.mkdir(parents=True, exist_ok=True)
+    plots.write_recall(layout.recall_curve(locale), {s: _curve(means[s]) for s in SHOWN})
+
+
+def _curve(means: dict[str, float]) -> dict[str, float]:
+    """Return a recall curve through the recalls among some means."""
+    known = {int(name[7:]): mean for name, mean in means.items() if name.startswith("recall@")}
+    every = sorted({1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000, *known})
+    drawn = np.interp(np.log(every), np.log(sorted(known)), sorted(known.values()))
+    return {str(k): round(float(recall), 5) for k, recall in zip(every, drawn, strict=True)}
 
 
 def _estimate(values: Any) -> dict[str, float]:
@@ -155,8 +165,8 @@ def _estimate(values: Any) -> dict[str, float]:
     mean, error = float(known.mean()), float(known.std() / max(len(known), 1) ** 0.5)
     return {
         "mean": round(mean, 5),
-        "low": round(max(mean - 2 * error, 0), 5),
-        "high": round(min(mean + 2 * error, 1), 5),
+        "low": round(max(mean - 2 * error, 0.0), 5),
+        "high": round(min(mean + 2 * error, 1.0), 5),
     }
 
 
@@ -175,7 +185,7 @@ def _write_tables(
         (layout.top(locale), pa.table(top, TOP)),
     ):
         path.parent.mkdir(parents=True, exist_ok=True)
-        pq.write_table(table, path)
+        pq.write_table(table, path, **tables.WRITE_OPTIONS)
 
 
 def _write_slices(
@@ -214,10 +224,41 @@ def _write_slices(
             label: round(labels.count(label) / max(len(labels), 1), 5)
             for label in (*LABELS, UNJUDGED)
         }
-    files.write_json(
-        layout.slices(locale),
-        {"measure": measure, "small_below": 30, "top10": shares, "slices": slices},
-    )
+    write_slices(locale, shares, slices, measure)
+
+
+def write_slices(
+    locale: str, shares: Any, slices: list[dict[str, Any]], measure: str = "ndcg@10"
+) -> None:
+    """Write a locale's slices and label shares, as JSON and as tables for plots."""
+    content = {"measure": measure, "small_below": 30, "top10": shares, "slices": slices}
+    files.write_json(layout.slices(locale), content)
+    for path in (layout.labels_plot(locale), layout.slices_plot(locale)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    plots.write_labels(layout.labels_plot(locale), shares)
+    plots.write_slices(layout.slices_plot(locale), slices)
+
+
+def _write_clean(given: Params, locale: str, query_ids: list[int]) -> None:
+    """Write the tables of clean: 12 judgements for each query."""
+    products = [f"B{code:08d}" for code in range(5 * len(query_ids) + 20)]
+    fields = len(given.clean.fields)
+    judged = [
+        (query_id, products[5 * place + code], LABELS[code % 4])
+        for place, query_id in enumerate(query_ids)
+        for code in range(12)
+    ]
+    for path, columns, schema in (
+        (layout.clean(locale).queries,
+         {"query_id": query_ids, "text": [f"query {one}" for one in query_ids]}, tables.QUERIES),
+        (layout.clean(locale).products,
+         {"product_id": products, "text": [f"product {one}" for one in products],
+          "field_ends": [[9] * fields] * len(products)}, tables.PRODUCTS),
+        (layout.clean(locale).judgements,
+         dict(zip(tables.JUDGEMENTS.names, zip(*judged, strict=True), strict=True)),
+         tables.JUDGEMENTS),
+    ):  # fmt: skip
+        tables.write_table(path, pa.table(columns, schema), schema)
 
 
 def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
@@ -235,9 +276,11 @@ def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
         },
     )  # fmt: skip
 
-    def side(rows: int, kind: str) -> Side:
-        shard = Shard(file=f"{kind}-00000.npy", rows=rows, sha256="1" * 64)
-        return Side(rows=rows, ids_sha256="2" * 64, shards=(shard,))
+    ids, _, _ = read_judgements(locale)
+
+    def side(of: pa.ChunkedArray, kind: str) -> Side:
+        shard = Shard(file=f"{kind}-00000.npy", rows=len(of), sha256="1" * 64)
+        return Side(rows=len(of), ids_sha256=tables.ids_sha256(of), shards=(shard,))
 
     cut = SideCut(
         texts=products, tokens=90 * products, texts_cut=7, tokens_cut=300,
@@ -254,8 +297,8 @@ def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
         dimension=384,
         dtype=given.embed.dtype,
         truncation=Truncation(products=cut, queries=nothing_cut(queries, ["query"])),
-        products=side(products, "products"),
-        queries=side(queries, "queries"),
+        products=side(ids.products, "products"),
+        queries=side(ids.queries, "queries"),
     )
     files.write_json(layout.embeddings(locale).manifest, manifest.model_dump(mode="json"))
     return manifest
@@ -287,7 +330,7 @@ def write_tradeoff(
             "product_ids_sha256": manifest.products.ids_sha256,
             "product_vectors_sha256": manifest.products.sha256(),
             "query_vectors_sha256": manifest.queries.sha256(),
-            "judgements_sha256": "4" * 64,
+            "judgements_sha256": hash_judgements(read_judgements(locale)[2]),
             "products": manifest.products.rows,
             "queries": manifest.queries.rows,
             "overlap_queries": manifest.queries.rows,

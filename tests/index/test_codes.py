@@ -18,6 +18,8 @@ from pipeline.vectors.shards import PIECE_ROWS
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 from tests.helpers.tiny_models import runtime
 
+pytestmark = pytest.mark.slow
+
 KINDS: tuple[Index, ...] = (
     IvfFlatIndex(kind="ivf-flat", lists=20, probes=4),
     IvfPqIndex(kind="ivf-pq", lists=20, probes=4, subvectors=8, bits=5),

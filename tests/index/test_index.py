@@ -187,21 +187,21 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
 @pytest.mark.parametrize(
     ("settings", "told"),
     [
-        (IvfFlatIndex(kind="ivf-flat", lists=301, probes=1), "301 lists are more than the 300"),
+        (IvfFlatIndex(kind="ivf-flat", lists=301, probes=1), "at most 300, .*found 301"),
         (
             IvfPqIndex(kind="ivf-pq", lists=4, probes=1, subvectors=7, bits=8),
-            "7 does not divide the dimension 48; use 4, 6, 8",
+            "divide the dimension 48 .*found 7.*Use 4, 6, 8",
         ),
         (
             IvfPqIndex(kind="ivf-pq", lists=4, probes=1, subvectors=8, bits=9),
-            "9 bits need 512 products .* there are 300; use 8 bits",
+            "9 bits need 512 products .*found 300.*Use at most 8 bits",
         ),
     ],
 )
 def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does(
     settings: Index, told: str
 ) -> None:
-    with pytest.raises(PipelineError, match=rf"indexes.mine\.\w+: .*{told}"):
+    with pytest.raises(PipelineError, match=rf"indexes.mine\.\w+:? .*{told}"):
         check_fit("mine", settings, 300, DIMENSION)
 
 
@@ -266,7 +266,7 @@ def test_a_damaged_index_is_refused_before_faiss_reads_it(built: Manifest, damag
 def test_a_failed_build_leaves_the_index_that_was_there(built: Manifest) -> None:
     before = layout.index(LOCALE).index.read_bytes()
     wrong = params({"index.es": "ivf-flat", "indexes.ivf-flat.lists": 1000})
-    with pytest.raises(PipelineError, match="1000 lists"):
+    with pytest.raises(PipelineError, match="found 1000"):
         stage_index.index(wrong, LOCALE)
     assert layout.index(LOCALE).index.read_bytes() == before
     assert sorted(p.name for p in layout.index(LOCALE).folder.parent.iterdir()) == [LOCALE]

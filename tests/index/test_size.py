@@ -58,6 +58,7 @@ print(held("VmHWM") - before)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("settings", "rows", "dimension"),
     [

@@ -17,17 +17,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline.core import files, layout
+from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
 from pipeline.evaluate.top import PLACES
-from pipeline.report import browse, charts, scale, scatter, svg, wording
+from pipeline.report import basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
 from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import ROOT, params
-from tests.helpers.page_artefacts import NASTY, write_locale, write_tradeoff
+from tests.helpers.page_artefacts import NASTY, write_locale, write_slices, write_tradeoff
 
 RNG = np.random.default_rng(20)
 
@@ -60,10 +60,10 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
     differences[RNG.random(queries) < 0.2] = np.nan
     for asked in (1, 2, 5, 49, 400):
         settings = Report(queries=asked, results=10, seed=3)
-        chosen = browse.chosen(differences, settings)
+        chosen = browse.choose_queries(differences, settings)
         assert len(chosen) == len(set(chosen.tolist())) == min(asked, queries)
         assert (np.diff(chosen) > 0).all()
-        np.testing.assert_array_equal(chosen, browse.chosen(differences, settings))
+        np.testing.assert_array_equal(chosen, browse.choose_queries(differences, settings))
         if asked < queries:
             known = np.nan_to_num(differences, nan=-1.0)
             most = np.sort(known)[::-1][: (asked + 1) // 2]
@@ -74,7 +74,7 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
 def test_another_seed_draws_other_queries_and_keeps_those_that_differ_most() -> None:
     differences = RNG.random(500)
     first, second = (
-        set(browse.chosen(differences, Report(queries=40, results=10, seed=seed)).tolist())
+        set(browse.choose_queries(differences, Report(queries=40, results=10, seed=seed)).tolist())
         for seed in (1, 2)
     )
     assert first != second
@@ -89,14 +89,14 @@ def test_embedded_json_is_the_same_data_and_can_end_no_element() -> None:
 
 
 def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
-    data = browse.data(results, Report(queries=100, results=4, seed=0))
+    data = browse.queries_data(results, Report(queries=100, results=4, seed=0))
     table = results.per_query.to_pylist()
     assert [query[:2] for query in data["queries"]] == [
-        [row["query_id"], row["query"]] for row in table
+        [str(row["query_id"]), row["query"]] for row in table
     ]
     assert data["queries"][5][2][1][0] == table[5][f"{RUNS[1]}.{results.measures[0]}"]
     shown = [
-        (query_id, system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
+        (int(query_id), system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
         for query_id, _, _, lists in data["queries"]
         for system, ranked in zip(RUNS, lists, strict=True)
         for place in range(0, len(ranked), 2)
@@ -124,9 +124,9 @@ def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     assert isinstance(results.tradeoff, TradeOff)
     with svg.style():
         drawn = [
-            charts.headline(results, "ndcg@10"), charts.recall_curves(results),
-            charts.label_mix(results), charts.slices(results),
-            scatter.tradeoff(results, results.tradeoff),
+            charts.draw_headline(results, "ndcg@10"), charts.draw_recall(results),
+            charts.draw_labels(results), charts.draw_slices(results),
+            scatter.draw_tradeoff(results, results.tradeoff),
         ]  # fmt: skip
     text = "".join(drawn)
     assert not re.search(r"#[0-9a-f]{6}", text)
@@ -148,10 +148,10 @@ def test_no_character_of_a_text_breaks_a_chart(results: LocaleResults) -> None:
               for each in results.slices.slices[:1]]  # fmt: skip
     many = results.slices.model_copy(update={"slices": tuple(slices)})
     with svg.style():
-        drawn = charts.slices(dataclasses.replace(results, slices=many))
+        drawn = charts.draw_slices(dataclasses.replace(results, slices=many))
         figure = svg.drawing(100, 100)
         told = "".join(nasty)
-        titled = svg.inline(figure, "x", told, told)
+        titled = svg.to_markup(figure, "x", told, told)
     chart, empty = (ET.fromstring(text) for text in (drawn, titled))  # noqa: S314 - our own
     words = [element.text for element in chart.iter("text")]
     assert {f"a{c}b" for c in nasty if c.isprintable()} <= set(words)
@@ -165,8 +165,7 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
 ) -> None:
     for locale in params.locales:
         write_locale(params, locale, queries=3, measured=False)
-    nothing = {"measure": "ndcg@10", "small_below": 30, "top10": {}, "slices": []}
-    files.write_json(layout.slices("es"), nothing)
+    write_slices("es", {}, [])
     report.report(params)
     page = layout.PAGE.read_text(encoding="utf-8")
     assert page.count("is missing. Run make tradeoff.") == 3
@@ -193,8 +192,8 @@ def random_scale(stages: int) -> scale.Scale:
 def test_the_chart_of_scale_names_every_stage_none_over_another(stages: int) -> None:
     measured = random_scale(stages)
     with svg.style():
-        drawn = scale.chart(measured)
-        assert drawn == scale.chart(measured)
+        drawn = scale.draw_scale(measured)
+        assert drawn == scale.draw_scale(measured)
     assert not re.search(r"#[0-9a-f]{6}", drawn)
     height = float(re.findall(r'viewBox="0 0 340 ([0-9.]+)"', drawn)[0])
     names = re.findall(r"translate\(([0-9.]+) ([0-9.]+)\)[^>]*>(stage \d+ \(kind\))<", drawn)
@@ -243,7 +242,14 @@ def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
 
 
 @pytest.mark.parametrize(
-    "changed", ["encoder", "product_ids_sha256", "query_vectors_sha256", "weights_sha256"]
+    "changed",
+    [
+        "encoder",
+        "product_ids_sha256",
+        "query_vectors_sha256",
+        "weights_sha256",
+        "judgements_sha256",
+    ],
 )
 def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     results: LocaleResults, params: Params, changed: str
@@ -251,7 +257,7 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told(
     write_tradeoff(RNG, params, "es", results.manifest, **{changed: "other"})
     told = read_locale(params, "es").tradeoff
     assert isinstance(told, str)
-    assert "measured on other vectors (other" in told
+    assert "measured on other data (other" in told
 
 
 def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
@@ -289,14 +295,14 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: layout.tradeoff("es").write_text("{}"), "tradeoff/es.json: locale"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(queries=7)),
-         "tells of 7"),
+         "queries must be 12 (found 7)"),
         (lambda: _edit_json(layout.intervals("es"), lambda data: data["dense"].update(x=1)),
          "intervals/es.json: dense.x"),
         (lambda: _edit_json(layout.slices("es"), lambda data: data.pop("slices")), "slices: Field"),
         (lambda: _without(layout.per_query("es"), "hybrid.mrr@10"), "no column hybrid.mrr@10"),
-        (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "called 'bm52'"),
-        (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "-5 is not in"),
-        (lambda: _with_top(lambda rows: rows.pop(3)), "at place"),
+        (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "system cannot be 'bm52'"),
+        (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "query_id cannot be -5"),
+        (lambda: _with_top(lambda rows: rows.pop(3)), "next (found"),
     ],
 )  # fmt: skip
 def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
@@ -313,6 +319,7 @@ def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
     assert not layout.PAGE.exists()
 
 
+@pytest.mark.slow
 def test_the_same_results_give_the_same_bytes_whatever_the_surroundings(
     project: Path, params: Params
 ) -> None:
@@ -336,7 +343,7 @@ def test_what_a_matrix_of_undefined_values_differs_by_is_undefined(results: Loca
     table = results.per_query.to_pandas()
     columns = [f"{system}.{results.measures[0]}" for system in RUNS]
     expected = table[columns].max(axis=1) - table[columns].min(axis=1)
-    np.testing.assert_array_equal(browse.spread(results), expected.to_numpy())
+    np.testing.assert_array_equal(browse.differences(results), expected.to_numpy())
 
 
 @pytest.mark.parametrize(
@@ -353,3 +360,103 @@ def test_a_share_of_something_is_never_shown_as_nothing_or_all(
 def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleResults) -> None:
     assert isinstance(results.manifest, Manifest)
     assert results.manifest.truncation.products.texts_cut == 7
+
+
+def report_of(project: Path, **changes: Any) -> str:
+    """Return the page of one locale with twelve queries."""
+    one = {"encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"}}
+    given = params({**one, **changes})
+    write_locale(given, "es", queries=12)
+    report.report(given)
+    return layout.PAGE.read_text(encoding="utf-8")
+
+
+def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
+    project: Path,
+) -> None:
+    changes = {"sample.source": "data/<mine>", "sample.version": "large", "sample.queries": 77}
+    page = report_of(project, **changes)
+    top = re.sub("<[^>]+>", "", page[page.index("<header") : page.index("</header>")])
+    manifest = json.loads(layout.embeddings("es").manifest.read_text())
+    for words in (
+        "data/&lt;mine&gt;, version large, split test", "queries: 77, distractors: all, seed 13",
+        f"12 queries, 80 products, encoder labse (weights {manifest['weights_sha256'][:12]}), "
+        f"index flat, data {basis.data_sha256('es')[:12]}",
+        basis.all_sha256({"es": basis.data_sha256("es")})[:12],
+    ):  # fmt: skip
+        assert words in top
+
+
+def test_the_hash_of_the_data_changes_with_any_id_text_or_label_and_with_nothing_else(
+    project: Path,
+) -> None:
+    report_of(project)
+    clean = layout.clean("es")
+    hashes = {before := basis.data_sha256("es")}
+    for path, schema in (
+        (clean.queries, tables.QUERIES),
+        (clean.products, tables.PRODUCTS),
+        (clean.judgements, tables.JUDGEMENTS),
+    ):
+        table = tables.read_table(path, schema, "")
+        pq.write_table(table, path, compression="snappy", row_group_size=3)
+        assert basis.data_sha256("es") == before
+        for column, name in enumerate(schema.names):
+            if name == "field_ends":
+                continue
+            rows = table.to_pylist()
+            value = rows[-1][name]
+            rows[-1][name] = value + 1 if isinstance(value, int) else f"{value} "
+            pq.write_table(pa.Table.from_pylist(rows, table.schema), path)
+            hashes.add(basis.data_sha256("es"))
+            assert len(hashes) > 1 + column
+        pq.write_table(table, path)
+    assert basis.data_sha256("es") == before
+    assert len(hashes) == 1 + 2 + 2 + 3
+
+
+@pytest.mark.slow
+def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
+    names = (
+        "heading", "data", "of-us", "us", "us-title", "title-title",
+    )  # fmt: skip
+    given = params(
+        {
+            "encoder": dict.fromkeys(names, "minilm"),
+            "index": dict.fromkeys(names, "flat"),
+            "language": dict.fromkeys(names, "en"),
+        }
+    )
+    for locale in names:
+        write_locale(given, locale, queries=3)
+    files.write_json(layout.SCALE_BENCH, random_scale(2).model_dump(mode="json"))
+    report.report(given)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    for name in re.findall(r'(?:href="#|url\(#|aria-(?:labelledby|describedby)=")([^")]+)', page):
+        assert name in ids
+    for locale in names:
+        (data,) = re.findall(
+            f'<script type="application/json" id="queries-of-{locale}">(.*)<', page
+        )
+        assert json.loads(data)["locale"] == locale
+
+
+def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
+    results: LocaleResults,
+) -> None:
+    ids = [2**53 + 1 + row for row in range(23)] + [2**63 - 1]
+    new = dict(zip(results.per_query["query_id"].to_pylist(), ids, strict=True))
+    changed = dataclasses.replace(
+        results,
+        per_query=results.per_query.set_column(0, "query_id", pa.array(ids)),
+        top=results.top.set_column(
+            0,
+            "query_id",
+            pa.array([new[one] for one in results.top["query_id"].to_pylist()]),
+        ),
+    )
+    data = browse.queries_data(changed, Report(queries=100, results=4, seed=0))
+    text = json.loads(browse.embedded_json(data), parse_int=float)
+    assert [query[0] for query in text["queries"]] == [str(one) for one in ids]

@@ -27,7 +27,10 @@ from tests.helpers.page_artefacts import NASTY, write_locale
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
 
-pytestmark = pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here"),
+]
 
 QUERIES = 60
 LANGUAGES = {"us": "en", "es": "es", "jp": "ja"}

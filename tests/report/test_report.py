@@ -10,6 +10,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.report import stage as report
+from pipeline.report import summary as summary_of
 from pipeline.report.inputs import SHOWN, Interval, Numbers, Scores, read_numbers
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.page_artefacts import write_locale
@@ -36,7 +37,7 @@ LOCALES = [
 
 
 def test_the_mean_counts_every_locale_the_same() -> None:
-    summary = report.summarise(LOCALES, MEASURES)
+    summary = summary_of.summarise(LOCALES, MEASURES)
     assert summary["mean"]["systems"]["dense"] == {"ndcg@10": 0.5, "mrr@10": 0.5}
     assert summary["jp"]["systems"]["dense"]["ndcg@10"] == {
         "mean": 0.9, "low": 0.8, "high": 1.0, "queries": 7,
@@ -45,14 +46,14 @@ def test_the_mean_counts_every_locale_the_same() -> None:
 
 def test_a_measure_that_one_locale_lacks_has_no_mean_and_an_empty_cell() -> None:
     lacking = [*LOCALES[:2], numbers("jp", {"mrr@10": 0.5})]
-    summary = report.summarise(lacking, MEASURES)
+    summary = summary_of.summarise(lacking, MEASURES)
     assert summary["mean"]["systems"]["dense"] == {"mrr@10": 0.5}
-    rows = report.table(summary, MEASURES).splitlines()
+    rows = summary_of.table(summary, MEASURES).splitlines()
     assert "|  | dense (labse, flat) |  |  |  | 0.500 |" in rows
 
 
 def test_the_table_has_a_row_a_locale_and_system_and_the_first_measures_interval() -> None:
-    rows = report.table(report.summarise(LOCALES, MEASURES), MEASURES).splitlines()
+    rows = summary_of.table(summary_of.summarise(LOCALES, MEASURES), MEASURES).splitlines()
     assert rows[0] == "| locale | system | queries | products | ndcg@10 | mrr@10 |"
     assert rows[2] == "| us | random | 1,234 | 5,678 | 0.000 | 0.000 |"
     assert "|  | dense (labse, flat) |  |  | 0.200 [0.100, 0.300] | 0.500 |" in rows
@@ -62,9 +63,9 @@ def test_the_table_has_a_row_a_locale_and_system_and_the_first_measures_interval
 
 
 def test_where_there_is_no_interval_the_mean_stands_alone() -> None:
-    summary = report.summarise([numbers("us", {"ndcg@10": 0.2}, intervals=False)], MEASURES)
+    summary = summary_of.summarise([numbers("us", {"ndcg@10": 0.2}, intervals=False)], MEASURES)
     assert summary["us"]["systems"]["dense"] == {"ndcg@10": {"mean": 0.2, "queries": 1234}}
-    assert "| 0.200 |" in report.table(summary, MEASURES)
+    assert "| 0.200 |" in summary_of.table(summary, MEASURES)
 
 
 def test_a_block_goes_between_its_markers_and_nowhere_else() -> None:
@@ -85,10 +86,10 @@ def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metr
 ) -> None:
     monkeypatch.chdir(ROOT)
     measures = params().evaluate.headline()
-    summary = report.summarise([read_numbers(locale) for locale in params().locales], measures)
+    summary = summary_of.summarise([read_numbers(locale) for locale in params().locales], measures)
     assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
     committed = layout.REPORT.read_text(encoding="utf-8")
-    assert committed == report.table(summary, measures)
+    assert committed == summary_of.table(summary, measures)
     text = readme.README.read_text(encoding="utf-8")
     assert readme.put_between_markers(text, "results", committed) == text
 
@@ -106,7 +107,7 @@ def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
         for measure in measures:
             assert summary["es"]["systems"][system][measure]["mean"] == found[system][measure]
     numbers_read = [read_numbers(locale) for locale in params.locales]
-    expected = report.table(report.summarise(numbers_read, measures), measures)
+    expected = summary_of.table(summary_of.summarise(numbers_read, measures), measures)
     assert layout.REPORT.read_text(encoding="utf-8") == expected
     assert layout.PAGE.is_file()
 

@@ -39,18 +39,23 @@ def brute_force(products: Matrix, query: Matrix, depth: int, similarity: Similar
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
-@pytest.mark.parametrize("seed", range(4))
 def test_exact_neighbours_are_those_of_brute_force_however_the_shards_are_cut(
-    similarity: Similarity, seed: int
+    similarity: Similarity,
 ) -> None:
-    rng = np.random.default_rng(seed)
-    rows, depth = int(rng.integers(20, 400)), int(rng.integers(1, 150))
-    make = tie_heavy if seed % 2 else lambda rng, rows: random_vectors(rng, rows, 6)
-    products, queries = make(rng, rows), to_index_form(make(rng, 15), similarity, "queries")
-    products[rows // 2 :] = products[: rows - rows // 2]  # every second one is a duplicate
-    found = exact_codes(in_shards(rng, products), queries, depth, similarity)
-    compared = to_index_form(products, similarity, "products")
-    assert found.tolist() == [brute_force(compared, each, depth, similarity) for each in queries]
+    for seed in range(4):
+        rng = np.random.default_rng(seed)
+        rows, depth = int(rng.integers(20, 400)), int(rng.integers(1, 150))
+        products, queries = (
+            tie_heavy(rng, count) if seed % 2 else random_vectors(rng, count, 6)
+            for count in (rows, 15)
+        )
+        queries = to_index_form(queries, similarity, "queries")
+        products[rows // 2 :] = products[: rows - rows // 2]  # every second one is a duplicate
+        found = exact_codes(in_shards(rng, products), queries, depth, similarity)
+        compared = to_index_form(products, similarity, "products")
+        assert found.tolist() == [
+            brute_force(compared, each, depth, similarity) for each in queries
+        ]
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

@@ -19,60 +19,60 @@ def random_matrix(seed: int) -> tuple[np.ndarray, np.ndarray]:
     return scores.astype(np.float32 if seed % 2 else np.float64), codes
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_a_row_is_ordered_by_rounded_score_then_code_both_descending(seed: int) -> None:
-    scores, codes = random_matrix(seed)
+def test_a_row_is_ordered_by_rounded_score_then_code_both_descending() -> None:
+    for seed in SEEDS:
+        scores, codes = random_matrix(seed)
 
-    ranked_scores, ranked_codes = rank_matrix(scores, codes)
+        ranked_scores, ranked_codes = rank_matrix(scores, codes)
 
-    assert ranked_scores.dtype == np.float64
-    for row in range(len(codes)):
-        expected = sorted(
-            (
-                (round(float(score), 6), int(code))
-                for score, code in zip(scores[row], codes[row], strict=True)
-                if code != NO_PRODUCT
-            ),
-            reverse=True,
-        )
-        found = len(expected)
-        assert ranked_scores[row, :found].tolist() == [score for score, _ in expected]
-        assert ranked_codes[row, :found].tolist() == [code for _, code in expected]
-        assert (ranked_codes[row, found:] == NO_PRODUCT).all()
-        assert (ranked_scores[row, found:] == -np.inf).all()
-
-
-@pytest.mark.parametrize("seed", SEEDS)
-def test_the_order_of_the_input_changes_nothing(seed: int) -> None:
-    scores, codes = random_matrix(seed)
-    rng = np.random.default_rng(seed)
-    shuffled = rng.permutation(codes.shape[1])
-
-    for ranked, again in zip(
-        rank_matrix(scores, codes),
-        rank_matrix(scores[:, shuffled], codes[:, shuffled]),
-        strict=True,
-    ):
-        assert ranked.tobytes() == again.tobytes()
+        assert ranked_scores.dtype == np.float64
+        for row in range(len(codes)):
+            expected = sorted(
+                (
+                    (round(float(score), 6), int(code))
+                    for score, code in zip(scores[row], codes[row], strict=True)
+                    if code != NO_PRODUCT
+                ),
+                reverse=True,
+            )
+            found = len(expected)
+            assert ranked_scores[row, :found].tolist() == [score for score, _ in expected]
+            assert ranked_codes[row, :found].tolist() == [code for _, code in expected]
+            assert (ranked_codes[row, found:] == NO_PRODUCT).all()
+            assert (ranked_scores[row, found:] == -np.inf).all()
 
 
-@pytest.mark.parametrize("seed", SEEDS)
-def test_pairs_in_any_order_rank_as_the_matrix_does(seed: int) -> None:
-    scores, codes = random_matrix(seed)
-    query_rows, places = np.nonzero(codes != NO_PRODUCT)
-    shuffled = np.random.default_rng(seed).permutation(len(query_rows))
-    query_rows, places = query_rows[shuffled], places[shuffled]
+def test_the_order_of_the_input_changes_nothing() -> None:
+    for seed in SEEDS:
+        scores, codes = random_matrix(seed)
+        rng = np.random.default_rng(seed)
+        shuffled = rng.permutation(codes.shape[1])
 
-    ranked = rank_pairs(query_rows, codes[query_rows, places], scores[query_rows, places])
+        for ranked, again in zip(
+            rank_matrix(scores, codes),
+            rank_matrix(scores[:, shuffled], codes[:, shuffled]),
+            strict=True,
+        ):
+            assert ranked.tobytes() == again.tobytes()
 
-    matrix_scores, matrix_codes = rank_matrix(scores, codes)
-    present = matrix_codes != NO_PRODUCT
-    for column, expected in zip(
-        ranked,
-        (np.nonzero(present)[0], matrix_codes[present], matrix_scores[present]),
-        strict=True,
-    ):
-        assert column.tobytes() == expected.tobytes()
+
+def test_pairs_in_any_order_rank_as_the_matrix_does() -> None:
+    for seed in SEEDS:
+        scores, codes = random_matrix(seed)
+        query_rows, places = np.nonzero(codes != NO_PRODUCT)
+        shuffled = np.random.default_rng(seed).permutation(len(query_rows))
+        query_rows, places = query_rows[shuffled], places[shuffled]
+
+        ranked = rank_pairs(query_rows, codes[query_rows, places], scores[query_rows, places])
+
+        matrix_scores, matrix_codes = rank_matrix(scores, codes)
+        present = matrix_codes != NO_PRODUCT
+        for column, expected in zip(
+            ranked,
+            (np.nonzero(present)[0], matrix_codes[present], matrix_scores[present]),
+            strict=True,
+        ):
+            assert column.tobytes() == expected.tobytes()
 
 
 def test_a_difference_below_a_millionth_is_a_tie() -> None:
@@ -100,9 +100,9 @@ def test_a_score_that_is_no_number_is_refused(bad: float) -> None:
     scores = np.array([[0.5, 0.25], [0.5, bad]])
     codes = np.array([[0, 1], [2, 3]])
 
-    with pytest.raises(PipelineError, match=r"score at \[1, 1\] .* not a finite number"):
+    with pytest.raises(PipelineError, match=r"score at \[1, 1\] .* must be a finite number"):
         rank_matrix(scores, codes)
-    with pytest.raises(PipelineError, match=r"score at \[3\] .* not a finite number"):
+    with pytest.raises(PipelineError, match=r"score at \[3\] .* must be a finite number"):
         rank_pairs(np.array([0, 0, 1, 1]), codes.ravel(), scores.ravel())
 
 

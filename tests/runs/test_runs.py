@@ -108,8 +108,8 @@ def _rising(run: pd.DataFrame) -> pd.DataFrame:
         (_of_nowhere, "product_row 50 is not among the 50 clean products"),
         (_before_all, "product_row -1 is not among the 50 clean products"),
         (_of_another_query, "-1 is not in the clean tables"),
-        (_twice, "the product stands twice"),
-        (_nan, "the score is nan, no finite number"),
+        (_twice, "the product is repeated"),
+        (_nan, "the score must be a finite number"),
         (_rising, "the score is higher than that of the rank before"),
     ],
 )

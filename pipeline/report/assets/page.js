@@ -1,5 +1,5 @@
 "use strict";
-// The theme button, and the table of queries. Texts of the data become text nodes and nothing else.
+// The theme button, and the table of queries. Texts of the data only ever become text nodes.
 (() => {
   const PAGE = 25;
   const byId = (id) => document.getElementById(id);
@@ -10,25 +10,25 @@
     document.documentElement.dataset.theme
       ? document.documentElement.dataset.theme === "dark"
       : prefersDark.matches;
-  const tellTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
+  const showTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
   theme.addEventListener("click", () => {
     document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    tellTheme();
+    showTheme();
   });
-  prefersDark.addEventListener("change", tellTheme);
-  tellTheme();
+  prefersDark.addEventListener("change", showTheme);
+  showTheme();
   theme.hidden = false;
 
   // A locale's data are parsed when it is first looked at.
   const parsed = new Map();
   const dataOf = (locale) => {
     if (!parsed.has(locale)) {
-      const data = JSON.parse(byId(`data-${locale}`).textContent);
-      data.rows = data.queries.map(([id, text, values, lists]) => {
+      const data = JSON.parse(byId(`queries-of-${locale}`).textContent);
+      data.rows = data.queries.map(([id, text, values, lists], place) => {
         const firsts = values.map((ofSystem) => ofSystem[0]);
         const known = firsts.every((value) => value !== null);
         const spread = known ? Math.max(...firsts) - Math.min(...firsts) : null;
-        return { id, text, values, lists, folded: fold(text), keys: [...firsts, spread] };
+        return { id, place, text, values, lists, folded: fold(text), keys: [...firsts, spread] };
       });
       parsed.set(locale, data);
     }
@@ -51,13 +51,13 @@
   const sorted = (rows) => {
     const { sort, falling } = state;
     const sign = falling ? -1 : 1;
-    if (sort === "query") return rows.sort((a, b) => sign * collator.compare(a.text, b.text) || a.id - b.id);
+    if (sort === "query") return rows.sort((a, b) => sign * collator.compare(a.text, b.text) || a.place - b.place);
     const empty = (row) => row.keys[sort] === null;
     return rows.sort(
       (a, b) =>
-        empty(a) - empty(b) || // what is undefined stays last
+        empty(a) - empty(b) || // undefined values stay last
         (empty(a) ? 0 : sign * (a.keys[sort] - b.keys[sort])) ||
-        a.id - b.id,
+        a.place - b.place, // the order of their ids, which are strings
     );
   };
 

@@ -1,0 +1,179 @@
+"""Whether what the page shows can be right: each number in its range, and equal where it is twice.
+
+A JSON or CSV file has no checksum. But evaluate writes most numbers in two files, and what is read
+of a damaged one differs from the other.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.params import Params
+from pipeline.core.tables import LABELS
+from pipeline.evaluate.top import PLACES
+from pipeline.report import plots
+from pipeline.report.inputs import RUNS, LocaleResults, evaluate_again
+
+ROUNDED = 2e-5
+"""How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
+
+
+def check_results(results: LocaleResults, params: Params) -> None:
+    """Check that the artefacts of a locale belong together and hold possible numbers.
+
+    Raises:
+        PipelineError: they do not; the message names the file and what is wrong in it.
+    """
+    _check_scores(results, params)
+    _check_means(results)
+    _check_per_query(results)
+    _check_top(results)
+    _check_curve(results)
+    _check_plots(results)
+
+
+def _refuse(results: LocaleResults, path: Path, what: str) -> PipelineError:
+    return PipelineError(f"{path}: {what}. {evaluate_again(results.locale)}")
+
+
+def _check_scores(results: LocaleResults, params: Params) -> None:
+    """Check what the metrics are of: the locale's encoder and index, and the clean tables."""
+    scores, locale = results.scores, results.locale
+    for key, found, expected in (
+        ("encoder", scores.encoder, params.encoder[locale]),
+        ("index", scores.index, params.index[locale]),
+        ("queries", scores.queries, results.manifest.queries.rows),
+        ("products", scores.products, results.manifest.products.rows),
+    ):
+        if found != expected:
+            path = layout.metrics(locale)
+            raise _refuse(results, path, f"{key} must be {expected} (found {shorten(found)})")
+    for kind, found, rows in (
+        ("queries", results.counts.queries.kept, scores.queries),
+        ("products", results.counts.products.kept, scores.products),
+    ):
+        if found != rows:
+            raise PipelineError(
+                f"{layout.clean(locale).counts}: {kind}.out must be {rows} (found {found}). "
+                f"{layout.rerun_hint('clean', locale)}"
+            )
+
+
+def _check_means(results: LocaleResults) -> None:
+    """Check that means are in their range, and those of metrics and intervals equal."""
+    path = layout.metrics(results.locale)
+    for system, of_system in results.means.items():
+        for measure, mean in of_system.items():
+            # How many products a query has; and a skill, which is below 0 for worse than random.
+            least = -math.inf if "skill" in measure else 0.0
+            most = math.inf if measure == "retrieved" else 1.0
+            if not (math.isfinite(mean) and least <= mean <= most):
+                raise _refuse(results, path, f"{system}.{measure} is {mean}, which it cannot be")
+    for system, intervals in results.intervals.items():
+        for measure, interval in intervals.items():
+            found = results.means.get(system, {}).get(measure)
+            if found != interval.mean:
+                raise _refuse(
+                    results, path, f"{system}.{measure} must be {interval.mean}, as in "
+                    f"{layout.intervals(results.locale)} (found {found})",
+                )  # fmt: skip
+
+
+def _check_per_query(results: LocaleResults) -> None:
+    """Check that the table by query has the queries and the means of the metrics."""
+    path, table = layout.per_query(results.locale), results.per_query
+    ids = table["query_id"].to_numpy()
+    if len(ids) != results.scores.queries:
+        raise _refuse(
+            results, path, f"it has {len(ids)} queries, but {layout.metrics(results.locale)} says "
+            f"{results.scores.queries}",
+        )  # fmt: skip
+    if table["query_id"].null_count or (np.diff(ids) <= 0).any():
+        raise _refuse(results, path, "it is not sorted by query_id")
+    for name in table.column_names[2:]:
+        system, _, measure = name.partition(".")
+        values = pc.drop_null(table[name]).to_numpy()
+        if not ((values >= 0) & (values <= 1)).all():
+            raise _refuse(results, path, f"{name} has a value that is not from 0 to 1")
+        mean = results.means[system].get(measure)
+        if (mean is None) != (len(values) == 0) or (
+            mean is not None and abs(float(values.mean()) - mean) > ROUNDED
+        ):
+            raise _refuse(
+                results, path, f"the mean of {name} differs from "
+                f"{layout.metrics(results.locale)}, which says {mean}",
+            )  # fmt: skip
+
+
+def _check_top(results: LocaleResults) -> None:
+    """Check that the first products are of known queries, systems, ranks and labels."""
+    path, top = layout.top(results.locale), results.top
+    for name, known in (
+        ("query_id", results.per_query["query_id"].combine_chunks()),
+        ("system", pa.array(RUNS)),
+        ("rank", pa.array(range(1, PLACES + 1), pa.int32())),
+        ("label", pa.array([*LABELS, None])),
+    ):
+        strange = top[name].filter(pc.invert(pc.is_in(top[name], value_set=known)))
+        if len(strange):
+            raise _refuse(results, path, f"{name} cannot be {shorten(strange[0].as_py())}")
+
+
+def _check_curve(results: LocaleResults) -> None:
+    """Check that recall rises with k and is what the metrics say."""
+    path = layout.recall_curve(results.locale)
+    for system, curve in results.recall.items():
+        if not curve:
+            raise _refuse(results, path, f"it has no row of {system}")
+        cutoffs, recalls = zip(*curve, strict=True)
+        if cutoffs[0] < 1 or any(np.diff(cutoffs) <= 0):
+            raise _refuse(results, path, f"{system} has a k below 1 or twice")
+        if any(np.diff(recalls) < 0):
+            raise _refuse(results, path, f"recall of {system} must not fall with k")
+        for k, recall in curve:
+            mean = results.means[system].get(f"recall@{k}", recall)
+            if mean != recall:
+                raise _refuse(
+                    results, path, f"recall@{k} of {system} must be {mean}, as in "
+                    f"{layout.metrics(results.locale)} (found {recall})",
+                )  # fmt: skip
+
+
+def _check_plots(results: LocaleResults) -> None:
+    """Check that evaluate's tables for plots say what its JSON files say."""
+    locale = results.locale
+    for name, path, other in (
+        ("intervals", layout.intervals_plot(locale), layout.intervals(locale)),
+        ("labels", layout.labels_plot(locale), layout.slices(locale)),
+        ("slices", layout.slices_plot(locale), layout.slices(locale)),
+    ):
+        plot = plots.PLOTS[name]
+        expected = [_cells(row) for row in plot.rows(results)]
+        if sorted(_read_rows(results, path, plot.columns)) != sorted(expected):
+            raise _refuse(results, path, f"its numbers must be those of {other} (found others)")
+
+
+def _read_rows(results: LocaleResults, path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
+    """Read a CSV file of these columns; numbers come out as `_cells` gives them."""
+    try:
+        with path.open(encoding="utf-8", newline="") as file:
+            header, *rows = csv.reader(file, strict=True)
+    except FileNotFoundError as err:
+        raise PipelineError(f"{path} is missing. {evaluate_again(results.locale)}") from err
+    except (ValueError, csv.Error) as err:
+        raise _refuse(results, path, f"not readable as CSV ({one_line(err)})") from err
+    if header != list(columns):
+        raise _refuse(results, path, f"the columns must be {', '.join(columns)}")
+    return [tuple(row) for row in rows]
+
+
+def _cells(row: Iterable[object]) -> tuple[str, ...]:
+    """Return values as `csv` writes them."""
+    return tuple("" if value is None else str(value) for value in row)

@@ -1,0 +1,86 @@
+"""The numbers of all locales as flat tables for `dvc plots`: CSV, one row per mark.
+
+One table per plot, written anew with every report: so `dvc plots` draws the locales of params.yaml,
+no other, and no trade-off that was measured on other data.
+"""
+
+import csv
+import io
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+from pipeline.report.inputs import LocaleResults
+from pipeline.tradeoff.figures import FIGURES, TradeOff
+
+ENDS = ("mean", "low", "high")
+
+Rows = Iterable[tuple[object, ...]]
+
+
+def recall(results: LocaleResults) -> Rows:
+    """Yield recall by system and k."""
+    for system, curve in results.recall.items():
+        for k, found in curve:
+            yield system, k, found
+
+
+def intervals(results: LocaleResults) -> Rows:
+    """Yield each mean that has an interval, the measures of the table by query first."""
+    for system, of_system in results.intervals.items():
+        first = [name for name in results.measures if name in of_system]
+        for measure in dict.fromkeys([*first, *of_system]):
+            each = of_system[measure]
+            yield system, measure, each.mean, each.low, each.high, each.queries
+
+
+def labels(results: LocaleResults) -> Rows:
+    """Yield the share of the first ten places that each label has, by system."""
+    for system, shares in results.slices.top10.items():
+        for label, share in shares.items():
+            yield system, label, share
+
+
+def slices(results: LocaleResults) -> Rows:
+    """Yield the mean of each slice of the queries, by system."""
+    for each in results.slices.slices:
+        for system, ends in each.systems.items():
+            yield each.slice, each.value, system, each.queries, ends.mean, ends.low, ends.high
+
+
+def tradeoff(results: LocaleResults) -> Rows:
+    """Yield the figures of each index; nothing where none were measured on these data."""
+    if isinstance(results.tradeoff, TradeOff):
+        for each in results.tradeoff.indexes:
+            figures = each.model_dump(by_alias=True)
+            yield each.index, *(figures[name] for name in FIGURES)
+
+
+@dataclass(frozen=True)
+class Plot:
+    """The table of a plot: its columns, and the rows of one locale.
+
+    Evaluate's tables of one locale have the same columns, but not `locale`.
+    """
+
+    columns: tuple[str, ...]
+    rows: Callable[[LocaleResults], Rows]
+
+
+PLOTS = {
+    "recall": Plot(("system", "k", "recall"), recall),
+    "intervals": Plot(("system", "measure", *ENDS, "queries"), intervals),
+    "labels": Plot(("system", "label", "share"), labels),
+    "slices": Plot(("slice", "value", "system", "queries", *ENDS), slices),
+    "tradeoff": Plot(("index", *FIGURES), tradeoff),
+}
+"""All plots, by their names in dvc.yaml."""
+
+
+def table(plot: Plot, locales: Sequence[LocaleResults]) -> str:
+    """Return a plot's table of all locales, as CSV."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(["locale", *plot.columns])
+    for results in locales:
+        writer.writerows((results.locale, *row) for row in plot.rows(results))
+    return text.getvalue()

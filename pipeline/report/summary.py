@@ -1,0 +1,94 @@
+"""Locales and systems side by side, as numbers for programs and as a Markdown table."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from pipeline.core import text_tables
+from pipeline.core.params import MEAN
+from pipeline.evaluate import metrics
+from pipeline.report.inputs import SHOWN, Numbers
+
+Summary = dict[str, dict[str, Any]]
+
+
+def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
+    """Return the given measures of each locale and system and, under `mean`, the locales' means.
+
+    A measure is {mean, low, high, queries}; one that a system lacks is left out, and the ends of an
+    interval where none was computed. Each locale counts the same in a mean, however many queries it
+    has; a measure that some locale lacks has none.
+    """
+    summary: Summary = {}
+    for results in locales:
+        summary[results.locale] = {
+            **results.scores.model_dump(),
+            "systems": {
+                system: {
+                    measure: estimate.model_dump(exclude_none=True)
+                    for measure in measures
+                    if (estimate := results.estimate(system, measure)) is not None
+                }
+                for system in SHOWN
+            },
+        }
+    summary[MEAN] = {
+        "systems": {
+            system: {
+                measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
+                for measure in measures
+                if len(means := _means(locales, system, measure)) == len(locales)
+            }
+            for system in SHOWN
+        }
+    }
+    return summary
+
+
+def table(summary: Summary, measures: Sequence[str]) -> str:
+    """Return the summary as a Markdown table, one row per locale and system.
+
+    The first measure has its interval; with all of them the table would be too wide to read. They
+    are on the page and in reports/intervals.
+    """
+    counts = ("queries", "products")
+    rows = []
+    for locale, of in summary.items():
+        for place, (system, values) in enumerate(of["systems"].items()):
+            first = place == 0
+            rows.append(
+                [
+                    locale if first else "",
+                    _system_name(of, system),
+                    *(f"{of[key]:,}" if first and key in of else "" for key in counts),
+                    *(_cell(values.get(each), each == measures[0]) for each in measures),
+                ]
+            )
+    header = ("locale", "system", *counts, *measures)
+    return text_tables.markdown(header, rows, header[2:])
+
+
+def _system_name(of: dict[str, Any], system: str) -> str:
+    """Return the name of a system, with its encoder and index if it has them."""
+    named = system == "dense" and "encoder" in of
+    return f"{system} ({of['encoder']}, {of['index']})" if named else system
+
+
+def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
+    """Return the mean of each locale that has one."""
+    return [
+        estimate.mean
+        for results in locales
+        if (estimate := results.estimate(system, measure)) is not None and estimate.mean is not None
+    ]
+
+
+def _cell(value: Any, with_interval: bool) -> str:
+    """Return a measure as text: its mean, and the ends of its interval if it has and wants one."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return f"{value:.3f}"
+    mean = f"{value['mean']:.3f}"
+    if not with_interval or "low" not in value:
+        return mean
+    return f"{mean} [{value['low']:.3f}, {value['high']:.3f}]"

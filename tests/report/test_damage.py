@@ -1,0 +1,158 @@
+# ruff: noqa: S311 - damage needs no cryptography
+"""What report reads, damaged at random: the same page, or one message that says what to do."""
+
+import json
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from pipeline.core import files, layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.report.checks import check_results
+from pipeline.report.inputs import LocaleResults, read_locale
+from pipeline.report.scale import read_scale
+from tests.helpers.artefacts import params
+from tests.helpers.page_artefacts import write_locale
+
+LOCALE = "es"
+SEEDS = 20
+"""Tries per artefact and kind of damage."""
+
+STRANGE: tuple[Any, ...] = (
+    None, True, -1, 2, 7.5, -0.1, 1e300, 2**63, "", "x", [],
+    {}, [[]], {"x": 1}, "1", 0, 1,
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def given() -> Params:
+    """Parameters of one locale."""
+    one = {"encoder": "labse", "index": "flat", "language": "es"}
+    return params({section: {LOCALE: name} for section, name in one.items()})
+
+
+@pytest.fixture
+def read(project: Path, given: Params) -> Callable[[], tuple[LocaleResults, Any]]:
+    """Return what reads and checks all that the page shows."""
+    write_locale(given, LOCALE, queries=9)
+    point = {"products": 10, "seconds": 1.5, "peak_bytes": 7}
+    stages = {"clean": [point, point | {"products": 20}]}
+    files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": stages})
+
+    def read_and_check() -> tuple[LocaleResults, Any]:
+        results = read_locale(given, LOCALE)
+        check_results(results, given)
+        return results, read_scale()
+
+    return read_and_check
+
+
+pytestmark = pytest.mark.slow
+
+JSON = (
+    layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
+    layout.clean(LOCALE).counts, layout.embeddings(LOCALE).manifest, layout.tradeoff(LOCALE),
+    layout.SCALE_BENCH,
+)  # fmt: skip
+CSV = (
+    layout.recall_curve(LOCALE), layout.intervals_plot(LOCALE), layout.labels_plot(LOCALE),
+    layout.slices_plot(LOCALE),
+)  # fmt: skip
+PARQUET = (
+    layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,
+    layout.clean(LOCALE).products, layout.clean(LOCALE).judgements,
+)  # fmt: skip
+
+
+def flip(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one bit flipped."""
+    at = rng.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+
+
+def cut(data: bytes, rng: random.Random) -> bytes:
+    """Return the first bytes."""
+    return data[: rng.randrange(len(data))]
+
+
+def overwrite(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with some of them replaced."""
+    at = rng.randrange(len(data))
+    other = rng.randbytes(rng.randrange(1, 40))
+    return data[:at] + other + data[at + len(other) :]
+
+
+def outcome(read: Callable[[], Any]) -> Any:
+    """Return what is read, or the message that says why nothing is."""
+    try:
+        return read()
+    except PipelineError as err:
+        message = str(err)
+        assert "\n" not in message
+        assert "Run `" in message, message
+        return message
+
+
+@pytest.mark.parametrize("path", PARQUET + CSV, ids=str)
+@pytest.mark.parametrize("damage", [flip, cut, overwrite])
+def test_a_table_with_damaged_bytes_gives_the_same_numbers_or_one_message(
+    read: Callable[[], Any], path: Path, damage: Callable[[bytes, random.Random], bytes]
+) -> None:
+    whole, data = read(), path.read_bytes()
+    for seed in range(SEEDS):
+        path.write_bytes(damage(data, random.Random(seed)))
+        found = outcome(read)
+        if not isinstance(found, str) and path != layout.recall_curve(LOCALE):
+            assert found == whole, seed
+
+
+@pytest.mark.parametrize("path", JSON, ids=str)
+@pytest.mark.parametrize("damage", [flip, cut, overwrite])
+def test_a_json_file_with_damaged_bytes_gives_one_message_or_numbers_that_can_be(
+    read: Callable[[], Any], path: Path, damage: Callable[[bytes, random.Random], bytes]
+) -> None:
+    whole, data = read(), path.read_bytes()
+    for seed in range(SEEDS):
+        path.write_bytes(damage(data, random.Random(seed)))
+        found = outcome(read)
+        # What is in two files is never wrong; times of a machine and counts of tokens are in one.
+        if not isinstance(found, str) and path in JSON[:3]:
+            for name in ("means", "intervals", "slices", "scores"):
+                assert shown(found[0], name) == shown(whole[0], name), seed
+
+
+def shown(results: LocaleResults, name: str) -> Any:
+    """Return what the page shows of a part: of the means those that are kept query by query."""
+    if name == "means":
+        return {s: {m: results.means[s][m] for m in of} for s, of in results.intervals.items()}
+    if name == "slices":
+        return results.slices.top10, results.slices.slices, results.slices.measure
+    return getattr(results, name)
+
+
+@pytest.mark.parametrize("path", JSON, ids=str)
+def test_a_json_file_with_a_strange_value_gives_one_message_or_numbers_that_can_be(
+    read: Callable[[], Any], path: Path
+) -> None:
+    data = path.read_text(encoding="utf-8")
+    for seed in range(4 * SEEDS):
+        rng = random.Random(seed)
+        content: Any = json.loads(data)
+        holder: Any = None
+        key: Any = None
+        value = content
+        while isinstance(value, dict | list) and value and (holder is None or rng.random() < 0.8):
+            keys = list(value) if isinstance(value, dict) else range(len(value))
+            holder, key = value, rng.choice(keys)
+            value = value[key]
+        assert holder is not None
+        if rng.random() < 0.15:
+            del holder[key]
+        else:
+            holder[key] = rng.choice(STRANGE)
+        path.write_text(json.dumps(content, ensure_ascii=True), encoding="utf-8")
+        outcome(read)

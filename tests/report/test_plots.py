@@ -1,0 +1,99 @@
+"""`dvc plots` draws the locales of params.yaml, and nothing that was measured on other data."""
+
+import csv
+import json
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.params import Params
+from pipeline.report import plots
+from pipeline.report import stage as report
+from pipeline.report.inputs import read_locale
+from tests.helpers import artefacts
+from tests.helpers.page_artefacts import write_locale, write_tradeoff
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
+
+
+def of_locales(**locales: str) -> Params:
+    """Return parameters with these locales and their languages."""
+    return artefacts.params(
+        {
+            "encoder": dict.fromkeys(locales, "minilm"),
+            "index": dict.fromkeys(locales, "flat"),
+            "language": locales,
+        }
+    )
+
+
+def drawn(name: str) -> list[dict[str, str]]:
+    """Return the rows of a plot's table."""
+    with layout.plot(name).open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_a_new_locale_is_in_every_plot_and_a_removed_one_is_nowhere_though_its_files_stay(
+    project: Path,
+) -> None:
+    before, after = of_locales(us="en", jp="ja"), of_locales(us="en", de="de")
+    for locale in ("us", "jp", "de"):
+        write_locale(before if locale == "jp" else after, locale, queries=9)
+    report.report(before)
+    assert {row["locale"] for name in plots.PLOTS for row in drawn(name)} == {"us", "jp"}
+    report.report(after)
+    for name in plots.PLOTS:
+        assert [*dict.fromkeys(row["locale"] for row in drawn(name))] == ["us", "de"]
+    for path in (layout.PAGE, layout.REPORT, layout.SUMMARY):
+        assert "jp" not in path.read_text(encoding="utf-8")
+
+
+def test_trade_offs_of_other_data_are_drawn_nowhere(project: Path) -> None:
+    given = of_locales(us="en", es="es")
+    for locale in given.locales:
+        write_locale(given, locale, queries=9)
+    rng = np.random.default_rng(1)
+    manifest = read_locale(given, "es").manifest
+    write_tradeoff(rng, given, "es", manifest, judgements_sha256="5" * 64)
+    report.report(given)
+    assert {row["locale"] for row in drawn("tradeoff")} == {"us"}
+    assert layout.PAGE.read_text(encoding="utf-8").count("was measured on other data") == 1
+
+
+def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
+    given = of_locales(us="en")
+    write_locale(given, "us", queries=9)
+    report.report(given)
+    for name, path in (
+        ("recall", layout.recall_curve("us")),
+        ("intervals", layout.intervals_plot("us")),
+        ("labels", layout.labels_plot("us")),
+        ("slices", layout.slices_plot("us")),
+    ):
+        with path.open(encoding="utf-8", newline="") as file:
+            of_locale = [tuple(row.items()) for row in csv.DictReader(file)]
+        found = [tuple(row.items())[1:] for row in drawn(name)]
+        assert sorted(found) == sorted(of_locale)
+
+
+@pytest.mark.dvc
+def test_dvc_draws_the_locales_of_params(project: Path) -> None:
+    environment = {**os.environ, **GIT_IDENTITY, "PATH": PATH}
+    copy_project(("dvc.yaml", ".dvc/config", ".dvc/plots"), project)
+    commit_all(project, environment, "project")
+
+    for locales in ({"us": "en", "jp": "ja"}, {"us": "en", "de": "de"}):
+        given = of_locales(**locales)
+        for locale in given.locales:
+            write_locale(given, locale, queries=9)
+        report.report(given)
+        printed = call(project, environment, "dvc", "plots", "show", "--json").partition("\n")[0]
+        assert "DVC_METRIC" not in printed
+        found = json.loads(printed)["data"]
+        assert set(found) == set(plots.PLOTS)
+        for name, plot in plots.PLOTS.items():
+            points = found[name][0]["content"]["data"]["values"]
+            assert {point["locale"] for point in points} == set(locales)
+            assert set(plot.columns) <= set(points[0])
