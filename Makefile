@@ -106,12 +106,8 @@ tradeoff: setup ## every index against exact search; other arguments: ARGS='--lo
 gate: setup ## refuse an index that loses more than index_gate of the exact top 100
 	python -m pipeline.gate
 
-readme: setup ## put the tables and the graph into README.md
-	python -m bench.readme results reports/report.md
-	python -m bench.readme bench reports/bench/encode.md
-	python -m bench.readme scale reports/bench/scale.md
-	dvc dag --md > .cache/graph.md
-	python -m bench.readme graph .cache/graph.md
+readme: setup ## put the tables into README.md and docs, after make repro and make bench
+	python -m bench.readme
 
 constraints: ## pin what .venv holds (all but torch) in constraints.txt
 	pip freeze --exclude-editable --exclude torch --exclude pip --exclude setuptools > constraints.txt
