@@ -1,4 +1,4 @@
-"""The shell blocks of README and docs run as they are, and print what they quote.
+"""The code blocks of README and docs run as they are, and print what they quote.
 
 They run in order, page by page, in a clone in which the pipeline has run with the default encoders.
 """
@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.artefacts import ROOT
-from tests.helpers.pages import PAGES, SHELLS, Block, blocks_of
+from tests.helpers.pages import PAGES, RUN, Block, blocks_of
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc, pytest.mark.weights]
@@ -29,11 +29,11 @@ END = "--- end of command, status"
 
 
 def runnable(page: Path) -> list[Block]:
-    """Return the shell blocks of a page that have no reason not to be run."""
+    """Return the blocks of a page that are to be run."""
     return [
         block
         for block in blocks_of(page)
-        if block.language in SHELLS and not block.note.startswith("not run")
+        if block.language in RUN and not block.note.startswith("not run")
     ]
 
 
@@ -109,11 +109,16 @@ def test_the_blocks_of_a_page_run_and_print_what_they_quote(clone: Clone, page: 
         if block.note == "in a clone":
             folder = clone.origin.parent / "colleague"
             call(clone.folder, clone.environment, "git", "clone", str(clone.origin), str(folder))
-        if block.language == "sh":
-            status, printed = clone.bash(f"set -e\n{block.code}", folder)
-            assert status == 0, f"{page}:{block.line}\n{printed}"
-        else:
+        elif block.note.startswith("in "):
+            folder = clone.folder / block.note.removeprefix("in ")
+        if block.language == "console":
             check_console(clone, block, folder)
+            continue
+        script = f"set -e\n{block.code}"
+        if block.language == "python":
+            script = f"python - <<'EOF'\n{block.code}EOF\n"
+        status, printed = clone.bash(script, folder)
+        assert status == 0, f"{page}:{block.line}\n{printed}"
 
 
 def check_console(clone: Clone, block: Block, folder: Path) -> None:

@@ -18,7 +18,7 @@ from pipeline.core.params_file import check_params
 from tests.helpers.artefacts import ROOT
 from tests.helpers.pages import (
     PAGES,
-    SHELLS,
+    RUN,
     anchors_of,
     blocks_of,
     code_of,
@@ -133,7 +133,7 @@ def test_every_name_of_the_code_in_the_design_page_is_there() -> None:
 @pytest.mark.parametrize("page", GUIDE, ids=str)
 def test_a_block_is_run_or_says_why_not(page: Path) -> None:
     for block in blocks_of(page):
-        assert block.language in (*SHELLS, "yaml", "mermaid"), block
+        assert block.language in (*RUN, "yaml", "mermaid"), block
         reason = block.note.removeprefix("not run:")
         assert not block.note.startswith("not run") or len(reason.split()) > 2, block
 

@@ -17,6 +17,9 @@ PAGES = (
     *sorted(path.relative_to(ROOT) for path in (ROOT / "docs").glob("*.md")),
 )
 SHELLS = ("sh", "console")
+RUN = (*SHELLS, "python")
+"""The languages of blocks that are run."""
+
 _COMMENT = re.compile(r"<!--\s*(.*?)\s*-->", re.DOTALL)
 
 
