@@ -115,12 +115,8 @@ tradeoff: setup ## compare every index with exact search (ARGS='--locale us --in
 gate: setup ## fail if an index loses more than index_gate of the exact top 100
 	python -m pipeline.gate
 
-readme: setup ## write the tables and the graph into the docs
-	python -m bench.readme results reports/report.md
-	python -m bench.readme bench reports/bench/encode.md
-	python -m bench.readme scale reports/bench/scale.md
-	dvc dag --md > .cache/graph.md
-	python -m bench.readme graph .cache/graph.md
+readme: setup ## write the tables into README.md and docs, after make repro and make bench
+	python -m bench.readme
 
 constraints: ## pin the packages of .venv, except torch, in constraints.txt
 	pip freeze --exclude-editable --exclude torch --exclude pip --exclude setuptools > constraints.txt

@@ -1,13 +1,21 @@
-"""Put a generated file between its markers in README.md: `python -m bench.readme NAME FILE`."""
+"""Put generated tables between their markers in README.md and docs: `python -m bench.readme`.
 
-import argparse
+A table is between `<!-- NAME: begin -->` and `<!-- NAME: end -->` on one page.
+"""
+
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.core import files
+from pipeline.core import files, text_tables
 from pipeline.core.errors import PipelineError
 
 README = Path("README.md")
+DOCS = Path("docs")
+
+SHOWN_LOCALES = ("es", "mean")
+SHOWN_COLUMNS = ("locale", "system", "ndcg@10", "recall@100", "judged@10")
+"""What the README shows of reports/report.md: eight rows, and three measures that it explains."""
 
 
 def put_between_markers(text: str, name: str, block: str) -> str:
@@ -20,24 +28,57 @@ def put_between_markers(text: str, name: str, block: str) -> str:
     head, found_begin, rest = text.partition(begin)
     _, found_end, tail = rest.partition(end)
     if not found_begin or not found_end or begin in tail or end in tail:
-        raise PipelineError(f"{README} needs one line {begin!r} and, after it, one {end!r}")
+        raise PipelineError(f"expected one line {begin!r} and, after it, one {end!r}")
     return f"{head}{begin}\n{block.strip()}\n{end}{tail}"
 
 
+def shorten(table: str) -> str:
+    """Return `SHOWN_COLUMNS` and the rows of `SHOWN_LOCALES` of a Markdown table of the report.
+
+    Raises:
+        PipelineError: the table has no such column or locale.
+    """
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines(table))
+    missing = [name for name in SHOWN_COLUMNS if name not in header]
+    if missing:
+        raise PipelineError(f"the report has no column {', '.join(missing)}")
+    places = [header.index(name) for name in SHOWN_COLUMNS]
+    shown, locale = [], ""
+    for row in rows:
+        locale = row[0] or locale  # a locale's name is in its first row only
+        if locale in SHOWN_LOCALES:
+            shown.append([row[place] for place in places])
+    if {row[0] for row in shown} - {""} != set(SHOWN_LOCALES):
+        raise PipelineError(f"the report has not all of the rows {', '.join(SHOWN_LOCALES)}")
+    return text_tables.markdown(SHOWN_COLUMNS, shown, SHOWN_COLUMNS[2:])
+
+
+def lines(table: str) -> list[str]:
+    """Return the lines of a Markdown table."""
+    return table.strip().splitlines()
+
+
+TABLES: tuple[tuple[str, Path, Path, Callable[[str], str]], ...] = (
+    ("results", README, Path("reports/report.md"), shorten),
+    ("bench", DOCS / "encoders.md", Path("reports/bench/encode.md"), str),
+)
+"""Of each table: its name, its page, the file it comes from, and how it is changed on the way."""
+
+
 def main() -> int:
-    """Read the arguments, change the file, return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m bench.readme")
-    parser.add_argument("name", help="the name in the markers")
-    parser.add_argument("file", type=Path, help="what to put between them")
-    arguments = parser.parse_args()
+    """Fill every table; return the exit status."""
     try:
-        block = arguments.file.read_text(encoding="utf-8")
-        text = put_between_markers(README.read_text(encoding="utf-8"), arguments.name, block)
+        for name, page, source, change in TABLES:
+            block = change(source.read_text(encoding="utf-8"))
+            try:
+                text = put_between_markers(page.read_text(encoding="utf-8"), name, block)
+            except PipelineError as err:
+                raise PipelineError(f"{page}: {err}") from err
+            with files.atomic_file(page) as partial:
+                partial.write_text(text, encoding="utf-8", newline="\n")
     except (PipelineError, FileNotFoundError) as err:
         sys.stderr.write(f"error: {err}\n")
         return 1
-    with files.atomic_file(README) as partial:
-        partial.write_text(text, encoding="utf-8", newline="\n")
     return 0
 
 

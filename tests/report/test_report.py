@@ -1,13 +1,11 @@
-"""The summary and the table say what the metrics say, and README's table is the report's."""
+"""The summary and the table say what the metrics say."""
 
 import json
 from pathlib import Path
 
 import pytest
 
-from bench import readme
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.report import stage as report
 from pipeline.report import summary as summary_of
@@ -68,20 +66,7 @@ def test_where_there_is_no_interval_the_mean_stands_alone() -> None:
     assert "| 0.200 |" in summary_of.table(summary, MEASURES)
 
 
-def test_a_block_goes_between_its_markers_and_nowhere_else() -> None:
-    text = "a\n<!-- x: begin -->\nold\n<!-- x: end -->\nb\n"
-    once = readme.put_between_markers(text, "x", "new\n\n")
-    assert once == "a\n<!-- x: begin -->\nnew\n<!-- x: end -->\nb\n"
-    assert readme.put_between_markers(once, "x", "new") == once
-
-
-@pytest.mark.parametrize("text", ["", "<!-- x: end --><!-- x: begin -->", "<!-- x: begin -->"])
-def test_missing_markers_are_told(text: str) -> None:
-    with pytest.raises(PipelineError, match="x: begin"):
-        readme.put_between_markers(text, "x", "new")
-
-
-def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metrics(
+def test_the_committed_report_and_summary_are_those_of_the_committed_metrics(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(ROOT)
@@ -90,8 +75,6 @@ def test_the_committed_readme_report_and_summary_are_those_of_the_committed_metr
     assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
     committed = layout.REPORT.read_text(encoding="utf-8")
     assert committed == summary_of.table(summary, measures)
-    text = readme.README.read_text(encoding="utf-8")
-    assert readme.put_between_markers(text, "results", committed) == text
 
 
 def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
