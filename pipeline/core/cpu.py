@@ -5,16 +5,17 @@ The instructions decide the last bits of vectors and indexes.
 
 import os
 import platform
+import re
 from pathlib import Path
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 
 # The widest first: a CPU with one of them has what matters of those after it.
 _VECTOR_FLAGS = ("amx_int8", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "asimddp")
 
 
 def cpu_flags() -> frozenset[str]:
-    """Return what instructions the CPU says that it has, nothing where it cannot be asked."""
+    """Return the instructions that the CPU says it has, none where it cannot be asked."""
     try:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
@@ -29,39 +30,39 @@ def widest_instructions() -> str:
 MOST_THREADS = 4096
 
 THREADS_VARIABLE = "PIPELINE_THREADS"
-"""The environment variable that says how many cores this process may use, where not all."""
+"""The environment variable that says how many cores this process may use; all if it is not set."""
 
 
 def number_in(variable: str, unit: str) -> int | None:
     """Return the number that an environment variable holds, None where it is not set.
 
     Raises:
-        PipelineError: it holds none from 1 to `MOST_THREADS`.
+        PipelineError: it is not a number from 1 to `MOST_THREADS`.
     """
-    told = os.environ.get(variable)
-    if not told:
+    value = os.environ.get(variable)
+    if not value:
         return None
-    if not (told.isascii() and told.isdecimal() and 1 <= int(told) <= MOST_THREADS):
+    # At most 9 digits: Python refuses to read numbers of 4,300.
+    number = int(value) if re.fullmatch("[0-9]{1,9}", value) else 0
+    if not 1 <= number <= MOST_THREADS:
         raise PipelineError(
-            f"${variable}: {told!r} is no number of {unit} from 1 to {MOST_THREADS}; mend it, or "
-            "unset it to use all"
+            f"${variable}: must be a number of {unit} from 1 to {MOST_THREADS} (found "
+            f"{shorten(value)}). Correct it, or unset it to use all."
         )
-    return int(told)
+    return number
 
 
 def core_count() -> int:
     """Return how many cores this process may use: $PIPELINE_THREADS, or all that it may run on.
 
     Raises:
-        PipelineError: the variable holds no such number.
+        PipelineError: the variable is not such a number.
     """
-    if told := number_in(THREADS_VARIABLE, "cores"):
-        return told
-    return allowed_cores()
+    return number_in(THREADS_VARIABLE, "cores") or allowed_cores()
 
 
 def allowed_cores() -> int:
-    """Return how many cores this process may run on, whatever share of them it was given."""
+    """Return how many cores this process may run on, with or without $PIPELINE_THREADS."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1

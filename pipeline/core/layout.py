@@ -8,10 +8,16 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.errors import PipelineError, shorten
+
+CACHE_VARIABLE = "PIPELINE_CACHE"
+"""The environment variable that names the folder of the cache; .cache if it is not set."""
+
 EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
+PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 
@@ -255,8 +261,20 @@ def cache() -> Path:
     """Return the folder of what can be made again: downloaded wheels, rebuilt encoders.
 
     `$PIPELINE_CACHE`, or `.cache` in the real project, so that experiments share it.
+
+    Raises:
+        PipelineError: the variable is a relative path, which would be another folder in each of
+            the copies of the project that DVC makes.
     """
-    return Path(os.environ.get("PIPELINE_CACHE") or project_root() / ".cache")
+    chosen = os.environ.get(CACHE_VARIABLE)
+    if not chosen:
+        return project_root() / ".cache"
+    if not Path(chosen).is_absolute():
+        raise PipelineError(
+            f"${CACHE_VARIABLE}: must be an absolute path (found {shorten(chosen)}). "
+            f"Set it to {Path(chosen).absolute()}, or unset it to use .cache."
+        )
+    return Path(chosen)
 
 
 def store() -> Path:

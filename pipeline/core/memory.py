@@ -15,25 +15,25 @@ GROUP_LIMITS = (
 """Where Linux says what a container may take, in its two ways."""
 
 MARGIN = 1.1
-"""What a message recommends as a limit, over what is predicted: bm25 predicts again as it reads on,
-and a limit that is told must then still do."""
+"""How many times the predicted memory a message recommends as the limit: bm25 predicts again as it
+reads on, and the recommended limit must still be enough."""
 
 PROCESS_BYTES = 300_000_000
 """What a stage takes before it holds any data: the interpreter and its libraries."""
 
 
 SHARERS_VARIABLE = "PIPELINE_MEMORY_SHARERS"
-"""The environment variable that says among how many processes memory is shared, where not one."""
+"""The environment variable that says how many processes share the memory; one if it is not set."""
 
 
 def limit_bytes(runtime: Runtime) -> int:
     """Return what a stage may take, in bytes.
 
-    That is `runtime.memory_limit`, or all that the machine or the container has; of stages side by
-    side (JOBS) each has its share.
+    That is `runtime.memory_limit`, or all that the machine or the container has; stages that run
+    side by side (JOBS) share it equally.
 
     Raises:
-        PipelineError: $PIPELINE_MEMORY_SHARERS holds no number.
+        PipelineError: $PIPELINE_MEMORY_SHARERS is not a number.
     """
     whole = machine_bytes()
     if runtime.memory_limit is not None:
@@ -51,13 +51,16 @@ def machine_bytes() -> int:
 
 
 def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
-    """Raise a `PipelineError` where something needs more memory than may be taken.
+    """Refuse what needs more memory than a stage may take.
 
     Args:
         needed: in bytes, predicted.
-        what: needs it; part of the message.
-        runtime: tells the limit.
+        what: names what needs it; the message begins with it.
+        runtime: has the limit.
         remedy: other ways out than a higher limit; part of the message.
+
+    Raises:
+        PipelineError: the limit is less than `needed`.
     """
     limit, sharers = limit_bytes(runtime), _sharers()
     if needed <= limit:
@@ -68,10 +71,11 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
         where += f" for each of JOBS={sharers}"
         remedy = f"use a smaller JOBS, {remedy}"
     ways_out = f"{remedy}, or set" if remedy else "Set"
+    more, less = unequal_gigabytes(needed, limit)
     raise PipelineError(
-        f"{what} would take {gigabytes(needed)} of memory, more than the {gigabytes(limit)} that "
-        f"{where}. {ways_out[0].upper()}{ways_out[1:]} runtime.memory_limit to {enough[:-3]} where "
-        "there is that much"
+        f"{what} would take {more} of memory, more than the {less} that {where}. "
+        f"{ways_out[0].upper()}{ways_out[1:]} runtime.memory_limit to {enough[:-3]} where there is "
+        "that much."
     )
 
 
@@ -79,7 +83,17 @@ def _sharers() -> int:
     return number_in(SHARERS_VARIABLE, "processes") or 1
 
 
-def gigabytes(count: int, how: str = "round") -> str:
-    """Return a number of bytes in gigabytes, rounded or (`ceil`) rounded up to a tenth."""
-    tenths = -(-count // 10**8) if how == "ceil" else round(count / 10**8)
-    return f"{tenths / 10:.1f} GB"
+def gigabytes(count: int, how: str = "round", decimals: int = 1) -> str:
+    """Return a number of bytes in gigabytes, rounded or (`ceil`) rounded up."""
+    unit = 10 ** (9 - decimals)
+    units = -(-count // unit) if how == "ceil" else round(count / unit)
+    return f"{units / 10**decimals:.{decimals}f} GB"
+
+
+def unequal_gigabytes(one: int, other: int) -> tuple[str, str]:
+    """Return two unequal numbers of bytes as texts that differ: in gigabytes, or else in bytes."""
+    for decimals in (1, 2, 3):
+        pair = gigabytes(one, decimals=decimals), gigabytes(other, decimals=decimals)
+        if pair[0] != pair[1]:
+            return pair
+    return f"{one:,} bytes", f"{other:,} bytes"

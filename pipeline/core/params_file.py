@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from pipeline.core import params_text
+from pipeline.core import layout, params_text
 from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line
 from pipeline.core.params import (
     LEAST_STEP,
@@ -27,7 +27,7 @@ from pipeline.core.params import (
     Runtime,
 )
 
-PARAMS_FILE = Path("params.yaml")
+PARAMS_FILE = layout.PARAMS
 
 
 def load_params(path: Path = PARAMS_FILE) -> Params:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from pipeline.core import timings
+from pipeline.core import layout, timings
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
@@ -65,7 +65,7 @@ def run(name: str, body: Body) -> int:
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
     parser.parse_args()
     with report_errors(name) as outcome:
-        params = load_params()
+        params = _prepare()
         _run_timed(name, None, params, lambda: body(params))
     return outcome.status
 
@@ -89,11 +89,17 @@ def run_locales(name: str, body: LocaleBody, arguments: argparse.Namespace | Non
     """
     locale = (arguments or locale_parser(name).parse_args()).locale
     with report_errors(name) as outcome:
-        params = load_params()
+        params = _prepare()
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
             _run_timed(name, each, params, partial(body, params, each))
     return outcome.status
+
+
+def _prepare() -> Params:
+    """Check what every stage needs, before any work; return params.yaml."""
+    layout.cache()
+    return load_params()
 
 
 def check_locale(params: Params, locale: str) -> None:

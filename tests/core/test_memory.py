@@ -37,9 +37,23 @@ def test_what_is_needed_to_the_last_byte_is_allowed_and_no_more() -> None:
     with pytest.raises(PipelineError) as told:
         memory.check(10**9 + 1, "it", runtime, "take less")
     assert str(told.value) == (
-        "it would take 1.0 GB of memory, more than the 1.0 GB that runtime.memory_limit allows. "
-        "Take less, or set runtime.memory_limit to 1.2 where there is that much"
+        "it would take 1,000,000,001 bytes of memory, more than the 1,000,000,000 bytes that "
+        "runtime.memory_limit allows. Take less, or set runtime.memory_limit to 1.2 where there is "
+        "that much."
     )
+
+
+def test_two_amounts_that_differ_are_never_shown_as_equal() -> None:
+    for one, other, shown in (
+        (1_600_000_000, 1_500_000_000, ("1.6 GB", "1.5 GB")),
+        (1_510_000_000, 1_490_000_000, ("1.51 GB", "1.49 GB")),
+        (1_500_400_000, 1_499_600_000, ("1.500 GB", "1.500 GB")),
+        (1_501_000_000, 1_500_000_000, ("1.501 GB", "1.500 GB")),
+        (10**9 + 1, 10**9, ("1,000,000,001 bytes", "1,000,000,000 bytes")),
+    ):
+        found = memory.unequal_gigabytes(one, other)
+        assert found[0] != found[1]
+        assert found == shown or shown[0] == shown[1]
 
 
 def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
@@ -54,10 +68,10 @@ def test_of_stages_side_by_side_each_may_take_its_share_and_jobs_is_named(
     assert str(told.value) == (
         "it would take 1.6 GB of memory, more than the 1.5 GB that runtime.memory_limit allows for "
         "each of JOBS=2. Use a smaller JOBS, take less, or set runtime.memory_limit to 3.6 where "
-        "there is that much"
+        "there is that much."
     )
     monkeypatch.setenv(memory.SHARERS_VARIABLE, "half")
-    with pytest.raises(PipelineError, match=r"SHARERS: 'half' is no number of processes"):
+    with pytest.raises(PipelineError, match=r"SHARERS: .* number of processes .* .found 'half'"):
         memory.limit_bytes(runtime)
 
 

@@ -279,7 +279,8 @@ def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fi
     assert str(told.value) == (
         "index.es: building flat of 1000000 vectors of 384 components would take 2.0 GB of memory, "
         "more than the 1.6 GB that runtime.memory_limit allows. Set index.es to one that fits: "
-        "sq8 (0.8 GB), ivf-pq (0.7 GB), or set runtime.memory_limit to 2.2 where there is that much"
+        "sq8 (0.8 GB), ivf-pq (0.7 GB), or set runtime.memory_limit to 2.2 where there is that "
+        "much."
     )
     with pytest.raises(PipelineError, match=r"No other index of params\.yaml would fit: add one"):
         check_memory(given, LOCALE, 10**8, 384)
