@@ -47,7 +47,7 @@ from numpy.typing import NDArray
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file
+from pipeline.core.files import atomic_file, refuse_artefacts
 from pipeline.core.params import SYSTEMS, Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
@@ -252,6 +252,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
     with stage.report_errors("trec") as outcome:
+        refuse_artefacts({"--out": arguments.out}, layout.artefacts())
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)

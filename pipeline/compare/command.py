@@ -163,6 +163,8 @@ def main() -> int:
     )  # fmt: skip
     arguments = parser.parse_args()
     with stage.report_errors("compare") as outcome:
+        named = {"--markdown": arguments.markdown, "--json": arguments.json}
+        files.refuse_artefacts(named, layout.artefacts())
         report = compare(
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )

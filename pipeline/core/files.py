@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -63,7 +63,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     is replaced.
 
     Raises:
-        PipelineError: `path` is no folder, or is a link that leads to itself.
+        PipelineError: `path` is a file, or is a link that leads to itself.
     """
     path = _end_of_links(path)
     if path.exists() and not path.is_dir():
@@ -149,6 +149,36 @@ def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
             )
 
 
+def refuse_artefacts(given: Mapping[str, Path | None], artefacts: Iterable[Path]) -> None:
+    """Check that what a command's arguments name may be written.
+
+    Links are followed, as in `refuse_overlap`.
+
+    Args:
+        given: the path that each option names, None where it is left out.
+        artefacts: files and folders that no command replaces by name.
+
+    Raises:
+        PipelineError: a path is one of the artefacts or in one, or two options name one file.
+    """
+    named = {option: path for option, path in given.items() if path is not None}
+    held = list(artefacts)
+    for option, path in named.items():
+        for artefact in held:
+            if _is_within(path, artefact):
+                raise PipelineError(
+                    f"{option} {path}: must not be an artefact of the project (found: it is "
+                    f"{artefact}, or in it). Name another path."
+                )
+        if _takes_a_stream(_end_of_links(path)):
+            continue
+        for other, before in named.items():
+            if other == option:
+                break
+            if _is_within(path, before):
+                raise PipelineError(f"{option} {path}: {other} names it too. Name another path.")
+
+
 def _is_within(inner: Path, outer: Path) -> bool:
     """Return whether `inner` is `outer` or in it, as written or after links are followed."""
     if "\0" in f"{inner}{outer}":  # not a path
@@ -229,17 +259,32 @@ def read_bytes(path: Path, remedy: str, at_most: int = MOST_BYTES) -> bytes:
         at_most: how many bytes it may have.
 
     Raises:
-        PipelineError: the file is missing, is no regular file, is too large or cannot be read.
+        PipelineError: the file is missing, is not a regular file, is too large or cannot be read.
     """
-    try:
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
-            raise PipelineError(f"{path} is not a regular file. {remedy}")
-        if found.st_size > at_most:
-            raise PipelineError(
-                f"{path} must have at most {at_most} bytes (found {found.st_size}). {remedy}"
-            )
+    size = check_regular(path, remedy)
+    if size > at_most:
+        raise PipelineError(f"{path} must have at most {at_most} bytes (found {size}). {remedy}")
+    with _reading(path, remedy):
         return path.read_bytes()
+
+
+def check_regular(path: Path, remedy: str) -> int:
+    """Return the size of a file in bytes: a folder cannot be read, and a pipe may never end.
+
+    Raises:
+        PipelineError: the file is missing, cannot be reached or is not a regular file.
+    """
+    with _reading(path, remedy):
+        found = path.stat()
+    if not stat.S_ISREG(found.st_mode):
+        raise PipelineError(f"{path} is not a regular file. {remedy}")
+    return found.st_size
+
+
+@contextmanager
+def _reading(path: Path, remedy: str) -> Iterator[None]:
+    try:
+        yield
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing. {remedy}") from err
     except OSError as err:

@@ -278,7 +278,7 @@ def cache() -> Path:
 
 
 def store() -> Path:
-    """Return the folder of the vectors that were computed before, whatever asked for them."""
+    """Return the folder of the vectors that were computed before, by any stage."""
     return cache() / "vectors"
 
 
@@ -295,6 +295,15 @@ def last_plan() -> Path:
 def stage_rates() -> Path:
     """Return the folder of what the stages took on this machine last, a file for each."""
     return rates() / "stages"
+
+
+def artefacts() -> tuple[Path, ...]:
+    """Return the files and folders that stages and DVC write, and params.yaml."""
+    return (
+        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, METRICS, TRADEOFF,
+        PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
+        recall_curve("").parent.parent, COSTS.parent,
+    )  # fmt: skip
 
 
 def rerun_hint(stage: str, locale: str | None = None) -> str:

@@ -24,7 +24,7 @@ def in_parallel(
         threads: how many at a time.
         waiting: how many more may wait, for a thread or to be asked for. A few are enough where
             the caller is slower than the threads, or the items large; if left out, as many as
-            threads and one more, so that no thread stands still behind a slow one.
+            threads and one more, so that no thread waits for a slow one.
     """
     ahead_at_most = threads + (threads + 1 if waiting is None else waiting)
     running: deque[Future[R]] = deque()

@@ -168,9 +168,9 @@ class Evaluate(Strict):
     def headline(self) -> tuple[str, ...]:
         """Return the measures that are shown first, in order.
 
-        Recall stands there at the cutoffs that nDCG has too, and with it the share of judged
+        Recall is among them at the cutoffs that nDCG has too, and with it the share of judged
         products, without which it cannot be read. What a random order gives needs no measure of its
-        own: `random` stands beside the systems.
+        own: `random` is shown beside the systems.
         """
         shared = [k for k in self.recall if k in self.ndcg] or self.recall[:1]
         return (
@@ -184,8 +184,8 @@ class Evaluate(Strict):
     def per_query(self) -> tuple[str, ...]:
         """Return the measures that are kept query by query and with intervals, in order.
 
-        Besides what is shown: nDCG among judged products alone, by which `comparison` tells whether
-        a move of nDCG is one of holes in the judgements.
+        Besides what is shown: nDCG among judged products alone, by which `compare` sees
+        whether nDCG moved because of unjudged products.
         """
         return (*self.headline(), f"ndcg_judged_only@{self.ndcg_judged_only}")
 
@@ -363,7 +363,7 @@ Index = Annotated[
 
 
 MEAN = "mean"
-"""What stands beside the locales in the summary; no locale may have this name."""
+"""The row beside the locales in the summary; no locale may have this name."""
 
 
 class Params(Strict):
@@ -402,7 +402,7 @@ class Params(Strict):
         return self.indexes[self.index[locale]]
 
     def index_way(self, locale: str) -> str:
-        """Return how a locale's index is built: its kind, `-ray` behind it if a cluster fills it.
+        """Return how a locale's index is built: its kind, and `-ray` after it if a cluster fills it.
 
         A cluster's rate is not this machine's.
         """

@@ -32,7 +32,7 @@ def track(items: Iterable[T], total: int, unit: str, size: Callable[[T], int]) -
 class Progress:
     """Shows how far a piece of work is: a bar on a terminal, else a line now and then.
 
-    What `note` returns is shown behind it; time left is reckoned from the done share of the work.
+    What `note` returns is shown after it. The time left follows from the share of the work done.
     """
 
     def __init__(self, total: int, unit: str, note: Callable[[], str] = lambda: "") -> None:
@@ -54,7 +54,7 @@ class Progress:
         self._bar.close()
 
     def advance(self, units: int, seconds_left: float | None = None) -> None:
-        """Take in that so many more units are done; `seconds_left` if it is known better."""
+        """Count `units` as done; `seconds_left` replaces the computed time left."""
         self._done += units
         now = time.monotonic()
         self._bar.set_postfix_str(self._note(), refresh=False)

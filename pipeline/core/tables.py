@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
+from pipeline.core import files
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.files import atomic_file
 
@@ -215,6 +216,7 @@ def open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
     Raises:
         PipelineError: the file is missing or damaged.
     """
+    files.check_regular(path, remedy)
     try:
         with pq.ParquetFile(path, **READ_OPTIONS) as file:
             check_footer(file, path, remedy)
@@ -230,9 +232,9 @@ def open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
 def check_row_count(
     pieces: Iterable[Rows], file: pq.ParquetFile, path: Path, remedy: str
 ) -> Iterator[Rows]:
-    """Yield all pieces of a file, and then hold their rows to those of its footer.
+    """Yield all pieces of a file, and then compare their rows with those of its footer.
 
-    Where a damaged footer leads it to nothing, Arrow ends early without a word.
+    Where a damaged footer leads to nothing, Arrow ends early without an error.
 
     Raises:
         PipelineError: rows are missing.
@@ -243,13 +245,13 @@ def check_row_count(
         yield piece
     if read != file.metadata.num_rows:
         raise PipelineError(
-            f"{path} tells of {file.metadata.num_rows} rows, but {read} can be read: the file is "
-            f"damaged. {remedy}"
+            f"{path} must have {file.metadata.num_rows} rows (found {read}): the file is damaged. "
+            f"{remedy}"
         )
 
 
 def check_footer(file: pq.ParquetFile, path: Path, remedy: str) -> None:
-    """Hold the counts of rows in the footer to each other: no checksum covers it.
+    """Compare the counts of rows in the footer: no checksum covers it.
 
     Raises:
         PipelineError: they differ, and rows would be missing without a word.
@@ -258,8 +260,8 @@ def check_footer(file: pq.ParquetFile, path: Path, remedy: str) -> None:
     total = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))
     if total != footer.num_rows:
         raise PipelineError(
-            f"{path} has {total} rows, but its footer tells of {footer.num_rows}: the file is "
-            f"damaged. {remedy}"
+            f"{path} must have the {footer.num_rows} rows of its footer (found {total}): the file "
+            f"is damaged. {remedy}"
         )
 
 
@@ -274,7 +276,7 @@ def columns_sha256(columns: Sequence[pa.ChunkedArray]) -> str:
     table = pa.table(dict(zip(map(str, range(len(columns))), columns, strict=True)))
     for batch in table.to_batches(max_chunksize=_HASHED_ROWS):
         values = [column.cast(pa.string()) for column in batch.columns]
-        # Each line joined with nothing by a newline, which so comes behind it.
+        # The join with an empty text puts a newline after each line.
         rows = pc.binary_join_element_wise(*values, " ")
         lines = pc.binary_join_element_wise(rows, "", "\n")
         _, ends, text = lines.buffers()

@@ -20,6 +20,7 @@ import pytest
 from pydantic import BaseModel, ConfigDict
 
 from pipeline.clean.stage import clean
+from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import (
@@ -28,6 +29,7 @@ from pipeline.core.files import (
     atomic_file,
     canonical_json,
     read_json,
+    refuse_artefacts,
     refuse_overlap,
     sha256_file,
     sha256_lines,
@@ -599,3 +601,25 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), atomic_directory(tmp_path / "out"):
         raise KeyError
     assert (tmp_path / "out" / "old").read_text() == "old"
+
+
+def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    path = layout.metrics("es")
+    write_json(path, 1)
+    Path("link.json").symlink_to(path)
+    Path("folder").symlink_to(path.parent)
+    for given in (
+        path, path.absolute(), Path("link.json"), Path("folder/new.json"), Path("params.yaml"),
+        layout.METRICS, Path("reports/../reports/metrics/us.json"), layout.PAGE,
+    ):  # fmt: skip
+        with pytest.raises(PipelineError, match=f"^--json {given}: must not be an artefact"):
+            refuse_artefacts({"--json": given}, layout.artefacts())
+    free = Path("reports/mine.json")
+    refuse_artefacts({"--json": free, "--markdown": None}, layout.artefacts())
+    null = Path(os.devnull)
+    refuse_artefacts({"--json": null, "--markdown": null}, layout.artefacts())
+    with pytest.raises(PipelineError, match=r"^--json reports/mine\.json: --markdown names it too"):
+        refuse_artefacts({"--markdown": free.absolute(), "--json": free}, layout.artefacts())

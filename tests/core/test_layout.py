@@ -20,9 +20,10 @@ FOREIGN = {
 
 OWN = {
     "encoders": {"card.json", ".seal.json"},  # of a converted or a rebuilt model, in the cache
+    "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
     "store": {"about.json"},  # of the vectors of an encoder, in the cache
 }
-"""Names in the cache, each spelled in the one folder that knows that form."""
+"""Names that are not artefacts, each spelled in the one folder that knows that form."""
 
 _NAME = re.compile(r"[\w./-]+\.(?:parquet|json|npy|faiss|csv|html|md|yaml|lock)")
 

@@ -242,7 +242,7 @@ def test_a_flipped_bit_anywhere_is_refused_with_the_way_out_or_changes_nothing(
 
 
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
-def test_a_footer_that_tells_of_other_rows_than_its_groups_is_refused(
+def test_a_footer_with_other_rows_than_its_groups_is_refused(
     tmp_path: Path, reader: Reader
 ) -> None:
     path = tmp_path / "table.parquet"
@@ -255,8 +255,8 @@ def test_a_footer_that_tells_of_other_rows_than_its_groups_is_refused(
         if whole.startswith(bytes([0xAE, 0x11]), at):
             path.write_bytes(whole[:at] + bytes([0xAC]) + whole[at + 1 :])  # 1,110
             told.append(_refusal_of(path, reader, sound))
-    assert any("1111 rows, but its footer tells of 1110" in one for one in told)
-    assert any("1110 rows, but its footer tells of 1111" in one for one in told)
+    assert any("must have the 1110 rows of its footer (found 1111)" in one for one in told)
+    assert any("must have the 1111 rows of its footer (found 1110)" in one for one in told)
 
 
 def _refusal_of(path: Path, reader: Reader, sound: pa.Table) -> str:
