@@ -25,6 +25,8 @@ MOST_BYTES = 1 << 28
 
 MOST_LEVELS = 64
 """How deep JSON may be nested; this project's is at most 6 levels deep."""
+MOST_FOREIGN_BITS = 1_024
+"""How large a whole number may be that another project wrote: float64 holds it."""
 
 
 @contextmanager
@@ -291,26 +293,29 @@ def _reading(path: Path, remedy: str) -> Iterator[None]:
         raise PipelineError(f"{path} cannot be read: {err.strerror or err}. {remedy}") from err
 
 
-def read_json(path: Path, remedy: str) -> Any:
+def read_json(path: Path, remedy: str, *, foreign: bool = False) -> Any:
     """Read a JSON file.
 
     Args:
         path: the file.
         remedy: a sentence that says what brings the file back; the message ends with it.
+        foreign: as `parse_json` has it.
 
     Raises:
         PipelineError: the file is missing, or `parse_json` refuses it.
     """
-    return parse_json(read_bytes(path, remedy), str(path), remedy)
+    return parse_json(read_bytes(path, remedy), str(path), remedy, foreign=foreign)
 
 
-def parse_json(data: bytes, where: str, remedy: str) -> Any:
+def parse_json(data: bytes, where: str, remedy: str, *, foreign: bool = False) -> Any:
     """Return what JSON text says.
 
     Args:
         data: the text, in UTF-8.
         where: where it comes from; messages begin with it.
         remedy: a sentence that says what to do; messages end with it.
+        foreign: whether another project wrote it, whose integers may have more than 64 bits: a
+            tokenizer without a limit is one of 10^30 tokens.
 
     Raises:
         PipelineError: it is not JSON, repeats a key, is nested too deeply, or holds a number or a
@@ -318,7 +323,7 @@ def parse_json(data: bytes, where: str, remedy: str) -> Any:
     """
     try:
         found = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats)
-        _check_values(found)
+        _check_values(found, most_bits=MOST_FOREIGN_BITS if foreign else 64)
     except (ValueError, RecursionError) as err:
         raise PipelineError(f"{where} is not readable as JSON ({one_line(err)}). {remedy}") from err
     return found
@@ -333,7 +338,7 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
-def _check_values(data: object) -> None:
+def _check_values(data: object, most_bits: int) -> None:
     """Raise a ValueError for what JSON can spell and no artefact holds."""
     left: list[tuple[object, int]] = [(data, 0)]
     while left:
@@ -347,8 +352,8 @@ def _check_values(data: object) -> None:
                 left.extend((one, depth + 1) for one in value)
             case float() if not math.isfinite(value):
                 raise ValueError(f"{value} is not a number")
-            case int() if not -(2**63) <= value < 2**64:
-                raise ValueError("a number has more than 64 bits")
+            case int() if value.bit_length() > most_bits:
+                raise ValueError(f"a number has more than {most_bits} bits")
             case str() if not value.isascii():
                 value.encode()
 

@@ -68,7 +68,9 @@ def join_code(weights: HubWeights, model: Path, where: str, target: Path) -> Non
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    config: dict[str, Any] = read_json(folder / "config.json", "Fetch the model again.")
+    config: dict[str, Any] = read_json(
+        folder / "config.json", "Fetch the model again.", foreign=True
+    )
     return config
 
 

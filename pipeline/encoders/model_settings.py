@@ -78,7 +78,7 @@ def read_settings(path: Path) -> Any:
         PipelineError: it is not JSON, is nested too deep, or holds NaN or infinity.
     """
     try:
-        settings = read_json(path, REMEDY)
+        settings = read_json(path, REMEDY, foreign=True)
         values = list(_walk(settings))
     except RecursionError as err:
         raise PipelineError(f"{path} is nested too deep to be read. {REMEDY}") from err
