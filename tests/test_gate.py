@@ -50,7 +50,7 @@ def test_an_index_may_lose_exactly_what_the_gate_allows_and_no_digit_more(projec
 @pytest.mark.parametrize(
     ("index", "remedy"),
     [
-        ("sq8", "; choose another index, or allow more"),
+        ("sq8", ". Choose another index, or allow more."),
         ("hnsw", "Raise indexes.hnsw.ef_search or m, choose another index"),
         ("ivf-flat", "Raise indexes.ivf-flat.probes, choose another index"),
         ("ivf-pq", "Raise indexes.ivf-pq.probes, subvectors or bits, choose another index"),

@@ -216,7 +216,10 @@ READERS = {
     "the source": Reader(
         many_examples,
         read_examples,
-        (". Fetch or write it again.", "types must be those of the official files"),
+        (
+            ". Fetch or write it again.",
+            "types must be those of the official files: write the file again.",
+        ),
     ),
 }
 
