@@ -69,6 +69,7 @@ def test_a_refusal_names_locale_index_overlap_what_is_allowed_and_the_way_out(
     assert jp.strip().startswith(f"index.jp: {index} finds 0.5 ")
 
 
+@pytest.mark.slow
 def test_it_exits_1_with_one_message_and_0_when_all_is_well(
     project: Path, run_stage: RunStage
 ) -> None:
