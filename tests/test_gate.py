@@ -50,7 +50,7 @@ def test_an_index_may_lose_exactly_what_the_gate_allows_and_no_digit_more(projec
 @pytest.mark.parametrize(
     ("index", "remedy"),
     [
-        ("sq8", "; choose another index, or allow more"),
+        ("sq8", ". Choose another index, or allow more."),
         ("hnsw", "Raise indexes.hnsw.ef_search or m, choose another index"),
         ("ivf-flat", "Raise indexes.ivf-flat.probes, choose another index"),
         ("ivf-pq", "Raise indexes.ivf-pq.probes, subvectors or bits, choose another index"),
@@ -69,6 +69,7 @@ def test_a_refusal_names_locale_index_overlap_what_is_allowed_and_the_way_out(
     assert jp.strip().startswith(f"index.jp: {index} finds 0.5 ")
 
 
+@pytest.mark.slow
 def test_it_exits_1_with_one_message_and_0_when_all_is_well(
     project: Path, run_stage: RunStage
 ) -> None:

@@ -25,7 +25,8 @@ MOST_BYTES = 1 << 28
 
 MOST_LEVELS = 64
 """How deep JSON may be nested; this project's is at most 6 levels deep."""
-MOST_FOREIGN_BITS = 1_024
+
+MOST_FOREIGN_BITS = 1_023
 """How large a whole number may be that another project wrote: float64 holds it."""
 
 
@@ -319,7 +320,7 @@ def parse_json(data: bytes, where: str, remedy: str, *, foreign: bool = False) -
 
     Raises:
         PipelineError: it is not JSON, repeats a key, is nested too deeply, or holds a number or a
-            text that no artefact can: NaN, infinity, more than 64 bits, half a surrogate pair.
+            text that Python cannot compute with or write: NaN, 1e400, half a surrogate pair.
     """
     try:
         found = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats)
@@ -340,22 +341,27 @@ def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 def _check_values(data: object, most_bits: int) -> None:
     """Raise a ValueError for what JSON can spell and no artefact holds."""
-    left: list[tuple[object, int]] = [(data, 0)]
-    while left:
-        value, depth = left.pop()
-        if depth > MOST_LEVELS:
-            raise ValueError(f"it has more than {MOST_LEVELS} levels")
-        match value:
-            case dict():
-                left.extend((one, depth + 1) for pair in value.items() for one in pair)
-            case list():
-                left.extend((one, depth + 1) for one in value)
-            case float() if not math.isfinite(value):
-                raise ValueError(f"{value} is not a number")
-            case int() if value.bit_length() > most_bits:
+    level: list[object] = [data]
+    for _ in range(MOST_LEVELS + 1):
+        below: list[object] = []
+        for value in level:
+            if isinstance(value, str):
+                if not value.isascii():
+                    value.encode()
+            elif isinstance(value, list):
+                below += value
+            elif isinstance(value, dict):
+                below += value
+                below += value.values()
+            elif isinstance(value, float):
+                if not math.isfinite(value):
+                    raise ValueError(f"{value} is not a number")
+            elif isinstance(value, int) and value.bit_length() > most_bits:
                 raise ValueError(f"a number has more than {most_bits} bits")
-            case str() if not value.isascii():
-                value.encode()
+        if not below:
+            return
+        level = below
+    raise ValueError(f"it has more than {MOST_LEVELS} levels")
 
 
 def sha256_file(path: Path) -> str:

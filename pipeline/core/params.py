@@ -402,7 +402,7 @@ class Params(Strict):
         return self.indexes[self.index[locale]]
 
     def index_way(self, locale: str) -> str:
-        """Return how a locale's index is built: its kind, and `-ray` after it if a cluster fills it.
+        """Return how a locale's index is built: its kind, then `-ray` if a cluster fills it.
 
         A cluster's rate is not this machine's.
         """

@@ -14,12 +14,13 @@ FOREIGN = {
     "config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
     "tokenizer.json", "tokenizer_config.json", "model.safetensors", "pytorch_model.bin",
     "1_Pooling/config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-    "vocab.json", "model.xml",
+    "vocab.json", "adapter_config.json", "_config.json", "model.xml",
 }  # fmt: skip
 """Names of other formats: folders of sentence-transformers and of OpenVINO."""
 
 OWN = {
     "encoders": {"card.json", ".seal.json"},  # of a converted or a rebuilt model, in the cache
+    "repro": {"repro.lock"},  # a copy of dvc.lock, beside DVC's own files
     "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
     "store": {"about.json"},  # of the vectors of an encoder, in the cache
 }

@@ -652,6 +652,7 @@ def edited(folder: Path, *overrides: str) -> tuple[list[str], list[str]]:
     )
 
 
+@pytest.mark.slow
 def test_the_module_checks_the_file(tmp_path: Path) -> None:
     def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(

@@ -15,6 +15,8 @@ from pipeline.core.stage import check_locale
 from tests.conftest import RunStage
 from tests.helpers.artefacts import ROOT
 
+pytestmark = pytest.mark.slow
+
 # A stage of one's own: what the shared edge makes of its body.
 STAGE = """
 import sys, time

@@ -1,3 +1,4 @@
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -216,7 +217,10 @@ READERS = {
     "the source": Reader(
         many_examples,
         read_examples,
-        (". Fetch or write it again.", "types must be those of the official files"),
+        (
+            ". Fetch or write it again.",
+            "types must be those of the official files: write the file again.",
+        ),
     ),
 }
 
@@ -271,3 +275,16 @@ def _refusal_of(path: Path, reader: Reader, sound: pa.Table) -> str:
     assert told.startswith(str(path))
     assert told.endswith(reader.ways_out)
     return told
+
+
+def test_what_is_not_a_file_is_refused_and_never_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "circle").symlink_to("circle")
+    for name, told in (
+        ("pipe", "is not a regular file"), ("folder", "is not a regular file"),
+        ("circle", "cannot be read: Too many levels"), ("none", "is missing"),
+    ):  # fmt: skip
+        path = tmp_path / name
+        with pytest.raises(PipelineError, match=rf"^{path} {told}.*\. Do it\.$"):
+            tables.read_table(path, tables.PRODUCTS, "Do it.")
