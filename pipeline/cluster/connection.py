@@ -30,18 +30,7 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         PipelineError: Ray is not installed or cannot start; the cluster cannot be reached, has
             another token, or runs another version of Ray or Python.
     """
-    # Ray reads these when it is imported. A cluster that runs already was started with its own
-    # settings: `ray start --disable-usage-stats`, and perhaps a token.
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
-    if runtime.ray_address is None and "ray" not in sys.modules:
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
-    try:
-        import ray
-    except ImportError as err:
-        raise PipelineError(
-            "runtime.executor: ray, but Ray is not installed. Run pip install '.[ray]', or set "
-            "executor to local."
-        ) from err
+    ray = _import_ray(runtime)
     address = runtime.ray_address
     own = {"num_cpus": core_count(), "include_dashboard": False}
     try:
@@ -52,13 +41,7 @@ def connected(runtime: Runtime) -> Iterator[Any]:
             log_to_driver=False,
             **({} if address else own),
         )
-    except (
-        OSError,
-        RuntimeError,
-        ValueError,
-        ImportError,
-        ray.exceptions.RayError,
-    ) as err:
+    except (OSError, RuntimeError, ValueError, ImportError, ray.exceptions.RayError) as err:
         if address is None:
             raise PipelineError(
                 f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}). "
@@ -74,6 +57,22 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         yield ray
     finally:
         ray.shutdown()
+
+
+def _import_ray(runtime: Runtime) -> Any:
+    # Ray reads these when it is imported. A cluster that runs already was started with its own
+    # settings: `ray start --disable-usage-stats`, and perhaps a token.
+    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
+    if runtime.ray_address is None and "ray" not in sys.modules:
+        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
+    try:
+        import ray
+    except ImportError as err:
+        raise PipelineError(
+            "runtime.executor: ray, but Ray is not installed. Run pip install '.[ray]', or set "
+            "executor to local."
+        ) from err
+    return ray
 
 
 def _check_listening(address: str | None) -> None:

@@ -26,8 +26,8 @@ ITEMS_A_WORKER = 3
 worker never waits for this process."""
 
 MOST_FAILURES = 3
-"""After so many deaths of workers with one item, that item is at fault; after so many on one node,
-of workers that were not ready yet, that node."""
+"""After this many deaths of workers with one item, that item is at fault; after this many on one
+node, of workers that were not ready yet, that node."""
 
 LOOK_SECONDS = 5.0
 """How often the cluster is asked whether nodes came or went."""

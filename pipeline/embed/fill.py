@@ -108,7 +108,7 @@ class SideEncoder:
         return self._rate or read_rate(self._rate_file)
 
     def seconds(self, work: int) -> float | None:
-        """Return how long so many characters take by that rate, None if there is none."""
+        """Return how long this many characters take by that rate, None if there is none."""
         rate = self.rate()
         return None if rate is None else rate.seconds(work, self.encoder.threads)
 

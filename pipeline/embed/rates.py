@@ -12,8 +12,8 @@ from pipeline.core.params import Strict
 from pipeline.core.progress import Progress
 
 PROBE_TEXTS = 64
-"""How many texts give a rate at least. A plan encodes so many where no rate is known; a cluster
-gives them to one or two workers, so that their rate is not the cluster's."""
+"""How many texts a rate is measured with at least. A plan encodes this many if no rate is known; a
+cluster gives them to one or two workers, so their rate is not the cluster's."""
 
 
 class Rate(Strict):
@@ -23,7 +23,7 @@ class Rate(Strict):
     threads: Annotated[int, Field(ge=1)]
 
     def seconds(self, work: int, threads: int) -> float:
-        """Return how long so many characters take with this number of threads.
+        """Return how long this many characters take with this many threads.
 
         Each thread encodes its own texts, so the time is inverse to their number.
         """

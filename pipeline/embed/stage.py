@@ -4,13 +4,15 @@
 already, and how long the rest would take.
 """
 
+import os
 import time
 from contextlib import closing
+from pathlib import Path
 
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_directory, write_json
-from pipeline.core.params import Params
+from pipeline.core.files import atomic_directory, refuse_overlap, write_json
+from pipeline.core.params import FolderWeights, Params
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import PROBE_TEXTS
@@ -23,6 +25,7 @@ from pipeline.vectors.manifest import MANIFEST_SCHEMA, Manifest, Truncation, con
 def embed(params: Params, locale: str) -> stage.Done:
     """Encode a locale's products and queries with its encoder."""
     started = time.time()
+    _refuse_overlap(params, locale)
     tables = read_sides(locale)
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
@@ -87,6 +90,25 @@ def plan(params: Params, locale: str) -> None:
                 locale, encoder.name, encoder.engine, table.kind, survey.texts, survey.distinct,
                 survey.reused, survey.to_encode, side.seconds(survey.work) or 0.0,
             )  # fmt: skip
+
+
+def _refuse_overlap(params: Params, locale: str) -> None:
+    """Check that nothing that the stage reads or keeps is in the folder that it replaces.
+
+    Raises:
+        PipelineError: the clean tables, the encoder's folder or the cache is.
+    """
+    out, inputs = layout.embeddings(locale).folder, [layout.clean(locale).folder]
+    weights = params.encoder_of(locale).weights
+    if isinstance(weights, FolderWeights):
+        inputs.append(Path(weights.path))
+    refuse_overlap(inputs, out)
+    cache = layout.cache()  # it may well contain the project
+    if Path(os.path.realpath(cache)).is_relative_to(os.path.realpath(out)):
+        raise PipelineError(
+            f"the cache {cache} is in {out}, which embed replaces: it would be deleted. Set "
+            "$PIPELINE_CACHE to another folder."
+        )
 
 
 def _prune_store(gigabytes: int, started: float) -> None:

@@ -54,8 +54,7 @@ def _not_negative(text: str) -> float:
     return value
 
 
-def main() -> int:
-    """Show the store and what could be freed; with --yes, free it. Return the exit status."""
+def _parse_arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.store",
         description="Show the store of vectors, and delete the least recently used ones. "
@@ -75,9 +74,15 @@ def main() -> int:
     )
     parser.add_argument("--yes", action="store_true", help="delete; without it, only say how much")
     arguments = parser.parse_args()
-    keep, days = arguments.keep, arguments.unused_for
-    if arguments.yes and keep is None and days is None:
+    if arguments.yes and arguments.keep is None and arguments.unused_for is None:
         parser.error("--yes needs --keep or --unused-for")
+    return arguments
+
+
+def main() -> int:
+    """Show the store and what could be freed; with --yes, free it. Return the exit status."""
+    arguments = _parse_arguments()
+    keep, days = arguments.keep, arguments.unused_for
     with stage.report_errors("store") as outcome:
         root = layout.store()
         sys.stdout.write(f"{root}\n{_table(usage(root))}")

@@ -178,37 +178,13 @@ def read_vectors(manifest: Manifest, kind: Kind, locale: str) -> Matrix:
 
 
 def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> NDArray[Any]:
-    """Map a shard that has the length, the hash and the header that the manifest says.
-
-    NumPy does not parse the header: only one is right, and `np.load` reads more than .npy.
-    """
+    """Map a shard, after all checks."""
     path, again = layout.embeddings(locale).folder / shard.file, rerun_hint(locale)
-    shape, dtype = (shard.rows, manifest.dimension), np.dtype(manifest.dtype)
+    shape = (shard.rows, manifest.dimension)
     header = _npy_header(shape, manifest.dtype)
-    length = len(header) + math.prod(shape) * dtype.itemsize
     try:
-        about = path.stat()
-        if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
-            raise PipelineError(f"{path} is not a file. {again}")
-        if about.st_size != length:
-            raise PipelineError(
-                f"{path} must have {length} bytes, {dtype} {list(shape)} as .npy (found "
-                f"{about.st_size} bytes): it is cut off or another file. {again}"
-            )
-        found = files.sha256_file(path)
-        if found != shard.sha256:
-            raise PipelineError(
-                f"{path} must have sha256 {shard.sha256[:12]}, as the manifest says (found "
-                f"{found[:12]}): it was edited or damaged. {again}"
-            )
-        with path.open("rb") as handle:
-            begins = handle.read(len(header))
-        if begins != header:
-            raise PipelineError(
-                f"{path} must be {dtype} {list(shape)} as .npy (found the header "
-                f"{shorten(begins)}). {again}"
-            )
-        array: NDArray[Any] = np.memmap(path, dtype, "r", offset=len(header), shape=shape)
+        _check_bytes(path, header, shape, manifest.dtype, shard.sha256, again)
+        array: NDArray[Any] = np.memmap(path, manifest.dtype, "r", len(header), shape)
     except FileNotFoundError as err:
         raise PipelineError(f"{path} is missing. {again}") from err
     except OSError as err:
@@ -219,3 +195,32 @@ def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> NDArray[Any]:
             row = start + int(np.flatnonzero(~finite)[0])
             raise PipelineError(f"{path}: row {row} is not finite. {again}")
     return array
+
+
+def _check_bytes(
+    path: Path, header: bytes, shape: tuple[int, int], dtype: Dtype, sha256: str, again: str
+) -> None:
+    """Check that a shard has the length, the hash and the header that the manifest says.
+
+    NumPy does not parse the header: only one is right, and `np.load` reads more than .npy.
+    """
+    form = f"{dtype} {list(shape)} as .npy"
+    length = len(header) + math.prod(shape) * np.dtype(dtype).itemsize
+    about = path.stat()
+    if not stat.S_ISREG(about.st_mode):  # reading a pipe or a device may never end
+        raise PipelineError(f"{path} is not a file. {again}")
+    if about.st_size != length:
+        raise PipelineError(
+            f"{path} must have {length} bytes, {form} (found {about.st_size} bytes): it is cut off "
+            f"or another file. {again}"
+        )
+    found = files.sha256_file(path)
+    if found != sha256:
+        raise PipelineError(
+            f"{path} must have sha256 {sha256[:12]}, as the manifest says (found {found[:12]}): it "
+            f"was edited or damaged. {again}"
+        )
+    with path.open("rb") as handle:
+        begins = handle.read(len(header))
+    if begins != header:
+        raise PipelineError(f"{path} must be {form} (found the header {shorten(begins)}). {again}")

@@ -495,10 +495,10 @@ def _largest(folder: Path) -> int:
 @pytest.mark.parametrize(
     ("name", "output"),
     [
-        ("embed", layout.embeddings(LOCALE)),
-        ("index", layout.index(LOCALE)),
-        ("retrieve", layout.runs("dense", LOCALE)),
-        ("hybrid", layout.runs("hybrid", LOCALE)),
+        ("embed", layout.embeddings(LOCALE).folder),
+        ("index", layout.index(LOCALE).folder),
+        ("retrieve", layout.runs("dense", LOCALE).folder),
+        ("hybrid", layout.runs("hybrid", LOCALE).folder),
         ("evaluate", layout.per_query(LOCALE).parent),
     ],
 )

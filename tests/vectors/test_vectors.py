@@ -38,6 +38,7 @@ from tests.helpers.artefacts import (
     write_clean,
     write_embeddings,
 )
+from tests.helpers.damage import to_circle, to_folder, to_pipe
 
 
 @pytest.fixture
@@ -119,21 +120,6 @@ def as_npz(path: Path) -> None:
         np.savez(handle, array)
 
 
-def to_folder(path: Path) -> None:
-    path.unlink()
-    path.mkdir()
-
-
-def to_link_in_a_circle(path: Path) -> None:
-    path.unlink()
-    path.symlink_to(path.name)
-
-
-def to_pipe(path: Path) -> None:
-    path.unlink()
-    os.mkfifo(path)
-
-
 LENGTH = r"must have \d+ bytes, float32 \[100, 48\] as .npy .found \d+ bytes."
 HASH = r"must have sha256 \w{12}, as the manifest says .found \w{12}.: it was edited or damaged"
 
@@ -156,7 +142,7 @@ HASH = r"must have sha256 \w{12}, as the manifest says .found \w{12}.: it was ed
         (long_header, HASH),
         (to_folder, "is not a file"),
         (to_pipe, "is not a file"),
-        (to_link_in_a_circle, "cannot be read .Too many levels of symbolic links."),
+        (to_circle, "cannot be read .Too many levels of symbolic links."),
     ],
 )
 def test_a_damaged_shard_is_named_with_what_was_found_and_its_remedy(
