@@ -99,7 +99,7 @@ def e5_q4(index: Path) -> dict[str, Any]:
 
 
 def cached(tmp_path: Path) -> set[str]:
-    """Return what stands in the cache of encoders, without locks."""
+    """Return the names in the cache of encoders, without locks."""
     names = {path.name for path in (tmp_path / "cache/encoders").iterdir() if path.is_dir()}
     return {name for name in names if not name.endswith(".lock")}
 
@@ -377,7 +377,7 @@ def test_a_rebuild_that_was_killed_half_way_is_not_taken_for_a_model(
     assert cached(tmp_path) == {found.folder.name}
 
 
-def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
+def test_a_rebuilt_model_that_is_not_as_it_was_made_is_built_again_with_a_warning(
     e5_q4: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = entry(e5_q4, pooling="mean")
@@ -388,7 +388,7 @@ def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
         caplog.clear()
         assert resolve_weights(spec, "tiny") == made
         assert path.read_bytes() == whole
-        assert "is not as it was made; it is made again" in caplog.text
+        assert "is not as it was built; it is built again" in caplog.text
     caplog.clear()
     resolve_weights(spec, "tiny")
     assert caplog.text == ""
@@ -402,7 +402,13 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
     assert process.returncode == 1
     message = errors.strip().splitlines()[-1]
     assert message.startswith("pipeline.core.errors.PipelineError: encoders.tiny.weights: ")
-    for part in (hub["model"], COMMIT, "cannot be had from the hub", "kind: folder", "kind: wheel"):
+    for part in (
+        hub["model"],
+        COMMIT,
+        "could not be downloaded from the hub",
+        "kind: folder",
+        "kind: wheel",
+    ):
         assert part in message
     assert "Retrying" not in errors
 

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.files import sha256_file
-from pipeline.encoders.sealed import build_once, folder_name
+from pipeline.encoders.cached_folder import build_once, folder_name
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
 
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from pipeline.encoders.sealed import build_once
+from pipeline.encoders.cached_folder import build_once
 
 def fill(folder):
     with open(sys.argv[2], "a") as log:
@@ -94,7 +94,7 @@ def _touch(path: Path) -> None:
         lambda folder: folder.with_name(".model.seal.json").unlink(),
     ],
 )
-def test_a_folder_that_is_not_as_it_was_made_is_told_and_made_again(
+def test_a_folder_that_is_not_as_it_was_made_is_built_again_with_a_warning(
     tmp_path: Path, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, making = tmp_path / "model", Making()
@@ -104,7 +104,7 @@ def test_a_folder_that_is_not_as_it_was_made_is_told_and_made_again(
     assert making.count == 2
     assert as_made(folder)
     assert set(digests) == set(FILES)
-    assert f"{folder} is not as it was made; it is made again" in caplog.text
+    assert f"{folder} is not as it was built; it is built again" in caplog.text
     build_once(folder, making)
     assert making.count == 2
 
