@@ -87,7 +87,9 @@ def at_hand(weights: Weights) -> bool:
         case HubWeights():
             return is_fetched(weights)
         case FolderWeights():
-            return _find_folder(weights).is_dir()
+            with contextlib.suppress(OSError):  # such as a name that is too long
+                return _find_folder(weights).is_dir()
+            return False
         case WheelWeights() | E5Q4Weights():
             return _made_folder(weights).is_dir()
 

@@ -146,6 +146,7 @@ def test_a_making_that_fails_leaves_nothing_and_what_was_there_stays(tmp_path: P
     assert (folder / "model.bin").read_bytes() == b"changed"
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "model", tmp_path / "log") for _ in range(3)]
     outputs = {process.communicate()[0] for process in processes}
@@ -155,6 +156,7 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_making_that_is_killed_leaves_nothing_that_counts_as_made(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     killed = start(folder, tmp_path / "log", then="os.kill(os.getpid(), 9)")

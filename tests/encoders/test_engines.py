@@ -97,6 +97,7 @@ def test_a_replaced_pooling_is_replaced_on_openvino_too(folder: Path) -> None:
     np.testing.assert_allclose(found, by_hand(folder, TEXTS, "max"), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision"),
     [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "int8")],
@@ -124,6 +125,7 @@ def test_a_texts_vector_is_the_same_to_the_last_bit_with_any_other_texts(
     assert again.encode_queries(texts[::-1])[::-1].tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(
     tmp_path: Path,
 ) -> None:
@@ -388,6 +390,7 @@ def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(
         converted_model(entry(folder, max_tokens=1), weights)
 
 
+@pytest.mark.slow
 def test_converting_happens_once_and_nothing_is_sent_or_written_anywhere_else(
     tmp_path: Path,
 ) -> None:

@@ -27,6 +27,8 @@ from tests.conftest import RunStage
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean
 from tests.helpers.tiny_models import build_model, entry, random_texts, runtime, weights_of
 
+pytestmark = pytest.mark.slow
+
 PRODUCTS = 20_000
 Embed = Callable[..., "subprocess.Popen[str]"]
 
