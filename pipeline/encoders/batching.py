@@ -1,9 +1,9 @@
 """Token ids to batches whose shape depends on nothing but the length of their texts.
 
 A text's tokens are padded to the next multiple of `STEP`, and all batches of one length have the
-same number of rows, the last one filled up. So every text is computed in one shape, whatever it is
-encoded with, and its vector is the same to the last bit: alone or in company, today or after a
-kill. Texts of about one length share a batch, so little is padded: on ESCI's products 3 %.
+same number of rows, the last one filled up. So a text is always computed in one shape, and its
+vector is the same to the last bit: alone or with others, today or after a kill. Texts of about one
+length share a batch, so little is padded: on ESCI's products 3 %.
 """
 
 from collections.abc import Iterator

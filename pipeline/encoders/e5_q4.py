@@ -1,7 +1,7 @@
 """multilingual-e5-small in 4 bits: the file read strictly, its weights as float32.
 
 The format, little-endian: magic `E5S1`, version, the sizes of a BERT model, the pieces of a unigram
-tokenizer with their scores, a normaliser, then a table of tensors that lie at absolute offsets,
+tokenizer with their scores, a normaliser, then a table of tensors at absolute offsets,
 either as float32 or as Q4_0. Q4_0 (as in llama.cpp) holds 32 weights of a row in 18 bytes: a
 float16 scale and 16 bytes whose low nibbles are weights 0 to 15 and high nibbles 16 to 31;
 weight = scale * (nibble - 8). That product has up to 14 significant bits, so float32 holds it

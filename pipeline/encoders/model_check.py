@@ -36,7 +36,7 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
             that is impossible or reaches outside the folder.
     """
     if not folder.is_dir():
-        raise PipelineError(f"{where}: the folder {folder} is missing")
+        raise PipelineError(f"{where}: the folder {folder} is missing. Copy the model there.")
     if not (folder / "modules.json").is_file():
         _check_plain(folder, spec, where)
     modules = list_modules(folder)
@@ -44,7 +44,10 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
     _check_classes(modules, folder, where, runs_code=runs_code)
     transformer = folder / modules[0]["path"]
     if not has_any(transformer, SAFE + PICKLED):
-        raise PipelineError(f"{where}: {transformer} has no weights: {SAFE[0]} is missing")
+        raise PipelineError(
+            f"{where}: {transformer} has no weights: {SAFE[0]} is missing. "
+            "Copy it there from the original model."
+        )
     if not (isinstance(spec.weights, HubWeights | FolderWeights) and spec.weights.allow_pickle):
         _refuse_pickles(modules, folder, where)
     if not has_any(transformer, _VOCABULARIES) and not list(transformer.glob("*.model")):
@@ -63,8 +66,8 @@ def _check_plain(folder: Path, spec: Encoder, where: str) -> None:
         )
     if spec.pooling == "model":
         raise PipelineError(
-            f"{where}: {folder} has no modules.json, so it names no pooling of its own; set "
-            f"{where.removesuffix('weights')}pooling, such as mean"
+            f"{where}: {folder} has no modules.json, so it names no pooling of its own. Set "
+            f"{where.removesuffix('weights')}pooling, such as to mean."
         )
 
 
@@ -88,8 +91,8 @@ def _check_classes(
             )
     if not runs_code and not modules[0]["type"].endswith(".Transformer"):
         raise PipelineError(
-            f"{where}: the first module of {folder} is {shorten(modules[0]['type'])}; only "
-            "transformer models can be used"
+            f"{where}: the first module of {folder} must be a transformer (found "
+            f"{shorten(modules[0]['type'])}). Use another model."
         )
 
 

@@ -16,11 +16,11 @@ from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Precision
 from pipeline.encoders.batching import STEP
-from pipeline.encoders.contract import check_max_tokens
+from pipeline.encoders.cached_folder import build_once, folder_name
 from pipeline.encoders.model import LoadedModel, load_model
+from pipeline.encoders.obey_entry import check_max_tokens
 from pipeline.encoders.openvino_engine import compile_graph, infer
 from pipeline.encoders.padding import PROBED_TOKENS, cosine_distance, may_pad
-from pipeline.encoders.sealed import build_once, folder_name
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:

@@ -15,8 +15,8 @@ from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.encoders.batching import STEP
+from pipeline.encoders.cached_folder import build_once, folder_name
 from pipeline.encoders.model import LoadedModel, load_model, reported
-from pipeline.encoders.sealed import build_once, folder_name
 from pipeline.encoders.weights import LocalWeights
 
 PROBED_TOKENS = 256

@@ -34,7 +34,7 @@ from pipeline.encoders.loading import load_engine, resolve_engine
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 
 PARCEL_TOKENS = 16_384
-"""Tokens that go to a worker at once: enough that the way there and back takes no share of the time
+"""Tokens that go to a worker at once: enough that sending them takes a negligible share of the time
 (a quarter of a megabyte; a second for a small model on a core), few enough to lose."""
 
 Parcel = list[Batch]
@@ -43,15 +43,15 @@ Vectors = list[NDArray[np.float32]]
 
 @dataclass(frozen=True)
 class Job:
-    """What a worker is told.
+    """What a worker gets to know.
 
     Attributes:
         spec: the encoder's entry.
         weights: where its weights are on the machine that hands out the work, and their hash.
         runtime: the engine and device that it chose.
-        kind: what its results depend on; see `alike`.
-        computed_by: the engine and the hardware that the store of vectors is told of; without a
-            GPU's name where the machine that hands out the work has no GPU.
+        kind: what its results depend on; see `fingerprint`.
+        computed_by: the engine and the hardware that the store of vectors counts on; without a
+            GPU's name if the machine that hands out the work has no GPU.
         cache: its cache, used where the worker has no $PIPELINE_CACHE of its own.
     """
 
@@ -65,15 +65,15 @@ class Job:
 
 @dataclass(frozen=True)
 class About:
-    """What a worker tells of the engine that it loaded."""
+    """What a worker reports of the engine that it loaded."""
 
     batch_tokens: int
     tokenizer: str
     pad_id: int
 
 
-def begin(job: Job, cores: int) -> Work[Parcel, Vectors]:
-    """Load the encoder on a worker with so many cores, and return what computes parcels.
+def load_worker(job: Job, cores: int) -> Work[Parcel, Vectors]:
+    """Load the encoder on a worker with `cores` cores, and return what computes parcels.
 
     Raises:
         PipelineError: the worker would compute other vectors, or cannot load the model.
@@ -84,16 +84,16 @@ def begin(job: Job, cores: int) -> Work[Parcel, Vectors]:
     if weights.sha256 != job.weights.sha256:
         raise PipelineError(
             f"encoders.{weights.name}.weights: a worker of the Ray cluster found {weights.folder} "
-            f"with the hash {weights.sha256}, expected {job.weights.sha256}; bring the same files "
-            "to every node, or pin their sha256"
+            f"with the hash {weights.sha256}, expected {job.weights.sha256}. Bring the same files "
+            "to every node, or pin their sha256."
         )
     choice = resolve_engine(job.spec, weights, job.runtime)
     found = computed_by(choice)
     if job.computed_by.strip() not in (found, str(choice)):
         raise PipelineError(
             f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: with "
-            f"{found}, expected {job.computed_by}; use workers with the GPU of the machine that "
-            "hands out the work, or run the stage on one with theirs"
+            f"{found}, expected {job.computed_by}. Use workers with the GPU of the machine that "
+            "hands out the work, or run the stage on one with theirs."
         )
     loaded = load_engine(choice, job.spec, weights, cores)
     engine = loaded.engine
@@ -110,7 +110,7 @@ class OnCluster:
     """Computes batches on a fleet; see `Computer`."""
 
     def __init__(self, fleet: Fleet[Parcel, Vectors], batch_tokens: int) -> None:
-        """Take a fleet whose workers like so many tokens in a batch."""
+        """Take a fleet whose workers like `batch_tokens` tokens in a batch."""
         self._fleet = fleet
         self.batch_tokens = batch_tokens
 
@@ -149,18 +149,18 @@ class RemoteEncoder:
         """Connect, start the workers, wait for the first.
 
         Raises:
-            PipelineError: as `connected`, `Fleet` and `begin`.
+            PipelineError: as `connected`, `Fleet` and `load_worker`.
         """
         if self._choice.device == "mps":
             raise PipelineError(
                 "runtime.executor: ray, but runtime.device auto is mps on this machine, which Ray "
-                "does not share out; set device to cpu or cuda, or executor to local"
+                "does not share out. Set device to cpu or cuda, or executor to local."
             )
         with ExitStack() as stack:
             ray = stack.enter_context(connected(self._runtime))
             gpu = self._choice.device == "cuda"
             fleet: Fleet[Parcel, Vectors] = stack.enter_context(
-                Fleet(ray, self._runtime, partial(begin, self._job()), gpu=gpu)
+                Fleet(ray, self._runtime, partial(load_worker, self._job()), gpu=gpu)
             )
             about = fleet.about()
             computer = OnCluster(fleet, about.batch_tokens)

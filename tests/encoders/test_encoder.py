@@ -103,7 +103,7 @@ def test_prompts_registered_in_the_model_are_not_added(tmp_path: Path, folder: P
 
 @pytest.mark.parametrize("engine", ENGINES)
 @pytest.mark.parametrize("own", [True, False])
-def test_normalize_is_obeyed_whatever_the_model_does_itself(
+def test_normalize_is_obeyed_even_if_the_model_normalizes_itself(
     tmp_path: Path, own: bool, engine: str
 ) -> None:
     folder = build_model(tmp_path / "model", normalize=own)

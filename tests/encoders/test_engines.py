@@ -97,11 +97,12 @@ def test_a_replaced_pooling_is_replaced_on_openvino_too(folder: Path) -> None:
     np.testing.assert_allclose(found, by_hand(folder, TEXTS, "max"), atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision"),
     [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "int8")],
 )
-def test_a_texts_vector_is_the_same_to_the_last_bit_whatever_it_is_encoded_with(
+def test_a_texts_vector_is_the_same_to_the_last_bit_with_any_other_texts(
     tmp_path: Path, engine: str, precision: str
 ) -> None:
     # As wide as a real model, since smaller matrices are always multiplied in one way; and with a
@@ -124,6 +125,7 @@ def test_a_texts_vector_is_the_same_to_the_last_bit_whatever_it_is_encoded_with(
     assert again.encode_queries(texts[::-1])[::-1].tobytes() == expected.tobytes()
 
 
+@pytest.mark.slow
 def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(
     tmp_path: Path,
 ) -> None:
@@ -185,7 +187,7 @@ def test_half_precision_is_near_float32_and_really_less_precise(
     assert (np.abs(half - whole).max(axis=1) > 1e-5).all()
 
 
-def test_a_model_that_does_not_bear_its_precision_is_refused_by_its_first_text(
+def test_a_model_that_overflows_at_its_precision_is_refused_by_its_first_text(
     tmp_path: Path,
 ) -> None:
     folder = build_model(tmp_path / "model", normalize=False)
@@ -326,7 +328,7 @@ def test_what_openvino_cannot_run_faithfully_runs_on_torch_with_a_warning_or_is_
             encoder_of(folder, engine=engine, precision=precision)
 
 
-def test_a_converted_model_that_was_tampered_with_is_told_and_made_again(
+def test_a_converted_model_that_was_tampered_with_is_built_again_with_a_warning(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     folder = build_model(tmp_path / "model", seed=5)
@@ -337,7 +339,7 @@ def test_a_converted_model_that_was_tampered_with_is_told_and_made_again(
     path.write_bytes(bytes(len(whole)))
     caplog.clear()
     found = encoder_of(folder, engine="openvino").encode_passages(TEXTS)
-    assert f"{converted.folder} is not as it was made; it is made again" in caplog.text
+    assert f"{converted.folder} is not as it was built; it is built again" in caplog.text
     assert path.read_bytes() == whole
     assert found.tobytes() == expected.tobytes()
 
@@ -388,6 +390,7 @@ def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(
         converted_model(entry(folder, max_tokens=1), weights)
 
 
+@pytest.mark.slow
 def test_converting_happens_once_and_nothing_is_sent_or_written_anywhere_else(
     tmp_path: Path,
 ) -> None:

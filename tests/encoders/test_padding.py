@@ -1,4 +1,4 @@
-"""A text's vector is that of the text alone, whatever its model makes of padding."""
+"""A text's vector is that of the text alone, whether or not its model reads padding."""
 
 from collections.abc import Callable, Iterator
 from pathlib import Path

@@ -21,11 +21,13 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Runtime
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.loading import load_encoder, resolve_engine
-from pipeline.encoders.remote import RemoteEncoder, begin
+from pipeline.encoders.remote import RemoteEncoder, load_worker
 from pipeline.encoders.weights import LocalWeights
 from tests.conftest import RunStage
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean
 from tests.helpers.tiny_models import build_model, entry, random_texts, runtime, weights_of
+
+pytestmark = pytest.mark.slow
 
 PRODUCTS = 20_000
 Embed = Callable[..., "subprocess.Popen[str]"]
@@ -87,13 +89,13 @@ def test_workers_that_would_compute_other_vectors_are_refused(
         pass
 
 
-def test_a_worker_on_other_hardware_than_the_store_is_told_of_is_refused(model: Path) -> None:
+def test_a_worker_on_other_hardware_than_the_store_counts_on_is_refused(model: Path) -> None:
     spec, weights, ray = entry(model), weights_of(model), runtime()
     job = RemoteEncoder(resolve_engine(spec, weights, ray), spec, weights, ray)._job()
-    begin(job, 1)
-    begin(replace(job, computed_by="torch-cpu "), 1)  # handed out where no name is known
+    load_worker(job, 1)
+    load_worker(replace(job, computed_by="torch-cpu "), 1)  # handed out where no name is known
     with pytest.raises(PipelineError, match=r"with torch-cpu \w+, expected torch-cpu another GPU"):
-        begin(replace(job, computed_by="torch-cpu another GPU"), 1)
+        load_worker(replace(job, computed_by="torch-cpu another GPU"), 1)
 
 
 def test_workers_on_gpus_are_for_a_cluster_that_has_some(cluster: str, model: Path) -> None:
@@ -111,13 +113,13 @@ def test_workers_on_gpus_are_for_a_cluster_that_has_some(cluster: str, model: Pa
 def test_a_model_that_gives_nan_is_refused_as_locally(cluster: str, tmp_path: Path) -> None:
     folder = build_model(tmp_path / "broken", seed=1, nan=True)
     spec, weights, ray = entry(folder), weights_of(folder), on(cluster, runtime("torch"))
-    told = []
+    refusals = []
     with RemoteEncoder(resolve_engine(spec, weights, ray), spec, weights, ray) as remote:
         for encoder in (remote, load_encoder(spec, weights, runtime("torch"))):
             with pytest.raises(PipelineError, match="NaN") as refused:
                 encoder.encode_passages(["uno", "dos"])
-            told.append(str(refused.value))
-    assert told[0] == told[1]
+            refusals.append(str(refused.value))
+    assert refusals[0] == refusals[1]
 
 
 @pytest.fixture
@@ -184,10 +186,10 @@ def test_a_worker_killed_midway_loses_nothing_and_changes_no_byte(
     with _embed() as process:
         _some_stored(store, process)
         assert kill_a_worker()
-        _, told = process.communicate()
-    assert process.returncode == 0, told
-    assert "warning: a worker of the Ray cluster died" in told
-    assert f" encoded={PRODUCTS} " in told
+        _, errors = process.communicate()
+    assert process.returncode == 0, errors
+    assert "warning: a worker of the Ray cluster died" in errors
+    assert f" encoded={PRODUCTS} " in errors
     assert _hashes() == expected
     assert workers() == []
 
@@ -216,12 +218,12 @@ def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
     with _embed() as process:
         _some_stored(store, process)
         process.send_signal(signal.SIGINT)
-        _, told = process.communicate()
-    assert process.returncode == 130, told
-    assert "embed interrupted" in told
-    assert "Traceback" not in told
+        _, errors = process.communicate()
+    assert process.returncode == 130, errors
+    assert "embed interrupted" in errors
+    assert "Traceback" not in errors
     assert not layout.embeddings(LOCALE).folder.exists()
     with _embed() as process:
-        _, told = process.communicate()
-    (encoded, _) = re.findall(r" encoded=(\d+) ", told)
+        _, errors = process.communicate()
+    (encoded, _) = re.findall(r" encoded=(\d+) ", errors)
     assert 0 < int(encoded) < PRODUCTS

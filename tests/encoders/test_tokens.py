@@ -99,7 +99,7 @@ def test_what_is_cut_is_what_a_whole_tokenisation_has_more(
         full = whole.encode(prefix + text)
         assert len(tokens.ids) + len(tokens.cut) == len(full.ids)
         assert len(tokens.ids) == min(len(full.ids), max_tokens)
-        kept = len(tokens.ids) - 1  # the closing token is kept, behind what is left of the text
+        kept = len(tokens.ids) - 1  # the closing token is kept, after what is left of the text
         assert tokens.ids.tolist() == [*full.ids[:kept], full.ids[-1]]
         begins = [begin - len(prefix) for begin, _ in full.offsets[kept:-1]]
         assert tokens.cut.tolist() == begins

@@ -17,7 +17,7 @@ from pipeline.core.files import sha256_file
 from pipeline.core.params import Encoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model import load_model
-from pipeline.encoders.weights import LocalWeights, resolve_weights
+from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_e5_q4, tiny_models
 from tests.helpers.tiny_models import build_model
 
@@ -99,7 +99,7 @@ def e5_q4(index: Path) -> dict[str, Any]:
 
 
 def cached(tmp_path: Path) -> set[str]:
-    """Return what stands in the cache of encoders, without locks."""
+    """Return the names in the cache of encoders, without locks."""
     names = {path.name for path in (tmp_path / "cache/encoders").iterdir() if path.is_dir()}
     return {name for name in names if not name.endswith(".lock")}
 
@@ -278,10 +278,17 @@ def test_an_empty_folder_is_refused(tmp_path: Path) -> None:
         resolve(in_folder(tmp_path))
 
 
+def test_a_folder_whose_name_no_disk_can_hold_is_one_message() -> None:
+    for path in ("x" * 300, "a/" * 3_000):
+        with pytest.raises(PipelineError, match=r"encoders\.tiny\.weights: .* cannot be read"):
+            resolve(in_folder(path))
+        assert not at_hand(entry(in_folder(path)).weights)
+
+
 def test_a_plain_transformers_folder_needs_its_pooling_named(tmp_path: Path) -> None:
     folder = build_model(tmp_path / "model", pooling=None)
     with pytest.raises(
-        PipelineError, match=r"names no pooling of its own; set encoders\.tiny\.pooling"
+        PipelineError, match=r"names no pooling of its own. Set encoders\.tiny\.pooling"
     ):
         resolve(in_folder(folder))
     assert resolve(in_folder(folder), pooling="cls").folder == folder
@@ -342,6 +349,7 @@ def start(code: str, spec: Encoder) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["wheel", "e5_q4"])
 def test_processes_may_ask_for_the_same_weights_at_once(
     kind: str, request: pytest.FixtureRequest, tmp_path: Path
@@ -355,6 +363,7 @@ def test_processes_may_ask_for_the_same_weights_at_once(
     assert cached(tmp_path) == {expected.folder.name}
 
 
+@pytest.mark.slow
 def test_a_rebuild_that_was_killed_half_way_is_not_taken_for_a_model(
     e5_q4: dict[str, Any], tmp_path: Path
 ) -> None:
@@ -377,7 +386,7 @@ def test_a_rebuild_that_was_killed_half_way_is_not_taken_for_a_model(
     assert cached(tmp_path) == {found.folder.name}
 
 
-def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
+def test_a_rebuilt_model_that_is_not_as_it_was_made_is_built_again_with_a_warning(
     e5_q4: dict[str, Any], tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spec = entry(e5_q4, pooling="mean")
@@ -388,12 +397,13 @@ def test_a_rebuilt_model_that_is_not_as_it_was_made_is_told_and_made_again(
         caplog.clear()
         assert resolve_weights(spec, "tiny") == made
         assert path.read_bytes() == whole
-        assert "is not as it was made; it is made again" in caplog.text
+        assert "is not as it was built; it is built again" in caplog.text
     caplog.clear()
     resolve_weights(spec, "tiny")
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
     hub = {"kind": "hub", "model": "sentence-transformers/LaBSE", "revision": COMMIT}
     code = "import os\nos.environ['HF_ENDPOINT'] = 'http://127.0.0.1:9'\n" + RESOLVE
@@ -402,7 +412,13 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
     assert process.returncode == 1
     message = errors.strip().splitlines()[-1]
     assert message.startswith("pipeline.core.errors.PipelineError: encoders.tiny.weights: ")
-    for part in (hub["model"], COMMIT, "cannot be had from the hub", "kind: folder", "kind: wheel"):
+    for part in (
+        hub["model"],
+        COMMIT,
+        "could not be downloaded from the hub",
+        "kind: folder",
+        "kind: wheel",
+    ):
         assert part in message
     assert "Retrying" not in errors
 

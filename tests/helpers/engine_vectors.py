@@ -3,7 +3,7 @@
 The engine is a compiled library in the same wheel as the weights, so this script runs foreign
 code, on Linux x86-64 only; neither the pipeline nor any test does. From the repository root:
 
-    python -m tests.engine_vectors
+    python -m tests.helpers.engine_vectors
 
 The engine also quantises activations to 8 bits, so its vectors are near the exact ones, not equal.
 """

@@ -1,4 +1,4 @@
-"""A loaded model made to obey its entry: pooling, normalisation, maximum of tokens."""
+"""A loaded model is made to obey its entry: pooling, normalisation, maximum of tokens."""
 
 from typing import TYPE_CHECKING
 
@@ -26,8 +26,8 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
     transformer = modules[0]
     if not isinstance(transformer, Transformer):
         raise PipelineError(
-            f"{entry}.weights: its first module is {type(transformer).__name__}; only transformer "
-            "models can be used"
+            f"{entry}.weights: the first module must be a transformer (found "
+            f"{type(transformer).__name__}). Use another model."
         )
     _cut_at(transformer, spec.max_tokens, entry)
     while isinstance(modules[-1], Normalize):
@@ -70,7 +70,7 @@ def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
 
 
 def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: str) -> None:
-    """Check that a model can read so many tokens, and some beside its special ones.
+    """Check that a model can read `max_tokens`, and that a text has room beside the special ones.
 
     Args:
         max_tokens: what the entry asks for.

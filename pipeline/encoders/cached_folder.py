@@ -1,4 +1,4 @@
-"""Folders in the cache that are made once, whole or not at all, and made again if damaged."""
+"""Folders in the cache that are built once, whole or not at all, and built again if damaged."""
 
 import hashlib
 import json
@@ -17,22 +17,22 @@ Digests = dict[str, str]
 
 
 def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
-    """Make a folder where it is not there, or is not as it was made; return its files' hashes.
+    """Build a folder if it is missing or not as it was built; return its files' hashes.
 
-    A seal beside the folder tells the hash, size and time of change of every file. A file whose
-    size and time are the seal's is taken for unchanged, as Git and DVC do: half a gigabyte of
+    A seal beside the folder holds the hash, size and time of change of every file. A file with the
+    size and time of the seal counts as unchanged, as for Git and DVC: half a gigabyte of
     weights takes seconds to hash. Several processes may ask for the same folder at once.
     """
     seal = folder.with_name(f".{folder.name}.seal.json")
-    digests = _digests_if_as_made(folder, seal)
+    digests = _digests_if_as_built(folder, seal)
     if digests is not None:
         return digests
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(folder.with_name(f".{folder.name}.lock")):
-        digests = _digests_if_as_made(folder, seal)
+        digests = _digests_if_as_built(folder, seal)
         if digests is None:
             if folder.is_dir():
-                log.warning("warning: %s is not as it was made; it is made again", folder)
+                log.warning("warning: %s is not as it was built; it is built again", folder)
             with atomic_directory(folder) as partial:
                 fill(partial)
             digests = {name: sha256_file(folder / name) for name in _stamps(folder)}
@@ -40,11 +40,11 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
     return digests
 
 
-def _digests_if_as_made(folder: Path, seal: Path) -> Digests | None:
+def _digests_if_as_built(folder: Path, seal: Path) -> Digests | None:
     try:
         sealed = json.loads(seal.read_text(encoding="utf-8"))
         stamps, digests = dict(sealed["stamps"]), dict(sealed["sha256"])
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
     found = _stamps(folder) if folder.is_dir() else {}
     if found.keys() != digests.keys():

@@ -9,14 +9,14 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.files import sha256_file
-from pipeline.encoders.sealed import build_once, folder_name
+from pipeline.encoders.cached_folder import build_once, folder_name
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
 
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from pipeline.encoders.sealed import build_once
+from pipeline.encoders.cached_folder import build_once
 
 def fill(folder):
     with open(sys.argv[2], "a") as log:
@@ -94,7 +94,7 @@ def _touch(path: Path) -> None:
         lambda folder: folder.with_name(".model.seal.json").unlink(),
     ],
 )
-def test_a_folder_that_is_not_as_it_was_made_is_told_and_made_again(
+def test_a_folder_that_is_not_as_it_was_made_is_built_again_with_a_warning(
     tmp_path: Path, spoil: Callable[[Path], object], caplog: pytest.LogCaptureFixture
 ) -> None:
     folder, making = tmp_path / "model", Making()
@@ -104,7 +104,7 @@ def test_a_folder_that_is_not_as_it_was_made_is_told_and_made_again(
     assert making.count == 2
     assert as_made(folder)
     assert set(digests) == set(FILES)
-    assert f"{folder} is not as it was made; it is made again" in caplog.text
+    assert f"{folder} is not as it was built; it is built again" in caplog.text
     build_once(folder, making)
     assert making.count == 2
 
@@ -146,6 +146,7 @@ def test_a_making_that_fails_leaves_nothing_and_what_was_there_stays(tmp_path: P
     assert (folder / "model.bin").read_bytes() == b"changed"
 
 
+@pytest.mark.slow
 def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     processes = [start(tmp_path / "model", tmp_path / "log") for _ in range(3)]
     outputs = {process.communicate()[0] for process in processes}
@@ -155,6 +156,7 @@ def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
     assert sorted(path.name for path in (tmp_path / "model").iterdir()) == ["first", "second"]
 
 
+@pytest.mark.slow
 def test_a_making_that_is_killed_leaves_nothing_that_counts_as_made(tmp_path: Path) -> None:
     folder = tmp_path / "model"
     killed = start(folder, tmp_path / "log", then="os.kill(os.getpid(), 9)")
