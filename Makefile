@@ -65,7 +65,7 @@ diff: setup ## compare the metrics with BASE (default: the merge base with main)
 lock-current: setup ## fail if dvc.lock is not of these files; needs no data
 	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! echo "$$plan" | grep --quiet 'Running stage' || { \
 	  echo "$$plan" | grep --invert-match "didn't change" >&2; \
-	  echo 'error: dvc.lock is not of these files. Run make repro, then commit dvc.lock and reports/.' >&2; exit 1; \
+	  echo 'error: dvc.lock is not that of these files. Run make repro, then commit dvc.lock and reports/.' >&2; exit 1; \
 	}
 
 # The whole folder at once: with an import per file, DVC fetches all of upstream's LFS objects each time.

@@ -1,6 +1,6 @@
 """What each stage took on this machine: a file per stage and locale in the cache, for `plan`.
 
-No artefact holds a time, so that the same inputs give the same bytes; the cache is no artefact.
+Artefacts hold no times, so that the same inputs give the same bytes. The cache is not an artefact.
 """
 
 import re

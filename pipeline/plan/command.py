@@ -21,7 +21,7 @@ from pipeline.core.text_tables import aligned, markdown
 from pipeline.core.timings import read_records
 from pipeline.plan import sheet
 from pipeline.plan.rates import STAGE_SECONDS
-from pipeline.plan.sheet import Amount, Row, Totals
+from pipeline.plan.sheet import Amount, Row
 
 _NOTES = f"""\
 The total has {STAGE_SECONDS:.0f} s per stage for its start; stages run one after another (JOBS=1).
@@ -48,8 +48,11 @@ def plan() -> None:
     made = Plan(made=time.time(), rows=tuple(rows))
     files.write_json(layout.last_plan(), made.model_dump(mode="json"))
     numbers = ("seconds", "peak MB", "disk MB")
-    lines = [[row.stage, row.locale or "", row.shown(), *_amounts(row), row.known] for row in rows]
-    lines.append(["total", "", "", *_amounts(sheet.totals(rows)), ""])
+    lines = [
+        [row.stage, row.locale or "", row.shown(), f"{row.seconds:,.1f}",
+         f"{row.peak_bytes / 1e6:,.0f}", f"{row.disk_bytes / 1e6:,.1f}", row.known]
+        for row in (*rows, sheet.total(rows))
+    ]  # fmt: skip
     sys.stdout.write(
         aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
     )
@@ -93,10 +96,6 @@ def against_last_run() -> None:
     sys.stdout.write(aligned(header, lines, numbers))
     with files.atomic_file(layout.COSTS) as partial:
         partial.write_text(markdown(header, lines, numbers), encoding="utf-8", newline="\n")
-
-
-def _amounts(of: Row | Totals) -> tuple[str, str, str]:
-    return f"{of.seconds:,.1f}", f"{of.peak_bytes / 1e6:,.0f}", f"{of.disk_bytes / 1e6:,.1f}"
 
 
 def _beside(*of: float) -> tuple[str, str, str, str]:

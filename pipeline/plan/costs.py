@@ -26,7 +26,7 @@ Units = Mapping[str, int]
 MOST_TIMES = 20
 """A cost is a guess if its stage has more work than this many times the largest run's."""
 
-TELLING_SECONDS, TELLING_BYTES = 1.0, 100e6
+TELLING_SECONDS, TELLING_BYTES = 0.5, 100e6
 """How much a run's time and memory vary by themselves: one with less work says little of a rate."""
 
 _SEARCHED_QUERIES = 1_024  # at a time, by retrieve, hybrid and evaluate

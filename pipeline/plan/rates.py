@@ -54,6 +54,6 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "results": (0.6e-6, 0, 0), "queries": (0, 4_000, 600),
     },
     "report": {
-        "start": (1.5, 230e6, 300_000), "locales": (0.05, 0, 0), "queries": (120e-6, 20_000, 850),
+        "start": (1.5, 230e6, 300_000), "locales": (0.02, 0, 0), "queries": (120e-6, 20_000, 850),
     },
 }  # fmt: skip

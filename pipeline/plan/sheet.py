@@ -1,4 +1,4 @@
-"""The cost sheet: a row per stage and locale, their totals, and what will not fit."""
+"""The cost sheet: a row per stage and locale, their total, and what will not fit."""
 
 import shutil
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -43,14 +43,6 @@ class Row(Strict):
     def shown(self) -> str:
         """Return the units as text: 592 products, 73 queries."""
         return ", ".join(f"{self.units[one]:,} {one}" for one in SHOWN_UNITS if one in self.units)
-
-
-class Totals(Strict):
-    """All stages one after another, with the start of each; DVC's copies take no part in it."""
-
-    seconds: Amount
-    peak_bytes: Amount
-    disk_bytes: Amount
 
 
 def current_stages(params: Params) -> frozenset[str]:
@@ -146,13 +138,14 @@ def _row(
     )  # fmt: skip
 
 
-def totals(found: Sequence[Row]) -> Totals:
-    """Return what all rows together take."""
-    return Totals(
+def total(found: Sequence[Row]) -> Row:
+    """Return what all rows take one after another, with the start of each stage."""
+    return Row(
+        stage="total", locale=None, kind=None, units={}, known="",
         seconds=sum(row.seconds + STAGE_SECONDS for row in found),
         peak_bytes=max(row.peak_bytes for row in found),
         disk_bytes=sum(row.disk_bytes for row in found),
-    )
+    )  # fmt: skip
 
 
 def warnings(params: Params, found: Sequence[Row]) -> Iterator[str]:
@@ -170,7 +163,7 @@ def warnings(params: Params, found: Sequence[Row]) -> Iterator[str]:
             needed = memory.gigabytes(round(row.peak_bytes))
             yield f"{where} needs {needed} of memory; {name} {memory.gigabytes(limit)}. {remedy}"
     # DVC keeps a copy of each output, where the file system cannot share one.
-    needed_disk, free = 2 * totals(found).disk_bytes, shutil.disk_usage(Path()).free
+    needed_disk, free = 2 * total(found).disk_bytes, shutil.disk_usage(Path()).free
     if needed_disk > free:
         yield (
             f"the outputs and DVC's copies of them need {memory.gigabytes(round(needed_disk))} of "

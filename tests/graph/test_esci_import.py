@@ -99,8 +99,8 @@ class Handler(BaseHTTPRequestHandler):
     def answer_batch(self, body: bytes) -> None:
         """Say where the objects are; see the Git LFS batch API."""
         if self.server.over_quota:
-            status, told = HTTPStatus.FORBIDDEN, {"message": "over its data quota"}
-            self.answer(status, "application/vnd.git-lfs+json", json.dumps(told).encode())
+            status, refusal = HTTPStatus.FORBIDDEN, {"message": "over its data quota"}
+            self.answer(status, "application/vnd.git-lfs+json", json.dumps(refusal).encode())
             return
         found = [
             {**one, "error": {"code": 403, "message": "over its data quota"}}
@@ -111,8 +111,8 @@ class Handler(BaseHTTPRequestHandler):
             }
             for one in json.loads(body)["objects"]
         ]
-        told_where = json.dumps({"transfer": "basic", "objects": found}).encode()
-        self.answer(HTTPStatus.OK, "application/vnd.git-lfs+json", told_where)
+        answer = json.dumps({"transfer": "basic", "objects": found}).encode()
+        self.answer(HTTPStatus.OK, "application/vnd.git-lfs+json", answer)
 
     def answer_with_git(self, body: bytes) -> None:
         """Hand the request to `git http-backend`."""
@@ -245,9 +245,9 @@ def test_an_lfs_server_that_refuses_fails_make_esci_and_a_pointer_is_no_source(
 
     call(project, environment, "git", "clone", "--quiet", f"{upstream.url}/repo.git", "clone")
     set_source(project, "clone/shopping_queries_dataset")
-    told = call(project, environment, "python", "-m", "pipeline.sample", status=1)
-    assert f"{EXAMPLES_FILE} is a Git LFS pointer" in told
-    assert "Traceback" not in told
+    printed = call(project, environment, "python", "-m", "pipeline.sample", status=1)
+    assert f"{EXAMPLES_FILE} is a Git LFS pointer" in printed
+    assert "Traceback" not in printed
     assert not (project / "data/sample").exists()
 
 
@@ -256,8 +256,8 @@ def test_a_pointer_that_dvc_takes_for_the_file_fails_make_esci_and_can_be_tried_
 ) -> None:
     revision, contents = upstream.commit(("us", "es", "jp"))
     upstream.refused_objects = {sha256(contents[PRODUCTS_FILE]).hexdigest()}
-    told = call(project, environment, *make_esci(upstream, revision), status=2)
-    assert "upstream gave Git LFS pointers instead of the files" in told
+    printed = call(project, environment, *make_esci(upstream, revision), status=2)
+    assert "upstream sent Git LFS pointers instead of the files" in printed
     assert not (project / "data/esci").exists()
     assert not (project / "data/esci.dvc").exists()
 

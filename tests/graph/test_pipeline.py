@@ -1,7 +1,7 @@
 """The promises of the graph, with real DVC runs in a temporary repository and tiny local encoders.
 
 The encoders of params.yaml keep their names, contracts and places; their weights are random models
-in a git-ignored folder. So `labse` here stands for any model in a local folder.
+in a git-ignored folder. So `labse` here is any model in a local folder.
 """
 
 import json
@@ -198,12 +198,12 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     chosen, here = params.read_text(encoding="utf-8"), "  jp: e5-small-q4"
     assert here in chosen
     params.write_text(chosen.replace(here, "  jp: labse", 1), encoding="utf-8")
-    told = project.call("python", "-m", "pipeline.embed", "--locale", "jp")
-    assert re.findall(r"encoder=labse .*encoded=(\d+)", told) == ["0", "0"]
+    printed = project.call("python", "-m", "pipeline.embed", "--locale", "jp")
+    assert re.findall(r"encoder=labse .*encoded=(\d+)", printed) == ["0", "0"]
 
 
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "name"),
     [
         ("encoder.es=nope", "encoders.nope"),
         ("index.us=hsnw", "indexes.hsnw"),
@@ -211,10 +211,10 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     ],
 )
 def test_a_name_that_is_not_defined_is_refused_before_any_stage_runs(
-    project: Project, change: str, told: str
+    project: Project, change: str, name: str
 ) -> None:
     printed = project.call("dvc", "exp", "run", "-S", change, status=255)
-    assert told in printed
+    assert name in printed
     assert "Running stage" not in printed
 
 
@@ -233,8 +233,8 @@ def test_a_damaged_shard_is_noticed_and_the_next_repro_heals_it(project: Project
     whole = shard.read_bytes()
     shard.unlink()  # DVC may have linked it from its cache
     shard.write_bytes(whole[:-7])
-    told = project.call("python", "-m", "pipeline.index", "--locale", "es", status=1)
-    assert "products-00000.npy is truncated" in told
+    printed = project.call("python", "-m", "pipeline.index", "--locale", "es", status=1)
+    assert "products-00000.npy is truncated" in printed
     lock = project.lock()
     project.call("dvc", "repro")
     assert shard.read_bytes() == whole
@@ -268,8 +268,8 @@ def test_a_cache_removed_while_dvc_embeds_does_no_harm_and_the_next_repro_heals(
         while process.poll() is None and not list(cache.glob("vectors/*/*.npy")):
             time.sleep(0.002)
         shutil.rmtree(cache, ignore_errors=True)
-        _, told = process.communicate()
-    assert "Traceback" not in told
+        _, printed = process.communicate()
+    assert "Traceback" not in printed
     project.call("dvc", "repro")
     assert project.lock() == lock
 

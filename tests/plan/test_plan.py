@@ -160,7 +160,7 @@ def test_vectors_are_taken_to_be_stored_only_where_all_before_embed_is_up_to_dat
 
 
 @pytest.mark.dvc
-def test_while_dvc_works_nothing_is_taken_to_be_up_to_date_and_why_is_told(
+def test_while_dvc_works_nothing_is_taken_to_be_up_to_date_and_why_is_said(
     repository: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO", "pipeline")
@@ -194,7 +194,7 @@ def test_what_would_be_drawn_is_what_sample_draws(
         assert foreseen.counted
 
 
-def test_a_demo_that_is_not_made_yet_is_told_by_its_params(
+def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
     project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("PIPELINE_CACHE", raising=False)
@@ -356,7 +356,7 @@ def test_a_sheet_follows_the_records_of_this_machine(shop: Workshop) -> None:
         if name != "embed":
             assert row.seconds == pytest.approx(7.0)
             assert row.known.startswith("measured here")
-    assert sheet.totals(list(after.values())).seconds > 7 * (len(after) - 1)
+    assert sheet.total(list(after.values())).seconds > 7 * (len(after) - 1)
 
 
 def test_an_index_that_a_cluster_fills_has_rates_of_its_own(shop: Workshop) -> None:
@@ -417,7 +417,7 @@ def test_an_unknown_source_is_one_message(run_stage: RunStage, project: Path) ->
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "largest": null}', "\0"])
-def test_a_damaged_record_gives_the_default_rate_and_is_told(
+def test_a_damaged_record_gives_the_default_rate_and_a_warning(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], damage: str,
 ) -> None:  # fmt: skip
@@ -427,13 +427,13 @@ def test_a_damaged_record_gives_the_default_rate_and_is_told(
     path.write_text(damage)
     monkeypatch.setattr("sys.argv", ["plan"])
     assert plan.main() == 0
-    told = capsys.readouterr()
-    assert f"warning: {path}: damaged" in told.err
-    (clean,) = (line for line in told.out.splitlines() if line.startswith("clean"))
+    printed = capsys.readouterr()
+    assert f"warning: {path}: damaged" in printed.err
+    (clean,) = (line for line in printed.out.splitlines() if line.startswith("clean"))
     assert "default rate" in clean
 
 
-def test_what_will_not_fit_is_told_with_the_way_out(shop: Workshop) -> None:
+def test_what_will_not_fit_is_said_with_the_way_out(shop: Workshop) -> None:
     rows = list(sheet.rows(load_params(), [], CURRENT))
     assert list(sheet.warnings(load_params(), rows)) == []
     huge = [
@@ -444,9 +444,9 @@ def test_what_will_not_fit_is_told_with_the_way_out(shop: Workshop) -> None:
     memory, disk = sheet.warnings(load_params(), huge)
     params = load_params()
     tight = params.runtime.model_copy(update={"memory_limit": 0.001})
-    told = list(sheet.warnings(params.model_copy(update={"runtime": tight}), rows))
-    assert len(told) == len(rows)
-    assert all("runtime.memory_limit is 0.0 GB" in each for each in told)
+    found = list(sheet.warnings(params.model_copy(update={"runtime": tight}), rows))
+    assert len(found) == len(rows)
+    assert all("runtime.memory_limit is 0.0 GB" in each for each in found)
     assert "index of es needs 1000000.0 GB of memory" in memory
     assert "ivf-pq" in memory
     assert "are free" in disk
@@ -459,15 +459,15 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
     def planned(*arguments: str) -> tuple[int, str, str]:
         monkeypatch.setattr("sys.argv", ["plan", *arguments])
         status = plan.main()
-        told = capsys.readouterr()
-        return status, told.out, told.err
+        printed = capsys.readouterr()
+        return status, printed.out, printed.err
 
     layout.last_plan().unlink(missing_ok=True)
-    status, _, told = planned("--against-last-run")
-    assert (status, "Make one before the run" in told) == (1, True)
+    status, _, message = planned("--against-last-run")
+    assert (status, "Make one before the run" in message) == (1, True)
     assert planned()[0] == 0
-    status, _, told = planned("--against-last-run")
-    assert (status, "no stage of the plan" in told) == (1, True)
+    status, _, message = planned("--against-last-run")
+    assert (status, "no stage of the plan" in message) == (1, True)
     for name in ("clean", "bm25"):
         assert shop.run(name).status == 0
     status, printed, _ = planned("--against-last-run")

@@ -31,8 +31,8 @@ MEET = """\
 import os, pathlib, sys, time
 locale = sys.argv[1]
 for name in ('THREADS', 'MEMORY_SHARERS'):
-    told = os.environ.get(f'PIPELINE_{name}', '')
-    pathlib.Path(f'../{locale}.{name}').write_text(told)
+    given = os.environ.get(f'PIPELINE_{name}', '')
+    pathlib.Path(f'../{locale}.{name}').write_text(given)
 met = pathlib.Path(f'../{locale}.met')
 pathlib.Path(f'../{locale}.there').touch()
 ends = time.monotonic() + float(pathlib.Path('../patience').read_text())
@@ -126,8 +126,8 @@ def test_branches_run_side_by_side_and_leave_the_lock_of_one_after_the_other(
     threads = {together.beside(f"{locale}.THREADS").read_text() for locale in LOCALES}
     assert threads == {str(max(1, (cores or 1) // 2))}
     for repository, sharers in ((together, "2"), (alone, "")):
-        told = {repository.beside(f"{one}.MEMORY_SHARERS").read_text() for one in LOCALES}
-        assert told == {sharers}
+        given = {repository.beside(f"{one}.MEMORY_SHARERS").read_text() for one in LOCALES}
+        assert given == {sharers}
     for locale in LOCALES:
         lines = [line for line in printed.splitlines() if f"'evaluate@{locale}'" in line]
         assert lines
