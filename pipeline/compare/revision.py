@@ -16,7 +16,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.evaluate import per_query
-from pipeline.evaluate.top import TOP
+from pipeline.evaluate.top_products import TOP
 
 WORKSPACE = "workspace"
 

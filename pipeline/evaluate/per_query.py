@@ -22,7 +22,7 @@ from pipeline.core import tables
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Count, Name, Sha256, Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
-from pipeline.evaluate.top import MARKS, PLACES
+from pipeline.evaluate.top_products import MARKS, PLACES
 from pipeline.runs.card import RunCard
 
 PER_QUERY_SCHEMA = 2

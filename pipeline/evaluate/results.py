@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.params import Params
-from pipeline.evaluate import metrics, per_query, scoring, slices
-from pipeline.evaluate import top as first_products
-from pipeline.evaluate.scoring import Judged, Scores
-from pipeline.evaluate.top import Top
+from pipeline.evaluate import metrics, per_query, slices, system_scores
+from pipeline.evaluate import top_products as first_products
+from pipeline.evaluate.system_scores import Judged, Scores
+from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard
 
@@ -142,6 +142,6 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, RANDOM: first_products.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, RANDOM: first_products.shares(system_scores.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }
