@@ -20,6 +20,7 @@ from pipeline.core.files import sha256_file
 from pipeline.core.params import SYSTEMS, System
 from pipeline.evaluate import per_query, plots, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
+from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
@@ -314,7 +315,7 @@ def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> Non
 
 def _read_card() -> per_query.Card:
     path = layout.per_query(LOCALE)
-    return per_query.read(path.read_bytes(), str(path), LOCALE, "")[1]
+    return read_per_query(path.read_bytes(), str(path), LOCALE, "")[1]
 
 
 def _sample() -> Any:
