@@ -31,8 +31,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
 from pipeline.core.params import Evaluate
 from pipeline.core.params_file import load_params
-from pipeline.evaluate import judging, metrics
-from pipeline.evaluate.judging import Ints
+from pipeline.evaluate import judged_run, metrics
+from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs
@@ -93,12 +93,12 @@ def ours(task: Task, cutoffs: Evaluate, clock: Clock) -> PerQuery:
     """Evaluate as the stage does."""
     started = time.perf_counter()
     inputs = task.inputs
-    judgements = judging.Judgements.from_pairs(
+    judgements = judged_run.Judgements.from_pairs(
         inputs.pair_queries, inputs.pair_products, task.labels, len(inputs.queries)
     )
     pieces = []
     for queries, (rows, codes, _) in run_files.iter_run(task.path, inputs, QUERIES_A_PIECE, ""):
-        run = judging.judge(rows, codes, judgements.rows(queries.start, queries.stop))
+        run = judged_run.judge(rows, codes, judgements.rows(queries.start, queries.stop))
         pieces.append(metrics.catalogue_measures(run, cutoffs))
     found = {name: np.concatenate([piece[name] for piece in pieces]) for name in pieces[0]}
     clock["all"] = time.perf_counter() - started

@@ -10,7 +10,7 @@ from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.demo.stage import demo
-from pipeline.evaluate import judging, metrics
+from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.neighbours import search
@@ -27,7 +27,7 @@ class Catalogue:
 
     products: list[str]
     queries: list[str]
-    judgements: judging.Judgements
+    judgements: judged_run.Judgements
 
 
 def read_catalogues(params: Params, queries: int, scratch: Path) -> dict[str, Catalogue]:
@@ -60,12 +60,12 @@ def read_catalogue(locale: str) -> Catalogue:
     products = tables.read_table(folder.products, tables.PRODUCTS, remedy)
     queries = tables.read_table(folder.queries, tables.QUERIES, remedy)
     _, _, pairs = read_judgements(locale)
-    judgements = judging.Judgements.from_pairs(*pairs, len(queries))
+    judgements = judged_run.Judgements.from_pairs(*pairs, len(queries))
     return Catalogue(products["text"].to_pylist(), queries["text"].to_pylist(), judgements)
 
 
 def ndcg(
-    judgements: judging.Judgements, products: Matrix, queries: Matrix, similarity: Similarity
+    judgements: judged_run.Judgements, products: Matrix, queries: Matrix, similarity: Similarity
 ) -> float:
     """Return the nDCG@10 of exact search through the products."""
     index = build_index(FlatIndex(kind="flat"), products.shape[1], similarity, [products])

@@ -32,7 +32,7 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
-from pipeline.evaluate import scoring
+from pipeline.evaluate import system_scores
 from pipeline.evaluate.stage import evaluate
 from pipeline.hybrid.stage import hybrid
 from pipeline.index import size as index_size
@@ -318,8 +318,8 @@ def measure_score(products: int) -> Figures:
     """Evaluate one system, each query of all locales: what is in memory at the end."""
     params = load_params()
     for locale in params.locales:
-        judged = scoring.read_judged(locale)
-        scoring.score("dense", locale, judged, params.evaluate, params.retrieve.depth)
+        judged = system_scores.read_judged(locale)
+        system_scores.score("dense", locale, judged, params.evaluate, params.retrieve.depth)
     return _counts(params)
 
 

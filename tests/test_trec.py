@@ -19,7 +19,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.params import SYSTEMS, Evaluate
 from pipeline.core.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
-from pipeline.evaluate.judging import Judgements, judge
+from pipeline.evaluate.judged_run import Judgements, judge
 from pipeline.evaluate.metrics import GAINS, catalogue_measures, pool_measures
 from pipeline.evaluate.stage import evaluate
 from pipeline.runs import card as run_card
@@ -298,9 +298,9 @@ def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_w
 
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
-    told = capsys.readouterr().err
-    assert "data/runs/dense/es/run.json: catalogue_sha256 must be" in told
-    assert "Run `dvc repro retrieve@es`" in told
+    said = capsys.readouterr().err
+    assert "data/runs/dense/es/run.json: catalogue_sha256 must be" in said
+    assert "Run `dvc repro retrieve@es`" in said
     assert not Path("trec").exists()
 
 

@@ -53,11 +53,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )
     titles, without = _titles(found, (a, one), (b, other))
-    changed = {
-        key: (before.get(key, ABSENT), after.get(key, ABSENT))
-        for key in dict.fromkeys((*before, *after))
-        if before.get(key) != after.get(key)
-    }
+    changed = _changed(before, after)
     return Report(
         a=str(a),
         b=str(b),
@@ -95,6 +91,15 @@ def _check_none_vanished(held: tuple[list[str], list[str]], settings: Settings, 
             f"encoder (missing: {tables}). Run `dvc repro` there and commit reports/, or drop "
             f"{listed} from encoder, index and language."
         )
+
+
+def _changed(before: Settings, after: Settings) -> dict[str, tuple[str, str]]:
+    """Return the values of every setting that differs, in order of A's keys, then of B's."""
+    return {
+        key: (before.get(key, ABSENT), after.get(key, ABSENT))
+        for key in dict.fromkeys((*before, *after))
+        if before.get(key) != after.get(key)
+    }
 
 
 def _loosened(changed: Mapping[str, tuple[str, str]]) -> Iterator[str]:

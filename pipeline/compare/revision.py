@@ -16,7 +16,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.evaluate import per_query
-from pipeline.evaluate.top import TOP
+from pipeline.evaluate.per_query_reader import read_parquet, read_per_query
+from pipeline.evaluate.top_products import TOP
 
 WORKSPACE = "workspace"
 
@@ -102,7 +103,7 @@ class Revision:
         for locale in locales:
             path = layout.per_query(locale)
             where = f"{path} of {self}"
-            found[locale] = Side(*per_query.read(self._read(path), where, locale, REPORTS))
+            found[locale] = Side(*read_per_query(self._read(path), where, locale, REPORTS))
         return found
 
     def settings(self) -> Settings:
@@ -123,7 +124,7 @@ class Revision:
         if data is None:
             return None
         try:
-            table = per_query.read_parquet(data, str(path), "")
+            table = read_parquet(data, str(path), "")
         except PipelineError:
             return None
         if not table.schema.equals(TOP) or per_query.contents_sha256(table) != sha256:

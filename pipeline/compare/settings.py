@@ -29,7 +29,8 @@ def read_settings(data: bytes, where: str) -> Settings:
         where: what messages call it, such as "params.yaml of HEAD".
 
     Raises:
-        PipelineError: the file is no YAML 1.2, is too large, or names no encoders.
+        PipelineError: the file is not YAML 1.2, is too large, or does not name an encoder and an
+            index for each locale.
     """
     if len(data) > LARGEST:
         raise PipelineError(f"{where}: the file is larger than {LARGEST:,} bytes. Shorten it.")

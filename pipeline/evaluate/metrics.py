@@ -1,11 +1,11 @@
-"""The measures of both tracks, a value a query, vectorised over queries.
+"""The measures of both tracks, one value per query, vectorised over queries.
 
-They equal trec_eval's by way of ir_measures: nDCG (linear gains, ideal over all judged products),
-RR, R, P, AP and Judged. Two departures: a query that a measure is undefined for (without an E, or
-with an ideal of 0) has NaN there and is counted by `counts`, where trec_eval scores it 0; and a
-query that retrieved nothing scores 0, where trec_eval drops it.
+They equal those of trec_eval, as ir_measures calls it: nDCG (linear gains, ideal over all judged
+products), RR, R, P, AP and Judged. Two things differ. A query that a measure is undefined for
+(without an E, or with an ideal of 0) has NaN here, and `counts` counts it; trec_eval scores it 0. A
+query that retrieved nothing scores 0 here; trec_eval drops it.
 
-Only judged products earn anything, and they are few: a run is reduced to them first (`judging`),
+Only judged products earn anything, and they are few: a run is reduced to them first (`judged_run`),
 and every measure is a count or a sum over that short list.
 """
 
@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Evaluate
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judging import Ints, JudgedRun, Judgements, ordinal
+from pipeline.evaluate.judged_run import Ints, JudgedRun, Judgements, ordinal
 
 Floats = NDArray[np.float64]
 PerQuery = dict[str, Floats]
@@ -128,8 +128,8 @@ def pool_measures(run: JudgedRun) -> PerQuery:
     unjudged = int(run.retrieved.sum()) - run.query.size
     if unjudged:
         raise PipelineError(
-            f"the pool run ranks {unjudged} products without a judgement; run and judgements are "
-            "of different samples: run the stage retrieve again"
+            f"the pool run ranks {unjudged} products without a judgement: run and judgements are "
+            "of different samples. Run the stage retrieve again."
         )
     return {
         "pool_ndcg": ndcg(run),
@@ -179,7 +179,7 @@ def counts(judgements: Judgements) -> dict[str, int]:
 
 
 def ideal_dcg(label_counts: Ints, k: int | None, gains: Mapping[str, float]) -> Floats:
-    """Return the DCG of all judged products in the best order: one run of ranks a label."""
+    """Return the DCG of all judged products in the best order: one run of ranks per label."""
     best_first = sorted(range(len(LABELS)), key=lambda code: -gains[LABELS[code]])
     last_rank = _cut(np.cumsum(label_counts[:, best_first], axis=1), k)
     of_label = np.diff(discounts(last_rank), axis=1, prepend=0.0)

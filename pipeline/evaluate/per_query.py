@@ -6,9 +6,7 @@ but none of its footer, where one flipped bit can make one column read as anothe
 """
 
 import hashlib
-import re
-from collections.abc import Iterator, Mapping, Sequence
-from itertools import pairwise
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -16,13 +14,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field, ValidationError
+from pydantic import Field
 
 from pipeline.core import tables
-from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Count, Name, Sha256, Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
-from pipeline.evaluate.top import MARKS, PLACES
 from pipeline.runs.card import RunCard
 
 PER_QUERY_SCHEMA = 2
@@ -35,11 +31,8 @@ COMPRESSION_LEVEL = 19
 """A tenth smaller than zstd's usual level; Git keeps every version."""
 
 MEASURE = pa.float32()
-_TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
+TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
 """The types that `contents_sha256` can read."""
-
-_METRIC = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?")
-_LABELS = f"^[{re.escape(''.join(MARKS))}]{{0,{PLACES}}}$"
 
 
 class Sample(Strict):
@@ -145,61 +138,6 @@ def write(path: Path, rows: pa.Table) -> None:
     pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITE_OPTIONS)
 
 
-def read(data: bytes, where: str, locale: str, remedy: str) -> tuple[pa.Table, Card]:
-    """Read a table and its card, and check all that either says.
-
-    Args:
-        data: the file.
-        where: what messages call it, such as "reports/per_query/es.parquet of HEAD".
-        locale: whose table it must be.
-        remedy: a sentence that says how to get a good table; messages end with it.
-
-    Raises:
-        PipelineError: the file is damaged, is of another version or locale, or holds a value that
-            its column cannot have.
-    """
-    rows = read_parquet(data, where, remedy)
-    card = _read_card(rows, where, remedy)
-    found = contents_sha256(rows, card.model_copy(update={"contents_sha256": ""}))
-    if found != card.contents_sha256:
-        raise PipelineError(
-            f"{where}: the contents have the hash {found[:12]}, but the card says "
-            f"{card.contents_sha256[:12]}: the file is damaged or was edited. {remedy}"
-        )
-    for wrong in _impossible(rows, card, locale):
-        raise PipelineError(f"{where}: {wrong}: the file was edited. {remedy}")
-    return rows, card
-
-
-def read_parquet(data: bytes, where: str, remedy: str) -> pa.Table:
-    """Read a parquet file that is small enough for Git; its checksums are verified.
-
-    Raises:
-        PipelineError: the file is damaged, or has a type that no table here has.
-    """
-    try:
-        with pq.ParquetFile(pa.BufferReader(data), **tables.READ_OPTIONS) as file:
-            # Every row has a text: more rows than bytes come from a damaged footer.
-            if file.metadata.num_rows > len(data):
-                raise PipelineError(
-                    f"{where}: the footer names {file.metadata.num_rows:,} rows in "
-                    f"{len(data):,} bytes: the file is damaged. {remedy}"
-                )
-            rows = file.read()
-            rows.validate(full=True)
-            for field in rows.schema:
-                if field.type not in _TYPES:
-                    raise PipelineError(
-                        f"{where}: {shorten(field.name)} is {field.type}, which no column may be. "
-                        f"{remedy}"
-                    )
-            return rows
-    except tables.READ_ERRORS as err:
-        raise PipelineError(
-            f"{where} is not readable as parquet ({one_line(err)}). {remedy}"
-        ) from err
-
-
 def contents_sha256(rows: pa.Table, card: Card | None = None) -> str:
     """Return a hash of a table's columns, their names, types, order, values and nulls.
 
@@ -232,60 +170,3 @@ def _contents(chunk: pa.Array) -> tuple[bytes | memoryview, ...]:
         return present, lengths, b""
     ends = np.frombuffer(offsets, np.int32)[filled.offset :][: len(filled) + 1]
     return present, lengths, memoryview(text)[ends[0] : ends[-1]]
-
-
-def _read_card(rows: pa.Table, where: str, remedy: str) -> Card:
-    text = (rows.schema.metadata or {}).get(CARD)
-    if text is None:
-        raise PipelineError(
-            f"{where} has no card: it is of an older form than {PER_QUERY_SCHEMA}. {remedy}"
-        )
-    try:
-        card = Card.model_validate_json(text)
-    except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise PipelineError(
-            f"{where}: the card's {key}: {first['msg']} (found {shorten(first['input'])}). {remedy}"
-        ) from err
-    if card.per_query_schema != PER_QUERY_SCHEMA:
-        raise PipelineError(
-            f"{where}: per_query_schema must be {PER_QUERY_SCHEMA} (found "
-            f"{card.per_query_schema}). {remedy}"
-        )
-    return card
-
-
-def _impossible(rows: pa.Table, card: Card, locale: str) -> Iterator[str]:
-    """Say what no evaluation can give: a wrong hash is damage, but this was edited."""
-    names = rows.column_names
-    if card.sample.locale != locale:
-        yield f"the table is of the locale {card.sample.locale}"
-    if len(rows) != card.sample.queries:
-        yield f"{len(rows):,} rows for the {card.sample.queries:,} queries of the sample"
-    if rows.schema.types[:2] != [pa.int64(), pa.string()] or names[:2] != ["query_id", "query"]:
-        yield "the first columns must be query_id and query"
-        return
-    if len(set(names)) < len(names):
-        yield "two columns have one name"
-        return
-    ids = rows["query_id"].to_pylist()
-    if None in ids or any(one >= other for one, other in pairwise(ids)):
-        yield "the rows are not in order of query_id"
-    if rows["query"].null_count:
-        yield "a query has no text"
-    for name in names[2:]:
-        yield from _impossible_column(name, rows[name])
-
-
-def _impossible_column(name: str, column: pa.ChunkedArray) -> Iterator[str]:
-    if column.type == MEASURE and _METRIC.fullmatch(name):
-        # NaN is outside too.
-        inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
-        if len(outside := column.filter(pc.invert(inside))):
-            yield f"{name} must be from 0 to 1 (found {outside[0].as_py():g})"
-    elif column.type == pa.string() and re.fullmatch(r"[a-z0-9_]+\.labels", name):
-        if column.null_count or not pc.all(pc.match_substring_regex(column, _LABELS)).as_py():
-            yield f"{name} must be the labels of at most {PLACES} products"
-    else:
-        yield f"a column may not be called {shorten(name)}"

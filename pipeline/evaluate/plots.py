@@ -23,7 +23,7 @@ def write_recall(path: Path, curves: Means) -> None:
 
 
 def write_labels(path: Path, top10: Means) -> None:
-    """Write system,label,share, from the shares that labels have of the first places, by system."""
+    """Write system,label,share, from the share of each label in the first places, by system."""
     _write(path, ("system", "label", "share"), _flat(top10))
 
 

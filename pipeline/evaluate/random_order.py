@@ -1,18 +1,18 @@
-"""What every measure is expected to be when products come in random order: the system `random`.
+"""The expectation of every measure when products come in random order: the system `random`.
 
-Exact, a value a query; nothing is drawn. All orders of the catalogue are equally likely, so each of
-its `products` places holds a given product with the same chance, and the expectation of a sum over
-places is the sum of the expectations. A measure is undefined (NaN) where `metrics` says so.
+Exact, one value per query; nothing is drawn. All orders of the catalogue are equally likely, so a
+given product is in each of its `products` places with the same chance, and the expectation of a sum
+over places is the sum of the expectations. A measure is undefined (NaN) where `metrics` says so.
 
 Two counts go in, [queries, labels] each: `findable`, the judged products that are in the catalogue,
-and `judged`, all of them; the others can be found by nothing, but belong to ideal and recall.
+and `judged`, all of them; no system can find the others, but they count in ideal and recall.
 """
 
 import numpy as np
 
 from pipeline.core.params import Evaluate
 from pipeline.evaluate import metrics
-from pipeline.evaluate.judging import Ints
+from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.metrics import EXACT, EXACT_OR_SUBSTITUTE, Floats, PerQuery
 
 
@@ -101,7 +101,7 @@ def reciprocal_rank(exact: Ints, all_exact: Ints, products: int | Ints, k: int) 
 
     `exact` of the `products` (of all queries, or [queries]) are E; NaN where `all_exact` is 0.
     """
-    # P(first at i + 1) = P(first at i) * (places behind i + 1 that need no E) / (places behind i).
+    # P(first at i + 1) = P(first at i) * (places after i + 1 without an E) / (places after i).
     chance = exact / np.maximum(products, 1)
     expected = np.zeros(len(exact))
     for i in range(1, min(k, int(np.max(products, initial=0))) + 1):
@@ -121,8 +121,8 @@ def recall(
 def average_precision(exact: Ints, all_exact: Ints, products: int, k: int) -> Floats:
     """Return the expected AP@k.
 
-    At place i stands an E by exact / products, and then each of the i - 1 before it is one by
-    (exact - 1) / (products - 1).
+    Place i holds an E with the chance exact / products, and then each of the i - 1 places before it
+    does with (exact - 1) / (products - 1).
     """
     last = min(k, products)
     harmonic = (1 / np.arange(1, last + 1)).sum()
@@ -139,8 +139,8 @@ def _found(count: Ints, products: int, k: int) -> Floats:
 def _at_least(count: int, products: int, drawn: int, most: int) -> Floats:
     """Return P(X >= 1), …, P(X >= most) for how many of `count` marked products are drawn.
 
-    X is hypergeometric: `drawn` of `products` without return. From the ratios of neighbouring
-    probabilities, whose digits no factorial of a large catalogue eats.
+    X is hypergeometric: `drawn` of `products` without replacement. Computed from the ratios of
+    neighbouring probabilities: factorials of a large catalogue would lose the digits.
     """
     low, high = max(0, drawn - (products - count)), min(count, drawn)
     h = np.arange(low, high, dtype=np.float64)

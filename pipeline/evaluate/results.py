@@ -8,10 +8,10 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core.params import Params
-from pipeline.evaluate import metrics, per_query, scoring, slices
-from pipeline.evaluate import top as first_products
-from pipeline.evaluate.scoring import Judged, Scores
-from pipeline.evaluate.top import Top
+from pipeline.evaluate import metrics, per_query, slices, system_scores
+from pipeline.evaluate import top_products as first_products
+from pipeline.evaluate.system_scores import Judged, Scores
+from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard
 
@@ -65,20 +65,11 @@ def summarise(
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
         means["dense"][INDEX_OVERLAP] = dense.index_overlap
-    encoder, index = dense.of["encoder"], dense.of["index"]
     top = first_products.table(tops, judged.ids.queries, judged.ids.products, titles)
-    rows = per_query.table(
-        judged.queries,
-        {system: measures[system] for system in tops},
-        {system: each.strings() for system, each in tops.items()},
-        params.evaluate.per_query(),
-    )
-    of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
     return Results(
         record={
             **means,
-            "encoder": encoder,
-            "index": index,
+            **_chosen(dense),
             **metrics.counts(judged.qrels),
             "products": len(judged.ids.products),
             **dropped,
@@ -86,9 +77,33 @@ def summarise(
         intervals=intervals(params, measures),
         slices=by_kind(params, locale, judged, measures, tops, brands, sources),
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
-        per_query=per_query.with_card(rows, of, encoder, index, top),
+        per_query=_rows(params, locale, judged, measures, tops, dense, top),
         top=top,
     )
+
+
+def _rows(
+    params: Params,
+    locale: str,
+    judged: Judged,
+    measures: Mapping[str, metrics.PerQuery],
+    tops: Mapping[str, Top],
+    dense: RunCard,
+    top: pa.Table,
+) -> pa.Table:
+    """Return the per-query table with its card; the arguments as in `summarise`."""
+    rows = per_query.table(
+        judged.queries,
+        {system: measures[system] for system in tops},
+        {system: each.strings() for system, each in tops.items()},
+        params.evaluate.per_query(),
+    )
+    of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
+    return per_query.with_card(rows, of, top=top, **_chosen(dense))
+
+
+def _chosen(dense: RunCard) -> dict[str, str]:
+    return {name: dense.of[name] for name in ("encoder", "index")}
 
 
 def intervals(
@@ -142,6 +157,6 @@ def by_kind(
     return {
         "measure": name,
         "small_below": slices.SMALL_BELOW,
-        "top10": {**mixes, RANDOM: first_products.shares(scoring.random_mix(judged))},
+        "top10": {**mixes, RANDOM: first_products.shares(system_scores.random_mix(judged))},
         "slices": slices.measure(divided, values, params.uncertainty),
     }

@@ -1,8 +1,9 @@
-"""Kinds of queries, so that a mean can be told apart: each slice gives every query one value.
+"""Slices: queries grouped by length, labels, brand, script and more, to break a mean down.
 
-Pure rules over the normalised texts, most of them of thumb: a negation is a word of a short list.
-Words are compared case-folded. Japanese is written without spaces: there a word is a stretch of one
-script (アイリスオーヤマ | 加湿器). Where spaces do not divide words, length is told in characters.
+Each slice gives every query one value. The rules are heuristics over the normalised texts: a
+negation is a word of a short list. Words are compared case-folded. Japanese has no spaces: there a
+word is a stretch of one script (アイリスオーヤマ | 加湿器). In languages that put no spaces between
+words, length is counted in characters.
 """
 
 import re
@@ -15,7 +16,7 @@ import numpy as np
 
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
-from pipeline.evaluate.judging import Ints
+from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.metrics import EXACT, MEAN_DECIMALS, Floats
 from pipeline.evaluate.uncertainty import Interval, bootstrap_intervals
 from pipeline.text.normalise import normalise
@@ -29,8 +30,8 @@ UNSPACED = {JAPANESE, "km", "lo", "my", "th", "zh"}
 
 MOST_NAMES = 10
 OTHER = "other"
-"""The value that all but the `MOST_NAMES` most frequent names of a slice are folded into. A name of
-its own, as it is in ESCI's sources, holds them too."""
+"""The value of all names except the `MOST_NAMES` most frequent ones of a slice. Where a name itself
+is "other", as in ESCI's sources, the two are one value."""
 
 WORD_BOUNDS = (1, 2, 4, 6)
 CHARACTER_BOUNDS = (1, 5, 9, 15)
@@ -41,7 +42,7 @@ NEGATIONS = {
     "es": r"\b(sin|no|ni|excepto|salvo)\b",
     "ja": r"なし|無し|以外|不要|ない|無い|除く|除き|抜き|ません",
 }
-"""What says that something is not wanted, by language; others have no such slice."""
+"""Words of queries that exclude something, by language; other languages have no such slice."""
 
 SCRIPTS = {
     "kanji": "[\u3005\u3007\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]",
@@ -49,7 +50,7 @@ SCRIPTS = {
     "katakana": "[\u30a1-\u30fa\u30fc-\u30ff\u31f0-\u31ff]",
     "latin": "[A-Za-z\u00c0-\u00d6\u00d8-\u00f6\u00f8-\u024f]",
 }
-"""The scripts of Japanese, as one character of each is recognised."""
+"""One character of each script of Japanese, as a pattern."""
 
 _EAST_ASIAN = [SCRIPTS[name] for name in ("kanji", "hiragana", "katakana")]
 _WORD = re.compile(
@@ -82,16 +83,15 @@ def divide(
     brands: Collection[str] | None,
     sources: Sequence[str | None] | None,
 ) -> list[Slice]:
-    """Return every slice that can be told.
+    """Return every slice that these queries have.
 
     Args:
         texts: the normalised queries.
         language: their ISO 639-1 code.
         label_counts: how many judged products of each label they have, [queries, labels].
-        brands: all normalised brands of the catalogue, or None where brand is no field of the
-            products' texts: without that slice.
-        sources: ESCI's reason for each query as it stands there, or None where none is known:
-            without that slice.
+        brands: all normalised brands of the catalogue, or None, for no such slice, where the
+            products' texts do not have that field.
+        sources: ESCI's reason for each query, unchanged, or None, for no such slice.
     """
     exact = metrics.relevant(label_counts, EXACT)
     if language in UNSPACED:

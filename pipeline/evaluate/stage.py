@@ -19,7 +19,7 @@ from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS, Evaluate, Params, System
-from pipeline.evaluate import fields, per_query, plots, results, scoring, top
+from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
 from pipeline.evaluate.results import Results
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
@@ -50,15 +50,15 @@ class Counts(BaseModel):
 
 def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
-    judged = scoring.read_judged(locale)
+    judged = system_scores.read_judged(locale)
     dropped = read_dropped(locale)
     cards = run_card.read_cards(locale, SYSTEMS, judged.ids)
     check_cards(locale, cards, params.evaluate)
     sources = read_sources(locale, judged.ids)
-    scores, tops = scoring.score_systems(params, locale, judged, cards["dense"].depth)
-    titles, brands = fields.read_shown(
+    scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
+    titles, brands = product_fields.read_shown(
         layout.clean(locale).products,
-        top.shown_products(tops),
+        top_products.shown_products(tops),
         params.clean,
         layout.rerun_hint("clean", locale),
     )

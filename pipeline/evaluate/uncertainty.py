@@ -1,7 +1,7 @@
 """How sure a mean over queries is, and whether two differ by more than luck.
 
 Percentile bootstrap over queries; paired randomisation; Holm's adjustment. Every function is a pure
-function of its arguments, seed included, and holds a few dozen MB however many queries there are.
+function of its arguments, seed included, and needs a few dozen MB, whatever the number of queries.
 """
 
 from collections.abc import Sequence
@@ -35,8 +35,8 @@ def bootstrap_interval(values: Floats, samples: int, confidence: float, seed: in
     (SIGIR 2006).
 
     Args:
-        values: one a query, [queries]; NaN where the measure is undefined: left out.
-        samples: how many times the queries are drawn again, as many as there are, with return.
+        values: one per query, [queries]; NaN, where the measure is undefined, is left out.
+        samples: how many times all queries are drawn again, with replacement.
         confidence: the share of the drawn means between the ends, such as 0.95.
         seed: where the draws start.
     """
@@ -77,15 +77,15 @@ def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
     the pattern seen counts as drawn, so that p is never 0 (Phipson, Smyth 2010).
 
     Args:
-        differences: one a query, [queries]; NaN where the measure is undefined: left out.
+        differences: one per query, [queries]; NaN, where the measure is undefined, is left out.
         samples: how many sign patterns are drawn.
         seed: where the draws start.
     """
-    # The sign of a tie changes nothing; without any difference nothing is left to explain.
+    # The sign of a tie changes nothing; without any difference p is 1.
     moved = differences[~np.isnan(differences) & (differences != 0)]
     if not len(moved):
         return 1.0
-    # Sums that are equal but for their order of summing must count as equal.
+    # Sums that differ only by the order of summing must count as equal.
     far = abs(moved.sum()) - 1e-12 * np.abs(moved).sum()
     if 2 ** len(moved) <= samples:
         patterns = np.arange(2 ** len(moved))[:, np.newaxis] >> np.arange(len(moved)) & 1
@@ -101,10 +101,10 @@ def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
 
 
 def holm(p_values: Sequence[float]) -> list[float]:
-    """Return the p-values adjusted for being looked at together.
+    """Return the p-values, adjusted for being tested together.
 
-    Whichever of the hypotheses are true, and however they depend on each other, the chance that any
-    true one gets an adjusted p below alpha is at most alpha (Holm 1979).
+    Whichever hypotheses are true, and however they depend on each other, the chance that any true
+    one gets an adjusted p below alpha is at most alpha (Holm 1979).
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
@@ -137,6 +137,6 @@ def _flipped_sums(negative: NDArray[np.integer], differences: Floats) -> Floats:
 
 
 def _chunks(samples: int, cells: int) -> list[int]:
-    """Split samples of so many cells each into pieces of `_CELLS` cells, or one sample, at most."""
+    """Split samples of `cells` cells each into pieces of `_CELLS` cells, or one sample, at most."""
     most = max(1, _CELLS // cells)
     return [min(most, samples - done) for done in range(0, samples, most)]

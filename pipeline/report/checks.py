@@ -17,7 +17,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.top import PLACES
+from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
 from pipeline.report.inputs import RUNS, LocaleResults, evaluate_again
 

@@ -13,7 +13,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Params, System
-from pipeline.evaluate.top import TOP
+from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements

@@ -25,7 +25,7 @@ from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.params import FlatIndex, Index, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.progress import track
-from pipeline.evaluate import judging, metrics
+from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
 from pipeline.index.kinds import check_fit, to_index_form
@@ -63,7 +63,7 @@ class Ground:
     basis: Basis
     manifest: Manifest
     queries: Matrix
-    judgements: judging.Judgements
+    judgements: judged_run.Judgements
     sample: Codes
     exact: Codes
 
@@ -94,7 +94,7 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
     shards = ShardReader(manifest, "products", locale)
     counted = track(shards, basis.products, "products searched exactly", len)
     exact = neighbours.exact_codes(counted, queries[sample], DEPTH, similarity)
-    judgements = judging.Judgements.from_pairs(*pairs, len(queries))
+    judgements = judged_run.Judgements.from_pairs(*pairs, len(queries))
     return Ground(basis, manifest, queries, judgements, sample, exact)
 
 
@@ -129,7 +129,7 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
     )
 
 
-def quality(codes: Codes, judgements: judging.Judgements) -> dict[str, float]:
+def quality(codes: Codes, judgements: judged_run.Judgements) -> dict[str, float]:
     """Return the mean `ndcg` at 10 and `recall` (of E) at 100 of ranked codes [queries, depth].
 
     A measure that is defined for no query is left out.
@@ -140,10 +140,10 @@ def quality(codes: Codes, judgements: judging.Judgements) -> dict[str, float]:
     )
 
 
-def judged(codes: Codes, judgements: judging.Judgements) -> judging.JudgedRun:
+def judged(codes: Codes, judgements: judged_run.Judgements) -> judged_run.JudgedRun:
     """Return the judged products of ranked codes, [queries, depth], of all queries in order."""
     rows, places = np.nonzero(codes != ranking.NO_PRODUCT)
-    return judging.judge(rows, codes[rows, places], judgements)
+    return judged_run.judge(rows, codes[rows, places], judgements)
 
 
 def timed_rows(queries: int) -> Codes:

@@ -19,7 +19,7 @@ from bench.side import BASELINE, Side
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import PARAMS_FILE
-from pipeline.evaluate import metrics, scoring
+from pipeline.evaluate import metrics, system_scores
 from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
 from tests.conftest import RunStage
@@ -87,8 +87,8 @@ def test_its_ndcg_is_the_one_of_record(
     write_embeddings(params(), products, queries)
     for stage in (index.index, retrieve.retrieve):
         stage(params(), LOCALE)
-    judged, depth = scoring.read_judged(LOCALE), params().retrieve.depth
-    scores, _ = scoring.score("dense", LOCALE, judged, params().evaluate, depth)
+    judged, depth = system_scores.read_judged(LOCALE), params().retrieve.depth
+    scores, _ = system_scores.score("dense", LOCALE, judged, params().evaluate, depth)
     recorded = metrics.means(scores.measures)["ndcg@10"]
     assert ndcg(read_catalogue(LOCALE).judgements, products, queries, "cosine") == recorded > 0
 

@@ -1,7 +1,7 @@
 """`python -m pipeline.compare` on a real repository: commits, experiments, the workspace, a clone.
 
-Its one stage stands for the whole pipeline: it writes the reports of a locale as `evaluate` does,
-from the name of the encoder alone (tests/comparisons.py).
+Its one stage replaces the whole pipeline: it writes the reports of a locale as `evaluate` does,
+from the name of the encoder alone (tests/helpers/comparisons.py).
 """
 
 import json
@@ -152,7 +152,7 @@ def test_a_run_compared_with_itself_shows_nothing(repository: Path) -> None:
     assert found.out.count("  equal\n") == 9
 
 
-def test_the_workspace_is_read_as_it_stands_and_a_run_not_made_is_told(
+def test_the_workspace_is_read_as_it_is_and_a_run_not_made_is_said(
     repository: Path,
 ) -> None:
     call(repository, ENVIRONMENT, "python", "-m", "tests.helpers.comparisons", "es", "minilm")
@@ -179,7 +179,7 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
 
 
 @pytest.mark.parametrize(
-    ("revisions", "told"),
+    ("revisions", "said"),
     [
         (("", "HEAD"), "a revision's name is empty (''). Name a Git revision"),
         (("HEAD", " "), "a revision's name is empty (' '). Name a Git revision"),
@@ -190,11 +190,11 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
     ],
 )
 def test_a_revision_that_cannot_be_compared_is_one_message(
-    repository: Path, revisions: tuple[str, str], told: str
+    repository: Path, revisions: tuple[str, str], said: str
 ) -> None:
     found = compare(repository, *revisions)
     assert (found.status, found.out) == (1, "")
-    assert told in found.err
+    assert said in found.err
     assert len(found.err.splitlines()) == 1
 
 
@@ -226,7 +226,7 @@ def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Pa
 
 
 @pytest.mark.parametrize("deleted", [True, False])
-def test_a_locale_that_params_yaml_dropped_is_told_and_not_compared_whether_files_are_left_or_not(
+def test_a_locale_that_params_yaml_dropped_is_said_and_not_compared_whether_files_are_left_or_not(
     clone: Path, deleted: bool
 ) -> None:
     without(clone, "es", dropped=True, deleted=deleted)
@@ -370,21 +370,21 @@ def test_lock_current_needs_no_data_and_notices_an_edited_metric_and_a_changed_s
         whole = (clone / path).read_text(encoding="utf-8")
         assert old in whole
         (clone / path).write_text(whole.replace(old, new), encoding="utf-8")
-        told = call(clone, ENVIRONMENT, *MAKE, "lock-current", status=2)
-        assert "error: dvc.lock is not that of these files" in told
+        said = call(clone, ENVIRONMENT, *MAKE, "lock-current", status=2)
+        assert "error: dvc.lock is not that of these files" in said
         (clone / path).write_text(whole, encoding="utf-8")
 
 
 def test_the_lock_of_this_repository_is_current_in_a_fresh_clone_of_its_last_commit(
     tmp_path: Path,
 ) -> None:
-    """Not of the files as they stand: they may be between an edit and `make repro`."""
+    """Not of the files as they are: they may be between an edit and `make repro`."""
     folder = tmp_path / "clone"
     call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(ROOT), str(folder))
-    told = call(
+    said = call(
         folder, ENVIRONMENT, "make", "--no-print-directory", "--old-file=setup", "lock-current"
     )
-    assert told == ""
+    assert said == ""
     assert not (folder / ".dvc" / "cache").exists()
 
 

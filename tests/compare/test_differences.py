@@ -166,7 +166,7 @@ def test_wins_and_losses_come_by_size_then_query_id_with_text_and_labels() -> No
         (0.1, 0.0, False),
     ],
 )
-def test_judged_that_moves_with_the_metric_is_told(
+def test_judged_that_moves_with_the_metric_is_said(
     metric_by: float, judged_by: float, suspect: bool
 ) -> None:
     rng = np.random.default_rng(5)
@@ -184,7 +184,7 @@ def test_judged_that_moves_with_the_metric_is_told(
     assert holes.b - holes.a == pytest.approx(judged_by)
 
 
-def test_a_small_move_of_judged_is_told_where_luck_would_not_do_and_a_large_one_always() -> None:
+def test_a_small_move_of_judged_is_said_where_it_is_significant_and_a_large_one_always() -> None:
     old = {"dense.ndcg@10": np.full(60, 0.4), "dense.judged@10": np.full(60, 0.5)}
     new = {"dense.ndcg@10": np.full(60, 0.5), "dense.judged@10": np.full(60, 0.505)}
     assert one_move(old, new).holes.suspect  # type: ignore[union-attr] # small, on every query
@@ -225,7 +225,7 @@ def with_holes(judged_only: Floats | None) -> Holes:
         (np.where(np.arange(60) < 3, 1.2, 0.0), True),  # enough, but luck would do: p is 0.25
     ],
 )
-def test_a_gain_that_judged_products_alone_bear_out_is_not_suspect(
+def test_a_gain_that_judged_products_alone_confirm_is_not_suspect(
     by: Floats, suspect: bool
 ) -> None:
     holes = with_holes(by)
@@ -234,7 +234,7 @@ def test_a_gain_that_judged_products_alone_bear_out_is_not_suspect(
     assert holes.judged_only_p is not None
 
 
-def test_a_loss_is_borne_out_by_a_loss_among_judged_products_alone() -> None:
+def test_a_loss_is_confirmed_by_a_loss_among_judged_products_alone() -> None:
     names = ("dense.ndcg@10", "dense.judged@10", "dense.ndcg_judged_only@10")
     old = dict.fromkeys(names, np.full(60, 0.6))
     new = dict.fromkeys(names, np.full(60, 0.5))
@@ -244,7 +244,7 @@ def test_a_loss_is_borne_out_by_a_loss_among_judged_products_alone() -> None:
         assert holes.suspect is suspect
 
 
-def test_tables_without_judged_only_and_other_measures_are_told_by_judged_alone() -> None:
+def test_without_judged_only_and_for_other_measures_judged_alone_decides() -> None:
     holes = with_holes(None)
     assert (holes.suspect, holes.judged_only, holes.judged_only_p) == (True, None, None)
     names = ("dense.mrr@10", "dense.judged@10", "dense.ndcg_judged_only@10")
@@ -301,9 +301,9 @@ def test_different_samples_are_refused_and_every_difference_is_named() -> None:
     for locale, sample in samples.items():
         b[locale] = side(values, locale, **sample)
 
-    told = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3))
+    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3))
 
-    assert told.splitlines() == [
+    assert said.splitlines() == [
         "main and branch are of different samples, so their numbers cannot be compared:",
         "  us: products 592 and 3,000; judgements cccccccccccc and dddddddddddd",
         "  jp: depth 1,000 and 500",
@@ -314,11 +314,11 @@ def test_queries_missing_on_one_side_are_counted_and_one_is_named() -> None:
     rng = np.random.default_rng(7)
     a = {"es": side(measures(rng, 30))}
     b = {"es": side(measures(rng, 28))}
-    told = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3))
-    assert "es: queries 30 and 28; 2 queries in main alone, such as 128" in told
+    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3))
+    assert "es: queries 30 and 28; 2 queries in main alone, such as 128" in said
 
 
-def test_a_locale_on_one_side_alone_is_told_and_the_others_are_compared() -> None:
+def test_a_locale_on_one_side_alone_is_said_and_the_others_are_compared() -> None:
     values = measures(np.random.default_rng(8), 30)
     found = compared({"us": values, "es": values}, {"es": values, "jp": values})
     assert {move.locale for move in found.moves} == {"es"}
@@ -326,19 +326,19 @@ def test_a_locale_on_one_side_alone_is_told_and_the_others_are_compared() -> Non
         "us is in main alone: not compared",
         "jp is in branch alone: not compared",
     )
-    told = refusal(lambda: compared({"us": values}, {"jp": values}))
-    assert told.startswith("main has the locales us, branch has jp: none is on both sides")
+    said = refusal(lambda: compared({"us": values}, {"jp": values}))
+    assert said.startswith("main has the locales us, branch has jp: none is on both sides")
 
 
 def test_a_metric_that_the_new_side_lacks_is_refused_with_the_nearest() -> None:
     values = measures(np.random.default_rng(9), 30)
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndgc@10",)})
-    told = refusal(lambda: compared({"es": values}, {"es": values}, settings))
-    assert told.startswith("compare.metrics: es of branch has no 'dense.ndgc@10'; did you mean ")
-    assert "'dense.ndcg@10'?" in told
+    said = refusal(lambda: compared({"es": values}, {"es": values}, settings))
+    assert said.startswith("compare.metrics: es of branch has no 'dense.ndgc@10'; did you mean ")
+    assert "'dense.ndcg@10'?" in said
 
 
-def test_a_metric_that_is_new_is_told_and_the_others_are_compared() -> None:
+def test_a_metric_that_is_new_is_said_and_the_others_are_compared() -> None:
     new = measures(np.random.default_rng(10), 30)
     old = {name: values for name, values in new.items() if not name.startswith("hybrid")}
     found = compared({"es": old}, {"es": new})
@@ -353,8 +353,8 @@ def test_a_metric_that_is_new_is_told_and_the_others_are_compared() -> None:
 def test_values_undefined_on_one_side_alone_are_refused() -> None:
     old = {"dense.ndcg@10": np.array([0.1, np.nan, 0.3])}
     new = {"dense.ndcg@10": np.array([0.1, 0.2, np.nan])}
-    told = refusal(lambda: one_move(old, new))
-    assert told.startswith("es: dense.ndcg@10 is defined for 2 queries on one side and for 2")
+    said = refusal(lambda: one_move(old, new))
+    assert said.startswith("es: dense.ndcg@10 is defined for 2 queries on one side and for 2")
 
 
 def test_the_helpers_write_the_form_that_is_read() -> None:

@@ -18,8 +18,9 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import SYSTEMS, System
-from pipeline.evaluate import per_query, plots, scoring, top
+from pipeline.evaluate import per_query, plots, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
+from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
@@ -66,7 +67,7 @@ def judgements(
     folder, written = evaluated
     shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(scoring, "QUERIES_A_PIECE", 17)
+    monkeypatch.setattr(system_scores, "QUERIES_PER_PIECE", 17)
     return written
 
 
@@ -103,8 +104,8 @@ def test_every_systems_numbers_are_those_of_ir_measures(
         }
     )
     queries = sorted(set(judgements["query_id"].to_pylist()))
-    judged = scoring.read_judged(LOCALE)
-    ours = scoring.score(system, LOCALE, judged, params(SHALLOW).evaluate, 120)[0].measures
+    judged = system_scores.read_judged(LOCALE)
+    ours = system_scores.score(system, LOCALE, judged, params(SHALLOW).evaluate, 120)[0].measures
     exact = set(qrels.query_id[qrels.relevance == 100])
     gainful = set(qrels.query_id[qrels.relevance > 0])
     everything = set(qrels.query_id)
@@ -231,7 +232,7 @@ def test_without_sources_and_brands_those_slices_are_left_out(judgements: pa.Tab
 def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> None:
     labels = {(row["query_id"], row["product_id"]): row["label"] for row in judgements.to_pylist()}
     table = pq.read_table(layout.top(LOCALE))
-    assert table.schema.equals(top.TOP)
+    assert table.schema.equals(top_products.TOP)
     rows = table.to_pylist()
     products = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")
     shares = json.loads(layout.slices(LOCALE).read_text())["top10"]
@@ -314,7 +315,7 @@ def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> Non
 
 def _read_card() -> per_query.Card:
     path = layout.per_query(LOCALE)
-    return per_query.read(path.read_bytes(), str(path), LOCALE, "")[1]
+    return read_per_query(path.read_bytes(), str(path), LOCALE, "")[1]
 
 
 def _sample() -> Any:
@@ -386,7 +387,7 @@ def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:
 
 def _rewrite(path: Path, change: "object") -> None:
     changed = change(pd.read_parquet(path))  # type: ignore[operator]
-    # By column: pandas would make a null of what is no number.
+    # By column: pandas would make a null of NaN.
     columns = {name: pa.array(changed[name].to_numpy()) for name in tables.RUN.names}
     tables.write_table(path, pa.table(columns), tables.RUN)
     card = json.loads((path.parent / "run.json").read_text())
@@ -516,7 +517,7 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
 
 @pytest.mark.parametrize("system", SYSTEMS)
 @pytest.mark.parametrize(
-    ("change", "told"),
+    ("change", "said"),
     [
         (_ranks_exchanged, "not sorted by rank"),
         (_shuffled, "not sorted by query_id"),
@@ -526,12 +527,12 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
     ],
 )
 def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
-    judgements: pa.Table, change: "object", told: str, system: str
+    judgements: pa.Table, change: "object", said: str, system: str
 ) -> None:
     written = [layout.metrics, layout.intervals, layout.slices, layout.per_query, layout.top]
     before = [where(LOCALE).read_bytes() for where in written]
     _rewrite(layout.runs(system, LOCALE).catalogue, change)
-    with pytest.raises(PipelineError, match=told):
+    with pytest.raises(PipelineError, match=said):
         evaluate.evaluate(params(SHALLOW), LOCALE)
     assert [where(LOCALE).read_bytes() for where in written] == before
 

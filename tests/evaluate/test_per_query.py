@@ -13,6 +13,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import WRITE_OPTIONS
 from pipeline.evaluate import per_query
+from pipeline.evaluate.per_query_reader import read_per_query
 from tests.helpers.comparisons import card, measures, table, top
 
 WHERE, REMEDY = "es.parquet of HEAD", "Take another."
@@ -30,7 +31,7 @@ def written(rows: pa.Table) -> bytes:
 
 
 def read(data: bytes, locale: str = "es") -> pa.Table:
-    return per_query.read(data, WHERE, locale, REMEDY)[0]
+    return read_per_query(data, WHERE, locale, REMEDY)[0]
 
 
 def refusal(data: bytes, locale: str = "es") -> str:
@@ -44,7 +45,7 @@ def refusal(data: bytes, locale: str = "es") -> str:
 
 def test_a_table_comes_back_with_what_it_is_of(rows: pa.Table, tmp_path: Path) -> None:
     per_query.write(tmp_path / "t.parquet", rows)
-    found, of = per_query.read((tmp_path / "t.parquet").read_bytes(), WHERE, "es", REMEDY)
+    found, of = read_per_query((tmp_path / "t.parquet").read_bytes(), WHERE, "es", REMEDY)
     assert found.equals(rows, check_metadata=True)
     assert (of.encoder, of.index, of.sample.queries) == ("labse", "flat", 40)
     assert of.top_sha256 == per_query.contents_sha256(top(rows, "title"))
@@ -68,7 +69,7 @@ def damage(rng: np.random.Generator, data: bytes) -> bytes:
 
 def same_or_refused(data: bytes, rows: pa.Table) -> bool:
     try:
-        found, of = per_query.read(data, WHERE, "es", REMEDY)
+        found, of = read_per_query(data, WHERE, "es", REMEDY)
     except PipelineError as err:
         return "\n" not in str(err)
     return bool(found.equals(rows)) and of == card(rows)

@@ -9,7 +9,7 @@ import pytest
 from pipeline.core.params import Evaluate
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import metrics, random_order
-from pipeline.evaluate.judging import Judgements, judge
+from pipeline.evaluate.judged_run import Judgements, judge
 from pipeline.evaluate.metrics import PerQuery
 
 E, S, C, I = range(4)  # noqa: E741 - the label's own name
@@ -53,44 +53,44 @@ def over_all_orders(
     return {name: values.mean() for name, values in per_query.items()}
 
 
-@pytest.mark.parametrize("seed", range(60))
-def test_each_expectation_is_the_mean_over_all_orders_of_a_tiny_catalogue(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    products = int(rng.integers(1, 8))
-    findable = rng.integers(0, 4, rng.integers(0, products + 1)).tolist()
-    unfindable = rng.integers(0, 4, rng.integers(0, 3)).tolist()
-    depth = int(rng.integers(1, products + 3))
-    at = cutoffs(rng, depth)
+def test_each_expectation_is_the_mean_over_all_orders_of_a_tiny_catalogue() -> None:
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        products = int(rng.integers(1, 8))
+        findable = rng.integers(0, 4, rng.integers(0, products + 1)).tolist()
+        unfindable = rng.integers(0, 4, rng.integers(0, 3)).tolist()
+        depth = int(rng.integers(1, products + 3))
+        at = cutoffs(rng, depth)
 
-    expected = over_all_orders(findable, unfindable, products, depth, at)
-    ours = random_order.catalogue_measures(
-        counts(findable), counts(findable + unfindable), products, depth, at
-    )
-
-    assert ours.keys() == expected.keys()
-    for name, values in ours.items():
-        np.testing.assert_allclose(values[0], expected[name], rtol=0, atol=1e-12, err_msg=name)
-
-
-@pytest.mark.parametrize("seed", range(40))
-def test_the_expectations_of_the_pool_are_the_means_over_all_orders(seed: int) -> None:
-    rng = np.random.default_rng(seed)
-    labels = rng.integers(0, 4, rng.integers(1, 8)).tolist()
-    orders = np.array(list(itertools.permutations(range(len(labels)))))
-    rows = np.repeat(np.arange(len(orders)), len(labels))
-    judgements = Judgements.from_pairs(
-        rows, np.tile(np.arange(len(labels)), len(orders)), np.tile(labels, len(orders)),
-        len(orders),
-    )  # fmt: skip
-    expected = metrics.pool_measures(judge(rows, orders.ravel(), judgements))
-
-    ours = random_order.pool_measures(counts(labels))
-
-    assert ours.keys() == expected.keys()
-    for name, values in ours.items():
-        np.testing.assert_allclose(
-            values[0], expected[name].mean(), rtol=0, atol=1e-12, err_msg=name
+        expected = over_all_orders(findable, unfindable, products, depth, at)
+        ours = random_order.catalogue_measures(
+            counts(findable), counts(findable + unfindable), products, depth, at
         )
+
+        assert ours.keys() == expected.keys()
+        for name, values in ours.items():
+            np.testing.assert_allclose(values[0], expected[name], rtol=0, atol=1e-12, err_msg=name)
+
+
+def test_the_expectations_of_the_pool_are_the_means_over_all_orders() -> None:
+    for seed in range(40):
+        rng = np.random.default_rng(seed)
+        labels = rng.integers(0, 4, rng.integers(1, 8)).tolist()
+        orders = np.array(list(itertools.permutations(range(len(labels)))))
+        rows = np.repeat(np.arange(len(orders)), len(labels))
+        judgements = Judgements.from_pairs(
+            rows, np.tile(np.arange(len(labels)), len(orders)), np.tile(labels, len(orders)),
+            len(orders),
+        )  # fmt: skip
+        expected = metrics.pool_measures(judge(rows, orders.ravel(), judgements))
+
+        ours = random_order.pool_measures(counts(labels))
+
+        assert ours.keys() == expected.keys()
+        for name, values in ours.items():
+            np.testing.assert_allclose(
+                values[0], expected[name].mean(), rtol=0, atol=1e-12, err_msg=name
+            )
 
 
 def test_drawn_orders_of_a_catalogue_come_near_the_expectations() -> None:

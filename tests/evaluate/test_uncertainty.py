@@ -29,24 +29,24 @@ def scores(rng: np.random.Generator, *shape: int) -> Floats:
     return np.where(kind == 0, 0.0, np.where(kind == 1, 1.0, between))
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_bootstrap_gives_what_scipy_gives_but_for_the_draws(seed: int) -> None:
-    rng = draw(seed)
-    values = scores(rng, int(rng.integers(30, 300)))
-    confidence = float(rng.choice([0.8, 0.9, 0.95]))
+def test_the_bootstrap_gives_what_scipy_gives_but_for_the_draws() -> None:
+    for seed in range(5):
+        rng = draw(seed)
+        values = scores(rng, int(rng.integers(30, 300)))
+        confidence = float(rng.choice([0.8, 0.9, 0.95]))
 
-    ours = bootstrap_interval(values, 20_000, confidence, seed)
-    theirs = scipy.stats.bootstrap(
-        (values,), np.mean, n_resamples=20_000, confidence_level=confidence,
-        method="percentile", rng=rng,
-    )  # fmt: skip
+        ours = bootstrap_interval(values, 20_000, confidence, seed)
+        theirs = scipy.stats.bootstrap(
+            (values,), np.mean, n_resamples=20_000, confidence_level=confidence,
+            method="percentile", rng=rng,
+        )  # fmt: skip
 
-    assert ours.mean == values.mean()
-    assert ours.queries == len(values)
-    # An end is a quantile of 20,000 draws: its own error is a few hundredths of a standard error.
-    error = values.std() / math.sqrt(len(values))
-    assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.15 * error)
-    assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.15 * error)
+        assert ours.mean == values.mean()
+        assert ours.queries == len(values)
+        # An end is a quantile of 20,000 draws: its error is a few hundredths of a standard error.
+        error = values.std() / math.sqrt(len(values))
+        assert ours.low == pytest.approx(theirs.confidence_interval.low, abs=0.15 * error)
+        assert ours.high == pytest.approx(theirs.confidence_interval.high, abs=0.15 * error)
 
 
 def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
@@ -61,24 +61,22 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     assert confidence - slack - 0.01 <= covered / trials <= confidence + slack
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_undefined_values_are_left_out_and_columns_change_nothing_for_each_other(
-    seed: int,
-) -> None:
-    rng = draw(seed)
-    values = scores(rng, int(rng.integers(2, 200)), 5)
-    values[rng.random(len(values)) < 0.3, 1:3] = np.nan
-    values[:, 4] = np.nan
+def test_undefined_values_are_left_out_and_columns_change_nothing_for_each_other() -> None:
+    for seed in range(5):
+        rng = draw(seed)
+        values = scores(rng, int(rng.integers(2, 200)), 5)
+        values[rng.random(len(values)) < 0.3, 1:3] = np.nan
+        values[:, 4] = np.nan
 
-    together = bootstrap_intervals(values, *SETTINGS)
+        together = bootstrap_intervals(values, *SETTINGS)
 
-    for column in range(4):
-        defined = values[~np.isnan(values[:, column]), column]
-        alone = bootstrap_interval(defined, *SETTINGS)
-        assert together[column] == pytest.approx(alone, abs=1e-12, nan_ok=True)
-        assert together[column].queries == len(defined)
-    assert together[4].queries == 0
-    assert np.isnan(together[4][:3]).all()
+        for column in range(4):
+            defined = values[~np.isnan(values[:, column]), column]
+            alone = bootstrap_interval(defined, *SETTINGS)
+            assert together[column] == pytest.approx(alone, abs=1e-12, nan_ok=True)
+            assert together[column].queries == len(defined)
+        assert together[4].queries == 0
+        assert np.isnan(together[4][:3]).all()
 
 
 def test_a_constant_and_a_single_query_have_an_interval_of_no_width() -> None:
@@ -110,6 +108,7 @@ def test_the_pieces_that_the_draws_come_in_change_nothing(monkeypatch: pytest.Mo
         assert pieces[1] == whole[1]
 
 
+@pytest.mark.slow
 def test_memory_does_not_grow_with_samples_times_queries() -> None:
     values = scores(draw(1), 20_000)
     tracemalloc.start()
@@ -122,34 +121,35 @@ def test_memory_does_not_grow_with_samples_times_queries() -> None:
     assert most < 60e6  # all draws at once would be 160 MB
 
 
-@pytest.mark.parametrize("seed", range(5))
-def test_the_randomisation_test_gives_what_scipy_gives_but_for_the_draws(seed: int) -> None:
-    rng = draw(seed)
-    queries = int(rng.integers(30, 300))
-    a = scores(rng, queries)
-    b = np.where(rng.random(queries) < 0.5, a, np.clip(a - rng.normal(0.03, 0.3, queries), 0, 1))
+def test_the_randomisation_test_gives_what_scipy_gives_but_for_the_draws() -> None:
+    for seed in range(5):
+        rng = draw(seed)
+        queries = int(rng.integers(30, 300))
+        a = scores(rng, queries)
+        kept = rng.random(queries) < 0.5
+        b = np.where(kept, a, np.clip(a - rng.normal(0.03, 0.3, queries), 0, 1))
 
-    ours = paired_randomisation(a - b, 20_000, seed)
-    theirs = scipy.stats.permutation_test(
-        (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False,
-        n_resamples=5_000, rng=rng,
-    ).pvalue  # fmt: skip
+        ours = paired_randomisation(a - b, 20_000, seed)
+        theirs = scipy.stats.permutation_test(
+            (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False,
+            n_resamples=5_000, rng=rng,
+        ).pvalue  # fmt: skip
 
-    error = math.sqrt(theirs * (1 - theirs) / 5_000) + 1 / 5_000
-    assert ours == pytest.approx(theirs, abs=5 * error)
+        error = math.sqrt(theirs * (1 - theirs) / 5_000) + 1 / 5_000
+        assert ours == pytest.approx(theirs, abs=5 * error)
 
 
-@pytest.mark.parametrize("seed", range(10))
-def test_few_differences_are_enumerated_and_the_p_value_is_exact(seed: int) -> None:
-    rng = draw(seed)
-    moved = np.round(rng.normal(0.1, 0.3, int(rng.integers(1, 9))), 1)
-    differences = rng.permutation(np.concatenate([moved, np.zeros(30), [np.nan] * 3]))
+def test_few_differences_are_enumerated_and_the_p_value_is_exact() -> None:
+    for seed in range(10):
+        rng = draw(seed)
+        moved = np.round(rng.normal(0.1, 0.3, int(rng.integers(1, 9))), 1)
+        differences = rng.permutation(np.concatenate([moved, np.zeros(30), [np.nan] * 3]))
 
-    whole = np.round(moved * 10).astype(int)  # in integers: no rounding to excuse
-    sums = [abs(sum(signs)) for signs in itertools.product(*((d, -d) for d in whole))]
-    exact = np.mean([each >= abs(whole.sum()) for each in sums])
+        whole = np.round(moved * 10).astype(int)  # in integers: no rounding to excuse
+        sums = [abs(sum(signs)) for signs in itertools.product(*((d, -d) for d in whole))]
+        exact = np.mean([each >= abs(whole.sum()) for each in sums])
 
-    assert paired_randomisation(differences, 1000, seed) == pytest.approx(exact)
+        assert paired_randomisation(differences, 1000, seed) == pytest.approx(exact)
 
 
 def test_without_a_difference_p_is_1_and_it_is_never_0() -> None:
@@ -177,7 +177,7 @@ def test_a_true_null_is_rejected_as_often_as_alpha_says() -> None:
 
 
 def plain_holm(p_values: list[float]) -> list[float]:
-    """Step down as Holm (1979) tells it, one hypothesis after the other."""
+    """Step down as Holm (1979) says, one hypothesis after the other."""
     left = sorted(range(len(p_values)), key=lambda each: p_values[each])
     adjusted, least = [0.0] * len(p_values), 0.0
     while left:
@@ -186,15 +186,15 @@ def plain_holm(p_values: list[float]) -> list[float]:
     return adjusted
 
 
-@pytest.mark.parametrize("seed", range(20))
-def test_holm_is_what_stepping_down_gives(seed: int) -> None:
-    rng = draw(seed)
-    p = np.round(rng.random(int(rng.integers(1, 30))) ** 3, 2).tolist()  # with ties
+def test_holm_is_what_stepping_down_gives() -> None:
+    for seed in range(20):
+        rng = draw(seed)
+        p = np.round(rng.random(int(rng.integers(1, 30))) ** 3, 2).tolist()  # with ties
 
-    assert holm(p) == pytest.approx(plain_holm(p))
-    assert all(before <= after <= 1 for before, after in zip(p, holm(p), strict=True))
-    order = rng.permutation(len(p))
-    assert [holm(p)[i] for i in order] == pytest.approx(holm([p[i] for i in order]))
+        assert holm(p) == pytest.approx(plain_holm(p))
+        assert all(before <= after <= 1 for before, after in zip(p, holm(p), strict=True))
+        order = rng.permutation(len(p))
+        assert [holm(p)[i] for i in order] == pytest.approx(holm([p[i] for i in order]))
 
 
 def test_holm_of_none_is_none_and_of_one_itself() -> None:

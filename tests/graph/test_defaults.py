@@ -22,7 +22,7 @@ from pipeline.demo import stage as demo
 from pipeline.embed import stage as embed
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.openvino_engine import OpenVinoEngine
-from pipeline.evaluate import metrics, scoring
+from pipeline.evaluate import metrics, system_scores
 from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
 from pipeline.sample import stage as sample
@@ -37,8 +37,8 @@ def _search(given: Params, locale: str) -> float:
     """Run the dense stages from embed on, and return nDCG@10."""
     for stage in (embed.embed, index.index, retrieve.retrieve):
         stage(given, locale)
-    judged = scoring.read_judged(locale)
-    scores, _ = scoring.score("dense", locale, judged, given.evaluate, given.retrieve.depth)
+    judged = system_scores.read_judged(locale)
+    scores, _ = system_scores.score("dense", locale, judged, given.evaluate, given.retrieve.depth)
     return metrics.means(scores.measures)["ndcg@10"]
 
 

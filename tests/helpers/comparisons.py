@@ -17,7 +17,7 @@ from pipeline.core.files import write_json
 from pipeline.core.params import Compare, Uncertainty
 from pipeline.core.tables import WRITE_OPTIONS
 from pipeline.evaluate import per_query
-from pipeline.evaluate.top import TOP
+from pipeline.evaluate.top_products import TOP
 from pipeline.evaluate.uncertainty import Floats
 
 SETTINGS = Compare(

@@ -12,7 +12,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import plots
-from pipeline.evaluate.top import TOP
+from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
 from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import TradeOff, hash_judgements

@@ -15,7 +15,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS, Fusion, RrfFusion, System, WeightedFusion
 from pipeline.embed import stage as embed
-from pipeline.evaluate import judging, metrics
+from pipeline.evaluate import judged_run, metrics
 from pipeline.hybrid import fuse
 from pipeline.hybrid import stage as hybrid
 from pipeline.index import stage as index
@@ -278,10 +278,10 @@ def _ndcg(system: System, locale: str) -> float:
     rows = tables.row_of(inputs.queries, judgements["query_id"]).to_numpy()
     codes = tables.row_of(inputs.products, judgements["product_id"]).fill_null(-2).to_numpy()
     labels = tables.row_of(pa.chunked_array([tables.LABELS]), judgements["label"]).to_numpy()
-    qrels = judging.Judgements.from_pairs(
+    qrels = judged_run.Judgements.from_pairs(
         rows.astype(np.int64), codes.astype(np.int64), labels, len(inputs.queries)
     )
     path = layout.runs(system, locale).catalogue
     ((_, (ranked, found, _)),) = run_files.iter_run(path, inputs, len(inputs.queries), "")
-    measures = metrics.catalogue_measures(judging.judge(ranked, found, qrels), params().evaluate)
+    measures = metrics.catalogue_measures(judged_run.judge(ranked, found, qrels), params().evaluate)
     return float(np.nanmean(measures["ndcg@10"]))

@@ -20,7 +20,7 @@ import pytest
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
-from pipeline.evaluate.top import PLACES
+from pipeline.evaluate.top_products import PLACES
 from pipeline.report import basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale

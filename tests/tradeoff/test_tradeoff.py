@@ -14,7 +14,7 @@ import pytest
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
-from pipeline.evaluate import metrics, scoring
+from pipeline.evaluate import metrics, system_scores
 from pipeline.index import stage as index
 from pipeline.index.build import build_index
 from pipeline.retrieve import stage as retrieve
@@ -82,8 +82,8 @@ def test_quality_and_size_are_those_of_the_pipeline_with_that_index(name: str) -
     found = measure(name)[name]
     for stage in (index.index, retrieve.retrieve):
         stage(given, LOCALE)
-    judged = scoring.read_judged(LOCALE)
-    scores, _ = scoring.score("dense", LOCALE, judged, given.evaluate, given.retrieve.depth)
+    judged = system_scores.read_judged(LOCALE)
+    scores, _ = system_scores.score("dense", LOCALE, judged, given.evaluate, given.retrieve.depth)
     of_record = metrics.means(scores.measures)
     assert found["ndcg@10"] == of_record["ndcg@10"]
     assert found["recall@100"] == of_record["recall@100"]

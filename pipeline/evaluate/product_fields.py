@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from pipeline.core import tables
 from pipeline.core.params import Clean
-from pipeline.evaluate.judging import Ints
+from pipeline.evaluate.judged_run import Ints
 
 TITLE_CHARACTERS = 200
 BATCH_ROWS = 16_384
@@ -23,14 +23,14 @@ def field_bounds(ends: Ints, place: int, separator: str) -> tuple[list[int], lis
     """Return where one field of some texts starts and stops; both are the same where it is empty.
 
     Args:
-        ends: where the texts' fields end, as `text.join_fields` made them, [texts, fields].
+        ends: where the texts' fields end, as `join_fields` made them, [texts, fields].
         place: which field.
-        separator: what stands between fields that hold anything.
+        separator: what is between fields that hold anything.
     """
     stops = ends[:, place]
     starts = ends[:, place - 1] if place else np.zeros_like(stops)
-    behind = np.where(starts > 0, starts + len(separator), 0)
-    return np.where(starts == stops, stops, behind).tolist(), stops.tolist()
+    after = np.where(starts > 0, starts + len(separator), 0)
+    return np.where(starts == stops, stops, after).tolist(), stops.tolist()
 
 
 def _slice(text: str, start: int, stop: int) -> str:
@@ -45,12 +45,12 @@ def read_shown(
     Args:
         path: the clean products.
         shown: the rows of the products to show, ascending.
-        settings: what the texts were made of.
-        remedy: what brings the file back; part of messages.
+        settings: which fields the texts were made of.
+        remedy: a sentence that says what brings the file back; messages end with it.
 
     Returns:
         The titles of the shown rows, the first field in 200 characters at most; all brands, or
-        None where they are no field of the texts.
+        None where the texts have no such field.
     """
     place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
     titles: dict[int, str] = {}
@@ -58,7 +58,7 @@ def read_shown(
     done = 0
     for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
         ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-        # No more of a text than is looked at: it is a kilobyte, and there are a million.
+        # Only the part that is read: a text is a kilobyte, and there are a million.
         longest = int(max(TITLE_CHARACTERS, 0 if place is None else ends[:, place].max()))
         texts = pc.utf8_slice_codeunits(batch["text"], 0, longest).to_pylist()
         of_batch = shown[slice(*np.searchsorted(shown, [done, done + len(batch)]))]

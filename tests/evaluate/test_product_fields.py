@@ -7,7 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core import tables
-from pipeline.evaluate import fields
+from pipeline.evaluate import product_fields
 from pipeline.text.normalise import join_fields, normalise
 from tests.helpers.artefacts import params
 
@@ -22,10 +22,10 @@ def test_each_field_of_a_joined_text_is_found_again(separator: str) -> None:
         given = [drawn[i] for i in rng.integers(0, len(drawn), rng.integers(1, 6))]
         text, ends = join_fields(given, separator)
         for place, field in enumerate(given):
-            (start,), (stop,) = fields.field_bounds(np.array([ends]), place, separator)
+            (start,), (stop,) = product_fields.field_bounds(np.array([ends]), place, separator)
             assert text[start:stop] == normalise(field)
         if text:
-            (stop,) = fields.first_ends(np.array([ends]))
+            (stop,) = product_fields.first_ends(np.array([ends]))
             assert text[:stop] == next(filter(None, map(normalise, given)))
 
 
@@ -47,9 +47,11 @@ def test_titles_of_the_shown_and_brands_of_all_products_are_read_in_any_batches(
     settings = params({"clean.fields": NAMES, "clean.separator": " / "}).clean
     shown = np.array([0, 6, 7, 30, 49])
     for rows_a_batch in (1, 7, 50, 100):
-        monkeypatch.setattr(fields, "BATCH_ROWS", rows_a_batch)
-        found, brands = fields.read_shown(tmp_path / "products.parquet", shown, settings, "")
+        monkeypatch.setattr(product_fields, "BATCH_ROWS", rows_a_batch)
+        found, brands = product_fields.read_shown(
+            tmp_path / "products.parquet", shown, settings, ""
+        )
         assert found == {row: titles[row][:200] for row in shown.tolist()}
         assert brands == {f"brand {i}" for i in range(7)}
     without = params({"clean.fields": ["product_title"]}).clean
-    assert fields.read_shown(tmp_path / "products.parquet", shown, without, "")[1] is None
+    assert product_fields.read_shown(tmp_path / "products.parquet", shown, without, "")[1] is None

@@ -10,31 +10,31 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import SYSTEMS, Evaluate, Params, System
-from pipeline.evaluate import judging, metrics, random_order
+from pipeline.evaluate import judged_run, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
-from pipeline.evaluate.top import Top
+from pipeline.evaluate.top_products import Top
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-QUERIES_A_PIECE = 1_024
+QUERIES_PER_PIECE = 1_024
 
 
 @dataclass(frozen=True)
 class Judged:
     """What a locale's runs are judged by.
 
-    `queries` and `judgements` are the clean tables, `ids` what the rows of runs are of. `qrels` are
-    all judgements, `pool` those of products with a text: the others can be ranked by nothing.
+    `queries` and `judgements` are the clean tables; `ids` are the ids of the rows that runs name.
+    `qrels` are all judgements, `pool` those of products with a text: no system can rank the others.
     """
 
     queries: pa.Table
     judgements: pa.Table
     ids: Ids
-    qrels: judging.Judgements
-    pool: judging.Judgements
+    qrels: judged_run.Judgements
+    pool: judged_run.Judgements
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,8 @@ def read_judged(locale: str) -> Judged:
         queries,
         judgements,
         ids,
-        judging.Judgements.from_pairs(*pairs, len(queries)),
-        judging.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries)),
+        judged_run.Judgements.from_pairs(*pairs, len(queries)),
+        judged_run.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries)),
     )
 
 
@@ -114,14 +114,14 @@ def score(
     runs, remedy = layout.runs(system, locale), run_card.rerun_hint(system, locale)
 
     def pieces(
-        track: str, by: judging.Judgements
-    ) -> Iterator[tuple[int, ranking.Ranked, judging.JudgedRun]]:
+        track: str, by: judged_run.Judgements
+    ) -> Iterator[tuple[int, ranking.Ranked, judged_run.JudgedRun]]:
         path = runs.track(track)
-        for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy):
+        for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_PER_PIECE, remedy):
             yield (
                 queries.start,
                 ranked,
-                judging.judge(ranked[0], ranked[1], by.rows(queries.start, queries.stop)),
+                judged_run.judge(ranked[0], ranked[1], by.rows(queries.start, queries.stop)),
             )
 
     catalogue, curve, tops = [], [], []
@@ -157,7 +157,7 @@ def random_mix(judged: Judged) -> metrics.Floats:
     return np.append(labels, 1 - labels.sum())
 
 
-def recall_curve(run: judging.JudgedRun, depth: int) -> PerQuery:
+def recall_curve(run: judged_run.JudgedRun, depth: int) -> PerQuery:
     """Return recall at each of `CURVE_CUTOFFS` down to the depth of the run, keyed by cutoff."""
     return {str(k): metrics.recall(run, k) for k in CURVE_CUTOFFS if k <= depth}
 

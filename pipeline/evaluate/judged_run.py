@@ -74,7 +74,7 @@ class JudgedRun:
     """What measures need of a run: the judged products in it, sorted by query and rank.
 
     `query` (counted from the first), `rank` (from 1) and `label` (position in `LABELS`) have one
-    entry a judged product; `retrieved` [queries] is how many products each query ranks at all, and
+    entry per judged product; `retrieved` [queries] is how many products each query ranks, and
     `label_counts` [queries, labels] how many are judged, retrieved or not.
     """
 
@@ -96,8 +96,8 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
     Args:
         query_rows: [n], the row of each ranked product's query, ascending.
         codes: [n], the product codes, each query's in rank order.
-        judgements: those of all queries that take part; one that the run leaves out has retrieved
-            nothing.
+        judgements: those of all queries that take part; a query that the run leaves out has
+            retrieved nothing.
 
     Raises:
         PipelineError: a query ranks a product twice.
@@ -138,5 +138,5 @@ def ordinal(query: Ints) -> Ints:
 def _pair_twice(what: str, query_row: np.int64, code: np.int64) -> PipelineError:
     return PipelineError(
         f"{what} one product twice for one query: row {code} of the clean products, row "
-        f"{query_row} of the clean queries (from 0); run the stages from clean again"
+        f"{query_row} of the clean queries (from 0). Run the stages from clean again."
     )

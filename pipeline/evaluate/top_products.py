@@ -9,13 +9,13 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judging import Ints, JudgedRun
+from pipeline.evaluate.judged_run import Ints, JudgedRun
 from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
 from pipeline.runs.ranking import NO_PRODUCT, Ranked, places
 
 PLACES = 10
 UNJUDGED = len(LABELS)
-"""The label code of a product that the query has no judgement for, behind those of `LABELS`."""
+"""The label code of a product that the query has no judgement for; it follows `LABELS`."""
 MARKS = np.array([*LABELS, "?"])
 """How a label is written in the strings of labels."""
 
@@ -74,7 +74,7 @@ class Top:
 
 
 def shares(of_labels: Floats) -> dict[str, float]:
-    """Name the share of each label and, behind them, of the unjudged; [labels + 1]."""
+    """Name the share of each label and, last, of the unjudged; [labels + 1]."""
     names = (*LABELS, "unjudged")
     return {
         name: round(float(share), MEAN_DECIMALS)
@@ -83,7 +83,7 @@ def shares(of_labels: Floats) -> dict[str, float]:
 
 
 def shown_products(tops: Mapping[str, Top]) -> Ints:
-    """Return the codes of all products that stand in some first place, ascending."""
+    """Return the codes of all products in any first place, ascending."""
     codes = np.unique([top.codes for top in tops.values()])
     return np.asarray(codes[codes != NO_PRODUCT], dtype=np.int64)
 
