@@ -14,13 +14,13 @@ LEFT, RIGHT, TOP, AXIS = 58.0, 18.0, 8.0, 40.0
 TITLE = 26.0
 SMALL_TEXT = 10.0
 
-# Never colour alone: each system has a marker and a line of its own.
+# Never colour alone: each system has its own marker and line.
 MARKERS = {"random": "x", "bm25": "s", "dense": "o", "hybrid": "D"}
 LINES = {"random": ":", "bm25": "--", "dense": "-", "hybrid": "-."}
 
 
 def new_axes(figure: Figure, left: float, right: float, height: float, top: float = TOP) -> Axes:
-    """Return axes without a frame, so many pixels from the edges of a figure of that height."""
+    """Return axes without a frame, at these distances in pixels from the edges of the figure."""
     axes = figure.add_axes((0, 0, 1, 1))
     place(axes, left, right, height, top)
     axes.set_facecolor("none")
@@ -35,14 +35,14 @@ def new_axes(figure: Figure, left: float, right: float, height: float, top: floa
 
 
 def place(axes: Axes, left: float, right: float, height: float, top: float) -> None:
-    """Put the axes at so many pixels from the edges of a figure of that height."""
+    """Put the axes at these distances in pixels from the edges of a figure of that height."""
     axes.set_position(
         (left / WIDTH, AXIS / height, 1 - (left + right) / WIDTH, 1 - (AXIS + top) / height)
     )
 
 
 def name_y(figure: Figure, name: str) -> None:
-    """Say what goes up, level and at the top left, where it is read first."""
+    """Name the vertical axis at the top left, where it is read first."""
     width, height = figure.get_size_inches() * 72
     figure.text(4 / width, 1 - 12 / height, name, color=COLOURS["muted"], size=SMALL_TEXT)
 

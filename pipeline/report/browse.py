@@ -1,4 +1,4 @@
-"""The queries to browse: which ones the page holds, and their data for its script."""
+"""The queries to browse: which ones are on the page, and their data for its script."""
 
 import json
 from collections.abc import Mapping
@@ -22,11 +22,11 @@ _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
 def choose_queries(apart: NDArray[np.float64], settings: Report) -> Places:
-    """Return which queries the page holds, ascending.
+    """Return the rows of the queries that are on the page, ascending.
 
-    All if there are no more than asked for. Else one half (the larger) are those with the largest
-    differences, so that no disagreement of the systems is missed; the others are drawn from the
-    rest, so that the usual is seen too.
+    All, if there are no more than asked for. Else half of them (rounded up) are those with the
+    largest differences between systems; the others are drawn from the rest, to show usual queries
+    too.
 
     Args:
         apart: between the best and the worst system, [queries]; NaN where undefined.
@@ -124,7 +124,7 @@ def _ranked_lists(
 
 
 def note(results: LocaleResults, settings: Report) -> str:
-    """Return which queries of a locale the page holds, for its reader."""
+    """Return which queries of a locale are on the page, for its reader."""
     queries = results.per_query.num_rows
     if queries <= settings.queries:
         return f"All {queries:,} queries of {results.locale}."
@@ -137,7 +137,7 @@ def note(results: LocaleResults, settings: Report) -> str:
 
 
 def embedded_json(content: object) -> str:
-    """Return JSON that may stand in a script element: nothing in it can end or open a tag."""
+    """Return JSON for a script element: nothing in it can open or end a tag."""
     text = json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return text.translate(_ESCAPES)
 

@@ -1,4 +1,4 @@
-"""The charts of the page, each of one locale, 340 pixels wide so that a phone shows them whole."""
+"""The charts of the page, each of one locale, 340 pixels wide, so that they fit a phone."""
 
 import math
 from typing import Any
@@ -134,7 +134,7 @@ def draw_labels(results: LocaleResults) -> str:
 
 
 def draw_slices(results: LocaleResults) -> str:
-    """Draw the measure of each slice, a row a slice, a dot a system; hollow where it is small."""
+    """Draw one row per slice, one dot per system; the dots of small slices are hollow."""
     rows: list[Slice | str] = []  # the name of a group, then its slices
     for each in results.slices.slices:
         if not any(isinstance(row, Slice) and row.slice == each.slice for row in rows[-1:]):

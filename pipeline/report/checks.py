@@ -17,6 +17,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
+from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
 from pipeline.report.inputs import RUNS, LocaleResults, evaluate_again
@@ -175,5 +176,5 @@ def _read_rows(results: LocaleResults, path: Path, columns: Sequence[str]) -> li
 
 
 def _cells(row: Iterable[object]) -> tuple[str, ...]:
-    """Return values as `csv` writes them."""
-    return tuple("" if value is None else str(value) for value in row)
+    """Return values as evaluate writes them to a CSV file, and as they are read from it."""
+    return tuple("" if value is None else str(as_text(value)) for value in row)

@@ -9,10 +9,9 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
+from pipeline.evaluate.plots import ENDS, as_text
 from pipeline.report.inputs import LocaleResults
 from pipeline.tradeoff.figures import FIGURES, TradeOff
-
-ENDS = ("mean", "low", "high")
 
 Rows = Iterable[tuple[object, ...]]
 
@@ -82,5 +81,6 @@ def table(plot: Plot, locales: Sequence[LocaleResults]) -> str:
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(["locale", *plot.columns])
     for results in locales:
-        writer.writerows((results.locale, *row) for row in plot.rows(results))
+        rows = ((results.locale, *row) for row in plot.rows(results))
+        writer.writerows([as_text(cell) for cell in row] for row in rows)
     return text.getvalue()

@@ -1,4 +1,4 @@
-"""From a project's results to the page: what the template is filled with."""
+"""Render the page: what the template is filled with."""
 
 import base64
 import hashlib
@@ -48,7 +48,7 @@ def render(
     Args:
         locales: the results.
         params: what they are of.
-        scaled: what the stages take of large catalogues, if that was measured.
+        scaled: what the stages take for large catalogues, if that was measured.
     """
     environment = Environment(
         loader=FileSystemLoader(_ASSETS),
@@ -120,7 +120,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
 
 
 def trusted_markup(markup: str) -> Markup:
-    """Mark what this package made as markup; no text of the data goes through here unescaped."""
+    """Mark text that this package made as markup; texts of the data must be escaped before."""
     return Markup(markup)  # noqa: S704
 
 
@@ -142,7 +142,7 @@ def _query_numbers(results: LocaleResults, measures: Sequence[str]) -> list[int 
 
 
 def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list[Cell]:
-    """Return the headline of a system; the number of queries where it is not that of the others."""
+    """Return the headline of a system; the number of queries where it differs from the others'."""
     cells = []
     common = _query_numbers(results, measures)
     for measure, number in zip(measures, common, strict=True):
@@ -183,7 +183,7 @@ def _means(
 
 
 def _counts(results: LocaleResults) -> Iterable[tuple[str, int, int, str, str]]:
-    """Yield by kind how many clean read and kept, what it left out, what to know of the rest."""
+    """Yield by kind how many rows clean read and kept, what it left out, what it noticed."""
     for kind, counts in results.counts:
         reasons: dict[bool, list[str]] = {True: [], False: []}
         for reason, number in sorted(counts.reasons.items()):

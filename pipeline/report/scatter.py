@@ -1,9 +1,10 @@
-"""The chart of index trade-offs: points with their names, none on top of another."""
+"""The chart of index trade-offs: points with names that do not cover each other."""
 
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, MaxNLocator, NullLocator
 
 from pipeline.report import svg
@@ -15,11 +16,11 @@ from pipeline.tradeoff.figures import TradeOff
 _LEFT = 46.0
 _LABEL = 84.0
 _SHORTEST = 1e-4
-"""Milliseconds: what is faster than any clock tells stands there; a logarithm has no zero."""
+"""Milliseconds: shorter times are drawn here, since a logarithm has no zero."""
 
 
 def draw_tradeoff(results: LocaleResults, measured: TradeOff) -> str:
-    """Draw each index: what it keeps of exact search over how long one query takes."""
+    """Draw each index: which share of exact search it finds, over how long one query takes."""
     figure = svg.drawing(WIDTH, 240)
     axes = new_axes(figure, _LEFT, RIGHT, 240, TITLE)
     name_y(figure, "overlap@100 with exact search")
@@ -38,7 +39,23 @@ def draw_tradeoff(results: LocaleResults, measured: TradeOff) -> str:
     levels = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(min(y) - margin, 1)
     axes.yaxis.set_major_locator(FixedLocator([level for level in levels if level < 1.0001]))
     axes.grid(True, color=COLOURS["grid"], linewidth=0.8)
-    axes.set_xlabel("milliseconds a query, median")
+    axes.set_xlabel("milliseconds per query, median")
+    _draw_points(axes, measured, chosen, x)
+    figures = "; ".join(
+        f"{each.index} {each.overlap:.3f} at {each.p50_milliseconds:.3g} ms"
+        for each in measured.indexes
+    )
+    return svg.to_markup(
+        figure,
+        f"chart-tradeoff-{results.locale}",
+        f"Overlap with exact search over latency, {results.locale}",
+        f"{figures}. Chosen: {chosen}.",
+    )
+
+
+def _draw_points(axes: Axes, measured: TradeOff, chosen: str, x: Sequence[float]) -> None:
+    """Draw a point and a name for each index; `x` are their latencies as drawn."""
+    y = [each.overlap for each in measured.indexes]
     placed: list[_Box] = []
     points = [tuple(axes.transData.transform(point)) for point in zip(x, y, strict=True)]
     blocked = [_Box(px - 5, py - 5, px + 5, py + 5) for px, py in points]
@@ -59,16 +76,6 @@ def draw_tradeoff(results: LocaleResults, measured: TradeOff) -> str:
             ha=align, va="center", size=SMALL_TEXT, color=COLOURS["ink"],
             fontweight="bold" if here else "normal", annotation_clip=False,
         )  # fmt: skip
-    figures = "; ".join(
-        f"{each.index} {each.overlap:.3f} at {each.p50_milliseconds:.3g} ms"
-        for each in measured.indexes
-    )
-    return svg.to_markup(
-        figure,
-        f"chart-tradeoff-{results.locale}",
-        f"Overlap with exact search over latency, {results.locale}",
-        f"{figures}. Chosen: {chosen}.",
-    )
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class _Box:
 def _free_place(
     x: float, y: float, words: str, placed: Iterable[_Box], blocked: Iterable[_Box]
 ) -> tuple[_Box, str]:
-    """Return where a point's words go: the first place that nothing else stands at."""
+    """Return where the name of a point goes: the first free place."""
     width, height = 5.6 * len(words), 13.0
     taken = [*placed, *blocked]
     candidates = []
@@ -109,7 +116,7 @@ def _free_place(
 
 
 def _ends(x: Sequence[float]) -> tuple[float, float]:
-    """Return where the axis begins and ends, so that the last point has its name on its right."""
+    """Return where the axis begins and ends: the name of the last point fits on its right."""
     low, high = math.log10(min(x)), math.log10(max(x))
     span = max(high - low, 0.5)
     for_points = WIDTH - _LEFT - RIGHT - 12 - _LABEL

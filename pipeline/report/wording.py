@@ -26,34 +26,34 @@ REASONS = {
     "product_without_text": "of a product without text, which no system can find",
     "sharing_a_text": "sharing their text with another",
 }
-"""What clean counts, in words; what starts with `dropped` was left out, the rest is of the kept."""
+"""What clean counts, in words: `dropped` rows were left out, the others are among the kept."""
 
 
 def describe(measure: str) -> str:
-    """Return what a measure says, for a reader who is no search engineer."""
+    """Return what a measure says, for a reader who is not a search engineer."""
     name, _, k = measure.partition("@")
     words = {
         "ndcg": (
             f"How good the first {k} are, from 0 to 1. An Exact product earns 1, a Substitute 0.1, "
-            "a Complement 0.01, and each the less the further down it stands. 1 is the best order "
-            "that the judged products allow."
+            "a Complement 0.01; further down, each earns less. 1 is the best order of the judged "
+            "products."
         ),
         "mrr": (
-            "How far one has to look: 1 if the first product is an Exact one, 1/2 if the second is "
-            f"the first such, 1/3 for the third, 0 if none is among the first {k}."
+            "How far down the first Exact product is: 1 for the first place, 1/2 for the second, "
+            f"1/3 for the third, 0 if none is among the first {k}."
         ),
         "recall": f"The share of a query's Exact products that are among the first {k}.",
         "judged": (
-            f"The share of the first {k} that anyone has judged. What nobody judged earns nothing, "
-            "so where this is low the other measures are too; a system with more unjudged products "
-            "may be better than it looks."
+            f"The share of the first {k} that people have judged. An unjudged product earns "
+            "nothing, so where this share is low the other measures are low too, and a system may "
+            "be better than it looks."
         ),
         "pool_ndcg": (
             "Only the judged products of a query are put in order (ESCI's task 1), and the whole "
             "order counts. Even a random order does well here: read it against the line random."
         ),
     }
-    return words.get(name, "See the README of the project.")
+    return words.get(name, "See the documentation of the project.")
 
 
 def display_name(measure: str) -> str:
@@ -77,7 +77,7 @@ def count(number: float) -> str:
 
 
 def share(part: float, whole: float = 1) -> str:
-    """Return a share in percent, never 0.0% of something or 100.0% of less than all."""
+    """Return a share in percent: 0% only for none, 100% only for all."""
     if not whole or not part:
         return "0%"
     percent = 100 * part / whole

@@ -180,7 +180,7 @@ def write_embeddings(
 
 
 def nothing_cut(texts: int, fields: Iterable[str]) -> SideCut:
-    """Return what a manifest tells of texts of one token each that are all read whole."""
+    """Return what a manifest says of texts of one token each, none of them cut."""
     whole = {"texts_cut": 0, "tokens_cut": 0}
     cuts = {field: Cut(**whole) for field in fields}
     return SideCut(texts=texts, tokens=texts, fields=cuts, **whole)

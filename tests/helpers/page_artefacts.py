@@ -58,7 +58,7 @@ def write_locale(
         locale: whose artefacts.
         queries: how many; the first are `NASTY`.
         seed: of all numbers and words.
-        measured: whether there are index trade-offs, of the vectors that the manifest tells of.
+        measured: whether there are index trade-offs, of the vectors of the manifest.
     """
     rng = np.random.default_rng([seed, *locale.encode()])
     measures = given.evaluate.headline()

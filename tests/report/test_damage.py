@@ -23,8 +23,8 @@ SEEDS = 20
 """Tries per artefact and kind of damage."""
 
 STRANGE: tuple[Any, ...] = (
-    None, True, -1, 2, 7.5, -0.1, 1e300, 2**63, "", "x", [],
-    {}, [[]], {"x": 1}, "1", 0, 1,
+    None, True, -1, 2, 7.5, -0.1, 1e300, 2**63, 10**400, float("nan"), float("inf"), "", "x",
+    "\ud800", [], {}, [[]], {"x": 1}, "1", 0, 1,
 )  # fmt: skip
 
 

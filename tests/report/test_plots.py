@@ -14,7 +14,7 @@ from pipeline.report import plots
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
-from tests.helpers.page_artefacts import write_locale, write_tradeoff
+from tests.helpers.page_artefacts import write_locale, write_slices, write_tradeoff
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
 
 
@@ -76,6 +76,22 @@ def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
             of_locale = [tuple(row.items()) for row in csv.DictReader(file)]
         found = [tuple(row.items())[1:] for row in drawn(name)]
         assert sorted(found) == sorted(of_locale)
+
+
+@pytest.mark.parametrize("name", ["=cmd|x", " +1", "＝2", 'a,"b"\nc\rd', "\t@", "-", "'x", ""])
+def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
+    project: Path, name: str
+) -> None:
+    given = of_locales(us="en")
+    write_locale(given, "us", queries=9)
+    ends = {"mean": 0.5, "low": 0.25, "high": 0.75}
+    one = {"slice": "source", "value": name, "queries": 9, "small": True, "systems": {"bm25": ends}}
+    write_slices("us", {}, [one])
+    report.report(given)
+    (row,) = drawn("slices")
+    assert row["value"] in (name, f"'{name}")
+    assert not row["value"].lstrip().startswith(("=", "+", "-", "@", "＝"))
+    assert read_locale(given, "us").slices.slices[0].value == name
 
 
 @pytest.mark.dvc
