@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.artefacts import ROOT
-from tests.helpers.pages import PAGES, RUN, Block, blocks_of
+from tests.helpers.pages import PAGES, RUN, Block, blocks_of, links_of
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
 pytestmark = [pytest.mark.slow, pytest.mark.dvc, pytest.mark.weights]
@@ -35,6 +35,16 @@ def runnable(page: Path) -> list[Block]:
         for block in blocks_of(page)
         if block.language in RUN and not block.note.startswith("not run")
     ]
+
+
+def in_reading_order() -> list[Path]:
+    """Return the pages with blocks to run, in the order of the README's table of pages.
+
+    The order decides what runs: an experiment that a later page repeats comes from DVC's cache.
+    """
+    linked = {link: place for place, link in enumerate(links_of(PAGES[0]))}  # its last place
+    rest = sorted(PAGES[1:], key=lambda page: linked.get(str(page), len(linked)))
+    return [page for page in (PAGES[0], *rest) if runnable(page)]
 
 
 @dataclass(frozen=True)
@@ -82,7 +92,8 @@ def reproduced(tmp_path_factory: pytest.TempPathFactory) -> Clone:
             (clone.folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy(ROOT / name, clone.folder / name)
     if (ROOT / ".dvc/cache").is_dir():  # saves running what has run
-        shutil.copytree(ROOT / ".dvc/cache", clone.folder / ".dvc/cache")
+        without = shutil.ignore_patterns("runs")  # else experiments of others would not run
+        shutil.copytree(ROOT / ".dvc/cache", clone.folder / ".dvc/cache", ignore=without)
     call(top, environment, "git", "init", "--quiet", "--bare", str(clone.origin))
     commit_all(clone.folder, environment, "pipeline")
     call(clone.folder, environment, "dvc", "repro")
@@ -102,7 +113,7 @@ def clone(reproduced: Clone) -> Iterator[Clone]:
     call(reproduced.folder, reproduced.environment, "dvc", "checkout", "--quiet", "--force")
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if runnable(page)], ids=str)
+@pytest.mark.parametrize("page", in_reading_order(), ids=str)
 def test_the_blocks_of_a_page_run_and_print_what_they_quote(clone: Clone, page: Path) -> None:
     for block in runnable(page):
         folder = clone.folder
