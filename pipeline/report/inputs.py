@@ -258,9 +258,8 @@ def _measures(params: Params) -> tuple[str, ...]:
 def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
     """Return recall by system, in the order of `SHOWN`, and k, ascending."""
     try:
-        table = pyarrow.csv.read_csv(path).select(_CURVE.names).cast(_CURVE)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing. {remedy}") from err
+        text = pa.BufferReader(files.read_bytes(path, remedy))
+        table = pyarrow.csv.read_csv(text).select(_CURVE.names).cast(_CURVE)
     except (pa.ArrowException, KeyError, UnicodeDecodeError) as err:
         raise PipelineError(
             f"{path} is not a table of system, k and recall ({one_line(err)}). {remedy}"
