@@ -70,9 +70,10 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
         raise unreadable(path, err) from err
     wrong = list(_wrong_columns(found, schema))
     if wrong:
+        stop = "" if wrong[-1].endswith("?") else "."
         raise PipelineError(
-            f"{path}: {'; '.join(wrong)}. The columns and types must be those of the official "
-            "files: write the file again."
+            f"{path}: {'; '.join(wrong)}{stop} The columns and types must be those of the official "
+            "files. Write the file again."
         )
     return file
 

@@ -165,6 +165,8 @@ _RULES: tuple[tuple[frozenset[str], _Rule], ...] = (
 )
 """The rules in their order, each with the characters without which it changes nothing."""
 
+_AFFECTED: frozenset[str] = frozenset().union(*(characters for characters, _ in _RULES))
+
 
 def to_nfkc(text: str) -> str:
     """Return `text` in NFKC, with numbers, names and long vowels as they are meant.
@@ -172,9 +174,10 @@ def to_nfkc(text: str) -> str:
     Invisible characters must be out of it. Of marks stacked on one letter the first 30 are kept.
     """
     present = set(text)
-    for characters, rule in _RULES:
-        if not present.isdisjoint(characters):
-            text = rule(text)
+    if not present.isdisjoint(_AFFECTED):
+        for characters, rule in _RULES:
+            if not present.isdisjoint(characters):
+                text = rule(text)
     if any(map(unicodedata.combining, present)):
         text = _STACKED.sub(r"\1", text)
     text = unicodedata.normalize("NFKC", text)

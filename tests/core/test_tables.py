@@ -219,7 +219,7 @@ READERS = {
         read_examples,
         (
             ". Fetch or write it again.",
-            "types must be those of the official files: write the file again.",
+            "types must be those of the official files. Write the file again.",
         ),
     ),
 }

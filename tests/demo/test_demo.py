@@ -95,6 +95,7 @@ def test_the_files_have_escis_names_columns_and_types_and_no_pandas_metadata(
     assert {str(field.type) for field in PRODUCTS} == {"string"}
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_bytes_and_other_seeds_do_not(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -132,6 +133,7 @@ def test_every_locale_has_the_asked_number_of_products_and_queries(
         assert len(set(asked.to_pylist())) == queries
 
 
+@pytest.mark.slow
 def test_sources_are_escis_csv_of_most_queries_at_about_escis_shares(
     wordings: dict[str, Wording], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -207,6 +209,7 @@ def test_rows_of_one_example_id_are_identical(catalogue: Catalogue) -> None:
         assert seen.setdefault(row["example_id"], row) == row
 
 
+@pytest.mark.slow
 def test_the_default_size_leaves_60_queries_a_locale_in_the_small_test_set(
     wordings: dict[str, Wording],
 ) -> None:
@@ -276,6 +279,7 @@ def test_some_products_that_satisfy_a_query_are_unjudged(
 # -- planted trouble -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_nulls_fall_at_escis_shares(wordings: dict[str, Wording]) -> None:
     table = generate(wordings, Demo(products=3000, queries=20, seed=5))[1]
     for name, share in (
@@ -293,9 +297,9 @@ def test_descriptions_hold_markup_and_entities_titles_entities_and_bullets_emoji
 ) -> None:
     for locale in LOCALES:
         rows = catalogue.rows(locale)
-        told = [str(row["product_description"]) for row in rows if row["product_description"]]
-        marked_up = [text for text in told if re.search(r"</?(p|br|b|ul|li|div)\b", text)]
-        assert len(marked_up) / len(told) == pytest.approx(0.29, abs=0.12)
+        texts = [str(row["product_description"]) for row in rows if row["product_description"]]
+        marked_up = [text for text in texts if re.search(r"</?(p|br|b|ul|li|div)\b", text)]
+        assert len(marked_up) / len(texts) == pytest.approx(0.29, abs=0.12)
         assert any(re.search(r"&(amp|nbsp|[a-z]+acute);", text) for text in marked_up)
         assert any("✅" in str(row["product_bullet_point"]) for row in rows)
     titles = [str(row["product_title"]) for row in catalogue.products]
@@ -318,7 +322,7 @@ def test_some_products_have_no_text_at_all(catalogue: Catalogue) -> None:
         assert len(empty) == len(range(10, catalogue.size.products, 75))
 
 
-def test_duplicate_texts_stand_under_adjacent_ids_and_one_of_the_two_is_judged(
+def test_duplicate_texts_have_adjacent_ids_and_one_of_the_two_is_judged(
     catalogue: Catalogue,
 ) -> None:
     judged_first = set()
@@ -345,7 +349,7 @@ def test_some_rows_of_both_files_are_repeated(catalogue: Catalogue) -> None:
             assert len(rows) - len(distinct) == -(-len(distinct) // 200)
 
 
-def test_products_of_another_locale_stand_under_ids_that_locales_share(
+def test_products_of_another_locale_have_ids_that_locales_share(
     catalogue: Catalogue,
 ) -> None:
     locales: dict[object, dict[object, tuple[str, ...]]] = {}
@@ -395,7 +399,7 @@ def test_some_queries_have_no_e_some_nothing_but_i_and_some_no_text(
 
 
 def values(model: object) -> Iterator[str]:
-    """Every string that stands anywhere in a model."""
+    """Every string anywhere in a model."""
     if isinstance(model, str):
         yield model
     elif isinstance(model, BaseModel):
