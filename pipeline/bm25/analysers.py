@@ -16,6 +16,14 @@ import sudachipy
 _ACCENTS_LEFT_OUT = {"en", "es"}
 """Languages whose users often leave accents out of a query ("portatil" for "portátil")."""
 
+_DOTLESS = {"az", "tr"}
+"""Languages in which I is the capital of ı, and İ that of i (Unicode's SpecialCasing.txt)."""
+_DOTLESS_CASE = str.maketrans("Iİ", "ıi")
+
+# The mark between groups of three digits (CLDR, `group`); Sudachi has its own for Japanese.
+_GROUPED_BY_COMMA = {"en", "he", "hi", "ko", "th", "zh"}
+_GROUPED_BY_POINT = {"az", "da", "de", "el", "es", "hr", "id", "is", "it", "nl", "pt", "ro", "tr"}
+
 _DIACRITICS = dict.fromkeys(range(0x300, 0x370))
 
 # Scripts without spaces between words. The long vowel mark belongs to no script.
@@ -26,6 +34,12 @@ _WORD = regex.compile(
     rf"\p{{N}}+(?:[.,]\p{{N}}+)*|[{_UNSPACED}]+|[\p{{L}}--[{_UNSPACED}]][[\p{{L}}\p{{M}}]--[{_UNSPACED}]]*",
     regex.VERSION1,
 )
+_GROUPS = {
+    mark: regex.compile(
+        rf"(?<![0-9][.,]|[0-9])[1-9][0-9]{{0,2}}(?:\{mark}[0-9]{{3}})+(?!\{mark}?[0-9])"
+    )
+    for mark in ",."
+}
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 
 SUDACHI_BYTES = 240_000_000
@@ -68,15 +82,32 @@ def analyser_for(language: str) -> Analyser:
     name = analyser_name(language)
     if language == "ja":
         return Analyser(name, _japanese())
+    prepare = _preparation(language)
     if name == "words":
-        return Analyser(name, words)
+        return Analyser(name, lambda text: words(prepare(text)))
     stemmer = Stemmer.Stemmer(language)
+    return Analyser(name, lambda text: list(stemmer.stemWords(words(prepare(text)))))
+
+
+def _preparation(language: str) -> Callable[[str], str]:
+    """Return what a language does to a text before it is split: accents, the case of i, numbers."""
     fold = fold_accents if language in _ACCENTS_LEFT_OUT else str
+    by_comma, by_point = language in _GROUPED_BY_COMMA, language in _GROUPED_BY_POINT
 
-    def stems(text: str) -> list[str]:
-        return list(stemmer.stemWords(words(fold(text))))
+    def prepare(text: str) -> str:
+        if by_comma or by_point:
+            text = join_groups(text, "," if by_comma else ".")
+        return fold(text.translate(_DOTLESS_CASE) if language in _DOTLESS else text)
 
-    return Analyser(name, stems)
+    return prepare
+
+
+def join_groups(text: str, mark: str) -> str:
+    """Return a text with "1,234,567" written as "1234567", where `mark` is the comma."""
+    if mark not in text:
+        return text
+    joined: str = _GROUPS[mark].sub(lambda number: number[0].replace(mark, ""), text)
+    return joined
 
 
 def words(text: str) -> list[str]:
@@ -86,7 +117,7 @@ def words(text: str) -> list[str]:
     overlapping pairs of characters are the words.
     """
     found: list[str] = []
-    for word in _WORD.findall(text.casefold()):
+    for word in _WORD.findall(text.casefold().replace("i\u0307", "i")):  # İ
         found.extend(bigrams(word) or [word] if _UNSPACED_RUN.match(word) else [word])
     return found
 

@@ -42,6 +42,37 @@ def test_spanish_forms_of_one_word_are_one_term_with_accents_or_without(
 
 
 @pytest.mark.parametrize(
+    ("language", "one", "other"),
+    [
+        ("tr", "IŞIK İSTANBUL", "ışık istanbul"),
+        ("az", "İNCİR QIZIL", "incir qızıl"),
+        *((language, "İstanbul", "istanbul") for language in LANGUAGES if language != "ja"),
+    ],
+)
+def test_capitals_of_i_meet_their_small_letter(language: str, one: str, other: str) -> None:
+    assert analyser_for(language).terms(one) == analyser_for(language).terms(other)
+
+
+def test_i_and_dotless_i_are_two_letters_in_turkish() -> None:
+    assert analyser_for("tr").terms("ışık") != analyser_for("tr").terms("isik")
+
+
+@pytest.mark.parametrize(
+    ("language", "text", "terms"),
+    [
+        ("en", "3,000 12,345,678.50", "3000 12345678.50"),
+        ("en", "1,00 1,2345 0,123 1.000", "1,00 1,2345 0,123 1.000"),
+        ("es", "3.000 12.345.678,50 1.00 0.123 1,000", "3000 12345678,50 1.00 0.123 1,000"),
+        ("any", "3,000 3.000", "3,000 3.000"),
+    ],
+)  # fmt: skip
+def test_groups_of_digits_are_one_number_as_the_language_writes_them(
+    language: str, text: str, terms: str
+) -> None:
+    assert analyser_for(language).terms(text) == terms.split()
+
+
+@pytest.mark.parametrize(
     ("text", "terms"),
     [
         ("空気清浄機", ["空気", "清浄", "機"]),
