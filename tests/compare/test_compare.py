@@ -249,7 +249,7 @@ def test_a_table_whose_name_is_no_locales_name_is_not_taken_for_one(clone: Path)
     yaml = YAML()
     data = yaml.load(clone / "params.yaml")
     for name in ("x](http:", "ES", "\x1b[31m"):
-        data["encoder"][name] = "minilm"
+        data["encoder"][name], data["index"][name] = "minilm", "flat"
         for path in (layout.per_query, layout.metrics):
             shutil.copy(clone / path("es"), clone / path(name))
     yaml.dump(data, clone / "params.yaml")
