@@ -195,7 +195,7 @@ def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
             lines = (line for piece in pieces for line in run_lines(piece, system))
             _write(out / _run_name(locale, system, track), lines)
     with (
-        atomic_file(out / f"{locale}.measures.csv") as partial,
+        atomic_file(out / f"{locale}.measures.csv", follow_links=True) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
     ):
         writer = csv.writer(file, lineterminator="\n")
@@ -233,7 +233,7 @@ def _joined(*columns: pa.Array | str) -> Iterator[str]:
 
 def _write(path: Path, lines: Iterable[str]) -> None:
     with (
-        atomic_file(path) as partial,
+        atomic_file(path, follow_links=True) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as handle,
     ):
         handle.writelines(f"{line}\n" for line in lines)

@@ -174,11 +174,11 @@ def main() -> int:
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )
         if arguments.markdown:
-            with files.atomic_file(arguments.markdown) as partial:
+            with files.atomic_file(arguments.markdown, follow_links=True) as partial:
                 text = display.markdown(report)
                 partial.write_text(text, encoding="utf-8", newline="\n")
         if arguments.json:
-            files.write_json(arguments.json, plain_data.as_json(report))
+            files.write_json(arguments.json, plain_data.as_json(report), follow_links=True)
         sys.stdout.write(display.terminal(report))
         if report.found.refused:
             stage.log.error("refused: %s", display.refusal(report))

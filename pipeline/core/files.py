@@ -31,17 +31,23 @@ MOST_FOREIGN_BITS = 1_023
 
 
 @contextmanager
-def atomic_file(path: Path) -> Iterator[Path]:
+def atomic_file(path: Path, *, follow_links: bool = False) -> Iterator[Path]:
     """Yield a neighbour of `path` to write to; it takes `path`'s place if the block succeeds.
 
-    A link is followed: its target is replaced. A device or a pipe is written to, once the block
-    has succeeded.
+    A device or a pipe is written to, once the block has succeeded.
+
+    Args:
+        path: the file.
+        follow_links: whether the target of a link is replaced, as for a file that a user names. An
+            artefact may be a link into DVC's cache, whose file must stay: the link is replaced.
 
     Raises:
         PipelineError: `path` is a folder, a disk, a socket or a link that leads to itself.
     """
-    path = _end_of_links(path)
-    if _takes_a_stream(path):
+    end = _end_of_links(path)
+    if follow_links or _of_the_system(end):
+        path = end
+    if not path.is_symlink() and _takes_a_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole"
             yield whole
@@ -238,9 +244,9 @@ def canonical_json(data: object) -> str:
     return json.dumps(data, sort_keys=True, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def write_json(path: Path, data: object) -> None:
-    """Write `data` as canonical JSON, atomically."""
-    with atomic_file(path) as partial:
+def write_json(path: Path, data: object, *, follow_links: bool = False) -> None:
+    """Write `data` as canonical JSON, atomically; `follow_links` as `atomic_file` has it."""
+    with atomic_file(path, follow_links=follow_links) as partial:
         partial.write_text(canonical_json(data), encoding="utf-8", newline="\n")
 
 

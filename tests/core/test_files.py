@@ -115,7 +115,17 @@ def test_a_directory_is_replaced_whole_and_keeps_nothing_old(tmp_path: Path) -> 
     assert tree(tmp_path) == {"a": None, "a/new": b"new"}
 
 
-def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+def test_an_artefact_that_is_a_link_into_a_cache_is_replaced_and_the_cache_stays(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "cached").write_text("old")
+    (tmp_path / "a.json").symlink_to("cached")
+    write_json(tmp_path / "a.json", {})
+    assert not (tmp_path / "a.json").is_symlink()
+    assert (tmp_path / "cached").read_text() == "old"
+
+
+def test_a_link_that_a_user_names_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "far").mkdir()
     (tmp_path / "far/a.txt").write_text("old")
     (tmp_path / "hop.txt").symlink_to("far/a.txt")
@@ -123,7 +133,7 @@ def test_a_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
     (tmp_path / "new.txt").symlink_to("far/new.txt")
 
     for name in ("a.txt", "new.txt"):
-        with atomic_file(tmp_path / name) as partial:
+        with atomic_file(tmp_path / name, follow_links=True) as partial:
             partial.write_text("new")
             assert partial.parent.resolve() == tmp_path / "far"
         assert (tmp_path / name).is_symlink()
@@ -149,7 +159,7 @@ def test_a_pipe_is_written_to_and_stays_one(tmp_path: Path) -> None:
     link.symlink_to("pipe")
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
     for path in (pipe, link):
-        write_json(path, {"a": 1})
+        write_json(path, {"a": 1}, follow_links=True)
         assert json.loads(os.read(reader, 100)) == {"a": 1}
     os.close(reader)
     assert pipe.is_fifo()
@@ -166,7 +176,7 @@ def test_a_device_is_written_to_and_stays_one(tmp_path: Path) -> None:
     link = tmp_path / "link"
     link.symlink_to("null")
     for path in (node, link, Path(os.devnull)):
-        write_json(path, {"a": 1})
+        write_json(path, {"a": 1}, follow_links=True)
     assert node.is_char_device()
     assert link.is_symlink()
     assert Path(os.devnull).is_char_device()
