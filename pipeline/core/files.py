@@ -47,7 +47,8 @@ def atomic_file(path: Path, *, follow_links: bool = False) -> Iterator[Path]:
     end = _end_of_links(path)
     if follow_links or _of_the_system(end):
         path = end
-    if not path.is_symlink() and _takes_a_stream(path):
+    replaces_link = path.is_symlink() and not _of_the_system(path)
+    if not replaces_link and _takes_a_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole"
             yield whole
