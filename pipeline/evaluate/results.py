@@ -7,13 +7,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.evaluate import metrics, per_query, slices, system_scores
 from pipeline.evaluate import top_products as first_products
 from pipeline.evaluate.system_scores import Judged, Scores
 from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard
+from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard, rerun_hint
 
 Means = dict[str, dict[str, float]]
 
@@ -69,7 +71,7 @@ def summarise(
     return Results(
         record={
             **means,
-            **_chosen(dense),
+            **_chosen(dense, locale),
             **metrics.counts(judged.qrels),
             "products": len(judged.ids.products),
             **dropped,
@@ -99,11 +101,17 @@ def _rows(
         params.evaluate.per_query(),
     )
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
-    return per_query.with_card(rows, of, top=top, **_chosen(dense))
+    return per_query.with_card(rows, of, top=top, **_chosen(dense, locale))
 
 
-def _chosen(dense: RunCard) -> dict[str, str]:
-    return {name: dense.of[name] for name in ("encoder", "index")}
+def _chosen(dense: RunCard, locale: str) -> dict[str, str]:
+    names = ("encoder", "index")
+    if missing := [name for name in names if name not in dense.of]:
+        raise PipelineError(
+            f"{layout.runs('dense', locale).card}: of must name the {' and the '.join(names)} "
+            f"({missing[0]} is missing). {rerun_hint('dense', locale)}"
+        )
+    return {name: dense.of[name] for name in names}
 
 
 def intervals(

@@ -572,3 +572,11 @@ def test_counts_that_are_missing_or_impossible_are_refused(
     layout.clean(LOCALE).counts.write_text(json.dumps(counts))
     with pytest.raises(PipelineError, match=r"counts.json: .*dvc repro clean@es"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+def test_a_card_of_dense_runs_that_names_no_encoder_is_one_message(judgements: pa.Table) -> None:
+    card = json.loads(_card("dense").read_text())
+    del card["of"]["encoder"]
+    _card("dense").write_text(json.dumps(card))
+    with pytest.raises(PipelineError, match=r"run\.json: of must name .* Run `dvc repro retrieve@"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
