@@ -194,7 +194,8 @@ def test_standard_output_gets_the_file_after_what_it_has(tmp_path: Path, name: s
     (tmp_path / "link").symlink_to("/dev/stdout")
     script = (
         "import sys; from pathlib import Path; from pipeline.core.files import write_json;"
-        "print('before', flush=True); write_json(Path(sys.argv[1]), 1, follow_links=True); print('after', flush=True)"
+        "print('before', flush=True); write_json(Path(sys.argv[1]), 1, follow_links=True);"
+        "print('after', flush=True)"
     )
     command, env = [sys.executable, "-c", script, name], {**os.environ, "PYTHONPATH": str(ROOT)}
     piped = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, check=True)
