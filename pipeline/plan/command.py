@@ -1,17 +1,16 @@
 """Estimate what the chosen params on the chosen source will take: `make plan`, `make costs`.
 
 `python -m pipeline.plan` prints time, memory and disk of every stage as if all had to run, and
-keeps this sheet in the cache. Nothing is drawn, fetched or encoded. With --against-last-run it
-compares the sheet with what the stages took since; reports/report.html has no times, since the
-same inputs must give the same page.
+keeps this sheet in the cache. --against-last-run compares it with what the stages took since.
 """
 
 import argparse
 import sys
 import time
-from typing import Annotated
+from collections.abc import Iterator
+from pathlib import Path
 
-from pydantic import Field, ValidationError
+from pydantic import ValidationError
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
@@ -20,20 +19,21 @@ from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import aligned, markdown
 from pipeline.core.timings import read_records
 from pipeline.plan import sheet
-from pipeline.plan.rates import STAGE_SECONDS
-from pipeline.plan.sheet import Amount, Row
+from pipeline.plan.costs import MOST_TIMES, Amount, Row
+
+SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales", "threads")
 
 _NOTES = f"""\
-The total has {STAGE_SECONDS:.0f} s per stage for its start; stages run one after another (JOBS=1).
-DVC skips what is up to date; its cache takes the disk once more. At most: clean has not run yet,
-which leaves out what has no text. A guess: the work is more than 20 times what was measured.
+DVC and Python take about 1 s more per stage; stages run one after another (JOBS=1). DVC skips what
+is up to date; its cache takes the disk once more. Sizes are at most: clean leaves out what has no
+text, and embed encodes only what has no stored vector (`python -m pipeline.embed --plan` counts
+these). A guess: the work is more than {MOST_TIMES} times what was measured.
 """
 
 
 class Plan(Strict):
     """A sheet as it is kept in the cache; `made` in Unix seconds."""
 
-    plan_schema: Annotated[int, Field(ge=2, le=2)] = 2
     made: Amount
     rows: tuple[Row, ...]
 
@@ -44,18 +44,23 @@ def plan() -> None:
     kept, damaged = read_records()
     if damaged:
         stage.log.warning("warning: %s", damaged)
-    rows = sheet.rows(params, [each.largest for each in kept], sheet.current_stages(params))
+    rows = sheet.rows(params, [each.largest for each in kept])
     made = Plan(made=time.time(), rows=tuple(rows))
     files.write_json(layout.last_plan(), made.model_dump(mode="json"))
     numbers = ("seconds", "peak MB", "disk MB")
     lines = [
-        [row.stage, row.locale or "", row.shown(), f"{row.seconds:,.1f}",
+        [row.stage, row.locale or "", _units(row), f"{row.seconds:,.1f}",
          f"{row.peak_bytes / 1e6:,.0f}", f"{row.disk_bytes / 1e6:,.1f}", row.known]
         for row in (*rows, sheet.total(rows))
     ]  # fmt: skip
+    source = Path(params.sample.source)
+    sizes = "those of the demo in params.yaml" if source == layout.DEMO else f"counted in {source}"
+    measured = sum("measured here" in row.known for row in rows)
     sys.stdout.write(
-        aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
-    )
+        f"Sizes: {sizes}. Costs: {measured} of {len(rows)} from runs on this machine, the others "
+        "from default rates.\n"
+        + aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
+    )  # fmt: skip
     for line in sheet.warnings(params, rows):
         stage.log.warning("warning: %s", line)
 
@@ -74,41 +79,47 @@ def against_last_run() -> None:
             f"{path}: there is no plan to compare with. Make one before the run: "
             "`make plan repro costs`."
         ) from err
-    ran = {(one.last.stage, one.last.locale, one.last.kind): one.last
-           for one in read_records()[0] if one.last.ended >= made.made}  # fmt: skip
-    pairs = [(row, run) for row in made.rows if (run := ran.get((row.stage, row.locale, row.kind)))]
+    pairs = list(_pairs(made))
     if not pairs:
         raise PipelineError(
             f"{path}: no stage of the plan has run since it was made. Run `make repro` (DVC skips "
             "what is up to date), then this again."
         )
+    lines = []
+    for row, ran in (*pairs, tuple(map(sheet.total, zip(*pairs, strict=True)))):
+        then = "" if _units(ran) == _units(row) else f" (then: {_units(ran)})"
+        seconds = [f"{each.seconds:,.1f}" for each in (row, ran)]
+        peaks = [f"{each.peak_bytes / 1e6:,.0f}" for each in (row, ran)]
+        lines.append([row.stage, row.locale or "", _units(row) + then, *seconds, *peaks, row.known])
+    lines[-1][2] = f"{len(pairs)} of {len(made.rows)} rows ran since"
     numbers = ("seconds planned", "seconds", "MB planned", "MB")
-    header, lines = ("stage", "locale", "units", *numbers, "known by"), []
-    for row, run in pairs:
-        then = row.model_copy(update={"units": {key: run.units.get(key, 0) for key in row.units}})
-        units = row.shown() + ("" if then == row else f" (then: {then.shown()})")
-        amounts = _beside(row.seconds, run.seconds, row.peak_bytes, run.peak_bytes)
-        lines.append([row.stage, row.locale or "", units, *amounts, row.known])
-    seconds = sum(row.seconds for row, _ in pairs), sum(run.seconds for _, run in pairs)
-    peaks = max(row.peak_bytes for row, _ in pairs), max(run.peak_bytes for _, run in pairs)
-    shown = f"{len(pairs)} of {len(made.rows)} rows ran since"
-    lines.append(["total", "", shown, *_beside(*seconds, *peaks), ""])
+    header = ("stage", "locale", "units", *numbers, "known by")
     sys.stdout.write(aligned(header, lines, numbers))
     with files.atomic_file(layout.COSTS) as partial:
         partial.write_text(markdown(header, lines, numbers), encoding="utf-8", newline="\n")
 
 
-def _beside(*of: float) -> tuple[str, str, str, str]:
-    return f"{of[0]:,.1f}", f"{of[1]:,.1f}", f"{of[2] / 1e6:,.0f}", f"{of[3] / 1e6:,.0f}"
+def _pairs(made: Plan) -> Iterator[tuple[Row, Row]]:
+    """Yield the rows of stages that ran since, each with what the stage took."""
+    runs = [one.last for one in read_records()[0] if one.last.ended >= made.made]
+    ran = {(run.stage, run.locale, run.kind): run for run in runs}
+    for row in made.rows:
+        if run := ran.get((row.stage, row.locale, row.kind)):
+            units = {unit: run.units.get(unit, 0) for unit in row.units}
+            took = {"units": units, "seconds": run.seconds, "peak_bytes": run.peak_bytes}
+            yield row, row.model_copy(update=took)
+
+
+def _units(row: Row) -> str:
+    return ", ".join(f"{row.units[unit]:,} {unit}" for unit in SHOWN_UNITS if unit in row.units)
 
 
 def main() -> int:
     """Make a plan, or compare the last one with what it came to; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.plan")
     parser.add_argument(
-        "--against-last-run", action="store_true",
-        help="compare the last plan with what the stages took since it was made",
-    )  # fmt: skip
+        "--against-last-run", action="store_true", help="compare the last plan with the runs since"
+    )
     arguments = parser.parse_args()
     with stage.report_errors("plan") as outcome:
         against_last_run() if arguments.against_last_run else plan()

@@ -3,25 +3,20 @@
 import math
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from typing import Annotated
 
-from pydantic import TypeAdapter, ValidationError
+from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
-from pipeline.core.params import (
-    FlatIndex,
-    HnswIndex,
-    Index,
-    IvfFlatIndex,
-    IvfPqIndex,
-    Sq8Index,
-)
-from pipeline.core.timings import Record
+from pipeline.core.params import Index, Name, Strict
+from pipeline.core.timings import NOT_NEGATIVE, Record
 from pipeline.index import size as index_size
 from pipeline.plan.rates import MEASURED_PRODUCTS, RATES
 
 Units = Mapping[str, int]
+Amount = Annotated[float, NOT_NEGATIVE]
 
 MOST_TIMES = 20
 """A cost is a guess if its stage has more work than this many times the largest run's."""
@@ -29,8 +24,22 @@ MOST_TIMES = 20
 TELLING_SECONDS, TELLING_BYTES = 0.5, 100e6
 """How much a run's time and memory vary by themselves: one with less work says little of a rate."""
 
-_SEARCHED_QUERIES = 1_024  # at a time, by retrieve, hybrid and evaluate
-_STORE_ENTRY_BYTES = 20 + 24  # key and checksum; token counts
+
+class Row(Strict):
+    """What one stage takes for one locale, or for all locales where `locale` is None.
+
+    `units` and `kind` are those of `stage.Done`; `seconds` are of the stage's own work,
+    `disk_bytes` what it leaves; `known` says how all this is known.
+    """
+
+    stage: str
+    locale: Name | None
+    kind: Name | None
+    units: dict[str, Annotated[int, Field(ge=0)]]
+    seconds: Amount
+    peak_bytes: Amount
+    disk_bytes: Amount
+    known: str
 
 
 @dataclass(frozen=True)
@@ -42,7 +51,6 @@ class Cost:
     start_bytes: float
     work_bytes: float
     disk_bytes: float
-    known: str = "default rate"
 
 
 def default_cost(stage: str, kind: str | None, units: Units) -> Cost:
@@ -59,9 +67,10 @@ def default_cost(stage: str, kind: str | None, units: Units) -> Cost:
     return Cost(start_seconds, seconds - start_seconds, start_bytes, memory - start_bytes, disk)
 
 
-def cost(
-    stage: str, locale: str | None, kind: str | None, units: Units, records: Iterable[Record]
-) -> Cost:
+def row(
+    records: Iterable[Record], stage: str, locale: str | None, units: Units,
+    kind: str | None = None,
+) -> Row:  # fmt: skip
     """Return what a stage takes by the table of rates, corrected by the largest run here.
 
     A run with less than 1 / `MOST_TIMES` of the work gives way to a larger one of any locale; if
@@ -71,35 +80,38 @@ def cost(
     for record in records:
         if (record.stage, record.kind) == (stage, kind):
             with suppress(KeyError, ValidationError):  # of another version
-                runs.append((default_cost(stage, kind, record.units), record))
-    if not runs:
-        guess = units.get("products", 0) > MOST_TIMES * MEASURED_PRODUCTS
-        return replace(planned, known="guess: default rate") if guess else planned
-    near = [each for each in runs if planned.work_seconds <= MOST_TIMES * each[0].work_seconds]
-    own = [each for each in near if each[1].locale == locale]
-    model, run = max(own or near or runs, key=lambda each: each[0].work_seconds)
-    known = "measured here" + (f" of {run.locale}" if run.locale not in (None, locale) else "")
-    if products := run.units.get("products"):
-        known += f" on {products:,} products"
-    if not near:
-        times = planned.work_seconds / max(model.work_seconds, 1e-9)
-        known = f"guess: {times:,.0f} times what was {known}"
-    start, rate = fit(model.start_seconds, model.work_seconds, run.seconds, TELLING_SECONDS)
-    base, room = fit(model.start_bytes, model.work_bytes, run.peak_bytes, TELLING_BYTES)
-    # Memory is never less than by the table: a short run fills less of it than a long one.
-    return Cost(
-        start, rate * planned.work_seconds, max(base, model.start_bytes),
-        max(room, 1.0) * planned.work_bytes, planned.disk_bytes, known,
+                model = default_cost(stage, kind, record.units)
+                near = planned.work_seconds <= MOST_TIMES * model.work_seconds
+                rank = near, near and record.locale == locale, model.work_seconds
+                runs.append((rank, model, record))
+    seconds = planned.start_seconds + planned.work_seconds
+    peak = planned.start_bytes + planned.work_bytes
+    guess = units.get("products", 0) > MOST_TIMES * MEASURED_PRODUCTS
+    known = "guess: default rate" if guess else "default rate"
+    if runs:
+        (near, *_), model, run = max(runs, key=lambda each: each[0])
+        known = "measured here"
+        known += f" of {run.locale}" if run.locale not in (None, locale) else ""
+        known += f" on {run.units['products']:,} products" if "products" in run.units else ""
+        if not near:
+            times = planned.work_seconds / max(model.work_seconds, 1e-9)
+            known = f"guess: {times:,.0f} times what was {known}"
+        start, rate = fit(model.start_seconds, model.work_seconds, run.seconds, TELLING_SECONDS)
+        seconds = start + rate * planned.work_seconds
+        # Memory is never less than by the table: a short run fills less of it than a long one.
+        start, rate = fit(model.start_bytes, model.work_bytes, run.peak_bytes, TELLING_BYTES)
+        peak = max(start, model.start_bytes) + max(rate, 1.0) * planned.work_bytes
+    return Row(
+        stage=stage, locale=locale, kind=kind, units=dict(units), seconds=seconds, peak_bytes=peak,
+        disk_bytes=planned.disk_bytes, known=known,
     )  # fmt: skip
 
 
 def fit(start: float, work: float, measured: float, telling: float) -> tuple[float, float]:
-    """Split what a run took into a start and a rate: measured = start + rate * work.
+    """Split what a run took, in seconds or bytes: measured = start + rate * work.
 
-    The rate is that of ridge regression: 1 for a run without work, measured for one with much more
-    work than `telling`. The rest of what was measured is the start.
-
-    All are seconds or bytes; `start` and `work` are those of the table.
+    The given `start` and `work` are the table's. The rate is that of ridge regression: 1 for a run
+    without work, measured for one with much more work than `telling`. The rest is the start.
     """
     took = max(measured - start, 0.0)
     rate = (telling**2 + work * took) / (telling**2 + work**2)
@@ -118,10 +130,10 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         **units, "start": 1.0, "texts": texts, "texts at once": min(texts, cleaned_at_once),
         "products at once": min(products, 50_000), "loaded": encoded > 0,
         "vector bytes": 4 * dimension * texts,
-        "store bytes": (4 * dimension + _STORE_ENTRY_BYTES) * encoded,
+        "store bytes": (4 * dimension + 20 + 24) * encoded,  # key and checksum; token counts
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
-        "results at once": min(queries, _SEARCHED_QUERIES) * depth,
+        "results at once": min(queries, 1_024) * depth,
     }  # fmt: skip
     if stage in ("index", "retrieve"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)
@@ -142,29 +154,25 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
 def _index_amounts(kind: str, units: Units) -> dict[str, float]:
     """Return what building and searching an index take; of vectors, in multiplications."""
     products, dimension, queries = units["products"], units["dimension"], units.get("queries", 0)
-    names = {"m", "ef_construction", "ef_search", "lists", "probes", "subvectors", "bits"}
-    settings: Index = TypeAdapter(Index).validate_python(
-        {"kind": kind, **{name: units[name] for name in names & units.keys()}}
-    )
+    names = ("m", "ef_construction", "ef_search", "lists", "probes", "subvectors", "bits")
+    settings = {name: units[name] for name in names if name in units}
+    index: Index = TypeAdapter(Index).validate_python({"kind": kind, **settings})
+    m, built, searched, lists, probes, _, bits = (settings.get(name, 0) for name in names)
+    steps, codes = m * dimension * math.log2(products + 2), 2**bits if bits else 0
     # What another index than flat finds is compared with exact search, for some queries.
-    exact = queries if isinstance(settings, FlatIndex) else min(queries, 1_000)
-    found = {
-        "index bytes": index_size.disk_bytes(settings, products, dimension),
-        "memory bytes": index_size.memory_bytes(settings, products, dimension),
+    exact = queries if kind == "flat" else min(queries, 1_000)
+    return {
+        "index bytes": index_size.disk_bytes(index, products, dimension),
+        "memory bytes": index_size.memory_bytes(index, products, dimension),
         "exact": exact * products * dimension,
-        "quantised": queries * products * dimension * isinstance(settings, Sq8Index),
-        "links": 0.0, "walked": 0.0, "probed": 0.0, "distances": 0.0,
+        "quantised": queries * products * dimension * (kind == "sq8"),
+        "links": products * steps * built / (32 * 200),
+        "walked": queries * steps * searched / 14,
+        "probed": queries * dimension * (products * probes / max(lists, 1) + lists),
+        # k-means on at most 256 vectors per centroid, ten times for the lists and 25 times for the
+        # codes; then all products get theirs.
+        "distances": dimension * (
+            lists * (10 * min(products, 256 * lists) + products)
+            + codes * (25 * min(products, 256 * codes) + products)
+        ),
     }  # fmt: skip
-    if isinstance(settings, HnswIndex):
-        steps = settings.m * dimension * math.log2(products + 2)
-        found["links"] = products * steps * settings.ef_construction / (32 * 200)
-        found["walked"] = queries * steps * settings.ef_search / 14
-    if isinstance(settings, IvfFlatIndex | IvfPqIndex):
-        lists = settings.lists
-        found["probed"] = queries * dimension * (products * settings.probes / lists + lists)
-        # k-means on at most 256 vectors per list, ten times; then all products go into their lists.
-        found["distances"] = lists * dimension * (10 * min(products, 256 * lists) + products)
-    if isinstance(settings, IvfPqIndex):
-        codes = 2**settings.bits
-        found["distances"] += codes * dimension * (25 * min(products, 256 * codes) + products)
-    return found

@@ -11,10 +11,7 @@ MEASURED_PRODUCTS = 400_000
 CHARACTERS_PER_SECOND = 11_000.0
 """How fast an encoder of 12 layers and 384 components reads, in float32."""
 
-STAGE_SECONDS = 1.0
-"""What DVC and Python take per stage, beside its own work."""
-
-# stage: {unit, as `costs.amounts` counts it: (seconds, bytes of memory, bytes on disk)}
+# stage: {unit, as `costs._amounts` counts it: (seconds, bytes of memory, bytes on disk)}
 RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
     "demo": {"start": (0.3, 180e6, 0), "texts": (180e-6, 2_500, 80)},
     "sample": {
