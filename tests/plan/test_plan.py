@@ -22,6 +22,7 @@ from pipeline.plan import command as plan
 from pipeline.plan import sheet, sizes
 from pipeline.plan.costs import MOST_TIMES, Row, default_cost, fit
 from pipeline.plan.costs import row as costs_row
+from pipeline.plan.encoding import ASSUMED_DIMENSION
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams, RunStage
 
@@ -92,11 +93,16 @@ def test_the_planned_units_are_at_least_those_that_every_stage_then_counts(shop:
         assert shop.run(name).status == 0
     found = {one.last.stage: one.last.units for one in rates.read_records()[0]}
     assert planned.keys() == found.keys()
+    # The store knows how wide the model's vectors are once it has some.
+    width = sheet.rows(load_params(), [])[3].units["dimension"]
     for name, units in planned.items():
         assert units.keys() == found[name].keys()
         # After `clean`, rows without text are gone; and equal texts are encoded once.
         room = 1 if name in ("demo", "sample", "clean") else 1.2
         for unit, count in units.items():
+            if unit == "dimension":
+                assert (count, found[name][unit]) == (ASSUMED_DIMENSION, width)
+                continue
             most = (2 if unit == "characters" else room) * found[name][unit]
             assert found[name][unit] <= count <= most
 
