@@ -1,24 +1,38 @@
 """What tests share: the shipped parameters, a project folder, stages as real processes."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from bench.fault_lab import Workshop
 from pipeline.core.params import Params
 from tests.helpers import artefacts
 from tests.helpers.artefacts import ROOT
 from tests.helpers.ray_cluster import two_nodes
 
+if TYPE_CHECKING:
+    from bench.fault_lab import Workshop
+
 # A shell's background jobs ignore it, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_MARKED = re.compile(r"^pytestmark = [^\n]*pytest\.mark\.(slow|dvc|weights)\b", re.MULTILINE)
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leave out what `make quick` deselects as a whole: importing torch and DVC takes seconds."""
+    if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
+        return None
+    mark = _MARKED.search(collection_path.read_text(encoding="utf-8"))
+    return True if mark and f"not {mark[1]}" in config.option.markexpr else None
+
 
 ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
@@ -66,8 +80,10 @@ def run_stage(project: Path) -> RunStage:
 
 
 @pytest.fixture(scope="session")
-def workshop(tmp_path_factory: pytest.TempPathFactory) -> Workshop:
+def workshop(tmp_path_factory: pytest.TempPathFactory) -> "Workshop":
     """A small project of one locale in which all stages have run; what a test breaks it mends."""
+    from bench.fault_lab import Workshop
+
     shop = Workshop(tmp_path_factory.mktemp("workshop"))
     shop.run_all()
     return shop

@@ -29,6 +29,8 @@ from tests.helpers.tiny_models import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow  # models are loaded
+
 REAL_CACHE = layout.cache().absolute()
 ENGINES = ("torch", "openvino")
 TEXTS = (

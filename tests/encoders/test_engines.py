@@ -36,6 +36,8 @@ from tests.helpers.tiny_models import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow  # models are loaded
+
 REAL_CACHE = layout.cache().absolute()
 ENGINES = ("torch", "openvino")
 POOLINGS = ("mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken")

@@ -15,6 +15,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.encoders.model_folder import decisive_files, view_decisive
 from tests.helpers.tiny_models import build_model, edit_json, encoder_of, weights_of
 
+pytestmark = pytest.mark.slow  # models are loaded
+
 TEXTS = ["red shoe", "水筒", ""]
 
 

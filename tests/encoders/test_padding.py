@@ -24,6 +24,8 @@ from tests.helpers.tiny_models import (
     weights_of,
 )
 
+pytestmark = pytest.mark.slow  # models are loaded
+
 TEXTS = ["tv", "red shoe", "kettle", "x" * 14, "zapatillas de running para mujer", "水筒", ""]
 ENGINES = ("torch", "openvino")
 

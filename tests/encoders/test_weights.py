@@ -21,6 +21,8 @@ from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_e5_q4, tiny_models
 from tests.helpers.tiny_models import build_model
 
+pytestmark = pytest.mark.slow  # models are loaded
+
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 RUNTIME = tiny_models.runtime()
 
