@@ -94,7 +94,7 @@ class Before:
         """Bring it back; return a sentence that says so, or what is left to do."""
         staged = _changed([str(PARAMS_FILE), str(layout.LOCK)])
         for path, content in ((PARAMS_FILE, self.params), (layout.LOCK, self.lock)):
-            if content is not None and path.read_bytes() != content:
+            if content is not None and not (path.exists() and path.read_bytes() == content):
                 with files.atomic_file(path) as partial:
                     partial.write_bytes(content)
         _git("restore", "--staged", "--", *staged)  # which DVC has staged

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.experiment import check_changes
+from pipeline.experiment import Before, check_changes
 from tests.helpers.artefacts import ROOT
 from tests.helpers.repository import commit_all
 from tests.repro.test_repro import GRAPH, Repository
@@ -97,6 +97,17 @@ def test_an_experiment_that_fails_leaves_params_lock_and_outputs_as_they_were(
     assert done.returncode == 1, done.stderr
     assert "params.yaml, the outputs and reports/ are as before" in done.stderr
     assert shop.files() == before
+
+
+def test_a_lock_file_that_is_gone_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    shop = Shop(tmp_path)
+    monkeypatch.chdir(shop.folder)
+    files, before = shop.files(), Before.read()
+    (shop.folder / "dvc.lock").unlink()
+    assert "as before" in before.restore()
+    assert shop.files() == files
 
 
 def test_an_experiment_that_works_leaves_its_params_and_outputs(tmp_path: Path) -> None:
