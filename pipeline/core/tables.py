@@ -85,7 +85,7 @@ PRODUCTS = pa.schema(
     ]
 )
 """Cleaned products, one text each, none empty; sorted by product_id, unique. `field_ends`: where
-each of clean.fields ends in the text, as `text.join_fields` counts."""
+each of clean.fields ends in the text, as `join_fields` counts."""
 
 JUDGEMENTS = pa.schema(
     [
@@ -124,9 +124,6 @@ _HASHED_ROWS = 1 << 18
 
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant."""
-
-SAMPLE_KEY = b"sample"
-"""The key of a per-query table's metadata that says what it is of."""
 
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:

@@ -119,7 +119,7 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Tabl
         of: what the numbers are of.
         encoder: the name of the encoder.
         index: the name of the index.
-        top: the first products of the same runs, of schema `top.TOP`.
+        top: the first products of the same runs, of schema `top_products.TOP`.
     """
     open_card = Card(
         per_query_schema=PER_QUERY_SCHEMA,
