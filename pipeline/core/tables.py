@@ -148,25 +148,6 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
         return table
 
 
-def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
-    """Read the columns that `schema` names, cast to its types; the file may have others.
-
-    Raises:
-        PipelineError: the file is missing, is not parquet, lacks one, or one is of a type that
-            does not cast.
-    """
-    with open_parquet(path, remedy) as file:
-        for name in schema.names:
-            if name not in file.schema_arrow.names:
-                raise PipelineError(f"{path} has no column {name}. {remedy}")
-        (found,) = check_row_count([file.read(schema.names)], file, path, remedy)
-        found = found.select(schema.names)
-    try:
-        return found.cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
-        raise _unlike(path, found.schema, schema, remedy) from err
-
-
 def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:
     """Return one column of what `read_table` returns, without reading the others."""
     with _exactly(path, schema, remedy) as file:

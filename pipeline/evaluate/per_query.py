@@ -73,7 +73,6 @@ def sample(
         products: all product_ids.
         judgements: a table of schema `tables.JUDGEMENTS`.
     """
-    columns = [judgements[name] for name in ("query_id", "product_id", "label")]
     return Sample(
         locale=locale,
         products=len(products),
@@ -81,8 +80,13 @@ def sample(
         depth=card.depth,
         product_ids_sha256=card.product_ids_sha256,
         query_ids_sha256=card.query_ids_sha256,
-        judgements_sha256=tables.columns_sha256(columns),
+        judgements_sha256=judgements_sha256(judgements),
     )
+
+
+def judgements_sha256(judgements: pa.Table) -> str:
+    """Return the hash of a table of schema `tables.JUDGEMENTS`."""
+    return tables.columns_sha256([judgements[name] for name in tables.JUDGEMENTS.names])
 
 
 def table(
