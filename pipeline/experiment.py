@@ -26,7 +26,7 @@ from pipeline.repro.command import interruptible
 from pipeline.repro.repair import protected
 from pipeline.repro.runner import DVC, Runner
 
-REPORTS = "reports"
+REPORTS = layout.SUMMARY.parent
 
 
 def check_changes(changes: Sequence[str]) -> None:
@@ -78,37 +78,43 @@ def _check_key(key: str, data: object) -> None:
 
 @dataclass(frozen=True)
 class Before:
-    """What an experiment that fails must not change."""
+    """What an experiment that fails must not change; `reports` is a copy of reports/."""
 
     params: bytes
     lock: bytes | None
-    reports_clean: bool
+    reports: Path
 
     @classmethod
-    def read(cls) -> "Before":
-        """Read it from the workspace."""
+    def read(cls, reports: Path) -> "Before":
+        """Read it from the workspace; `reports` is an empty folder for the copy."""
         lock = layout.LOCK.read_bytes() if layout.LOCK.exists() else None
-        return cls(PARAMS_FILE.read_bytes(), lock, not _changed([REPORTS]))
+        if REPORTS.is_dir():
+            shutil.copytree(REPORTS, reports, dirs_exist_ok=True, ignore_dangling_symlinks=True)
+        return cls(PARAMS_FILE.read_bytes(), lock, reports)
 
     def restore(self) -> str:
         """Bring it back; return a sentence that says so, or what is left to do."""
-        staged = _changed([str(PARAMS_FILE), str(layout.LOCK)])
+        changed = _changed([str(PARAMS_FILE), str(layout.LOCK), str(REPORTS)])
         for path, content in ((PARAMS_FILE, self.params), (layout.LOCK, self.lock)):
-            if content is not None and path.read_bytes() != content:
-                with files.atomic_file(path) as partial:
-                    partial.write_bytes(content)
-        _git("restore", "--staged", "--", *staged)  # which DVC has staged
+            if content is not None:
+                _put_back(path, content)
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
-        if self.reports_clean and (changed := _changed([REPORTS])):
-            _git("restore", "--source=HEAD", "--staged", "--worktree", "--", *changed)
+        for copy in self.reports.rglob("*"):
+            if copy.is_file():
+                _put_back(REPORTS / copy.relative_to(self.reports), copy.read_bytes())
+        _git("restore", "--staged", "--", *changed)  # which DVC has staged
         if checkout.returncode:
-            return "params.yaml is as before; bring back the outputs with `dvc checkout --force`."
-        if not self.reports_clean:
             return (
-                "params.yaml and the outputs are as before; reports/ had changes that are not "
-                "committed and may have others now: see `git diff reports`."
+                "params.yaml and reports/ are as before; bring back the other outputs with "
+                "`dvc checkout --force`."
             )
         return "params.yaml, the outputs and reports/ are as before."
+
+
+def _put_back(path: Path, content: bytes) -> None:
+    if not (path.is_file() and path.read_bytes() == content):
+        with files.atomic_file(path) as partial:
+            partial.write_bytes(content)
 
 
 def _changed(paths: Iterable[str]) -> list[str]:
@@ -129,8 +135,8 @@ def run(changes: Sequence[str]) -> None:
         PipelineError: the changed params break a rule, or a stage failed; nothing has changed.
     """
     check_changes(changes)
-    with protected() as descriptor:
-        before = Before.read()
+    with protected() as descriptor, tempfile.TemporaryDirectory() as folder:
+        before = Before.read(Path(folder))
         options = [word for change in changes for word in ("-S", change)]
         try:
             status = Runner(descriptor).run({"exp": ["exp", "run", *options]})["exp"]

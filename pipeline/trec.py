@@ -252,7 +252,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
     with stage.report_errors("trec") as outcome:
-        refuse_artefacts({"--out": arguments.out}, layout.artefacts())
+        refuse_artefacts({"--out": arguments.out}, layout.artefacts(), folders=True)
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)

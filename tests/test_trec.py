@@ -275,6 +275,17 @@ def test_an_unknown_label_is_refused() -> None:
         list(trec.qrels_lines(judgements))
 
 
+def test_a_second_export_to_the_same_folder_replaces_the_first(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Artefacts("es", seed=0)
+    Path("trec").mkdir()
+    Path("trec/es.gain.qrels").write_text("old")
+    for _ in range(2):
+        assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 0
+    assert "old" not in Path("trec/es.gain.qrels").read_text()
+
+
 def test_a_missing_run_is_one_message_and_nothing_is_written(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

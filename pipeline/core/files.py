@@ -130,7 +130,9 @@ def _takes_a_stream(path: Path) -> bool:
 
 
 def _of_the_system(path: Path) -> bool:
-    return Path(os.path.abspath(path)).parts[1:2] in (("dev",), ("proc",))  # noqa: PTH100
+    """Say whether a path is in /dev or /proc; /dev/shm is a disk in memory, of usual files."""
+    top = Path(os.path.abspath(path)).parts[1:3]  # noqa: PTH100
+    return top[:1] in (("dev",), ("proc",)) and top != ("dev", "shm")
 
 
 def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
@@ -159,7 +161,9 @@ def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
             )
 
 
-def refuse_artefacts(given: Mapping[str, Path | None], artefacts: Iterable[Path]) -> None:
+def refuse_artefacts(
+    given: Mapping[str, Path | None], artefacts: Iterable[Path], *, folders: bool = False
+) -> None:
     """Check that what a command's arguments name may be written.
 
     Links are followed, as in `refuse_overlap`.
@@ -167,6 +171,7 @@ def refuse_artefacts(given: Mapping[str, Path | None], artefacts: Iterable[Path]
     Args:
         given: the path that each option names, None where it is left out.
         artefacts: files and folders that no command replaces by name.
+        folders: whether the options name folders to write to, which may be there already.
 
     Raises:
         PipelineError: a path is one of the artefacts or in one, or two options name one file.
@@ -180,7 +185,7 @@ def refuse_artefacts(given: Mapping[str, Path | None], artefacts: Iterable[Path]
                     f"{option} {path}: must not be an artefact of the project (found: it is "
                     f"{artefact}, or in it). Name another path."
                 )
-        if _takes_a_stream(_end_of_links(path)):
+        if not folders and _takes_a_stream(_end_of_links(path)):
             continue
         for other, before in named.items():
             if other == option:
@@ -229,7 +234,7 @@ def _clear_away(path: Path) -> None:
 def _runs(process: int) -> bool:
     try:
         os.kill(process, 0)
-    except ProcessLookupError:
+    except (ProcessLookupError, OverflowError):
         return False
     except PermissionError:
         return True

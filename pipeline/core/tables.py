@@ -85,7 +85,7 @@ PRODUCTS = pa.schema(
     ]
 )
 """Cleaned products, one text each, none empty; sorted by product_id, unique. `field_ends`: where
-each of clean.fields ends in the text, as `text.join_fields` counts."""
+each of clean.fields ends in the text, as `join_fields` counts."""
 
 JUDGEMENTS = pa.schema(
     [
@@ -125,9 +125,6 @@ _HASHED_ROWS = 1 << 18
 LABELS = ("E", "S", "C", "I")
 """Exact, Substitute, Complement, Irrelevant."""
 
-SAMPLE_KEY = b"sample"
-"""The key of a per-query table's metadata that says what it is of."""
-
 
 def write_table(path: Path, table: pa.Table, schema: pa.Schema) -> None:
     """Write a table as parquet (zstd), atomically; it must fit `schema`."""
@@ -149,25 +146,6 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
     with _exactly(path, schema, remedy) as file:
         (table,) = check_row_count([file.read()], file, path, remedy)
         return table
-
-
-def read_columns(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
-    """Read the columns that `schema` names, cast to its types; the file may have others.
-
-    Raises:
-        PipelineError: the file is missing, is not parquet, lacks one, or one is of a type that
-            does not cast.
-    """
-    with open_parquet(path, remedy) as file:
-        for name in schema.names:
-            if name not in file.schema_arrow.names:
-                raise PipelineError(f"{path} has no column {name}. {remedy}")
-        (found,) = check_row_count([file.read(schema.names)], file, path, remedy)
-        found = found.select(schema.names)
-    try:
-        return found.cast(schema)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as err:
-        raise _unlike(path, found.schema, schema, remedy) from err
 
 
 def read_column(path: Path, schema: pa.Schema, name: str, remedy: str) -> pa.ChunkedArray:

@@ -1,6 +1,6 @@
 """Encoders: from an entry of `encoders` in params.yaml to vectors.
 
-`weights.resolve_weights` brings an encoder's files to this machine; `encoder.load_encoder` makes
+`weights.resolve_weights` brings an encoder's files to this machine; `loading.load_encoder` makes
 them encode texts under the entry's whole contract.
 """
 

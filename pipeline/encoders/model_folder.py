@@ -5,6 +5,7 @@ inside the folder can make a file count that the hash does not cover.
 """
 
 import contextlib
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -58,7 +59,8 @@ def view_decisive(folder: Path) -> Iterator[Path]:
     """Yield a temporary folder that holds the decisive files of a model folder and no other."""
     with tempfile.TemporaryDirectory(prefix="model-") as scratch:
         # The same name: transformers names the module of a model's own code after it.
-        view = Path(scratch) / (folder.absolute().name or "model")
+        name = Path(os.path.abspath(folder)).name  # noqa: PTH100 (without .., links as they are)
+        view = Path(scratch) / (name or "model")
         view.mkdir()
         for name, file in decisive_files(folder).items():
             link = view / name

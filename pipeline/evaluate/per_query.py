@@ -73,7 +73,6 @@ def sample(
         products: all product_ids.
         judgements: a table of schema `tables.JUDGEMENTS`.
     """
-    columns = [judgements[name] for name in ("query_id", "product_id", "label")]
     return Sample(
         locale=locale,
         products=len(products),
@@ -81,8 +80,13 @@ def sample(
         depth=card.depth,
         product_ids_sha256=card.product_ids_sha256,
         query_ids_sha256=card.query_ids_sha256,
-        judgements_sha256=tables.columns_sha256(columns),
+        judgements_sha256=judgements_sha256(judgements),
     )
+
+
+def judgements_sha256(judgements: pa.Table) -> str:
+    """Return the hash of a table of schema `tables.JUDGEMENTS`."""
+    return tables.columns_sha256([judgements[name] for name in tables.JUDGEMENTS.names])
 
 
 def table(
@@ -119,7 +123,7 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Tabl
         of: what the numbers are of.
         encoder: the name of the encoder.
         index: the name of the index.
-        top: the first products of the same runs, of schema `top.TOP`.
+        top: the first products of the same runs, of schema `top_products.TOP`.
     """
     open_card = Card(
         per_query_schema=PER_QUERY_SCHEMA,

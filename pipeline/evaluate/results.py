@@ -61,7 +61,7 @@ def summarise(
         dropped: how many judgements, products and queries clean left out.
         brands: see `slices.divide`.
         sources: see `slices.divide`.
-        titles: of the first products, see `top.table`.
+        titles: of the first products, see `top_products.table`.
     """
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}

@@ -5,7 +5,7 @@ query, the first of them by kind of query, all of them query by query, the first
 query, and tables for `dvc plots`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import files, layout, stage, tables
-from pipeline.core.cards import read_model
+from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS, Evaluate, Params, System
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
@@ -38,20 +38,26 @@ class Kept(BaseModel):
     written: Annotated[int, Field(ge=0, alias="out")]
 
 
+class KeptProducts(Kept):
+    """The same of products, and the fields that their texts were made of."""
+
+    fields: tuple[str, ...]
+
+
 class Counts(BaseModel):
     """The part of clean's counts.json that evaluate reads."""
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
     judgements: Kept
-    products: Kept
+    products: KeptProducts
     queries: Kept
 
 
 def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
-    dropped = read_dropped(locale)
+    dropped = read_dropped(locale, params.clean.fields)
     cards = run_card.read_cards(locale, SYSTEMS, judged.ids)
     check_cards(locale, cards, params.evaluate)
     sources = read_sources(locale, judged.ids)
@@ -118,10 +124,17 @@ def read_sources(locale: str, ids: Ids) -> list[str | None] | None:
     return sources if any(sources) else None
 
 
-def read_dropped(locale: str) -> dict[str, int]:
-    """Return how many judgements, products and queries clean left out."""
+def read_dropped(locale: str, fields: Sequence[str]) -> dict[str, int]:
+    """Return how many judgements, products and queries clean left out.
+
+    Raises:
+        PipelineError: the counts are missing or cannot be, or the products' texts were made of
+            other fields than these: titles and brands would be cut out of them at wrong places.
+    """
     path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
     counts = read_model(path, Counts, remedy)
+    made, asked = {"products.fields": list(counts.products.fields)}, {"products.fields": [*fields]}
+    refuse_differences(path, made, asked, "the texts are of other fields", remedy)
     dropped = {
         f"{name}_dropped": kept.read - kept.written
         for name, kept in (

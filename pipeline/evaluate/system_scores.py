@@ -49,7 +49,7 @@ def read_judged(locale: str) -> Judged:
     """Read a locale's clean tables.
 
     Raises:
-        PipelineError: as `runs.read_judgements` does; or a table is empty.
+        PipelineError: as `read_judgements` does; or a table is empty.
     """
     clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
     queries = tables.read_table(clean.queries, tables.QUERIES, remedy)
@@ -109,7 +109,7 @@ def score(
         depth: how deep the runs are.
 
     Raises:
-        PipelineError: a run cannot be right; `runs.iter_run` says how.
+        PipelineError: a run cannot be right; `runs.files.iter_run` says how.
     """
     runs, remedy = layout.runs(system, locale), run_card.rerun_hint(system, locale)
 

@@ -10,9 +10,11 @@ import pyarrow.csv
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import files, layout, tables
-from pipeline.core.cards import check_model, read_model
+from pipeline.core.cards import check_model, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Params, System
+from pipeline.evaluate.per_query import Card, contents_sha256, judgements_sha256
+from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
 from pipeline.runs.card import RANDOM
@@ -155,7 +157,8 @@ class LocaleResults(Numbers):
     """All that the page shows of a locale.
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
-    of the form `TOP`. `tradeoff` says why there is none where nothing was measured on these data.
+    of the form `TOP`, of the same runs. `tradeoff` says why there is none where nothing was
+    measured on these data.
     """
 
     language: str
@@ -192,16 +195,25 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     """Read what the page shows of a locale.
 
     Raises:
-        PipelineError: an artefact is missing or of another form, or the vectors are of other ids
-            than the clean tables.
+        PipelineError: an artefact is missing or of another form, or the vectors or the numbers by
+            query are of other tables than the clean ones.
     """
     remedy, clean_again = evaluate_again(locale), layout.rerun_hint("clean", locale)
     numbers = read_numbers(locale)
     measures = _measures(params)
-    ids, _, pairs = read_judgements(locale)
+    ids, judgements, pairs = read_judgements(locale)
     manifest = read_manifest(params, locale)
     check_ids(manifest, "queries", ids.queries, locale)
     check_ids(manifest, "products", ids.products, locale)
+    per_query, card = _read_per_query(locale, measures, remedy)
+    of = {
+        "query_ids_sha256": manifest.queries.ids_sha256,
+        "product_ids_sha256": manifest.products.ids_sha256,
+        "judgements_sha256": judgements_sha256(judgements),
+    }
+    found = card.sample.model_dump(include=set(of))
+    path, why = layout.per_query(locale), "the numbers are of other tables"
+    refuse_differences(path, found, of, why, remedy)
     return LocaleResults(
         locale=locale,
         language=params.language[locale],
@@ -211,8 +223,8 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         slices=read_model(layout.slices(locale), Slices, remedy),
         recall=_read_curve(layout.recall_curve(locale), remedy),
         measures=measures,
-        per_query=_read_per_query(layout.per_query(locale), measures, remedy),
-        top=tables.read_table(layout.top(locale), TOP, remedy),
+        per_query=per_query,
+        top=_read_top(layout.top(locale), card, remedy),
         counts=read_model(layout.clean(locale).counts, CleanCounts, clean_again),
         manifest=manifest,
         tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
@@ -272,7 +284,25 @@ def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
     return {system: sorted(curve) for system, curve in curves.items()}
 
 
-def _read_per_query(path: Path, measures: tuple[str, ...], remedy: str) -> pa.Table:
+def _read_per_query(locale: str, measures: tuple[str, ...], remedy: str) -> tuple[pa.Table, Card]:
+    """Return the columns that the page shows, measures as float64, and the table's card."""
+    path = layout.per_query(locale)
+    rows, card = read_per_query(files.read_bytes(path, remedy), str(path), locale, remedy)
     columns = [pa.field(f"{s}.{m}", pa.float64()) for s in RUNS for m in measures]
     schema = pa.schema([("query_id", pa.int64()), ("query", pa.string()), *columns])
-    return tables.read_columns(path, schema, remedy)
+    for name in schema.names:
+        if name not in rows.column_names:
+            raise PipelineError(f"{path} has no column {name}. {remedy}")
+    return rows.select(schema.names).replace_schema_metadata().cast(schema), card
+
+
+def _read_top(path: Path, card: Card, remedy: str) -> pa.Table:
+    """Return the first products; they must be those of the runs that the card is of."""
+    top = tables.read_table(path, TOP, remedy)
+    if (found := contents_sha256(top)) != card.top_sha256:
+        raise PipelineError(
+            f"{path}: the contents must have the hash {card.top_sha256[:12]}, as the card of the "
+            f"table by query says (found {found[:12]}): it is of other runs, or was edited. "
+            f"{remedy}"
+        )
+    return top

@@ -13,6 +13,7 @@ import textwrap
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
@@ -203,6 +204,20 @@ def test_standard_output_gets_the_file_after_what_it_has(tmp_path: Path, name: s
         subprocess.run(command, cwd=tmp_path, env=env, stdout=out, check=True)
     assert piped.stdout == b"before\n1\nafter\n"
     assert (tmp_path / "out").read_bytes() == piped.stdout
+
+
+MEMORY_DISK = Path("/dev/shm")  # noqa: S108 (each test makes its own folder there)
+
+
+@pytest.mark.skipif(not MEMORY_DISK.is_dir(), reason="there is no disk in memory here")
+def test_a_file_on_a_disk_in_memory_is_replaced_like_any_other() -> None:
+    with TemporaryDirectory(dir=MEMORY_DISK) as folder:
+        path, link = Path(folder) / "a.json", Path(folder) / "link.json"
+        link.symlink_to("a.json")
+        for number, name in enumerate((path, path, link)):
+            write_json(name, number, follow_links=True)
+            assert path.read_text() == f"{number}\n"
+        assert link.is_symlink()
 
 
 def test_what_can_be_neither_written_to_nor_replaced_is_refused(
@@ -618,6 +633,12 @@ def test_what_a_killed_process_left_is_removed_and_what_a_living_one_writes_stay
     assert (written / "half").exists()
 
 
+def test_a_name_that_ends_in_no_process_is_no_obstacle(tmp_path: Path) -> None:
+    (tmp_path / f".a.json.{10**30}.partial").write_text("left over")
+    write_json(tmp_path / "a.json", 1)
+    assert tree(tmp_path) == {"a.json": b"1\n"}
+
+
 def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     only_copy = tmp_path / f".out.{_dead_process()}.replaced.partial"
     only_copy.mkdir()
@@ -647,3 +668,7 @@ def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
     refuse_artefacts({"--json": null, "--markdown": null}, layout.artefacts())
     with pytest.raises(PipelineError, match=r"^--json reports/mine\.json: --markdown names it too"):
         refuse_artefacts({"--markdown": free.absolute(), "--json": free}, layout.artefacts())
+    Path("mine").mkdir()
+    refuse_artefacts({"--out": Path("mine")}, layout.artefacts(), folders=True)
+    with pytest.raises(PipelineError, match=r"^mine is a folder\. Name a file\.$"):
+        refuse_artefacts({"--json": Path("mine")}, layout.artefacts())

@@ -97,25 +97,6 @@ def test_a_file_that_does_not_fit_names_itself_what_was_found_and_the_remedy(
         read()
 
 
-def test_some_columns_are_read_in_the_order_and_types_asked_for(tmp_path: Path) -> None:
-    path = tmp_path / "wide.parquet"
-    wide = pa.table(
-        {"a": pa.array([1, 2], pa.int32()), "b": [[1], [2]], "c": [0.5, None], "d": ["x", "y"]}
-    )
-    pq.write_table(wide, path)
-
-    found = tables.read_columns(path, pa.schema([("d", pa.string()), ("a", pa.int64())]), "")
-
-    assert found.equals(pa.table({"d": ["x", "y"], "a": pa.array([1, 2], pa.int64())}))
-    for name, kind, told in (
-        ("e", pa.int64(), f"^{path} has no column e. run it again$"),
-        ("b", pa.float64(), "has the columns b list<.*>, but b double are expected. run it again$"),
-        ("d", pa.float64(), "has the columns d string, but d double are expected. run it again$"),
-    ):
-        with pytest.raises(PipelineError, match=told):
-            tables.read_columns(path, pa.schema([(name, kind)]), "run it again")
-
-
 def test_the_row_of_an_id_is_its_place_or_null() -> None:
     rng = np.random.default_rng(0)
     known = pa.chunked_array([pa.array(range(0, 40, 2)), pa.array(range(40, 100, 2))])

@@ -128,6 +128,12 @@ def test_a_model_is_loaded_from_its_hashed_files_alone(folder: Path, tmp_path: P
     assert not view.exists()
 
 
+def test_a_path_that_ends_in_dots_is_a_model_folder_too(folder: Path) -> None:
+    with view_decisive(folder / "1_Pooling" / "..") as view:
+        assert view.name == folder.name
+        assert (view / "config.json").is_file()
+
+
 def test_a_link_counts_by_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
     expected = weights_of(folder).sha256
     outside = tmp_path / "outside.safetensors"

@@ -222,7 +222,25 @@ def test_slices_divide_the_queries_and_hold_their_means(judgements: pa.Table) ->
     assert part["queries"] == values.notna().sum()
 
 
+def _write_fields(fields: list[str]) -> None:
+    path = layout.clean(LOCALE).counts
+    counts = json.loads(path.read_text())
+    counts["products"]["fields"] = fields
+    path.write_text(json.dumps(counts))
+
+
+def test_texts_of_other_fields_are_refused(judgements: pa.Table) -> None:
+    fields: list[str] = [*params(SHALLOW).clean.fields]
+    for other in (fields[::-1], fields[:-1]):
+        _write_fields(other)
+        with pytest.raises(
+            PipelineError, match=r"products\.fields must be .* Run `dvc repro clean@"
+        ):
+            evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
 def test_without_sources_and_brands_those_slices_are_left_out(judgements: pa.Table) -> None:
+    _write_fields(["product_title"])
     evaluate.evaluate(params({**SHALLOW, "clean.fields": ["product_title"]}), LOCALE)
     found = json.loads(layout.slices(LOCALE).read_text())
     names = {each["slice"] for each in found["slices"]}
@@ -553,6 +571,7 @@ def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) ->
 
 
 NINE = {"in": 9, "out": 9}
+PRODUCTS = {**NINE, "fields": list(params(SHALLOW).clean.fields)}
 
 
 @pytest.mark.parametrize(
@@ -561,9 +580,9 @@ NINE = {"in": 9, "out": 9}
         {},
         [],
         {"queries": 3},
-        {"judgements": NINE, "products": NINE, "queries": {"in": 9, "out": 10}},
-        {"judgements": NINE, "products": NINE, "queries": {"in": -1, "out": -1}},
-        {"judgements": NINE, "products": NINE, "queries": {"in": "9", "out": 9}},
+        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": 9, "out": 10}},
+        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": -1, "out": -1}},
+        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": "9", "out": 9}},
     ],
 )
 def test_counts_that_are_missing_or_impossible_are_refused(

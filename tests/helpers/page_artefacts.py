@@ -11,7 +11,7 @@ import pyarrow.parquet as pq
 from pipeline.core import files, layout, tables
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
-from pipeline.evaluate import plots
+from pipeline.evaluate import per_query, plots
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
 from pipeline.runs.inputs import read_judgements
@@ -71,6 +71,7 @@ def write_locale(
     _write_slices(rng, given, locale, values, top, queries)
     _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
+    seal(locale)
     if measured:
         write_tradeoff(rng, given, locale, manifest)
 
@@ -174,18 +175,35 @@ def _write_tables(
     locale: str, query_ids: list[int], texts: list[str], values: Any, top: dict[str, list[Any]]
 ) -> None:
     columns = {
-        f"{system}.{name}": pa.array(values[system][name], from_pandas=True)
+        f"{system}.{name}": pa.array(values[system][name], pa.float32(), from_pandas=True)
         for system in SYSTEMS
         for name in values[system]
     }
     labels = {f"{system}.labels": ["EES?I"] * len(texts) for system in SYSTEMS}
-    per_query = pa.table({"query_id": query_ids, "query": texts, **columns, **labels})
     for path, table in (
-        (layout.per_query(locale), per_query),
+        (layout.per_query(locale),
+         pa.table({"query_id": query_ids, "query": texts, **columns, **labels})),
         (layout.top(locale), pa.table(top, TOP)),
-    ):
+    ):  # fmt: skip
         path.parent.mkdir(parents=True, exist_ok=True)
         pq.write_table(table, path, **tables.WRITE_OPTIONS)
+
+
+def seal(locale: str) -> None:
+    """Write the card of the table by query anew, after a change of it or of the first products."""
+    path, (ids, judgements, _) = layout.per_query(locale), read_judgements(locale)
+    rows = pq.read_table(path).replace_schema_metadata()
+    of = per_query.Sample(
+        locale=locale,
+        products=len(ids.products),
+        queries=len(rows),
+        depth=100,
+        product_ids_sha256=tables.ids_sha256(ids.products),
+        query_ids_sha256=tables.ids_sha256(ids.queries),
+        judgements_sha256=per_query.judgements_sha256(judgements),
+    )
+    top = pq.read_table(layout.top(locale))
+    per_query.write(path, per_query.with_card(rows, of, "labse", "flat", top))
 
 
 def _write_slices(

@@ -21,13 +21,14 @@ from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
 from pipeline.evaluate.top_products import PLACES
-from pipeline.report import basis, browse, charts, scale, scatter, svg, wording
+from pipeline.report import axes, basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
+from pipeline.runs.card import RANDOM, STAGE_OF
 from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import ROOT, params
-from tests.helpers.page_artefacts import NASTY, write_locale, write_slices, write_tradeoff
+from tests.helpers.page_artefacts import NASTY, seal, write_locale, write_slices, write_tradeoff
 
 RNG = np.random.default_rng(20)
 
@@ -94,7 +95,7 @@ def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
     assert [query[:2] for query in data["queries"]] == [
         [str(row["query_id"]), row["query"]] for row in table
     ]
-    assert data["queries"][5][2][1][0] == table[5][f"{RUNS[1]}.{results.measures[0]}"]
+    assert data["queries"][5][2][1][0] == round(table[5][f"{RUNS[1]}.{results.measures[0]}"], 5)
     shown = [
         (int(query_id), system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
         for query_id, _, _, lists in data["queries"]
@@ -269,6 +270,18 @@ def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
 def _without(path: Path, column: str) -> None:
     table = pq.read_table(path)
     pq.write_table(table.drop_columns([column]), path)
+    seal(path.stem)
+
+
+def _of_other_runs(path: Path) -> None:
+    """Give a table another value in its last row, of the same type and as possible."""
+    table = pq.read_table(path)
+    *rows, last = table.to_pylist()
+    if "label" in last:
+        last["label"] = "E" if last["label"] != "E" else "C"
+    else:
+        last["query"] += "x"
+    pq.write_table(pa.Table.from_pylist([*rows, last], table.schema), path)
 
 
 def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
@@ -276,6 +289,7 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
     rows = table.to_pylist()
     change(rows)
     pq.write_table(pa.Table.from_pylist(rows, table.schema), layout.top("es"))
+    seal("es")
 
 
 @pytest.mark.parametrize(
@@ -303,6 +317,10 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "system cannot be 'bm52'"),
         (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "query_id cannot be -5"),
         (lambda: _with_top(lambda rows: rows.pop(3)), "next (found"),
+        (lambda: _of_other_runs(layout.top("es")), "top/es.parquet: the contents must have the"),
+        (lambda: _of_other_runs(layout.per_query("es")), "per_query/es.parquet: the contents have"),
+        (lambda: _of_other_runs(layout.clean("es").judgements),
+         "per_query/es.parquet: judgements_sha256 must be"),
     ],
 )  # fmt: skip
 def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
@@ -460,3 +478,14 @@ def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
     data = browse.queries_data(changed, Report(queries=100, results=4, seed=0))
     text = json.loads(browse.embedded_json(data), parse_int=float)
     assert [query[0] for query in text["queries"]] == [str(one) for one in ids]
+
+
+def test_every_system_has_a_stage_a_mark_a_line_a_colour_and_a_description() -> None:
+    assert set(RUNS) == set(SYSTEMS) == set(STAGE_OF)
+    for known in (axes.MARKERS, axes.LINES, wording.SYSTEM_WORDS):
+        assert set(known) == {RANDOM, *SYSTEMS}
+    css = (ROOT / "pipeline/report/assets/page.css").read_text(encoding="utf-8")
+    template = (ROOT / "pipeline/report/assets/page.html.j2").read_text(encoding="utf-8")
+    for system in (RANDOM, *SYSTEMS):
+        assert f"--{system}:" in css
+        assert f'system == "{system}"' in template
