@@ -264,7 +264,7 @@ def cache() -> Path:
 
     Raises:
         PipelineError: the variable is a relative path, which would be another folder in each of
-            the copies of the project that DVC makes.
+            the copies of the project that DVC makes; or it is the path of a file.
     """
     chosen = os.environ.get(CACHE_VARIABLE)
     if not chosen:
@@ -273,6 +273,11 @@ def cache() -> Path:
         raise PipelineError(
             f"${CACHE_VARIABLE}: must be an absolute path (found {shorten(chosen)}). "
             f"Set it to {Path(chosen).absolute()}, or unset it to use .cache."
+        )
+    if os.path.lexists(chosen) and not Path(chosen).is_dir():
+        raise PipelineError(
+            f"${CACHE_VARIABLE}: must be a folder (found {shorten(chosen)}, which is not one). "
+            "Set it to another path, or unset it to use .cache."
         )
     return Path(chosen)
 
@@ -298,8 +303,9 @@ def stage_rates() -> Path:
 
 
 def artefacts() -> tuple[Path, ...]:
-    """Return the files and folders that stages and DVC write, and params.yaml."""
+    """Return the files and folders that stages, DVC and Git write, and params.yaml."""
     return (
+        Path(".git"), Path(".dvc"),
         PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, METRICS, TRADEOFF,
         PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
         recall_curve("").parent.parent, COSTS.parent,

@@ -117,7 +117,8 @@ _KANA = f"ぁ-ゖゝヽ{KATAKANA}ーｰ"
 _VOICED = re.compile(f"(?<=[{_KANA}])[゛゜ﾞﾟ]")
 _VOICED_ALONE = re.compile("[゛゜ﾞﾟ]")
 _VOICE = {"゛": "\u3099", "ﾞ": "\u3099", "゜": "\u309a", "ﾟ": "\u309a"}
-DASHES = "‐—―−─━﹣－"
+DASHES = "‐‑—―−─━⁻₋︱﹘﹣－"
+"""What is typed for the long-vowel mark ー, and all that NFKC makes one of these."""
 _LONG_VOWEL = re.compile(
     rf"(?<=[{KATAKANA}\u3099\u309a])(?<![ッンｯﾝ])[{DASHES}](?![{DASHES}{_LATIN}])"
 )

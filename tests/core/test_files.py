@@ -657,6 +657,7 @@ def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
     Path("link.json").symlink_to(path)
     Path("folder").symlink_to(path.parent)
     for given in (
+        Path(".git/HEAD"), Path(".dvc/config"),
         path, path.absolute(), Path("link.json"), Path("folder/new.json"), Path("params.yaml"),
         layout.METRICS, Path("reports/../reports/metrics/us.json"), layout.PAGE,
     ):  # fmt: skip

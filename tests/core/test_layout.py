@@ -1,6 +1,7 @@
 """core/layout.py spells the names of the project's files, and no other module does."""
 
 import ast
+import os
 import re
 from pathlib import Path
 
@@ -76,6 +77,17 @@ def test_a_relative_cache_is_refused_with_the_absolute_one(
         f"$PIPELINE_CACHE: must be an absolute path (found {given!r}). Set it to {tmp_path}/"
         f"{given.removeprefix('./')}, or unset it to use .cache."
     )
+
+
+def test_a_cache_that_is_not_a_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "link").symlink_to("nowhere")
+    for given in (os.devnull, tmp_path / "file", tmp_path / "link"):
+        monkeypatch.setenv("PIPELINE_CACHE", str(given))
+        with pytest.raises(PipelineError, match=r"^\$PIPELINE_CACHE: must be a folder \(found .*"):
+            layout.store()
 
 
 def test_the_cache_is_the_chosen_folder_or_that_of_the_real_project(
