@@ -21,6 +21,7 @@ from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
 from pipeline.report.inputs import RUNS, LocaleResults, evaluate_again
+from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 
 ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
@@ -71,6 +72,12 @@ def _check_means(results: LocaleResults) -> None:
     """Check that means are in their range, and those of metrics and intervals equal."""
     path = layout.metrics(results.locale)
     for system, of_system in results.means.items():
+        for measure in of_system.keys() - results.means[RANDOM].keys():
+            # Only an index has an overlap; what else is defined depends on the query alone.
+            if not measure.startswith(INDEX_OVERLAP):
+                raise _refuse(
+                    results, path, f"{system} has {shorten(measure)}, which random has not"
+                )
         for measure, mean in of_system.items():
             # How many products a query has; and a skill, which is below 0 for worse than random.
             least = -math.inf if "skill" in measure else 0.0
@@ -130,6 +137,8 @@ def _check_top(results: LocaleResults) -> None:
 def _check_curve(results: LocaleResults) -> None:
     """Check that recall rises with k and is what the metrics say."""
     path = layout.recall_curve(results.locale)
+    if len({tuple(k for k, _ in curve) for curve in results.recall.values()}) > 1:
+        raise _refuse(results, path, "the systems must have the same values of k")
     for system, curve in results.recall.items():
         if not curve:
             raise _refuse(results, path, f"it has no row of {system}")
@@ -150,6 +159,11 @@ def _check_curve(results: LocaleResults) -> None:
 def _check_plots(results: LocaleResults) -> None:
     """Check that evaluate's tables for plots say what its JSON files say."""
     locale = results.locale
+    if (measure := results.slices.measure) != results.measures[0]:
+        raise _refuse(
+            results, layout.slices(locale), f"measure must be {results.measures[0]} (found "
+            f"{shorten(measure)})",
+        )  # fmt: skip
     for name, path, other in (
         ("intervals", layout.intervals_plot(locale), layout.intervals(locale)),
         ("labels", layout.labels_plot(locale), layout.slices(locale)),

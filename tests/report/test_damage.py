@@ -110,6 +110,25 @@ def test_a_table_with_damaged_bytes_gives_the_same_numbers_or_one_message(
             assert found == whole, seed
 
 
+@pytest.mark.parametrize(
+    ("path", "was", "damaged", "message"),
+    [
+        (layout.metrics(LOCALE), b'"recall@', b'"recamm@', "which random has not"),
+        (layout.slices(LOCALE), b'"ndcg@10"', b'"ndcg@1"', "measure must be ndcg@10"),
+        (layout.recall_curve(LOCALE), b"bm25,1,", b"bm25,2,", "the same values of k"),
+    ],
+    ids=str,
+)
+def test_a_damaged_name_of_a_number_is_refused(
+    read: Callable[[], Any], path: Path, was: bytes, damaged: bytes, message: str
+) -> None:
+    assert not isinstance(outcome(read), str)
+    data = path.read_bytes()
+    assert was in data
+    path.write_bytes(data.replace(was, damaged, 1))
+    assert message in outcome(read)
+
+
 @pytest.mark.parametrize("path", JSON, ids=str)
 @pytest.mark.parametrize("damage", [flip, cut, overwrite])
 def test_a_json_file_with_damaged_bytes_gives_one_message_or_numbers_that_can_be(
