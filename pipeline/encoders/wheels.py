@@ -25,6 +25,7 @@ _ENCRYPTED = 0x1  # a bit of a member's flags
 _LONGEST_NAME = 255  # bytes, on the file systems in use
 _LONGEST_LIST = 500  # letters of a list of names in a message
 _MOST_FOLD = 100  # weights compress tenfold at most; what compresses more is made to fill disks
+_MOST_FILES = 20_000  # the wheel of torch has 13,000; a folder of a model has a dozen
 _FREE_BYTES = 64 * 2**20  # that much unpacked is always fine
 
 _DAMAGE = (
@@ -119,6 +120,8 @@ def _opened(wheel: Path, where: str) -> Iterator[zipfile.ZipFile]:
 
 def _check_members(archive: zipfile.ZipFile, size: int, where: str) -> None:
     """Check that every member can be read, and that together they are not absurdly large."""
+    if (files := len(archive.infolist())) > _MOST_FILES:
+        raise _refusal(where, f"it holds {files:,} files, and at most {_MOST_FILES:,} are unpacked")
     seen: set[str] = set()
     for info in archive.infolist():
         name = shorten(info.filename)

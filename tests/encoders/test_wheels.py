@@ -96,6 +96,9 @@ HOSTILE: dict[str, tuple[Callable[[], bytes | bytearray], str]] = {
     "a file that is a folder": (
         lambda: archive(("m/x", b"1"), ("m/x/y", b"1")), "'m/x' is both a file and a folder",
     ),
+    "a bomb of names": (
+        lambda: archive(*((f"m/{n}", b"") for n in range(20_000))), r"holds 20,\d+ files",
+    ),
     "a bomb": (lambda: archive(("m/x", bytes(80 * 2**20))), r"unpack to 83,\d+,\d+"),
     "a bomb beside the folder": (lambda: archive(("n/x", bytes(80 * 2**20))), "unpack to"),
 }  # fmt: skip
