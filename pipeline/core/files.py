@@ -182,8 +182,8 @@ def refuse_artefacts(
         for artefact in held:
             if _is_within(path, artefact):
                 raise PipelineError(
-                    f"{option} {path}: must not be an artefact of the project (found: it is "
-                    f"{artefact}, or in it). Name another path."
+                    f"{option} {path}: must not be an artefact of the project (it is {artefact} or "
+                    "inside it). Name another path."
                 )
         if not folders and _takes_a_stream(_end_of_links(path)):
             continue
@@ -191,7 +191,7 @@ def refuse_artefacts(
             if other == option:
                 break
             if _is_within(path, before):
-                raise PipelineError(f"{option} {path}: {other} names it too. Name another path.")
+                raise PipelineError(f"{option} {path}: {other} names it too. Name two paths.")
 
 
 def _is_within(inner: Path, outer: Path) -> bool:

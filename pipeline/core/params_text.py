@@ -148,7 +148,7 @@ class _Checks:
                 yield from self.lines(value, path, seen)
                 continue
             if not isinstance(key, ScalarNode):
-                yield f"{path or '(top level)'}: a key must be a text (found a list or keys)"
+                yield f"{path or '(top level)'}: a key must be a text (found a list or a mapping)"
                 continue
             name = f"{path}.{key.value}".lstrip(".")
             line = key.start_mark.line + 1

@@ -38,7 +38,7 @@ _SYSTEM_REMEDIES = {
     errno.EIO: "the disk failed to read or write. Check the disk, then run the stage again.",
     errno.EBUSY: "another program uses it, or a disk is mounted there. Use another path.",
     errno.ENXIO: "nothing reads or writes at the other end. Use another path.",
-    errno.EPIPE: "the reader of the pipe has gone. Run it again with its output to a file.",
+    errno.EPIPE: "the reader of the pipe has gone. Run it again, and write its output to a file.",
 }
 
 

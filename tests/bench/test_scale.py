@@ -101,4 +101,4 @@ def test_the_table_shows_growth_beside_the_size_before_and_leaves_out_what_was_n
 def test_a_stage_that_is_not_measured_is_refused_by_name(run_stage: RunStage) -> None:
     done = run_stage("bench.scale", "clena")
     assert done.returncode == 2
-    assert "no such stage: clena" in done.stderr
+    assert "unknown stage: clena" in done.stderr
