@@ -124,7 +124,7 @@ def _stale(revision: Revision, held: Sides, settings: Settings) -> Iterator[str]
 def _titles(
     found: differences.Comparison, *sides: tuple[Revision, Sides]
 ) -> tuple[Titles, list[str]]:
-    """Return the products that the changed queries find on either side; a line for what is absent.
+    """Return the products that changed queries find on either side, and a line for missing titles.
 
     A locale without changed queries is not looked up.
     """

@@ -64,7 +64,7 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     if not shared:
         raise PipelineError(
             f"{names[0]} has the locales {', '.join(a) or 'none'}, {names[1]} has "
-            f"{', '.join(b) or 'none'}: none is on both sides. Compare revisions that share a locale."
+            f"{', '.join(b) or 'none'}: none is on both sides. Compare revisions that share one."
         )
     unlike = [
         f"{locale}: {'; '.join(found)}"

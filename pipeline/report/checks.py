@@ -1,7 +1,7 @@
-"""Whether what the page shows can be right: each number in its range, and equal where it is twice.
+"""Whether the page's numbers can be right: each in its range, and equal where two files have it.
 
-A JSON or CSV file has no checksum. But evaluate writes most numbers in two files, and what is read
-of a damaged one differs from the other.
+A JSON or CSV file has no checksum. But evaluate writes most numbers to two files, and a damaged
+file differs from the other.
 """
 
 import csv

@@ -58,7 +58,7 @@ def is_whole(text: str) -> bool:
 
 
 def repaired(text: str, base: str) -> str | None:
-    """Return the whole dvc.lock that a cut one was to be, or None where it is not a cut one.
+    """Return the whole dvc.lock of a text that was cut, or None where it is not a cut one.
 
     Args:
         text: what is in dvc.lock.

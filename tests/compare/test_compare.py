@@ -371,7 +371,7 @@ def test_lock_current_needs_no_data_and_notices_an_edited_metric_and_a_changed_s
         assert old in whole
         (clone / path).write_text(whole.replace(old, new), encoding="utf-8")
         said = call(clone, ENVIRONMENT, *MAKE, "lock-current", status=2)
-        assert "error: dvc.lock is not that of these files" in said
+        assert "error: dvc.lock does not match these files" in said
         (clone / path).write_text(whole, encoding="utf-8")
 
 
