@@ -79,7 +79,7 @@ def test_figures_of_another_machine_are_dropped_with_a_warning(
     done = run_stage("bench.scale", *arguments)
     assert done.returncode == 0, done.stderr
     assert "another machine or with other libraries ({'cores': 96" in done.stderr
-    assert "its figures of clean are dropped" in done.stderr
+    assert "its figures for clean are dropped" in done.stderr
     report = read_json(layout.SCALE_BENCH, "")
     assert list(report["stages"]) == ["sample"]
     assert report["machine"]["cores"] == len(os.sched_getaffinity(0))

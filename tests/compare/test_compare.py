@@ -163,7 +163,7 @@ def test_the_workspace_is_read_as_it_is_and_a_run_not_made_is_said(
     assert found.status == 3
     assert (
         "workspace: its numbers of es are of the encoder minilm, but its params.yaml says "
-        "e5-small-q4: `dvc repro` was not run" in found.out
+        "e5-small-q4; `dvc repro` was not run there" in found.out
     )
 
 

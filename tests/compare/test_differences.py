@@ -334,7 +334,7 @@ def test_a_metric_that_the_new_side_lacks_is_refused_with_the_nearest() -> None:
     values = measures(np.random.default_rng(9), 30)
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndgc@10",)})
     said = refusal(lambda: compared({"es": values}, {"es": values}, settings))
-    assert said.startswith("compare.metrics: es of branch has no 'dense.ndgc@10'; did you mean ")
+    assert said.startswith("compare.metrics: es of branch has no 'dense.ndgc@10' (it has: ")
     assert "'dense.ndcg@10'?" in said
 
 
