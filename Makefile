@@ -61,34 +61,34 @@ diff: setup ## compare the metrics with BASE (default: the merge base with main)
 	}; \
 	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
-# The exit status alone does not do: it is 0 for a stage that is out of date and has its inputs in Git.
-lock-current: setup ## fail if dvc.lock is not of these files; needs no data
+# The exit status alone is not enough: it is 0 for a stage that is out of date and has its inputs in Git.
+lock-current: setup ## fail unless dvc.lock matches the files; needs no data
 	@plan=$$(dvc repro --dry --allow-missing 2>&1) && ! echo "$$plan" | grep --quiet 'Running stage' || { \
 	  echo "$$plan" | grep --invert-match "didn't change" >&2; \
-	  echo 'error: dvc.lock is not that of these files. Run make repro, then commit dvc.lock and reports/.' >&2; exit 1; \
+	  echo 'error: dvc.lock does not match these files. Run make repro, then commit dvc.lock and reports/.' >&2; exit 1; \
 	}
 
 # The whole folder at once: with an import per file, DVC fetches all of upstream's LFS objects each time.
-# Where the LFS server refuses an object, DVC keeps its pointer: so the sizes are checked.
+# Where the LFS server refuses an object, DVC keeps its pointer, so the sizes are checked.
 esci: setup ## download the official ESCI files (1.2 GB) to data/esci
 	mkdir -p data
 	@test -e data/esci || { \
 	  dvc import $(ESCI_REPO) shopping_queries_dataset --rev $(ESCI_REV) --out data/esci || exit 1; \
 	  if find data/esci -name '*.parquet' -size -1000c | grep -q .; then \
 	    git rm --cached --quiet --ignore-unmatch data/esci.dvc; rm -rf data/esci data/esci.dvc; \
-	    echo 'error: upstream sent Git LFS pointers instead of the files; its quota may be used up. Try later.' >&2; \
+	    echo 'error: upstream sent Git LFS pointers instead of the files; its quota may be used up. Try again later.' >&2; \
 	    exit 1; \
 	  fi; \
 	}
 	@test $$(find data/esci -name 'shopping_queries_dataset_*s.parquet' -size +999c | wc -l) = 2 || { \
-	  echo 'error: data/esci does not hold both parquet files whole. Move it away and run make esci again.' >&2; \
+	  echo 'error: data/esci lacks a parquet file, or has only a part of one. Move it away and run make esci again.' >&2; \
 	  exit 1; \
 	}
 
 full-size: setup ## generate a catalogue of ESCI's size in data/full-size (ARGS='--products 100000')
 	python -m bench.full_size $(ARGS)
 
-clean-cache: setup ## show the stored vectors; KEEP=GB: what deleting down to that frees; YES=1: delete
+clean-cache: setup ## show the stored vectors; KEEP=GB: show what keeping only that much frees; YES=1: delete
 	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
 bench: setup ## time engines and measures against the usual libraries (ARGS='--texts 50')

@@ -1,4 +1,4 @@
-"""A model so cheap that all but encoding shows: random weights, made-up words."""
+"""A tiny random model with made-up words: so cheap that everything except encoding dominates."""
 
 from pathlib import Path
 

@@ -264,20 +264,24 @@ def table(encoders: Mapping[str, Figures]) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.encode")
     for name, default, about in (
-        ("encoder", None, "one that params.yaml uses; all of those if left out"),
-        ("rounds", 3, "how many; 3 if left out"),
-        ("texts", 500, "products of each round, other ones while they last; 0: all; 500"),
-        ("queries", 2000, "queries of each locale, and products beside the judged ones; 2000"),
+        ("encoder", None, "an encoder that params.yaml uses (default: all of them)"),
+        ("rounds", 3, "how many rounds (default: 3)"),
+        ("texts", 500, "products per round, new ones while they last; 0: all (default: 500)"),
+        (
+            "queries",
+            2000,
+            "queries per locale, and products besides the judged ones (default: 2000)",
+        ),
     ):
         kind = str if default is None else int
         parser.add_argument(f"--{name}", default=default, type=kind, help=about)
     parser.add_argument(
         "--no-quality", dest="quality", action="store_false",
-        help="no nDCG, so nothing is encoded but the products of the rounds",
+        help="skip nDCG: encode only the products of the rounds",
     )  # fmt: skip
     options = parser.parse_args()
     if options.rounds < 1 or options.queries < 1 or options.texts < 0:
-        parser.error("--rounds and --queries are 1 at least, --texts 0")
+        parser.error("--rounds and --queries must be at least 1, --texts at least 0")
     return options
 
 
@@ -289,8 +293,8 @@ def main() -> int:
         used = set(params.encoder.values())
         if options.encoder not in {None, *used}:
             raise PipelineError(
-                f"--encoder {options.encoder}: no locale uses it; encoder in params.yaml has "
-                f"{', '.join(sorted(used))}"
+                f"--encoder {options.encoder}: no locale uses it. Name one that encoder in "
+                f"params.yaml has: {', '.join(sorted(used))}."
             )
         with TemporaryDirectory() as scratch:
             catalogues = read_catalogues(params, options.queries, Path(scratch))

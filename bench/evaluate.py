@@ -209,13 +209,13 @@ def largest_difference(mine: PerQuery, other: PerQuery) -> float:
     """
     # trec_eval does not report how many products a query ranks.
     if missing := (mine.keys() ^ other.keys()) - {"retrieved"}:
-        raise PipelineError(f"one side alone has {', '.join(sorted(missing))}: mend the bench")
+        raise PipelineError(f"only one side has {', '.join(sorted(missing))}. Correct the bench.")
     found = {name: np.abs(np.nan_to_num(mine[name]) - other[name]).max() for name in other}
     worst = max(found, key=lambda name: found[name])
     if found[worst] > TOLERANCE:
         raise PipelineError(
-            f"{worst} differs by {found[worst]:.3g} from pytrec_eval, more than {TOLERANCE}: mend "
-            "the measure or the bench"
+            f"{worst} differs by {found[worst]:.3g} from pytrec_eval, more than {TOLERANCE}. "
+            "Correct the measure or the bench."
         )
     return float(found[worst])
 
@@ -278,14 +278,14 @@ def table(figures: Figures) -> str:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.evaluate")
     for name, default, about in (
-        ("queries", 20_000, "how many; 20000 if left out"),
-        ("depth", 1_000, "results of each, as deep as the deepest cutoff at least; 1000"),
-        ("rounds", 3, "how many; 3"),
+        ("queries", 20_000, "how many queries (default: 20000)"),
+        ("depth", 1_000, "results per query, at least the deepest cutoff (default: 1000)"),
+        ("rounds", 3, "how many rounds (default: 3)"),
     ):
         parser.add_argument(f"--{name}", default=default, type=int, help=about)
     options = parser.parse_args()
     if min(options.queries, options.depth, options.rounds) < 1:
-        parser.error("--queries, --depth and --rounds are 1 at least")
+        parser.error("--queries, --depth and --rounds must be at least 1")
     return options
 
 
@@ -297,8 +297,8 @@ def main() -> int:
         if options.depth < params.evaluate.deepest():
             raise PipelineError(
                 f"--depth {options.depth} is less than the deepest cutoff under evaluate in "
-                f"params.yaml, {params.evaluate.deepest()}; trec_eval counts missing results as "
-                "unjudged"
+                f"params.yaml, {params.evaluate.deepest()}, and trec_eval counts missing results "
+                "as unjudged. Raise --depth."
             )
         with TemporaryDirectory() as scratch:
             task = make_task(Path(scratch), options.queries, options.depth)

@@ -179,7 +179,7 @@ class Project:
         another_source = reader.name == "sample" and kind.name == "exchange"
         if kind.may_mean_more or another_source or path.name == layout.SOURCES_FILE:
             return "other", None
-        return "wrong", Failure(number, "wrong", f"{what}: another result, without a word")
+        return "wrong", Failure(number, "wrong", f"{what}: a different result, without a message")
 
 
 def _place(err: Exception) -> str:
@@ -389,7 +389,10 @@ def run_part(part: str, seed: int, first: int, tries: int | None, seconds: float
         if process.returncode == 0:
             break
         if begun is None:
-            raise PipelineError(f"the project could not be made (status {process.returncode})")
+            raise PipelineError(
+                f"the process that makes the project failed with status {process.returncode}. "
+                "The lines above say why."
+            )
         tally.count(begun, "died", ["died", f"the process ended with {process.returncode}"])
         number = begun + 1
     return tally
@@ -412,18 +415,18 @@ PARTS = ("readers", "texts")
 
 
 def main() -> int:
-    """Fuzz what is named, or all; return the exit status."""
+    """Fuzz the parts that the command line names, or all; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.fuzz", description=__doc__)
-    parser.add_argument("parts", nargs="*", metavar="part", help=f"of {', '.join(PARTS)}")
+    parser.add_argument("parts", nargs="*", metavar="part", help=f"one of {', '.join(PARTS)}")
     parser.add_argument("--seconds", type=float, default=SECONDS, help="how long, per part")
-    parser.add_argument("--seed", type=int, default=0, help="other tries under another seed")
+    parser.add_argument("--seed", type=int, default=0, help="another seed gives other tries")
     parser.add_argument("--first", type=int, default=0, help="the number of the first try")
-    parser.add_argument("--tries", type=int, help="how many; until the time is over if left out")
+    parser.add_argument("--tries", type=int, help="how many (default: until the time is over)")
     parser.add_argument("--worker", help=argparse.SUPPRESS)
     options = parser.parse_args()
     options.parts = options.parts or list(PARTS)
     if unknown := set(options.parts) - set(PARTS):
-        parser.error(f"no such part: {', '.join(sorted(unknown))}; there are {', '.join(PARTS)}")
+        parser.error(f"unknown part: {', '.join(sorted(unknown))} (known: {', '.join(PARTS)})")
     if options.worker:
         return _work(options)
     with stage.report_errors("fuzz") as outcome:
@@ -436,7 +439,7 @@ def main() -> int:
         if options.tries is None:
             write_json(layout.FUZZ, figures)
         if failed := sum(len(each["failures"]) for each in figures.values()):
-            raise PipelineError(f"{failed} tries failed; each is above with its seed.")
+            raise PipelineError(f"{failed} tries failed. The lines above say which, with seeds.")
     return outcome.status
 
 

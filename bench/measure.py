@@ -16,7 +16,7 @@ def nothing(products: int) -> None:
 
 @dataclass(frozen=True)
 class Measure:
-    """How a stage is measured, on a catalogue of so many products.
+    """How a stage is measured, on a catalogue of a given size.
 
     Each function runs in a process of its own, in a project folder with params.yaml and the source
     that it names; the files of earlier measurements stay there.

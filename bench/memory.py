@@ -24,7 +24,7 @@ class Peak:
     private: int = 0
 
     def look(self, process: psutil.Process) -> None:
-        """Take in what is held now."""
+        """Look at the memory in use now, and keep the maximum."""
         held = []
         with_descendants = [process]
         try:

@@ -25,7 +25,7 @@ def run_proofs(name: str, proofs: Mapping[str, Proof], path: Path) -> int:
         path: the JSON file that keeps the figures of each proof's last run.
     """
     parser = argparse.ArgumentParser(prog=f"python -m bench.{name}")
-    parser.add_argument("proofs", nargs="*", metavar="proof", help=f"of {', '.join(proofs)}")
+    parser.add_argument("proofs", nargs="*", metavar="proof", help=f"one of {', '.join(proofs)}")
     chosen = parser.parse_args().proofs or list(proofs)
     if unknown := set(chosen) - set(proofs):
         parser.error(f"unknown proof: {', '.join(sorted(unknown))} (known: {', '.join(proofs)})")
@@ -41,5 +41,5 @@ def run_proofs(name: str, proofs: Mapping[str, Proof], path: Path) -> int:
             write_json(path, figures)
         broken = [each for each in chosen if not figures[each].get("holds", True)]
         if broken:
-            raise PipelineError(f"{path}: {', '.join(broken)} does not hold")
+            raise PipelineError(f"{path}: these proofs do not hold: {', '.join(broken)}")
     return outcome.status

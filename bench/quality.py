@@ -33,8 +33,8 @@ class Catalogue:
 def read_catalogues(params: Params, queries: int, scratch: Path) -> dict[str, Catalogue]:
     """Sample and clean the source in an empty folder; return it by locale.
 
-    At most so many queries of each locale are drawn, with all products that are judged for them
-    and so many others.
+    At most `queries` queries of each locale are drawn, with all products that are judged for them
+    and as many others.
     """
     given = os.environ.get("ESCI_DIR") or (layout.DEMO if layout.DEMO.exists() else None)
     drawn = {

@@ -58,14 +58,18 @@ def main() -> int:
         write_json(layout.RAY_BENCH, known | {arguments.encoder or "tiny": figures})
         stage.log.info("%s", figures)
         if not figures["holds"]:
-            raise PipelineError(f"{layout.RAY_BENCH}: {arguments.encoder or 'tiny'} does not hold")
+            raise PipelineError(
+                f"{layout.RAY_BENCH}: a bound does not hold for {arguments.encoder or 'tiny'}"
+            )
     return outcome.status
 
 
 def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figures:
     """Encode by turns here and on a cluster; compare times and bytes."""
     if encoder is not None and encoder not in load_params().encoders:
-        raise PipelineError(f"--encoder {encoder}: params.yaml has no such entry under encoders")
+        raise PipelineError(
+            f"--encoder {encoder}: params.yaml has no such entry under encoders. Name one of them."
+        )
     project = proofs.cheap_project(folder, encoder)
     proofs.write_clean(project, texts)
     runs: dict[str, list[Figures]] = {"local": [], "ray": []}
@@ -101,7 +105,7 @@ def _encoding(seen: Figures) -> float:
 
 
 def _run(project: proofs.Project, executor: str, kill_at: int | None = None) -> Figures:
-    """Run embed with an empty store; kill a worker when so many texts are encoded."""
+    """Run embed with an empty store; kill a worker when this many texts are encoded."""
     project.forget()
     threads = {"local": WORKERS, "ray": 1}[executor]
     project.change({"runtime.executor": executor, "runtime.threads": threads})
@@ -117,7 +121,7 @@ def _run(project: proofs.Project, executor: str, kill_at: int | None = None) -> 
 
 
 class _Killer:
-    """Kills a worker by SIGKILL once a store holds so many vectors."""
+    """Kills a worker by SIGKILL once a store holds this many vectors."""
 
     def __init__(self, store: Path, entries: int | None) -> None:
         self.killed = 0

@@ -28,7 +28,7 @@ def put_between_markers(text: str, name: str, block: str) -> str:
     head, found_begin, rest = text.partition(begin)
     _, found_end, tail = rest.partition(end)
     if not found_begin or not found_end or begin in tail or end in tail:
-        raise PipelineError(f"expected one line {begin!r} and, after it, one {end!r}")
+        raise PipelineError(f"there must be one line {begin!r} and, after it, one {end!r}")
     return f"{head}{begin}\n{block.strip()}\n{end}{tail}"
 
 
@@ -49,7 +49,7 @@ def shorten(table: str) -> str:
         if locale in SHOWN_LOCALES:
             shown.append([row[place] for place in places])
     if {row[0] for row in shown} - {""} != set(SHOWN_LOCALES):
-        raise PipelineError(f"the report has not all of the rows {', '.join(SHOWN_LOCALES)}")
+        raise PipelineError(f"the report must have the rows {', '.join(SHOWN_LOCALES)}")
     return text_tables.markdown(SHOWN_COLUMNS, shown, SHOWN_COLUMNS[2:])
 
 

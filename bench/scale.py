@@ -157,23 +157,23 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
 
 
 def _kept(path: Path, here: Figures) -> Figures:
-    """Return the report to go on with: what was measured before, unless that was elsewhere."""
-    report: Figures = read_json(path, "remove it") if path.exists() else {}
+    """Return the figures measured before, or none if another machine measured them."""
+    report: Figures = read_json(path, "Remove it.") if path.exists() else {}
     if report.get("machine") == here:
         return report
     if report:
         stage.log.warning(
             "warning: %s was measured on another machine or with other libraries (%s; here: %s): "
-            "its figures of %s are dropped",
+            "its figures for %s are dropped",
             path, report.get("machine"), here, ", ".join(report.get("stages", {})),
         )  # fmt: skip
     return {"machine": here, "stages": {}}
 
 
 def table(stages: Mapping[str, list[Figures]]) -> str:
-    """Return seconds and memory as a markdown table, a row a stage, in the order of `MEASURES`.
+    """Return seconds and memory as a Markdown table, one row per stage, in the order of `MEASURES`.
 
-    The last column but one holds the time a product at the largest size over that at the size
+    The last column but one holds the time per product at the largest size over that at the size
     before it: 1.0 where cost grows as the catalogue does. Memory is that at the largest size,
     without mapped files.
     """
@@ -192,20 +192,20 @@ def table(stages: Mapping[str, list[Figures]]) -> str:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.scale")
-    parser.add_argument("stages", nargs="*", metavar="stage", help=f"of {', '.join(MEASURES)}")
+    parser.add_argument("stages", nargs="*", metavar="stage", help=f"one of {', '.join(MEASURES)}")
     parser.add_argument(
-        "--products", default=",".join(map(str, PRODUCTS)), help="sizes, with commas between"
+        "--products", default=",".join(map(str, PRODUCTS)), help="sizes, separated by commas"
     )
     parser.add_argument(
-        "--folder", type=Path, help="the catalogues and the stages' outputs; default: .cache/scale"
+        "--folder", type=Path, help="for catalogues and stages' outputs (default: .cache/scale)"
     )
     options = parser.parse_args()
     if unknown := set(options.stages) - set(MEASURES):
-        parser.error(f"no such stage: {', '.join(sorted(unknown))}; {', '.join(MEASURES)} are")
+        parser.error(f"unknown stage: {', '.join(sorted(unknown))} (known: {', '.join(MEASURES)})")
     try:
         options.products = [int(each) for each in options.products.split(",")]
     except ValueError:
-        parser.error(f"--products {options.products}: numbers with commas between are needed")
+        parser.error(f"--products {options.products}: must be numbers separated by commas")
     return options
 
 

@@ -3,7 +3,7 @@
     python -m bench.side ENCODER ENGINE DEVICE PRECISION
 
 So no side's threads or settings touch another's, and its memory is its own. Requests come on stdin
-and are answered on stdout, as JSON, one a line: `{"role", "texts", "file"}` has texts encoded and
+and are answered on stdout, as JSON, one per line: `{"role", "texts", "file"}` has texts encoded and
 their vectors written to a file (.npy), and is answered by `{"seconds", "peak_bytes"}`.
 """
 

@@ -47,15 +47,15 @@ def check_changes(changes: Sequence[str]) -> None:
                     _check_key(parsed.key_or_group, data)
                 if parsed.is_sweep_override():
                     raise PipelineError(
-                        f"{change}: it has several values, and one experiment has one. For a list "
-                        "write key=[a,b]; queue one experiment per value with "
+                        f"{change}: has several values, but an experiment takes one. For a list, "
+                        "write key=[a,b]; to queue one experiment per value, run "
                         f"`dvc exp run --queue -S '{change}'`."
                     )
                 apply_overrides(path, [change])
             except (DvcException, HydraException, YAMLError, ValueError) as err:
                 why = one_line(err.__cause__ if isinstance(err.__cause__, Exception) else err)
                 raise PipelineError(
-                    f"{change}: it is not a change of a param ({why}). Write key=value, such as "
+                    f"{change}: is not a change of a param ({why}). Write key=value, such as "
                     "encoder.es=labse."
                 ) from err
         data = YAML(typ="safe", pure=True).load(path)
@@ -71,7 +71,7 @@ def _check_key(key: str, data: object) -> None:
             has = f" (it has: {', '.join(known)})" if known else ""
             raise PipelineError(
                 f"{key}: {section} has no {part!r}{has}{did_you_mean(part, known) or '.'} To add a "
-                f"key write +{key}=value."
+                f"key, write +{key}=value."
             )
         place = place[part]
 

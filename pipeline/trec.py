@@ -181,8 +181,8 @@ def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
     run_card.read_cards(locale, SYSTEMS, ids)
     if bare := len(ids.queries) - len(np.unique(rows)):
         stage.log.warning(
-            "%s: %d queries have no judgement; no qrels file can name them, but judged@k counts "
-            "them as 0", locale, bare,
+            "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
+            "counts them as 0", locale, bare,
         )  # fmt: skip
     for qrels in QRELS:
         kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))

@@ -61,8 +61,8 @@ def write(folder: Path, products: int, threads: int) -> None:
     _refuse_to_lose(folder)
     if products < LEAST:
         raise PipelineError(
-            f"--products {products}: fewer than {LEAST} cannot have as many judgements a query as "
-            "ESCI; ask for more, or take the demo (python -m pipeline.demo)"
+            f"--products {products}: fewer than {LEAST} cannot have as many judgements per query "
+            "as ESCI. Ask for more, or use the demo (`python -m pipeline.demo`)."
         )
     shapes = shape.shapes(products)
     banks = {
@@ -97,13 +97,13 @@ def _refuse_to_lose(folder: Path) -> None:
     if not folder.exists():
         return
     if not folder.is_dir():
-        raise PipelineError(f"--out {folder} is a file; name a folder that is absent or empty")
+        raise PipelineError(f"--out {folder} is a file. Name a folder that is absent or empty.")
     own = _WRITTEN if folder == layout.FULL_SIZE.resolve() else set()
     others = sorted({path.name for path in folder.iterdir()} - own)
     if others:
         raise PipelineError(
             f"--out {folder}: it holds {others[0]}{' and more' if others[1:] else ''}, which would "
-            "be lost; name a folder that is absent or empty, or move away what is there"
+            "be lost. Name a folder that is absent or empty, or move its files away."
         )
 
 
@@ -191,11 +191,11 @@ def main() -> int:
     """Write the catalogue; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.full_size")
     parser.add_argument(
-        "--products", type=int, default=shape.PRODUCTS, help="in all; ESCI's 1,814,924 if left out"
+        "--products", type=int, default=shape.PRODUCTS, help="in all (default: ESCI's 1,814,924)"
     )
     parser.add_argument(
         "--out", type=Path, default=layout.FULL_SIZE,
-        help=f"the folder, absent or empty; {layout.FULL_SIZE} if left out",
+        help=f"the folder, absent or empty (default: {layout.FULL_SIZE})",
     )  # fmt: skip
     options = parser.parse_args()
     with stage.report_errors("full-size") as outcome:

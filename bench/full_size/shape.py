@@ -78,7 +78,7 @@ SHAPES = {
 
 
 def shapes(products: int) -> dict[str, Shape]:
-    """Return the shape of each locale of a catalogue that has so many products in all."""
+    """Return the shape of each locale of a catalogue with this many products in all."""
     found = {locale: _scaled(shape, products) for locale, shape in SHAPES.items()}
     last = next(reversed(found))
     others = sum(shape.products for locale, shape in found.items() if locale != last)

@@ -45,11 +45,11 @@ def connected(runtime: Runtime) -> Iterator[Any]:
         if address is None:
             raise PipelineError(
                 f"runtime.executor: ray, but Ray cannot start on this machine ({one_line(err)}). "
-                "Correct that, or set executor to local."
+                "Correct the cause, or set executor to local."
             ) from err
         raise PipelineError(
-            f"runtime.ray_address: {address}: no Ray cluster can be reached there that fits this "
-            f"machine ({one_line(err)}). Start one with `ray start`, with the same versions of Ray "
+            f"runtime.ray_address: {address}: no Ray cluster that fits this machine can be reached "
+            f"there ({one_line(err)}). Start one with `ray start`, with the same versions of Ray "
             "and Python and the same token (RAY_AUTH_MODE=token, RAY_AUTH_TOKEN), or leave the "
             "address empty."
         ) from err
@@ -69,7 +69,7 @@ def _import_ray(runtime: Runtime) -> Any:
         import ray
     except ImportError as err:
         raise PipelineError(
-            "runtime.executor: ray, but Ray is not installed. Run pip install '.[ray]', or set "
+            "runtime.executor: ray, but Ray is not installed. Run `pip install '.[ray]'`, or set "
             "executor to local."
         ) from err
     return ray

@@ -83,8 +83,8 @@ class Worker(Generic[T, R]):
 
 def _failure_here(err: OSError) -> PipelineError:
     return PipelineError(
-        f"a worker of the Ray cluster, on {platform.node()}: {err}. Free that node's disk, or set "
-        "PIPELINE_CACHE to a folder that can be written, where Ray is started there."
+        f"a worker of the Ray cluster, on {platform.node()}: {err}. Free that node's disk, or "
+        "start Ray there with PIPELINE_CACHE set to a folder that can be written."
     )
 
 

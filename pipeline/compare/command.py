@@ -79,7 +79,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
 def _check_none_vanished(held: tuple[list[str], list[str]], settings: Settings, name: str) -> None:
     """Raise a `PipelineError` if B lost the numbers of a locale that it still has.
 
-    Nothing could keep watch on such a locale; to drop one from params.yaml is a decision.
+    A fall of its metrics would go unnoticed. Dropping it from params.yaml is a decision.
     """
     gone = [
         locale for locale in held[0] if locale not in held[1] and f"encoder.{locale}" in settings
@@ -117,14 +117,14 @@ def _stale(revision: Revision, held: Sides, settings: Settings) -> Iterator[str]
             if setting != chosen:
                 yield (
                     f"{revision}: its numbers of {locale} are of the {name} {chosen}, but its "
-                    f"params.yaml says {setting or 'nothing'}: `dvc repro` was not run"
+                    f"params.yaml says {setting or 'nothing'}; `dvc repro` was not run there"
                 )
 
 
 def _titles(
     found: differences.Comparison, *sides: tuple[Revision, Sides]
 ) -> tuple[Titles, list[str]]:
-    """Return the products that the changed queries find on either side; a line for what is absent.
+    """Return the products that changed queries find on either side, and a line for missing titles.
 
     A locale without changed queries is not looked up.
     """

@@ -32,8 +32,8 @@ def find_holes(pair: Pair, moved: float, alpha: float, draws: Uncertainty) -> Ho
     """Return how judged@k moved beside a catalogue metric, None where there is no such measure.
 
     A move in the same direction is suspect: more of what B finds was judged, so more of it could
-    earn anything (or less of it, where the metric fell). Its p is not adjusted: a warning too many
-    is better than one too few.
+    earn anything (or less of it, where the metric fell). Its p is not adjusted: a needless warning
+    is better than a missing one.
 
     But a system that finds more relevant products also finds more judged ones. nDCG has a second
     witness: the run without its unjudged products (condensed lists: Sakai, SIGIR 2007). The move is

@@ -53,7 +53,7 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
         raise PipelineError(
             f"{locale}: {metric} is defined for {defined.sum():,} queries on one side and for "
             f"{(~np.isnan(new)).sum():,}, or for others, on the other, though the judgements are "
-            "the same: evaluate has changed in between. Run `dvc repro` on both sides."
+            "the same: evaluate changed in between. Run `dvc repro` on both sides."
         )
     return Pair(locale, metric, a, b, np.flatnonzero(defined), old[defined], new[defined])
 

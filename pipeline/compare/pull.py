@@ -1,7 +1,7 @@
 """Read a file of a revision from DVC's cache or remote, in a process of its own.
 
 A revision's own .dvc/config, dvc.yaml and dvc.lock lead DVC to the file, and anyone may have
-written those: whatever they do to DVC, a comparison only loses titles. Some libraries of remotes
+written those. If they break DVC, a comparison only loses titles. Some libraries of remotes
 also leave threads that abort Python's exit.
 """
 

@@ -1,4 +1,4 @@
-"""params.yaml of a revision as one level of dotted keys, whatever a commit may hold there."""
+"""params.yaml of a revision as one level of dotted keys; a commit may hold anything there."""
 
 import json
 from typing import Any, TypeGuard

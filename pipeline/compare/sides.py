@@ -37,21 +37,21 @@ def metrics(table: pa.Table) -> list[str]:
 
 
 def check_metric(new: Side, metric: str, where: str) -> None:
-    """Raise a `PipelineError` if the new side lacks a metric: nothing could keep watch on it."""
+    """Raise a `PipelineError` if the new side lacks a metric: its fall would go unnoticed."""
     known = metrics(new.table)
     if metric not in known:
         raise PipelineError(
-            f"compare.metrics: {where} has no {metric!r}{did_you_mean(metric, known)} "
-            f"(it has: {', '.join(known)})"
+            f"compare.metrics: {where} has no {metric!r} (it has: {', '.join(known)})"
+            f"{did_you_mean(metric, known) or '.'} Name one of these."
         )
 
 
 def in_one_alone(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> Iterator[str]:
-    """Say which locales are on one side alone."""
+    """Say which locales are on one side only."""
     for one, other, name in ((a, b, names[0]), (b, a, names[1])):
         for locale in one:
             if locale not in other:
-                yield f"{locale} is in {name} alone: not compared"
+                yield f"{locale} is only in {name}: not compared"
 
 
 def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> list[str]:
@@ -64,7 +64,7 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     if not shared:
         raise PipelineError(
             f"{names[0]} has the locales {', '.join(a) or 'none'}, {names[1]} has "
-            f"{', '.join(b) or 'none'}: none is on both sides, so there is nothing to compare"
+            f"{', '.join(b) or 'none'}: none is on both sides. Compare revisions that share one."
         )
     unlike = [
         f"{locale}: {'; '.join(found)}"
@@ -89,7 +89,7 @@ def _differences(a: Side, b: Side, names: Names) -> Iterator[str]:
     ids = [set(each.table["query_id"].to_pylist()) for each in (a, b)]
     for only, side in ((ids[0] - ids[1], names[0]), (ids[1] - ids[0], names[1])):
         if only:
-            yield f"{len(only):,} queries in {side} alone, such as {min(only)}"
+            yield f"{len(only):,} queries only in {side}, such as {min(only)}"
 
 
 def _brief(value: str | int) -> str:

@@ -8,7 +8,7 @@ from pydantic import BaseModel, ValidationError
 
 
 class PipelineError(Exception):
-    """Something the user can mend: where, what is wrong, the value found, what to do.
+    """Something the user can correct: where, what is wrong, the value found, what to do.
 
     A stage turns it into one message on stderr and exit status 1. Every other exception is a bug
     and keeps its traceback.
@@ -56,7 +56,7 @@ def explain(errors: ValidationError, model: type[BaseModel]) -> list[str]:
             case "union_tag_invalid":
                 kinds = context["expected_tags"].replace("'", "").split(", ")
                 hint = did_you_mean(context["tag"], kinds)
-                key, message = f"{key}.kind", f"{context['tag']!r} is none of {', '.join(kinds)}"
+                key, message = f"{key}.kind", f"{context['tag']!r} is not one of {', '.join(kinds)}"
                 value = hint
             case "string_type" if isinstance(error["input"], int | float):
                 message, value = "must be a text", f"{value}. Put it in quotes."

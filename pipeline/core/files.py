@@ -112,7 +112,7 @@ def _end_of_links(path: Path) -> Path:
 
 
 def _takes_a_stream(path: Path) -> bool:
-    """Say whether bytes are written into what is at `path`, instead of replacing it.
+    """Say whether bytes are written into the file at `path`, instead of replacing it.
 
     Raises:
         PipelineError: it can neither be written into nor be replaced.
@@ -136,7 +136,7 @@ def _of_the_system(path: Path) -> bool:
 
 
 def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
-    """Check that no input lies in what a stage replaces, and that no input contains it.
+    """Check that no input is inside the output that a stage replaces, and that none contains it.
 
     Links are followed on both sides; the path as it is written counts too, since a link within
     `output` goes with it.
@@ -164,7 +164,7 @@ def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
 def refuse_artefacts(
     given: Mapping[str, Path | None], artefacts: Iterable[Path], *, folders: bool = False
 ) -> None:
-    """Check that what a command's arguments name may be written.
+    """Check that a command may write the files that its arguments name.
 
     Links are followed, as in `refuse_overlap`.
 
@@ -182,8 +182,8 @@ def refuse_artefacts(
         for artefact in held:
             if _is_within(path, artefact):
                 raise PipelineError(
-                    f"{option} {path}: must not be an artefact of the project (found: it is "
-                    f"{artefact}, or in it). Name another path."
+                    f"{option} {path}: must not be an artefact of the project (it is {artefact} or "
+                    "inside it). Name another path."
                 )
         if not folders and _takes_a_stream(_end_of_links(path)):
             continue
@@ -191,7 +191,7 @@ def refuse_artefacts(
             if other == option:
                 break
             if _is_within(path, before):
-                raise PipelineError(f"{option} {path}: {other} names it too. Name another path.")
+                raise PipelineError(f"{option} {path}: {other} names it too. Name two paths.")
 
 
 def _is_within(inner: Path, outer: Path) -> bool:

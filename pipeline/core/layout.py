@@ -213,7 +213,7 @@ def slices(locale: str) -> Path:
 
 
 def per_query(locale: str) -> Path:
-    """Return a locale's table of measures, one row a query."""
+    """Return a locale's table of measures, one row per query."""
     return PER_QUERY / f"{locale}.parquet"
 
 

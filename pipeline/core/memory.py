@@ -1,4 +1,4 @@
-"""How much memory a stage may take, and the refusal of what would take more."""
+"""How much memory a stage may take; work that would take more is refused."""
 
 import os
 from contextlib import suppress
@@ -51,7 +51,7 @@ def machine_bytes() -> int:
 
 
 def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
-    """Refuse what needs more memory than a stage may take.
+    """Refuse work that needs more memory than a stage may take.
 
     Args:
         needed: in bytes, predicted.

@@ -19,8 +19,8 @@ def in_parallel(
     stays bounded. Where the caller stops early, what has not begun is not begun.
 
     Args:
-        work: what is done.
-        items: what it is done with.
+        work: the function.
+        items: its arguments, one per call.
         threads: how many at a time.
         waiting: how many more may wait, for a thread or to be asked for. A few are enough where
             the caller is slower than the threads, or the items large; if left out, as many as

@@ -72,7 +72,7 @@ class Strict(BaseModel):
 
 
 class Demo(Strict):
-    """The generated catalogue: `products` and `queries` a locale, drawn by `seed`."""
+    """The generated catalogue: `products` and `queries` per locale, drawn by `seed`."""
 
     products: Annotated[int, Field(ge=100)]
     queries: Annotated[int, Field(ge=20)]
@@ -114,7 +114,7 @@ class Embed(Strict):
 
 
 class Retrieve(Strict):
-    """How deep a run goes, in products a query."""
+    """How deep a run goes, in products per query."""
 
     depth: Count
 
@@ -204,7 +204,7 @@ class Uncertainty(Strict):
 
 
 class Compare(Strict):
-    """Which metrics are compared, and which drop is refused: a sure one of more than `max_drop`."""
+    """Which metrics are compared, and which significant drop is refused: more than `max_drop`."""
 
     metrics: Choices[Metric]
     max_drop: Annotated[float, Field(ge=0, lt=1)]
@@ -216,7 +216,7 @@ MOST_RESULTS = 10
 
 
 class Report(Strict):
-    """The queries of reports/report.html: how many a locale, how many results of each system."""
+    """The queries of reports/report.html: how many per locale, how many results of each system."""
 
     queries: Count
     results: Annotated[int, Field(ge=1, le=MOST_RESULTS)]
@@ -325,13 +325,13 @@ class FlatIndex(Strict):
 
 
 class Sq8Index(Strict):
-    """Exact scan over vectors quantised to 8 bits a component."""
+    """Exact scan over vectors quantised to 8 bits per component."""
 
     kind: Literal["sq8"]
 
 
 class HnswIndex(Strict):
-    """A navigable small-world graph: `m` links a node, `ef_*` candidates in building, searching."""
+    """A navigable small-world graph: `m` links per node, `ef_*` candidates to build, to search."""
 
     kind: Literal["hnsw"]
     m: Annotated[int, Field(ge=2, le=512)]

@@ -43,7 +43,7 @@ def load_params(path: Path = PARAMS_FILE) -> Params:
 def check_params(data: object, where: str) -> Params:
     """Return `data` as `Params`, or raise a `PipelineError` that lists everything wrong with it."""
     try:
-        # By way of JSON: strict still, yet lists may become tuples.
+        # Via JSON: validation stays strict, yet lists may become tuples.
         text = json.dumps(data)
     except (TypeError, ValueError, RecursionError) as err:
         raise PipelineError(f"{where}: {one_line(err)}. Put such a value in quotes.") from err
@@ -60,14 +60,14 @@ def check_params(data: object, where: str) -> Params:
 
 
 def _undefined_names(data: dict[str, object]) -> Iterator[str]:
-    """Say which locales and names have no meaning. Types may be wrong too: both are said."""
+    """Say which locales and names are undefined, even if types are wrong too."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
     for section in ("index", "language") if locales else ():
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
-                yield f"{section}.{locale}: missing; encoder names the locale {locale!r}"
+                yield f"{section}.{locale}: missing, but encoder names the locale {locale!r}"
         for locale in chosen:
             if locale not in locales:
                 yield (
@@ -85,7 +85,7 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
 
 
 def _contradictions(params: Params) -> Iterator[str]:
-    """Say what types alone cannot: settings that exclude each other."""
+    """Say which settings exclude each other, which types alone cannot express."""
     if MEAN in params.encoder:
         yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
     yield from _unfit_indexes(params)
@@ -95,7 +95,7 @@ def _contradictions(params: Params) -> Iterator[str]:
     if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
         yield (
             f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
-            "CPU; set device to auto or cpu, or engine to auto or torch"
+            "CPU. Set device to auto or cpu, or engine to auto or torch."
         )
     yield from _off_cluster(params.runtime)
     yield from _too_shallow(params)
@@ -110,20 +110,23 @@ def _unfit_indexes(params: Params) -> Iterator[str]:
         if isinstance(index, HnswIndex) and index.ef_search < params.retrieve.depth:
             yield (
                 f"indexes.{name}.ef_search: {index.ef_search} is less than retrieve.depth "
-                f"{params.retrieve.depth}, and a search finds at most ef_search; raise it"
+                f"{params.retrieve.depth}, and a search finds at most ef_search. Raise it."
             )
     for name, index in params.indexes.items():
         if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
-            yield f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists"
+            yield (
+                f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists. "
+                f"Set at most {index.lists}."
+            )
 
 
 def _too_shallow(params: Params) -> Iterator[str]:
-    """Say what retrieve.depth does not reach, or lets rounding tie."""
+    """Say which cutoffs retrieve.depth does not reach, and where rounding could tie ranks."""
     depth = params.retrieve.depth
     if params.evaluate.deepest() > depth:
         yield (
             f"retrieve.depth: {depth} is less than the deepest cutoff under evaluate, "
-            f"{params.evaluate.deepest()}; raise retrieve.depth or lower the cutoff"
+            f"{params.evaluate.deepest()}. Raise retrieve.depth or lower the cutoff."
         )
     if isinstance(params.hybrid, RrfFusion):
         constant = params.hybrid.rank_constant
@@ -131,29 +134,29 @@ def _too_shallow(params: Params) -> Iterator[str]:
             yield (
                 f"hybrid.rank_constant: with {constant}, the scores of ranks at retrieve.depth "
                 f"{depth} are {step:.1e} apart, and at less than {LEAST_STEP:.0e} the rounding of "
-                "scores may tie them; choose it nearer to retrieve.depth, or lower retrieve.depth"
+                "scores may tie them. Choose it nearer to retrieve.depth, or lower retrieve.depth."
             )
 
 
 def _too_few_draws(params: Params) -> Iterator[str]:
-    """Say where no drop can ever be refused, however large."""
+    """Say if there are so few draws that no drop, however large, can be refused."""
     together = len(params.encoder) * len(params.compare.metrics)
     if together >= params.compare.alpha * (params.uncertainty.samples + 1):
         yield (
             f"uncertainty.samples: with {params.uncertainty.samples} draws, the p of {together} "
             "locales x metrics compared together is never below compare.alpha "
-            f"{params.compare.alpha}; draw at least {int(together / params.compare.alpha)}"
+            f"{params.compare.alpha}. Draw at least {int(together / params.compare.alpha)}."
         )
 
 
 KEPT_WHERE = {
     "ndcg": "put {k} first under evaluate.ndcg",
-    "recall": "have {k} under evaluate.ndcg and under evaluate.recall",
+    "recall": "list {k} under evaluate.ndcg and under evaluate.recall",
     "judged": "put {k} first under evaluate.judged",
     "mrr": "set evaluate.mrr to {k}",
     "ndcg_judged_only": "set evaluate.ndcg_judged_only to {k}",
 }
-"""How evaluate is made to keep a measure query by query, for `Evaluate.per_query`."""
+"""How to make evaluate keep a measure query by query (see `Evaluate.per_query`)."""
 
 
 def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
@@ -166,8 +169,9 @@ def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
         name, _, k = metric.partition(".")[2].partition("@")
         way = f", or {KEPT_WHERE[name].format(k=k)}" if k and name in KEPT_WHERE else ""
         yield (
-            f"compare.metrics: {metric!r} is not kept query by query{did_you_mean(metric, known)} "
-            f"(kept of {', '.join(SYSTEMS)}: {', '.join(measures)}); name one of these{way}"
+            f"compare.metrics: {metric!r} is not kept query by query (kept of "
+            f"{', '.join(SYSTEMS)}: {', '.join(measures)}){did_you_mean(metric, known) or '.'} "
+            f"Name one of these{way}."
         )
 
 
@@ -178,18 +182,18 @@ def _unpinned(name: str, encoder: Encoder) -> Iterator[str]:
         if weights.code_revision is not None and not weights.remote_code:
             yield (
                 f"encoders.{name}.weights.code_revision: {weights.code_revision} without "
-                "remote_code: true has no effect; set both or neither"
+                "remote_code: true has no effect. Set both or neither."
             )
         if weights.revision is None:
             yield (
-                f"encoders.{name}.weights.revision: empty; pin the 40-hex commit that "
-                f"`git ls-remote https://huggingface.co/{weights.model} HEAD` prints"
+                f"encoders.{name}.weights.revision: must not be empty. Pin the 40-hex commit that "
+                f"`git ls-remote https://huggingface.co/{weights.model} HEAD` prints."
             )
         if weights.remote_code and weights.code_revision is None:
             yield (
-                f"encoders.{name}.weights.code_revision: empty; this model runs code from a "
-                "repository, named under auto_map in its config.json: pin that repository's "
-                "40-hex commit"
+                f"encoders.{name}.weights.code_revision: must not be empty. The model runs code "
+                "from the repository named under auto_map in its config.json. Pin that "
+                "repository's 40-hex commit."
             )
 
 
@@ -197,11 +201,11 @@ def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[
     """Say why the engine or device cannot compute a chosen encoder's precision."""
     where = f"encoders.{name}.precision: {precision}"
     if precision == "int8" and runtime.engine == "torch":
-        yield f"{where} needs the engine openvino; set runtime.engine to auto or openvino"
+        yield f"{where} needs the engine openvino. Set runtime.engine to auto or openvino."
     if precision == "int8" and runtime.device not in ("auto", "cpu"):
-        yield f"{where} is for CPUs; set runtime.device to auto or cpu"
+        yield f"{where} is for CPUs. Set runtime.device to auto or cpu."
     if precision in ("bfloat16", "float16") and runtime.engine == "openvino":
-        yield f"{where} needs the engine torch; set runtime.engine to auto or torch"
+        yield f"{where} needs the engine torch. Set runtime.engine to auto or torch."
 
 
 def _off_cluster(runtime: Runtime) -> Iterator[str]:
@@ -209,12 +213,12 @@ def _off_cluster(runtime: Runtime) -> Iterator[str]:
     if runtime.executor == "local" and runtime.ray_address is not None:
         yield (
             f"runtime.ray_address: {runtime.ray_address!r} without runtime.executor ray has "
-            "no effect; set executor to ray, or leave the address empty"
+            "no effect. Set executor to ray, or leave the address empty."
         )
     if runtime.executor == "ray" and runtime.device == "mps":
         yield (
-            "runtime.device: mps, which Ray does not support; set auto, cpu or cuda, or executor "
-            "to local"
+            "runtime.device: mps, which Ray does not support. Set auto, cpu or cuda, or set "
+            "executor to local."
         )
 
 

@@ -1,4 +1,4 @@
-"""params.yaml as plain data: YAML 1.2 as DVC reads and writes it, without what no parameter is."""
+"""params.yaml as plain data: YAML 1.2 as DVC reads and writes it, and parameters only."""
 
 import itertools
 import math
@@ -52,7 +52,7 @@ def parse(text: bytes, where: str) -> Any:
         where: where it comes from; messages begin with it.
 
     Raises:
-        PipelineError: it is not YAML, or holds what no parameter is: a key that is no text, a key
+        PipelineError: it is not YAML, or holds more than parameters: a key that is not text, a key
             given twice, a date, a number of more than 64 bits, aliases within themselves or without
             end, too many levels.
     """
@@ -148,7 +148,7 @@ class _Checks:
                 yield from self.lines(value, path, seen)
                 continue
             if not isinstance(key, ScalarNode):
-                yield f"{path or '(top level)'}: a key must be a text (found a list or keys)"
+                yield f"{path or '(top level)'}: a key must be a text (found a list or a mapping)"
                 continue
             name = f"{path}.{key.value}".lstrip(".")
             line = key.start_mark.line + 1

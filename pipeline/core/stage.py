@@ -1,6 +1,6 @@
 """What every stage shares: arguments, logging, exit status.
 
-Exit status 0: done. 1: something the user can mend, with one message. 2: wrong arguments.
+Exit status 0: done. 1: something the user can correct, with one message. 2: wrong arguments.
 A bug keeps its traceback.
 """
 
@@ -38,7 +38,7 @@ _SYSTEM_REMEDIES = {
     errno.EIO: "the disk failed to read or write. Check the disk, then run the stage again.",
     errno.EBUSY: "another program uses it, or a disk is mounted there. Use another path.",
     errno.ENXIO: "nothing reads or writes at the other end. Use another path.",
-    errno.EPIPE: "the reader of the pipe has gone. Run it again with its output to a file.",
+    errno.EPIPE: "the reader of the pipe has gone. Run it again, and write its output to a file.",
 }
 
 
@@ -112,7 +112,7 @@ def check_locale(params: Params, locale: str) -> None:
 
 
 def system_remedy(err: OSError) -> str | None:
-    """Return what an error of the system means and what to do, None where that is unknown."""
+    """Return the meaning of a system error and what to do, None where they are unknown."""
     return _SYSTEM_REMEDIES.get(err.errno or 0)
 
 
@@ -124,7 +124,7 @@ class _Outcome:
 
 @contextmanager
 def report_errors(name: str) -> Iterator[_Outcome]:
-    """Configure logging, and turn what the user can mend into one message and status 1."""
+    """Configure logging, and turn an error that the user can correct into one message, status 1."""
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)

@@ -26,7 +26,7 @@ SAMPLE_QUERIES = pa.schema(
         pa.field("split", pa.string(), nullable=False),
     ]
 )
-"""One row a drawn query, ESCI's columns untouched; sorted by query_id."""
+"""One row per drawn query, ESCI's columns untouched; sorted by query_id."""
 
 SAMPLE_SOURCES = pa.schema(
     [
@@ -34,7 +34,7 @@ SAMPLE_SOURCES = pa.schema(
         pa.field("source", pa.string()),
     ]
 )
-"""Why ESCI holds a drawn query, its sources file's column; one row a drawn query, sorted by
+"""Why ESCI holds a drawn query, its sources file's column; one row per drawn query, sorted by
 query_id, null where that file does not have it or is not there."""
 
 SAMPLE_PRODUCTS = pa.schema(
@@ -48,7 +48,7 @@ SAMPLE_PRODUCTS = pa.schema(
         pa.field("product_locale", pa.string(), nullable=False),
     ]
 )
-"""One row a product of the catalogue, ESCI's columns untouched; sorted by product_id."""
+"""One row per product of the catalogue, ESCI's columns untouched; sorted by product_id."""
 
 SAMPLE_JUDGEMENTS = pa.schema(
     [
@@ -138,7 +138,7 @@ def read_table(path: Path, schema: pa.Schema, remedy: str) -> pa.Table:
     Args:
         path: the file.
         schema: the columns it must have, of these types, with nulls or without.
-        remedy: what brings the file back, such as "run `dvc repro clean@es`"; part of the message.
+        remedy: a sentence that says what brings the file back, such as "Run `dvc repro clean@es`."
 
     Raises:
         PipelineError: the file is missing, is not parquet, or does not fit the schema.
@@ -185,7 +185,7 @@ def _exactly(path: Path, schema: pa.Schema, remedy: str) -> Iterator[pq.ParquetF
 
 @contextmanager
 def open_parquet(path: Path, remedy: str) -> Iterator[pq.ParquetFile]:
-    """Open a parquet file of this project; what is damaged in it is found by whoever reads it.
+    """Open a parquet file of this project; damage inside shows when its rows are read.
 
     Args:
         path: the file.
@@ -232,7 +232,7 @@ def check_footer(file: pq.ParquetFile, path: Path, remedy: str) -> None:
     """Compare the counts of rows in the footer: no checksum covers it.
 
     Raises:
-        PipelineError: they differ, and rows would be missing without a word.
+        PipelineError: they differ, and rows would be missing silently.
     """
     footer = file.metadata
     total = sum(footer.row_group(number).num_rows for number in range(footer.num_row_groups))

@@ -66,7 +66,7 @@ def write_record(run: Record) -> None:
 
 
 def read_records() -> tuple[list[Kept], str]:
-    """Return what is kept of every stage, and a warning if files are damaged, else nothing."""
+    """Return the records of every stage, and a warning if files are damaged, else nothing."""
     found, damaged = [], []
     for path in sorted(layout.stage_rates().glob("*.json")):
         try:

@@ -82,7 +82,7 @@ def plan(params: Params, locale: str) -> None:
                 if survey.to_encode and encoder.distributed:
                     stage.log.warning(
                         "warning: no run has measured how fast the Ray cluster encodes %s; these "
-                        "seconds are those of one or two workers, and more take less", table.kind,
+                        "seconds are for one or two workers, and more are faster", table.kind,
                     )  # fmt: skip
             stage.log.info(
                 "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "

@@ -1,4 +1,4 @@
-"""Token ids to batches whose shape depends on nothing but the length of their texts.
+"""Token ids to batches whose shape depends only on the length of their texts.
 
 A text's tokens are padded to the next multiple of `STEP`, and all batches of one length have the
 same number of rows, the last one filled up. So a text is always computed in one shape, and its

@@ -31,12 +31,14 @@ def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:
     assert kept != "model"
     where = f"encoders.{weights.name}.dimension: {kept}"
     if kept > width:
-        raise PipelineError(f"{where} is more than the model's {width} components; set model")
+        raise PipelineError(
+            f"{where} is more than the model's {width} components. Set it to model."
+        )
     trained = _trained(weights)
     if trained and kept not in trained:
         raise PipelineError(
-            f"{where}, but the model was trained to be cut at {', '.join(map(str, trained))}; set "
-            "one of those, or model"
+            f"{where}, but the model was trained to be cut at {', '.join(map(str, trained))}. Set "
+            "it to one of those, or to model."
         )
 
 
@@ -45,7 +47,7 @@ def warn_of_cut(spec: Encoder, weights: LocalWeights, width: int) -> None:
     if spec.dimension not in ("model", width) and not _trained(weights):
         log.warning(
             "warning: encoders.%s.dimension: %s: nothing says that the model was trained to be cut "
-            "(config.json has no matryoshka_dimensions); compare its nDCG with the whole",
+            "(config.json has no matryoshka_dimensions); compare its nDCG with dimension: model",
             weights.name, spec.dimension,
         )  # fmt: skip
 

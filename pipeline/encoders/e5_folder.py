@@ -112,7 +112,6 @@ def _check_tokenizer(model: Model, tokenizer: bytes, file: str) -> None:
     scores = np.array([score for _, score in vocabulary], dtype=np.float32)
     if pieces != model.pieces or not np.array_equal(scores, model.scores):
         raise PipelineError(
-            f"{file} is not the tokenizer of these weights: it has {len(pieces)} pieces, the "
-            f"weights {len(model.pieces)}, and they differ; pin the tokenizer of "
-            "multilingual-e5-small"
+            f"{file} is not the tokenizer of these weights: its {len(pieces)} pieces differ from "
+            f"the {len(model.pieces)} of the weights. Pin the tokenizer of multilingual-e5-small."
         )

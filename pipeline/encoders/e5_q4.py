@@ -96,7 +96,7 @@ def parse_model(data: bytes, file: str) -> Model:
     sizes = Sizes(*reader.unpack("<7i"))
     eps, block = reader.unpack("<fi")
     if min(vars(sizes).values()) < 1 or sizes.hidden % sizes.heads or block != _BLOCK:
-        raise reader.error(f"its sizes make no model: {sizes}, blocks of {block}")
+        raise reader.error(f"its sizes are impossible: {sizes}, blocks of {block}")
     if not 0 < eps < 1:
         raise reader.error(f"its layer-norm epsilon is {eps}")
     count, *ids = reader.unpack("<5i")
@@ -146,7 +146,7 @@ class _Reader:
 
     def error(self, what: str) -> PipelineError:
         return PipelineError(
-            f"{self.file} is not a whole E5S1 model: {what}; pin a wheel that holds one"
+            f"{self.file} is not a whole E5S1 model: {what}. Pin a wheel that holds one."
         )
 
     def _advance(self, size: int) -> int:
@@ -184,7 +184,7 @@ def _read_tensors(reader: _Reader, sizes: Sizes) -> dict[str, NDArray[np.float32
         name = reader.take(length).decode("ascii", "replace")
         kind, elements, offset, size = reader.unpack("<BIQQ")
         if name not in shapes:
-            raise reader.error(f"the tensor {name!r} is unknown or there twice")
+            raise reader.error(f"the tensor {name!r} is unknown or repeated")
         full_name, shape = shapes.pop(name)
         if elements != np.prod(shape):
             raise reader.error(f"the tensor {name} has {elements} elements, expected {shape}")

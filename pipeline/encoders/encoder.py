@@ -38,7 +38,7 @@ class Encoded:
 class TextEncoder:
     """Encodes queries and passages, each with its prefix, which is added here and nowhere else.
 
-    A text's vector depends on the text alone: not on its company, its place or the threads.
+    A text's vector depends on the text alone: not on other texts, its place or the threads.
 
     Attributes:
         dimension: how many components the model's own vectors have, before any cut.

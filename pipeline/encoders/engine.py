@@ -101,8 +101,8 @@ def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
     if spec.precision == "int8" or runtime.engine == "openvino":
         if not installed:
             raise PipelineError(
-                "openvino is not installed: pip install openvino, or use precision float32 with "
-                "runtime.engine auto or torch"
+                "openvino is not installed. Run `pip install openvino`, or use precision float32 "
+                "with runtime.engine auto or torch."
             )
         return EngineChoice("openvino", "cpu")
     device = _device(runtime)
@@ -143,8 +143,8 @@ def _device(runtime: Runtime) -> Device:
         return next(device for device, there in devices.items() if there)
     if not devices[runtime.device]:
         raise PipelineError(
-            f"runtime.device: {runtime.device}, but this machine has none that torch can use. Set "
-            "auto or cpu."
+            f"runtime.device: {runtime.device}, but torch finds no such device on this machine. "
+            "Set auto or cpu."
         )
     return runtime.device
 

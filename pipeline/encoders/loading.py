@@ -99,8 +99,8 @@ def resolve_engine(
     if refused:
         if runtime.engine == "openvino" or spec.precision == "int8":
             raise PipelineError(
-                f"encoders.{weights.name}: openvino cannot run this model: {refused}; use "
-                "precision float32 with runtime.engine auto or torch"
+                f"encoders.{weights.name}: openvino cannot run this model: {refused}. Use "
+                "precision float32 with runtime.engine auto or torch."
             )
         log.warning("warning: encoders.%s runs on torch: for openvino %s", weights.name, refused)
         choice = EngineChoice("torch", choice.device)

@@ -168,4 +168,7 @@ def reported(view: Path, folder: Path, entry: str) -> Iterator[None]:
         raise
     except Exception as err:  # damaged files make them raise nearly anything
         cause = (one_line(err) or repr(err)).replace(str(view), str(folder))[:_LONGEST_CAUSE]
-        raise PipelineError(f"{entry}.weights: {folder} cannot be loaded: {cause}") from err
+        raise PipelineError(
+            f"{entry}.weights: {folder} cannot be loaded: {cause.rstrip('.')}. Use a whole copy of "
+            "the model, or another model."
+        ) from err

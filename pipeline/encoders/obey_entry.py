@@ -36,7 +36,7 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
     if spec.pooling == "model":
         if at is None and transformer.module_output_name != "sentence_embedding":
             raise PipelineError(
-                f"{entry}.pooling: the model has no pooling of its own; name one, such as mean"
+                f"{entry}.pooling: the model has no pooling of its own. Name one, such as mean."
             )
         return modules
     pooling = Pooling(transformer.get_embedding_dimension(), spec.pooling)
@@ -48,8 +48,8 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
         expected, found = own.pooling_output_dimension, pooling.pooling_output_dimension
         if expected != found:
             raise PipelineError(
-                f"{entry}.pooling: {spec.pooling} gives {found} components, but the model goes on "
-                f"with a {type(rest[0]).__name__} that takes {expected}; use pooling: model"
+                f"{entry}.pooling: {spec.pooling} gives {found} components, but the model's "
+                f"{type(rest[0]).__name__} takes {expected}. Use pooling: model."
             )
     return [*modules[:at], pooling, *rest]
 
@@ -58,11 +58,11 @@ def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
     """Make the tokenizer cut every text at `max_tokens`, its special tokens counted."""
     tokenizer = transformer.tokenizer
     if tokenizer is None:
-        raise PipelineError(f"{entry}.weights: the model has no tokenizer")
+        raise PipelineError(f"{entry}.weights: the model has no tokenizer. Use another model.")
     if not tokenizer.is_fast:
         raise PipelineError(
             f"{entry}.weights: its tokenizer is {type(tokenizer).__name__}, which the tokenizers "
-            "library cannot run; use a copy of the model that holds a tokenizer.json"
+            "library cannot run. Use a copy of the model that holds a tokenizer.json."
         )
     longest, special = longest_input(transformer), tokenizer.num_special_tokens_to_add()
     check_max_tokens(max_tokens, longest, special, entry)
@@ -84,12 +84,12 @@ def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: 
     if longest is not None and max_tokens > longest:
         raise PipelineError(
             f"{entry}.max_tokens: {max_tokens} is more than the {longest} tokens that the model "
-            f"can take; set {longest} or less"
+            f"can take. Set {longest} or less."
         )
     if max_tokens <= special:
         raise PipelineError(
             f"{entry}.max_tokens: {max_tokens} leaves no room for a text beside the {special} "
-            "special tokens; raise it"
+            "special tokens. Raise it."
         )
 
 

@@ -68,8 +68,8 @@ class Tokenizer:
         for text, encoding in zip(texts, encodings, strict=True):
             if not encoding.ids:
                 raise PipelineError(
-                    f"the text {shorten(text)} has no tokens for {self._where}, and so no vector; "
-                    "leave such texts out, or give the entry a prefix"
+                    f"{self._where}: the text {shorten(text)} has no tokens, and so no vector. "
+                    "Leave such texts out, or give the entry a prefix."
                 )
         return [self._tokens(encoding) for encoding in encodings]
 
@@ -95,6 +95,6 @@ class Tokenizer:
                 text.encode()
             except UnicodeEncodeError as err:
                 raise PipelineError(
-                    f"the text {shorten(text)} for {self._where} is not Unicode ({err.reason}); "
-                    "clean the texts first"
+                    f"{self._where}: the text {shorten(text)} is not Unicode ({err.reason}). Clean "
+                    "the texts first."
                 ) from err

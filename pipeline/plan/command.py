@@ -24,10 +24,11 @@ from pipeline.plan.costs import MOST_TIMES, Amount, Row
 SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales", "threads")
 
 _NOTES = f"""\
-DVC and Python take about 1 s more per stage; stages run one after another (JOBS=1). DVC skips what
-is up to date; its cache takes the disk once more. Sizes are at most: clean leaves out what has no
-text, and embed encodes only what has no stored vector (`python -m pipeline.embed --plan` counts
-these). A guess: the work is more than {MOST_TIMES} times what was measured.
+DVC and Python take about 1 s more per stage; stages run one after another (JOBS=1). DVC skips
+stages that are up to date; its cache takes the same disk space again. Sizes are upper bounds: clean
+leaves out rows without text, and embed encodes only texts without a stored vector (`python -m
+pipeline.embed --plan` counts these). A guess: the work is more than {MOST_TIMES} times what was
+measured.
 """
 
 
@@ -82,8 +83,8 @@ def against_last_run() -> None:
     pairs = list(_pairs(made))
     if not pairs:
         raise PipelineError(
-            f"{path}: no stage of the plan has run since it was made. Run `make repro` (DVC skips "
-            "what is up to date), then this again."
+            f"{path}: no stage of the plan has run since it was made. Run `make repro costs`; DVC "
+            "skips stages that are up to date."
         )
     lines = []
     for row, ran in (*pairs, tuple(map(sheet.total, zip(*pairs, strict=True)))):

@@ -1,7 +1,7 @@
-"""Whether what the page shows can be right: each number in its range, and equal where it is twice.
+"""Whether the page's numbers can be right: each in its range, and equal where two files have it.
 
-A JSON or CSV file has no checksum. But evaluate writes most numbers in two files, and what is read
-of a damaged one differs from the other.
+A JSON or CSV file has no checksum. But evaluate writes most numbers to two files, and a damaged
+file differs from the other.
 """
 
 import csv
@@ -83,7 +83,7 @@ def _check_means(results: LocaleResults) -> None:
             least = -math.inf if "skill" in measure else 0.0
             most = math.inf if measure == "retrieved" else 1.0
             if not (math.isfinite(mean) and least <= mean <= most):
-                raise _refuse(results, path, f"{system}.{measure} is {mean}, which it cannot be")
+                raise _refuse(results, path, f"{system}.{measure} cannot be {mean}")
     for system, intervals in results.intervals.items():
         for measure, interval in intervals.items():
             found = results.means.get(system, {}).get(measure)
@@ -141,10 +141,10 @@ def _check_curve(results: LocaleResults) -> None:
         raise _refuse(results, path, "the systems must have the same values of k")
     for system, curve in results.recall.items():
         if not curve:
-            raise _refuse(results, path, f"it has no row of {system}")
+            raise _refuse(results, path, f"it has no row for {system}")
         cutoffs, recalls = zip(*curve, strict=True)
         if cutoffs[0] < 1 or any(np.diff(cutoffs) <= 0):
-            raise _refuse(results, path, f"{system} has a k below 1 or twice")
+            raise _refuse(results, path, f"{system} has a k that is below 1 or repeated")
         if any(np.diff(recalls) < 0):
             raise _refuse(results, path, f"recall of {system} must not fall with k")
         for k, recall in curve:
@@ -172,7 +172,7 @@ def _check_plots(results: LocaleResults) -> None:
         plot = plots.PLOTS[name]
         expected = [_cells(row) for row in plot.rows(results)]
         if sorted(_read_rows(results, path, plot.columns)) != sorted(expected):
-            raise _refuse(results, path, f"its numbers must be those of {other} (found others)")
+            raise _refuse(results, path, f"its numbers differ from those of {other}")
 
 
 def _read_rows(results: LocaleResults, path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:

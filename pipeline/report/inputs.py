@@ -279,7 +279,7 @@ def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
     curves: dict[str, list[tuple[int, float]]] = {system: [] for system in SHOWN}
     for system, k, recall in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if system not in curves or k is None or recall is None or not 0 <= recall <= 1:
-            raise PipelineError(f"{path}: {system}, {k}, {recall} cannot be. {remedy}")
+            raise PipelineError(f"{path}: the row {system}, {k}, {recall} is impossible. {remedy}")
         curves[system].append((k, recall))
     return {system: sorted(curve) for system, curve in curves.items()}
 

@@ -63,10 +63,10 @@ def repro(runner: Runner, locales: Sequence[str], jobs: int) -> None:
         _refuse_killed(status)
     if failed := [locale for locale, status in ended.items() if status]:
         raise PipelineError(
-            f"the stages of {', '.join(failed)} failed, of the locales {', '.join(locales)}. "
-            "The lines above that begin with the locale say why."
+            f"{len(failed)} of {len(locales)} locales failed: {', '.join(failed)}. The lines above "
+            "that begin with the locale say why."
         )
-    _run(runner, "what comes after the locales", "repro")
+    _run(runner, "a stage after the locales", "repro")
 
 
 def count_jobs(given: str, params: Params) -> int:
@@ -83,7 +83,7 @@ def count_jobs(given: str, params: Params) -> int:
     count = len(params.locales)
     if not re.fullmatch("0*[1-9][0-9]{0,8}", given):
         raise PipelineError(
-            f"JOBS={given}: it must be a whole number of locales to run at a time, 1 or more. "
+            f"JOBS={given}: must be a whole number of locales to run at a time, 1 or more. "
             f"params.yaml has {count}: {', '.join(params.locales)}."
         )
     jobs, address = int(given), params.runtime.ray_address

@@ -58,7 +58,7 @@ def is_whole(text: str) -> bool:
 
 
 def repaired(text: str, base: str) -> str | None:
-    """Return the whole dvc.lock that a cut one was to be, or None where it is not a cut one.
+    """Return the whole dvc.lock of a text that was cut, or None where it is not a cut one.
 
     Args:
         text: what is in dvc.lock.
@@ -130,8 +130,8 @@ def _repair_lock() -> None:
     mended = repaired(_read(layout.LOCK), _earlier())
     if mended is None:
         raise PipelineError(
-            f"{layout.LOCK}: it is not a lock file of DVC, and it is not the beginning of one. "
-            f"Bring back the last one that was committed: `git checkout {layout.LOCK}`."
+            f"{layout.LOCK} is neither a lock file of DVC nor the beginning of one. Restore the "
+            f"last committed one: `git checkout {layout.LOCK}`."
         )
     if not mended:
         layout.LOCK.unlink()
@@ -139,7 +139,7 @@ def _repair_lock() -> None:
         return
     with files.atomic_file(layout.LOCK) as partial:
         partial.write_text(mended, encoding="utf-8", newline="\n")
-    stage.log.info("A killed DVC left %s cut. It is whole again, nothing is lost.", layout.LOCK)
+    stage.log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", layout.LOCK)
 
 
 def _lock_is_broken() -> bool:
@@ -189,8 +189,8 @@ def _only_one() -> Iterator[int]:
             fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as err:
             raise PipelineError(
-                "`make repro` or the DVC that one started is still at work here. Wait until it "
-                "ends, or find it with `pgrep -af 'dvc|pipeline.repro'` and end it with `kill`."
+                "`make repro`, or a DVC command that it started, is still running here. Wait until "
+                "it ends, or find it with `pgrep -af 'dvc|pipeline.repro'` and end it with `kill`."
             ) from err
         yield handle.fileno()
 

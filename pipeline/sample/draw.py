@@ -87,6 +87,6 @@ def _refuse_two_meanings(
         for row in rows.slice(place, 2).to_pylist()
     )
     raise PipelineError(
-        f"{path}: {key} {ids[place]} of locale {locale} has two meanings: ({first}) and "
-        f"({second}). Give each its own {key}."
+        f"{path}: {key} {ids[place]} of locale {locale} appears twice with different content: "
+        f"({first}) and ({second}). Give each its own {key}."
     )

@@ -89,7 +89,7 @@ def _choose_products(
 def _report(locale: str, counts: dict[str, int]) -> None:
     if counts["judgements_outside_filters"]:
         stage.log.warning(
-            "warning: %d judgements of the drawn %s queries are outside of sample.version and "
+            "warning: %d judgements of the drawn %s queries are outside sample.version and "
             "sample.splits, and left out",
             counts["judgements_outside_filters"], locale,
         )  # fmt: skip

@@ -31,5 +31,5 @@ def explain_os_errors(root: Path) -> Iterator[None]:
             raise
         raise PipelineError(
             f"the store of vectors in {root} cannot be used ({err}). Free some space, make it a "
-            "folder that you may write, or set $PIPELINE_CACHE to another folder."
+            "folder that you can write to, or set $PIPELINE_CACHE to another folder."
         ) from err

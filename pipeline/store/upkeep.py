@@ -1,4 +1,4 @@
-"""Upkeep of the store: how much it holds, and what is deleted when it is over its limit."""
+"""Upkeep of the store: measure it, and delete its oldest entries when it is over its limit."""
 
 import json
 import time
@@ -83,7 +83,7 @@ def prune(root: Path, limit_bytes: float, keep_since: float, *, delete: bool = T
     Args:
         root: the folder of all namespaces.
         limit_bytes: how large all segments together may be.
-        keep_since: a time in Unix seconds; what was used then or later stays, whatever the limit.
+        keep_since: a time in Unix seconds; entries used then or later stay, even over the limit.
         delete: False to delete nothing, and only return what would be deleted.
 
     Raises:

@@ -34,7 +34,7 @@ EMOJI = "☀-☄☎☑⚠⚡✂✅✈-✍✔✖✨❄❗❣❤➡⬅-⬇⭐⭕�
 """Of STABLE: emoji, which keep a variation selector."""
 
 _UNUSUAL = r"[^\n -%'-;=-~]|[\n ]{2}|^[\n ]|[\n ]$"
-"""What may need more than a space per line feed: `<`, `&`, a gap, all but printable ASCII."""
+"""May need more than a space per line feed: `<`, `&`, a gap, all but printable ASCII."""
 
 _HARD = "|".join(
     (

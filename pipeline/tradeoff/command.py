@@ -1,4 +1,4 @@
-"""What every index gives and costs on a locale's vectors: -> reports/tradeoff/<locale>.json.
+"""Measure what indexes find and cost on a locale's vectors: -> reports/tradeoff/<locale>.json.
 
     python -m pipeline.tradeoff [--locale L] [--index NAME]...
 

@@ -61,7 +61,7 @@ class Figures(Strict):
     @model_validator(mode="after")
     def _numbers_fit_together(self) -> Self:
         if self.kind != self.settings.kind:
-            raise ValueError(f"the settings are of the kind {self.settings.kind}, not {self.kind}")
+            raise ValueError(f"the settings have the kind {self.settings.kind}, not {self.kind}")
         if self.p50_milliseconds > self.p95_milliseconds:
             raise ValueError("the median latency is above the 95th percentile")
         return self
@@ -80,7 +80,7 @@ class TradeOff(Basis):
     def _each_index_is_there_once(self) -> Self:
         names = [each.index for each in self.indexes] + list(self.left_out)
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise ValueError(f"{twice} is there twice")
+            raise ValueError(f"{twice} is repeated")
         return self
 
 

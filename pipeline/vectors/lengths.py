@@ -13,7 +13,7 @@ from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
 def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matrix:
     """Cut and normalise a model's pooled vectors as the encoder's entry says.
 
-    Each row is computed by itself: a text's vector is bit-identical whatever the other rows are.
+    Each row is computed by itself: a text's vector is bit-identical regardless of the other rows.
 
     Args:
         raw: finite, float32, shape [rows, the model's dimension].

@@ -153,12 +153,12 @@ def test_a_folder_that_holds_anything_is_refused_and_stays_as_it_is(
     folder = (project / out).resolve()
     first = min(path.name for path in folder.iterdir())
     assert line.startswith(f"error in full-size: --out {folder}: it holds {first}")
-    assert line.endswith("name a folder that is absent or empty, or move away what is there")
+    assert line.endswith("Name a folder that is absent or empty, or move its files away.")
     assert sorted(project.rglob("*")) == before
 
 
 def test_a_file_in_the_folders_place_is_refused_and_stays(project: Path) -> None:
-    with pytest.raises(PipelineError, match=r"--out .*params\.yaml is a file; name a folder"):
+    with pytest.raises(PipelineError, match=r"--out .*params\.yaml is a file\. Name a folder"):
         full_size.write(Path("params.yaml"), SIZE, threads=1)
     assert [path.name for path in project.iterdir()] == ["params.yaml"]
 

@@ -79,7 +79,7 @@ def test_figures_of_another_machine_are_dropped_with_a_warning(
     done = run_stage("bench.scale", *arguments)
     assert done.returncode == 0, done.stderr
     assert "another machine or with other libraries ({'cores': 96" in done.stderr
-    assert "its figures of clean are dropped" in done.stderr
+    assert "its figures for clean are dropped" in done.stderr
     report = read_json(layout.SCALE_BENCH, "")
     assert list(report["stages"]) == ["sample"]
     assert report["machine"]["cores"] == len(os.sched_getaffinity(0))
@@ -101,4 +101,4 @@ def test_the_table_shows_growth_beside_the_size_before_and_leaves_out_what_was_n
 def test_a_stage_that_is_not_measured_is_refused_by_name(run_stage: RunStage) -> None:
     done = run_stage("bench.scale", "clena")
     assert done.returncode == 2
-    assert "no such stage: clena" in done.stderr
+    assert "unknown stage: clena" in done.stderr

@@ -34,7 +34,7 @@ def test_ray_asked_for_and_not_installed_is_one_message(monkeypatch: pytest.Monk
     monkeypatch.setitem(sys.modules, "ray", None)
     with (
         pytest.raises(
-            PipelineError, match=r"Run pip install '\.\[ray\]', or set executor to local"
+            PipelineError, match=r"Run `pip install '\.\[ray\]'`, or set executor to local"
         ),
         connected(RAY),
     ):

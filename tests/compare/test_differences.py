@@ -315,7 +315,7 @@ def test_queries_missing_on_one_side_are_counted_and_one_is_named() -> None:
     a = {"es": side(measures(rng, 30))}
     b = {"es": side(measures(rng, 28))}
     said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3))
-    assert "es: queries 30 and 28; 2 queries in main alone, such as 128" in said
+    assert "es: queries 30 and 28; 2 queries only in main, such as 128" in said
 
 
 def test_a_locale_on_one_side_alone_is_said_and_the_others_are_compared() -> None:
@@ -323,8 +323,8 @@ def test_a_locale_on_one_side_alone_is_said_and_the_others_are_compared() -> Non
     found = compared({"us": values, "es": values}, {"es": values, "jp": values})
     assert {move.locale for move in found.moves} == {"es"}
     assert found.notes == (
-        "us is in main alone: not compared",
-        "jp is in branch alone: not compared",
+        "us is only in main: not compared",
+        "jp is only in branch: not compared",
     )
     said = refusal(lambda: compared({"us": values}, {"jp": values}))
     assert said.startswith("main has the locales us, branch has jp: none is on both sides")
@@ -334,7 +334,7 @@ def test_a_metric_that_the_new_side_lacks_is_refused_with_the_nearest() -> None:
     values = measures(np.random.default_rng(9), 30)
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndgc@10",)})
     said = refusal(lambda: compared({"es": values}, {"es": values}, settings))
-    assert said.startswith("compare.metrics: es of branch has no 'dense.ndgc@10'; did you mean ")
+    assert said.startswith("compare.metrics: es of branch has no 'dense.ndgc@10' (it has: ")
     assert "'dense.ndcg@10'?" in said
 
 

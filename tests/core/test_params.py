@@ -234,7 +234,7 @@ def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
 
 def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     assert lines(put("indexes.hnsw", {"kind": "hsnw"})) == [
-        "indexes.hnsw.kind: 'hsnw' is none of flat, sq8, hnsw, ivf-flat, ivf-pq; "
+        "indexes.hnsw.kind: 'hsnw' is not one of flat, sq8, hnsw, ivf-flat, ivf-pq; "
         "did you mean 'hnsw'?"
     ]
 
@@ -243,7 +243,7 @@ def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     ("fusion", "told"),
     [
         ({"kind": "rff", "rank_constant": 60},
-         "hybrid.kind: 'rff' is none of weighted, rrf; did you mean 'rrf'?"),
+         "hybrid.kind: 'rff' is not one of weighted, rrf; did you mean 'rrf'?"),
         ({"kind": "rrf", "rank_constant": 60, "dense_weight": 0.5},
          "hybrid.dense_weight: unknown key"),
         ({"kind": "rrf"}, "hybrid.rank_constant: missing"),
@@ -321,7 +321,7 @@ def test_the_locale_maps_name_the_same_locales(section: str) -> None:
         f"{section}.de: encoder has no such locale (it has: us, es, jp)"
     ]
     assert lines(lambda data: data[section].pop("jp")) == [
-        f"{section}.jp: missing; encoder names the locale 'jp'"
+        f"{section}.jp: missing, but encoder names the locale 'jp'"
     ]
 
 
@@ -364,7 +364,7 @@ def test_no_cutoff_exceeds_the_depth(measure: str) -> None:
 @pytest.mark.parametrize("name", ["ivf-flat", "ivf-pq"])
 def test_no_more_probes_than_lists(name: str) -> None:
     assert lines(put(f"indexes.{name}.probes", 17)) == [
-        f"indexes.{name}.probes: 17 is more than the 16 lists"
+        f"indexes.{name}.probes: 17 is more than the 16 lists. Set at most 16."
     ]
     data = shipped()
     data["indexes"][name]["probes"] = 16
@@ -377,7 +377,9 @@ def test_a_hub_revision_may_be_empty_until_the_encoder_is_chosen() -> None:
     check_params(data, "params.yaml")
 
     data["encoder"]["es"] = "labse"
-    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.revision: empty; pin"):
+    with pytest.raises(
+        PipelineError, match=r"encoders\.labse\.weights\.revision: must not be empty\. Pin"
+    ):
         check_params(data, "params.yaml")
 
 
@@ -387,7 +389,9 @@ def test_remote_code_of_a_chosen_encoder_needs_a_pinned_revision() -> None:
     check_params(data, "params.yaml")
 
     data["encoder"]["es"] = "labse"
-    with pytest.raises(PipelineError, match=r"encoders\.labse\.weights\.code_revision: empty"):
+    with pytest.raises(
+        PipelineError, match=r"encoders\.labse\.weights\.code_revision: must not be empty"
+    ):
         check_params(data, "params.yaml")
     data["encoders"]["labse"]["weights"]["code_revision"] = "0" * 40
     check_params(data, "params.yaml")
@@ -726,7 +730,7 @@ def test_a_precision_that_engine_or_device_cannot_give_is_refused_where_it_is_ch
 
     (line,) = lines(chosen)
     assert line.startswith(f"encoders.minilm.precision: {told}")
-    assert f"set runtime.{next(iter(runtime))} to auto or " in line
+    assert f"Set runtime.{next(iter(runtime))} to auto or " in line
     data = shipped()
     unchosen(data)
     check_params(data, "params.yaml")
@@ -811,7 +815,7 @@ def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
     (told,) = lines(put("uncertainty.samples", 179))
     assert told == (
         "uncertainty.samples: with 179 draws, the p of 9 locales x metrics compared together is "
-        "never below compare.alpha 0.05; draw at least 180"
+        "never below compare.alpha 0.05. Draw at least 180."
     )
     data = shipped()
     data["uncertainty"]["samples"] = 180
@@ -824,7 +828,7 @@ def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
         ("dense.ndgc@10", "dense.ndcg@10", ""),
         ("dence.ndcg@10", "dense.ndcg@10", "put 10 first under evaluate.ndcg"),
         ("dense.ndcg@100", "dense.ndcg@10", "put 100 first under evaluate.ndcg"),
-        ("bm25.recall@50", "bm25.recall@10", "have 50 under evaluate.ndcg and under evaluate.re"),
+        ("bm25.recall@50", "bm25.recall@10", "list 50 under evaluate.ndcg and under evaluate.re"),
         ("hybrid.judged@5", "hybrid.judged@10", "put 5 first under evaluate.judged"),
         ("hybrid.mrr@5", "hybrid.mrr@10", "set evaluate.mrr to 5"),
         ("dense.ndcg_judged_only@5", "dense.ndcg_judged_only@10", "set evaluate.ndcg_judged_only"),
@@ -838,8 +842,8 @@ def test_a_metric_that_is_not_kept_is_refused_with_the_nearest_and_what_would_ke
     assert told.startswith(f"compare.metrics: {metric!r} is not kept query by query")
     assert near is None or f"; did you mean {near!r}? " in told
     assert "(kept of dense, bm25, hybrid: ndcg@10, mrr@10, recall@10, recall@100, " in told
-    assert "; name one of these" in told
-    assert f", or {way}" in told if way else told.endswith("; name one of these")
+    assert " Name one of these" in told
+    assert f", or {way}" in told if way else told.endswith(" Name one of these.")
 
 
 def test_what_is_kept_of_every_system_may_be_compared() -> None:
@@ -852,9 +856,11 @@ def test_what_is_kept_of_every_system_may_be_compared() -> None:
 
 def test_both_ways_out_of_a_cutoff_that_takes_a_compared_metric_away_are_right() -> None:
     (told,) = lines(put("evaluate.ndcg", [10]))
-    assert told.startswith("compare.metrics: 'dense.recall@100' is not kept query by query; did ")
+    assert told.startswith(
+        "compare.metrics: 'dense.recall@100' is not kept query by query (kept of "
+    )
     assert told.endswith(
-        "; name one of these, or have 100 under evaluate.ndcg and under evaluate.recall"
+        " Name one of these, or list 100 under evaluate.ndcg and under evaluate.recall."
     )
     data = shipped()
     data["evaluate"]["ndcg"] = [10]
@@ -887,7 +893,7 @@ def test_a_rank_constant_for_which_rounding_may_tie_ranks_is_refused(
     else:
         (told,) = lines(chosen)
         assert told.startswith(f"hybrid.rank_constant: with {constant}, the scores of ranks at ret")
-        assert told.endswith("; choose it nearer to retrieve.depth, or lower retrieve.depth")
+        assert told.endswith(". Choose it nearer to retrieve.depth, or lower retrieve.depth.")
 
 
 def test_the_least_step_is_twice_what_scores_are_rounded_to() -> None:

@@ -202,7 +202,7 @@ def test_a_plan_takes_what_a_few_texts_took_for_the_rate_of_no_cluster(
     _fresh_store(monkeypatch, "ray")
     planned = run_stage("embed", "--locale", LOCALE, "--plan")
     assert planned.returncode == 0, planned.stderr
-    assert planned.stderr.count("these seconds are those of one or two workers") == 1  # products'
+    assert planned.stderr.count("these seconds are for one or two workers") == 1  # products'
     assert not list(layout.rates().glob("*.json"))
     done = run_stage("embed", "--locale", LOCALE)
     assert done.returncode == 0, done.stderr

@@ -142,7 +142,7 @@ def test_nothing_is_repaired_while_dvc_is_at_work(
 def test_two_runs_at_the_same_time_are_refused(repository: Path) -> None:
     with (
         protected(),
-        pytest.raises(PipelineError, match="still at work here"),
+        pytest.raises(PipelineError, match="still running here"),
         protected(),
     ):
         pytest.fail("both ran")

@@ -140,7 +140,7 @@ def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path
     repository = Repository(tmp_path, 0)
     repository.beside("fail.es").touch()
     printed = repository.repro(2, status=1)
-    assert "error in repro: the stages of es failed, of the locales us, es, jp." in printed
+    assert "error in repro: 1 of 3 locales failed: es. The lines above" in printed
     assert "es | ERROR: failed to reproduce 'evaluate@es'" in printed
     assert {"evaluate@us", "evaluate@jp", "clean@es"} <= set(repository.lock())
     assert not {"evaluate@es", "report"} & set(repository.lock())

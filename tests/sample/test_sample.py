@@ -597,11 +597,11 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "two texts for one query": (
         append(EXAMPLES_FILE, example(99, 1, "C", query="another")),
-        [EXAMPLES_FILE, "query_id 1 of locale us has two meanings", "'another'", "'query 1'"],
+        [EXAMPLES_FILE, "query_id 1 of locale us appears twice", "'another'", "'query 1'"],
     ),
     "one example_id for two judgements": (
         append(EXAMPLES_FILE, example(1, 1, "C")),
-        [EXAMPLES_FILE, "example_id 1 of locale us has two meanings"],
+        [EXAMPLES_FILE, "example_id 1 of locale us appears twice"],
     ),
     "two sources of one query": (
         write_bytes(SOURCES_FILE, b"query_id,source\n1,other\n1,behavioral\n"),
