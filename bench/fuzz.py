@@ -286,7 +286,7 @@ class Texts:
         parts = [str(each) for each in rng.choice(PIECES, 2)]
         pieces = [each * int(rng.choice([1, 1, 20])) for each in parts[: int(rng.integers(1, 3))]]
         start = str(rng.choice(PIECES))
-        unit = "".join(pieces)
+        unit = "".join(pieces) or " "  # a piece may be empty
         before = 0.0
         for length in GROWN:
             text = start + unit * (length // len(unit))

@@ -5,6 +5,7 @@ is interrupted, params.yaml, dvc.lock, the outputs and reports/ are as they were
 """
 
 import argparse
+import os
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
 from pipeline.core import files, layout, stage
-from pipeline.core.errors import PipelineError, did_you_mean, one_line
+from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.repro.command import interruptible
 from pipeline.repro.repair import protected
@@ -128,6 +129,18 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
+def _check_identity() -> None:
+    """Check what DVC finds out late: it commits edited files before it runs an experiment."""
+    names = [_git("config", key) for key in ("user.name", "user.email")]
+    if not all(names) and "GIT_COMMITTER_EMAIL" not in os.environ and _changed(["."]):
+        raise PipelineError(
+            "git config: user.name and user.email must be set (found "
+            f"{shorten(names[0].strip())} and {shorten(names[1].strip())}), because DVC commits "
+            "your edits before it runs an experiment. Run `git config user.name NAME` and `git "
+            "config user.email ADDRESS`."
+        )
+
+
 def run(changes: Sequence[str]) -> None:
     """Run an experiment with some changes of params.yaml.
 
@@ -135,6 +148,7 @@ def run(changes: Sequence[str]) -> None:
         PipelineError: the changed params break a rule, or a stage failed; nothing has changed.
     """
     check_changes(changes)
+    _check_identity()
     with protected() as descriptor, tempfile.TemporaryDirectory() as folder:
         before = Before.read(Path(folder))
         options = [word for change in changes for word in ("-S", change)]

@@ -136,7 +136,7 @@ def report_errors(name: str) -> Iterator[_Outcome]:
         log.error("error in %s: %s", name, err)
         outcome.status = 1
     except KeyboardInterrupt:
-        log.error("%s interrupted; unfinished outputs were not changed", name)
+        log.error("%s was interrupted before its outputs were written. Run it again.", name)
         outcome.status = 130
     except OSError as err:
         remedy = system_remedy(err)

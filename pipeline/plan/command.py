@@ -23,13 +23,13 @@ from pipeline.plan.costs import MOST_TIMES, Amount, Row
 
 SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales", "threads")
 
-_NOTES = f"""\
+_NOTES = """\
 DVC and Python take about 1 s more per stage; stages run one after another (JOBS=1). DVC skips
 stages that are up to date; its cache takes the same disk space again. Sizes are upper bounds: clean
 leaves out rows without text, and embed encodes only texts without a stored vector (`python -m
-pipeline.embed --plan` counts these). A guess: the work is more than {MOST_TIMES} times what was
-measured.
+pipeline.embed --plan` counts these).
 """
+_GUESS = f"guess: the work is more than {MOST_TIMES} times that of the run that was measured.\n"
 
 
 class Plan(Strict):
@@ -61,6 +61,7 @@ def plan() -> None:
         f"Sizes: {sizes}. Costs: {measured} of {len(rows)} from runs on this machine, the others "
         "from default rates.\n"
         + aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
+        + (_GUESS if any(row.known.startswith("guess") for row in rows) else "")
     )  # fmt: skip
     for line in sheet.warnings(params, rows):
         stage.log.warning("warning: %s", line)

@@ -7,16 +7,18 @@ locales run first. A last `dvc repro` runs the stages after them.
 """
 
 import argparse
+import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from pipeline.core import layout, stage
 from pipeline.core.cpu import THREADS_VARIABLE, core_count
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.memory import SHARERS_VARIABLE
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
@@ -125,6 +127,24 @@ def _refuse_killed(status: int) -> None:
         )
 
 
+def check_source(source: str) -> None:
+    """Check what DVC would say without the name of the param: the source must be there.
+
+    Raises:
+        PipelineError: it is not, and no stage makes it.
+    """
+    if Path(source) == layout.DEMO:
+        return
+    try:
+        os.stat(source)
+    except (OSError, ValueError) as err:
+        why = err.strerror if isinstance(err, OSError) else err
+        raise PipelineError(
+            f"sample.source: cannot be read ({why}; found {shorten(source)}). Correct it in "
+            "params.yaml."
+        ) from err
+
+
 def main() -> int:
     """Check params.yaml, then reproduce; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.repro", description=__doc__)
@@ -137,6 +157,7 @@ def main() -> int:
     with stage.report_errors("repro") as outcome:
         params = load_params()
         count = count_jobs(jobs, params)
+        check_source(params.sample.source)
         with protected() as descriptor:
             repro(Runner(descriptor), params.locales, count)
     return outcome.status

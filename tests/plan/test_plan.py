@@ -84,6 +84,7 @@ def counted(shop: Workshop) -> Params:
     return params.model_copy(update={"sample": sample})
 
 
+@pytest.mark.slow  # all stages run
 def test_the_planned_units_are_at_least_those_that_every_stage_then_counts(shop: Workshop) -> None:
     shop.forget_vectors()
     planned = {row.stage: row.units for row in sheet.rows(counted(shop), [])}
