@@ -58,8 +58,7 @@ def plan() -> None:
     sizes = "those of the demo in params.yaml" if source == layout.DEMO else f"counted in {source}"
     measured = sum("measured here" in row.known for row in rows)
     sys.stdout.write(
-        f"Sizes: {sizes}. Costs: {measured} of {len(rows)} from runs on this machine, the others "
-        "from default rates.\n"
+        f"Sizes: {sizes}. Costs: {measured} of {len(rows)} rows measured here, others by default.\n"
         + aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
         + (_GUESS if any(row.known.startswith("guess") for row in rows) else "")
     )  # fmt: skip
@@ -78,8 +77,7 @@ def against_last_run() -> None:
         made = Plan.model_validate_json(path.read_bytes())
     except (OSError, ValidationError) as err:
         raise PipelineError(
-            f"{path}: there is no plan to compare with. Make one before the run: "
-            "`make plan repro costs`."
+            f"{path}: found no plan to compare with. Run `make plan repro costs`."
         ) from err
     pairs = list(_pairs(made))
     if not pairs:

@@ -7,7 +7,6 @@ locales run first. A last `dvc repro` runs the stages after them.
 """
 
 import argparse
-import os
 import re
 import signal
 from collections.abc import Mapping, Sequence
@@ -136,7 +135,7 @@ def check_source(source: str) -> None:
     if Path(source) == layout.DEMO:
         return
     try:
-        os.stat(source)
+        Path(source).stat()
     except (OSError, ValueError) as err:
         why = err.strerror if isinstance(err, OSError) else err
         raise PipelineError(

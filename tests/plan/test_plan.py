@@ -145,8 +145,8 @@ def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
     assert [row["locale"] for row in clean] == ["us", "es", "jp"]
     assert {row["known"] for row in rows} == {"default rate"}
     assert done.stdout.splitlines()[0] == (
-        "Sizes: those of the demo in params.yaml. Costs: 0 of 24 from runs on this machine, "
-        "the others from default rates."
+        "Sizes: those of the demo in params.yaml. Costs: 0 of 24 rows measured here, others by "
+        "default."
     )
     # Nothing was drawn, fetched or encoded.
     assert [path for path in sorted(project.rglob("*")) if path.is_file()] == [
