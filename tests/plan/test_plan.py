@@ -409,7 +409,7 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
 
     layout.last_plan().unlink(missing_ok=True)
     status, _, message = planned("--against-last-run")
-    assert (status, "Make one before the run" in message) == (1, True)
+    assert (status, "make plan repro costs" in message) == (1, True)
     assert planned()[0] == 0
     status, _, message = planned("--against-last-run")
     assert (status, "no stage of the plan" in message) == (1, True)
