@@ -40,10 +40,10 @@ costs: setup ## compare the last plan with what the stages took since; writes re
 	python -m pipeline.plan --against-last-run
 
 quick: setup ## run the quick tests: no processes, DVC, browsers or models
-	pytest -n 2 -m 'not slow and not dvc and not weights'
+	pytest -n 2 --dist worksteal -m 'not slow and not dvc and not weights'
 
 test: setup ## run all tests
-	pytest
+	pytest -n 2 --dist worksteal
 
 check: setup ## check format, lint and types
 	ruff format --check .

@@ -61,13 +61,13 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def run_stage(project: Path) -> RunStage:
-    """Return what runs `python -m pipeline.<name> [arguments]` in the project, as a process."""
+    """Return what runs a stage or a module (`bench.scale`) in the project, as a process."""
 
     def run(
         name: str, *arguments: str, preexec_fn: Callable[[], None] | None = None
     ) -> "subprocess.CompletedProcess[str]":
         return subprocess.run(
-            [sys.executable, "-m", f"pipeline.{name}", *arguments],
+            [sys.executable, "-m", name if "." in name else f"pipeline.{name}", *arguments],
             cwd=project,
             env={**os.environ, "PYTHONPATH": str(ROOT)},
             capture_output=True,

@@ -146,7 +146,7 @@ def test_a_folder_that_holds_anything_is_refused_and_stays_as_it_is(
     (project / "link").symlink_to("data/esci")
     before = sorted(project.rglob("*"))
 
-    done = run_stage("full_size", "--products", str(SIZE), "--out", out)
+    done = run_stage("bench.full_size", "--products", str(SIZE), "--out", out)
 
     assert (done.returncode, done.stdout) == (1, "")
     (line,) = done.stderr.splitlines()

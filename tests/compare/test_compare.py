@@ -232,10 +232,10 @@ def test_a_locale_that_params_yaml_dropped_is_said_and_not_compared_whether_file
     without(clone, "es", dropped=True, deleted=deleted)
     found = compare(clone, "HEAD~1", "HEAD")
     assert found.status == 0
-    assert "es is in HEAD~1" in found.out
+    assert "es is only in HEAD~1" in found.out
     assert ": not compared" in found.out
     assert "of 6 moved significantly" in found.out
-    assert "\nes " not in found.out.replace("\nes is in", "")
+    assert "\nes " not in found.out.replace("\nes is only in", "")
 
     (clone / "note").write_text("", encoding="utf-8")
     commit_all(clone, ENVIRONMENT, "later")

@@ -102,7 +102,8 @@ def test_a_stage_is_done_whether_or_not_its_record_can_be_kept(
     project: Path, run_body: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
-    (project / "cache").write_text("no folder")
+    (project / "cache").mkdir()
+    (project / "cache/rates").write_text("no folder")
     done = run_body("return stage.Done(products=1)", "--locale", "es")
     assert done.returncode == 0
     assert "the cost of mine is not kept for the next plan" in done.stderr

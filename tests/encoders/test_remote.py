@@ -220,7 +220,7 @@ def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
         process.send_signal(signal.SIGINT)
         _, errors = process.communicate()
     assert process.returncode == 130, errors
-    assert "embed interrupted" in errors
+    assert "embed was interrupted" in errors
     assert "Traceback" not in errors
     assert not layout.embeddings(LOCALE).folder.exists()
     with _embed() as process:

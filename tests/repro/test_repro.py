@@ -176,7 +176,7 @@ def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
             one.kill()  # else they would hold the pipe for as long as they sleep
         printed = process.stdout.read()
     assert process.returncode == 130, printed
-    assert "repro interrupted" in printed
+    assert "repro was interrupted" in printed
     assert not orphans
     locks = json.loads((repository.folder / ".dvc/tmp/rwlock").read_text())
     assert not any(locks.values())
