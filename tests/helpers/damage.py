@@ -1,6 +1,7 @@
-"""What may be in the place of a file, and the message of whoever reads it."""
+"""Ways to damage a file or its bytes, and the message of whoever reads it."""
 
 import os
+import random
 from collections.abc import Callable
 from pathlib import Path
 
@@ -36,3 +37,21 @@ def message_of(act: Callable[[], object], what: str) -> str:
         raise AssertionError(what) from err
     assert len(message.splitlines()) <= 1, (what, message)
     return message
+
+
+def flip(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with one bit flipped."""
+    at = rng.randrange(len(data))
+    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
+
+
+def cut(data: bytes, rng: random.Random) -> bytes:
+    """Return the first bytes."""
+    return data[: rng.randrange(len(data))]
+
+
+def overwrite(data: bytes, rng: random.Random) -> bytes:
+    """Return bytes with some of them replaced."""
+    at = rng.randrange(len(data))
+    other = rng.randbytes(rng.randrange(1, 40))
+    return data[:at] + other + data[at + len(other) :]

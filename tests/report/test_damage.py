@@ -16,6 +16,7 @@ from pipeline.report.checks import check_results
 from pipeline.report.inputs import LocaleResults, read_locale
 from pipeline.report.scale import read_scale
 from tests.helpers.artefacts import params
+from tests.helpers.damage import cut, flip, overwrite
 from tests.helpers.page_artefacts import write_locale
 
 LOCALE = "es"
@@ -66,24 +67,6 @@ PARQUET = (
     layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,
     layout.clean(LOCALE).products, layout.clean(LOCALE).judgements,
 )  # fmt: skip
-
-
-def flip(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with one bit flipped."""
-    at = rng.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-
-
-def cut(data: bytes, rng: random.Random) -> bytes:
-    """Return the first bytes."""
-    return data[: rng.randrange(len(data))]
-
-
-def overwrite(data: bytes, rng: random.Random) -> bytes:
-    """Return bytes with some of them replaced."""
-    at = rng.randrange(len(data))
-    other = rng.randbytes(rng.randrange(1, 40))
-    return data[:at] + other + data[at + len(other) :]
 
 
 def outcome(read: Callable[[], Any]) -> Any:

@@ -16,6 +16,7 @@ from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
 from tests.helpers.artefacts import LOCALE, write_clean
+from tests.helpers.damage import cut, flip, overwrite
 from tests.helpers.run_files import random_run, write_runs
 
 TRIES = 60
@@ -50,21 +51,6 @@ def read_runs(inputs: Inputs, card: bool) -> Any:
         assert message.endswith(HINT), message
         return message
     return read
-
-
-def flip(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    return data[:at] + bytes([data[at] ^ 1 << rng.randrange(8)]) + data[at + 1 :]
-
-
-def cut(data: bytes, rng: random.Random) -> bytes:
-    return data[: rng.randrange(len(data))]
-
-
-def overwrite(data: bytes, rng: random.Random) -> bytes:
-    at = rng.randrange(len(data))
-    other = rng.randbytes(rng.randrange(1, 40))
-    return data[:at] + other + data[at + len(other) :]
 
 
 @pytest.mark.parametrize("card", [True, False])
