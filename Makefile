@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test check fix diff lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
+.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ diff: setup ## compare the metrics with BASE (default: the merge base with main)
 	  echo 'error: there is no branch main or origin/main to compare with. Run make diff BASE=REVISION.' >&2; exit 1; \
 	}; \
 	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+
+leaderboard: setup ## rank the encoders and systems of all branches, tags and experiments (ARGS='--markdown FILE')
+	python -m pipeline.leaderboard $(ARGS)
 
 # The exit status alone is not enough: it is 0 for a stage that is out of date and has its inputs in Git.
 lock-current: setup ## fail unless dvc.lock matches the files; needs no data

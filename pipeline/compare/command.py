@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline.compare import differences, display, plain_data
 from pipeline.compare.display import Report, Titles
-from pipeline.compare.revision import Revision
+from pipeline.compare.revision import Revision, find_stale
 from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
@@ -69,8 +69,8 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         notes=(
             *found.notes,
             *_loosened(changed),
-            *_stale(a, one, before),
-            *_stale(b, other, after),
+            *find_stale(a, one, before),
+            *find_stale(b, other, after),
             *without,
         ),
     )
@@ -107,18 +107,6 @@ def _loosened(changed: Mapping[str, tuple[str, str]]) -> Iterator[str]:
     for key, (old, new) in changed.items():
         if key.startswith(("compare.", "uncertainty.")):
             yield f"the comparison's own settings differ: {key} is {old} in A, {new} in B"
-
-
-def _stale(revision: Revision, held: Sides, settings: Settings) -> Iterator[str]:
-    """Say where a revision's numbers are not of the encoder or index that its params.yaml names."""
-    for locale, side in held.items():
-        for name, chosen in side.chosen.items():
-            setting = settings.get(f"{name}.{locale}")
-            if setting != chosen:
-                yield (
-                    f"{revision}: its numbers of {locale} are of the {name} {chosen}, but its "
-                    f"params.yaml says {setting or 'nothing'}; `dvc repro` was not run there"
-                )
 
 
 def _titles(

@@ -65,11 +65,11 @@ class Report:
 
 def terminal(report: Report) -> str:
     """Return the comparison as text."""
-    lines = [f"A  {_plain(report.a)}", f"B  {_plain(report.b)}", ""]
+    lines = [f"A  {plain(report.a)}", f"B  {plain(report.b)}", ""]
     lines += [f"{locale}  {_choices(chosen)}" for locale, chosen in report.chosen.items()]
     if report.settings:
         lines += ["", "settings that differ"]
-        lines += [f"  {_plain(key)}: {_plain(a)} → {_plain(b)}" for key, a, b in _settings(report)]
+        lines += [f"  {plain(key)}: {plain(a)} → {plain(b)}" for key, a, b in _settings(report)]
     moves = text_tables.aligned(HEADER, [_cells(move) for move in report.found.moves], NUMBERS)
     lines += ["", *moves.splitlines()]
     for move in _shown(report.found.moves):
@@ -77,7 +77,7 @@ def terminal(report: Report) -> str:
             if changes:
                 lines += ["", f"{move.locale} {move.metric}: the largest {kind}"]
             for change in changes:
-                lines.append(f"  {change.query_id}  {_plain(change.query)}  {_values(change)}")
+                lines.append(f"  {change.query_id}  {plain(change.query)}  {_values(change)}")
                 for name, hits in _results(report, move, change):
                     lines.append(f"    {name}  {' | '.join(hits)}")
     lines += ["", *_closing(report), *report.notes]
@@ -91,7 +91,7 @@ def markdown(report: Report) -> str:
         f"## Metrics\n\nA: {_code(report.a)}, B: {_code(report.b)}\n",
         text_tables.markdown(("locale", "chosen"), chosen),
         text_tables.markdown(HEADER, [_cells(move) for move in report.found.moves], NUMBERS),
-        "".join(f"{_inline(line)}  \n" for line in (*_closing(report), *report.notes)),
+        "".join(f"{inline(line)}  \n" for line in (*_closing(report), *report.notes)),
     ]
     if report.settings:
         rows = [tuple(map(_code, row)) for row in _settings(report)]
@@ -198,11 +198,11 @@ def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, 
     """Yield for each side its name and the query's first products there, or only their labels."""
     for number, (name, labels) in enumerate((("A", change.labels_a), ("B", change.labels_b))):
         hits = report.hits(number, move, change)[:HITS]
-        shown = [f"{label or '?'} {_plain(title)}" for label, title in hits]
+        shown = [f"{label or '?'} {plain(title)}" for label, title in hits]
         yield name, shown or [labels or "nothing"]
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """Return text on one line, shortened, without characters that steer a terminal."""
     text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
     return text if len(text) <= TITLE else text[: TITLE - 1] + "…"
@@ -220,17 +220,17 @@ def _folded(report: Report, move: Move) -> str:
             for _, hits in _results(report, move, change)
         )
         lines.append(
-            f"<tr><td>{change.query_id} <code>{html.escape(_plain(change.query))}</code></td>"
+            f"<tr><td>{change.query_id} <code>{html.escape(plain(change.query))}</code></td>"
             f"<td>{_values(change)}</td><td>{a}</td><td>{b}</td></tr>"
         )
     return "\n".join([*lines, "</table></details>\n"])
 
 
 def _code(text: str) -> str:
-    return f"<code>{_inline(text)}</code>"
+    return f"<code>{inline(text)}</code>"
 
 
-def _inline(text: str) -> str:
+def inline(text: str) -> str:
     """Return text on one line, with all that Markdown would read as more written as entities."""
     text = "".join(c if c.isprintable() else " " for c in text)
     escaped = html.escape(text, quote=False)

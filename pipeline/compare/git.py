@@ -14,6 +14,11 @@ _EXPERIMENTS = "refs/exps"
 """DVC keeps an experiment as refs/exps/aa/bbbb/NAME, aabbbb the commit that it started from."""
 
 
+_EXPERIMENT = rf"{_EXPERIMENTS}/[0-9a-f]{{2}}/[0-9a-f]{{38,62}}/[^/]+"
+
+_NAMED = ("refs/heads", "refs/tags", _EXPERIMENTS)
+
+
 @dataclass(frozen=True)
 class Entry:
     """An entry of a folder in a commit; `mode` is Git's, `size` is 0 for what has no contents."""
@@ -57,6 +62,26 @@ def find_commit(name: str) -> str | None:
             "commit of one."
         )
     return commits[0] if commits else None
+
+
+def list_commits() -> dict[str, list[str]]:
+    """Return every branch, tag and experiment of the repository, and HEAD: names by commit.
+
+    The commit of HEAD comes first, then the others by the date of their commit, the newest first.
+    """
+    form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname)"
+    order = ("--sort=refname", "--sort=-creatordate")
+    listed = _git("for-each-ref", *order, f"--format={form}", *_NAMED).splitlines()
+    found: dict[str, list[str]] = {}
+    if head := _try("rev-parse", "--verify", "--quiet", "HEAD"):
+        found[head.strip()] = ["HEAD"]
+    for line in listed:
+        commit, _, ref = line.partition(" ")
+        if ref.startswith(f"{_EXPERIMENTS}/") and not re.fullmatch(_EXPERIMENT, ref):
+            continue  # DVC's own, such as its queue
+        name = ref.rsplit("/", 1)[1] if ref.startswith(_EXPERIMENTS) else ref.split("/", 2)[2]
+        found.setdefault(commit, []).append(name)
+    return found
 
 
 def names_an_object(name: str) -> bool:

@@ -1,7 +1,7 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -136,6 +136,13 @@ class Revision:
             hits.append((row["label"], row["title"]))
         return found
 
+    def find(self, path: Path) -> bytes | None:
+        """Return a file that a revision may have in Git, None where it has none."""
+        entry = None if self.commit is None else git.find_file(self.commit, path)
+        if self.commit is None and path.is_file() and path.stat().st_size <= LARGEST:
+            return path.read_bytes()
+        return git.read(entry) if entry and entry.size <= LARGEST else None
+
     def _read(self, path: Path) -> bytes:
         """Return a file that every revision must have in Git.
 
@@ -151,3 +158,15 @@ class Revision:
         if size > LARGEST:
             raise PipelineError(f"{path} of {self} is larger than {LARGEST:,} bytes. {REPORTS}")
         return git.read(entry) if entry else path.read_bytes()
+
+
+def find_stale(revision: Revision, held: Mapping[str, Side], settings: Settings) -> Iterator[str]:
+    """Say where a revision's numbers are not of the encoder or index that its params.yaml names."""
+    for locale, side in held.items():
+        for name, chosen in side.chosen.items():
+            setting = settings.get(f"{name}.{locale}")
+            if setting != chosen:
+                yield (
+                    f"{revision}: its numbers of {locale} are of the {name} {chosen}, but its "
+                    f"params.yaml says {setting or 'nothing'}; `dvc repro` was not run there"
+                )

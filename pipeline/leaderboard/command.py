@@ -1,0 +1,157 @@
+"""Rank all encoders and systems that the branches, tags and experiments here were evaluated with.
+
+Needs params.yaml and reports/ of each revision, which are in Git, and no data. Only numbers of one
+sample are ranked together; each sample has a table of its own.
+"""
+
+import argparse
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.compare import git
+from pipeline.compare.revision import WORKSPACE, Revision, find_stale
+from pipeline.compare.settings import Settings
+from pipeline.compare.sides import Side
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
+from pipeline.leaderboard import board, display
+from pipeline.leaderboard.board import Board
+from pipeline.leaderboard.speed import Speed, read_speed
+
+
+@dataclass(frozen=True)
+class Held:
+    """What one revision holds."""
+
+    name: str
+    sides: Mapping[str, Side]
+    settings: Settings
+    speeds: Mapping[str, Speed]
+
+
+def rank_revisions(
+    params: Params, names: Sequence[str], measure: str
+) -> tuple[list[Board], list[str]]:
+    """Return a board per locale and sample, and a line for all that is not on one.
+
+    Args:
+        params: the workspace's parameters: draws, level and order of locales.
+        names: revisions; empty: the workspace and all branches, tags and experiments.
+        measure: what ranks the entries, such as ndcg@10.
+
+    Raises:
+        PipelineError: a named revision cannot be read, or none has the measure.
+    """
+    held, notes = _read_all(params, names)
+    shown = _differing([each.settings for each in held])
+    entries = board.merge_equal(
+        entry
+        for each in held
+        for entry in board.entries_of(
+            each.name,
+            each.sides,
+            {key: each.settings.get(key, "(absent)") for key in shown},
+            each.speeds,
+        )
+    )
+    known = sorted({name for entry in entries for name in entry.measures})
+    if measure not in known:
+        raise PipelineError(
+            f"--measure {measure}: no revision has it for each query (they have: "
+            f"{', '.join(known) or 'none'}). Name one of these, or run `dvc repro`."
+        )
+    boards = board.rank_entries(entries, measure, params.uncertainty, params.compare.alpha)
+    return boards, notes
+
+
+def _read_all(params: Params, names: Sequence[str]) -> tuple[list[Held], list[str]]:
+    """Read the revisions; those that were found and not named are skipped with a note if unfit."""
+    found, notes, without = [], [], []
+    for revision, name in _revisions(names):
+        try:
+            one = _read(params, revision, name)
+        except PipelineError as err:
+            if names:
+                raise
+            without.append(name)
+            notes.append(f"left out: {err}")
+            continue
+        found.append(one)
+        notes += find_stale(revision, one.sides, one.settings)
+    if len(without) > 3:  # such as all commits before the first run
+        notes = [note for note in notes if not note.startswith("left out: ")]
+        notes.append(
+            f"left out: {len(without)} revisions without numbers that can be read here, such as "
+            f"{', '.join(without[:3])}; name one to see why"
+        )
+    return found, notes
+
+
+def _revisions(names: Sequence[str]) -> Iterator[tuple[Revision, str]]:
+    if names:
+        yield from ((Revision(name), name) for name in dict.fromkeys(names))
+        return
+    yield Revision(WORKSPACE), WORKSPACE
+    for commit, called in git.list_commits().items():
+        yield Revision(commit), called[-1] if called[0] == "HEAD" else called[0]
+
+
+def _read(params: Params, revision: Revision, name: str) -> Held:
+    settings = revision.settings()
+    locales = [each for each in revision.locales(params.locales) if f"encoder.{each}" in settings]
+    sides = revision.sides(locales)
+    bench = revision.find(layout.ENCODE_BENCH)
+    speeds = {
+        locale: read_speed(
+            bench,
+            revision.find(layout.tradeoff(locale)),
+            side.card.encoder,
+            side.card.index,
+            settings.get(f"encoders.{side.card.encoder}.precision", ""),
+        )
+        for locale, side in sides.items()
+    }
+    return Held(name, sides, settings, speeds)
+
+
+def _differing(settings: Sequence[Settings]) -> list[str]:
+    """Return the keys that not all revisions set alike."""
+    keys = dict.fromkeys(key for each in settings for key in each)
+    return [key for key in keys if len({each.get(key) for each in settings}) > 1]
+
+
+def main() -> int:
+    """Rank, write what was asked for, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.leaderboard",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "revisions", nargs="*", metavar="REVISION",
+        help="Git revisions, experiments or workspace (default: workspace and all there are)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--measure", default="ndcg@10", help="what ranks the entries (default: ndcg@10)"
+    )
+    for kind in ("markdown", "csv", "json"):
+        parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it as {kind} too")
+    arguments = parser.parse_args()
+    with stage.report_errors("leaderboard") as outcome:
+        named = {f"--{kind}": getattr(arguments, kind) for kind in ("markdown", "csv", "json")}
+        files.refuse_artefacts(named, layout.artefacts())
+        params = load_params()
+        boards, notes = rank_revisions(params, arguments.revisions, arguments.measure)
+        shown = display.Shown(boards, notes, arguments.measure, params.uncertainty.confidence)
+        for kind, write in (("markdown", display.markdown), ("csv", display.csv_text)):
+            if path := getattr(arguments, kind):
+                with files.atomic_file(path, follow_links=True) as partial:
+                    partial.write_text(write(shown), encoding="utf-8", newline="\n")
+        if arguments.json:
+            files.write_json(arguments.json, display.as_json(shown), follow_links=True)
+        sys.stdout.write(display.terminal(shown))
+    return outcome.status

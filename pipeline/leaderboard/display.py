@@ -1,0 +1,170 @@
+"""A leaderboard as text for a terminal, Markdown, CSV and JSON.
+
+Names come from revisions that anyone may have written; `compare.display` says how they are kept
+from steering a terminal or a page.
+"""
+
+import csv
+import io
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from pipeline.compare.display import inline, plain
+from pipeline.core import text_tables
+from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.leaderboard.board import BASELINE, Board, Placed
+
+OTHERS = ("mrr@10", "recall@100")
+"""Measures beside the one that ranks, where they are kept per query."""
+
+NAMES_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Shown:
+    """The boards, lines on what is not on one, what ranks them, and the intervals' confidence."""
+
+    boards: Sequence[Board]
+    notes: Sequence[str]
+    measure: str
+    confidence: float
+
+
+def terminal(shown: Shown) -> str:
+    """Return the boards as text."""
+    parts = []
+    for each in shown.boards:
+        header, rows = _table(each, shown)
+        table = text_tables.aligned(
+            header, [list(map(plain, row)) for row in rows], _numbers(shown)
+        )
+        parts.append(f"{_title(each)}\n{table}")
+    return "\n".join([*parts, "\n".join([_legend(shown), *map(plain, shown.notes)]) + "\n"])
+
+
+def markdown(shown: Shown) -> str:
+    """Return the boards as Markdown."""
+    parts = ["## Leaderboard\n"]
+    for each in shown.boards:
+        header, rows = _table(each, shown)
+        escaped = [list(map(inline, row)) for row in rows]
+        parts += [f"### {_title(each)}\n", text_tables.markdown(header, escaped, _numbers(shown))]
+    notes = [f"- {inline(line)}\n" for line in (_legend(shown), *shown.notes)]
+    return "\n".join([*parts, "".join(notes)])
+
+
+def csv_text(shown: Shown) -> str:
+    """Return the boards as one CSV table, a row per entry; numbers at full width."""
+    rows = [_record(each, placed, shown) for each in shown.boards for placed in each.placed]
+    with io.StringIO(newline="") as out:
+        writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
+        writer.writeheader()
+        for row in rows:
+            joined = {"revisions": " ".join(row["revisions"])}
+            settings = " ".join(f"{key}={value}" for key, value in row["settings"].items())
+            writer.writerow({**row, **joined, "settings": settings})
+        return out.getvalue()
+
+
+def as_json(shown: Shown) -> dict[str, Any]:
+    """Return the boards as plain data."""
+    return {
+        "measure": shown.measure,
+        "confidence": shown.confidence,
+        "boards": [
+            {
+                "locale": each.locale,
+                "sample": each.sample.model_dump(),
+                "entries": [_record(each, placed, shown) for placed in each.placed],
+            }
+            for each in shown.boards
+        ],
+        "notes": list(shown.notes),
+    }
+
+
+def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
+    others = [name for name in OTHERS if name != shown.measure]
+    header = [
+        "rank", "system", "encoder", "index", shown.measure, "interval", "p", *others,
+        "tokens/s", "bytes/vector", "p50 ms", "settings", "revisions",
+    ]  # fmt: skip
+    rows = []
+    for placed in each.placed:
+        entry, interval = placed.entry, placed.interval
+        rows.append(
+            [
+                "–" if entry.system == BASELINE else str(placed.rank),
+                entry.system, entry.encoder, entry.index, _number(interval.mean, 4),
+                f"[{_number(interval.low, 4)}, {_number(interval.high, 4)}]",
+                _number(placed.p, 4),
+                *(_number(placed.means.get(name, math.nan), 4) for name in others),
+                *(
+                    "" if value is None else f"{value:,.{digits}f}"
+                    for value, digits in zip(asdict(entry.speed).values(), (0, 0, 3), strict=True)
+                ),
+                ", ".join(f"{key}={value}" for key, value in entry.settings.items()),
+                _names(entry.revisions),
+            ]
+        )  # fmt: skip
+    return header, rows
+
+
+def _numbers(shown: Shown) -> tuple[str, ...]:
+    return ("rank", shown.measure, "interval", "p", *OTHERS, "tokens/s", "bytes/vector", "p50 ms")
+
+
+def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
+    entry = placed.entry
+    return {
+        "locale": each.locale,
+        "sample": each.sample.judgements_sha256[:12],
+        "queries": placed.interval.queries,
+        "rank": None if entry.system == BASELINE else placed.rank,
+        "system": entry.system,
+        "encoder": entry.encoder or None,
+        "index": entry.index or None,
+        shown.measure: _rounded(placed.interval.mean),
+        "low": _rounded(placed.interval.low),
+        "high": _rounded(placed.interval.high),
+        "p_adjusted": _rounded(placed.p),
+        "surely_worse": placed.worse,
+        **{
+            name: _rounded(placed.means.get(name, math.nan))
+            for name in OTHERS
+            if name != shown.measure
+        },
+        **asdict(entry.speed),
+        "settings": dict(entry.settings),
+        "revisions": list(entry.revisions),
+    }
+
+
+def _title(each: Board) -> str:
+    return (
+        f"{each.locale}: {each.queries:,} queries, {each.sample.products:,} products "
+        f"(judgements {each.sample.judgements_sha256[:7]})"
+    )
+
+
+def _legend(shown: Shown) -> str:
+    return (
+        f"rank 1: the best by {shown.measure}, and all that are not surely worse (p, adjusted by "
+        f"Holm over all pairs). {shown.confidence:.0%} intervals over queries."
+    )
+
+
+def _names(revisions: Sequence[str]) -> str:
+    more = len(revisions) - NAMES_SHOWN
+    listed = ", ".join(revisions[:NAMES_SHOWN])
+    return f"{listed} and {more} more" if more > 0 else listed
+
+
+def _number(value: float, digits: int) -> str:
+    return "" if math.isnan(value) else f"{value:.{digits}f}"
+
+
+def _rounded(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, MEAN_DECIMALS)

@@ -1,0 +1,83 @@
+"""What a revision says of speed and size: the reports of `make bench` and `make tradeoff` in Git.
+
+Both are measured by hand, so they may be missing, or of other choices than the numbers are.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Speed:
+    """What was measured of an encoder and an index; None where it was not.
+
+    Attributes:
+        tokens_per_second: what the encoder reads on a CPU.
+        bytes_per_vector: what the index holds.
+        p50_milliseconds: the median latency of one query's search, without its encoding.
+    """
+
+    tokens_per_second: float | None = None
+    bytes_per_vector: float | None = None
+    p50_milliseconds: float | None = None
+
+    def filled_by(self, other: "Speed") -> "Speed":
+        """Return this, with the other's figures where this has none."""
+        return Speed(
+            *(
+                mine if mine is not None else theirs
+                for mine, theirs in (
+                    (self.tokens_per_second, other.tokens_per_second),
+                    (self.bytes_per_vector, other.bytes_per_vector),
+                    (self.p50_milliseconds, other.p50_milliseconds),
+                )
+            )
+        )
+
+
+def read_speed(
+    bench: bytes | None, tradeoff: bytes | None, encoder: str, index: str, precision: str
+) -> Speed:
+    """Return what two reports say of an encoder and an index; a damaged report says nothing.
+
+    Args:
+        bench: reports/bench/encode.json of the revision, if it has one.
+        tradeoff: reports/tradeoff/<locale>.json of it, if it has one.
+        encoder: the encoder's name.
+        index: the index's name.
+        precision: the encoder's precision.
+    """
+    side = _at(_parse(bench), "encoders", encoder, "sides", f"openvino cpu {precision}")
+    measured = _parse(tradeoff)
+    listed = _at(measured, "indexes") if _at(measured, "encoder") == encoder else None
+    of_index = next(
+        (each for each in _list(listed) if _at(each, "index") == index),
+        None,
+    )
+    return Speed(
+        _number(_at(side, "tokens_per_second")),
+        _number(_at(of_index, "bytes_per_vector")),
+        _number(_at(of_index, "p50_milliseconds")),
+    )
+
+
+def _parse(data: bytes | None) -> Any:
+    try:
+        return json.loads(data or b"null")
+    except (ValueError, RecursionError):
+        return None
+
+
+def _at(data: Any, *keys: str) -> Any:
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def _list(data: Any) -> list[Any]:
+    return data if isinstance(data, list) else []
+
+
+def _number(value: Any) -> float | None:
+    return float(value) if isinstance(value, int | float) and value == value else None

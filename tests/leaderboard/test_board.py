@@ -1,0 +1,138 @@
+import itertools
+import math
+
+import numpy as np
+import pytest
+
+from pipeline.core.params import Uncertainty
+from pipeline.evaluate import uncertainty
+from pipeline.leaderboard import board
+from pipeline.leaderboard.board import Board, Entry
+from pipeline.leaderboard.speed import Speed, read_speed
+from tests.helpers import comparisons
+
+DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
+
+
+def entry(values: "np.ndarray", name: str = "a", system: str = "dense", **sample: str) -> Entry:
+    side = comparisons.side({f"{system}.ndcg@10": values}, **sample)
+    return Entry((name,), "es", system, "labse", "flat", side.card.sample, {},
+                 {"ndcg@10": values}, Speed())  # fmt: skip
+
+
+def rank(*entries: Entry) -> list[Board]:
+    return board.rank_entries(entries, "ndcg@10", DRAWS, 0.05)
+
+
+def test_the_best_comes_first_and_only_surely_worse_entries_have_a_lower_rank() -> None:
+    rng = np.random.default_rng(0)
+    base = np.round(rng.beta(2, 2, 200), 5)
+    near = np.round(base + rng.normal(0.001, 0.1, 200), 5)
+    far = np.round(base - 0.2, 5)
+    (found,) = rank(entry(far, "far"), entry(near, "near"), entry(base, "base"))
+    names = [placed.entry.revisions[0] for placed in found.placed]
+    assert names[-1] == "far"
+    assert [placed.rank for placed in found.placed] == [1, 1, 3]
+    assert [placed.worse for placed in found.placed] == [False, False, True]
+
+
+def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
+    for seed in range(10):
+        rng = np.random.default_rng(seed)
+        values = [np.where(rng.random(40) < 0.1, np.nan, 1.0) * rng.random(40) for _ in range(1)]
+        values += [np.where(np.isnan(values[0]), np.nan, rng.random(40)) for _ in range(4)]
+        (found,) = rank(*(entry(each, str(place)) for place, each in enumerate(values)))
+        means = [placed.interval.mean for placed in found.placed]
+        assert means == sorted(means, reverse=True)
+        for placed in found.placed:
+            own = values[int(placed.entry.revisions[0])]
+            assert placed.interval == uncertainty.bootstrap_interval(own, 500, 0.95, 17)
+
+
+def test_the_adjustment_is_holms_over_all_pairs_that_were_not_compared_counted_as_1() -> None:
+    assert board.adjust_for_all_pairs([0.01, 0.001], 3) == pytest.approx([0.02, 0.003])
+    for entries in range(2, 9):
+        p = np.random.default_rng(entries).random(entries - 1) / 50
+        pairs = len(list(itertools.combinations(range(entries), 2)))
+        adjusted = board.adjust_for_all_pairs(list(p), entries)
+        assert adjusted == uncertainty.holm([*p, *[1.0] * (pairs - len(p))])[: len(p)]
+        assert all(
+            mine >= own for mine, own in zip(adjusted, uncertainty.holm(list(p)), strict=True)
+        )
+
+
+def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
+    wrong = 0
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        drawn = rng.random((8, 60)).round(5)
+        (found,) = rank(*(entry(each, str(place)) for place, each in enumerate(drawn)))
+        wrong += any(placed.worse for placed in found.placed)
+    assert wrong <= 6  # at most .05 of 60 expected, and 6 has a chance below .1
+
+
+def test_a_clear_difference_is_found_among_many_entries() -> None:
+    rng = np.random.default_rng(1)
+    drawn = [rng.random(80).round(5) / 2 for _ in range(30)]
+    (found,) = rank(
+        *(entry(each, str(place)) for place, each in enumerate([*drawn, drawn[0] + 0.5]))
+    )
+    assert found.placed[0].entry.revisions == ("30",)
+    assert all(placed.worse for placed in found.placed[1:])
+
+
+def test_other_samples_and_other_defined_queries_have_boards_of_their_own() -> None:
+    values = np.linspace(0, 1, 20).round(5)
+    holed = values.copy()
+    holed[3] = np.nan
+    boards = rank(
+        entry(values), entry(values / 2, judgements_sha256="d" * 64), entry(holed), entry(values)
+    )
+    assert [len(each.placed) for each in boards] == [2, 1, 1]
+
+
+def test_the_random_baseline_is_shown_but_not_compared() -> None:
+    values = np.linspace(0, 1, 20).round(5)
+    (found,) = rank(entry(values / 9, system="random"), entry(values))
+    assert found.placed[1].entry.system == "random"
+    assert math.isnan(found.placed[1].p)
+    assert found.placed[1].rank == 2
+
+
+def test_equal_numbers_of_several_revisions_are_one_entry_and_its_settings_those_they_share() -> (
+    None
+):
+    values = np.linspace(0, 1, 20).round(5)
+    one, two = (
+        board.entries_of(
+            name,
+            {"es": comparisons.side({"dense.ndcg@10": values, "hybrid.ndcg@10": values / part})},
+            {"clean.separator": name, "embed.dtype": "x"},
+            {},
+        )
+        for name, part in (("one", 1), ("two", 2))
+    )
+    merged = board.merge_equal([*one, *two])
+    assert [(each.system, each.revisions) for each in merged] == [
+        ("dense", ("one", "two")), ("hybrid", ("one",)), ("hybrid", ("two",)),
+    ]  # fmt: skip
+    assert merged[0].settings == {"embed.dtype": "x"}
+
+
+@pytest.mark.parametrize(
+    "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
+)
+def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
+    assert read_speed(damaged, damaged, "labse", "flat", "float32") == Speed()
+
+
+def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
+    bench = b'{"encoders": {"labse": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
+    tradeoff = (
+        b'{"encoder": "labse", "indexes": ['
+        b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2},'
+        b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4}]}'
+    )
+    assert read_speed(bench, tradeoff, "labse", "flat", "int8") == Speed(7, 3, 4)
+    assert read_speed(bench, tradeoff, "labse", "flat", "float32") == Speed(None, 3, 4)
+    assert read_speed(bench, tradeoff, "minilm", "flat", "int8") == Speed()
