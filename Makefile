@@ -21,7 +21,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit("Python 3.11 or later is needed, not " + sys.version.split()[0] + ": make PYTHON=python3.12 ..." if sys.version_info < (3, 11) else 0)'
 	$(PYTHON) -m venv $(VENV)
 	pip install --disable-pip-version-check --quiet $(TORCH)
-	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[dev]'
+	pip install --disable-pip-version-check --quiet --constraint constraints.txt --editable '.[run,dev]'
 	@touch $@
 
 params: setup ## check params.yaml

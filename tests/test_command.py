@@ -1,0 +1,74 @@
+"""The one command for all, and that what it needs is installed."""
+
+import ast
+import os
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+
+from pipeline.__main__ import find_commands
+from tests.helpers.artefacts import ROOT
+from tests.helpers.imports import import_closure
+
+LIGHT = ("compare", "evaluate", "gate", "leaderboard", "params", "trec")
+
+
+def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [sys.executable, "-m", "pipeline", *arguments],
+        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+
+
+def module_of(name: str) -> Path:
+    folder = Path("pipeline", name, "__main__.py")
+    return folder if (ROOT / folder).is_file() else Path("pipeline", f"{name}.py")
+
+
+def normal(name: str) -> str:
+    return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_command_is_listed_with_what_it_does() -> None:
+    done = command("--help")
+    assert done.returncode == 0
+    for name, about in find_commands().items():
+        assert about
+        assert re.search(rf"^  {name} +{re.escape(about)}$", done.stdout, re.MULTILINE)
+
+
+@pytest.mark.slow
+def test_a_command_runs_with_its_arguments_and_its_exit_status() -> None:
+    done = command("compare", "--help")
+    assert done.returncode == 0
+    assert "Compare two revisions" in done.stdout
+    assert command("compare", "HEAD", "no-such-revision").returncode == 1
+
+
+def test_an_unknown_command_is_one_line_that_names_the_others() -> None:
+    done = command("comprae")
+    assert done.returncode == 2
+    assert "there is no command 'comprae'" in done.stderr
+    assert "compare" in done.stderr
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_comparing_ranking_and_evaluating_need_only_the_light_install(name: str) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    listed = {normal(re.split(r"[><=\[]", each)[0]) for each in project["dependencies"]}
+    imported = set()
+    for path in import_closure(module_of(name)):
+        for node in ast.walk(ast.parse((ROOT / path).read_text(encoding="utf-8"))):
+            if isinstance(node, ast.Import):
+                imported |= {alias.name.split(".")[0] for alias in node.names}
+            elif isinstance(node, ast.ImportFrom):
+                imported.add(str(node.module).split(".")[0])
+    distributions = packages_distributions()
+    outside = imported - set(sys.stdlib_module_names) - {"pipeline"}
+    needed = {each: {normal(of) for of in distributions[each]} for each in outside}
+    assert {each for each, of in needed.items() if not of & (listed | {"pydantic-core"})} == set()
