@@ -1,0 +1,92 @@
+"""The command: from a shop's tables to a source that `sample` and `clean` take."""
+
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline.clean.stage import clean
+from pipeline.core import layout
+from pipeline.core.params_file import load_params
+from pipeline.sample.stage import sample
+from tests.conftest import RunStage
+
+PRODUCTS = (
+    "sku;name;text\n"
+    "001;Roter Schuh;Leder\n002;Blauer Schuh;Stoff\n003;Grüner Hut;\n"
+    '004;Hut, rot;"Filz &amp; Wolle"\n'
+)
+LABELS = (
+    '{"query": "roter schuh", "product": "001", "grade": "exact"}\n'
+    '{"query": "roter schuh", "product": "002", "grade": "partial"}\n'
+    '{"query": "hut", "product": "003", "grade": "exact"}\n'
+    '{"query": "hut", "product": "001", "grade": "none"}\n'
+)
+ARGUMENTS = (
+    "products.csv", "labels.jsonl", "--locale", "de",
+    "--column", "product_title=name", "--column", "product_bullet_point=text",
+    "--label", "exact=E", "--label", "partial=S", "--label", "none=I",
+)  # fmt: skip
+IDS = ("--column", "product_id=sku", "--column", "esci_label=grade")
+
+
+@pytest.fixture
+def shop(project: Path) -> Path:
+    (project / "products.csv").write_text(PRODUCTS, encoding="utf-8")
+    judged = LABELS.replace('"product":', '"sku":')
+    (project / "labels.jsonl").write_text(judged, encoding="utf-8")
+    return project
+
+
+@pytest.mark.slow
+def test_one_command_makes_a_source_that_the_next_stages_take(
+    shop: Path, run_stage: RunStage
+) -> None:
+    done = run_stage("shop", *ARGUMENTS, *IDS)
+    assert done.returncode == 0, done.stderr
+    params = load_params()
+    assert params.locales == ("de",)
+    assert params.language == {"de": "de"}
+    assert params.sample.source == "data/shop"
+    sample(params)
+    clean(params, "de")
+    texts = pq.read_table(layout.clean("de").products).to_pydict()
+    assert dict(zip(texts["product_id"], texts["text"], strict=True)) == {
+        "001": "Roter Schuh Leder", "002": "Blauer Schuh Stoff", "003": "Grüner Hut",
+        "004": "Hut, rot Filz & Wolle",
+    }  # fmt: skip
+    judged = pq.read_table(layout.clean("de").judgements)
+    pairs = zip(judged["product_id"].to_pylist(), judged["label"].to_pylist(), strict=True)
+    assert sorted(pairs) == [("001", "E"), ("001", "I"), ("002", "S"), ("003", "E")]
+    before = (shop / "params.yaml").read_bytes()
+    source = {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()}
+    assert run_stage("shop", *ARGUMENTS, *IDS).returncode == 0
+    assert (shop / "params.yaml").read_bytes() == before
+    assert {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()} == source
+
+
+@pytest.mark.slow
+def test_what_does_not_fit_is_one_message_and_nothing_is_written(
+    shop: Path, run_stage: RunStage
+) -> None:
+    before = (shop / "params.yaml").read_bytes()
+    (shop / "kept").mkdir()
+    (shop / "kept/mine.txt").touch()
+    for arguments, said in (
+        (ARGUMENTS, "column product_id is missing"),
+        ((*ARGUMENTS, *IDS, "--column", "product_colour=x"), "did you mean 'product_color'"),
+        ((*ARGUMENTS, *IDS, "--column", "product_color=x"), "products.csv has no column x"),
+        ((*ARGUMENTS, *IDS, "--column", "x"), "--column x: must be NAME=VALUE"),
+        ((*ARGUMENTS, *IDS, "--label", "exact=S"), "--label exact is given twice"),
+        ((*ARGUMENTS, *IDS, "--label", "good=G"), "--label: G is not E, S, C or I"),
+        ((*ARGUMENTS, *IDS, "--encoder", "no-such"), "no-such"),
+        ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
+        ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
+        ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
+        ((*ARGUMENTS, *IDS, "--locale", "De"), "--locale De: must be of small letters"),
+    ):
+        done = run_stage("shop", *arguments)
+        assert done.returncode == 1, arguments
+        assert said in done.stderr, done.stderr
+        assert "Traceback" not in done.stderr
+        assert (shop / "params.yaml").read_bytes() == before
