@@ -10,8 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Encoder, HubWeights
-from pipeline.encoders.model_folder import transformer_folder, view_decisive
+from pipeline.core.params import Encoder, FolderWeights, HubWeights
+from pipeline.encoders.model_folder import folder_sha256, transformer_folder, view_decisive
 from pipeline.encoders.obey_entry import apply_entry, longest_input
 from pipeline.encoders.weights import LocalWeights
 
@@ -140,6 +140,12 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
             local_files_only=True,
         )
         needed = set(loaded[0].state_dict())
+    # Nothing guards a user's folder between its hash and now.
+    if isinstance(spec.weights, FolderWeights) and folder_sha256(weights.folder) != weights.sha256:
+        raise PipelineError(
+            f"{entry}.weights: {weights.folder} changed while it was read. Run the stage again "
+            "once nothing writes there."
+        )
     lacking = sorted(
         key
         for key in report["missing_keys"]

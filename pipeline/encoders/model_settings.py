@@ -58,6 +58,8 @@ def check_settings(files: Mapping[str, Path], *, runs_code: bool) -> None:
                 f"{file}: the model is an adapter on another model, which is not in the folder. "
                 "Merge the two (merge_and_unload of peft) and use the merged model."
             )
+        if last.endswith(".index.json"):
+            _check_shards(file)
         is_loader = last.startswith("sentence_") and last.endswith("_config.json")
         if not is_loader and last not in ("config.json", "tokenizer_config.json"):
             continue
@@ -102,6 +104,17 @@ def trained_dimensions(config: Path) -> list[int]:
             f"{shorten(found)}). {REMEDY}"
         )
     return found
+
+
+def _check_shards(file: Path) -> None:
+    """Refuse an index of weights that names files which are not beside it."""
+    index = read_settings(file)
+    shards = index.get("weight_map") if isinstance(index, dict) else None
+    if not isinstance(shards, dict):
+        raise PipelineError(f"{file} has no weight_map. {REMEDY}")
+    for tensor, name in shards.items():
+        if not isinstance(name, str) or name in ("", "..") or {"/", "\\", ":"} & set(name):
+            raise _reaches_outside(file, f"weight_map.{tensor}", name)
 
 
 def _check_places(file: Path, settings: dict[str, Any], *, runs_code: bool) -> None:
