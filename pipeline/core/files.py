@@ -56,7 +56,7 @@ def atomic_file(path: Path, *, follow_links: bool = False) -> Iterator[Path]:
                 shutil.copyfileobj(source, stream)
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_away(path)
+    clear_away(path)
     partial = _beside(path, "partial")
     try:
         yield partial
@@ -79,7 +79,7 @@ def atomic_directory(path: Path) -> Iterator[Path]:
     if path.exists() and not path.is_dir():
         raise PipelineError(f"{path} must be a folder (found a file). Move it away.")
     path.parent.mkdir(parents=True, exist_ok=True)
-    _clear_away(path)
+    clear_away(path)
     partial, replaced = _beside(path, "partial"), _beside(path, "replaced.partial")
     partial.mkdir()
     try:
@@ -95,6 +95,21 @@ def atomic_directory(path: Path) -> Iterator[Path]:
         shutil.rmtree(replaced, ignore_errors=True)
     finally:
         shutil.rmtree(partial, ignore_errors=True)
+
+
+@contextmanager
+def scratch_beside(path: Path) -> Iterator[Path]:
+    """Yield an empty folder on the disk of `path`, for the time until `path` is made.
+
+    After a kill, the next `clear_away` of `path` removes it.
+    """
+    clear_away(path)
+    scratch = _beside(path, "partial")
+    scratch.mkdir()
+    try:
+        yield scratch
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
 
 
 def _end_of_links(path: Path) -> Path:
@@ -213,7 +228,7 @@ def _beside(path: Path, ending: str) -> Path:
     return path.with_name(f".{path.name}.{os.getpid()}.{ending}")
 
 
-def _clear_away(path: Path) -> None:
+def clear_away(path: Path) -> None:
     """Remove what killed processes left beside `path`.
 
     A process that was killed between its two renames left the only copy there: that one comes back.

