@@ -44,13 +44,21 @@ def _known_address(address: str) -> str:
     return address
 
 
+def _known_commit(revision: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise PydanticCustomError(
+            "commit", "must be the 40 hex digits of a commit: what a branch or tag names can change"
+        )
+    return revision
+
+
 # A dot in a name would read as a path of parameters.
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Language = Annotated[str, AfterValidator(_known_language)]
-Commit = Annotated[str, Field(pattern=r"^[0-9a-f]{40}$")]
+Commit = Annotated[str, AfterValidator(_known_commit)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]

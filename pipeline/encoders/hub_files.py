@@ -112,6 +112,9 @@ def _append(
     have = part.stat().st_size if part.exists() else 0
     if have and have == file.size:
         return
+    if file.size is not None and have > file.size:
+        part.unlink()
+        have = 0
     place = f"{repository.model}/resolve/{repository.revision}/{quote(file.name)}"
     headers = request_headers() | ({"range": f"bytes={have}-"} if have else {})
     with client(repository).stream(
@@ -123,7 +126,8 @@ def _append(
         goes_on = response.headers.get("content-range", "").startswith(f"bytes {have}-")
         if response.status_code == 416 or (response.status_code == 206 and not goes_on):
             part.unlink(missing_ok=True)
-            raise FleetingFault(f"{file.name} cannot be continued at byte {have}")
+            cause = f"{file.name} has no byte {have}"
+            raise FleetingFault(cause) if file.size is None else repository.failure(cause)
         check_status(response, repository)
         for answer in (*response.history, response):
             commit = answer.headers.get("x-repo-commit", repository.revision)

@@ -80,9 +80,8 @@ def repeat(
     `size` says how much of a file has come. Without it nothing was reached yet, so a hub that
     cannot be connected to is not asked again.
     """
-    tries = 0
+    tries, most = 0, size() if size else 0
     while True:
-        before = size() if size else 0
         try:
             return ask()
         except PipelineError:
@@ -94,7 +93,9 @@ def repeat(
             )
             if not fleeting:
                 raise
-            tries = 1 if size and size() - before >= _ENOUGH else tries + 1
+            tries += 1
+            if size and (has := size()) >= most + _ENOUGH:
+                tries, most = 1, has
             cause, seconds = _without_secrets(_cause(err)), _FIRST_WAIT * 2 ** (tries - 1)
             if isinstance(err, FleetingFault) and err.seconds is not None:
                 seconds = err.seconds

@@ -18,6 +18,7 @@ from pipeline.core.params import Encoder
 from pipeline.encoders import hub_requests
 from pipeline.encoders.hub_files import list_files
 from pipeline.encoders.loading import load_encoder
+from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_models
 from tests.helpers.loopback_hub import LoopbackHub, loopback_hub, use_hub
@@ -181,3 +182,52 @@ def test_a_model_that_cannot_be_loaded_is_refused_before_any_weights_move(
     assert f"{MODEL}@{revision}" in str(caught.value)
     assert "skeleton" not in str(caught.value)
     assert not any(name.endswith((".safetensors", ".bin")) for name in hub.fetched())
+
+
+def test_weights_that_a_commit_holds_as_a_pickle_are_fetched_if_the_entry_allows_it(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    folder = build_model(tmp_path / "pickled", pickled=True)
+    (folder / "training_log.csv").write_text("x", encoding="utf-8")
+    revision = hub.publish(MODEL, folder)
+    found = resolve(revision, allow_pickle=True)
+    weights = {"kind": "folder", "path": str(folder), "allow_pickle": True}
+    assert found.sha256 == tiny_models.weights_of(folder, weights=weights).sha256
+    assert "training_log.csv" not in hub.fetched()
+
+
+def test_code_of_another_repository_runs_only_where_allowed_and_pinned(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    code = tmp_path / "code"
+    code.mkdir()
+    (code / "configuration.py").write_text(
+        "from transformers import BertConfig\n\n"
+        "class OwnConfig(BertConfig):\n    model_type = 'own'\n",
+        encoding="utf-8",
+    )
+    (code / "modeling.py").write_text(
+        "from transformers import BertModel\n\n"
+        "from .configuration import OwnConfig\n\n"
+        "class OwnModel(BertModel):\n    config_class = OwnConfig\n",
+        encoding="utf-8",
+    )
+    folder = build_model(tmp_path / "model")
+    names = {
+        "AutoConfig": "some/code--configuration.OwnConfig",
+        "AutoModel": "some/code--modeling.OwnModel",
+    }
+    edit_json(folder / "config.json", model_type="own", auto_map=names)
+    pin = hub.publish("some/code", code)
+    revision = hub.publish(MODEL, folder)
+    with pytest.raises(PipelineError, match="commit of some/code is not pinned"):
+        resolve(revision, remote_code=True)
+    assert "model.safetensors" not in hub.fetched()
+    with pytest.raises(PipelineError, match="cannot be loaded"):
+        load_encoder(entry(revision), resolve(revision), tiny_models.runtime())
+    spec = entry(revision, remote_code=True, code_revision=pin)
+    weights = resolve_weights(spec, "tiny")
+    assert load_encoder(spec, weights, tiny_models.runtime()).encode_queries(["a"]).shape == (1, 32)
+    loaded = load_model(spec, weights)
+    assert type(loaded.modules[0].auto_model).__name__ == "OwnModel"
+    assert weights.sha256 != resolve(revision).sha256

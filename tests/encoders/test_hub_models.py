@@ -15,7 +15,7 @@ from sentence_transformers import SentenceTransformer
 
 from pipeline.core.params import Encoder, HubWeights
 from pipeline.core.text_tables import markdown
-from pipeline.encoders.loading import load_encoder, resolve_engine
+from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers import artefacts
 from tests.helpers.hub_models import SHAPES, build_hub_model, product_texts
@@ -59,25 +59,23 @@ def test_an_entrys_vectors_are_those_of_sentence_transformers_on_both_engines(
 ) -> None:
     spec = publish(hub, name, tmp_path / "model")
     oracle = load_oracle(spec)
-    texts = [*product_texts(5, 100), *product_texts(2, 2 * spec.max_tokens, seed=2), "", "🎁"]
+    texts = [*product_texts(3, 100), *product_texts(1, 2 * spec.max_tokens, seed=2), "", "🎁"]
     lengths = [len(oracle.tokenizer(text)["input_ids"]) for text in texts]
     assert min(lengths) <= spec.max_tokens < max(lengths)
-    expected = [
-        encode(oracle, spec, prefix, texts) for prefix in (spec.query_prefix, spec.passage_prefix)
-    ]
+    prefixes = dict.fromkeys((spec.query_prefix, spec.passage_prefix))
+    expected = [encode(oracle, spec, prefix, texts) for prefix in prefixes]
     weights = resolve_weights(spec, name)
-    distances = []
+    distances: dict[str, float] = {}
     for engine in ENGINES:
-        assert resolve_engine(spec, weights, runtime(engine)).name == engine
         encoder = load_encoder(spec, weights, runtime(engine))
         found = [encoder.encode_queries(texts), encoder.encode_passages(texts)]
-        for vectors, right in zip(found, expected, strict=True):
+        for vectors, right in zip(found, expected * (2 // len(expected)), strict=True):
             np.testing.assert_allclose(vectors, right, atol=1e-5)
-        distances.append(max(map(largest_distance, found, expected)))
-        assert distances[-1] <= 1e-6
+            distances[engine] = max(distances.get(engine, 0.0), largest_distance(vectors, right))
+        assert distances[engine] <= 1e-6
     modules = " ".join([SHAPES[name].family, *(type(one).__name__ for one in list(oracle)[1:])])
     dimension = str(expected[0].shape[1])
-    figures = [f"{distance:.1e}" for distance in distances]
+    figures = [f"{distance:.1e}" for distance in distances.values()]
     table.append([f"`{name}`", modules, dimension, str(spec.max_tokens), *figures])
 
 

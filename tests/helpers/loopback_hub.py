@@ -51,6 +51,7 @@ class LoopbackHub:
         self.ranges = True
         self.commit: str | None = None  # what every answer names, where it is not the true one
         self.lists_sizes = True
+        self.served: dict[str, bytes] = {}  # by name, where it is not what was published
         self.requests: list[tuple[str, str, dict[str, str]]] = []
         self.sent: Counter[str] = Counter()
         self.chunk, self.pause = 1 << 16, 0.0  # bytes, and seconds between them
@@ -96,6 +97,13 @@ class LoopbackHub:
 def git_blob(data: bytes) -> str:
     """Return the SHA-1 that Git gives a file."""
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+
+    def handle_error(self, *_: object) -> None:
+        """Print nothing: clients that are killed end their connections."""
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -191,6 +199,7 @@ class _Handler(BaseHTTPRequestHandler):
             self._send_file(files[file], file, known | etag, fault)
 
     def _send_file(self, data: bytes, file: str, headers: dict[str, str], fault: Fault) -> None:
+        data = self.hub.served.get(file, data)
         asked = self.headers.get("Range")
         if asked is None or not self.hub.ranges:
             self._send(200, data, headers, file, fault.cut)
@@ -235,8 +244,7 @@ class _Handler(BaseHTTPRequestHandler):
 def loopback_hub() -> Iterator[LoopbackHub]:
     """Yield an empty hub that serves until the block ends."""
     hub = LoopbackHub()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), partial(_Handler, hub))
-    server.daemon_threads = True
+    server = _Server(("127.0.0.1", 0), partial(_Handler, hub))
     hub.port = server.server_port
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
     thread.start()
