@@ -88,9 +88,10 @@ def _look(
             near = [file for file in listed if _is_near(PurePosixPath(file.name), folders)]
             settings = [file for file in near if _is_setting(file.name) and file not in top]
             _fetch(repository, settings, downloads, skeleton)
-            for file in near:
-                (skeleton / file.name).parent.mkdir(parents=True, exist_ok=True)
-                (skeleton / file.name).touch()
+            for path in (skeleton / file.name for file in near):
+                path.parent.mkdir(parents=True, exist_ok=True)
+                if not path.exists():  # a setting may be a link, whose time must stay
+                    path.touch()
             if spec.weights.remote_code:
                 for other in _take_code_as_own(skeleton):
                     _repository(other, spec.weights.code_revision, repository.where)
