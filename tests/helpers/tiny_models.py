@@ -70,7 +70,7 @@ def build_model(
     safetensors. `nan` puts NaN into the last layer, so that every vector holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    reader = {"bpe": _byte_bpe, "wordpiece": _wordpiece, None: _byte_bpe}[tokenizer]()
+    reader = {"bpe": byte_bpe, "wordpiece": wordpiece, None: byte_bpe}[tokenizer]()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = _transformer(family, reader, hidden, layers, max_positions)
@@ -82,12 +82,7 @@ def build_model(
     _write_json(folder / "config.json", config)
     _save(model, folder, pickled=pickled)
     if tokenizer is not None:
-        names = dict(zip(("unk", "pad", "cls", "sep", "mask"), SPECIAL, strict=True))
-        PreTrainedTokenizerFast(
-            tokenizer_object=reader,
-            model_max_length=max_positions,
-            **{f"{name}_token": token for name, token in names.items()},
-        ).save_pretrained(folder)
+        save_tokenizer(folder, reader, max_positions)
     if pooling is None:
         return folder
     modules = [("", "Transformer"), ("1_Pooling", "Pooling")]
@@ -101,6 +96,26 @@ def build_model(
         _save(torch.nn.ModuleDict({"linear": head}), folder / "2_Dense", pickled=pickled)
     if normalize:
         modules.append(("3_Normalize", "Normalize"))
+    save_modules(folder, modules)
+    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_positions})
+    if prompts:
+        registered = {"prompts": prompts, "default_prompt_name": next(iter(prompts))}
+        _write_json(folder / "config_sentence_transformers.json", registered)
+    return folder
+
+
+def save_tokenizer(folder: Path, reader: Tokenizer, max_tokens: int) -> None:
+    """Write the files of a tokenizer that knows the special tokens."""
+    names = dict(zip(("unk", "pad", "cls", "sep", "mask"), SPECIAL, strict=True))
+    PreTrainedTokenizerFast(
+        tokenizer_object=reader,
+        model_max_length=max_tokens,
+        **{f"{name}_token": token for name, token in names.items()},
+    ).save_pretrained(folder)
+
+
+def save_modules(folder: Path, modules: Sequence[tuple[str, str]]) -> None:
+    """Write modules.json for modules of sentence-transformers: their paths and classes."""
     _write_json(
         folder / "modules.json",
         [
@@ -113,11 +128,6 @@ def build_model(
             for at, (path, kind) in enumerate(modules)
         ],
     )
-    _write_json(folder / "sentence_bert_config.json", {"max_seq_length": max_positions})
-    if prompts:
-        registered = {"prompts": prompts, "default_prompt_name": next(iter(prompts))}
-        _write_json(folder / "config_sentence_transformers.json", registered)
-    return folder
 
 
 def entry(folder: Path, **contract: Any) -> Encoder:
@@ -238,7 +248,7 @@ def _transformer(
     return kind(settings(**sizes))
 
 
-def _byte_bpe() -> Tokenizer:
+def byte_bpe() -> Tokenizer:
     """Return a byte-level BPE without merges: any text, one token a byte."""
     alphabet = sorted(pre_tokenizers.ByteLevel.alphabet())
     vocabulary = {token: idx for idx, token in enumerate((*SPECIAL, *alphabet))}
@@ -248,7 +258,7 @@ def _byte_bpe() -> Tokenizer:
     return _framed(tokenizer)
 
 
-def _wordpiece() -> Tokenizer:
+def wordpiece() -> Tokenizer:
     """Return a lower-casing WordPiece of a few words and all ASCII letters and digits."""
     letters = [chr(code) for code in range(33, 127) if not chr(code).isupper()]
     pieces = dict.fromkeys((*SPECIAL, *letters, *(f"##{letter}" for letter in letters), *WORDS))
