@@ -1,7 +1,7 @@
 """A model folder loaded as torch modules that obey an encoder's entry."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -12,15 +12,27 @@ from numpy.typing import NDArray
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, FolderWeights, HubWeights
 from pipeline.encoders.model_folder import folder_sha256, transformer_folder, view_decisive
+from pipeline.encoders.model_settings import read_settings
 from pipeline.encoders.obey_entry import apply_entry, longest_input
+from pipeline.encoders.own_code import is_jina_bert, write_native_config
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
     import torch
     from sentence_transformers import SentenceTransformer
+    from transformers import PreTrainedModel
 
 
 _LONGEST_CAUSE = 300  # letters of a library's message
+
+_BUFFERS = (
+    ".position_ids",
+    ".token_type_ids",
+    ".masked_bias",
+    ".rotary_emb.inv_freq",
+    ".attn.bias",
+)
+"""Ends of the names of what old checkpoints hold and models now compute."""
 
 
 @dataclass(frozen=True)
@@ -119,44 +131,83 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
     """Load the folder's decisive files, and make sure that no weight was made up."""
     import torch
     from sentence_transformers import SentenceTransformer
-    from transformers import AutoModel
 
     remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
     with view_decisive(weights.folder) as view, reported(view, weights.folder, entry):
+        _use_built_in(transformer_folder(view))
         loaded = SentenceTransformer(
             str(view),
             device="cpu",
             trust_remote_code=remote_code,
             local_files_only=True,
             # Some checkpoints are stored in float16, which transformers would compute in.
-            model_kwargs={"dtype": torch.float32},
+            # Other shapes are refused below, by name.
+            model_kwargs={"dtype": torch.float32, "ignore_mismatched_sizes": True},
         )
-        # A second reading, since only this one says which weights the file lacks: transformers
-        # fills them at random.
-        _, report = AutoModel.from_pretrained(
+        model = getattr(loaded[0], "auto_model", None)
+        if model is None:
+            return loaded  # a first module of another kind, which `apply_entry` refuses
+        # A second reading, since only this one says which weights were not used.
+        _, report = type(model).from_pretrained(
             transformer_folder(view),
             output_loading_info=True,
+            ignore_mismatched_sizes=True,
             trust_remote_code=remote_code,
             local_files_only=True,
         )
-        needed = set(loaded[0].state_dict())
     # Nothing guards a user's folder between its hash and now.
     if isinstance(spec.weights, FolderWeights) and folder_sha256(weights.folder) != weights.sha256:
         raise PipelineError(
             f"{entry}.weights: {weights.folder} changed while it was read. Run the stage again "
             "once nothing writes there."
         )
-    lacking = sorted(
-        key
-        for key in report["missing_keys"]
-        if any(name.endswith(key) for name in needed) and not key.startswith("pooler.")
-    )
+    _refuse_other_weights(model, report, f"{entry}.weights: {weights.folder}")
+    return loaded
+
+
+def _use_built_in(transformer: Path) -> None:
+    """Make transformers load the class that is built in here, where config.json asks for it."""
+    config = transformer / "config.json"
+    settings = read_settings(config)
+    if is_jina_bert(settings):
+        from pipeline.encoders.jina_bert import register
+
+        register()
+        write_native_config(config, settings)
+
+
+def _refuse_other_weights(model: "PreTrainedModel", report: Mapping[str, Any], where: str) -> None:
+    """Refuse weights that are not those of a model's own parts, one for one.
+
+    transformers fills those that are lacking at random, and leaves out those that have no place. A
+    pooler decides no vector. The head of another task, such as a language model's, has no part in
+    the model, and may be there.
+    """
+    parts = {name for name, _ in model.named_children()} - {"pooler"}
+
+    def count(name: str) -> bool:
+        first = name.removeprefix(f"{model.base_model_prefix}.").split(".", 1)[0]
+        return first in parts and not name.endswith(_BUFFERS)
+
+    lacking = sorted(filter(count, report["missing_keys"]))
+    beside = sorted(filter(count, report["unexpected_keys"]))
+    misshapen = sorted(found for found in report["mismatched_keys"] if count(found[0]))
     if lacking:
         raise PipelineError(
-            f"{entry}.weights: {weights.folder} lacks {len(lacking)} of the model's weights, such "
-            f"as {lacking[0]}. Copy the model again from where it came from."
+            f"{where} lacks {len(lacking)} of the model's weights, such as {lacking[0]}. Copy the "
+            "model again from where it came from."
         )
-    return loaded
+    if misshapen:
+        name, found, expected = misshapen[0]
+        raise PipelineError(
+            f"{where}: {name} must have the shape {list(expected)}, by config.json (found "
+            f"{list(found)}). Copy the model again from where it came from."
+        )
+    if beside:
+        raise PipelineError(
+            f"{where} holds weights that {type(model).__name__} has no place for ({len(beside)}, "
+            f"such as {beside[0]}), so they are not those of its config.json. Use another model."
+        )
 
 
 @contextlib.contextmanager

@@ -12,7 +12,8 @@ from pipeline.encoders.model_folder import (
     has_any,
     list_modules,
 )
-from pipeline.encoders.model_settings import check_settings
+from pipeline.encoders.model_settings import check_settings, read_settings
+from pipeline.encoders.own_code import is_jina_bert
 
 _VOCABULARIES = ("tokenizer.json", "vocab.txt", "vocab.json")
 _MODULES = (
@@ -61,6 +62,11 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
             f"*.model). {_remedy(spec)}"
         )
     check_settings(decisive_files(folder), runs_code=runs_code)
+    if runs_code and is_jina_bert(read_settings(transformer / "config.json")):
+        raise PipelineError(
+            f"{where}.remote_code: true, but the model is a JinaBERT, which is built in. Remove "
+            "remote_code and code_revision."
+        )
 
 
 def _check_plain(folder: Path, spec: Encoder, where: str) -> None:

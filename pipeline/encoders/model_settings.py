@@ -11,6 +11,7 @@ from typing import Any
 
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.files import read_json
+from pipeline.encoders.own_code import check_code
 
 REMEDY = "Restore the original file of the model."
 
@@ -35,6 +36,13 @@ _OBEYED = {
 
 _FILE_CHOOSERS = {"gguf_file", "init_inputs", "transformers_weights"}
 """Keys of config.json and tokenizer_config.json that choose what is loaded."""
+
+_TORCH = "torch.nn."
+_DENSE = {
+    "activation_function", "bias", "in_features", "module_input_name", "module_output_name",
+    "out_features", "use_residual",
+}  # fmt: skip
+"""Keys of a dense layer's config.json that count."""
 
 _LARGEST = 2**31 - 1
 _MOST_LAYERS = 1_000
@@ -69,8 +77,12 @@ def check_settings(files: Mapping[str, Path], *, runs_code: bool) -> None:
         _check_places(file, settings, runs_code=runs_code)
         if is_loader:
             _check_loader(file, settings)
+        if not is_loader and not runs_code:
+            check_code(file, settings)
         if last == "config.json":
             _check_sizes(file, settings)
+        if last == "config.json" and "in_features" in settings:
+            _check_dense(file, settings, runs_code=runs_code)
 
 
 def read_settings(path: Path) -> Any:
@@ -169,6 +181,25 @@ def _check_sizes(file: Path, settings: dict[str, Any]) -> None:
             f"{file}: max_position_embeddings must be a whole number (found {shorten(longest)}). "
             f"{REMEDY}"
         )
+
+
+def _check_dense(file: Path, settings: dict[str, Any], *, runs_code: bool) -> None:
+    """Refuse settings of a dense layer that sentence-transformers would pass over.
+
+    It takes tanh in place of an activation that is not torch's.
+    """
+    activation = settings.get("activation_function", _TORCH)
+    if not runs_code and not (isinstance(activation, str) and activation.startswith(_TORCH)):
+        raise PipelineError(
+            f"{file}: activation_function must be a class of torch.nn (found "
+            f"{shorten(activation)}). Use another model."
+        )
+    for key, value in settings.items():
+        if key not in _DENSE:
+            raise PipelineError(
+                f"{file}: {key} of a dense layer has no effect here (found {shorten(value)}). "
+                "Remove it from a copy of the model if it changes no vector, and use the copy."
+            )
 
 
 def _reaches_outside(file: Path, key: str, value: object) -> PipelineError:

@@ -30,6 +30,7 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
             f"{type(transformer).__name__}). Use another model."
         )
     _cut_at(transformer, spec.max_tokens, entry)
+    _check_token_ids(transformer, entry)
     while isinstance(modules[-1], Normalize):
         modules = modules[:-1]
     at = next((at for at, module in enumerate(modules) if isinstance(module, Pooling)), None)
@@ -38,20 +39,46 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
             raise PipelineError(
                 f"{entry}.pooling: the model has no pooling of its own. Name one, such as mean."
             )
-        return modules
-    pooling = Pooling(transformer.get_embedding_dimension(), spec.pooling)
-    if at is None:
-        return [transformer, pooling, *modules[1:]]
-    own = modules[at]
-    rest = modules[at + 1 :]
-    if rest and isinstance(own, Pooling):
-        expected, found = own.pooling_output_dimension, pooling.pooling_output_dimension
-        if expected != found:
-            raise PipelineError(
-                f"{entry}.pooling: {spec.pooling} gives {found} components, but the model's "
-                f"{type(rest[0]).__name__} takes {expected}. Use pooling: model."
-            )
-    return [*modules[:at], pooling, *rest]
+    else:
+        pooling = Pooling(transformer.get_embedding_dimension(), spec.pooling)
+        before, after = (1, 1) if at is None else (at, at + 1)
+        modules = [*modules[:before], pooling, *modules[after:]]
+    _check_widths(modules, spec, entry)
+    return modules
+
+
+def _check_widths(modules: "list[nn.Module]", spec: Encoder, entry: str) -> None:
+    """Check that a dense layer takes what the pooling of the transformer's tokens gives.
+
+    Other layers that do not fit fail when the model is tried.
+    """
+    from sentence_transformers.sentence_transformer.modules import Dense, Pooling
+
+    if not isinstance(modules[1] if len(modules) > 1 else None, Pooling):
+        return
+    transformer, pooling = modules[0], modules[1]
+    modes = pooling.pooling_output_dimension // pooling.embedding_dimension
+    width = modes * transformer.get_embedding_dimension()
+    dense = next((module for module in modules[2:] if isinstance(module, Dense)), None)
+    if dense is not None and dense.in_features != width:
+        remedy = "Use another model." if spec.pooling == "model" else "Use pooling: model."
+        raise PipelineError(
+            f"{entry}.pooling: {spec.pooling} gives {width} components, but the model's Dense "
+            f"takes {dense.in_features}. {remedy}"
+        )
+
+
+def _check_token_ids(transformer: "Transformer", entry: str) -> None:
+    """Check that the model has an embedding for every token."""
+    from torch import nn
+
+    embeddings = transformer.auto_model.get_input_embeddings()
+    most = max(transformer.tokenizer.get_vocab().values())
+    if isinstance(embeddings, nn.Embedding) and most >= embeddings.num_embeddings:
+        raise PipelineError(
+            f"{entry}.weights: the tokenizer has token ids up to {most}, but the model has "
+            f"embeddings for {embeddings.num_embeddings} only. Copy both again from one model."
+        )
 
 
 def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
@@ -94,7 +121,17 @@ def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: 
 
 
 def longest_input(transformer: "Transformer") -> int | None:
-    """Return how many tokens the model has positions for, None if it is not bounded."""
+    """Return how many tokens the model can read, None if it is not bounded."""
+    positions = _count_positions(transformer)
+    config = transformer.config
+    if getattr(config, "attention_type", "") != "block_sparse":
+        return positions
+    # BigBird: a text of no more tokens turns sparse attention off for all texts after it.
+    always_full: int = (5 + 2 * config.num_random_blocks) * config.block_size
+    return always_full if positions is None else min(positions, always_full)
+
+
+def _count_positions(transformer: "Transformer") -> int | None:
     from torch import nn
 
     for name, module in transformer.auto_model.named_modules():
@@ -104,4 +141,4 @@ def longest_input(transformer: "Transformer") -> int | None:
             longest: int = module.num_embeddings - reserved
             return longest
     stated: int | None = getattr(transformer.config, "max_position_embeddings", None)
-    return stated
+    return stated if stated is None or stated > 0 else None  # XLNet says -1

@@ -11,23 +11,11 @@ from numpy.typing import NDArray
 from safetensors.torch import save_file
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 from transformers import (
+    AutoConfig,
     AutoModel,
     AutoTokenizer,
-    BertConfig,
-    BertModel,
-    DistilBertConfig,
-    DistilBertModel,
-    FNetConfig,
-    FNetModel,
-    GPT2Config,
-    GPT2Model,
-    LlamaConfig,
-    LlamaModel,
-    ModernBertConfig,
-    ModernBertModel,
     PreTrainedTokenizerFast,
-    RobertaConfig,
-    RobertaModel,
+    T5EncoderModel,
 )
 
 from pipeline.core.params import Encoder, Runtime
@@ -35,7 +23,31 @@ from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 
-Family = Literal["bert", "distilbert", "roberta", "fnet", "modernbert", "gpt2", "llama"]
+Family = Literal[
+    "albert", "bert", "big_bird", "deberta-v2", "distilbert", "electra", "fnet", "gpt2", "llama",
+    "longformer", "modernbert", "mpnet", "roberta", "t5", "xlm-roberta", "xlnet",
+]  # fmt: skip
+"""Architectures, by the names that transformers gives them."""
+
+_ENDS = {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
+_OWN: dict[Family, dict[str, Any]] = {
+    "albert": {"embedding_size": 16},
+    "deberta-v2": {"relative_attention": True, "pos_att_type": ["c2p", "p2c"]},
+    "distilbert": {"hidden_dim": 64},
+    "electra": {"embedding_size": 16},
+    "gpt2": {"bos_token_id": 2, "eos_token_id": 3},
+    "longformer": {"attention_window": 16},
+    "modernbert": {**_ENDS, "local_attention": 16, "global_attn_every_n_layers": 2},
+    "t5": {"d_kv": 16, "d_ff": 64},
+    "xlnet": {"d_inner": 64},
+}
+_UNKNOWN: dict[Family, tuple[str, ...]] = {
+    "distilbert": ("intermediate_size",),
+    "gpt2": ("intermediate_size",),
+    "t5": ("intermediate_size", "max_position_embeddings", "initializer_range"),
+    "xlnet": ("intermediate_size", "max_position_embeddings"),
+}
+_COUNT_FROM_PADDING = ("longformer", "mpnet", "roberta", "xlm-roberta")
 
 # Padding is not 0, so that nothing can take it for that.
 UNKNOWN, PAD = "[UNK]", "[PAD]"
@@ -62,12 +74,13 @@ def build_model(
     """Write a sentence-transformers folder with a random model and return it.
 
     Equal arguments give equal files. A `distilbert` knows no token types; a `roberta` counts its
-    positions from the padding token's id on; an `fnet` ignores the mask; in a `modernbert` a token
-    sees the 8 tokens before and after it. `bpe` reads every text, byte by byte; `wordpiece`
-    splits ASCII into words and letters. `pooling=None` gives a plain transformers folder, without
-    modules.json. `dense` adds a tanh layer of that many outputs. `prompts` are registered as the
-    model's own, the first as its default. `pickled` writes pytorch_model.bin in place of
-    safetensors. `nan` puts NaN into the last layer, so that every vector holds it.
+    positions from the padding token's id on; an `fnet` ignores the mask; in a `modernbert` and a
+    `longformer` a token sees the 8 tokens before and after it; an `xlnet` has no bound. `bpe` reads
+    every text, byte by byte; `wordpiece` splits ASCII into words and letters. `pooling=None` gives
+    a plain transformers folder, without modules.json. `dense` adds a tanh layer of that many
+    outputs. `prompts` are registered as the model's own, the first as its default. `pickled` writes
+    pytorch_model.bin in place of safetensors. `nan` puts NaN into the last layer, so that every
+    vector holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
     reader = {"bpe": byte_bpe, "wordpiece": wordpiece, None: byte_bpe}[tokenizer]()
@@ -205,47 +218,25 @@ def random_texts(rng: np.random.Generator, count: int, longest: int) -> list[str
 def _transformer(
     family: Family, reader: Tokenizer, hidden: int, layers: int, max_positions: int
 ) -> torch.nn.Module:
-    sizes = {
+    pad = int(reader.token_to_id(PAD) or 0)
+    reserved = pad + 1 if family in _COUNT_FROM_PADDING else 0
+    sizes: dict[str, Any] = {
         "vocab_size": reader.get_vocab_size(),
-        "pad_token_id": reader.token_to_id(PAD),
+        "pad_token_id": pad,
         "initializer_range": 0.3,
-    }
-    if family == "distilbert":
-        return DistilBertModel(
-            DistilBertConfig(
-                **sizes,
-                dim=hidden,
-                n_layers=layers,
-                n_heads=2,
-                hidden_dim=2 * hidden,
-                max_position_embeddings=max_positions,
-            )
-        )
-    if family == "gpt2":
-        sizes |= {"bos_token_id": 2, "eos_token_id": 3}
-        return GPT2Model(
-            GPT2Config(**sizes, n_embd=hidden, n_layer=layers, n_head=2, n_positions=max_positions)
-        )
-    reserved = int(sizes["pad_token_id"] or 0) + 1 if family == "roberta" else 0
-    sizes |= {
         "hidden_size": hidden,
         "num_hidden_layers": layers,
+        "num_attention_heads": 2,
         "intermediate_size": 2 * hidden,
         "max_position_embeddings": max_positions + reserved,
+        **_OWN.get(family, {}),
     }
-    if family == "fnet":
-        return FNetModel(FNetConfig(**sizes))
-    sizes["num_attention_heads"] = 2
-    if family == "modernbert":
-        ends = {"cls_token_id": 2, "bos_token_id": 2, "sep_token_id": 3, "eos_token_id": 3}
-        window = {"local_attention": 16, "global_attn_every_n_layers": 2}
-        return ModernBertModel(ModernBertConfig(**sizes, **ends, **window))
-    kind, settings = {
-        "bert": (BertModel, BertConfig),
-        "roberta": (RobertaModel, RobertaConfig),
-        "llama": (LlamaModel, LlamaConfig),
-    }[family]
-    return kind(settings(**sizes))
+    for unknown in _UNKNOWN.get(family, ()):
+        del sizes[unknown]
+    if family == "xlnet":
+        sizes["d_head"] = hidden // 2
+    config = AutoConfig.for_model(family, **sizes)
+    return T5EncoderModel(config) if family == "t5" else AutoModel.from_config(config)
 
 
 def byte_bpe() -> Tokenizer:
@@ -279,7 +270,7 @@ def _framed(tokenizer: Tokenizer) -> Tokenizer:
 
 
 def _save(model: torch.nn.Module, folder: Path, *, pickled: bool) -> None:
-    state = {name: values.contiguous() for name, values in model.state_dict().items()}
+    state = {name: values.clone().contiguous() for name, values in model.state_dict().items()}
     if pickled:
         torch.save(state, folder / "pytorch_model.bin")
     else:

@@ -1,0 +1,144 @@
+"""JinaBERT runs without foreign code, and equals a plain reading of its papers."""
+
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from safetensors.numpy import load_file, save_file
+
+from pipeline.core.errors import PipelineError
+from pipeline.encoders.loading import resolve_engine
+from pipeline.encoders.model import load_model
+from pipeline.encoders.padding import cosine_distance
+from tests.helpers.tiny_jina import build_jina, jina_by_hand
+from tests.helpers.tiny_models import edit_json, encoder_of, entry, runtime, weights_of
+
+pytestmark = pytest.mark.slow  # models are loaded
+
+# Of many lengths, so that batches hold padding.
+TEXTS = ["tv", "red shoe for the running", "x", "algodon " * 40, "", "camiseta 100%", "?" * 9]
+ENGINES = ("torch", "openvino")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
+def normed(vectors: np.ndarray) -> np.ndarray:
+    result: np.ndarray = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
+    return result
+
+
+FORMS: dict[str, dict[str, Any]] = {
+    "as published, but smaller": {"heads": 8, "hidden": 64, "dtype": "float16"},
+    "heads that are no power of two": {"heads": 6, "hidden": 48},
+    "other names, no modules.json": {"prefix": "bert.", "pooler": False, "pooling": None},
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+def test_both_engines_compute_what_the_papers_say(tmp_path: Path, form: str) -> None:
+    folder = build_jina(tmp_path / "model", **FORMS[form])
+    expected = normed(jina_by_hand(folder, TEXTS, max_tokens=128))
+    for engine in ENGINES:
+        encoder = encoder_of(folder, engine=engine, pooling="mean")
+        found = encoder.encode_passages(TEXTS)
+        np.testing.assert_allclose(found, expected, atol=1e-6, err_msg=engine)
+        again = encoder.encode_passages(TEXTS[1:2])
+        assert again.tobytes() == found[1:2].tobytes()
+    spec, weights = entry(folder, pooling="mean"), weights_of(folder, pooling="mean")
+    choice = resolve_engine(spec, weights, runtime("auto"))
+    assert (str(choice), choice.pads) == ("openvino-cpu", True)
+
+
+def test_texts_of_8192_tokens_are_read_whole(tmp_path: Path) -> None:
+    folder = build_jina(tmp_path / "model", hidden=8, heads=2, layers=1)
+    rng = np.random.default_rng(0)
+    texts = [" ".join(rng.choice(list("abcdef"), 9000)), "tv"]
+    expected = jina_by_hand(folder, texts)
+    for engine in ENGINES:
+        encoder = encoder_of(folder, engine=engine, max_tokens=8192)
+        distance = cosine_distance(encoder.encode_passages(texts), normed(expected))
+        assert distance.max() < 1e-9, engine
+    with pytest.raises(PipelineError, match="8193 is more than the 8192 tokens that the model"):
+        encoder_of(folder, max_tokens=8193)
+
+
+def test_no_code_of_the_model_runs(tmp_path: Path) -> None:
+    folder = build_jina(tmp_path / "model")
+    ran = tmp_path / "ran"
+    for name in ("modeling_bert", "configuration_bert"):
+        (folder / f"{name}.py").write_text(f"open({str(ran)!r}, 'w')\n", encoding="utf-8")
+    loaded = load_model(entry(folder), weights_of(folder))
+    assert type(loaded.modules[0].auto_model).__module__ == "pipeline.encoders.jina_bert"
+    assert not ran.exists()
+
+
+def test_what_sentence_transformers_saves_of_it_is_read_again(tmp_path: Path) -> None:
+    folder = build_jina(tmp_path / "model")
+    load_model(entry(folder), weights_of(folder)).modules.save(str(tmp_path / "saved"))
+    found = encoder_of(tmp_path / "saved").encode_passages(TEXTS)
+    assert found.tobytes() == encoder_of(folder).encode_passages(TEXTS).tobytes()
+
+
+def _config(**changes: Any) -> Callable[[Path], None]:
+    return lambda folder: edit_json(folder / "config.json", **changes)
+
+
+def _tensors(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
+    def spoil(folder: Path) -> None:
+        tensors = load_file(folder / "model.safetensors")
+        change(tensors)
+        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
+
+    return spoil
+
+
+_LAYER = "encoder.layer.1.attention.self"
+WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
+    "another gate": (_config(feed_forward_type="reglu"), "must be geglu .found .reglu"),
+    "no gate": (_config(feed_forward_type="original"), "must be geglu .found .original"),
+    "a gate that is not named": (_config(feed_forward_type=None), "must be geglu .found None"),
+    "another activation": (_config(hidden_act="relu"), "hidden_act .* must be gelu"),
+    "heads that do not fit": (_config(num_attention_heads=5), "multiple of num_attention_heads"),
+    "normalised queries": (
+        _config(
+            auto_map={"AutoModel": "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel"}
+        ),
+        "auto_map asks for code of the model's own .found .jinaai/jina-bert-v2-qk-post-norm",
+    ),
+    "the third version": (
+        _config(
+            model_type="xlm-roberta",
+            auto_map={"AutoModel": "jinaai/xlm-roberta-flash-implementation--x.XLMRobertaLoRA"},
+        ),
+        "auto_map asks for code of the model's own",
+    ),
+    "tensors of normalised queries": (
+        _tensors(lambda all_: all_.update({f"{_LAYER}.layer_norm_q.weight": np.ones(32)})),
+        "JinaBertModel has no place for .1, such as .*layer_norm_q",
+    ),
+    "a tensor that is lacking": (
+        _tensors(lambda all_: all_.pop(f"{_LAYER}.key.bias")),
+        "lacks 1 of the model's weights, such as encoder.layer.1.attention.self.key.bias",
+    ),
+    "a tensor of another shape": (
+        _tensors(lambda all_: all_.update({f"{_LAYER}.key.bias": np.ones(31, np.float32)})),
+        r"key.bias must have the shape \[32\], by config.json .found \[31\]",
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", WRONG)
+def test_another_model_than_the_one_built_in_is_one_message(tmp_path: Path, kind: str) -> None:
+    folder = build_jina(tmp_path / "model")
+    spoil, message = WRONG[kind]
+    spoil(folder)
+    with pytest.raises(PipelineError, match=message) as err:
+        encoder_of(folder)
+    assert "\n" not in str(err.value)
