@@ -11,6 +11,7 @@ from safetensors.numpy import load_file, save_file
 from pipeline.core.errors import PipelineError
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.model import load_model
+from pipeline.encoders.model_check import check_folder
 from pipeline.encoders.padding import cosine_distance
 from tests.helpers.tiny_jina import build_jina, jina_by_hand
 from tests.helpers.tiny_models import edit_json, encoder_of, entry, runtime, weights_of
@@ -77,6 +78,16 @@ def test_no_code_of_the_model_runs(tmp_path: Path) -> None:
     loaded = load_model(entry(folder), weights_of(folder))
     assert type(loaded.modules[0].auto_model).__module__ == "pipeline.encoders.jina_bert"
     assert not ran.exists()
+
+
+def test_an_entry_that_lets_its_code_run_is_refused_because_none_is_needed(tmp_path: Path) -> None:
+    code = {"revision": "0" * 40, "remote_code": True, "code_revision": "0" * 40}
+    spec = entry(tmp_path, weights={"kind": "hub", "model": "some/model", **code})
+    folder = build_jina(tmp_path / "model")
+    # As the hub's folder is once its code was joined to it.
+    edit_json(folder / "config.json", auto_map={"AutoModel": "modeling_bert.JinaBertModel"})
+    with pytest.raises(PipelineError, match="Remove remote_code and code_revision"):
+        check_folder(folder, spec, "encoders.tiny.weights")
 
 
 def test_what_sentence_transformers_saves_of_it_is_read_again(tmp_path: Path) -> None:
