@@ -3,6 +3,7 @@
 Nothing is checked out, and nothing that the commit holds decides how it is read.
 """
 
+import os
 import re
 import subprocess
 from dataclasses import dataclass
@@ -103,6 +104,14 @@ def find_file(commit: str, path: Path) -> Entry | None:
 def read(entry: Entry) -> bytes:
     """Return the contents of a file."""
     return _bytes("cat-file", "blob", entry.sha)
+
+
+def tracks(path: Path) -> bool:
+    """Say whether Git tracks a file, in whichever repository it is; links are followed."""
+    real = Path(os.path.realpath(path))
+    return real.parent.is_dir() and (
+        _try("-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name) is not None
+    )
 
 
 def _entry(line: str) -> Entry:

@@ -35,11 +35,13 @@ REPORTS = "Compare with a newer revision, or run `dvc repro` there and commit re
 class Revision:
     """The reports of one revision."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, folder: Path | None = None) -> None:
         """Find the revision.
 
         Args:
             name: what `git rev-parse` knows, a DVC experiment's name, or `workspace`.
+            folder: a copy of the workspace's params.yaml and reports/ that is read instead; `name`
+                is then what it is called.
 
         Raises:
             PipelineError: it is none of the three, or this folder is in no Git repository.
@@ -51,8 +53,10 @@ class Revision:
             self._prefix = git.prefix()
         except PipelineError as err:
             raise PipelineError(f"{name}: {err}. {WAYS}") from err
-        self.commit = None if name == WORKSPACE else git.find_commit(name)
-        if self.commit is None and name != WORKSPACE:
+        self._folder = Path() if folder is None else folder
+        in_files = name == WORKSPACE or folder is not None
+        self.commit = None if in_files else git.find_commit(name)
+        if self.commit is None and not in_files:
             if git.names_an_object(name):
                 raise PipelineError(f"{name} names a tree or a file, not a commit. {WAYS}")
             raise PipelineError(f"{name} is not a revision or an experiment. {WAYS}")
@@ -73,7 +77,7 @@ class Revision:
             PipelineError: there are no per-query tables.
         """
         if self.commit is None:
-            files = list(layout.PER_QUERY.glob("*.parquet"))
+            files = list((self._folder / layout.PER_QUERY).glob("*.parquet"))
         else:
             files = [
                 Path(each.name)
@@ -119,8 +123,11 @@ class Revision:
             sha256: the hash of the table's contents, which the per-query table has.
         """
         path = layout.top(locale)
-        here = self.commit is None and path.is_file()
-        data = path.read_bytes() if here else pull(path, self.commit, self._prefix)
+        here = self._folder / path
+        if self.commit is None and here.is_file():
+            data: bytes | None = here.read_bytes()
+        else:
+            data = pull(path, self.commit, self._prefix)
         if data is None:
             return None
         try:
@@ -150,14 +157,15 @@ class Revision:
             PipelineError: the revision has no such file, or one that is too large.
         """
         entry = None if self.commit is None else git.find_file(self.commit, path)
-        if entry is None and not (self.commit is None and path.is_file()):
+        here = self._folder / path
+        if entry is None and not (self.commit is None and here.is_file()):
             raise PipelineError(
                 f"{self} has no file {path}; compare needs it in Git on both sides. {REPORTS}"
             )
-        size = entry.size if entry else path.stat().st_size
+        size = entry.size if entry else here.stat().st_size
         if size > LARGEST:
             raise PipelineError(f"{path} of {self} is larger than {LARGEST:,} bytes. {REPORTS}")
-        return git.read(entry) if entry else path.read_bytes()
+        return git.read(entry) if entry else here.read_bytes()
 
 
 def find_stale(revision: Revision, held: Mapping[str, Side], settings: Settings) -> Iterator[str]:

@@ -139,6 +139,25 @@ def test_an_experiment_with_a_worse_locale_is_refused_and_the_others_are_equal(
     assert "zapatos &lt;b&gt;" in text
 
 
+def test_a_file_in_git_is_overwritten_only_by_its_own_kind(repository: Path) -> None:
+    files = ("notes.md", "data.py", "untracked.txt")
+    for name in files:
+        (repository / name).write_text("old", encoding="utf-8")
+    (repository / "link").symlink_to("data.py")
+    call(repository, ENVIRONMENT, "git", "add", "notes.md", "data.py")
+    for option, name in (("--markdown", "data.py"), ("--json", "link")):
+        found = compare(repository, "main", "workspace", option, name)
+        assert (found.status, found.out) == (1, "")
+        assert f"{option} {name}: Git tracks this file, and its name does not end in" in found.err
+        assert (repository / "data.py").read_text(encoding="utf-8") == "old"
+    for name in ("notes.md", "untracked.txt"):
+        assert compare(repository, "main", "workspace", "--markdown", name).status == 0
+        assert (repository / name).read_text(encoding="utf-8").startswith("## Metrics")
+    call(repository, ENVIRONMENT, "git", "rm", "--quiet", "--force", "notes.md", "data.py")
+    for name in ("link", "untracked.txt"):
+        (repository / name).unlink()
+
+
 def test_the_other_way_round_it_is_better_and_passes(repository: Path) -> None:
     found = compare(repository, "worse", "HEAD")
     assert found.status == 0
