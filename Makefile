@@ -31,6 +31,7 @@ repro: setup ## check params.yaml, then bring every result up to date; JOBS=2 ru
 	python -m pipeline.repro --jobs '$(JOBS)'
 
 try: setup ## run an experiment, params checked first: SET='encoder.es=labse index.us=hnsw'
+	@test -n '$(SET)' || { echo "error: SET names no change. Run make try SET='encoder.es=labse'." >&2; exit 1; }
 	python -m pipeline.experiment $(SET)
 
 plan: setup ## estimate the time, memory and disk of every stage; runs nothing

@@ -1,7 +1,8 @@
 """Try other params: `python -m pipeline.experiment encoder.es=labse index.us=hnsw`.
 
 The changed params are checked before DVC touches anything; then `dvc exp run` runs. If it fails or
-is interrupted, params.yaml, dvc.lock, the outputs and reports/ are as they were before.
+is interrupted, params.yaml, dvc.lock, the outputs and reports/ are as they were before. If it
+works, its metrics are compared with those before it.
 """
 
 import argparse
@@ -20,6 +21,9 @@ from hydra.errors import HydraException
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline.compare import display
+from pipeline.compare.command import compare
+from pipeline.compare.revision import WORKSPACE, Revision
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
@@ -79,30 +83,34 @@ def _check_key(key: str, data: object) -> None:
 
 @dataclass(frozen=True)
 class Before:
-    """What an experiment that fails must not change; `reports` is a copy of reports/."""
+    """What an experiment that fails must not change.
 
-    params: bytes
+    `copy` is a folder that holds a copy of params.yaml and of reports/.
+    """
+
     lock: bytes | None
-    reports: Path
+    copy: Path
 
     @classmethod
-    def read(cls, reports: Path) -> "Before":
-        """Read it from the workspace; `reports` is an empty folder for the copy."""
+    def read(cls, copy: Path) -> "Before":
+        """Read it from the workspace; `copy` is a folder that is empty or new."""
         lock = layout.LOCK.read_bytes() if layout.LOCK.exists() else None
+        copy.mkdir(exist_ok=True)
+        shutil.copyfile(PARAMS_FILE, copy / PARAMS_FILE)
         if REPORTS.is_dir():
-            shutil.copytree(REPORTS, reports, dirs_exist_ok=True, ignore_dangling_symlinks=True)
-        return cls(PARAMS_FILE.read_bytes(), lock, reports)
+            shutil.copytree(REPORTS, copy / REPORTS, ignore_dangling_symlinks=True)
+        return cls(lock, copy)
 
     def restore(self) -> str:
         """Bring it back; return a sentence that says so, or what is left to do."""
         changed = _changed([str(PARAMS_FILE), str(layout.LOCK), str(REPORTS)])
-        for path, content in ((PARAMS_FILE, self.params), (layout.LOCK, self.lock)):
-            if content is not None:
-                _put_back(path, content)
+        if self.lock is not None:
+            _put_back(layout.LOCK, self.lock)
+        _put_back(PARAMS_FILE, (self.copy / PARAMS_FILE).read_bytes())
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
-        for copy in self.reports.rglob("*"):
+        for copy in (self.copy / REPORTS).rglob("*"):
             if copy.is_file():
-                _put_back(REPORTS / copy.relative_to(self.reports), copy.read_bytes())
+                _put_back(copy.relative_to(self.copy), copy.read_bytes())
         _git("restore", "--staged", "--", *changed)  # which DVC has staged
         if checkout.returncode:
             return (
@@ -129,8 +137,12 @@ def _git(*arguments: str) -> str:
     return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
-def _check_identity() -> None:
-    """Check what DVC finds out late: it commits edited files before it runs an experiment."""
+def check_identity() -> None:
+    """Check what DVC finds out late: it commits edited files before it runs an experiment.
+
+    Raises:
+        PipelineError: files are edited, and Git knows no name or no address to commit them under.
+    """
     names = [_git("config", key) for key in ("user.name", "user.email")]
     if not all(names) and "GIT_COMMITTER_EMAIL" not in os.environ and _changed(["."]):
         raise PipelineError(
@@ -148,7 +160,7 @@ def run(changes: Sequence[str]) -> None:
         PipelineError: the changed params break a rule, or a stage failed; nothing has changed.
     """
     check_changes(changes)
-    _check_identity()
+    check_identity()
     with protected() as descriptor, tempfile.TemporaryDirectory() as folder:
         before = Before.read(Path(folder))
         options = [word for change in changes for word in ("-S", change)]
@@ -161,6 +173,18 @@ def run(changes: Sequence[str]) -> None:
             raise PipelineError(
                 f"the experiment failed; the lines above say why. {before.restore()}"
             )
+        _compare(before)
+
+
+def _compare(before: Before) -> None:
+    """Print the metrics beside those before the experiment; nothing if there were none."""
+    if not (before.copy / layout.PER_QUERY).is_dir():
+        return
+    try:
+        sides = Revision("before", before.copy), Revision(WORKSPACE)
+        sys.stdout.write(display.terminal(compare(load_params(), *sides, queries=0)))
+    except PipelineError as err:  # such as another sample; the experiment is done all the same
+        stage.log.info("no comparison with the metrics before: %s", err)
 
 
 def main() -> int:

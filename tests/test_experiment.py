@@ -1,5 +1,6 @@
 """`python -m pipeline.experiment`: checked before DVC begins, and undone where it fails."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -7,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.experiment import Before, check_changes
+from pipeline.experiment import Before, check_changes, check_identity
 from tests.helpers.artefacts import ROOT
-from tests.helpers.repository import commit_all
+from tests.helpers.repository import GIT_IDENTITY, commit_all
 from tests.repro.test_repro import GRAPH, Repository
 
 pytestmark = pytest.mark.dvc
@@ -59,6 +60,29 @@ def test_changes_are_checked_together(params_file: Path) -> None:
     with pytest.raises(PipelineError, match=r"language\.de: missing"):
         check_changes(both)
     check_changes([*both, "+language.de=de", "encoders.e5-small-q4.max_tokens=64"])
+
+
+def test_git_is_asked_for_an_identity_only_where_dvc_needs_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """DVC commits edits before it runs, and then fails late where Git knows no name."""
+    monkeypatch.chdir(tmp_path)
+    for variable in ("GLOBAL", "SYSTEM"):
+        monkeypatch.setenv(f"GIT_CONFIG_{variable}", os.devnull)
+    for variable in GIT_IDENTITY:
+        monkeypatch.delenv(variable, raising=False)
+    (tmp_path / "params.yaml").write_text("a: 1\n")
+    commit_all(tmp_path, {**os.environ, **GIT_IDENTITY}, "first")
+    check_identity()
+    (tmp_path / "params.yaml").write_text("a: 2\n")
+    subprocess.run(["git", "config", "user.name", "Ann"], check=True)
+    with pytest.raises(PipelineError, match=r"found 'Ann' and ''.*git config user\.email"):
+        check_identity()
+    monkeypatch.setenv("GIT_COMMITTER_EMAIL", "ann@example.invalid")
+    check_identity()
+    monkeypatch.delenv("GIT_COMMITTER_EMAIL")
+    subprocess.run(["git", "config", "user.email", "ann@example.invalid"], check=True)
+    check_identity()
 
 
 class Shop(Repository):

@@ -152,11 +152,6 @@ def test_wishes_decide_and_are_checked(models: Path) -> None:
         assert Path("params.yaml").read_bytes() == before
 
 
-def _make_empty(folder: Path) -> str:
-    folder.mkdir()
-    return str(folder)
-
-
 def _spoil(change: Callable[[Path], object]) -> Callable[[Path, Path], str]:
     def spoil(models: Path, here: Path) -> str:
         shutil.copytree(models / "dense", here / "spoilt")
@@ -168,9 +163,7 @@ def _spoil(change: Callable[[Path], object]) -> Callable[[Path, Path], str]:
 
 BAD: dict[str, tuple[Callable[[Path, Path], str], str]] = {
     "no such folder": (lambda *_: "/nowhere/mine", "there is no folder '/nowhere/mine'"),
-    "an empty folder": (
-        lambda _, here: _make_empty(here / "empty"), "is not a model folder",
-    ),
+    "an empty folder": (lambda _, here: str(_empty(here / "empty")), "is not a model folder"),
     "the folder above": (lambda models, _: str(models), "has the models dense, .*: name one"),
     "no pooling": (lambda models, _: str(models / "plain"), "names no pooling.*--pooling mean"),
     "a pickle": (lambda models, _: str(models / "pickled"), "holds its weights as a pickle only"),
@@ -199,6 +192,11 @@ BAD: dict[str, tuple[Callable[[Path, Path], str], str]] = {
         lambda _, here: str(constant_model(here / "constant")), "have the same vector",
     ),
 }  # fmt: skip
+
+
+def _empty(folder: Path) -> Path:
+    folder.mkdir()
+    return folder
 
 
 def constant_model(folder: Path) -> Path:

@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from tests.helpers.artefacts import ROOT
 from tests.helpers.hub_models import build_hub_model
 from tests.helpers.loopback_hub import LoopbackHub, loopback_hub
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
@@ -79,7 +80,8 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     for name in ("minilm", "e5-small-q4", "labse"):
         data["encoders"][name]["max_tokens"] = 64
     yaml.dump(data, folder / "params.yaml")
-    kept = {k: v for k, v in os.environ.items() if k not in ("PYTHONPATH", "PIPELINE_CACHE")}
+    own = ("PYTHONPATH", "PIPELINE_CACHE", "MAKEFLAGS", "MAKELEVEL")
+    kept = {key: value for key, value in os.environ.items() if key not in own}
     surroundings = {**kept, **GIT_IDENTITY, "PATH": PATH, **environment}
     commit_all(folder, surroundings, "pipeline")
     return Project(folder, surroundings)
@@ -190,6 +192,27 @@ def test_another_encoder_for_es_from_a_hub_reruns_the_es_branch_alone(
     assert [row.split()[:4] for row in rows] == [
         ["params.yaml", "encoder.es", "e5-small-q4", "labse"]
     ]
+
+
+def test_two_commands_bring_a_model_folders_metrics_beside_the_others(
+    project: Project, tmp_path: Path
+) -> None:
+    folder = build_model(tmp_path / "a model", seed=5, prompts={"query": "query: "})
+    make = ("make", "--old-file=setup", f"--makefile={ROOT / 'Makefile'}", "try")
+    project.call("python", "-m", "pipeline.encoders", "add", "mine", str(folder))
+    printed = project.call(*make, "SET=encoder.es=mine")
+    assert set(re.findall(r"Running stage '(.+?)'", printed)) == {
+        "embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"
+    }  # fmt: skip
+    compared = printed[printed.index("A  before\nB  workspace\n") :]
+    assert "es  encoder e5-small-q4 → mine, index flat" in compared
+    rows = [line.split() for line in compared.splitlines() if " dense.ndcg@10 " in line]
+    for row in rows:
+        metrics = json.loads((project.folder / f"reports/metrics/{row[0]}.json").read_text())
+        assert float(row[3]) == pytest.approx(metrics["dense"]["ndcg@10"], abs=1e-4)
+        assert (row[-1] == "equal") == (row[0] != "es")
+    assert [row[0] for row in rows] == ["us", "es", "jp"]
+    assert project.call(*make, status=2).startswith("error: SET names no change.")
 
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
