@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.core import params_edit
 from pipeline.core.errors import PipelineError
 from pipeline.encoders.catalogue.description import describe, front_matter
-from pipeline.encoders.catalogue.params_edit import put_entry
 from pipeline.encoders.catalogue.proposal import Proposal, Wishes, propose
 from pipeline.encoders.catalogue.source import (
     Folder,
@@ -285,8 +285,7 @@ ENTRY = {
 
 
 def put(text: str, name: str = "mine") -> str:
-    data = load(text.removeprefix("\ufeff"))
-    return put_entry(text.encode(), data, name, ENTRY, "params.yaml")[0].decode()
+    return params_edit.put(text.encode(), ("encoders", name), ENTRY, "params.yaml").decode()
 
 
 def load(text: str) -> Any:
@@ -341,5 +340,5 @@ def test_every_block_form_of_params_yaml_takes_an_entry(text: str) -> None:
 
 def test_a_form_that_cannot_be_edited_shows_the_entry_instead() -> None:
     for text in ("encoders: {x: {k: v}}\n", "encoders:\n  x: &a {k: v}\n  y: *a\n...\n"):
-        with pytest.raises(PipelineError, match=r"Put this entry there yourself:\n *mine:"):
+        with pytest.raises(PipelineError, match=r"Set it yourself to:\nmine:"):
             put(text)

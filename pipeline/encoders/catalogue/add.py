@@ -10,12 +10,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from pipeline.core import files, params_text
+from pipeline.core import files, params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
 from pipeline.core.params import NAME, Encoder, FolderWeights, Params, Weights
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.encoders.catalogue.description import describe
-from pipeline.encoders.catalogue.params_edit import put_entry
 from pipeline.encoders.catalogue.pin import pin, read_card
 from pipeline.encoders.catalogue.proof import Proof, prove
 from pipeline.encoders.catalogue.proposal import Proposal, Wishes, propose
@@ -140,8 +139,8 @@ def _write(name: str, spec: Encoder, *, replace: bool) -> Params:
     text = files.read_bytes(PARAMS_FILE, "Run it again.", params_text.MOST_BYTES)
     before = params_text.parse(text, where)
     _check_name(name, check_params(before, where), replace=replace)
-    edited, after = put_entry(text, before, name, _as_data(spec), where)
-    params = check_params(after, where)
+    edited = params_edit.put(text, ("encoders", name), _as_data(spec), where)
+    params = check_params(before | {"encoders": before["encoders"] | {name: _as_data(spec)}}, where)
     mode = PARAMS_FILE.stat().st_mode
     with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
         partial.write_bytes(edited)
