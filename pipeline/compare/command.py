@@ -158,8 +158,7 @@ def main() -> int:
     with stage.report_errors("compare") as outcome:
         named = {"--markdown": arguments.markdown, "--json": arguments.json}
         files.refuse_artefacts(named, layout.artefacts())
-        _refuse_tracked("--markdown", arguments.markdown, (".md", ".markdown"))
-        _refuse_tracked("--json", arguments.json, (".json",))
+        git.refuse_tracked(named)
         report = compare(
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )
@@ -174,15 +173,6 @@ def main() -> int:
             stage.log.error("refused: %s", display.refusal(report))
             outcome.status = REFUSED
     return outcome.status
-
-
-def _refuse_tracked(option: str, path: Path | None, endings: tuple[str, ...]) -> None:
-    """Raise a `PipelineError` where a file of another kind, kept in Git, would be overwritten."""
-    if path is not None and path.suffix.lower() not in endings and git.tracks(path):
-        raise PipelineError(
-            f"{option} {path}: Git tracks this file, and its name does not end in {endings[0]}. "
-            "Name another path."
-        )
 
 
 def _count(text: str) -> int:

@@ -6,6 +6,7 @@ Nothing is checked out, and nothing that the commit holds decides how it is read
 import os
 import re
 import subprocess
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -106,8 +107,29 @@ def read(entry: Entry) -> bytes:
     return _bytes("cat-file", "blob", entry.sha)
 
 
-def tracks(path: Path) -> bool:
-    """Say whether Git tracks a file, in whichever repository it is; links are followed."""
+_ENDINGS = {"--markdown": (".md", ".markdown"), "--json": (".json",), "--csv": (".csv",)}
+
+
+def refuse_tracked(given: Mapping[str, Path | None]) -> None:
+    """Check that no option names a file of another kind that is in Git, such as a source file.
+
+    Args:
+        given: the path that each of `_ENDINGS` names, None where it is left out.
+
+    Raises:
+        PipelineError: one does; links are followed.
+    """
+    for option, path in given.items():
+        endings = _ENDINGS[option]
+        if path is not None and path.suffix.lower() not in endings and _tracks(path):
+            raise PipelineError(
+                f"{option} {path}: Git tracks this file, and its name does not end in "
+                f"{endings[0]}. Name another path."
+            )
+
+
+def _tracks(path: Path) -> bool:
+    """Say whether Git tracks a file, in whichever repository it is."""
     real = Path(os.path.realpath(path))
     return real.parent.is_dir() and (
         _try("-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name) is not None

@@ -144,6 +144,7 @@ def main() -> int:
     with stage.report_errors("leaderboard") as outcome:
         named = {f"--{kind}": getattr(arguments, kind) for kind in ("markdown", "csv", "json")}
         files.refuse_artefacts(named, layout.artefacts())
+        git.refuse_tracked(named)
         params = load_params()
         boards, notes = rank_revisions(params, arguments.revisions, arguments.measure)
         shown = display.Shown(boards, notes, arguments.measure, params.uncertainty.confidence)

@@ -49,6 +49,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("models")
     build_model(folder / "sound", seed=1)
     build_model(folder / "broken", seed=1, nan=True)
+    build_model(folder / "prompted", seed=1, prompts={"query": "q: ", "document": "d: "})
     return folder
 
 
@@ -440,6 +441,14 @@ def test_clean_tables_of_another_version_are_refused(run: Run) -> None:
     message = _refused(run())
     assert str(counts) in message
     assert "Run `dvc repro clean@es`" in message
+
+
+def test_forgotten_prefixes_give_one_warning_and_it_goes_on(run: Run) -> None:
+    changes = {"query_prefix": "", "passage_prefix": "", "runtime.engine": "torch"}
+    done = run(model="prompted", changes=changes)
+    assert done.returncode == 0
+    assert done.stderr.count("warning: encoders.e5-small-q4: the model wants prompts") == 1
+    assert "query_prefix: 'q: ', passage_prefix: 'd: '" in done.stderr
 
 
 def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:

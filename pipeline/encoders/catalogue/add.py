@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -141,7 +142,7 @@ def _write(name: str, spec: Encoder, *, replace: bool) -> Params:
     _check_name(name, check_params(before, where), replace=replace)
     edited = params_edit.put(text, ("encoders", name), _as_data(spec), where)
     params = check_params(before | {"encoders": before["encoders"] | {name: _as_data(spec)}}, where)
-    mode = PARAMS_FILE.stat().st_mode
+    mode = stat.S_IMODE(PARAMS_FILE.stat().st_mode)
     with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
         partial.write_bytes(edited)
         partial.chmod(mode)

@@ -100,11 +100,13 @@ def _prefixes(
 ) -> tuple[Choice, Choice, tuple[str, ...]]:
     """Return both prefixes; a model that seems to want some and registers none is in doubt."""
     registered = choose_prefixes(found.prompts)
-    why = f"{CONFIG} registers it" if registered else "no file names one"
+    why = f"{CONFIG} registers it"
+    without = f"{CONFIG} registers none for it" if registered else "no file names one"
     own = registered or Prefixes("", "")
     pairs = (wishes.query_prefix, own.query), (wishes.passage_prefix, own.passage)
     query, passage = (
-        Choice(text, why) if wish is None else Choice(wish, _ASKED) for wish, text in pairs
+        Choice(wish, _ASKED) if wish is not None else Choice(text, why if text else without)
+        for wish, text in pairs
     )
     if registered or wishes.query_prefix is not None or wishes.passage_prefix is not None:
         return query, passage, ()
