@@ -46,6 +46,7 @@ class LoopbackHub:
     def __init__(self) -> None:
         self.port = 0
         self.models: dict[str, dict[str, dict[str, bytes]]] = {}
+        self.branches: dict[tuple[str, str], str] = {}  # commits by model and branch
         self.faults: list[Fault] = []
         self.token: str | None = None
         self.ranges = True
@@ -142,6 +143,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(401, b"", {"X-Error-Message": "Invalid username or password."})
             return
         words = path.strip("/").split("/")
+        if words[:2] == ["api", "models"] and len(words) == 4:
+            words += ["revision", "main"]
         if words[:2] == ["api", "models"] and len(words) >= 6 and words[4] in ("revision", "tree"):
             self._describe("/".join(words[2:4]), words[5], words[4])
         elif len(words) >= 5 and words[2] == "resolve":
@@ -158,6 +161,7 @@ class _Handler(BaseHTTPRequestHandler):
         return self.hub.models.get(model, {}).get(commit)
 
     def _describe(self, model: str, commit: str, form: str) -> None:
+        commit = self.hub.branches.get((model, commit), commit)
         files = self._find(model, commit)
         if files is None:
             return
