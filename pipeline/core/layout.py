@@ -28,6 +28,10 @@ CLEAN = Path("data/clean")
 EMBEDDINGS = Path("data/embeddings")
 INDEX = Path("models/index")
 RUNS = Path("data/runs")
+SIMILAR = Path("data/similar")
+SIMILAR_REPORTS = Path("reports/similar")
+DUPLICATES = Path("data/duplicates")
+DUPLICATES_REPORTS = Path("reports/duplicates")
 METRICS = Path("reports/metrics")
 TRADEOFF = Path("reports/tradeoff")
 PER_QUERY = Path("reports/per_query")
@@ -167,6 +171,40 @@ class RunFiles:
         return self.folder / "run.json"
 
 
+@dataclass(frozen=True)
+class SimilarFiles:
+    """What `similar` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def neighbours(self) -> Path:
+        """Each product's nearest others, ranked."""
+        return self.folder / "neighbours.parquet"
+
+    @property
+    def card(self) -> Path:
+        """What the neighbours are, and of which vectors."""
+        return self.folder / "neighbours.json"
+
+
+@dataclass(frozen=True)
+class DuplicateFiles:
+    """What `duplicates` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def groups(self) -> Path:
+        """The products that are in a group, and which of each group is kept."""
+        return self.folder / "groups.parquet"
+
+    @property
+    def card(self) -> Path:
+        """What the groups are, and of which products."""
+        return self.folder / "groups.json"
+
+
 def sample(locale: str) -> SampleFiles:
     """Return the ESCI rows drawn for a locale."""
     return SampleFiles(SAMPLE / locale)
@@ -195,6 +233,26 @@ def index(locale: str) -> IndexFiles:
 def runs(system: str, locale: str) -> RunFiles:
     """Return a system's runs of a locale."""
     return RunFiles(RUNS / system / locale)
+
+
+def similar(locale: str) -> SimilarFiles:
+    """Return a locale's nearest products of each product."""
+    return SimilarFiles(SIMILAR / locale)
+
+
+def similar_report(locale: str) -> Path:
+    """Return what a locale's neighbours are worth by the ESCI labels."""
+    return SIMILAR_REPORTS / f"{locale}.json"
+
+
+def duplicates(locale: str) -> DuplicateFiles:
+    """Return a locale's groups of the same or nearly the same product."""
+    return DuplicateFiles(DUPLICATES / locale)
+
+
+def duplicates_report(locale: str) -> Path:
+    """Return a locale's counts and examples of duplicates."""
+    return DUPLICATES_REPORTS / f"{locale}.json"
 
 
 def metrics(locale: str) -> Path:
@@ -306,7 +364,8 @@ def artefacts() -> tuple[Path, ...]:
     """Return the files and folders that stages, DVC and Git write, and params.yaml."""
     return (
         Path(".git"), Path(".dvc"),
-        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, METRICS, TRADEOFF,
+        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS,
+        SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS, METRICS, TRADEOFF,
         PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
         recall_curve("").parent.parent, COSTS.parent,
     )  # fmt: skip

@@ -21,6 +21,10 @@ MOST_PORT = 65_535
 def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
     if not values:
         raise PydanticCustomError("empty", "must not be empty")
+    return _unrepeated(values)
+
+
+def _unrepeated(values: tuple[T, ...]) -> tuple[T, ...]:
     for place, value in enumerate(values):
         if value in values[:place]:
             raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value)})
@@ -231,6 +235,19 @@ class Report(Strict):
     seed: Seed
 
 
+class Similar(Strict):
+    """How many nearest products of each product `similar` keeps."""
+
+    neighbours: Count
+
+
+class Duplicates(Strict):
+    """When `duplicates` takes two products for one: by the encoder's score and by their texts."""
+
+    precision: Annotated[float, Field(gt=0, lt=1)]
+    text: Annotated[float, Field(gt=0, le=1)]
+
+
 class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
@@ -406,9 +423,12 @@ class Params(Strict):
     uncertainty: Uncertainty
     compare: Compare
     report: Report
+    similar: Similar
+    duplicates: Duplicates
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]
+    explore: Annotated[tuple[str, ...], AfterValidator(_unrepeated)]
 
     @property
     def locales(self) -> tuple[str, ...]:

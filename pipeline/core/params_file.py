@@ -74,6 +74,13 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                     f"{section}.{locale}: encoder has no such locale "
                     f"(it has: {', '.join(map(str, locales))})"
                 )
+    explored = data.get("explore")
+    for locale in explored if locales and isinstance(explored, list) else ():
+        if isinstance(locale, str) and locale not in locales:
+            yield (
+                f"explore: encoder has no locale {locale!r} (it has: "
+                f"{', '.join(map(str, locales))}){did_you_mean(locale, list(map(str, locales)))}"
+            )
     for section, plural in (("encoder", "encoders"), ("index", "indexes")):
         for locale, name in maps.get(section, {}).items():
             defined = list(map(str, maps.get(plural, [name])))

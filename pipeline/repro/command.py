@@ -26,13 +26,15 @@ from pipeline.repro.runner import Runner
 
 
 def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
-    """Return the stages before the locales, and those of a locale, each in their order.
+    """Return the stages before the locales, and those of every locale, each in their order.
+
+    Stages that only the locales under `explore` have are in neither.
 
     Args:
         stages: the `stages` of dvc.yaml, in the order in which they run.
     """
     names = list(stages)
-    branch = [name for name in names if "foreach" in stages[name]]
+    branch = [name for name in names if stages[name].get("foreach") not in (None, "${explore}")]
     return names[: names.index(branch[0])], branch
 
 

@@ -166,6 +166,11 @@ WRONG: list[tuple[str, object]] = [
     ("report.queries", 0),
     ("report.results", 11),
     ("report.seed", -1),
+    ("similar.neighbours", 0),
+    ("duplicates.precision", 1.0),
+    ("duplicates.text", 0.0),
+    ("explore", "us"),
+    ("explore", ["US"]),
     ("runtime.threads", -1),
     ("runtime.memory_limit", 0),
     ("runtime.memory_limit", -1.5),
@@ -224,6 +229,15 @@ def test_the_gate_is_a_share_or_empty(value: float | None) -> None:
     data = shipped()
     data["index_gate"] = value
     assert check_params(data, "params.yaml").index_gate == value
+
+
+def test_only_known_locales_are_explored_and_each_once() -> None:
+    assert check_params(shipped() | {"explore": ["jp", "us"]}, "").explore == ("jp", "us")
+    assert shipped()["explore"] == []
+    assert lines(put("explore", ["us", "fr"])) == [
+        "explore: encoder has no locale 'fr' (it has: us, es, jp)"
+    ]
+    assert lines(put("explore", ["us", "us"])) == ["explore: 'us' is repeated (found ['us', 'us'])"]
 
 
 def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
@@ -633,6 +647,7 @@ def test_setting_parameters_by_dvc_changes_their_lines_alone(tmp_path: Path) -> 
         ("sample.splits", "[test,train]", [], ["  - train"]),
         ("sample.splits", "[train]", ["  - test"], ["  - train"]),
         ("evaluate.ndcg", "[10,100,1000]", [], ["  - 1000"]),
+        ("explore", "[us,es]", ["explore: []"], ["explore:", "- us", "- es"]),
         ("clean.fields", "[product_title]", ["  - product_brand", "  - product_color",
          "  - product_bullet_point", "  - product_description"], []),
     ],

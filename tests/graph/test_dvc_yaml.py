@@ -13,10 +13,9 @@ from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
-STAGES: dict[str, dict[str, Any]] = {
-    name: body.get("do", body)
-    for name, body in YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"].items()
-}
+GRAPH: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+STAGES: dict[str, dict[str, Any]] = {name: body.get("do", body) for name, body in GRAPH.items()}
+EXPLORED = [name for name, body in GRAPH.items() if body.get("foreach") == "${explore}"]
 
 
 @pytest.mark.parametrize("name", STAGES)
@@ -34,6 +33,7 @@ def test_a_stage_is_a_folder_named_after_it(name: str) -> None:
     assert STAGES[name]["cmd"] in (
         f"python -m pipeline.{name}",
         f"python -m pipeline.{name} --locale ${{key}}",
+        f"python -m pipeline.{name} --locale ${{item}}",  # of those under `explore`
     )
     assert STAGES[name]["desc"]
     assert (ROOT / "pipeline" / name / "stage.py").is_file()
@@ -45,8 +45,7 @@ def test_no_stage_depends_on_what_only_changes_speed(name: str) -> None:
 
 
 def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:
-    graph = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
-    shared, branch = shared_and_branch(graph)
+    shared, branch = shared_and_branch(GRAPH)
     assert shared == ["demo", "sample"]
     written: list[str] = []
     for name, stage in STAGES.items():
@@ -55,19 +54,20 @@ def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() 
             for key in ("outs", "metrics", "plots")
             for out in stage.get(key, [])
         ]
-        if name in branch:  # each locale reads and writes what is its own
-            assert all("${key}" in out for out in outs)
+        if name in (*branch, *EXPLORED):  # each locale reads and writes what is its own
+            locale = "${item}" if name in EXPLORED else "${key}"
+            assert all(locale in out for out in outs)
             read = [one for one in stage["deps"] if not one.startswith("pipeline/")]
-            assert all("${key}" in one for one in read)
-            for one in read:
+            assert all(locale in one for one in read)
+            for one in (each.replace("${item}", "${key}") for each in read):
                 made = [out for out in written if f"{one}/".startswith(f"{out}/")]
                 assert len(made) == 1
-        written += outs
+        written += [out.replace("${item}", "${key}") for out in outs]
 
 
 def test_what_a_stage_writes_is_where_layout_says() -> None:
     written = {
-        str(next(iter(out)) if isinstance(out, dict) else out)
+        str(next(iter(out)) if isinstance(out, dict) else out).replace("${item}", "${key}")
         for stage in STAGES.values()
         for key in ("outs", "metrics", "plots")
         for out in stage.get(key, [])

@@ -182,8 +182,9 @@ def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
     assert not any(locks.values())
 
 
-def test_stages_of_a_branch_are_those_with_a_foreach() -> None:
-    graph = {"a": {}, "b": {}, "c": {"foreach": 1}, "d": {"foreach": 1}, "e": {}}
+def test_stages_of_a_branch_are_those_that_every_locale_has() -> None:
+    every, some = {"foreach": "${encoder}"}, {"foreach": "${explore}"}
+    graph = {"a": {}, "b": {}, "c": every, "d": every, "x": some, "e": {}}
     assert shared_and_branch(graph) == (["a", "b"], ["c", "d"])
 
 
