@@ -64,15 +64,15 @@ def search(
     codes = np.empty((len(queries), depth), dtype=np.int64)
     open_rows = np.arange(len(queries))
     asked = min(depth + EXTRA_RESULTS, index.ntotal)
-    find = _finder(index)
+    find = finder(index)
     while open_rows.size:
         unsure = np.zeros(len(queries), dtype=bool)
-        for searched in _parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
+        for searched in parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
             whole = len(searched) == len(queries)
             raw, found, beyond = find(queries if whole else queries[searched], asked)
             best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
-            for part in _parts(np.arange(len(searched)), at_once):
+            for part in parts(np.arange(len(searched)), at_once):
                 ranked, order = ranking.rank_matrix(raw[part], found[part])
                 rows = searched[part]
                 scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
@@ -83,7 +83,7 @@ def search(
     return scores, codes
 
 
-def _finder(index: faiss.Index) -> Find:
+def finder(index: faiss.Index) -> Find:
     """Return what finds an index's nearest products."""
 
     def by_faiss(queries: Matrix, asked: int) -> Found:
@@ -101,7 +101,7 @@ def _finder(index: faiss.Index) -> Find:
     return exactly
 
 
-def _parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
+def parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
     """Yield the rows, at most `size` at once, but at least one."""
     size = max(1, size)
     for start in range(0, len(rows), size):

@@ -67,7 +67,7 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     pairs = [
         (query, product_ids[code])
         for query in query_ids
-        for code in rng.choice(products, rng.integers(1, min(12, products)), replace=False)
+        for code in rng.choice(products, rng.integers(1, max(2, min(12, products))), replace=False)
     ]
     pairs.sort()
     judgements = pa.table(

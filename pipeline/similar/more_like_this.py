@@ -1,0 +1,79 @@
+"""Similar products by words: a product's own terms are the query, as Lucene's MoreLikeThis does."""
+
+from collections.abc import Iterable, Iterator, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bm25.search import TermIndex
+from pipeline.core.arrays import Ints
+from pipeline.core.params import Bm25
+from pipeline.runs import ranking
+from pipeline.similar.anchors import PLACES, Anchors
+
+Floats = NDArray[np.float64]
+
+QUERY_TERMS = 25
+"""How many terms of a product are searched for, as in Lucene: those of the highest tf * idf."""
+
+
+def build(
+    products: Iterable[list[str]], wanted: Ints, settings: Bm25
+) -> tuple[TermIndex, dict[int, list[str]]]:
+    """Index the terms of all products; return the terms of the `wanted` rows beside."""
+    kept: dict[int, list[str]] = {}
+    rows = set(wanted.tolist())
+
+    def passed() -> Iterator[list[str]]:
+        for row, terms in enumerate(products):
+            if row in rows:
+                kept[row] = terms
+            yield terms
+
+    return TermIndex.build(passed(), settings), kept
+
+
+def query_terms(index: TermIndex, terms: Sequence[str]) -> list[str]:
+    """Return the `QUERY_TERMS` of a product with the highest tf * idf, each once.
+
+    A tie goes to the term that comes first in the text.
+    """
+    starts = index.retriever.scores["indptr"]
+    counts: dict[str, int] = {}
+    for term in terms:
+        counts[term] = counts.get(term, 0) + 1
+
+    def weight(term: str) -> float:
+        number = index.vocabulary[term]
+        having = int(starts[number + 1] - starts[number])
+        return counts[term] * float(np.log(1 + (index.products - having + 0.5) / (having + 0.5)))
+
+    return sorted(counts, key=lambda term: -weight(term))[:QUERY_TERMS]
+
+
+def score_anchors(
+    index: TermIndex, terms: dict[int, list[str]], anchors: Anchors
+) -> tuple[Floats, Ints]:
+    """Return what `anchors.measure` takes: the scores of the others, the nearest products.
+
+    Args:
+        index: all products.
+        terms: those of each anchor's row.
+        anchors: what is compared.
+    """
+    scores = np.zeros(len(anchors.others))
+    found = np.full((len(anchors), PLACES), ranking.NO_PRODUCT, dtype=np.int64)
+    for anchor, row in enumerate(anchors.row.tolist()):
+        asked = terms[row]
+        if not asked:
+            continue
+        every = index.scores(query_terms(index, asked))
+        scores[anchors.part(anchor)] = every[anchors.others[anchors.part(anchor)]]
+        every[row] = 0
+        near = np.flatnonzero(every)
+        if len(near) > PLACES:
+            last = np.partition(every[near], -PLACES)[-PLACES]
+            near = near[every[near] >= last - 10.0**-ranking.SCORE_DECIMALS]
+        _, order, _ = ranking.rank_pairs(np.zeros(len(near), np.int64), near, every[near])
+        found[anchor, : len(order)] = order[:PLACES]
+    return scores, found

@@ -1,0 +1,188 @@
+"""Find each product's nearest others: data/embeddings + models/index -> data/similar/<locale>.
+
+`reports/similar/<locale>.json` says what they are worth by the ESCI labels (see `anchors`), beside
+random products and those with the same words.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bm25 import analysers as lexical
+from pipeline.core import files, layout, stage, tables
+from pipeline.core.arrays import Ints
+from pipeline.core.params import FlatIndex, Params
+from pipeline.core.progress import track
+from pipeline.evaluate.judged_run import Judgements
+from pipeline.evaluate.uncertainty import bootstrap_intervals
+from pipeline.index.card import read_index
+from pipeline.retrieve import neighbours
+from pipeline.runs import ranking
+from pipeline.runs.inputs import Ids, read_judgements
+from pipeline.similar import anchors as labelled
+from pipeline.similar import more_like_this
+from pipeline.similar.anchors import Anchors
+from pipeline.similar.nearest import Catalogue, nearest_products, score_rows
+from pipeline.similar.table import iter_neighbours, write_neighbours
+from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
+from pipeline.vectors.shards import ShardReader
+
+Floats = NDArray[np.float64]
+BATCH_TEXTS, BATCH_ANCHORS = 16_384, 512
+DECIMALS = 5
+
+
+def similar(params: Params, locale: str) -> stage.Done:
+    """Write each product's nearest others, and what they are worth."""
+    manifest, catalogue = open_catalogue(params, locale)
+    ids, pool = read_pool(locale)
+    check_ids(manifest, "products", ids.products, locale)
+    settings, kept = params.index_of(locale), params.similar.neighbours
+    faiss.omp_set_num_threads(params.runtime.thread_count())
+    total, fewer = len(ids.products), 0
+    with write_neighbours(params, locale, manifest, ids.products) as table:
+        pieces = nearest_products(catalogue, kept)
+        for rows, scores, codes in track(pieces, total, "products", lambda piece: len(piece[0])):
+            table.add(rows, scores, codes)
+            fewer += int((codes == ranking.NO_PRODUCT).any(axis=1).sum())
+    report: dict[str, Any] = {
+        "encoder": params.encoder[locale],
+        "index": params.index[locale],
+        "products": total,
+        "neighbours": min(kept, total - 1),
+        "products_with_fewer": fewer,
+        f"index_overlap@{kept}": overlap(catalogue, locale, kept),
+        **evaluate(params, locale, catalogue, labelled.draw_anchors(pool)),
+    }
+    files.write_json(layout.similar_report(locale), report)
+    stage.log.info(
+        "similar locale=%s products=%d neighbours=%d queries=%d concordance=%s",
+        locale, total, min(kept, total - 1), report["queries"],
+        report.get("dense", {}).get("concordance"),
+    )  # fmt: skip
+    return stage.Done(
+        settings.kind, products=total, neighbours=kept, dimension=manifest.dimension,
+        **settings.model_dump(exclude={"kind"}),
+    )  # fmt: skip
+
+
+def open_catalogue(params: Params, locale: str) -> tuple[Manifest, Catalogue]:
+    """Open a locale's vectors and the index that holds them.
+
+    Raises:
+        PipelineError: they are missing, damaged, or of other settings.
+    """
+    manifest = read_manifest(params, locale)
+    return manifest, Catalogue(
+        read_index(params, locale, manifest),
+        ShardReader(manifest, "products", locale),
+        params.encoder_of(locale).similarity,
+        isinstance(params.index_of(locale), FlatIndex),
+    )
+
+
+def read_pool(locale: str) -> tuple[Ids, Judgements]:
+    """Read a locale's ids, and the judgements of products with a text; there may be none."""
+    ids, _, (rows, codes, labels) = read_judgements(locale)
+    text = codes < len(ids.products)
+    return ids, Judgements.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
+
+
+def overlap(catalogue: Catalogue, locale: str, kept: int) -> float | None:
+    """Return the share of the exact neighbours that are in the table, of some products.
+
+    None where there is no other product.
+    """
+    kept = min(kept, catalogue.index.ntotal - 1)
+    if catalogue.exact or not kept:
+        return 1.0 if kept else None
+    rows = neighbours.sampled_rows(catalogue.index.ntotal)
+    own = catalogue.take(rows)
+    near = neighbours.exact_codes(catalogue.vectors, own, kept + 1, catalogue.similarity)
+    exact = np.array([codes[codes != row][:kept] for row, codes in zip(rows, near, strict=True)])
+    return neighbours.overlap(found_of(locale, rows, kept), exact)
+
+
+def found_of(locale: str, rows: Ints, most: int) -> Ints:
+    """Return the first neighbours in the table of some products, [rows, most].
+
+    `ranking.NO_PRODUCT` fills places without one. A product may be wanted several times.
+    """
+    wanted, place_of = np.unique(rows, return_inverse=True)
+    found = np.full((len(wanted), most), ranking.NO_PRODUCT, dtype=np.int64)
+    for products, codes, _ in iter_neighbours(locale):
+        rank = ranking.places(products)
+        at = np.minimum(np.searchsorted(wanted, products), len(wanted) - 1)
+        mine = (wanted[at] == products) & (rank < most)
+        found[at[mine], rank[mine]] = codes[mine]
+    return found[place_of]
+
+
+def evaluate(params: Params, locale: str, catalogue: Catalogue, anchors: Anchors) -> dict[str, Any]:
+    """Return the part of the report that the labels give."""
+    counts = {
+        "queries": anchors.queries,
+        "queries_eligible": anchors.eligible,
+        "anchors": len(anchors),
+    }
+    if not len(anchors):
+        why = "no query has an Exact product and another judged one, both with a text"
+        return {**counts, "not_evaluated": why}
+    index, terms = more_like_this.build(
+        _terms(params, locale, catalogue.vectors.rows), anchors.row, params.bm25
+    )
+    found = {
+        "random": labelled.measure_random(anchors, catalogue.vectors.rows),
+        "bm25": labelled.measure(anchors, *more_like_this.score_anchors(index, terms, anchors)),
+        "dense": labelled.measure(
+            anchors,
+            score_others(catalogue, anchors),
+            found_of(locale, anchors.row, labelled.PLACES),
+        ),
+    }
+    return counts | {system: summarise(params, values) for system, values in found.items()}
+
+
+def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
+    """Return the similarity of each anchor and each of its others, by their vectors."""
+    scores = np.empty(len(anchors.others))
+    for first in range(0, len(anchors), BATCH_ANCHORS):
+        last = min(first + BATCH_ANCHORS, len(anchors))
+        part = slice(int(anchors.starts[first]), int(anchors.starts[last]))
+        own = np.repeat(anchors.row[first:last], np.diff(anchors.starts[first : last + 1]))
+        rows, at = np.unique(np.concatenate([own, anchors.others[part]]), return_inverse=True)
+        vectors = catalogue.take(rows)
+        scores[part] = score_rows(
+            vectors[at[: len(own)]], vectors[at[len(own) :]], catalogue.similarity
+        )
+    return scores
+
+
+def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | int]:
+    """Return the mean of each measure over queries, with its interval and number of queries."""
+    chosen = params.uncertainty
+    intervals = bootstrap_intervals(
+        np.stack(list(values.values()), axis=1), chosen.samples, chosen.confidence, chosen.seed
+    )
+    found: dict[str, float | int] = {}
+    for name, interval in zip(values, intervals, strict=True):
+        if interval.queries:
+            found |= {
+                name: round(interval.mean, DECIMALS),
+                f"{name}_low": round(interval.low, DECIMALS),
+                f"{name}_high": round(interval.high, DECIMALS),
+                f"{name}_queries": interval.queries,
+            }
+    return found
+
+
+def _terms(params: Params, locale: str, total: int) -> Iterator[list[str]]:
+    """Yield the terms of every product, in the order of rows."""
+    analyser = lexical.analyser_for(params.language[locale])
+    path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    pieces = tables.iter_table(path, tables.PRODUCTS, BATCH_TEXTS, remedy)
+    for piece in track(pieces, total, "products' words", len):
+        yield from map(analyser.terms, piece["text"].to_pylist())

@@ -1,0 +1,183 @@
+"""Each product's neighbours are the nearest by the vectors, however many tie and whoever asks."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+import faiss
+import numpy as np
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.index import stage as stage_index
+from pipeline.runs import ranking
+from pipeline.similar import nearest
+from pipeline.similar import stage as similar
+from pipeline.similar.table import check_neighbours, iter_neighbours
+from pipeline.vectors.manifest import read_manifest
+from tests.helpers.artefacts import (
+    LOCALE,
+    params,
+    random_vectors,
+    tie_heavy,
+    write_clean,
+    write_embeddings,
+)
+
+SMALL: dict[str, object] = {
+    "indexes.ivf-flat": {"kind": "ivf-flat", "lists": 8, "probes": 2},
+    "indexes.ivf-pq": {"kind": "ivf-pq", "lists": 8, "probes": 2, "subvectors": 4, "bits": 4},
+}
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A working folder and a cache of their own."""
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.chdir(tmp_path)
+
+
+def given(
+    kept: int,
+    similarity: str = "cosine",
+    index: str = "flat",
+    changes: Mapping[str, object] | None = None,
+) -> Params:
+    encoder = params().encoder[LOCALE]
+    return params(
+        {
+            **SMALL,
+            "similar.neighbours": kept,
+            f"encoders.{encoder}.similarity": similarity,
+            f"encoders.{encoder}.normalize": similarity == "cosine",
+            f"index.{LOCALE}": index,
+            **(changes or {}),
+        }
+    )
+
+
+def found(chosen: Params, vectors: Matrix, shard_rows: int = 100) -> list[list[tuple[int, float]]]:
+    """Run the stages index and similar; return each product's neighbours and their scores."""
+    rng = np.random.default_rng(1)
+    write_clean(rng, len(vectors), 20)
+    write_embeddings(chosen, vectors, random_vectors(rng, 20, vectors.shape[1]), shard_rows)
+    stage_index.index(chosen, LOCALE)
+    similar.similar(chosen, LOCALE)
+    rows: list[list[tuple[int, float]]] = [[] for _ in vectors]
+    for products, others, scores in iter_neighbours(LOCALE):
+        for product, other, score in zip(products, others, scores, strict=True):
+            rows[product].append((int(other), float(score)))
+    return rows
+
+
+def similarities(vectors: Matrix, similarity: str) -> nearest.Floats:
+    exact = vectors.astype(np.float64)
+    if similarity == "l2":
+        return np.asarray(-np.square(exact[:, np.newaxis] - exact).sum(axis=2))
+    if similarity == "cosine":
+        exact = exact / np.linalg.norm(exact, axis=1, keepdims=True)
+    return np.asarray(exact @ exact.T)
+
+
+def nearest_by_hand(vectors: Matrix, similarity: str, kept: int) -> list[list[int]]:
+    scores = np.round(similarities(vectors, similarity), ranking.SCORE_DECIMALS)
+    expected = []
+    for row, mine in enumerate(scores):
+        order: Ints = np.lexsort((-np.arange(len(mine)), -mine))
+        expected.append(order[order != row][:kept].tolist())
+    return expected
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_they_are_those_of_comparing_all_pairs_ties_by_id(similarity: str) -> None:
+    vectors = tie_heavy(np.random.default_rng(3), 300)
+    for kept in (1, 20, 1000):
+        rows = found(given(kept, similarity), vectors)
+        assert [[other for other, _ in row] for row in rows] == nearest_by_hand(
+            vectors, similarity, kept
+        )
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_where_all_vectors_are_equal_the_ids_decide(similarity: str) -> None:
+    vectors = np.full((260, 6), 1 / 3, dtype=np.float32)
+    rows = found(given(2, similarity), vectors)
+    assert [[other for other, _ in row] for row in rows] == [[259, 258]] * 258 + [
+        [259, 257],
+        [258, 257],
+    ]
+
+
+def test_one_product_has_no_neighbours() -> None:
+    rng = np.random.default_rng(0)
+    assert found(given(5), random_vectors(rng, 1, 8)) == [[]]
+    report = json.loads(layout.similar_report(LOCALE).read_text())
+    assert (report["products"], report["neighbours"], report["queries"]) == (1, 0, 0)
+    assert report[f"index_overlap@{5}"] is None
+
+
+@pytest.mark.parametrize("index", ["sq8", "hnsw", "ivf-flat", "ivf-pq"])
+def test_an_approximate_index_proposes_and_the_vectors_decide(index: str) -> None:
+    vectors = random_vectors(np.random.default_rng(5), 400, 16)
+    rows = found(given(10, index=index), vectors)
+    exact = np.round(similarities(vectors, "cosine"), ranking.SCORE_DECIMALS)
+    for row, mine in enumerate(rows):
+        assert row not in [other for other, _ in mine]
+        assert len({other for other, _ in mine}) == len(mine) <= 10
+        np.testing.assert_allclose(
+            [score for _, score in mine], [exact[row, other] for other, _ in mine], atol=1.1e-6
+        )
+        assert mine == sorted(mine, key=lambda each: (-each[1], -each[0]))
+    report = json.loads(layout.similar_report(LOCALE).read_text())
+    by_hand = nearest_by_hand(vectors, "cosine", 10)
+    share = np.mean(
+        [
+            len({o for o, _ in mine} & set(near)) / 10
+            for mine, near in zip(rows, by_hand, strict=True)
+        ]
+    )
+    assert report["index_overlap@10"] == pytest.approx(share, abs=1e-5)
+    assert report["products_with_fewer"] == sum(len(mine) < 10 for mine in rows)
+
+
+@pytest.mark.parametrize("index", ["flat", "ivf-pq"])
+def test_threads_shards_and_the_size_of_pieces_change_no_byte(
+    index: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    vectors = random_vectors(np.random.default_rng(6), 500, 16)
+    vectors[100:180] = vectors[100]
+    files = []
+    for threads, shard_rows, scored in ((1, 100, 10**6), (3, 500, 10**6), (2, 7, 10**4)):
+        monkeypatch.setattr(nearest, "SCORED_BYTES", scored)
+        found(given(30, index=index, changes={"runtime.threads": threads}), vectors, shard_rows)
+        files.append(layout.similar(LOCALE).neighbours.read_bytes())
+    assert files[0] == files[1] == files[2]
+    faiss.omp_set_num_threads(1)
+
+
+def test_vectors_of_half_precision_are_compared_as_they_are_stored() -> None:
+    vectors = random_vectors(np.random.default_rng(7), 200, 16)
+    rows = found(given(5, changes={"embed.dtype": "float16"}), vectors)
+    stored = vectors.astype(np.float16).astype(np.float32)
+    assert [[other for other, _ in row] for row in rows] == nearest_by_hand(stored, "cosine", 5)
+
+
+def test_neighbours_of_other_vectors_or_settings_are_refused_and_edited_ones() -> None:
+    chosen = given(5)
+    found(chosen, random_vectors(np.random.default_rng(8), 60, 8))
+    manifest = read_manifest(chosen, LOCALE)
+    assert check_neighbours(chosen, LOCALE, manifest).neighbours == 5
+    with pytest.raises(
+        PipelineError, match=r"neighbours must be 6 \(found 5\).*`dvc repro similar@"
+    ):
+        check_neighbours(given(6), LOCALE, manifest)
+    path = layout.similar(LOCALE).neighbours
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(PipelineError, match="neighbours_sha256 must be"):
+        check_neighbours(chosen, LOCALE, manifest)
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"neighbours\.parquet is missing"):
+        check_neighbours(chosen, LOCALE, manifest)
