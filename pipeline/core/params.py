@@ -242,10 +242,10 @@ class Similar(Strict):
 
 
 class Duplicates(Strict):
-    """When `duplicates` takes two products for one: by the encoder's score and by their texts."""
+    """When `duplicates` takes two products for one: by their texts, and by their cosine."""
 
-    precision: Annotated[float, Field(gt=0, lt=1)]
     text: Annotated[float, Field(gt=0, le=1)]
+    precision: Annotated[float, Field(gt=0, le=1)]
 
 
 class Runtime(Strict):

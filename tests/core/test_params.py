@@ -167,7 +167,7 @@ WRONG: list[tuple[str, object]] = [
     ("report.results", 11),
     ("report.seed", -1),
     ("similar.neighbours", 0),
-    ("duplicates.precision", 1.0),
+    ("duplicates.precision", 0.0),
     ("duplicates.text", 0.0),
     ("explore", "us"),
     ("explore", ["US"]),

@@ -1,0 +1,1 @@
+"""The duplicates stage: groups of the same or nearly the same product."""
