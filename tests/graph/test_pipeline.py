@@ -141,6 +141,21 @@ def test_a_second_repro_runs_nothing(project: Project) -> None:
     assert project.ran("repro") == set()
 
 
+def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
+    project: Project,
+) -> None:
+    ran = project.ran("exp", "run", "-S", "explore=[us]")
+    assert {"similar@us", "duplicates@us"} <= ran
+    assert all(name.endswith("@us") and name.split("@")[0] not in BRANCH for name in ran)
+    lock = project.lock()
+    assert project.ran("repro", "--force", "--single-item", *sorted(ran)) == ran
+    assert project.lock() == lock
+    assert all(name.endswith("@jp") for name in project.ran("exp", "run", "-S", "explore=[us,jp]"))
+    ran = project.ran("exp", "run", "-S", "similar.neighbours=7", "-S", "explore=[us]")
+    assert {"similar@us", "duplicates@us"} <= ran
+    assert all(name.endswith("@us") for name in ran)
+
+
 def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
