@@ -113,7 +113,7 @@ def grams_of(text: str) -> Grams:
         hashed = hashed * _MULTIPLIER + points[place : place + windows] + np.uint64(1)
     hashed ^= hashed >> np.uint64(29)
     hashed.sort()
-    return hashed[np.append(True, hashed[1:] != hashed[:-1])]
+    return np.asarray(hashed[np.append(True, hashed[1:] != hashed[:-1])])
 
 
 def jaccard(first: Grams, second: Grams) -> float:
