@@ -53,7 +53,6 @@ def duplicates(params: Params, locale: str) -> stage.Done:
     threshold, saturated, candidates = choose_candidates(params, locale, vectors, distinct)
     found = form_groups(distinct, *candidates)
     found = found._replace(cosine=cosines_of(vectors, found.product, found.kept))
-    write_groups(params, locale, ids.products, found, threshold.cosine, card.neighbours_sha256)
     report = count_groups(found, distinct) | {
         "encoder": manifest.encoder,
         "threshold": describe(threshold) | {"text": params.duplicates.text},
@@ -61,6 +60,7 @@ def duplicates(params: Params, locale: str) -> stage.Done:
         **judge_groups(params, locale, ids, pairs, distinct, found),
         "examples": examples(ids, found, Texts(path, found.product, remedy)),
     }
+    write_groups(params, locale, ids.products, found, threshold.cosine, card.neighbours_sha256)
     files.write_json(layout.duplicates_report(locale), report)
     stage.log.info(
         "duplicates locale=%s products=%d groups=%d duplicates=%d cosine=%s",

@@ -217,6 +217,9 @@ def test_labels_and_runs_are_reported_of_the_collapsed_catalogue() -> None:
     ]
     chosen = given({"duplicates.precision": 0.5})
     write_catalogue(chosen, [f"B{i}" for i in range(5)], texts, pairs)
+    with pytest.raises(PipelineError, match=r"run\.json is missing\. Run `dvc repro"):
+        duplicates.duplicates(chosen, LOCALE)
+    assert not layout.duplicates(LOCALE).folder.exists()
     inputs = read_inputs(LOCALE)
     run = ranking.rank_pairs(
         np.repeat([0, 1], 5), np.tile(np.arange(5), 2), np.array([5, 4, 3, 2, 1, 5, 4, 3, 2, 1.0])
