@@ -81,6 +81,7 @@ def collapse_runs(
     `collapsed` shows the first product of each group; the judgements stay as they are, so that a
     second Exact product of a group, which a system may no longer show, still counts in the ideal.
     `collapsed_labels` collapses the judgements too: a group is judged once, by its best label.
+    Where no query has an ideal above 0, there is no nDCG.
 
     Args:
         params: the cutoff.
@@ -108,10 +109,11 @@ def collapse_runs(
                 judged_run.judge(rows[first], kept[codes[first]], best.rows(*part)),
             )
             values.append(np.stack([metrics.ndcg(run, k) for run in runs]))
-        means = np.nanmean(np.concatenate(values, axis=1), axis=1)
         names = (f"ndcg@{k}", f"ndcg@{k}_collapsed", f"ndcg@{k}_collapsed_labels")
         found[system] = {
-            name: round(float(mean), DECIMALS) for name, mean in zip(names, means, strict=True)
+            name: round(float(np.nanmean(each)), DECIMALS)
+            for name, each in zip(names, np.concatenate(values, axis=1), strict=True)
+            if not np.isnan(each).all()
         }
     return found
 
