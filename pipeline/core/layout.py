@@ -32,6 +32,9 @@ SIMILAR = Path("data/similar")
 SIMILAR_REPORTS = Path("reports/similar")
 DUPLICATES = Path("data/duplicates")
 DUPLICATES_REPORTS = Path("reports/duplicates")
+CLUSTERS = Path("data/clusters")
+CLUSTERS_REPORTS = Path("reports/clusters")
+CATALOGUE = Path("reports/catalogue")
 METRICS = Path("reports/metrics")
 TRADEOFF = Path("reports/tradeoff")
 PER_QUERY = Path("reports/per_query")
@@ -205,6 +208,23 @@ class DuplicateFiles:
         return self.folder / "groups.json"
 
 
+@dataclass(frozen=True)
+class ClusterFiles:
+    """What `clusters` writes of a locale."""
+
+    folder: Path
+
+    @property
+    def clusters(self) -> Path:
+        """The cluster and the leaf of each product."""
+        return self.folder / "clusters.parquet"
+
+    @property
+    def map(self) -> Path:
+        """The place of each product on a map."""
+        return self.folder / "map.parquet"
+
+
 def sample(locale: str) -> SampleFiles:
     """Return the ESCI rows drawn for a locale."""
     return SampleFiles(SAMPLE / locale)
@@ -253,6 +273,21 @@ def duplicates(locale: str) -> DuplicateFiles:
 def duplicates_report(locale: str) -> Path:
     """Return a locale's counts and examples of duplicates."""
     return DUPLICATES_REPORTS / f"{locale}.json"
+
+
+def clusters(locale: str) -> ClusterFiles:
+    """Return a locale's clusters of products."""
+    return ClusterFiles(CLUSTERS / locale)
+
+
+def clusters_report(locale: str) -> Path:
+    """Return the names, sizes and measures of a locale's clusters."""
+    return CLUSTERS_REPORTS / f"{locale}.json"
+
+
+def catalogue(locale: str) -> Path:
+    """Return the page of a locale's catalogue."""
+    return CATALOGUE / f"{locale}.html"
 
 
 def metrics(locale: str) -> Path:
@@ -365,7 +400,8 @@ def artefacts() -> tuple[Path, ...]:
     return (
         Path(".git"), Path(".dvc"),
         PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS,
-        SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS, METRICS, TRADEOFF,
+        SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
+        CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, TRADEOFF,
         PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
         recall_curve("").parent.parent, COSTS.parent,
     )  # fmt: skip

@@ -248,6 +248,14 @@ class Duplicates(Strict):
     precision: Annotated[float, Field(gt=0, le=1)]
 
 
+class Clusters(Strict):
+    """How many clusters, how large their leaves are, and the seed; None: by the products."""
+
+    count: Count | None
+    leaf_size: Count | None
+    seed: Seed
+
+
 class Runtime(Strict):
     """Settings that change speed and nothing else; no stage depends on them."""
 
@@ -425,6 +433,7 @@ class Params(Strict):
     report: Report
     similar: Similar
     duplicates: Duplicates
+    clusters: Clusters
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]

@@ -1,0 +1,1 @@
+"""The catalogue stage: a page of each explored locale, with its map, clusters and duplicates."""

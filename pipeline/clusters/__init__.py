@@ -1,0 +1,1 @@
+"""The clusters stage: group each locale's products by their vectors, and name the groups."""

@@ -1,0 +1,153 @@
+"""What is said of each cluster: its name, its brands, its examples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+import numpy as np
+
+from pipeline.clusters.fields import has_brands, read_fields
+from pipeline.clusters.form import Brand, Cluster, Example, Leaf
+from pipeline.clusters.kmeans import Clustering
+from pipeline.clusters.names import Counter, common_terms, name_groups
+from pipeline.clusters.surfaces import surfaces_for
+from pipeline.core.arrays import Ints
+from pipeline.core.params import Params
+
+BRANDS = 3
+CLUSTER_EXAMPLES, LEAF_EXAMPLES = 5, 2
+CANDIDATES = 20
+"""How many products of a leaf are looked at for examples with different titles."""
+
+EXAMPLE_CHARACTERS = 200
+DECIMALS = 5
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What the texts of all products gave.
+
+    Attributes:
+        titles: of the products that may be examples, by row.
+        cluster_names, leaf_names: the words of each.
+        brand_of: the number of each product's brand, -1 without one, int64 [products].
+        brands: how the brands are written, by number.
+    """
+
+    titles: dict[int, str]
+    cluster_names: list[list[str]]
+    leaf_names: list[list[str]]
+    brand_of: Ints
+    brands: list[str]
+
+
+def describe_clusters(
+    params: Params, locale: str, found: Clustering, ids: Sequence[str]
+) -> tuple[Cluster, ...]:
+    """Return what is said of each cluster, in order.
+
+    Args:
+        params: decides how texts become words.
+        locale: whose clean products are read.
+        found: the clusters.
+        ids: the product_id of each product; only those of examples are read.
+    """
+    candidates = nearest_products(found)
+    texts = _read_texts(params, locale, found, np.sort(np.concatenate(candidates)))
+    sizes, leaf_sizes = np.bincount(found.cluster), np.bincount(found.leaf)
+    nearness = np.bincount(found.cluster, found.nearness) / sizes
+    branded = has_brands(params.clean)
+    described = []
+    for number in range(found.clusters):
+        leaves = np.flatnonzero(found.cluster_of_leaf == number).tolist()
+        near = np.concatenate([candidates[leaf] for leaf in leaves])
+        near = near[np.lexsort((near, -found.nearness[near]))]
+        brands = texts.brand_of[found.cluster == number]
+        brands = brands[brands >= 0]
+        described.append(
+            Cluster(
+                cluster=number,
+                name=tuple(texts.cluster_names[number]),
+                products=int(sizes[number]),
+                nearness=round(float(nearness[number]), DECIMALS),
+                with_brand=len(brands) if branded else None,
+                brands=_most_frequent(brands, texts.brands),
+                examples=_examples(near, texts.titles, ids, CLUSTER_EXAMPLES),
+                leaves=tuple(
+                    Leaf(
+                        leaf=leaf,
+                        name=tuple(texts.leaf_names[leaf]),
+                        products=int(leaf_sizes[leaf]),
+                        examples=_examples(candidates[leaf], texts.titles, ids, LEAF_EXAMPLES),
+                    )
+                    for leaf in leaves
+                ),
+            )
+        )
+    return tuple(described)
+
+
+def nearest_products(found: Clustering) -> list[Ints]:
+    """Return the rows of the products that are nearest to the centroid of each leaf, in order."""
+    order = np.lexsort((-found.nearness.round(DECIMALS), found.leaf))
+    starts = np.searchsorted(found.leaf[order], np.arange(found.leaves + 1))
+    return [order[start:stop][:CANDIDATES] for start, stop in pairwise(starts)]
+
+
+def _read_texts(params: Params, locale: str, found: Clustering, shown: Ints) -> Texts:
+    """Read the texts once: count the terms of each leaf, keep brands and the titles shown."""
+    counter = Counter(surfaces_for(params.language[locale]))
+    titles: dict[int, str] = {}
+    brand_numbers: dict[str, int] = {}
+    written: list[str] = []
+    brand_of = np.full(len(found.leaf), -1, dtype=np.int64)
+    done = 0
+    for fields in read_fields(locale, params.clean):
+        rows = slice(done, done + len(fields.titles))
+        counter.add(fields.titles, fields.brands, found.leaf[rows])
+        for row, brand in enumerate(fields.brands, start=done):
+            if brand:
+                number = brand_numbers.setdefault(brand.casefold(), len(written))
+                if number == len(written):
+                    written.append(brand)
+                brand_of[row] = number
+        for row in shown[slice(*np.searchsorted(shown, [rows.start, rows.stop]))].tolist():
+            titles[row] = fields.titles[row - done][:EXAMPLE_CHARACTERS]
+        done = rows.stop
+    leaves = counter.finish()
+    clusters = leaves.within(found.cluster_of_leaf)
+    sizes = np.bincount(found.cluster)
+    left_out = common_terms(clusters, sizes) | leaves.is_brand
+    return Texts(
+        titles,
+        name_groups(clusters, sizes, left_out),
+        name_groups(leaves, np.bincount(found.leaf), left_out),
+        brand_of,
+        written,
+    )
+
+
+def _most_frequent(brands: Ints, written: list[str]) -> tuple[Brand, ...]:
+    """Return the brands that most of some products have, ties by their letters."""
+    numbers, products = np.unique(brands, return_counts=True)
+    most = np.sort(products)[-BRANDS:][:1]
+    found = [
+        (-count, written[number])
+        for number, count in zip(numbers.tolist(), products.tolist(), strict=True)
+        if count >= most[0]
+    ]
+    return tuple(Brand(brand=brand, products=-count) for count, brand in sorted(found)[:BRANDS])
+
+
+def _examples(
+    rows: Ints, titles: dict[int, str], ids: Sequence[str], most: int
+) -> tuple[Example, ...]:
+    """Return the first `most` of the products whose titles differ."""
+    chosen: dict[str, Example] = {}
+    for row in rows.tolist():
+        key = titles[row].casefold()
+        if key not in chosen:
+            chosen[key] = Example(product_id=str(ids[row]), title=titles[row])
+        if len(chosen) == most:
+            break
+    return tuple(chosen.values())

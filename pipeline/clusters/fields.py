@@ -1,0 +1,44 @@
+"""What names and examples come from: a product's first field, and its brand."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from pipeline.core import layout, tables
+from pipeline.core.params import Clean
+from pipeline.evaluate.product_fields import BATCH_ROWS, field_bounds, first_ends
+
+
+@dataclass(frozen=True)
+class Fields:
+    """Some products' titles and brands, in the order of their rows; a brand may be empty."""
+
+    titles: list[str]
+    brands: list[str]
+
+
+def has_brands(settings: Clean) -> bool:
+    """Say whether texts have the field product_brand."""
+    return "product_brand" in settings.fields
+
+
+def read_fields(locale: str, settings: Clean) -> Iterator[Fields]:
+    """Yield the titles and brands of all clean products, some thousands at a time.
+
+    A title is the first field that holds anything.
+
+    Raises:
+        PipelineError: the table is missing or damaged.
+    """
+    path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    place = settings.fields.index("product_brand") if has_brands(settings) else None
+    for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
+        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+        texts = batch["text"].to_pylist()
+        titles = [text[:end] for text, end in zip(texts, first_ends(ends).tolist(), strict=True)]
+        brands = [""] * len(texts)
+        if place is not None:
+            starts, stops = field_bounds(ends, place, settings.separator)
+            brands = [
+                text[start:stop] for text, start, stop in zip(texts, starts, stops, strict=True)
+            ]
+        yield Fields(titles, brands)
