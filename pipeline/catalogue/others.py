@@ -1,0 +1,75 @@
+"""What `similar` and `duplicates` found, as the page reads it."""
+
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from pipeline.clusters.form import Estimate
+from pipeline.core import layout
+from pipeline.core.cards import read_model
+
+MEASURES = {
+    "concordance": "more similar first",
+    "e_over_s": "Exact before Substitute",
+    "e_over_ci": "Exact before Complement and Irrelevant",
+    "precision@10": "Exact among the first 10",
+    "judged@10": "judged among the first 10",
+}
+"""The measures of `similar` that are shown, in words."""
+
+SYSTEMS = {
+    "random": "a random order",
+    "bm25": "shared words",
+    "dense": "the vectors",
+}
+
+Number = Annotated[int, Field(ge=0)]
+Values = dict[str, float | int]
+
+
+class _Part(BaseModel):
+    """A report of which the page reads some keys."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class SimilarReport(_Part):
+    """What neighbours are worth; a system is None, and `not_evaluated` says why, without labels."""
+
+    neighbours: Number
+    products: Number
+    queries: Number
+    anchors: Number
+    random: Values | None = None
+    bm25: Values | None = None
+    dense: Values | None = None
+    not_evaluated: str | None = None
+
+
+def similar_section(locale: str) -> dict[str, Any]:
+    """Return what the template shows of similar products.
+
+    Raises:
+        PipelineError: the report is missing or damaged.
+    """
+    report = read_model(
+        layout.similar_report(locale), SimilarReport, layout.rerun_hint("similar", locale)
+    )
+    rows = [
+        (said, [_estimate(values, name) for name in MEASURES])
+        for system, said in SYSTEMS.items()
+        if (values := getattr(report, system)) is not None
+    ]
+    return {"report": report, "measures": list(MEASURES.values()), "rows": rows}
+
+
+def _estimate(values: Values, name: str) -> Estimate | None:
+    """Return a measure of a system, None where no query has it."""
+    if name not in values:
+        return None
+    return Estimate(
+        mean=values[name],
+        low=values[f"{name}_low"],
+        high=values[f"{name}_high"],
+        queries=int(values[f"{name}_queries"]),
+    )
