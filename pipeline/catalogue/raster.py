@@ -14,7 +14,7 @@ from pipeline.core.arrays import Ints, Matrix
 
 WIDTH = 1_000
 MARGIN = 24
-_FAINTEST = 0.35
+_FAINTEST = 0.5
 
 Pixels = NDArray[np.uint8]
 

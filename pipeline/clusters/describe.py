@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import pairwise, zip_longest
 
 import numpy as np
 
@@ -60,8 +60,9 @@ def describe_clusters(
     described = []
     for number in range(found.clusters):
         leaves = np.flatnonzero(found.cluster_of_leaf == number).tolist()
-        near = np.concatenate([candidates[leaf] for leaf in leaves])
-        near = near[np.lexsort((near, -found.nearness[near]))]
+        # The nearest of each leaf, then the second nearest of each.
+        near = [row for rank in zip_longest(*(candidates[leaf] for leaf in leaves)) for row in rank]
+        middle = np.array([row for row in near if row is not None])
         brands = texts.brand_of[found.cluster == number]
         brands = brands[brands >= 0]
         described.append(
@@ -72,7 +73,7 @@ def describe_clusters(
                 nearness=round(float(nearness[number]), DECIMALS),
                 with_brand=len(brands) if branded else None,
                 brands=_most_frequent(brands, texts.brands),
-                examples=_examples(near, texts.titles, ids, CLUSTER_EXAMPLES),
+                examples=_examples(middle, texts.titles, ids, CLUSTER_EXAMPLES),
                 leaves=tuple(
                     Leaf(
                         leaf=leaf,

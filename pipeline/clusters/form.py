@@ -68,7 +68,7 @@ class Cluster(Strict):
         nearness: the mean cosine of its products with the centroid of their leaf.
         with_brand: how many of its products have a brand; None where texts have no such field.
         brands: the most frequent of them.
-        examples: the products that are nearest to a centroid, with different titles.
+        examples: those nearest to the centroids of its leaves, by turns, with different titles.
         leaves: its parts, the largest first.
     """
 

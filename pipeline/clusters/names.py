@@ -24,6 +24,8 @@ SUPPORT = 0.1
 BRAND = 0.4
 """A term is a brand's where at least this share of its products have it in their brand."""
 
+ENDING_LETTERS = 2
+
 _COMPACT_AT = 1 << 22
 
 Floats = NDArray[np.float64]
@@ -138,8 +140,8 @@ def name_groups(counts: Counts, sizes: Ints, left_out: NDArray[np.bool_]) -> lis
     its terms' counts. A product counts a term once, so that a repeated word gains nothing.
 
     Words that fewer than `SUPPORT` of the group's products have are used only where all others
-    are missing, and those of a single product never. A word that begins with a chosen one, or the
-    other way round, is passed over.
+    are missing, and those of a single product never. A word that is a chosen one with or without
+    an ending is passed over.
 
     Args:
         counts: of the groups.
@@ -176,14 +178,19 @@ def common_terms(counts: Counts, sizes: Ints) -> NDArray[np.bool_]:
 
 
 def _diverse(words: Iterable[str]) -> list[str]:
-    """Return the first `WORDS` words of which none begins with another."""
+    """Return the first `WORDS` words of which none is a longer form of another."""
     chosen: list[str] = []
     for word in words:
-        if not any(word.startswith(other) or other.startswith(word) for other in chosen):
+        if not any(_is_form(word, other) or _is_form(other, word) for other in chosen):
             chosen.append(word)
         if len(chosen) == WORDS:
             break
     return chosen
+
+
+def _is_form(longer: str, word: str) -> bool:
+    """Say whether a word is another with an ending, such as a plural: languages without stems."""
+    return longer.startswith(word) and len(longer) - len(word) <= ENDING_LETTERS < len(word)
 
 
 def _summed(keys: Ints, values: Ints) -> tuple[Ints, Ints]:

@@ -170,12 +170,25 @@
   byId("closer").addEventListener("click", () => zoom(0.5));
   byId("farther").addEventListener("click", () => zoom(2));
   byId("whole").addEventListener("click", () => look(0, 0, full.width));
-  chooser.addEventListener("change", () => { point(null); redraw(); });
+  // Shows the chosen cluster, without the few products that are far from the others.
+  const lookAtChosen = () => {
+    point(null);
+    const members = circles.map((_, i) => i).filter(shown);
+    if (chooser.value === "" || !members.length) return look(0, 0, full.width);
+    const span = (values) => {
+      const sorted = members.map((i) => values[i]).sort((a, b) => a - b);
+      return [0.1, 0.9].map((share) => sorted[Math.round(share * (sorted.length - 1))]);
+    };
+    const [[left, right], [top, bottom]] = [span(data.x), span(data.y)];
+    const wide = Math.max(right - left, ((bottom - top) * full.width) / full.height);
+    return look((left + right) / 2, (top + bottom) / 2, Math.max(full.width / 4, 1.6 * wide));
+  };
+  chooser.addEventListener("change", lookAtChosen);
   for (const button of document.querySelectorAll(".show")) {
     button.hidden = false;
     button.addEventListener("click", () => {
       chooser.value = button.dataset.cluster;
-      look(0, 0, full.width);
+      lookAtChosen();
       byId("map").scrollIntoView();
       svg.focus({ preventScroll: true });
     });
