@@ -75,12 +75,12 @@ def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, st
     one character counts as an affix of its neighbour. What follows a number is a unit, and is left
     out.
     """
-    surface = term = ""
+    surface = term = before = ""
     opens = counted = False
     for morpheme in morphemes:
         written, kind = morpheme.surface().casefold(), morpheme.part_of_speech()
-        single = len(written) == 1 and written.isalpha() and written > "\u0250"
-        closes = kind[0] == "接尾辞" or "助数詞可能" in kind or single
+        single = len(written) == 1 and kind[0] == "名詞" and not written.isascii()
+        closes = kind[0] == "接尾辞" or "助数詞可能" in kind or (single and before == "名詞")
         if surface and not closes and not (opens and kind[0] in _NAMING):
             yield surface, term
             surface = term = ""
@@ -89,6 +89,6 @@ def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, st
         if not counted and not is_number and (surface or kind[0] in _NAMING):
             surface += written
             term += morpheme.normalized_form().casefold()
-        counted = is_number or (counted and closes)
+        counted, before = is_number or (counted and closes), kind[0]
     if surface:
         yield surface, term
