@@ -63,6 +63,41 @@ def similar_section(locale: str) -> dict[str, Any]:
     return {"report": report, "measures": list(MEASURES.values()), "rows": rows}
 
 
+class DuplicateExample(_Part):
+    """A product of a group: the first one is kept."""
+
+    product_id: str
+    text: str
+    cosine: float
+    text_similarity: float
+
+
+class DuplicateGroup(_Part):
+    """Some products of a group of `size`."""
+
+    size: Number
+    products: Annotated[tuple[DuplicateExample, ...], Field(min_length=1)]
+
+
+class DuplicatesReport(_Part):
+    """How many products repeat another, and some of them."""
+
+    products: Number
+    groups: Number
+    duplicates: Number
+    duplicates_of_equal_text: Number
+    duplicates_of_near_text: Number
+    largest_group: Number
+    examples: tuple[DuplicateGroup, ...]
+
+
+def duplicates_section(locale: str) -> DuplicatesReport:
+    """Return what the template shows of duplicates; raises as `similar_section` does."""
+    return read_model(
+        layout.duplicates_report(locale), DuplicatesReport, layout.rerun_hint("duplicates", locale)
+    )
+
+
 def _estimate(values: Values, name: str) -> Estimate | None:
     """Return a measure of a system, None where no query has it."""
     if name not in values:

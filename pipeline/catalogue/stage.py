@@ -1,4 +1,4 @@
-"""Write the page of each explored locale: reports of three stages + the map -> reports/catalogue/.
+"""Write the page of each explored locale: reports of three stages + the map.
 
 The page is for people: the map, the clusters with their names, what neighbours are worth, and
 duplicates. Everything on it is in the file.
@@ -6,7 +6,7 @@ duplicates. Everything on it is in the file.
 
 import numpy as np
 
-from pipeline.catalogue.others import similar_section
+from pipeline.catalogue.others import duplicates_section, similar_section
 from pipeline.catalogue.page import Drawn, render
 from pipeline.clusters.form import CLUSTERS, MAP, ClustersReport, read_report
 from pipeline.core import files, layout, stage, tables
@@ -23,7 +23,12 @@ def catalogue(params: Params, locale: str) -> stage.Done:
     """Write the page of a locale's catalogue."""
     report = read_report(locale)
     drawn = _read_map(params, locale, report)
-    page = render(report, drawn, params, {"similar": similar_section(locale)})
+    page = render(
+        report,
+        drawn,
+        params,
+        {"similar": similar_section(locale), "duplicates": duplicates_section(locale)},
+    )
     path = layout.catalogue(locale)
     with files.atomic_file(path) as partial:
         partial.write_text(page, encoding="utf-8", newline="\n")
