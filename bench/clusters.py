@@ -1,0 +1,136 @@
+"""How clusters scales: the time of its parts and its memory, by the number of products.
+
+    python -m bench.clusters [--sizes 10000,100000,1200000] [--folder FOLDER]
+
+Vectors are those of `bench.scale_search`, in 32-bit floats on disk; titles are 15 of 50,000 random
+words, rare ones and frequent ones as in a language. Each size has a process of its own.
+"""
+
+import argparse
+import json
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import cast
+
+import numpy as np
+
+from bench.memory import watched
+from bench.scale_search import DIMENSION, PRODUCTS_A_CENTRE, Mixture
+from pipeline.catalogue.colours import cluster_colours
+from pipeline.catalogue.raster import Frame, draw_raster
+from pipeline.clusters.directions import Directions
+from pipeline.clusters.kmeans import cluster_products, default_clusters, default_leaf_size
+from pipeline.clusters.map import draw_map
+from pipeline.clusters.names import Counter, common_terms, name_groups
+from pipeline.clusters.surfaces import surfaces_for
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.cpu import core_count
+from pipeline.core.text_tables import markdown
+from pipeline.vectors.shards import ShardReader
+
+SEED = 17
+WORDS, WORDS_A_TITLE, TITLES_AT_ONCE = 50_000, 15, 16_384
+PARTS = ("k-means", "names", "map", "picture")
+COLUMNS = ("products", "clusters", "leaves", *(f"{part} s" for part in PARTS), "peak GB")
+
+
+class MadeUp:
+    """Vectors on disk that are read as those of a `ShardReader`."""
+
+    def __init__(self, path: Path, rows: int) -> None:
+        """Open the file."""
+        self.rows = rows
+        self._vectors = np.memmap(path, np.float32, "r", shape=(rows, DIMENSION))
+
+    def check(self) -> None:
+        """Check nothing: the file was written just now."""
+
+    def take(self, rows: Ints) -> Matrix:
+        """Return some rows."""
+        return np.asarray(self._vectors[rows])
+
+
+def main() -> int:
+    """Measure each size, and print a table."""
+    parser = argparse.ArgumentParser(prog="python -m bench.clusters", description=__doc__)
+    parser.add_argument("--sizes", default="10000,100000", help="products, by commas")
+    parser.add_argument("--folder", type=Path, help="where to work; by default a temporary one")
+    parser.add_argument("--one", nargs=2, metavar=("FILE", "ROWS"), help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.one:
+        sys.stdout.write(json.dumps(measure(Path(given.one[0]), int(given.one[1]))))
+        return 0
+    rows = []
+    for size in map(int, given.sizes.split(",")):
+        with tempfile.TemporaryDirectory(dir=given.folder) as folder:
+            rows.append(run(Path(folder) / "vectors.f32", size))
+            sys.stderr.write(f"{rows[-1]}\n")
+    sys.stdout.write(markdown(COLUMNS, rows, COLUMNS))
+    return 0
+
+
+def run(path: Path, products: int) -> list[str]:
+    """Return a row of the table: write the vectors, then measure in another process."""
+    with path.open("wb") as file:
+        for piece in Mixture(max(1, products // PRODUCTS_A_CENTRE)).pieces(products, 0):
+            file.write(piece.data)
+    command = [sys.executable, "-m", "bench.clusters", "--one", str(path), str(products)]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    with watched(process.pid) as peak:
+        out, _ = process.communicate()
+    found = json.loads(out)
+    seconds = [f"{found[part]:.1f}" for part in PARTS]
+    counts = [f"{found[name]:,}" for name in ("products", "clusters", "leaves")]
+    # What is mapped is the system's to keep or to drop.
+    return [*counts, *seconds, f"{peak.private / 1e9:.2f}"]
+
+
+def measure(path: Path, products: int) -> dict[str, float]:
+    """Return what each part took, in seconds, and how many groups there are."""
+    seconds: dict[str, float] = {}
+    started = time.monotonic()
+
+    def done(part: str) -> None:
+        nonlocal started
+        seconds[part] = time.monotonic() - started
+        started = time.monotonic()
+
+    vectors = Directions(cast(ShardReader, MadeUp(path, products)))
+    wanted, leaf_size = default_clusters(products), default_leaf_size(products)
+    found = cluster_products(vectors, wanted, leaf_size, SEED, core_count())
+    done("k-means")
+    name(found.leaf, found.cluster, found.cluster_of_leaf)
+    done("names")
+    places, _ = draw_map(vectors, SEED, core_count())
+    done("map")
+    colours = cluster_colours(found.clusters)
+    draw_raster(places, found.cluster, colours, Frame.around(places))
+    done("picture")
+    return {
+        "products": products, "clusters": found.clusters, "leaves": found.leaves, **seconds
+    }  # fmt: skip
+
+
+def name(leaf: Ints, cluster: Ints, cluster_of_leaf: Ints) -> None:
+    """Name the groups of made-up titles."""
+    rng = np.random.default_rng(SEED)
+    words = np.array([f"w{''.join(chr(97 + int(sign)) for sign in str(i))}" for i in range(WORDS)])
+    counter = Counter(surfaces_for("en"))
+    for start in range(0, len(leaf), TITLES_AT_ONCE):
+        groups = leaf[start : start + TITLES_AT_ONCE]
+        drawn = (WORDS ** rng.random((len(groups), WORDS_A_TITLE))).astype(int) - 1
+        titles = [" ".join(each) for each in words[drawn].tolist()]
+        counter.add(titles, [""] * len(titles), groups)
+    leaves = counter.finish()
+    clusters = leaves.within(cluster_of_leaf)
+    sizes = np.bincount(cluster)
+    left_out = common_terms(clusters, sizes)
+    name_groups(clusters, sizes, left_out)
+    name_groups(leaves, np.bincount(leaf), left_out)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
