@@ -1,6 +1,9 @@
 """How clusters scales: the time of its parts and its memory, by the number of products.
 
     python -m bench.clusters [--sizes 10000,100000,1200000] [--folder FOLDER]
+    python -m bench.clusters --demo
+
+The second compares the clusters of the demo with its products' true types, which no stage knows.
 
 Vectors are those of `bench.scale_search`, in 32-bit floats on disk; titles are 15 of 50,000 random
 words, rare ones and frequent ones as in a language. Each size has a process of its own.
@@ -16,6 +19,7 @@ from pathlib import Path
 from typing import cast
 
 import numpy as np
+from sklearn.metrics import adjusted_mutual_info_score, v_measure_score
 
 from bench.memory import watched
 from bench.scale_search import DIMENSION, PRODUCTS_A_CENTRE, Mixture
@@ -26,14 +30,21 @@ from pipeline.clusters.kmeans import cluster_products, default_clusters, default
 from pipeline.clusters.map import draw_map
 from pipeline.clusters.names import Counter, common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
+from pipeline.core import layout, tables
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.cpu import core_count
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
+from pipeline.demo.marketplace import load_wording
+from pipeline.demo.tables import draw_products
+from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import ShardReader
 
 SEED = 17
 WORDS, WORDS_A_TITLE, TITLES_AT_ONCE = 50_000, 15, 16_384
 PARTS = ("k-means", "names", "map", "picture")
+AGREEMENT = ("locale", "types", "clusters AMI", "V", "leaves AMI", "V ")
 COLUMNS = ("products", "clusters", "leaves", *(f"{part} s" for part in PARTS), "peak GB")
 
 
@@ -58,10 +69,16 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.clusters", description=__doc__)
     parser.add_argument("--sizes", default="10000,100000", help="products, by commas")
     parser.add_argument("--folder", type=Path, help="where to work; by default a temporary one")
+    parser.add_argument("--demo", action="store_true", help="compare with the demo's true types")
     parser.add_argument("--one", nargs=2, metavar=("FILE", "ROWS"), help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.one:
         sys.stdout.write(json.dumps(measure(Path(given.one[0]), int(given.one[1]))))
+        return 0
+    if given.demo:
+        params = load_params()
+        demo = [agree_with_types(params, locale) for locale in params.locales]
+        sys.stdout.write(markdown(AGREEMENT, demo, AGREEMENT[1:]))
         return 0
     rows = []
     for size in map(int, given.sizes.split(",")):
@@ -70,6 +87,24 @@ def main() -> int:
             sys.stderr.write(f"{rows[-1]}\n")
     sys.stdout.write(markdown(COLUMNS, rows, COLUMNS))
     return 0
+
+
+def agree_with_types(params: Params, locale: str) -> list[str]:
+    """Return how clusters and leaves of the demo agree with the types: AMI, V-measure."""
+    vectors = Directions(ShardReader(read_manifest(params, locale), "products", locale))
+    wanted, leaf_size = default_clusters(vectors.rows), default_leaf_size(vectors.rows)
+    found = cluster_products(vectors, wanted, leaf_size, params.clusters.seed, core_count())
+    drawn = draw_products(load_wording(locale), locale, params.demo)
+    type_of = {product.product_id: product.type for product in drawn}
+    clean, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    ids = tables.read_column(clean, tables.PRODUCTS, "product_id", remedy).to_pylist()
+    types = [type_of[each] for each in ids]
+    figures = [
+        f"{agreement(types, groups):.3f}"
+        for groups in (found.cluster, found.leaf)
+        for agreement in (adjusted_mutual_info_score, v_measure_score)
+    ]
+    return [locale, f"{len(set(types))}", *figures]
 
 
 def run(path: Path, products: int) -> list[str]:
