@@ -60,9 +60,7 @@ def describe_clusters(
     described = []
     for number in range(found.clusters):
         leaves = np.flatnonzero(found.cluster_of_leaf == number).tolist()
-        # The nearest of each leaf, then the second nearest of each.
-        near = [row for rank in zip_longest(*(candidates[leaf] for leaf in leaves)) for row in rank]
-        middle = np.array([row for row in near if row is not None])
+        middle = _by_turns([candidates[leaf] for leaf in leaves])
         brands = texts.brand_of[found.cluster == number]
         brands = brands[brands >= 0]
         described.append(
@@ -131,13 +129,14 @@ def _read_texts(params: Params, locale: str, found: Clustering, shown: Ints) -> 
 def _most_frequent(brands: Ints, written: list[str]) -> tuple[Brand, ...]:
     """Return the brands that most of some products have, ties by their letters."""
     numbers, products = np.unique(brands, return_counts=True)
-    most = np.sort(products)[-BRANDS:][:1]
-    found = [
-        (-count, written[number])
-        for number, count in zip(numbers.tolist(), products.tolist(), strict=True)
-        if count >= most[0]
-    ]
-    return tuple(Brand(brand=brand, products=-count) for count, brand in sorted(found)[:BRANDS])
+    found = zip((-products).tolist(), [written[number] for number in numbers], strict=True)
+    return tuple(Brand(brand=brand, products=-less) for less, brand in sorted(found)[:BRANDS])
+
+
+def _by_turns(parts: list[Ints]) -> Ints:
+    """Return the first of each part, then the second of each, and so on."""
+    turns = zip_longest(*(part.tolist() for part in parts))
+    return np.array([row for turn in turns for row in turn if row is not None], dtype=np.int64)
 
 
 def _examples(
