@@ -1,7 +1,8 @@
 """BM25 search over postings: the highest scoring products of each query."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import bm25s
 import numpy as np
@@ -26,7 +27,7 @@ class TermIndex:
     """
 
     retriever: bm25s.BM25
-    vocabulary: dict[str, int]
+    vocabulary: Mapping[str, int]
     products: int
 
     @classmethod
@@ -38,14 +39,26 @@ class TermIndex:
     ) -> "TermIndex":
         """Index the terms of products, in the order of their rows; `taken` is that of `collect`."""
         found = postings.collect(products, taken)
+        scores = found.score(settings) if found.vocabulary else None
+        return cls.of(scores, found.vocabulary, found.products, settings)
+
+    @classmethod
+    def of(
+        cls,
+        scores: dict[str, Any] | None,
+        vocabulary: Mapping[str, int],
+        products: int,
+        settings: Bm25,
+    ) -> "TermIndex":
+        """Return an index over postings as `Collection.score` makes them, None where no term is."""
         retriever = bm25s.BM25(
             k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
             backend="numpy", csc_backend="numpy",
         )  # fmt: skip
-        if found.vocabulary:
-            retriever.scores = found.score(settings)
+        if scores is not None:
+            retriever.scores = scores
             retriever.nonoccurrence_array = None  # Lucene's form gives nothing for absent terms
-        return cls(retriever, found.vocabulary, found.products)
+        return cls(retriever, vocabulary, products)
 
     def scores(self, terms: Iterable[str]) -> NDArray[np.float64]:
         """Return every product's score for the terms of a query, float64 [products], 0 or more."""
@@ -79,14 +92,14 @@ def search(
     judged_scores = np.zeros(len(judged))
     for row in batch:
         scores = index.scores(queries[row])
-        found.append(_top(row, scores, depth))
+        found.append(top(row, scores, depth))
         mine = slice(*np.searchsorted(judged_queries, [row, row + 1]))
         judged_scores[mine] = scores[judged[mine]]
     rows, codes, ranked = map(np.concatenate, zip(*found, strict=True))
     return (rows, codes, ranked), ranking.rank_pairs(judged_queries, judged, judged_scores)
 
 
-def _top(row: int, scores: NDArray[np.float64], depth: int) -> ranking.Ranked:
+def top(row: int, scores: NDArray[np.float64], depth: int) -> ranking.Ranked:
     """Return the first `depth` of one query's products that have a score above 0.
 
     Ties at the last place are cut off here, for each query: they may be all products.

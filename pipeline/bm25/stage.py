@@ -38,12 +38,12 @@ def bm25(params: Params, locale: str) -> stage.Done:
             locale, params.language[locale],
         )  # fmt: skip
     products = track(
-        _terms(locale, "products", tables.PRODUCTS, analyser),
+        terms_of(locale, "products", tables.PRODUCTS, analyser),
         len(inputs.products), "products", lambda _: 1,
     )  # fmt: skip
-    check = _memory_check(params, locale, analyser, inputs)
+    check = memory_check(params, locale, analyser, len(inputs.products), len(inputs.queries))
     index = TermIndex.build(products, params.bm25, check)
-    queries = list(_terms(locale, "queries", tables.QUERIES, analyser))
+    queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
     nothing = _write_runs(params, locale, analyser, index, queries, inputs)
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d terms=%d",
@@ -54,15 +54,14 @@ def bm25(params: Params, locale: str) -> stage.Done:
     )
 
 
-def _memory_check(
-    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs
+def memory_check(
+    params: Params, locale: str, analyser: lexical.Analyser, products: int, queries: int
 ) -> Callable[[postings.Collection], None]:
     """Return what refuses a collection that will take more memory than allowed.
 
     It runs after each piece: a stage that must fail fails soon.
     """
-    products = len(inputs.products)
-    results = min(len(inputs.queries), BATCH_QUERIES) * min(params.retrieve.depth, products)
+    results = min(queries, BATCH_QUERIES) * min(params.retrieve.depth, products)
 
     def check(found: postings.Collection) -> None:
         memory.check(
@@ -103,7 +102,7 @@ def _write_runs(
     return nothing
 
 
-def _terms(
+def terms_of(
     locale: str, side: str, schema: pa.Schema, analyser: lexical.Analyser
 ) -> Iterator[list[str]]:
     """Yield the terms of each text of a clean table, in the order of its rows."""

@@ -225,6 +225,53 @@ class ClusterFiles:
         return self.folder / "map.parquet"
 
 
+@dataclass(frozen=True)
+class ShownFiles:
+    """What the search keeps in the cache of a table of products: titles, brands, colours."""
+
+    folder: Path
+
+    @property
+    def products(self) -> Path:
+        """The id and the title of every product."""
+        return self.folder / "products.arrow"
+
+    def codes(self, facet: str) -> Path:
+        """Return the number of each product's brand or colour."""
+        return self.folder / f"{facet}.npy"
+
+    def values(self, facet: str) -> Path:
+        """Return the brands or colours."""
+        return self.folder / f"{facet}.arrow"
+
+
+@dataclass(frozen=True)
+class PostingFiles:
+    """What the search keeps in the cache of a table of products: the terms, weighted."""
+
+    folder: Path
+
+    @property
+    def scores(self) -> Path:
+        """The score of every posting, term by term."""
+        return self.folder / "scores.npy"
+
+    @property
+    def products(self) -> Path:
+        """The product of every posting."""
+        return self.folder / "products.npy"
+
+    @property
+    def starts(self) -> Path:
+        """Where the postings of each term start."""
+        return self.folder / "starts.npy"
+
+    @property
+    def terms(self) -> Path:
+        """The terms, sorted, and their numbers."""
+        return self.folder / "terms.arrow"
+
+
 def sample(locale: str) -> SampleFiles:
     """Return the ESCI rows drawn for a locale."""
     return SampleFiles(SAMPLE / locale)
@@ -378,6 +425,16 @@ def cache() -> Path:
 def store() -> Path:
     """Return the folder of the vectors that were computed before, by any stage."""
     return cache() / "vectors"
+
+
+def shown(key: str) -> ShownFiles:
+    """Return what the search shows of a table of products."""
+    return ShownFiles(cache() / "search" / "products" / key)
+
+
+def postings(key: str) -> PostingFiles:
+    """Return the weighted terms of a table of products."""
+    return PostingFiles(cache() / "search" / "postings" / key)
 
 
 def rates() -> Path:

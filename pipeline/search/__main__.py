@@ -1,0 +1,7 @@
+"""`python -m pipeline.search`."""
+
+import sys
+
+from pipeline.search.command import main
+
+sys.exit(main())

@@ -1,0 +1,205 @@
+"""The engine of a locale: every system over what the stages wrote, one query at a time.
+
+For a query of the sample, the first products are those of its runs: the same text rules, vector,
+index, terms, fusion, rounding and order. A flat index is the exception that proves small: the
+stage compares thousands of queries at once, which rounds the last bits of a score otherwise, so
+two products whose scores differ by a millionth may change places.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.bm25 import analysers
+from pipeline.bm25.search import TermIndex, top
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.params import Params, System
+from pipeline.hybrid.fuse import fuse, ranks
+from pipeline.index.kinds import to_index_form
+from pipeline.retrieve.stage import score_pairs
+from pipeline.runs import ranking
+from pipeline.runs.ranking import Ranked
+from pipeline.search.answer import SCORE_DIGITS, Answer, Hit, Product, Similar
+from pipeline.search.facets import Facet
+from pipeline.search.judged import Judged
+from pipeline.search.nearest import Allowed, nearest
+from pipeline.search.query_vectors import QueryVectors
+from pipeline.search.question import Question, check_k
+from pipeline.search.shown import Shown
+from pipeline.vectors.shards import ShardReader
+
+FACET_VALUES = 12
+"""How many values of a facet are offered."""
+
+CANDIDATES_PER_PLACE = 10
+LEAST_CANDIDATES = 100
+"""How many neighbours the index proposes for similar products, whose vectors then decide: an index
+of few bytes per vector puts some of the nearest in later places."""
+
+
+@dataclass(frozen=True)
+class Engine:
+    """Everything that answers queries of one locale, opened once and mapped.
+
+    What was opened stays readable when its files are replaced.
+    """
+
+    params: Params
+    locale: str
+    shown: Shown
+    judged: Judged
+    index: faiss.Index
+    vectors: ShardReader
+    query_vectors: QueryVectors
+    analyser: analysers.Analyser
+    terms: TermIndex
+
+    def search(self, question: Question) -> Answer:
+        """Search for a query with some systems.
+
+        Raises:
+            PipelineError: the query, k or a filter cannot be searched for.
+        """
+        text = question.text()
+        check_k(question.k, self.params.retrieve.depth)
+        allowed = self._allowed(question.filters)
+        row = self.judged.rows.get(text)
+        rankings = self._rank(text, row, question.systems, allowed)
+        labels = {} if row is None else self.judged.labels(row)
+        found = np.unique(np.concatenate([codes for _, codes, _ in rankings.values()]))
+        return Answer(
+            locale=self.locale,
+            query=question.query,
+            searched=text,
+            query_id=None if row is None else int(self.judged.query_ids[row]),
+            filters=question.filters,
+            systems=self._hits(rankings, question.k, labels),
+            found={system: len(ranked[1]) for system, ranked in rankings.items()},
+            facets={
+                name: facet.count(found, FACET_VALUES) for name, facet in self.shown.facets.items()
+            },
+        )
+
+    def similar(self, product_id: str, k: int) -> Similar:
+        """Return the products whose vectors are nearest to that of one.
+
+        The index proposes them, and the vectors decide their order.
+
+        Raises:
+            PipelineError: there is no such product, or k is out of range.
+        """
+        check_k(k, self.params.retrieve.depth)
+        row = self.shown.row_of(product_id)
+        if row is None:
+            raise PipelineError(
+                f"product_id: no {self.locale} product is {shorten(product_id)}. Use another id."
+            )
+        similarity = self.params.encoder_of(self.locale).similarity
+        mine = to_index_form(self.vectors.take(np.array([row])), similarity, "products", row)
+        wanted = max(CANDIDATES_PER_PLACE * k, LEAST_CANDIDATES) + 1
+        _, codes = nearest(self.index, mine, wanted)
+        codes = np.sort(codes[codes != row])
+        others = to_index_form(self.vectors.take(codes), similarity, "products")
+        scores = score_pairs(np.broadcast_to(mine, others.shape), others, similarity)
+        ranked = ranking.rank_pairs(np.zeros(len(codes), np.int64), codes, scores)
+        hits = [
+            Hit(place + 1, _score(score), self.product(int(code)))
+            for place, (code, score) in enumerate(zip(ranked[1][:k], ranked[2][:k], strict=True))
+        ]
+        return Similar(self.locale, self.product(row), hits)
+
+    def product(self, row: int) -> Product:
+        """Return what is shown of a product."""
+        values = {name: facet.value(row) for name, facet in self.shown.facets.items()}
+        product_id = str(self.shown.ids[row].as_py())
+        return Product(
+            product_id, self.shown.title(row), values.get("brand", ""), values.get("color", "")
+        )
+
+    def warm(self) -> None:
+        """Load the model, and read what later answers need, so that the first is fast."""
+        self.query_vectors.encode("x")
+        self.vectors.check()
+
+    def _allowed(self, filters: Mapping[str, str]) -> Allowed | None:
+        """Return which products pass the filters, None where there are none.
+
+        Raises:
+            PipelineError: no product does, or the texts were made without that field.
+        """
+        allowed: Allowed | None = None
+        for name, value in filters.items():
+            facet = self._facet(name)
+            having = facet.codes == facet.code_of(value, self.locale)
+            allowed = having if allowed is None else allowed & having
+        if allowed is not None and not allowed.any():
+            both = " and ".join(f"{name} {shorten(value)}" for name, value in filters.items())
+            raise PipelineError(f"no {self.locale} product has {both}. Leave one of them out.")
+        return allowed
+
+    def _facet(self, name: str) -> Facet:
+        if name not in self.shown.facets:
+            raise PipelineError(
+                f"{name}: clean.fields has no product_{name}, so products cannot be filtered by "
+                "it. Add the field to clean.fields, or leave the filter out."
+            )
+        return self.shown.facets[name]
+
+    def _rank(
+        self, text: str, row: int | None, systems: tuple[System, ...], allowed: Allowed | None
+    ) -> dict[System, Ranked]:
+        """Return the whole ranking of each system, as deep as its run."""
+        depth = self.params.retrieve.depth
+        needed = set(systems) | ({"dense", "bm25"} if "hybrid" in systems else set())
+        made: dict[System, Ranked] = {}
+        if "dense" in needed:
+            scores, codes = nearest(self.index, self._vector(text, row), depth, allowed)
+            made["dense"] = _as_stored(codes, scores)
+        if "bm25" in needed:
+            found = self.terms.scores(self.analyser.terms(text))
+            if allowed is not None:
+                found[~allowed] = 0
+            _, codes, scores = top(0, found, depth)
+            made["bm25"] = _as_stored(codes, scores)
+        if "hybrid" in needed:
+            fused = fuse(made["dense"], made["bm25"], self.params.hybrid)
+            inside = ranks(fused) <= depth
+            made["hybrid"] = _as_stored(fused[1][inside], fused[2][inside])
+        return {system: made[system] for system in systems}
+
+    def _vector(self, text: str, row: int | None) -> Matrix:
+        return self.query_vectors.encode(text) if row is None else self.query_vectors.stored(row)
+
+    def _hits(
+        self, rankings: Mapping[System, Ranked], k: int, labels: Mapping[str, str]
+    ) -> dict[System, list[Hit]]:
+        places = {
+            system: {int(code): place + 1 for place, code in enumerate(codes)}
+            for system, (_, codes, _) in rankings.items()
+        }
+        hits: dict[System, list[Hit]] = {}
+        for system, (_, codes, scores) in rankings.items():
+            hits[system] = []
+            for place, code in enumerate(codes[:k].tolist()):
+                product = self.product(code)
+                others = {
+                    other: held[code]
+                    for other, held in places.items()
+                    if other != system and code in held
+                }
+                label = labels.get(product.product_id)
+                hits[system].append(Hit(place + 1, _score(scores[place]), product, label, others))
+        return hits
+
+
+def _as_stored(codes: Ints, scores: NDArray[np.float64]) -> Ranked:
+    """Return a ranking of one query as a run file has it: its scores are float32."""
+    return np.zeros(len(codes), np.int64), codes, scores.astype(np.float32).astype(np.float64)
+
+
+def _score(score: float) -> float:
+    return round(float(score), SCORE_DIGITS)

@@ -1,0 +1,73 @@
+"""Nearest products of one vector by the built index, among all products or some of them."""
+
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.retrieve import neighbours
+
+Allowed = NDArray[np.bool_]
+"""Which products may be found, bool [products]."""
+
+Nearest = tuple[NDArray[np.float64], Ints]
+"""Scores and product codes in the order of `ranking`, both [products found]."""
+
+
+class Restricted:
+    """An index of which only some vectors are searched; stands in for it in `neighbours.search`.
+
+    All of them are compared, whatever the index: inverted lists are all searched, and of a graph
+    the vectors are. So a filter never loses a product.
+    """
+
+    def __init__(self, index: faiss.Index, allowed: Allowed) -> None:
+        """Restrict `index` to the rows where `allowed` is true."""
+        untyped: Any = faiss  # its types lack the arguments that Python may name
+        selector = untyped.IDSelectorBitmap(np.packbits(allowed, bitorder="little"))
+        searched: Any = faiss.downcast_index(index)
+        parameters = untyped.SearchParameters(sel=selector)
+        if isinstance(searched, faiss.IndexHNSW):
+            searched = faiss.downcast_index(searched.storage)
+        elif isinstance(searched, faiss.IndexIVF):
+            parameters = untyped.SearchParametersIVF(sel=selector, nprobe=searched.nlist)
+        self._index, self._parameters, self._kept = searched, parameters, (index, selector)
+        self.ntotal = int(np.count_nonzero(allowed))
+        self.metric_type = index.metric_type
+
+    def search(self, queries: Matrix, asked: int) -> tuple[NDArray[np.float32], Ints]:
+        """Search as a FAISS index does."""
+        found: tuple[NDArray[np.float32], Ints] = self._index.search(
+            queries, asked, params=self._parameters
+        )
+        return found
+
+
+def nearest(
+    index: faiss.Index, query: Matrix, depth: int, allowed: Allowed | None = None
+) -> Nearest:
+    """Return the first `depth` products of one query, fewer where there are not as many.
+
+    Args:
+        index: the products'.
+        query: as `to_index_form` returns it, [1, dimension].
+        depth: how many products at most.
+        allowed: which ones may be found, at least one; all where it is None.
+    """
+    if allowed is None:
+        scores, codes = neighbours.search(index, query, depth)
+    elif isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_L2:
+        # `neighbours` computes exact distances from the vectors of a flat index.
+        rows = np.flatnonzero(allowed)
+        vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+        part = faiss.IndexFlat(index.d, faiss.METRIC_L2)
+        part.add(vectors[rows])
+        scores, places = neighbours.search(part, query, depth)
+        codes = rows[places]
+    else:
+        restricted: Any = Restricted(index, allowed)
+        scores, codes = neighbours.search(restricted, query, depth)
+    found = codes[0] >= 0
+    return scores[0][found], codes[0][found]

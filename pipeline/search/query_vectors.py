@@ -1,0 +1,63 @@
+"""The vector of a query: the stored one where the query is of the sample, else by its encoder."""
+
+from functools import cached_property
+
+import numpy as np
+
+from pipeline.core import layout
+from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.embed.locale_encoder import LocaleEncoder
+from pipeline.encoders.encoder import TextEncoder
+from pipeline.encoders.engine import OnThreads
+from pipeline.encoders.loading import load_engine
+from pipeline.index.kinds import to_index_form
+from pipeline.vectors.manifest import Manifest
+from pipeline.vectors.shards import ShardReader
+
+
+class QueryVectors:
+    """Gives the vectors of queries in the form that the index compares, [1, dimension]."""
+
+    def __init__(self, params: Params, locale: str, manifest: Manifest) -> None:
+        """Keep what the vectors are made with; the model is loaded when it is needed."""
+        here = params.runtime.model_copy(update={"executor": "local"})
+        self._params = params.model_copy(update={"runtime": here})
+        self._locale, self._manifest = locale, manifest
+        self._stored = ShardReader(manifest, "queries", locale)
+        self._similarity = params.encoder_of(locale).similarity
+
+    def stored(self, row: int) -> Matrix:
+        """Return the vector of a query of the sample, by its row."""
+        vector = self._stored.take(np.array([row]))
+        return to_index_form(vector, self._similarity, f"{self._locale} queries", row)
+
+    def encode(self, text: str) -> Matrix:
+        """Return the vector of a clean text, rounded as the shards are.
+
+        Raises:
+            PipelineError: the encoder cannot be loaded or is not the one of the shards, or the
+                vector is zero.
+        """
+        vector = self._model.encode_queries([text])
+        rounded = vector.astype(self._manifest.dtype).astype(np.float32)
+        return to_index_form(rounded, self._similarity, "the query")
+
+    @cached_property
+    def _model(self) -> TextEncoder:
+        """The model; its batches hold one text, which is faster for a single one."""
+        encoder = LocaleEncoder(self._params, self._locale)
+        expected, found = self._manifest.weights_sha256, encoder.weights.sha256
+        if found != expected:
+            raise PipelineError(
+                f"{layout.embeddings(self._locale).manifest}: the vectors are of other weights "
+                f"({expected[:12]}) than those of encoders.{encoder.name} ({found[:12]}). "
+                f"{layout.rerun_hint('embed', self._locale)}"
+            )
+        loaded = load_engine(encoder.engine, encoder.spec, encoder.weights, encoder.threads)
+        loaded.engine.batch_tokens = 1
+        return TextEncoder(
+            OnThreads(loaded.engine), loaded.tokenizer, loaded.pad_id, encoder.spec,
+            encoder.weights, pads=encoder.engine.pads,
+        )  # fmt: skip

@@ -1,0 +1,88 @@
+"""What is asked of a search, checked: one message for each thing that cannot be searched."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+
+from pipeline.core.errors import PipelineError, did_you_mean, shorten
+from pipeline.core.params import SYSTEMS, System
+from pipeline.search.facets import FACETS
+from pipeline.text.normalise import normalise
+
+MOST_CHARACTERS = 1_000
+"""The longest query; ESCI's longest has a few hundred characters."""
+
+FIRST_PLACES = 10
+"""How many products are shown where nothing is said."""
+
+
+@dataclass(frozen=True)
+class Question:
+    """A query and how to search for it.
+
+    Attributes:
+        query: as the user wrote it.
+        systems: the systems, in the order in which they are shown.
+        k: how many products of each.
+        filters: the value that products must have, by facet.
+    """
+
+    query: str
+    systems: tuple[System, ...] = SYSTEMS
+    k: int = FIRST_PLACES
+    filters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+
+    def text(self) -> str:
+        """Return the query as `clean` would write it.
+
+        Raises:
+            PipelineError: it is too long, is not Unicode, or has no text.
+        """
+        if len(self.query) > MOST_CHARACTERS:
+            raise PipelineError(
+                f"query: must have at most {MOST_CHARACTERS:,} characters (found "
+                f"{len(self.query):,}). Shorten it."
+            )
+        try:
+            self.query.encode()
+        except UnicodeEncodeError as err:
+            raise PipelineError(
+                f"query: must be Unicode (found {shorten(self.query)}). Use UTF-8."
+            ) from err
+        text = normalise(self.query)
+        if not text:
+            raise PipelineError(
+                f"query: must have text besides markup and controls (found {shorten(self.query)}). "
+                "Write some words."
+            )
+        return text
+
+
+def read_systems(names: Iterable[str]) -> tuple[System, ...]:
+    """Return systems by their names, each once.
+
+    Raises:
+        PipelineError: a name is unknown, or there is none.
+    """
+    wanted = [name.strip() for name in names]
+    for name in wanted:
+        if name not in SYSTEMS:
+            raise PipelineError(
+                f"system: must be one of {', '.join(SYSTEMS)} (found {shorten(name)}"
+                f"{did_you_mean(name, SYSTEMS)})."
+            )
+    if not wanted:
+        raise PipelineError(f"system: must be one of {', '.join(SYSTEMS)} (found none).")
+    known: dict[str, System] = {name: name for name in SYSTEMS}
+    return tuple(dict.fromkeys(known[name] for name in wanted))
+
+
+def check_k(k: int, depth: int) -> None:
+    """Raise a `PipelineError` unless `k` is within what a ranking holds."""
+    if not 1 <= k <= depth:
+        raise PipelineError(f"k: must be from 1 to {depth}, which is retrieve.depth (found {k}).")
+
+
+def read_filters(**values: str | None) -> Mapping[str, str]:
+    """Return the filters that are given, by facet."""
+    return {name: value for name in FACETS if (value := values.get(name)) is not None}
