@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints
+.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -54,6 +54,9 @@ check: setup ## check format, lint and types
 fix: setup ## format the code, and fix what the linter can fix
 	ruff format .
 	ruff check --fix .
+
+serve: setup ## search in the browser, on this machine alone (ARGS='--port 8080 --locale es')
+	python -m pipeline.serve $(ARGS)
 
 diff: setup ## compare the metrics with BASE (default: the merge base with main); MARKDOWN=FILE
 	@base='$(BASE)'; \

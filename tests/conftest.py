@@ -90,6 +90,16 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> "Workshop":
 
 
 @pytest.fixture(scope="session")
+def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small project of one locale, for tests that read it; what a test changes it restores."""
+    from tests.helpers.small_project import make_project
+
+    made = tmp_path_factory.mktemp("small") / "project"
+    make_project(made)
+    return made
+
+
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[Any]:
     """A real Ray cluster of two nodes, of one core each."""
     pytest.importorskip("ray")

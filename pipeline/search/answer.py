@@ -61,7 +61,8 @@ class Answer:
         filters: as they were asked for.
         systems: the first k products of each system.
         found: how many products each ranked, `retrieve.depth` at most.
-        facets: the most frequent values of the ranked products of all systems, and their number.
+        facets: the most frequent values of the products that are among the first 100 of a system,
+            and how many of those products have each.
     """
 
     locale: str

@@ -40,7 +40,7 @@ def _heading(answer: Answer) -> str:
 def _block(answer: Answer, system: str, width: int) -> list[str]:
     hits: Sequence[Hit] = next(hits for name, hits in answer.systems.items() if name == system)
     if not hits:
-        none = "no product shares a term with the query" if system == "bm25" else "nothing found"
+        none = "no term matches" if system == "bm25" else "nothing found"
         return [system, f"    {none}"]
     last = len(str(hits[-1].rank))
     lines = [system]

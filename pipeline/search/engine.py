@@ -35,6 +35,9 @@ from pipeline.vectors.shards import ShardReader
 FACET_VALUES = 12
 """How many values of a facet are offered."""
 
+FACET_PLACES = 100
+"""How many places of each system the values are counted in: beyond, they are those of any query."""
+
 CANDIDATES_PER_PLACE = 10
 LEAST_CANDIDATES = 100
 """How many neighbours the index proposes for similar products, whose vectors then decide: an index
@@ -70,7 +73,8 @@ class Engine:
         row = self.judged.rows.get(text)
         rankings = self._rank(text, row, question.systems, allowed)
         labels = {} if row is None else self.judged.labels(row)
-        found = np.unique(np.concatenate([codes for _, codes, _ in rankings.values()]))
+        first = [codes[:FACET_PLACES] for _, codes, _ in rankings.values()]
+        found = np.unique(np.concatenate(first))
         return Answer(
             locale=self.locale,
             query=question.query,

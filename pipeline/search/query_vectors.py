@@ -44,6 +44,12 @@ class QueryVectors:
         rounded = vector.astype(self._manifest.dtype).astype(np.float32)
         return to_index_form(rounded, self._similarity, "the query")
 
+    def take_model(self, other: "QueryVectors") -> None:
+        """Use the model that another one of this locale has loaded, if it is the same."""
+        same = other._manifest.weights_sha256 == self._manifest.weights_sha256
+        if same and other._params.encoder_of(self._locale) == self._params.encoder_of(self._locale):
+            self.__dict__.update({k: v for k, v in vars(other).items() if k == "_model"})
+
     @cached_property
     def _model(self) -> TextEncoder:
         """The model; its batches hold one text, which is faster for a single one."""

@@ -1,0 +1,87 @@
+"""The pages: HTML from templates that escape every text."""
+
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from pipeline.core.params import SYSTEMS
+from pipeline.search.answer import Answer, Similar
+from pipeline.search.facets import FACETS
+from pipeline.serve.requests import Asked
+
+ASSETS = Path(__file__).parent / "assets"
+
+MORE_PLACES = 3
+"""How many times as many products the link for more shows."""
+
+LABELS = {"E": "exact", "S": "substitute", "C": "complement", "I": "irrelevant"}
+LANGUAGES = {"any": "und"}
+
+_ENVIRONMENT = Environment(
+    loader=FileSystemLoader(ASSETS),
+    autoescape=True,
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+)
+
+
+_ENVIRONMENT.filters["count"] = "{:,}".format
+
+
+def search_page(
+    asked: Asked,
+    locales: list[str],
+    language: str,
+    *,
+    answer: Answer | None = None,
+    examples: list[str] | None = None,
+    depth: int = 0,
+    problem: str = "",
+) -> str:
+    """Return the page of a search, of an empty box with examples, or of a problem."""
+    return _ENVIRONMENT.get_template("search.html.j2").render(
+        asked=asked,
+        locales=locales,
+        systems=SYSTEMS,
+        language=LANGUAGES.get(language, language),
+        answer=answer,
+        columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
+        examples=examples or [],
+        more=min(asked.k * MORE_PLACES, depth) if asked.k < depth else 0,
+        problem=problem,
+        labels=LABELS,
+        facets=list(FACETS),
+        link=lambda **changes: _link(asked, changes),
+    )
+
+
+def similar_page(
+    asked: Asked,
+    locales: list[str],
+    language: str,
+    *,
+    similar: Similar | None = None,
+    problem: str = "",
+) -> str:
+    """Return the page of what is similar to a product, or of a problem."""
+    return _ENVIRONMENT.get_template("similar.html.j2").render(
+        asked=asked,
+        locales=locales,
+        systems=SYSTEMS,
+        language=LANGUAGES.get(language, language),
+        similar=similar,
+        problem=problem,
+        labels=LABELS,
+        link=lambda **changes: _link(asked, changes),
+    )
+
+
+def _link(asked: Asked, changes: dict[str, Any]) -> str:
+    """Return the address of a search like this one with some values changed; usual ones go."""
+    values = {**vars(asked), **changes}
+    usual = vars(Asked())
+    shown = {name: value for name, value in values.items() if value != usual[name]}
+    return "/?" + urlencode({"q": values["q"], **shown})

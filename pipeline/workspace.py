@@ -1,0 +1,152 @@
+"""The artefacts of a locale in Python: tables, and search as the stages do.
+
+    from pipeline import workspace
+    es = workspace.open("es")
+    es.search("zapatillas rojas mujer")
+
+Run in the project's folder, where params.yaml is.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+
+import pandas as pd
+import pyarrow as pa
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import SYSTEMS, Params, System
+from pipeline.core.params_file import load_params
+from pipeline.core.stage import check_locale
+from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.runs.card import read_card, rerun_hint
+from pipeline.runs.inputs import read_judgements
+from pipeline.search.engine import Engine
+from pipeline.search.opening import open_engine
+from pipeline.search.question import Question, read_filters, read_systems
+
+
+@dataclass(frozen=True)
+class Workspace:
+    """A locale's artefacts; each is read, and checked, when it is first asked for.
+
+    Every method raises a `PipelineError` where an artefact is missing, damaged or of another
+    version; its message ends with the command that makes it.
+    """
+
+    params: Params
+    locale: str
+
+    @property
+    def queries(self) -> pd.DataFrame:
+        """The clean queries: query_id, text."""
+        return self._clean("queries", tables.QUERIES).to_pandas()
+
+    @property
+    def judgements(self) -> pd.DataFrame:
+        """The labels: query_id, product_id, label (E, S, C or I)."""
+        return self._clean("judgements", tables.JUDGEMENTS).to_pandas()
+
+    @property
+    def products(self) -> pa.Table:
+        """The products as they are shown: product_id, title, brand, color; mapped, in Arrow."""
+        shown = self._engine.shown
+        table = shown.products
+        for name, facet in shown.facets.items():
+            codes = pa.array(facet.codes, mask=facet.codes < 0)
+            values = pa.DictionaryArray.from_arrays(codes, facet.shown.combine_chunks())
+            table = table.append_column(name, values)
+        return table
+
+    def run(self, system: str) -> pd.DataFrame:
+        """Return a system's ranking of the catalogue: query_id, product_id, score, rank.
+
+        Args:
+            system: dense, bm25 or hybrid.
+        """
+        (name,) = read_systems([system])
+        ids, _, _ = read_judgements(self.locale)
+        runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
+        read_card(runs, name, ids.queries, ids.products, remedy)
+        found = tables.read_table(runs.catalogue, tables.RUN, remedy)
+        return found.drop(["product_row"]).to_pandas()
+
+    @property
+    def per_query(self) -> pd.DataFrame:
+        """Each query's measures and the labels of its first products, by system."""
+        path, remedy = layout.per_query(self.locale), layout.rerun_hint("evaluate", self.locale)
+        if not path.is_file():
+            raise PipelineError(f"{path} is missing. {remedy}")
+        rows, _ = read_per_query(path.read_bytes(), str(path), self.locale, remedy)
+        return rows.to_pandas()
+
+    def search(
+        self,
+        query: str,
+        *,
+        systems: Iterable[System] = SYSTEMS,
+        k: int = 10,
+        brand: str | None = None,
+        color: str | None = None,
+    ) -> pd.DataFrame:
+        """Search for a query, as the stages do.
+
+        Args:
+            query: any text.
+            systems: which systems.
+            k: how many products of each, `retrieve.depth` at most.
+            brand: search only products of this brand, in any case.
+            color: search only products of this colour.
+
+        Returns:
+            system, rank, score, product_id, title, brand, color, label; label is empty where the
+            product is not judged for the query.
+
+        Raises:
+            PipelineError: the query, k or a filter cannot be searched for.
+        """
+        filters = read_filters(brand=brand, color=color)
+        answer = self._engine.search(Question(query, read_systems(systems), k, filters))
+        hits = [
+            {"system": system, **hit.as_dict()}
+            for system, found in answer.systems.items()
+            for hit in found
+        ]
+        return pd.DataFrame(hits, columns=["system", "rank", "score", *_PRODUCT, "label"]).fillna(
+            {"label": ""}
+        )
+
+    def similar(self, product_id: str, *, k: int = 10) -> pd.DataFrame:
+        """Return the products whose vectors are nearest to that of one.
+
+        Returns:
+            rank, score, product_id, title, brand, color.
+
+        Raises:
+            PipelineError: there is no such product, or k is out of range.
+        """
+        hits = [hit.as_dict() for hit in self._engine.similar(product_id, k).hits]
+        return pd.DataFrame(hits, columns=["rank", "score", *_PRODUCT])
+
+    @cached_property
+    def _engine(self) -> Engine:
+        return open_engine(self.locale)
+
+    def _clean(self, side: str, schema: pa.Schema) -> pa.Table:
+        remedy = layout.rerun_hint("clean", self.locale)
+        return tables.read_table(layout.clean(self.locale).side(side), schema, remedy)
+
+
+_PRODUCT = ("product_id", "title", "brand", "color")
+
+
+def open(locale: str) -> Workspace:
+    """Return the artefacts of a locale.
+
+    Raises:
+        PipelineError: this folder has no params.yaml, or it does not name the locale.
+    """
+    params = load_params()
+    check_locale(params, locale)
+    return Workspace(params, locale)

@@ -1,0 +1,229 @@
+"""The engine over what real stages wrote: every system's first products are those of its run.
+
+Filters are compared with whole rankings cut down, neighbours with all vectors.
+"""
+
+import contextlib
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+from pipeline.bm25.analysers import analyser_for
+from pipeline.bm25.search import TermIndex
+from pipeline.bm25.stage import terms_of
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import SYSTEMS
+from pipeline.search import kept
+from pipeline.search.engine import Engine
+from pipeline.search.opening import open_engine
+from pipeline.search.question import Question
+from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.shards import read_vectors
+from tests.helpers.small_project import inside
+
+pytestmark = pytest.mark.slow
+
+LOCALE = "es"
+
+
+@pytest.fixture(scope="module")
+def folder(small_project: Path) -> Iterator[Path]:
+    """A small project in which the stages have run, as the working folder."""
+    with inside(small_project):
+        yield small_project
+
+
+@pytest.fixture(scope="module")
+def engine(folder: Path) -> Engine:
+    """The engine of that project."""
+    return open_engine(LOCALE)
+
+
+def test_the_first_products_of_every_query_and_system_are_those_of_its_run(engine: Engine) -> None:
+    for system in SYSTEMS:
+        expected: dict[int, list[tuple[str, int, np.float32]]] = {}
+        for row in pq.read_table(layout.runs(system, LOCALE).catalogue).to_pylist():
+            hit = row["product_id"], row["rank"], np.float32(row["score"])
+            expected.setdefault(row["query_id"], []).append(hit)
+        for text in engine.judged.rows:
+            answer = engine.search(Question(text, (system,), 20))
+            found = [
+                (hit.product.product_id, hit.rank, np.float32(hit.score))
+                for hit in answer.systems[system]
+            ]
+            assert answer.query_id is not None
+            assert found == expected.get(answer.query_id, [])[:20]
+
+
+def test_a_query_is_encoded_to_the_vector_that_the_stage_stored(engine: Engine) -> None:
+    for text, row in engine.judged.rows.items():
+        encoded = engine.query_vectors.encode(text)
+        np.testing.assert_array_equal(encoded, engine.query_vectors.stored(row))
+
+
+def test_labels_are_those_of_the_judgements_and_of_no_other_query(engine: Engine) -> None:
+    table = tables.read_table(layout.clean(LOCALE).judgements, tables.JUDGEMENTS, "")
+    label = {(row["query_id"], row["product_id"]): row["label"] for row in table.to_pylist()}
+    judged = 0
+    for text in engine.judged.rows:
+        answer = engine.search(Question(text, ("dense",), 50))
+        for hit in answer.systems["dense"]:
+            assert hit.label == label.get((answer.query_id or 0, hit.product.product_id))
+            judged += hit.label is not None
+    assert judged > 20
+    answer = engine.search(Question("algo que nadie juzgó"))
+    assert answer.query_id is None
+    assert not [hit for hits in answer.systems.values() for hit in hits if hit.label]
+
+
+def test_a_filter_gives_the_whole_ranking_cut_down_to_its_products(engine: Engine) -> None:
+    products = len(engine.shown.ids)
+    for text in [*list(engine.judged.rows)[:8], "zapatillas rojas"]:
+        whole = engine.search(Question(text, ("dense", "bm25"), products))
+        for name, facet in engine.shown.facets.items():
+            value = facet.shown[0].as_py()
+            one = engine.search(
+                Question(text, ("dense", "bm25", "hybrid"), products, {name: value.upper()})
+            )
+            for system in ("dense", "bm25"):
+                expected = [
+                    (hit.product, hit.score)
+                    for hit in whole.systems[system]
+                    if getattr(hit.product, name) == value
+                ]
+                assert [(hit.product, hit.score) for hit in one.systems[system]] == expected
+            assert {getattr(hit.product, name) for hit in one.systems["hybrid"]} == {value}
+            assert one.facets[name] == [(value, one.facets[name][0][1])]
+
+
+def test_two_filters_that_no_product_passes_are_refused_with_both(engine: Engine) -> None:
+    brands, colors = engine.shown.facets["brand"], engine.shown.facets["color"]
+    pairs = set(zip(brands.codes.tolist(), colors.codes.tolist(), strict=True))
+    brand, color = next(
+        (one, other)
+        for one in range(len(brands.shown))
+        for other in range(len(colors.shown))
+        if (one, other) not in pairs
+    )
+    filters = {"brand": brands.shown[brand].as_py(), "color": colors.shown[color].as_py()}
+    with pytest.raises(PipelineError, match=r"no es product has brand '.*' and color '.*'"):
+        engine.search(Question("zapatillas", filters=filters))
+
+
+def test_similar_products_are_the_nearest_vectors_without_the_product(engine: Engine) -> None:
+    vectors = read_vectors(read_manifest(engine.params, LOCALE), "products", LOCALE)
+    vectors = vectors / np.linalg.norm(vectors.astype(np.float64), axis=1, keepdims=True)
+    for row in range(0, len(vectors), 7):
+        cosines = np.round(vectors @ vectors[row], 6)
+        order = np.lexsort((-np.arange(len(vectors)), -cosines))
+        order = order[order != row][:10]
+        found = engine.similar(engine.shown.ids[row].as_py(), 10)
+        assert found.product == engine.product(row)
+        np.testing.assert_allclose([hit.score for hit in found.hits], cosines[order], atol=2e-6)
+        ids = engine.shown.ids.take(order).to_pylist()
+        clear = np.abs(np.diff(cosines[order])) > 4e-6  # else the last digit may order otherwise
+        if clear.all():
+            assert [hit.product.product_id for hit in found.hits] == ids
+
+
+def test_kept_postings_score_as_new_ones_and_survive_damage(engine: Engine) -> None:
+    analyser = analyser_for("es")
+    new = TermIndex.build(
+        terms_of(LOCALE, "products", tables.PRODUCTS, analyser), engine.params.bm25
+    )
+    assert dict(engine.terms.vocabulary) == dict(new.vocabulary)
+    for text in [*engine.judged.rows, "nada de esto xyzzy"]:
+        terms = analyser.terms(text)
+        np.testing.assert_array_equal(engine.terms.scores(terms), new.scores(terms))
+    (folder,) = layout.postings("").folder.iterdir()
+    scores = layout.PostingFiles(folder).scores
+    good = scores.read_bytes()
+    scores.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    open_engine(LOCALE)
+    assert scores.read_bytes() == good
+
+
+def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
+    def fill(out: Path) -> None:
+        (out / "a").write_bytes(b"a")
+
+    for number in range(kept.KEPT_FOLDERS + 3):
+        one = folder / f"kept/es-{number}"
+        kept.keep(one, fill)
+    assert len(list((folder / "kept").iterdir())) == kept.KEPT_FOLDERS
+    assert (folder / f"kept/es-{kept.KEPT_FOLDERS + 2}/a").is_file()
+
+
+@pytest.mark.parametrize(
+    ("path", "stage"),
+    [
+        (layout.clean(LOCALE).products, "clean"),
+        (layout.clean(LOCALE).queries, "clean"),
+        (layout.clean(LOCALE).judgements, "clean"),
+        (layout.clean(LOCALE).counts, "clean"),
+        (layout.embeddings(LOCALE).manifest, "embed"),
+        (layout.index(LOCALE).card, "index"),
+        (layout.index(LOCALE).index, "index"),
+    ],
+)
+def test_a_missing_artefact_is_one_line_with_the_command(
+    engine: Engine, folder: Path, path: Path, stage: str
+) -> None:
+    moved = path.rename(folder / "moved")
+    try:
+        with pytest.raises(PipelineError, match=rf"^{path} is missing. Run `dvc repro {stage}@es"):
+            open_engine(LOCALE)
+        # What is open stays open.
+        assert engine.search(Question("zapatillas")).found["dense"]
+        assert engine.similar(engine.shown.ids[0].as_py(), 3).hits
+    finally:
+        moved.rename(path)
+
+
+def test_settings_and_locks_that_the_artefacts_do_not_fit_are_refused(folder: Path) -> None:
+    text = layout.PARAMS.read_text()
+    for old, new, said in (
+        ("  - product_color\n", "", "clean.fields is .* Run `dvc repro clean@es`"),
+        ("max_tokens: 32", "max_tokens: 31", "max_tokens .* Run `dvc repro embed@es`"),
+        ("es: flat", "es: sq8", "index must be 'sq8' .* Run `dvc repro index@es`"),
+    ):
+        layout.PARAMS.write_text(text.replace(old, new, 1))
+        try:
+            with pytest.raises(PipelineError, match=said):
+                open_engine(LOCALE)
+        finally:
+            layout.PARAMS.write_text(text)
+    with pytest.raises(PipelineError, match=r"--locale xx: unknown locale; params.yaml has es"):
+        open_engine("xx")
+    clean, embeddings = str(layout.clean(LOCALE).folder), str(layout.embeddings(LOCALE).folder)
+    for used, said in (("1" * 32, ""), ("2" * 32, r"embed@es was made from another data/clean")):
+        stages = {
+            "clean@es": {"outs": [{"path": clean, "md5": "1" * 32}]},
+            "embed@es": {
+                "deps": [{"path": clean, "md5": used}], "outs": [{"path": embeddings, "md5": "3"}],
+            },
+        }  # fmt: skip
+        layout.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+        with contextlib.ExitStack() as stack:
+            stack.callback(layout.LOCK.unlink)
+            if said:
+                stack.enter_context(pytest.raises(PipelineError, match=said))
+            open_engine(LOCALE)
+
+
+def test_an_answer_is_json_with_everything_that_is_shown(engine: Engine) -> None:
+    answer = engine.search(Question(next(iter(engine.judged.rows)), k=3))
+    read = json.loads(json.dumps(answer.as_dict(), allow_nan=False))
+    assert list(read["systems"]) == list(SYSTEMS)
+    first = read["systems"]["hybrid"]["hits"][0]
+    assert set(first) == {
+        "rank", "score", "product_id", "title", "brand", "color", "label", "ranks",
+    }  # fmt: skip
+    assert re.fullmatch(r"[A-Z0-9]+", first["product_id"])

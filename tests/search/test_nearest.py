@@ -1,0 +1,63 @@
+"""Nearest products among all and among some: what an exhaustive search of those would find."""
+
+import faiss
+import numpy as np
+import pytest
+
+from pipeline.core.params import Similarity
+from pipeline.index.build import build_index
+from pipeline.index.kinds import to_index_form
+from pipeline.retrieve import neighbours
+from pipeline.search.nearest import nearest
+from tests.helpers.artefacts import params, random_vectors, tie_heavy
+
+SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
+KINDS = ("flat", "sq8", "hnsw", "ivf-flat", "ivf-pq")
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize("kind", KINDS)
+def test_among_some_products_the_nearest_are_those_of_an_index_of_them_alone(
+    kind: str, similarity: Similarity
+) -> None:
+    rng = np.random.default_rng(KINDS.index(kind))
+    products = random_vectors(rng, 400)
+    settings = params().indexes[kind]
+    built = build_index(settings, products.shape[1], similarity, [products])
+    allowed = rng.random(len(products)) < 0.3
+    for query in random_vectors(rng, 5)[:, None]:
+        query = to_index_form(query, similarity, "queries")
+        scores, codes = nearest(built, query, 50, allowed)
+        assert allowed[codes].all()
+        # The whole ranking, cut down: of an approximate index too, no product is lost.
+        if isinstance(built, faiss.IndexIVF):
+            built.nprobe = built.nlist
+        if isinstance(built, faiss.IndexHNSW):
+            built = build_index(params().indexes["flat"], 48, similarity, [products])
+        every, order = neighbours.search(built, query, len(products))
+        kept = np.isin(order[0], np.flatnonzero(allowed))
+        np.testing.assert_array_equal(codes, order[0][kept][:50])
+        close = 1e-6 if kind == "hnsw" else 0  # its vectors are compared in float32
+        np.testing.assert_allclose(scores, every[0][kept][:50], rtol=close)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_ties_are_in_the_order_of_ids_also_among_some_products(similarity: Similarity) -> None:
+    rng = np.random.default_rng(5)
+    products, query = tie_heavy(rng, 300), tie_heavy(rng, 1)
+    built = build_index(params().indexes["flat"], 6, similarity, [products])
+    allowed = rng.random(300) < 0.5
+    scores, codes = nearest(built, to_index_form(query, similarity, ""), 40, allowed)
+    pairs = list(zip(-scores, -codes, strict=True))
+    assert pairs == sorted(pairs)
+    assert len(codes) == 40
+
+
+def test_fewer_products_than_asked_for_are_all_found() -> None:
+    rng = np.random.default_rng(6)
+    products = random_vectors(rng, 60)
+    built = build_index(params().indexes["hnsw"], 48, "cosine", [products])
+    allowed = np.zeros(60, dtype=bool)
+    allowed[[3, 59]] = True
+    _, codes = nearest(built, to_index_form(random_vectors(rng, 1), "cosine", ""), 1000, allowed)
+    assert sorted(codes) == [3, 59]

@@ -1,0 +1,69 @@
+"""What cannot be searched for has one message, which names the value."""
+
+import re
+
+import pytest
+
+from pipeline.core.errors import PipelineError
+from pipeline.search.facets import NO_VALUE, Facet, FacetBuilder
+from pipeline.search.question import Question, check_k, read_systems
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "query: must have text"),
+        (" \t\u200b\x00\x07", "query: must have text"),
+        ("<script>alert(1)</script>", "query: must have text"),
+        ("x" * 10_000, "query: must have at most 1,000 characters (found 10,000)"),
+        ("caf\udce9", "query: must be Unicode"),
+    ],
+)
+def test_a_query_without_a_text_is_refused(query: str, message: str) -> None:
+    with pytest.raises(PipelineError, match=re.escape(message)) as refused:
+        Question(query).text()
+    assert "\n" not in str(refused.value)
+
+
+@pytest.mark.parametrize("query", ["zapatos\x00 <b>rojos</b>", " zapatos  rojos "])
+def test_a_query_is_searched_as_clean_would_write_it(query: str) -> None:
+    assert Question(query).text() == "zapatos rojos"
+
+
+@pytest.mark.parametrize("k", [0, -1, 1_001, 1_000_000])
+def test_k_is_within_a_ranking(k: int) -> None:
+    with pytest.raises(PipelineError, match=rf"k: must be from 1 to 1000.*\(found {k}\)"):
+        check_k(k, 1_000)
+
+
+def test_systems_are_known_and_each_is_asked_once() -> None:
+    assert read_systems(["bm25", " dense", "bm25"]) == ("bm25", "dense")
+    for names, found in (["bm52"], "'bm52'; did you mean 'bm25'"), ([""], "''"):
+        with pytest.raises(PipelineError, match=re.escape(f"(found {found}")):
+            read_systems(names)
+
+
+def _facet(values: list[str]) -> Facet:
+    import numpy as np
+
+    builder = FacetBuilder()
+    codes = np.array([builder.add(value) for value in values], dtype=np.int32)
+    table = builder.table()
+    return Facet("brand", codes, table["key"], table["shown"])
+
+
+def test_values_that_differ_in_case_are_one_and_look_as_most_products_write_them() -> None:
+    facet = _facet(["NIKE", "Nike", "", "Nike", "nike", "Adidas"])
+    assert facet.codes.tolist() == [0, 0, NO_VALUE, 0, 0, 1]
+    assert [facet.value(row) for row in range(6)] == ["Nike", "Nike", "", "Nike", "Nike", "Adidas"]
+    assert facet.code_of("nIkE", "es") == 0
+    assert facet.count(facet.codes.astype(int) * 0 + [0, 1, 2, 3, 4, 5], 5) == [
+        ("Nike", 4), ("Adidas", 1),
+    ]  # fmt: skip
+
+
+def test_a_value_that_no_product_has_is_refused_with_the_nearest() -> None:
+    with pytest.raises(PipelineError, match=r"brand: no es product has 'Nikee'.*'nike'"):
+        _facet(["Nike"]).code_of("Nikee", "es")
+    with pytest.raises(PipelineError, match="no es product has ''"):
+        _facet(["Nike", ""]).code_of("", "es")

@@ -1,0 +1,98 @@
+"""A locale in Python: the tables are the stages', the search is the engine's; a notebook runs."""
+
+import ast
+import contextlib
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pandas as pd
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import workspace
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import SYSTEMS
+from tests.helpers.artefacts import ROOT
+from tests.helpers.small_project import inside
+
+pytestmark = pytest.mark.slow
+
+NOTEBOOK = ROOT / "docs/notebooks/search.ipynb"
+
+
+@pytest.fixture(scope="module")
+def folder(small_project: Path) -> Iterator[Path]:
+    """A small project in which the stages have run, as the working folder."""
+    with inside(small_project):
+        yield small_project
+
+
+def test_the_tables_are_what_the_stages_wrote(folder: Path) -> None:
+    es = workspace.open("es")
+    clean = layout.clean("es")
+    pd.testing.assert_frame_equal(es.queries, pq.read_table(clean.queries).to_pandas())
+    pd.testing.assert_frame_equal(es.judgements, pq.read_table(clean.judgements).to_pandas())
+    raw = pq.read_table(layout.sample("es").products)
+    shown = es.products.to_pandas()
+    assert shown.product_id.tolist() == [
+        each for each in raw["product_id"].to_pylist() if each in set(shown.product_id)
+    ]
+    for system in SYSTEMS:
+        run = pq.read_table(layout.runs(system, "es").catalogue).drop(["product_row"])
+        pd.testing.assert_frame_equal(es.run(system), run.to_pandas())
+    assert es.per_query["query_id"].tolist() == es.queries["query_id"].tolist()
+
+
+def test_a_search_is_a_table_whose_first_rows_are_those_of_the_run(folder: Path) -> None:
+    es = workspace.open("es")
+    for row in es.queries.head(5).to_dict("records"):
+        found = es.search(row["text"], k=5)
+        for system in SYSTEMS:
+            run = es.run(system)
+            run = run[run.query_id == row["query_id"]].head(5)
+            mine = found[found.system == system]
+            assert mine.product_id.tolist() == run.product_id.tolist()
+            assert mine["rank"].tolist() == run["rank"].tolist()
+    brand = next(filter(None, es.products["brand"].to_pylist()))
+    assert set(es.search("zapatillas", brand=brand).brand) == {brand}
+    similar = es.similar(es.products["product_id"][0].as_py(), k=3)
+    assert similar["rank"].tolist() == [1, 2, 3]
+    assert es.search("zapatillas", systems=["bm25"], k=1).columns.tolist() == [
+        "system", "rank", "score", "product_id", "title", "brand", "color", "label",
+    ]  # fmt: skip
+
+
+def test_what_is_not_there_is_one_message(folder: Path) -> None:
+    with pytest.raises(PipelineError, match="unknown locale"):
+        workspace.open("xx")
+    es = workspace.open("es")
+    moved = layout.per_query("es").rename("moved")
+    with pytest.raises(PipelineError, match=r"is missing. Run `dvc repro evaluate@es`"):
+        _ = es.per_query
+    moved.rename(layout.per_query("es"))
+    with pytest.raises(PipelineError, match="system: must be one of dense, bm25, hybrid"):
+        es.run("tfidf")
+
+
+def test_the_notebook_runs_from_its_own_folder_and_holds_no_output(folder: Path) -> None:
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    code = [cell for cell in cells if cell["cell_type"] == "code"]
+    assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
+    place = folder / "docs" / "notebooks"
+    place.mkdir(parents=True)
+    names: dict[str, object] = {}
+    shown = []
+    with contextlib.chdir(place):
+        for cell in code:
+            tree = ast.parse("".join(cell["source"]))
+            last = tree.body.pop() if isinstance(tree.body[-1], ast.Expr) else None
+            exec(compile(tree, NOTEBOOK.name, "exec"), names)  # noqa: S102
+            if isinstance(last, ast.Expr):
+                shown.append(
+                    eval(compile(ast.Expression(last.value), NOTEBOOK.name, "eval"), names)
+                )  # noqa: S307
+    tables = [one for one in shown if isinstance(one, pd.DataFrame)]
+    assert [len(table) for table in tables] == [5, 5, 10, 5, 5]
+    assert sum(len(cell["source"]) for cell in code) <= 20
