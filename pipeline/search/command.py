@@ -30,18 +30,20 @@ def main() -> int:
         queries = _queries(arguments.query, arguments.file)
         engine = open_engine(locale)
         check_k(arguments.k, engine.params.retrieve.depth)
-        failed = 0
-        for number, query in enumerate(queries):
+        failed = number = 0
+        for number, query in enumerate(queries, 1):
             question = Question(query, systems, arguments.k, filters)
             try:
-                _write(engine, question, as_json=arguments.json, first=number == 0)
+                _write(engine, question, as_json=arguments.json, first=number == 1)
             except PipelineError as err:
                 if arguments.file is None:
                     raise
                 failed += 1
-                stage.log.error("line %d: %s", number + 1, err)
+                stage.log.error("line %d: %s", number, err)
         if failed:
-            raise PipelineError(f"{arguments.file}: {failed} lines could not be searched for.")
+            raise PipelineError(
+                f"--file {arguments.file}: {failed} of {number} lines could not be searched for."
+            )
     return outcome.status
 
 

@@ -1,0 +1,110 @@
+"""`python -m pipeline.search`: for people and programs, queries from many places, bad input."""
+
+import io
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.params import SYSTEMS
+from pipeline.search import command
+from pipeline.search.opening import open_engine
+from tests.helpers.small_project import inside
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def folder(small_project: Path) -> Iterator[Path]:
+    """A small project in which the stages have run, as the working folder."""
+    with inside(small_project):
+        yield small_project
+
+
+Capture = pytest.CaptureFixture[str]
+Patch = pytest.MonkeyPatch
+
+
+def search(patch: Patch, *arguments: str, stdin: bytes = b"") -> int:
+    """Run the command in this process; return its status."""
+    patch.setattr(sys, "argv", ["search", *arguments])
+    patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin), encoding="utf-8"))
+    return command.main()
+
+
+def test_a_judged_query_shows_its_labels_within_the_width(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    monkeypatch.setenv("COLUMNS", "100")
+    text = next(iter(open_engine("es").judged.rows))
+    assert search(monkeypatch, text, "-k", "5") == 0  # the only locale need not be named
+    said = capsys.readouterr().out
+    assert "judged, query_id" in said
+    assert said.splitlines()[2].split() == list(SYSTEMS)
+    assert max(map(len, said.splitlines())) <= 100
+    assert "\x1b" not in said
+
+
+def test_queries_come_from_a_file_or_standard_input_one_line_of_json_each(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    (folder / "queries.txt").write_text("zapatillas\r\n\nsartén 28 cm\n", encoding="utf-8-sig")
+    assert search(monkeypatch, "--file", "queries.txt", "--json", "--system", "bm25") == 0
+    first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert [one["query"] for one in first] == ["zapatillas", "sartén 28 cm"]
+    assert list(first[0]["systems"]) == ["bm25"]
+    given = "zapatillas\nsartén 28 cm\n".encode()
+    assert search(monkeypatch, "--file", "-", "--json", "--system", "bm25", stdin=given) == 0
+    assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
+
+
+def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    given = b"zapatillas\n<p></p>\nbolso \xff\nmochila\n"
+    assert search(monkeypatch, "--file", "-", "--json", stdin=given) == 1
+    said = capsys.readouterr()
+    assert len(said.out.splitlines()) == 2
+    errors = said.err.splitlines()
+    assert errors[0].startswith("line 2: query: must have text")
+    assert errors[1].startswith("line 3: query: must be Unicode")
+    assert errors[2] == "error in search: --file -: 2 of 4 lines could not be searched for."
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ([], "query: must be given once, as an argument or by --file (found none)"),
+        (["a", "--file", "-"], "(found both)"),
+        ([""], "query: must have text"),
+        (["x" * 10_000], "must have at most 1,000 characters (found 10,000)"),
+        (["a", "--locale", "xx"], "--locale xx: unknown locale; params.yaml has es"),
+        (["a", "-k", "0"], "k: must be from 1 to 1000, which is retrieve.depth (found 0)"),
+        (["a", "-k", "1000000"], "(found 1000000)"),
+        (["a", "--system", "bm52"], "system: must be one of dense, bm25, hybrid (found 'bm52'"),
+        (["a", "--brand", "Nobody"], "brand: no es product has 'Nobody'"),
+        (["--file", "missing.txt"], "missing.txt is missing. Name a file"),
+        (["--file", "."], ". is not a regular file"),
+    ],
+)
+def test_bad_input_is_one_message(
+    folder: Path, monkeypatch: Patch, capsys: Capture, arguments: list[str], said: str
+) -> None:
+    assert search(monkeypatch, *arguments) == 1
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1
+    assert lines[0].startswith("error in search: ")
+    assert said in lines[0]
+
+
+def test_a_missing_index_is_one_line_with_the_command(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    moved = layout.index("es").folder.rename("moved")
+    assert search(monkeypatch, "zapatillas") == 1
+    moved.rename(layout.index("es").folder)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith("index.json is missing. Run `dvc repro index@es`.")

@@ -1,0 +1,179 @@
+"""The served page in a real browser: by keyboard, on a phone, without scripts, without a network.
+
+Needs chromium, chromium-browser or google-chrome on the PATH; the tests skip where there is none.
+"""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from playwright.sync_api import Browser, Page, sync_playwright
+
+from pipeline.search.opening import open_engine
+from tests.helpers.artefacts import ROOT
+from tests.helpers.small_project import inside
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here"),
+]
+
+Open = Callable[..., Page]
+
+
+def start(folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
+    """Start the server in a project; return its process and address."""
+    process = subprocess.Popen(
+        [sys.executable, "-m", "pipeline.serve", "--port", port],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PIPELINE_CACHE": str(folder / ".cache")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stderr is not None
+    for line in process.stderr:
+        if found := re.match(r"http://127\.0\.0\.1:\d+", line):
+            return process, found[0]
+    raise AssertionError("the server did not start")
+
+
+@pytest.fixture(scope="module")
+def address(small_project: Path) -> Iterator[str]:
+    """The address of a server over the small project, in a process of its own."""
+    process, found = start(small_project)
+    yield found
+    process.send_signal(signal.SIGINT)
+    _, said = process.communicate(timeout=20)
+    assert process.returncode == 0
+    assert "Traceback" not in said
+
+
+@pytest.fixture(scope="module")
+def queries(small_project: Path) -> list[str]:
+    """The judged queries."""
+    with inside(small_project):
+        return list(open_engine("es").judged.rows)
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    """The browser of this machine, without a window."""
+    with sync_playwright() as playwright:
+        launched = playwright.chromium.launch(
+            executable_path=FOUND,
+            args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"],
+        )
+        yield launched
+        launched.close()
+
+
+@pytest.fixture
+def opened(browser: Browser, address: str) -> Iterator[Open]:
+    """Return what opens the page; nothing may go wrong, or be asked of another host."""
+    contexts, told, asked = [], [], []
+
+    def open_page(width: int = 1280, scheme: Any = "light", **settings: Any) -> Page:
+        context = browser.new_context(
+            viewport={"width": width, "height": 900}, color_scheme=scheme, **settings
+        )
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: told.append(message.text))
+        page.on("pageerror", lambda error: told.append(str(error)))
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(address)
+        return page
+
+    yield open_page
+    for context in contexts:
+        context.close()
+    assert [text for text in told if "status of 400" not in text] == []
+    assert [url for url in asked if not url.startswith(f"{address}/")] == []
+
+
+def test_the_keyboard_alone_searches_filters_and_finds_similar_products(
+    opened: Open, queries: list[str]
+) -> None:
+    page = opened(java_script_enabled=False)
+    page.keyboard.type(queries[0])  # the box has the focus
+    page.keyboard.press("Enter")
+    page.wait_for_url("**q=*")
+    assert page.get_by_role("searchbox").input_value() == queries[0]
+    assert page.locator("ol li").count() >= 10
+    shown = page.url
+    page.get_by_label("Filter by brand").get_by_role("link").first.press("Enter")
+    page.wait_for_url("**brand=*")
+    page.get_by_label("Filter by brand").get_by_role("link").press("Enter")
+    page.wait_for_url(lambda url: "brand=" not in url)
+    assert page.locator("ol li").count() >= 10
+    page.locator("ol").first.get_by_role("link").first.press("Enter")
+    page.wait_for_url("**/similar/*")
+    assert page.locator("ol li").count() == 10
+    page.go_back()
+    assert "brand=" not in page.url
+    assert shown.split("?")[1].split("&")[0] in page.url
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", [320, 768, 1280])
+def test_no_page_is_wider_than_the_window(
+    opened: Open, address: str, queries: list[str], width: int, scheme: str
+) -> None:
+    page = opened(width, scheme)
+    page.get_by_role("searchbox").fill(queries[1])
+    page.get_by_role("button", name="Search").click()
+    page.wait_for_url("**q=*")
+    wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+    assert page.evaluate(wide) == 0
+    similar = page.locator("ol a").first.get_attribute("href")
+    for path in (f"/?q={'W' * 900}&right=hybrid", str(similar), "/similar/nothing", "/?q="):
+        page.goto(f"{address}{path}")
+        assert page.evaluate(wide) == 0
+
+
+def test_the_colours_can_be_read_in_both_schemes(opened: Open, queries: list[str]) -> None:
+    for scheme in ("light", "dark"):
+        page = opened(1280, scheme)
+        page.get_by_role("searchbox").fill(queries[2])
+        page.keyboard.press("Enter")
+        page.wait_for_url("**q=*")
+        for selector in (".title", ".about", ".about a", ".facet a", "button", ".facts", ".chip"):
+            contrast = page.locator(selector).first.evaluate(CONTRAST)
+            assert contrast >= 4.5, (scheme, selector, contrast)
+
+
+CONTRAST = """element => {
+  const canvas = document.createElement('canvas').getContext('2d', {willReadFrequently: true});
+  const channels = colour => {
+    canvas.clearRect(0, 0, 1, 1); canvas.fillStyle = colour; canvas.fillRect(0, 0, 1, 1);
+    return [...canvas.getImageData(0, 0, 1, 1).data];
+  };
+  const light = ([r, g, b]) => [r, g, b].map(c => c / 255)
+    .map(c => c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4)
+    .reduce((sum, c, at) => sum + c * [0.2126, 0.7152, 0.0722][at], 0);
+  let behind = element;
+  while (channels(getComputedStyle(behind).backgroundColor)[3] < 255) behind = behind.parentElement;
+  const [a, b] = [getComputedStyle(element).color, getComputedStyle(behind).backgroundColor]
+    .map(c => light(channels(c))).sort((x, y) => y - x);
+  return (a + 0.05) / (b + 0.05);
+}"""
+
+
+def test_a_server_that_was_killed_starts_again_at_once(small_project: Path) -> None:
+    process, address = start(small_project)
+    process.kill()
+    process.communicate()
+    again, same = start(small_project, address.rpartition(":")[2])
+    again.terminate()
+    again.communicate(timeout=20)
+    assert same == address
