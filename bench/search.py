@@ -4,7 +4,7 @@
 
 Prints JSON: seconds until a server answers (the first time the terms are made, so run it twice),
 milliseconds of one query by system with its encoding, and what clients got who asked without a
-pause: right answers, wrong ones, and refusals (503). `killed_start_seconds` is a start after a kill.
+pause: right answers, wrong ones, and refusals (503). `killed_start_seconds`: a start after a kill.
 """
 
 import argparse
@@ -18,14 +18,16 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import psutil
 
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import SYSTEMS, System
 from pipeline.core.params_file import load_params
+from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
@@ -71,7 +73,8 @@ class Server:
 
     def megabytes(self) -> int:
         """Return the memory that is its own: mapped files do not count."""
-        return round(psutil.Process(self.process.pid).memory_full_info().uss / 1e6)
+        held: int = psutil.Process(self.process.pid).memory_full_info().uss
+        return held // 10**6
 
     def kill(self) -> None:
         """Kill it, as a crash would."""
@@ -105,9 +108,12 @@ def milliseconds(work: Callable[[str], Any], values: list[str]) -> dict[str, flo
 
 def latencies(engine: Engine, texts: list[str]) -> dict[str, Any]:
     """Return milliseconds by system, filtered by a brand, and of similar products."""
+
+    def search(system: System, text: str) -> Answer:
+        return engine.search(Question(text, (system,)))
+
     found: dict[str, Any] = {
-        system: milliseconds(lambda text, one=system: engine.search(Question(text, (one,))), texts)
-        for system in SYSTEMS
+        system: milliseconds(partial(search, system), texts) for system in SYSTEMS
     }
     if "brand" in engine.shown.facets:
         brand = {"brand": engine.shown.facets["brand"].shown[0].as_py()}
@@ -149,7 +155,8 @@ def crowd(server: Server, texts: list[str], clients: int, seconds: float) -> dic
     for thread in threads:
         thread.join()
     return {
-        "clients": clients, "seconds": seconds, **{k: got[k] for k in ("right", "wrong", "refused")},
+        "clients": clients, "seconds": seconds,
+        **{kind: got[kind] for kind in ("right", "wrong", "refused")},
         "megabytes_before": before, "megabytes": samples,
     }  # fmt: skip
 
