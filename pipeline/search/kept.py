@@ -12,6 +12,7 @@ from pathlib import Path
 import pyarrow as pa
 
 from pipeline.core import files
+from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 
 CARD = "card.json"
@@ -47,7 +48,7 @@ def check(folder: Path) -> None:
         PipelineError: one is missing or damaged.
     """
     remedy = f"Delete {folder}; the next search makes it again."
-    hashes = files.read_json(folder / CARD, remedy)
+    hashes = read_model(folder / CARD, dict[str, str], remedy)
     for name, expected in hashes.items():
         files.check_regular(folder / name, remedy)
         if files.sha256_file(folder / name) != expected:

@@ -1,6 +1,6 @@
 """The vector of a query: the stored one where the query is of the sample, else by its encoder."""
 
-from functools import cached_property
+import threading
 
 import numpy as np
 
@@ -27,6 +27,8 @@ class QueryVectors:
         self._locale, self._manifest = locale, manifest
         self._stored = ShardReader(manifest, "queries", locale)
         self._similarity = params.encoder_of(locale).similarity
+        self._model: TextEncoder | None = None
+        self._loading = threading.Lock()
 
     def stored(self, row: int) -> Matrix:
         """Return the vector of a query of the sample, by its row."""
@@ -40,6 +42,9 @@ class QueryVectors:
             PipelineError: the encoder cannot be loaded or is not the one of the shards, or the
                 vector is zero.
         """
+        with self._loading:
+            if self._model is None:
+                self._model = self._load()
         vector = self._model.encode_queries([text])
         rounded = vector.astype(self._manifest.dtype).astype(np.float32)
         return to_index_form(rounded, self._similarity, "the query")
@@ -48,11 +53,10 @@ class QueryVectors:
         """Use the model that another one of this locale has loaded, if it is the same."""
         same = other._manifest.weights_sha256 == self._manifest.weights_sha256
         if same and other._params.encoder_of(self._locale) == self._params.encoder_of(self._locale):
-            self.__dict__.update({k: v for k, v in vars(other).items() if k == "_model"})
+            self._model = other._model
 
-    @cached_property
-    def _model(self) -> TextEncoder:
-        """The model; its batches hold one text, which is faster for a single one."""
+    def _load(self) -> TextEncoder:
+        """Return the model; its batches hold one text, which is faster for a single one."""
         encoder = LocaleEncoder(self._params, self._locale)
         expected, found = self._manifest.weights_sha256, encoder.weights.sha256
         if found != expected:
