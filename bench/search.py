@@ -2,6 +2,9 @@
 
     python -m bench.search [--locale us] [--queries 100] [--clients 20] [--seconds 60]
 
+With `--made-up`, the vectors are those of `bench.scale`. Their manifest gets the hash
+of the encoder's weights, so that queries are encoded all the same.
+
 Prints JSON: seconds until a server answers (the first time the terms are made, so run it twice),
 milliseconds of one query by system with its encoding, and what clients got who asked without a
 pause: right answers, wrong ones, and refusals (503). `killed_start_seconds`: a start after a kill.
@@ -25,8 +28,10 @@ from urllib.parse import urlencode
 import numpy as np
 import psutil
 
+from pipeline.core import files, layout
 from pipeline.core.params import SYSTEMS, System
 from pipeline.core.params_file import load_params
+from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
@@ -80,6 +85,13 @@ class Server:
         """Kill it, as a crash would."""
         self.process.kill()
         self.process.communicate()
+
+
+def take_for_encoded(locale: str) -> None:
+    """Let a manifest of made-up vectors say that the locale's encoder made them."""
+    params, path = load_params(), layout.embeddings(locale).manifest
+    weights = resolve_weights(params.encoder_of(locale), params.encoder[locale])
+    files.write_json(path, files.read_json(path, "") | {"weights_sha256": weights.sha256})
 
 
 def texts_of(engine: Engine, count: int) -> list[str]:
@@ -168,7 +180,10 @@ def main() -> int:
     parser.add_argument("--queries", type=int, default=100)
     parser.add_argument("--clients", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=60)
+    parser.add_argument("--made-up", action="store_true", help="the vectors are of bench.scale")
     arguments = parser.parse_args()
+    if arguments.made_up:
+        take_for_encoded(arguments.locale)
     first = Server(arguments.locale)
     first.kill()
     server = Server(arguments.locale)
