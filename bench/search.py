@@ -2,8 +2,8 @@
 
     python -m bench.search [--locale us] [--queries 100] [--clients 20] [--seconds 60]
 
-With `--made-up`, the vectors are those of `bench.scale`. Their manifest gets the hash
-of the encoder's weights, so that queries are encoded all the same.
+With `--made-up`, run in the folder `search` of a project of `bench.scale` that has an index: its
+vectors are made up, and queries are encoded all the same.
 
 Prints JSON: seconds until a server answers (the first time the terms are made, so run it twice),
 milliseconds of one query by system with its encoding, and what clients got who asked without a
@@ -14,6 +14,7 @@ import argparse
 import http.client
 import json
 import random
+import shutil
 import subprocess
 import sys
 import threading
@@ -22,20 +23,24 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
 
 import numpy as np
 import psutil
+from ruamel.yaml import YAML
 
+from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
 from pipeline.core.params import SYSTEMS, System
-from pipeline.core.params_file import load_params
+from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
+from pipeline.vectors.manifest import contract_of
 
 SEED = 3
 COMPARED = 20
@@ -87,11 +92,23 @@ class Server:
         self.process.communicate()
 
 
-def take_for_encoded(locale: str) -> None:
-    """Let a manifest of made-up vectors say that the locale's encoder made them."""
-    params, path = load_params(), layout.embeddings(locale).manifest
-    weights = resolve_weights(params.encoder_of(locale), params.encoder[locale])
-    files.write_json(path, files.read_json(path, "") | {"weights_sha256": weights.sha256})
+def take_for_encoded() -> None:
+    """Let the made-up vectors of this folder be those of the encoder that us has as shipped."""
+    data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
+    for section in ("encoder", "index", "language"):
+        data[section] = {LOCALE: data[section][LOCALE]}
+    data["indexes"] |= INDEXES
+    data["index"][LOCALE] = files.read_json(layout.index(LOCALE).card, "")["index"]
+    YAML().dump(data, PARAMS_FILE)
+    params, path = load_params(), layout.embeddings(LOCALE).manifest
+    spec, name = params.encoder_of(LOCALE), params.encoder[LOCALE]
+    made = {
+        "encoder": name,
+        "contract": contract_of(spec),
+        "weights_sha256": resolve_weights(spec, name).sha256,
+    }
+    files.write_json(path, files.read_json(path, "") | made)
+    shutil.copy(Path("..") / layout.clean(LOCALE).counts, layout.clean(LOCALE).counts)
 
 
 def texts_of(engine: Engine, count: int) -> list[str]:
@@ -183,7 +200,7 @@ def main() -> int:
     parser.add_argument("--made-up", action="store_true", help="the vectors are of bench.scale")
     arguments = parser.parse_args()
     if arguments.made_up:
-        take_for_encoded(arguments.locale)
+        take_for_encoded()
     first = Server(arguments.locale)
     first.kill()
     server = Server(arguments.locale)
