@@ -27,6 +27,11 @@ def widest_instructions() -> str:
     return next((flag for flag in _VECTOR_FLAGS if flag in cpu_flags()), platform.machine())
 
 
+def bfloat16_instructions() -> str:
+    """Return the CPU's instructions for products of bfloat16, the faster ones; empty if none."""
+    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in cpu_flags()), "")
+
+
 MOST_THREADS = 4096
 
 THREADS_VARIABLE = "PIPELINE_THREADS"

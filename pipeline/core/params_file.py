@@ -211,7 +211,7 @@ def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[
         yield f"{where} needs the engine openvino. Set runtime.engine to auto or openvino."
     if precision == "int8" and runtime.device not in ("auto", "cpu"):
         yield f"{where} is for CPUs. Set runtime.device to auto or cpu."
-    if precision in ("bfloat16", "float16") and runtime.engine == "openvino":
+    if precision == "float16" and runtime.engine == "openvino":
         yield f"{where} needs the engine torch. Set runtime.engine to auto or torch."
 
 

@@ -10,11 +10,12 @@ from typing import Literal, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.cpu import widest_instructions
+from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Encoder, Runtime
+from pipeline.core.params import Encoder, Precision, Runtime
 from pipeline.encoders.batching import Batch
+from pipeline.encoders.openvino_engine import computes_in_bfloat16
 from pipeline.encoders.openvino_model import Converted
 
 EngineName = Literal["torch", "openvino"]
@@ -92,31 +93,31 @@ def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
     """Return what `runtime` means for an encoder on this machine; nothing is loaded.
 
     `auto` is a GPU where there is one, with torch; on a CPU, openvino where it is installed. int8
-    is openvino's, bfloat16 and float16 are torch's.
+    is openvino's, float16 is torch's; bfloat16 on a CPU is openvino's, unless torch is asked for.
 
     Raises:
-        PipelineError: the device is not there, or openvino is asked for and not installed.
+        PipelineError: the device is not there, or openvino is needed and not installed.
     """
     installed = importlib.util.find_spec("openvino") is not None
-    if spec.precision == "int8" or runtime.engine == "openvino":
-        if not installed:
-            raise PipelineError(
-                "openvino is not installed. Run `pip install openvino`, or use precision float32 "
-                "with runtime.engine auto or torch."
-            )
-        return EngineChoice("openvino", "cpu")
-    device = _device(runtime)
-    exact_on_cpu = device == "cpu" and spec.precision == "float32"
-    if runtime.engine == "auto" and exact_on_cpu and installed:
-        return EngineChoice("openvino", "cpu")
-    return EngineChoice("torch", device)
+    needed = spec.precision == "int8" or runtime.engine == "openvino"
+    device = "cpu" if needed else _device(runtime)
+    if runtime.engine == "auto" and device == "cpu":
+        needed = needed or spec.precision == "bfloat16"
+        if spec.precision == "float32" and installed:
+            return EngineChoice("openvino", "cpu")
+    if needed and not installed:
+        raise PipelineError(
+            "openvino is not installed. Run `pip install openvino`, or use precision float32 with "
+            "runtime.engine auto or torch."
+        )
+    return EngineChoice("openvino" if needed else "torch", device)
 
 
-def computed_by(choice: EngineChoice) -> str:
+def computed_by(choice: EngineChoice, precision: Precision) -> str:
     """Return an engine, its device and what of the hardware decides the last bits of its vectors.
 
-    That is a GPU's name, or the widest vector instructions of a CPU; with int8 more than the last
-    bits depend on those.
+    That is a GPU's name, or the widest vector instructions of a CPU and, where openvino uses them,
+    those for bfloat16; with int8 more than the last bits depend on these.
     """
     if choice.device == "cuda":
         import torch
@@ -124,6 +125,8 @@ def computed_by(choice: EngineChoice) -> str:
         return f"{choice} {torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
     if choice.device != "cpu":
         return str(choice)
+    if choice.name == "openvino" and computes_in_bfloat16(precision):
+        return f"{choice} {widest_instructions()} {bfloat16_instructions()}"
     return f"{choice} {widest_instructions()}"
 
 

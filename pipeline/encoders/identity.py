@@ -24,7 +24,7 @@ def identity(
         libraries = version_of(spec.precision)
     about = {
         "engine": ", ".join(
-            [computed_by(engine), *(f"{key} {of}" for key, of in libraries.items())]
+            [computed_by(engine, spec.precision), *(f"{key} {of}" for key, of in libraries.items())]
         ),
         "form": _FORM,
         "max_tokens": spec.max_tokens,

@@ -3,6 +3,7 @@
 import logging
 from dataclasses import dataclass, replace
 
+from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.dimension import check_dimension
@@ -59,14 +60,10 @@ def load_engine(
 ) -> LoadedEngine:
     """Load an encoder's model onto an engine of this process; raises as `load_encoder`."""
     if choice.name == "openvino":
-        if spec.precision == "int8" and not computes_in_8_bits():
-            log.warning(
-                "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which "
-                "has no 8-bit dot products (VNNI); its activations stay in float32",
-                weights.name,
-            )
+        if spec.precision == "int8":
+            _warn_of_slow_int8(weights.name)
         converted = choice.converted or converted_model(spec, weights)
-        openvino = OpenVinoEngine(converted.folder, threads)
+        openvino = OpenVinoEngine(converted.folder, threads, spec.precision)
         return LoadedEngine(openvino, converted.tokenizer(), converted.pad_id)
     from pipeline.encoders.model import load_model
     from pipeline.encoders.torch_engine import TorchEngine
@@ -74,6 +71,19 @@ def load_engine(
     model = load_model(spec, weights)
     torch = TorchEngine(model, choice.device, spec.precision, threads)
     return LoadedEngine(torch, model.tokenizer, model.pad_id)
+
+
+def _warn_of_slow_int8(name: str) -> None:
+    if bfloat16_instructions() == "amx_bf16":
+        log.warning(
+            "warning: encoders.%s.precision: int8 is no faster than bfloat16 on this CPU, which "
+            "has AMX, and less exact. Use bfloat16", name,
+        )  # fmt: skip
+    elif not computes_in_8_bits():
+        log.warning(
+            "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which "
+            "has no 8-bit dot products (VNNI); its activations stay in float32", name,
+        )  # fmt: skip
 
 
 def resolve_engine(
@@ -85,10 +95,15 @@ def resolve_engine(
     engine can run.
 
     Raises:
-        PipelineError: as `choose_engine` and `find_padding`; or openvino is asked for and cannot
-            run the model.
+        PipelineError: as `choose_engine` and `find_padding`; the CPU has no instructions for
+            bfloat16; or openvino is needed and cannot run the model.
     """
     choice = choose_engine(spec, runtime)
+    if spec.precision == "bfloat16" and choice.device == "cpu" and not bfloat16_instructions():
+        raise PipelineError(
+            f"encoders.{weights.name}.precision: bfloat16 needs a GPU, or a CPU with amx_bf16 or "
+            f"avx512_bf16 (found {widest_instructions()}). Use float32 or int8."
+        )
     converted = None
     refused = ""
     if choice.name == "openvino" and convert:
@@ -97,7 +112,7 @@ def resolve_engine(
     elif choice.name == "openvino":
         refused = known_refusal(spec, weights)
     if refused:
-        if runtime.engine == "openvino" or spec.precision == "int8":
+        if runtime.engine == "openvino" or spec.precision != "float32":
             raise PipelineError(
                 f"encoders.{weights.name}: openvino cannot run this model: {refused}. Use "
                 "precision float32 with runtime.engine auto or torch."

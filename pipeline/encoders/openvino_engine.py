@@ -1,9 +1,11 @@
 """The OpenVINO engine: faster than torch on CPUs.
 
-float32 computes what torch does. int8 keeps the weights in 8 bits (asymmetric, one scale and zero
-per output channel) and, on CPUs with 8-bit dot products (VNNI), rounds activations to 8 bits as
-they come, one scale per 32 components of a token: no calibration, and no text's vector depends on
-another's. The last third of the linear layers stays in float32.
+float32 computes what torch does. bfloat16 multiplies numbers of 8 binary digits and adds up in
+float32. int8 keeps the weights in 8 bits (asymmetric, one scale and zero per output channel) and,
+on CPUs with 8-bit dot products (VNNI), rounds activations to 8 bits as they come, one scale per 32
+components of a token: no calibration, and no text's vector depends on another's. The last third of
+the linear layers keeps float32 weights. On CPUs with AMX openvino does not round activations: it
+would multiply in float32, so there int8 multiplies in bfloat16, which is faster.
 """
 
 import threading
@@ -13,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.cpu import allowed_cores, cpu_flags
+from pipeline.core.cpu import allowed_cores, bfloat16_instructions, cpu_flags
+from pipeline.core.params import Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 
 if TYPE_CHECKING:
@@ -25,13 +28,14 @@ _GROUP = 32  # components that share a scale when activations are rounded; more 
 class OpenVinoEngine:
     """Runs a converted model; every thread computes a batch of its own on one core."""
 
-    def __init__(self, folder: Path, threads: int) -> None:
+    def __init__(self, folder: Path, threads: int, precision: Precision) -> None:
         """Read and compile the converted model in a folder."""
         import openvino
 
         self.batch_tokens = CPU_BATCH_TOKENS
         self.threads = threads
-        self.compiled = compile_graph(openvino.Core().read_model(folder / "model.xml"), threads)
+        graph = openvino.Core().read_model(folder / "model.xml")
+        self.compiled = compile_graph(graph, threads, precision)
         self._own = threading.local()
         # openvino fills tables of its own at its first inference, and hangs where two threads come
         # first at once: one holds Python's lock and waits for the table, one the other way round.
@@ -54,7 +58,14 @@ def computes_in_8_bits() -> bool:
     return not flags or not flags.isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
-def compile_graph(graph: "openvino.Model", threads: int) -> Any:
+def computes_in_bfloat16(precision: Precision) -> bool:
+    """Say whether openvino multiplies in bfloat16 at a precision, on this CPU."""
+    return precision == "bfloat16" or (
+        precision == "int8" and bfloat16_instructions() == "amx_bf16"
+    )
+
+
+def compile_graph(graph: "openvino.Model", threads: int, precision: Precision) -> Any:
     """Return a graph compiled for this many threads of the CPU."""
     import openvino
 
@@ -62,7 +73,8 @@ def compile_graph(graph: "openvino.Model", threads: int) -> Any:
         graph,
         "CPU",
         {
-            "INFERENCE_PRECISION_HINT": "f32",  # never bfloat16, which some CPUs would take
+            # By itself, openvino takes bfloat16 on some CPUs.
+            "INFERENCE_PRECISION_HINT": "bf16" if computes_in_bfloat16(precision) else "f32",
             "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": str(threads),
             # Two processes that each leave cores to the other would be pinned to the same ones.

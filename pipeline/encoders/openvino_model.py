@@ -4,7 +4,8 @@ import contextlib
 import logging
 import os
 import warnings
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
+from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Precision
 from pipeline.encoders.batching import STEP
@@ -30,6 +32,9 @@ log = logging.getLogger("pipeline")
 
 EXACT = 1e-5
 """The largest cosine distance from torch at which a converted model counts as exact."""
+
+NEAR = 5e-5
+"""The largest mean cosine distance from torch, in float32, of a model's vectors in bfloat16."""
 
 _FLOAT_SHARE = 1 / 3
 """The share of an int8 model's linear layers that stays in float32, the last ones: with them in 8
@@ -72,14 +77,56 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
     card = files.read_json(folder / "card.json", f"Delete {folder}.")
     entry = f"encoders.{weights.name}"
     check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
-    return Converted(folder, card["pad_id"], card["refused"])
+    converted = Converted(folder, card["pad_id"], card["refused"])
+    if spec.precision == "bfloat16" and not converted.refused:
+        return replace(converted, refused=_bfloat16_refusal(spec, weights, converted))
+    return converted
 
 
 def known_refusal(spec: Encoder, weights: LocalWeights) -> str:
     """Return why openvino cannot run a model; empty too where it was not converted yet."""
-    with contextlib.suppress(PipelineError, KeyError, TypeError):  # none, or it is made again
-        return str(files.read_json(_folder(spec, weights) / "card.json", "")["refused"])
+    folders = [_folder(spec, weights)]
+    if spec.precision == "bfloat16":
+        folders.append(_bfloat16_folder(spec, weights))
+    for folder in folders:
+        with contextlib.suppress(PipelineError, KeyError, TypeError):  # none, or it is made again
+            if refused := str(files.read_json(folder / "card.json", "")["refused"]):
+                return refused
     return ""
+
+
+def _bfloat16_refusal(spec: Encoder, weights: LocalWeights, converted: Converted) -> str:
+    """Say how far a converted model is from torch in bfloat16 on this CPU, if it is too far."""
+    import openvino
+
+    folder = _bfloat16_folder(spec, weights)
+
+    def fill(partial: Path) -> None:
+        log.info("comparing %s in bfloat16 with float32, once", weights.name)
+        graph = openvino.Core().read_model(converted.folder / "model.xml")
+        pads = may_pad(spec, weights)
+        each = _distances(graph, load_model(spec, weights), "bfloat16", pads=pads)
+        found = np.concatenate(list(each))
+        mean, largest = float(found.mean()), float(found.max())
+        near = mean <= NEAR  # not so for NaN
+        refused = "" if near else f"its vectors in bfloat16 differ from float32's by {mean:.2g}"
+        card = {"largest": f"{largest:.2g}", "mean": f"{mean:.2g}", "refused": refused}
+        files.write_json(partial / "card.json", card)
+
+    build_once(folder, fill)
+    return str(files.read_json(folder / "card.json", f"Delete {folder}.")["refused"])
+
+
+def _bfloat16_folder(spec: Encoder, weights: LocalWeights) -> Path:
+    """Return where the comparison is kept; the graph is that of float32."""
+    identity = {
+        **version_of(spec.precision),
+        "checks": _CHECKS,
+        "instructions": bfloat16_instructions(),
+        "pooling": spec.pooling,
+        "weights": weights.sha256,
+    }
+    return layout.cache() / "engines" / folder_name("bfloat16", identity)
 
 
 def version_of(precision: Precision) -> dict[str, str | int]:
@@ -177,22 +224,30 @@ def _in_8_bits(graph: "openvino.Model") -> "openvino.Model":
 
 
 def _differs_from_torch(graph: "openvino.Model", model: LoadedModel, *, pads: bool) -> str:
-    """Say how far a float32 graph is from torch on texts of other shapes than the traced one.
+    """Say how far a float32 graph is from torch, if it is too far; see `_distances`."""
+    for distances in _distances(graph, model, "float32", pads=pads):
+        distance = float(distances.max())
+        if not distance <= EXACT:
+            return f"its vectors differ from torch's by {distance:.2g}"
+    return ""
+
+
+def _distances(
+    graph: "openvino.Model", model: LoadedModel, precision: Precision, *, pads: bool
+) -> Iterator[NDArray[np.float64]]:
+    """Yield how far texts of other shapes than the traced one are from torch; shape [texts].
 
     With `pads`, the batches of `STEP` rows hold a text of every length that is padded to theirs, so
     the shortest has the most padding that a real batch has.
     """
-    request = compile_graph(graph, 1).create_infer_request()
+    request = compile_graph(graph, 1, precision).create_infer_request()
     for rows, length in ((1, 5), (3, PROBED_TOKENS), (STEP, STEP), (STEP, 6 * STEP)):
         ids, mask = _made_up(model, rows, min(length, model.longest or length))
         if not pads:
             mask[:] = 1
         # A graph knows of no prompt: a model that leaves it out when pooling shows here.
         expected = model.pool(ids, mask, prompt=2)
-        distance = float(cosine_distance(infer(request, ids, mask), expected).max())
-        if not distance <= EXACT:
-            return f"its vectors differ from torch's by {distance:.2g}"
-    return ""
+        yield cosine_distance(infer(request, ids, mask), expected)
 
 
 def _made_up(

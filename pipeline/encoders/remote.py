@@ -88,7 +88,7 @@ def load_worker(job: Job, cores: int) -> Work[Parcel, Vectors]:
             "to every node, or pin their sha256."
         )
     choice = resolve_engine(job.spec, weights, job.runtime)
-    found = computed_by(choice)
+    found = computed_by(choice, job.spec.precision)
     if job.computed_by.strip() not in (found, str(choice)):
         raise PipelineError(
             f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: with "
@@ -190,7 +190,8 @@ class RemoteEncoder:
         runtime = self._runtime.model_copy(update={"engine": chosen.name, "device": chosen.device})
         kind_here = fingerprint(_PACKAGES, on_cpu=chosen.device == "cpu")
         cache = layout.cache().absolute()
-        return Job(spec, self._weights, runtime, kind_here, computed_by(chosen), cache)
+        hardware = computed_by(chosen, spec.precision)
+        return Job(spec, self._weights, runtime, kind_here, hardware, cache)
 
 
 _PACKAGES = ("numpy", "openvino", "nncf", "torch", "transformers", "sentence-transformers")

@@ -728,7 +728,6 @@ def test_a_code_revision_that_would_not_be_obeyed_is_refused() -> None:
         ("int8", {"engine": "torch"}, "int8 needs the engine openvino"),
         ("int8", {"device": "cuda"}, "int8 is for CPUs"),
         ("int8", {"device": "mps"}, "int8 is for CPUs"),
-        ("bfloat16", {"engine": "openvino"}, "bfloat16 needs the engine torch"),
         ("float16", {"engine": "openvino"}, "float16 needs the engine torch"),
     ],
 )

@@ -324,6 +324,27 @@ def test_cpus_of_other_instructions_share_no_vectors(
     assert all(f"openvino {version('openvino')}" in each for each in found)
 
 
+def test_what_is_computed_in_bfloat16_is_shared_by_cpus_with_the_same_instructions_for_it(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    weights, choice = weights_of(folder), EngineChoice("openvino", "cpu")
+    amx = {"avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}
+    found = {}
+    for name, flags in (("amx", amx), ("bf16", amx - {"amx_bf16", "amx_int8"})):
+        monkeypatch.setattr(cpu, "cpu_flags", lambda flags=flags: frozenset(flags))
+        for precision in ("float32", "int8", "bfloat16"):
+            about = identity(entry(folder, precision=precision), weights, choice, "query")
+            found[name, precision] = about["engine"].split(", ")[0]
+    assert found == {
+        ("amx", "float32"): "openvino-cpu amx_int8",
+        ("amx", "int8"): "openvino-cpu amx_int8 amx_bf16",
+        ("amx", "bfloat16"): "openvino-cpu amx_int8 amx_bf16",
+        ("bf16", "float32"): "openvino-cpu avx512_vnni",
+        ("bf16", "int8"): "openvino-cpu avx512_vnni",
+        ("bf16", "bfloat16"): "openvino-cpu avx512_vnni avx512_bf16",
+    }
+
+
 @pytest.mark.weights
 def test_the_default_english_model_ranks_meaning_above_letters(
     monkeypatch: pytest.MonkeyPatch,

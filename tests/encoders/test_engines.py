@@ -11,8 +11,9 @@ import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
+from pipeline.core import cpu as cpus
 from pipeline.core import layout
-from pipeline.core.cpu import allowed_cores
+from pipeline.core.cpu import allowed_cores, bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.encoders import engine as engines
@@ -21,8 +22,9 @@ from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads, choose_engine
 from pipeline.encoders.loading import load_encoder, resolve_engine
 from pipeline.encoders.model import load_model
-from pipeline.encoders.openvino_engine import OpenVinoEngine
+from pipeline.encoders.openvino_engine import OpenVinoEngine, computes_in_bfloat16
 from pipeline.encoders.openvino_model import converted_model
+from pipeline.encoders.padding import cosine_distance
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers.tiny_models import (
@@ -37,6 +39,10 @@ from tests.helpers.tiny_models import (
 )
 
 pytestmark = pytest.mark.slow  # models are loaded
+
+needs_bfloat16 = pytest.mark.skipif(
+    not bfloat16_instructions(), reason="this CPU has no instructions for bfloat16"
+)
 
 REAL_CACHE = layout.cache().absolute()
 ENGINES = ("torch", "openvino")
@@ -102,7 +108,13 @@ def test_a_replaced_pooling_is_replaced_on_openvino_too(folder: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision"),
-    [("torch", "float32"), ("torch", "bfloat16"), ("openvino", "float32"), ("openvino", "int8")],
+    [
+        ("torch", "float32"),
+        ("openvino", "float32"),
+        ("openvino", "int8"),
+        pytest.param("torch", "bfloat16", marks=needs_bfloat16),
+        pytest.param("openvino", "bfloat16", marks=needs_bfloat16),
+    ],
 )
 def test_a_texts_vector_is_the_same_to_the_last_bit_with_any_other_texts(
     tmp_path: Path, engine: str, precision: str
@@ -178,12 +190,12 @@ def test_a_gpu_is_taken_where_there_is_one_and_it_is_not_refused(
     assert str(choose_engine(entry(folder), given)) == expected
 
 
-@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("precision", [pytest.param("bfloat16", marks=needs_bfloat16), "float16"])
 def test_half_precision_is_near_float32_and_really_less_precise(
     folder: Path, precision: str
 ) -> None:
     whole = raw_encoder(folder, "torch").encode_passages(TEXTS)
-    half = raw_encoder(folder, "auto", precision=precision).encode_passages(TEXTS)
+    half = raw_encoder(folder, "torch", precision=precision).encode_passages(TEXTS)
     assert half.dtype == np.float32
     assert cosines(half, whole).min() > 0.99
     digits = {"bfloat16": torch.bfloat16, "float16": torch.float16}[precision]
@@ -198,7 +210,7 @@ def test_a_model_that_overflows_at_its_precision_is_refused_by_its_first_text(
     weights = load_file(folder / "model.safetensors")
     weights["encoder.layer.1.output.LayerNorm.weight"] *= 1e6  # float16 ends at 65,504
     save_file(weights, folder / "model.safetensors", metadata={"format": "pt"})
-    for precision in ("float32", "bfloat16"):
+    for precision in ("float32", "bfloat16") if bfloat16_instructions() else ("float32",):
         encoder_of(folder, precision=precision).encode_passages(TEXTS)
     with pytest.raises(
         PipelineError,
@@ -240,11 +252,12 @@ def test_int8_keeps_weights_in_8_bits_and_stays_near_float32(folder: Path) -> No
     [
         ("auto", "float32", "openvino-cpu"),
         ("auto", "int8", "openvino-cpu"),
-        ("auto", "bfloat16", "torch-cpu"),
+        ("auto", "bfloat16", "openvino-cpu"),
         ("auto", "float16", "torch-cpu"),
         ("torch", "float32", "torch-cpu"),
         ("torch", "bfloat16", "torch-cpu"),
         ("openvino", "float32", "openvino-cpu"),
+        ("openvino", "bfloat16", "openvino-cpu"),
         ("openvino", "int8", "openvino-cpu"),
     ],
 )
@@ -256,6 +269,68 @@ def test_the_engine_on_a_cpu_is_openvino_where_that_is_exact_or_asked_for(
         pytest.skip("this machine has a GPU")
     choice = choose_engine(entry(tmp_path, precision=precision), runtime(engine, device))
     assert str(choice) == expected
+
+
+def test_bfloat16_on_a_cpu_without_its_instructions_is_refused_before_anything_is_loaded(
+    tmp_path: Path, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(cpus, "cpu_flags", lambda: frozenset({"avx2", "avx512f", "avx512_vnni"}))
+    for engine in ("auto", "torch", "openvino"):
+        with pytest.raises(
+            PipelineError,
+            match=r"encoders\.tiny\.precision: bfloat16 needs .*amx_bf16.*\(found avx512_vnni\)",
+        ):
+            encoder_of(folder, engine=engine, precision="bfloat16")
+    assert not (tmp_path / "cache").exists()
+
+
+@needs_bfloat16
+def test_bfloat16_runs_float32s_graph_and_is_nearer_to_it_than_int8(folder: Path) -> None:
+    weights, vectors = weights_of(folder), {}
+    for precision in ("float32", "bfloat16", "int8"):
+        spec = entry(folder, precision=precision)
+        assert str(resolve_engine(spec, weights, runtime("auto"))) == "openvino-cpu"
+        vectors[precision] = raw_encoder(folder, "auto", precision=precision).encode_passages(TEXTS)
+    whole, half, rounded = vectors.values()
+    assert 1e-9 < cosine_distance(half, whole).max() < cosine_distance(rounded, whole).max()
+    assert cosine_distance(half, whole).mean() <= openvino_model.NEAR
+    exact, same = (
+        converted_model(entry(folder, precision=of), weights) for of in ("float32", "bfloat16")
+    )
+    assert same == exact
+
+
+@needs_bfloat16
+def test_a_model_that_is_far_from_float32_in_bfloat16_is_refused_without_another_precision(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(openvino_model, "NEAR", 1e-9)
+    spec, weights = entry(folder, precision="bfloat16"), weights_of(folder)
+    assert str(resolve_engine(spec, weights, runtime("auto"), convert=False)) == "openvino-cpu"
+    for convert in (True, False):
+        with pytest.raises(
+            PipelineError,
+            match=r"encoders\.tiny: openvino cannot run this model: its vectors in bfloat16 differ "
+            r"from float32's by \d.*Use precision float32",
+        ):
+            resolve_engine(spec, weights, runtime("auto"), convert=convert)
+    assert str(resolve_engine(entry(folder), weights, runtime("auto"))) == "openvino-cpu"
+
+
+def test_int8_multiplies_in_bfloat16_on_amx_alone_and_float32_never_does(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for flags, expected in (
+        ({"avx512_vnni"}, False),
+        ({"avx512_vnni", "avx512_bf16"}, False),
+        ({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, True),
+    ):
+        monkeypatch.setattr(cpus, "cpu_flags", lambda flags=flags: frozenset(flags))
+        assert computes_in_bfloat16("int8") is expected
+        assert not computes_in_bfloat16("float32")
+        assert computes_in_bfloat16("bfloat16")
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
@@ -272,7 +347,7 @@ def test_without_openvino_auto_is_torch_and_what_needs_it_is_refused(
 ) -> None:
     monkeypatch.setitem(sys.modules, "openvino", None)  # as where it is not installed
     assert str(choose_engine(entry(tmp_path), runtime("auto"))) == "torch-cpu"
-    for engine, precision in (("openvino", "float32"), ("auto", "int8")):
+    for engine, precision in (("openvino", "float32"), ("auto", "int8"), ("auto", "bfloat16")):
         with pytest.raises(
             PipelineError, match=r"openvino is not installed\. Run `pip install openvino`"
         ):
@@ -459,5 +534,5 @@ def test_threads_are_pinned_to_cores_only_where_they_take_all_of_them(folder: Pa
     converted = converted_model(spec, weights_of(folder))
     cores = allowed_cores()
     for threads, pinned in {1: cores == 1, cores: True, cores + 1: True}.items():
-        engine = OpenVinoEngine(converted.folder, threads)
+        engine = OpenVinoEngine(converted.folder, threads, "float32")
         assert engine.compiled.get_property("ENABLE_CPU_PINNING") is pinned

@@ -1,0 +1,119 @@
+"""What this machine's cores multiply at most, and what an encoder multiplies for a text.
+
+A side's share of the peak says how much faster it could still be here, and it compares machines: a
+ratio to another library does not, since both sides change with the machine.
+"""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.core.arrays import Matrix
+from pipeline.core.params import Precision
+from pipeline.encoders.openvino_engine import computes_in_bfloat16
+
+if TYPE_CHECKING:
+    import openvino
+
+SHAPES = ((512, 384), (512, 1024), (2048, 1024))
+"""Rows and width of the multiplied matrices; the fastest shape is the peak."""
+
+_CHAINED = 4  # products in one inference, so that starting one costs nothing
+_SECONDS, _ROUNDS = 0.3, 3
+_EIGHT_BITS = 4.0  # 8-bit numbers cover [-4, 4]: random ones are within it
+
+
+def peak_gflops(precision: Precision, threads: int) -> float:
+    """Return the most that openvino multiplies with this many threads, in 1e9 operations a second.
+
+    A multiplication and an addition are two operations. The numbers are float32, bfloat16, or 8-bit
+    on both sides; each thread multiplies matrices of its own.
+    """
+    return max(_gflops(precision, threads, rows, width) for rows, width in SHAPES)
+
+
+def _gflops(precision: Precision, threads: int, rows: int, width: int) -> float:
+    import openvino
+
+    half = computes_in_bfloat16(precision)
+    compiled = openvino.Core().compile_model(
+        _products(precision, rows, width),
+        "CPU",
+        {
+            "INFERENCE_PRECISION_HINT": "bf16" if half else "f32",
+            "NUM_STREAMS": str(threads),
+            "INFERENCE_NUM_THREADS": str(threads),
+        },
+    )
+    given = np.random.default_rng(0).standard_normal((rows, width)).astype(np.float32)
+    requests = [compiled.create_infer_request() for _ in range(threads)]
+
+    def multiply(request: "openvino.InferRequest") -> int:
+        until, done = time.perf_counter() + _SECONDS, 0
+        while time.perf_counter() < until:
+            request.infer({0: given}, share_inputs=True)
+            done += 1
+        return done
+
+    for request in requests:
+        request.infer({0: given}, share_inputs=True)
+    best, operations = 0.0, _CHAINED * 2 * rows * width * width
+    with ThreadPoolExecutor(threads) as pool:
+        for _ in range(_ROUNDS):
+            started = time.perf_counter()
+            done = sum(pool.map(multiply, requests))
+            best = max(best, done * operations / (time.perf_counter() - started))
+    return best / 1e9
+
+
+def _products(precision: Precision, rows: int, width: int) -> "openvino.Model":
+    """Return a model that multiplies [rows, width] by square matrices, one after another."""
+    import openvino
+    from openvino import opset13 as ops
+
+    weights = np.random.default_rng(1).standard_normal((width, width)) / np.sqrt(width)
+    given = ops.parameter([rows, width], np.float32)
+    found = given
+    for _ in range(_CHAINED):
+        right = ops.constant(weights.astype(np.float32))
+        if precision == "int8":
+            found = _rounded(found, _EIGHT_BITS, 256)
+            right = _rounded(right, float(np.abs(weights).max()), 255)
+        found = ops.matmul(found, right, False, False)
+    return openvino.Model([found], [given])
+
+
+def _rounded(node: "openvino.Node", most: float, levels: int) -> "openvino.Node":
+    from openvino import opset13 as ops
+
+    low, high = (ops.constant(np.float32(end)) for end in (-most, most))
+    return ops.fake_quantize(node, low, high, low, high, levels)
+
+
+def operations(graph: Path, config: Path, lengths: Matrix) -> float:
+    """Return what a converted model multiplies and adds for texts, in operations.
+
+    Linear layers cost two operations per weight and token; attention, in each layer and for each
+    token, four per component of the hidden state and token of the text. Padding counts for nothing.
+
+    Args:
+        graph: the converted model (.xml), in float32.
+        config: the folder with the model's config.json.
+        lengths: how many tokens each text has; shape [texts].
+    """
+    import openvino
+    import transformers
+
+    weights = 0
+    for node in openvino.Core().read_model(graph).get_ordered_ops():
+        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() > 2:
+            right = node.input_value(1)
+            if right.get_node().get_type_name() == "Constant":
+                weights += int(np.prod(right.get_shape()))
+    read = transformers.AutoConfig.from_pretrained(config, local_files_only=True)
+    tokens = lengths.astype(np.float64)
+    attention = 4.0 * read.num_hidden_layers * read.hidden_size
+    return float(2.0 * weights * tokens.sum() + attention * np.square(tokens).sum())
