@@ -5,7 +5,8 @@
 The text is that of $ESCI_DIR, else of the demo. For each encoder that params.yaml uses, on the
 products of its locales: how fast and in how much memory each side encodes, how far its vectors are
 from the baseline's, and what that does to nDCG@10. Tokenising is timed; loading and a small warm-up
-are not. The figures go to reports/bench/encode.json, and as a table to encode.md.
+are not. In the same run the machine's own peak is measured, before the rounds and after, and each
+side's share of it; see `peak`. The figures go to reports/bench/encode.json, as tables to encode.md.
 """
 
 import argparse
@@ -16,7 +17,7 @@ import os
 import platform
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from statistics import median
@@ -26,11 +27,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench.peak import PEAKS, operations, peak_gflops
 from bench.quality import Catalogue, ndcg, read_catalogues
 from bench.side import BASELINE, Side
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix
-from pipeline.core.cpu import cpu_flags
+from pipeline.core.cpu import bfloat16_instructions, cpu_flags, cpu_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
 from pipeline.core.params import Params, Similarity
@@ -48,6 +50,7 @@ SEED = 5
 SIDES: dict[Device, tuple[Side, ...]] = {
     "cpu": (
         Side(BASELINE, "cpu"), Side("torch", "cpu"), Side("openvino", "cpu"),
+        *((Side("openvino", "cpu", "bfloat16"),) if bfloat16_instructions() else ()),
         Side("openvino", "cpu", "int8"),
     ),
     "cuda": (
@@ -55,6 +58,7 @@ SIDES: dict[Device, tuple[Side, ...]] = {
         Side("torch", "cuda", "float16"),
     ),
 }  # fmt: skip
+BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 CPU_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
 LIBRARIES = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
@@ -131,7 +135,7 @@ def compare(
     texts = [text for each in catalogues.values() for text in each.products]
     size = min(options.texts or len(texts), len(texts))
     rounds = shares(len(texts), size, options.rounds)
-    sides, lengths = _prepare(params, name, texts)
+    sides, lengths, needed = _prepare(params, name, texts)
     measured: dict[Side, Measured] = {}
     with contextlib.ExitStack() as stack:
         folder = Path(stack.enter_context(TemporaryDirectory()))
@@ -151,7 +155,9 @@ def compare(
             _add_quality(measured[side], processes[side], texts, catalogues, spec.similarity)
             stage.log.info("%s nDCG@10: %s %s", name, side, measured[side].ndcg)
     tokens = [int(lengths[rows].sum()) for rows in rounds]
+    work = [needed(lengths[rows]) for rows in rounds]
     return {
+        "operations": work,
         "locales": list(catalogues),
         "max_tokens": spec.max_tokens,
         "sides": {
@@ -163,8 +169,13 @@ def compare(
     }
 
 
-def _prepare(params: Params, name: str, texts: Sequence[str]) -> tuple[list[Side], Rows]:
-    """Return the sides to measure and the texts' lengths in tokens; models are converted first."""
+def _prepare(
+    params: Params, name: str, texts: Sequence[str]
+) -> tuple[list[Side], Rows, Callable[[Rows], float]]:
+    """Return the sides, the texts' lengths in tokens, and what counts the operations of lengths.
+
+    Models are converted first.
+    """
     weights = resolve_weights(params.encoders[name], name)
     reference = SIDES["cpu"][1]
     spec, runtime = reference.spec(params, name), reference.runtime(params)
@@ -173,9 +184,11 @@ def _prepare(params: Params, name: str, texts: Sequence[str]) -> tuple[list[Side
     for side in sides:
         if side.engine != BASELINE:
             resolve_engine(side.spec(params, name), weights, side.runtime(params))
-    tokenizer = converted_model(spec, weights).tokenizer()
-    tokens = Tokenizer(tokenizer, spec.passage_prefix, spec.max_tokens, f"encoders.{name}")(texts)
-    return sides, np.array([len(text.ids) for text in tokens])
+    converted = converted_model(spec, weights)
+    where = f"encoders.{name}"
+    tokenizer = Tokenizer(converted.tokenizer(), spec.passage_prefix, spec.max_tokens, where)
+    lengths = np.array([len(text.ids) for text in tokenizer(texts)])
+    return sides, lengths, operations(converted.folder / "model.xml", weights.folder)
 
 
 def _add_quality(
@@ -211,6 +224,7 @@ def figures(one: Measured, base: Measured, texts: int, tokens: Sequence[int]) ->
     found = {
         "cosine_distance": float(f"{cosine_distance(one.products, base.products):.2g}"),
         "peak_megabytes": round(one.peak_bytes / 1e6),
+        "seconds": one.seconds,
         "ratio": {key: round(value, 2) for key, value in spread.items()},
         "texts_per_second": round(median(texts / seconds for seconds in one.seconds), 1),
         "tokens_per_second": round(median(rates)),
@@ -240,12 +254,36 @@ def machine(params: Params, libraries: Sequence[str] = LIBRARIES) -> Figures:
     }
 
 
+def add_shares(encoders: Mapping[str, Figures], peaks: Mapping[str, Figures]) -> None:
+    """Add to each CPU side the share of the peak of its precision; the median of the rounds."""
+    for encoder in encoders.values():
+        for name, found in encoder["sides"].items():
+            _, device, precision = name.split(" ")
+            if device == "cpu":
+                most = peaks[precision]["all_threads"] * 1e9
+                rates = zip(encoder["operations"], found.pop("seconds"), strict=True)
+                found["share_of_peak"] = round(median(all_ / s / most for all_, s in rates), 2)
+
+
+def about(machine: Figures, peaks: Mapping[str, Figures]) -> str:
+    """Return a sentence on the machine and its peaks, before the table."""
+    flags = ", ".join(f"`{flag}`" for flag in machine["cpu_flags"])
+    most = ", ".join(
+        f"{precision} {found['all_threads']:,} ({found['one_thread']:,} on one thread)"
+        for precision, found in peaks.items()
+    )
+    return (
+        f"{machine['cpu_model']}, {machine['cores']} cores, with {flags}. Its peak in 1e9 "
+        f"operations a second: {most}.\n\n"
+    )
+
+
 def table(encoders: Mapping[str, Figures]) -> str:
     """Return the figures as a Markdown table."""
     lines = [
-        "| encoder | side | texts/s | tokens/s | × baseline [least, most] | cosine distance "
-        "| nDCG@10 (beside baseline) | peak MB |",
-        "|---|---|--:|--:|--:|--:|---|--:|",
+        "| encoder | side | texts/s | tokens/s | × baseline [least, most] | share of peak "
+        "| cosine distance | nDCG@10 (beside baseline) | peak MB |",
+        "|---|---|--:|--:|--:|--:|--:|---|--:|",
     ]
     for name, encoder in encoders.items():
         for side, found in encoder["sides"].items():
@@ -253,12 +291,25 @@ def table(encoders: Mapping[str, Figures]) -> str:
             cells = (
                 name, side, found["texts_per_second"], f"{found['tokens_per_second']:,}",
                 f"{ratio['median']:.2f} [{ratio['min']:.2f}, {ratio['max']:.2f}]",
+                f"{found['share_of_peak']:.0%}" if "share_of_peak" in found else "",
                 found["cosine_distance"],
                 ", ".join(f"{at} {found['ndcg@10'][at]:.4f} ({lost[at]:+.4f})" for at in lost),
                 f"{found['peak_megabytes']:,}",
             )  # fmt: skip
             lines.append(f"| {' | '.join(map(str, cells))} |")
     return "\n".join(lines) + "\n"
+
+
+def _peaks(params: Params) -> dict[str, Figures]:
+    threads = params.runtime.model_copy(update={"threads": 0}).thread_count()
+    return {
+        precision: {
+            "all_threads": round(peak_gflops(precision, threads)),
+            "one_thread": round(peak_gflops(precision, 1)),
+        }
+        for precision in PEAKS
+        if precision != "bfloat16" or bfloat16_instructions()
+    }
 
 
 def _options() -> argparse.Namespace:
@@ -298,19 +349,28 @@ def main() -> int:
             )
         with TemporaryDirectory() as scratch:
             catalogues = read_catalogues(params, options.queries, Path(scratch))
-        encoders = {}
+        encoders, before = {}, _peaks(params)
         for name in sorted(used if options.encoder is None else {options.encoder}):
             own = {key: each for key, each in catalogues.items() if params.encoder[key] == name}
             encoders[name] = compare(params, name, own, options)
+        peaks = {
+            precision: {key: max(value, before[precision][key]) for key, value in found.items()}
+            for precision, found in _peaks(params).items()
+        }
+        add_shares(encoders, peaks)
+        here = machine(params) | {"cpu_model": cpu_model()}
+        here["cpu_flags"] = sorted(cpu_flags() & (CPU_FLAGS | BFLOAT16_FLAGS))
         report = {
             "encoders": encoders,
-            "machine": machine(params),
+            "machine": here,
+            "peak_gflops": peaks,
             "source": "ESCI_DIR" if os.environ.get("ESCI_DIR") else "demo",
         }
         write_json(layout.ENCODE_BENCH, report)
         with atomic_file(layout.ENCODE_BENCH.with_suffix(".md")) as partial:
-            partial.write_text(table(encoders), encoding="utf-8", newline="\n")
-        sys.stdout.write(table(encoders))
+            text = about(here, peaks) + table(encoders)
+            partial.write_text(text, encoding="utf-8", newline="\n")
+        sys.stdout.write(text)
     return outcome.status
 
 

@@ -5,18 +5,21 @@ ratio to another library does not, since both sides change with the machine.
 """
 
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
+from numpy.typing import NDArray
 
-from pipeline.core.arrays import Matrix
 from pipeline.core.params import Precision
 from pipeline.encoders.openvino_engine import computes_in_bfloat16
 
 if TYPE_CHECKING:
     import openvino
+
+PEAKS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
 
 SHAPES = ((512, 384), (512, 1024), (2048, 1024))
 """Rows and width of the multiplied matrices; the fastest shape is the peak."""
@@ -93,8 +96,8 @@ def _rounded(node: "openvino.Node", most: float, levels: int) -> "openvino.Node"
     return ops.fake_quantize(node, low, high, low, high, levels)
 
 
-def operations(graph: Path, config: Path, lengths: Matrix) -> float:
-    """Return what a converted model multiplies and adds for texts, in operations.
+def operations(graph: Path, config: Path) -> Callable[[NDArray[np.int64]], float]:
+    """Return what counts a model's operations for texts of these lengths, in tokens.
 
     Linear layers cost two operations per weight and token; attention, in each layer and for each
     token, four per component of the hidden state and token of the text. Padding counts for nothing.
@@ -102,18 +105,22 @@ def operations(graph: Path, config: Path, lengths: Matrix) -> float:
     Args:
         graph: the converted model (.xml), in float32.
         config: the folder with the model's config.json.
-        lengths: how many tokens each text has; shape [texts].
     """
     import openvino
     import transformers
 
-    weights = 0
-    for node in openvino.Core().read_model(graph).get_ordered_ops():
-        if node.get_type_name() == "MatMul" and node.get_output_partial_shape(0).rank.get_length() > 2:
-            right = node.input_value(1)
-            if right.get_node().get_type_name() == "Constant":
-                weights += int(np.prod(right.get_shape()))
+    weights = sum(
+        int(np.prod(node.input_value(1).get_shape()))
+        for node in openvino.Core().read_model(graph).get_ordered_ops()
+        if node.get_type_name() == "MatMul"
+        and node.get_output_partial_shape(0).rank.get_length() > 2  # of tokens, not of texts
+        and node.input_value(1).get_node().get_type_name() == "Constant"
+    )
     read = transformers.AutoConfig.from_pretrained(config, local_files_only=True)
-    tokens = lengths.astype(np.float64)
-    attention = 4.0 * read.num_hidden_layers * read.hidden_size
-    return float(2.0 * weights * tokens.sum() + attention * np.square(tokens).sum())
+    attention = 4 * read.num_hidden_layers * read.hidden_size
+
+    def count(lengths: NDArray[np.int64]) -> float:
+        tokens = lengths.astype(np.float64)
+        return float(2 * weights * tokens.sum() + attention * np.square(tokens).sum())
+
+    return count

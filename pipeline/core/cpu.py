@@ -6,6 +6,7 @@ The instructions decide the last bits of vectors and indexes.
 import os
 import platform
 import re
+from contextlib import suppress
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError, shorten
@@ -20,6 +21,16 @@ def cpu_flags() -> frozenset[str]:
         return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
     except OSError:
         return frozenset()
+
+
+def cpu_model() -> str:
+    """Return the name that the CPU gives itself; the architecture's where it cannot be asked."""
+    with suppress(OSError):
+        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
+            key, _, name = line.partition(":")
+            if key.strip() == "model name":
+                return name.strip()
+    return platform.machine()
 
 
 def widest_instructions() -> str:
