@@ -10,13 +10,14 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.core import layout, stage
+from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, write_json
 from pipeline.core.params import FolderWeights, Params
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import PROBE_TEXTS
-from pipeline.embed.sides import read_sides
+from pipeline.embed.sides import TableSide, read_sides
 from pipeline.embed.write import write_shards
 from pipeline.encoders.prompts import warn_of_prompts
 from pipeline.store.upkeep import prune
@@ -92,6 +93,48 @@ def plan(params: Params, locale: str) -> None:
                 locale, encoder.name, encoder.engine, table.kind, survey.texts, survey.distinct,
                 survey.reused, survey.to_encode, side.seconds(survey.work) or 0.0,
             )  # fmt: skip
+        if encoder.engine.device == "cpu" and not encoder.distributed:
+            _plan_other_precisions(params, locale)
+
+
+def _plan_other_precisions(params: Params, locale: str) -> None:
+    """Log what a locale would take on this CPU at the precisions that its entry does not name.
+
+    int8 is not tried where it never ran: converting a model to it takes minutes.
+    """
+    name, spec = params.encoder[locale], params.encoder_of(locale)
+    for precision in ("float32", "bfloat16", "int8"):
+        if precision == spec.precision or (precision == "bfloat16" and not bfloat16_instructions()):
+            continue
+        other = params.model_copy(update={"encoders": {
+            **params.encoders, name: spec.model_copy(update={"precision": precision})
+        }})  # fmt: skip
+        try:
+            took = [_measured_seconds(other, locale, side) for side in read_sides(locale)]
+        except PipelineError as err:  # of this precision alone
+            stage.log.info("plan locale=%s precision=%s: %s", locale, precision, err)
+            continue
+        known = [seconds for seconds in took if seconds is not None]
+        whole = len(known) == len(took)
+        stage.log.info(
+            "plan locale=%s encoder=%s precision=%s seconds=%s",
+            locale, name, precision, f"{sum(known):.0f}" if whole else "unknown (never run here)",
+        )  # fmt: skip
+
+
+def _measured_seconds(params: Params, locale: str, table: TableSide) -> float | None:
+    """Return what a side takes by the rate kept here; a few texts are encoded if there is none."""
+    with closing(LocaleEncoder(params, locale, convert=False)) as encoder:
+        side = SideEncoder(encoder, table)
+        survey = side.survey()
+        seconds = side.seconds(survey.work) if survey.to_encode else 0.0
+    if seconds is not None or params.encoder_of(locale).precision == "int8":
+        return seconds
+    with closing(LocaleEncoder(params, locale)) as encoder:
+        side = SideEncoder(encoder, table)
+        side.fill(survey, limit=PROBE_TEXTS)
+        survey = side.survey()
+        return side.seconds(survey.work) if survey.to_encode else 0.0
 
 
 def _refuse_overlap(params: Params, locale: str) -> None:

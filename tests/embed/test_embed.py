@@ -23,6 +23,7 @@ from transformers import AutoTokenizer
 from bench import proofs
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.params_file import load_params
 from pipeline.embed.fill import GROUP_TEXTS
 from pipeline.embed.rates import PROBE_TEXTS
@@ -293,6 +294,17 @@ def test_a_plan_where_a_rate_is_known_encodes_nothing(run: Run) -> None:
         ("queries", "20", "20", "20", "0"),
     ]
     assert _encoded(run()) == [250, 0]
+
+
+def test_a_plan_says_what_other_precisions_take_if_that_was_measured_here(run: Run) -> None:
+    run()
+    _write_texts([f"otro {row}" for row in range(250)])
+    done = run(arguments=("--plan",))
+    assert done.returncode == 0, done.stderr
+    found = dict(re.findall(r" precision=(\w+) seconds=(.*)", done.stderr))
+    assert found.pop("int8") == "unknown (never run here)"
+    assert found.keys() == ({"bfloat16"} if bfloat16_instructions() else set())
+    assert all(seconds.isdigit() for seconds in found.values())
 
 
 def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it(
