@@ -15,7 +15,7 @@ FOREIGN = {
     "config.json", "config_sentence_transformers.json", "modules.json", "sentence_bert_config.json",
     "tokenizer.json", "tokenizer_config.json", "model.safetensors", "pytorch_model.bin",
     "1_Pooling/config.json", "model.safetensors.index.json", "pytorch_model.bin.index.json",
-    "vocab.json", "adapter_config.json", "_config.json", "model.xml",
+    "vocab.json", "adapter_config.json", "_config.json", "model.xml", ".index.json", "README.md",
 }  # fmt: skip
 """Names of other formats: folders of sentence-transformers and of OpenVINO."""
 

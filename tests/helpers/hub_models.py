@@ -26,8 +26,6 @@ from transformers import (
     BertModel,
     DistilBertConfig,
     DistilBertModel,
-    MPNetConfig,
-    MPNetModel,
     PreTrainedTokenizerFast,
     XLMRobertaConfig,
     XLMRobertaModel,
@@ -44,8 +42,8 @@ WORDS = (  # noqa: SIM905
 class Shape:
     """What a published model is made of."""
 
-    family: Literal["bert", "distilbert", "mpnet", "xlm-roberta"]
-    tokenizer: Literal["cased", "uncased", "mpnet", "xlm-roberta"]
+    family: Literal["bert", "distilbert", "xlm-roberta"]
+    tokenizer: Literal["cased", "uncased", "xlm-roberta"]
     hidden: int
     positions: int
     max_tokens: int
@@ -61,7 +59,6 @@ SHAPES = {
     "e5-small": Shape("bert", "xlm-roberta", 384, 512, 512),
     "e5-base": Shape("xlm-roberta", "xlm-roberta", 768, 514, 512),
     "minilm-l12": Shape("bert", "uncased", 384, 512, 128),
-    "mpnet": Shape("mpnet", "mpnet", 768, 514, 384),
     "quora-distilbert-multilingual": Shape("distilbert", "cased", 768, 512, 128, normalize=False),
 }
 """By the names in params.yaml."""
@@ -70,7 +67,6 @@ SHAPES = {
 CLASSES = {
     "cased": "BertTokenizer",
     "uncased": "BertTokenizer",
-    "mpnet": "MPNetTokenizer",
     "xlm-roberta": "XLMRobertaTokenizer",
 }
 """The classes that their settings name."""
@@ -154,8 +150,6 @@ def _transformer(shape: Shape, vocabulary: int) -> torch.nn.Module:
         "intermediate_size": 256,
         "max_position_embeddings": shape.positions,
     }
-    if shape.family == "mpnet":
-        return MPNetModel(MPNetConfig(**sizes))
     if shape.family == "xlm-roberta":
         return XLMRobertaModel(XLMRobertaConfig(**sizes, type_vocab_size=1, layer_norm_eps=1e-5))
     return BertModel(BertConfig(**sizes))
@@ -167,14 +161,10 @@ def _tokenizer(shape: Shape) -> PreTrainedTokenizerFast:
         special["mask_token"] = "[MASK]"  # noqa: S105
         library = _wordpiece([*special.values()], lowercase=shape.tokenizer == "uncased")
     else:
-        unknown = "[UNK]" if shape.tokenizer == "mpnet" else "<unk>"
-        first = ["<s>", "<pad>", "</s>", unknown, "<mask>"]
+        first = ["<s>", "<pad>", "</s>", "<unk>", "<mask>"]
         names = ("bos_token", "pad_token", "eos_token", "unk_token", "mask_token")
         special = dict(zip(names, first, strict=True)) | {"cls_token": "<s>", "sep_token": "</s>"}
-        if shape.tokenizer == "mpnet":
-            library = _wordpiece(first, lowercase=True)
-        else:
-            library = _unigram(first)
+        library = _unigram(first)
     ends = [
         (special[name], library.token_to_id(special[name])) for name in ("cls_token", "sep_token")
     ]
