@@ -15,7 +15,6 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Encoder, Precision, Runtime
 from pipeline.encoders.batching import Batch
-from pipeline.encoders.openvino_engine import computes_in_bfloat16
 from pipeline.encoders.openvino_model import Converted
 
 EngineName = Literal["torch", "openvino"]
@@ -125,7 +124,7 @@ def computed_by(choice: EngineChoice, precision: Precision) -> str:
         return f"{choice} {torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
     if choice.device != "cpu":
         return str(choice)
-    if choice.name == "openvino" and computes_in_bfloat16(precision):
+    if choice.name == "openvino" and precision == "bfloat16":
         return f"{choice} {widest_instructions()} {bfloat16_instructions()}"
     return f"{choice} {widest_instructions()}"
 

@@ -76,8 +76,8 @@ def load_engine(
 def _warn_of_slow_int8(name: str) -> None:
     if bfloat16_instructions() == "amx_bf16":
         log.warning(
-            "warning: encoders.%s.precision: int8 is no faster than bfloat16 on this CPU, which "
-            "has AMX, and less exact. Use bfloat16", name,
+            "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which has "
+            "AMX. Use bfloat16, which is faster and more exact", name,
         )  # fmt: skip
     elif not computes_in_8_bits():
         log.warning(

@@ -4,8 +4,9 @@ float32 computes what torch does. bfloat16 multiplies numbers of 8 binary digits
 float32. int8 keeps the weights in 8 bits (asymmetric, one scale and zero per output channel) and,
 on CPUs with 8-bit dot products (VNNI), rounds activations to 8 bits as they come, one scale per 32
 components of a token: no calibration, and no text's vector depends on another's. The last third of
-the linear layers keeps float32 weights. On CPUs with AMX openvino does not round activations: it
-would multiply in float32, so there int8 multiplies in bfloat16, which is faster.
+the linear layers keeps float32 weights. On CPUs with AMX openvino 2026.4 rounds no activations, and
+multiplies int8 in float32. Never ask it for bfloat16 there: with two streams, the vectors of small
+models were wrong (cosine distance 0.6).
 """
 
 import threading
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.cpu import allowed_cores, bfloat16_instructions, cpu_flags
+from pipeline.core.cpu import allowed_cores, cpu_flags
 from pipeline.core.params import Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 
@@ -58,13 +59,6 @@ def computes_in_8_bits() -> bool:
     return not flags or not flags.isdisjoint({"avx512_vnni", "avx_vnni", "amx_int8", "asimddp"})
 
 
-def computes_in_bfloat16(precision: Precision) -> bool:
-    """Say whether openvino multiplies in bfloat16 at a precision, on this CPU."""
-    return precision == "bfloat16" or (
-        precision == "int8" and bfloat16_instructions() == "amx_bf16"
-    )
-
-
 def compile_graph(graph: "openvino.Model", threads: int, precision: Precision) -> Any:
     """Return a graph compiled for this many threads of the CPU."""
     import openvino
@@ -74,7 +68,7 @@ def compile_graph(graph: "openvino.Model", threads: int, precision: Precision) -
         "CPU",
         {
             # By itself, openvino takes bfloat16 on some CPUs.
-            "INFERENCE_PRECISION_HINT": "bf16" if computes_in_bfloat16(precision) else "f32",
+            "INFERENCE_PRECISION_HINT": "bf16" if precision == "bfloat16" else "f32",
             "NUM_STREAMS": str(threads),
             "INFERENCE_NUM_THREADS": str(threads),
             # Two processes that each leave cores to the other would be pinned to the same ones.

@@ -337,7 +337,7 @@ def test_what_is_computed_in_bfloat16_is_shared_by_cpus_with_the_same_instructio
             found[name, precision] = about["engine"].split(", ")[0]
     assert found == {
         ("amx", "float32"): "openvino-cpu amx_int8",
-        ("amx", "int8"): "openvino-cpu amx_int8 amx_bf16",
+        ("amx", "int8"): "openvino-cpu amx_int8",
         ("amx", "bfloat16"): "openvino-cpu amx_int8 amx_bf16",
         ("bf16", "float32"): "openvino-cpu avx512_vnni",
         ("bf16", "int8"): "openvino-cpu avx512_vnni",

@@ -22,7 +22,7 @@ from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads, choose_engine
 from pipeline.encoders.loading import load_encoder, resolve_engine
 from pipeline.encoders.model import load_model
-from pipeline.encoders.openvino_engine import OpenVinoEngine, computes_in_bfloat16
+from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.encoders.openvino_model import converted_model
 from pipeline.encoders.padding import cosine_distance
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
@@ -319,18 +319,13 @@ def test_a_model_that_is_far_from_float32_in_bfloat16_is_refused_without_another
     assert str(resolve_engine(entry(folder), weights, runtime("auto"))) == "openvino-cpu"
 
 
-def test_int8_multiplies_in_bfloat16_on_amx_alone_and_float32_never_does(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    for flags, expected in (
-        ({"avx512_vnni"}, False),
-        ({"avx512_vnni", "avx512_bf16"}, False),
-        ({"avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"}, True),
-    ):
-        monkeypatch.setattr(cpus, "cpu_flags", lambda flags=flags: frozenset(flags))
-        assert computes_in_bfloat16("int8") is expected
-        assert not computes_in_bfloat16("float32")
-        assert computes_in_bfloat16("bfloat16")
+def test_every_precision_is_near_float32_on_several_threads(folder: Path) -> None:
+    whole = raw_encoder(folder, "openvino").encode_passages(TEXTS)
+    for precision, most in (("float32", 1e-9), ("bfloat16", 1e-3), ("int8", 1e-2)):
+        if precision != "bfloat16" or bfloat16_instructions():
+            found = raw_encoder(folder, "auto", precision=precision, threads=2)
+            distance = cosine_distance(found.encode_passages(TEXTS), whole).max()
+            assert distance < most, precision
 
 
 @pytest.mark.parametrize("device", ["cuda", "mps"])
