@@ -186,6 +186,8 @@ def _is_whole(path: Path, file: RemoteFile) -> bool:
 def _put(source: Path, target: Path) -> None:
     """Make `target` the same file as `source`, or a copy where the disk has no links."""
     target.parent.mkdir(parents=True, exist_ok=True)
+    # A file that is there may be one with the user's own cache: it is replaced, never written to.
+    target.unlink(missing_ok=True)
     try:
         os.link(source.resolve(), target)
     except OSError:  # another disk, or one without links

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from huggingface_hub import snapshot_download
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
@@ -218,8 +219,11 @@ def test_code_of_another_repository_runs_only_where_allowed_and_pinned(
         "AutoModel": "some/code--modeling.OwnModel",
     }
     edit_json(folder / "config.json", model_type="own", auto_map=names)
+    (folder / "modeling.py").write_text("# a copy that config.json does not name\n", "utf-8")
     pin = hub.publish("some/code", code)
     revision = hub.publish(MODEL, folder)
+    home = Path(snapshot_download(MODEL, revision=revision, cache_dir=tmp_path / "home/hub"))
+    hub.sent.clear()
     with pytest.raises(PipelineError, match="commit of some/code is not pinned"):
         resolve(revision, remote_code=True)
     assert "model.safetensors" not in hub.fetched()
@@ -231,3 +235,5 @@ def test_code_of_another_repository_runs_only_where_allowed_and_pinned(
     loaded = load_model(spec, weights)
     assert type(loaded.modules[0].auto_model).__name__ == "OwnModel"
     assert (weights.folder / "modeling.py").read_bytes() == (code / "modeling.py").read_bytes()
+    # The user's own cache is only read.
+    assert (home / "modeling.py").read_bytes() == (folder / "modeling.py").read_bytes()
