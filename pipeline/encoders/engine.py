@@ -115,8 +115,8 @@ def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
 def computed_by(choice: EngineChoice, precision: Precision) -> str:
     """Return an engine, its device and what of the hardware decides the last bits of its vectors.
 
-    That is a GPU's name, or the widest vector instructions of a CPU and, where openvino uses them,
-    those for bfloat16; with int8 more than the last bits depend on these.
+    That is a GPU's name, or the widest vector instructions of a CPU and, where it multiplies in
+    bfloat16, those for that; with int8 more than the last bits depend on these.
     """
     if choice.device == "cuda":
         import torch
@@ -124,7 +124,7 @@ def computed_by(choice: EngineChoice, precision: Precision) -> str:
         return f"{choice} {torch.cuda.get_device_name() if torch.cuda.is_available() else ''}"
     if choice.device != "cpu":
         return str(choice)
-    if choice.name == "openvino" and precision == "bfloat16":
+    if precision == "bfloat16":
         return f"{choice} {widest_instructions()} {bfloat16_instructions()}"
     return f"{choice} {widest_instructions()}"
 

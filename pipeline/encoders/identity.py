@@ -6,6 +6,7 @@ from typing import Any
 from pipeline.core.params import Encoder
 from pipeline.encoders.encoder import Role, prefix_of
 from pipeline.encoders.engine import EngineChoice, computed_by
+from pipeline.encoders.model import built_in_form
 from pipeline.encoders.openvino_model import version_of
 from pipeline.encoders.weights import LocalWeights
 
@@ -22,7 +23,8 @@ def identity(
     libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
     if engine.name == "openvino":
         libraries = version_of(spec.precision)
-    about = {
+    about: dict[str, Any] = {
+        **built_in_form(weights),
         "engine": ", ".join(
             [computed_by(engine, spec.precision), *(f"{key} {of}" for key, of in libraries.items())]
         ),

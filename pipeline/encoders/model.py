@@ -14,7 +14,7 @@ from pipeline.core.params import Encoder, FolderWeights, HubWeights
 from pipeline.encoders.model_folder import folder_sha256, transformer_folder, view_decisive
 from pipeline.encoders.model_settings import read_settings
 from pipeline.encoders.obey_entry import apply_entry, longest_input
-from pipeline.encoders.own_code import is_jina_bert, write_native_config
+from pipeline.encoders.own_code import JINA_BERT, JINA_FORM, is_jina_bert, write_native_config
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
@@ -163,6 +163,15 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
         )
     _refuse_other_weights(model, report, f"{entry}.weights: {weights.folder}")
     return loaded
+
+
+def built_in_form(weights: LocalWeights) -> dict[str, int]:
+    """Return the form of the class that is built in here for a model; empty if there is none.
+
+    The vectors depend on it too, beside the model's files and the libraries.
+    """
+    settings = read_settings(transformer_folder(weights.folder) / "config.json")
+    return {JINA_BERT: JINA_FORM} if is_jina_bert(settings) else {}
 
 
 def _use_built_in(transformer: Path) -> None:

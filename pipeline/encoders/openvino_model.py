@@ -19,7 +19,7 @@ from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Precision
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
-from pipeline.encoders.model import LoadedModel, load_model
+from pipeline.encoders.model import LoadedModel, built_in_form, load_model
 from pipeline.encoders.obey_entry import check_max_tokens
 from pipeline.encoders.openvino_engine import compile_graph, infer
 from pipeline.encoders.padding import PROBED_TOKENS, cosine_distance, may_pad
@@ -121,6 +121,7 @@ def _bfloat16_folder(spec: Encoder, weights: LocalWeights) -> Path:
     """Return where the comparison is kept; the graph is that of float32."""
     identity = {
         **version_of(spec.precision),
+        **built_in_form(weights),
         "checks": _CHECKS,
         "instructions": bfloat16_instructions(),
         "pooling": spec.pooling,
@@ -139,6 +140,7 @@ def version_of(precision: Precision) -> dict[str, str | int]:
 def _folder(spec: Encoder, weights: LocalWeights) -> Path:
     identity = {
         **version_of(spec.precision),
+        **built_in_form(weights),
         "checks": _CHECKS,
         "weights": weights.sha256,
         "pooling": spec.pooling,

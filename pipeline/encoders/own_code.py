@@ -15,6 +15,8 @@ from pipeline.core.files import write_json
 JINA_BERT = "jina-bert-v2"
 """The `model_type` under which the built-in JinaBERT is known to transformers."""
 
+JINA_FORM = 1  # raise it when `jina_bert` computes other bits
+
 _JINA_CODE = "jinaai/jina-bert-implementation"
 _JINA_CLASS = "modeling_bert.JinaBertModel"
 """How models name JinaBERT's class and the repository of its code; that of others differs."""

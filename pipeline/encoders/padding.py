@@ -16,7 +16,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
-from pipeline.encoders.model import LoadedModel, load_model, reported
+from pipeline.encoders.model import LoadedModel, built_in_form, load_model, reported
 from pipeline.encoders.weights import LocalWeights
 
 PROBED_TOKENS = 256
@@ -86,6 +86,7 @@ def find_padding(model: LoadedModel, weights: LocalWeights) -> bool:
 
 def _folder(spec: Encoder, weights: LocalWeights) -> Path:
     identity = {
+        **built_in_form(weights),
         "pooling": spec.pooling,
         "transformers": version("transformers"),
         "weights": weights.sha256,

@@ -343,6 +343,9 @@ def test_what_is_computed_in_bfloat16_is_shared_by_cpus_with_the_same_instructio
         ("bf16", "int8"): "openvino-cpu avx512_vnni",
         ("bf16", "bfloat16"): "openvino-cpu avx512_vnni avx512_bf16",
     }
+    torch_cpu, spec = EngineChoice("torch", "cpu"), entry(folder, precision="bfloat16")
+    about = identity(spec, weights, torch_cpu, "query")
+    assert about["engine"].startswith("torch-cpu avx512_vnni avx512_bf16, ")
 
 
 @pytest.mark.weights

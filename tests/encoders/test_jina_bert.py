@@ -9,12 +9,13 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.errors import PipelineError
+from pipeline.encoders.identity import identity
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.model import load_model
 from pipeline.encoders.model_check import check_folder
 from pipeline.encoders.padding import cosine_distance
 from tests.helpers.tiny_jina import build_jina, jina_by_hand
-from tests.helpers.tiny_models import edit_json, encoder_of, entry, runtime, weights_of
+from tests.helpers.tiny_models import build_model, edit_json, encoder_of, entry, runtime, weights_of
 
 pytestmark = pytest.mark.slow  # models are loaded
 
@@ -88,6 +89,27 @@ def test_an_entry_that_lets_its_code_run_is_refused_because_none_is_needed(tmp_p
     edit_json(folder / "config.json", auto_map={"AutoModel": "modeling_bert.JinaBertModel"})
     with pytest.raises(PipelineError, match="Remove remote_code and code_revision"):
         check_folder(folder, spec, "encoders.tiny.weights")
+
+
+def test_another_form_of_the_built_in_class_shares_nothing_that_was_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    jina, bert = build_jina(tmp_path / "jina"), build_model(tmp_path / "bert")
+
+    def keys(folder: Path) -> tuple[object, set[str]]:
+        spec, weights = entry(folder), weights_of(folder)
+        choice = resolve_engine(spec, weights, runtime("openvino"))
+        engines = {path.name for path in (tmp_path / "cache/engines").glob("[!.]*")}
+        return identity(spec, weights, choice, "query"), engines
+
+    before = {folder: keys(folder) for folder in (jina, bert)}
+    monkeypatch.setattr("pipeline.encoders.model.JINA_FORM", 2)
+    (about, engines), same = keys(jina), keys(bert)
+    assert about != before[jina][0]
+    assert len(engines - before[bert][1]) == 2  # what was converted, and what is known of padding
+    assert same[0] == before[bert][0]
+    assert same[1] == engines
 
 
 def test_what_sentence_transformers_saves_of_it_is_read_again(tmp_path: Path) -> None:
