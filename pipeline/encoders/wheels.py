@@ -7,7 +7,6 @@ import os
 import re
 import subprocess
 import sys
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -81,8 +80,8 @@ def pin_wheel(package: str, version: str, where: str) -> tuple[Path, str]:
     """
     folder = layout.cache() / "wheels"
     folder.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=folder, prefix=".download-") as scratch:
-        found = _download(package, version, None, Path(scratch), where, 1)
+    with scratch_beside(folder / "new") as scratch:  # a kill leaves what the next call removes
+        found = _download(package, version, None, scratch, where, 1)
         sha256 = sha256_file(found)
         return found.replace(folder / f"{sha256}.whl"), sha256
 
