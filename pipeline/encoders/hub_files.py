@@ -59,7 +59,7 @@ def list_files(model: str, revision: str, where: str) -> list[RemoteFile]:
     url = f"{constants.ENDPOINT}/api/models/{model}/revision/{revision}"
 
     def ask() -> bytes:
-        response = client(repository).get(
+        response = client(repository.model).get(
             url,
             params={"blobs": "true"},
             headers=request_headers(),
@@ -117,7 +117,7 @@ def _append(
         have = 0
     place = f"{repository.model}/resolve/{repository.revision}/{quote(file.name)}"
     headers = request_headers() | ({"range": f"bytes={have}-"} if have else {})
-    with client(repository).stream(
+    with client(repository.model).stream(
         "GET",
         f"{constants.ENDPOINT}/{place}",
         headers=headers,

@@ -50,7 +50,7 @@ class Repository:
 
     def failure(self, cause: str, remedy: str = _WITHOUT_HUB) -> PipelineError:
         """Return an error that says why it cannot be had."""
-        cause = _without_secrets(cause)[:_LONGEST_CAUSE].rstrip(". ")
+        cause = without_secrets(cause)[:_LONGEST_CAUSE].rstrip(". ")
         return PipelineError(
             f"{self.where}: {self} could not be downloaded from the hub {endpoint()} ({cause}). "
             f"{remedy}"
@@ -69,7 +69,7 @@ def endpoint() -> str:
     """Return the address of the hub, `$HF_ENDPOINT` or the public one, without a password."""
     from huggingface_hub import constants
 
-    return _without_secrets(constants.ENDPOINT)
+    return without_secrets(constants.ENDPOINT)
 
 
 def repeat(
@@ -96,7 +96,7 @@ def repeat(
             tries += 1
             if size and (has := size()) >= most + _ENOUGH:
                 tries, most = 1, has
-            cause, seconds = _without_secrets(_cause(err)), _FIRST_WAIT * 2 ** (tries - 1)
+            cause, seconds = without_secrets(_cause(err)), _FIRST_WAIT * 2 ** (tries - 1)
             if isinstance(err, FleetingFault) and err.seconds is not None:
                 seconds = err.seconds
         if tries == _TRIES:
@@ -153,15 +153,15 @@ def another_commit(repository: Repository, commit: object) -> PipelineError:
     )
 
 
-def client(repository: Repository) -> Any:
+def client(model: str) -> Any:
     """Return the library's HTTP client, shared by all requests.
 
     Raises:
-        ValueError: the repository's name is not one that the hub can have.
+        ValueError: the model's name is not one that the hub can have.
     """
     from huggingface_hub.utils import get_session, validate_repo_id
 
-    validate_repo_id(repository.model)
+    validate_repo_id(model)
     return get_session()
 
 
@@ -179,7 +179,7 @@ def _token() -> str | None:
     return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
 
 
-def _without_secrets(text: str) -> str:
+def without_secrets(text: str) -> str:
     """Return a text without the token, and without user and password of an address."""
     if token := _token():
         text = text.replace(token, "…")

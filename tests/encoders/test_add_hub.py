@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from huggingface_hub import constants
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
@@ -77,6 +78,19 @@ def test_what_the_hub_does_not_give_is_one_message(hub: LoopbackHub, model: Path
             added("mine", source)
         assert "\n" not in str(err.value)
     assert Path("params.yaml").read_bytes() == before
+
+
+def test_the_hub_learns_nothing_of_this_machine_and_messages_hold_no_password(
+    hub: LoopbackHub, model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.branches["org/model", "main"] = hub.publish("org/model", model)
+    added("mine", "org/model")
+    assert {headers["user-agent"] for _, _, headers in hub.requests} == {"esci-retrieval"}
+    monkeypatch.setattr(constants, "ENDPOINT", hub.endpoint.replace("//", "//me:secret@"))
+    hub.add(Fault("/api/", 9, status=500))
+    with pytest.raises(PipelineError, match=r"the hub cannot be asked .HTTP 500") as err:
+        added("other", "org/model")
+    assert "secret" not in str(err.value)
 
 
 def test_a_model_card_that_does_not_come_costs_its_advice_alone(

@@ -2,8 +2,11 @@
 
 import os
 import re
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+from urllib.parse import quote
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
@@ -11,6 +14,8 @@ from pipeline.core.params import FolderWeights, HubWeights, Weights, WheelWeight
 from pipeline.encoders.archives import list_files
 from pipeline.encoders.catalogue.description import README, read_readme
 from pipeline.encoders.catalogue.source import Folder, Hub, Source, Wheel, find_model_folders
+from pipeline.encoders.hub_files import RemoteFile, download
+from pipeline.encoders.hub_requests import Repository, client, request_headers, without_secrets
 from pipeline.encoders.weights import at_hand
 from pipeline.encoders.wheels import pin_wheel
 
@@ -55,15 +60,14 @@ def read_card(weights: Weights) -> str:
     """
     if not isinstance(weights, HubWeights):
         return ""
-    from huggingface_hub import hf_hub_download
-
-    try:
-        path = hf_hub_download(
-            weights.model, README, revision=weights.revision, cache_dir=layout.cache() / "cards"
-        )
-    except Exception:  # noqa: BLE001 (the HTTP library below the hub client changes)
-        return ""
-    return read_readme(Path(path))
+    repository = Repository(weights.model, str(weights.revision), "SOURCE")
+    with tempfile.TemporaryDirectory(prefix="card-") as scratch:
+        path = Path(scratch) / README
+        try:
+            download(repository, RemoteFile(README, None, None), path, lambda _: None)
+        except (PipelineError, OSError):
+            return ""
+        return read_readme(path)
 
 
 def _pin_folder(source: Folder, *, allow_pickle: bool) -> Pinned:
@@ -123,38 +127,53 @@ def find_commit(model: str, revision: str | None) -> str:
     Raises:
         PipelineError: there is no such model or revision, it is private, or the hub is not reached.
     """
-    from huggingface_hub import HfApi
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HfHubHTTPError,
-        RevisionNotFoundError,
-    )
-
     where = f"SOURCE: {model}"
     try:
-        found = HfApi().model_info(model, revision=revision, timeout=_SECONDS_TO_ANSWER)
-    except GatedRepoError as err:
+        status, error, answer = _ask(model, revision)
+    except Exception as err:  # the HTTP library below the hub client changes between its releases
+        cause = without_secrets(one_line(err) or type(err).__name__)[:_LONGEST_CAUSE]
+        raise _unanswered(where, cause) from err
+    if error == "GatedRepo":
         raise PipelineError(
             f"{where} is gated. Accept its terms on the hub, and set HF_TOKEN to your token."
-        ) from err
-    except RevisionNotFoundError as err:
+        )
+    if error == "RevisionNotFound":
         raise PipelineError(
             f"{where} has no revision {shorten(revision)}. Name a branch or a commit that it has."
-        ) from err
-    except Exception as err:  # the HTTP library below the hub client changes between its releases
-        if isinstance(err, HfHubHTTPError) and err.response.status_code in (401, 403, 404):
-            raise PipelineError(
-                f"{where}: there is no folder of this name, and the hub has no such model, or it "
-                "is private. Correct the name, or set HF_TOKEN to a token that may read it."
-            ) from err
-        cause = (one_line(err) or type(err).__name__)[:_LONGEST_CAUSE]
+        )
+    if status in (401, 403, 404):
         raise PipelineError(
-            f"{where}: there is no folder of this name, and the hub cannot be asked ({cause}). "
-            f"{_ELSEWHERE}."
-        ) from err
-    if not _COMMIT.fullmatch(found.sha or ""):
+            f"{where}: there is no folder of this name, and the hub has no such model, or it is "
+            "private. Correct the name, or set HF_TOKEN to a token that may read it."
+        )
+    if status != 200:
+        raise _unanswered(where, f"HTTP {status}")
+    commit = answer.get("sha") if isinstance(answer, dict) else None
+    if not isinstance(commit, str) or not _COMMIT.fullmatch(commit):
         raise PipelineError(f"{where}: the hub names no commit of it. {_ELSEWHERE}.")
-    return str(found.sha)
+    return commit
+
+
+def _ask(model: str, revision: str | None) -> tuple[int, str, Any]:
+    """Return the status of the hub's answer about a model, its kind of error, and its content."""
+    from huggingface_hub import constants
+
+    at = f"/revision/{quote(revision, safe='')}" if revision else ""
+    response = client(model).get(
+        f"{constants.ENDPOINT}/api/models/{model}{at}",
+        headers=request_headers(),
+        timeout=_SECONDS_TO_ANSWER,
+    )
+    status = response.status_code
+    content = response.json() if status == 200 else None
+    return status, response.headers.get("x-error-code", ""), content
+
+
+def _unanswered(where: str, cause: str) -> PipelineError:
+    return PipelineError(
+        f"{where}: there is no folder of this name, and the hub cannot be asked ({cause}). "
+        f"{_ELSEWHERE}."
+    )
 
 
 def _pin_wheel(source: Wheel) -> Pinned:
