@@ -4,7 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
-from pipeline.encoders.hub_files import RemoteFile
+from pipeline.core.files import sha256_file
+from pipeline.encoders.hub_files import RemoteFile, is_inside
 
 
 def cached_list(model: str, revision: str) -> list[RemoteFile]:
@@ -16,12 +17,13 @@ def cached_list(model: str, revision: str) -> list[RemoteFile]:
     folder = _cache() / f"models--{model.replace('/', '--')}"
     try:
         text = (folder / "trees" / f"{revision}.json").read_text(encoding="utf-8")
-        return [
+        files = [
             RemoteFile(name, entry["size"], entry.get("lfs_sha256") or entry["blob_id"])
             for name, entry in sorted(json.loads(text)["files"].items())
         ]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         return []  # written by another release of the library: the hub is asked
+    return files if all(is_inside(file.name) for file in files) else []
 
 
 def find_cached(model: str, revision: str, file: RemoteFile) -> Path | None:
@@ -37,13 +39,10 @@ def find_cached(model: str, revision: str, file: RemoteFile) -> Path | None:
 def has_digest(path: Path, digest: str) -> bool:
     """Say whether a file's content has a digest: a SHA-256, or the SHA-1 that Git gives a blob."""
     if len(digest) == 64:
-        hashed = hashlib.sha256()
-    else:
-        hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
+        return sha256_file(path) == digest
+    hashed = hashlib.sha1(b"blob %d\0" % path.stat().st_size, usedforsecurity=False)
     with path.open("rb") as handle:
-        while chunk := handle.read(1 << 20):
-            hashed.update(chunk)
-    return hashed.hexdigest() == digest
+        return hashlib.file_digest(handle, lambda: hashed).hexdigest() == digest
 
 
 def _cache() -> Path:

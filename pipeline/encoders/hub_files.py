@@ -155,6 +155,13 @@ def _arriving(response: Any, file: RemoteFile) -> Iterator[bytes]:
             since, count = now, 0
 
 
+def is_inside(name: str) -> bool:
+    """Say whether a file's name is a path inside a model."""
+    path = PurePosixPath(name)
+    outside = path.is_absolute() or ".." in path.parts or not path.parts
+    return not outside and "\\" not in name and name.isprintable()
+
+
 def _entries(found: Any) -> list[Any]:
     entries = found.get("siblings") if isinstance(found, dict) else None
     return entries if isinstance(entries, list) else []
@@ -164,14 +171,12 @@ def _remote_file(entry: Any, repository: Repository) -> RemoteFile:
     """Return an entry of the list, whose name must be a path inside the model."""
     entry = entry if isinstance(entry, dict) else {}
     name, size = entry.get("rfilename"), entry.get("size")
-    path = PurePosixPath(name) if isinstance(name, str) else PurePosixPath("/")
-    outside = path.is_absolute() or ".." in path.parts or not path.parts
-    if outside or "\\" in str(name) or not str(name).isprintable():
+    if not isinstance(name, str) or not is_inside(name):
         raise repository.failure(f"it lists {shorten(name)}, which is no path inside a model")
     lfs = entry.get("lfs") if isinstance(entry.get("lfs"), dict) else {}
     digest = lfs.get("sha256") or entry.get("blobId")
     return RemoteFile(
-        path.as_posix(),
+        PurePosixPath(name).as_posix(),
         size if type(size) is int else None,
         digest if re.fullmatch(r"[0-9a-f]{40}|[0-9a-f]{64}", str(digest)) else None,
     )

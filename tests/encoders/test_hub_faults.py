@@ -3,6 +3,7 @@
 The hub is a real server on 127.0.0.1, so nothing here needs the network.
 """
 
+import json
 import os
 import shutil
 import subprocess
@@ -18,6 +19,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.encoders import hub_files, hub_requests
+from pipeline.encoders.hub_cache import cached_list
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from tests.helpers import tiny_models
 from tests.helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, use_hub
@@ -284,6 +286,19 @@ def test_a_folder_in_hf_home_without_its_file_list_is_not_taken_for_whole(
     shutil.rmtree(home.parents[1] / "trees")
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     assert "hf download" in refusal(revision)
+
+
+def test_a_file_list_in_hf_home_that_leads_outside_the_model_is_not_used(
+    hub: LoopbackHub, revision: str, sha256: str, tmp_path: Path
+) -> None:
+    bring_home(revision, tmp_path / "home")
+    (path,) = (tmp_path / "home").rglob(f"trees/{revision}.json")
+    found = json.loads(path.read_text("utf-8"))
+    assert len(cached_list(MODEL, revision)) == len(found["files"])
+    found["files"]["../../outside.json"] = found["files"]["config.json"]
+    path.write_text(json.dumps(found), "utf-8")
+    assert cached_list(MODEL, revision) == []
+    assert resolve(revision).sha256 == sha256
 
 
 def test_a_proxy_is_used_and_addresses_are_shown_without_their_password(
