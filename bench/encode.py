@@ -40,6 +40,7 @@ from pipeline.core.params_file import load_params
 from pipeline.encoders.encoder import Role
 from pipeline.encoders.engine import Device, choose_engine
 from pipeline.encoders.loading import resolve_engine
+from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.openvino_model import converted_model
 from pipeline.encoders.tokens import Tokenizer
 from pipeline.encoders.weights import resolve_weights
@@ -188,7 +189,11 @@ def _prepare(
     where = f"encoders.{name}"
     tokenizer = Tokenizer(converted.tokenizer(), spec.passage_prefix, spec.max_tokens, where)
     lengths = np.array([len(text.ids) for text in tokenizer(texts)])
-    return sides, lengths, operations(converted.folder / "model.xml", weights.folder)
+    return (
+        sides,
+        lengths,
+        operations(converted.folder / "model.xml", transformer_folder(weights.folder)),
+    )
 
 
 def _add_quality(

@@ -105,7 +105,7 @@ def operations(graph: Path, config: Path) -> Callable[[NDArray[np.int64]], float
 
     Args:
         graph: the converted model (.xml), in float32.
-        config: the folder with the model's config.json.
+        config: the folder with the transformer's config.json.
     """
     import openvino
     import transformers
@@ -117,7 +117,9 @@ def operations(graph: Path, config: Path) -> Callable[[NDArray[np.int64]], float
         and node.get_output_partial_shape(0).rank.get_length() > 2  # of tokens, not of texts
         and node.input_value(1).get_node().get_type_name() == "Constant"
     )
-    read = transformers.AutoConfig.from_pretrained(config, local_files_only=True)
+    read = transformers.AutoConfig.from_pretrained(
+        config, local_files_only=True, trust_remote_code=False
+    )
     attention = 4 * read.num_hidden_layers * read.hidden_size
 
     def count(lengths: NDArray[np.int64]) -> float:
