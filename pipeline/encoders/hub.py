@@ -15,10 +15,11 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params import Encoder, HubWeights
 from pipeline.core.progress import Progress
+from pipeline.encoders.cached_folder import check_space
 from pipeline.encoders.hub_cache import cached_list, find_cached, has_digest
 from pipeline.encoders.hub_files import RemoteFile, download, list_files
 from pipeline.encoders.hub_requests import Repository, endpoint
-from pipeline.encoders.model_check import check_folder
+from pipeline.encoders.model_check import check_folder, refuse_needless_code
 from pipeline.encoders.model_folder import decisive_files, list_modules
 
 log = logging.getLogger("pipeline")
@@ -93,6 +94,7 @@ def _look(
                 if not path.exists():  # a setting may be a link, whose time must stay
                     path.touch()
             if spec.weights.remote_code:
+                refuse_needless_code(skeleton, repository.where)  # before its commit is asked for
                 for other in _take_code_as_own(skeleton):
                     _repository(other, spec.weights.code_revision, repository.where)
             check_folder(skeleton, spec, repository.where)
@@ -143,7 +145,8 @@ def _fetch(
             "downloading %s from %s: %d files, %s%.1f MB",
             repository, endpoint(), len(missing), least, left / _MB,
         )  # fmt: skip
-    _check_room(repository, downloads, left)
+    downloads.mkdir(parents=True, exist_ok=True)
+    check_space(downloads, left, f"{repository.where}: {repository}")
     done = 0
     with Progress(left // _MB, "MB") as progress:
 
@@ -192,17 +195,6 @@ def _put(source: Path, target: Path) -> None:
         os.link(source.resolve(), target)
     except OSError:  # another disk, or one without links
         shutil.copyfile(source, target)
-
-
-def _check_room(repository: Repository, downloads: Path, needed: int) -> None:
-    downloads.mkdir(parents=True, exist_ok=True)
-    free = shutil.disk_usage(downloads).free
-    if needed > free:
-        raise PipelineError(
-            f"{repository.where}: {repository} needs {needed / _MB:.1f} MB, but the disk of "
-            f"{downloads} has {free / _MB:.1f} MB free. Free some, or set PIPELINE_CACHE to "
-            "another disk."
-        )
 
 
 @contextlib.contextmanager

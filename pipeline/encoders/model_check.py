@@ -62,7 +62,22 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
             f"*.model). {_remedy(spec)}"
         )
     check_settings(decisive_files(folder), runs_code=runs_code)
-    if runs_code and is_jina_bert(read_settings(transformer / "config.json")):
+    if runs_code:
+        refuse_needless_code(transformer, where)
+
+
+def refuse_needless_code(transformer: Path, where: str) -> None:
+    """Refuse to run a model's own code where its class is built in.
+
+    Args:
+        transformer: the folder of its config.json, if it has one.
+        where: the key of the weights in params.yaml, for the message.
+
+    Raises:
+        PipelineError: the class is built in.
+    """
+    config = transformer / "config.json"
+    if config.is_file() and is_jina_bert(read_settings(config)):
         raise PipelineError(
             f"{where}.remote_code: true, but the model is a JinaBERT, which is built in. Remove "
             "remote_code and code_revision."

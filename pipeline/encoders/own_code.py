@@ -52,6 +52,8 @@ def is_jina_bert(settings: Mapping[str, Any]) -> bool:
     if settings.get("model_type") == JINA_BERT:
         return True
     mapped = settings.get("auto_map")
+    if isinstance(mapped, dict) and mapped.get("AutoTokenizer"):
+        return False  # it would have other tokens
     named = mapped.get("AutoModel") if isinstance(mapped, dict) else mapped
     is_ours = named in (None, f"{_JINA_CODE}--{_JINA_CLASS}") or (
         named == _JINA_CLASS and settings.get("_name_or_path") == _JINA_CODE  # with its code

@@ -23,6 +23,7 @@ from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_models
 from tests.helpers.loopback_hub import LoopbackHub, loopback_hub, use_hub
+from tests.helpers.tiny_jina import build_jina
 from tests.helpers.tiny_models import build_model, edit_json
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -237,3 +238,12 @@ def test_code_of_another_repository_runs_only_where_allowed_and_pinned(
     assert (weights.folder / "modeling.py").read_bytes() == (code / "modeling.py").read_bytes()
     # The user's own cache is only read.
     assert (home / "modeling.py").read_bytes() == (folder / "modeling.py").read_bytes()
+
+
+def test_code_that_is_built_in_is_refused_before_its_commit_is_asked_for(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    revision = hub.publish(MODEL, build_jina(tmp_path / "jina"))
+    with pytest.raises(PipelineError, match="Remove remote_code and code_revision"):
+        resolve(revision, remote_code=True)
+    assert "model.safetensors" not in hub.fetched()

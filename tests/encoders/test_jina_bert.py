@@ -145,6 +145,15 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         ),
         "auto_map asks for code of the model's own .found .jinaai/jina-bert-v2-qk-post-norm",
     ),
+    "a tokenizer of its own": (
+        _config(
+            auto_map={
+                "AutoModel": "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel",
+                "AutoTokenizer": ["tokens.Own", None],
+            }
+        ),
+        "auto_map asks for code of the model's own .found .jinaai/jina-bert-implementation",
+    ),
     "the third version": (
         _config(
             model_type="xlm-roberta",
