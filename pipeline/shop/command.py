@@ -77,6 +77,9 @@ def use_source(text: bytes, source: Path, locale: str, language: str, encoder: s
         PipelineError: the result would break a rule, such as an encoder that is not there.
     """
     splits = pq.read_table(source / layout.EXAMPLES_FILE, columns=["split"])["split"].unique()
+    data = params_text.parse(text, str(PARAMS_FILE))
+    explored = data.get("explore") if isinstance(data, dict) else None
+    is_explored = isinstance(explored, list) and locale in explored
     for path, value in (
         (("encoder",), {locale: encoder}),
         (("index",), {locale: "flat"}),
@@ -84,6 +87,7 @@ def use_source(text: bytes, source: Path, locale: str, language: str, encoder: s
         (("sample", "source"), source.as_posix()),
         (("sample", "version"), "all"),
         (("sample", "splits"), sorted(splits.to_pylist(), reverse=True)),
+        (("explore",), [locale] if is_explored else []),
     ):
         text = params_edit.put(text, path, value, str(PARAMS_FILE))
     check_params(params_text.parse(text, str(PARAMS_FILE)), str(PARAMS_FILE))

@@ -1,5 +1,6 @@
 """The command: from a shop's tables to a source that `sample` and `clean` take."""
 
+import re
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -63,6 +64,21 @@ def test_one_command_makes_a_source_that_the_next_stages_take(
     assert run_stage("shop", *ARGUMENTS, *IDS).returncode == 0
     assert (shop / "params.yaml").read_bytes() == before
     assert {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()} == source
+
+
+@pytest.mark.slow
+def test_locales_that_were_explored_before_are_left_out_and_the_shops_own_stays(
+    shop: Path, run_stage: RunStage
+) -> None:
+    for explored, left in (("[us, es]", ()), ("[de]", ("de",))):
+        text = (shop / "params.yaml").read_text(encoding="utf-8")
+        changed = re.sub(
+            r"^explore: .*(?:\n- .*)*", f"explore: {explored}", text, flags=re.MULTILINE
+        )
+        (shop / "params.yaml").write_text(changed, encoding="utf-8")
+        done = run_stage("shop", *ARGUMENTS, *IDS)
+        assert done.returncode == 0, done.stderr
+        assert load_params().explore == left
 
 
 @pytest.mark.slow
