@@ -1,12 +1,13 @@
 """What `similar` and `duplicates` found, as the page reads it."""
 
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipeline.clusters.form import Estimate
+from pipeline.clusters.form import ClustersReport, Estimate
 from pipeline.core import layout
-from pipeline.core.cards import read_model
+from pipeline.core.cards import read_model, refuse_differences
 
 MEASURES = {
     "concordance": "more similar first",
@@ -33,11 +34,20 @@ class _Part(BaseModel):
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
-class SimilarReport(_Part):
+class _Report(_Part):
+    """What a report is of."""
+
+    encoder: str
+    products: Number
+
+
+Report = TypeVar("Report", bound=_Report)
+
+
+class SimilarReport(_Report):
     """What neighbours are worth; a system is None, and `not_evaluated` says why, without labels."""
 
     neighbours: Number
-    products: Number
     queries: Number
     anchors: Number
     random: Values | None = None
@@ -46,15 +56,14 @@ class SimilarReport(_Part):
     not_evaluated: str | None = None
 
 
-def similar_section(locale: str) -> dict[str, Any]:
+def similar_section(clusters: ClustersReport) -> dict[str, Any]:
     """Return what the template shows of similar products.
 
     Raises:
-        PipelineError: the report is missing or damaged.
+        PipelineError: the report is missing or damaged, or is of another encoder or other products
+            than the clusters.
     """
-    report = read_model(
-        layout.similar_report(locale), SimilarReport, layout.rerun_hint("similar", locale)
-    )
+    report = _read("similar", layout.similar_report(clusters.locale), SimilarReport, clusters)
     rows = [
         (said, [_estimate(values, name) for name in MEASURES])
         for system, said in SYSTEMS.items()
@@ -79,10 +88,9 @@ class DuplicateGroup(_Part):
     products: Annotated[tuple[DuplicateExample, ...], Field(min_length=1)]
 
 
-class DuplicatesReport(_Part):
+class DuplicatesReport(_Report):
     """How many products repeat another, and some of them."""
 
-    products: Number
     groups: Number
     duplicates: Number
     duplicates_of_equal_text: Number
@@ -91,11 +99,21 @@ class DuplicatesReport(_Part):
     examples: tuple[DuplicateGroup, ...]
 
 
-def duplicates_section(locale: str) -> DuplicatesReport:
+def duplicates_section(clusters: ClustersReport) -> DuplicatesReport:
     """Return what the template shows of duplicates; raises as `similar_section` does."""
-    return read_model(
-        layout.duplicates_report(locale), DuplicatesReport, layout.rerun_hint("duplicates", locale)
+    path = layout.duplicates_report(clusters.locale)
+    return _read("duplicates", path, DuplicatesReport, clusters)
+
+
+def _read(stage: str, path: Path, form: type[Report], clusters: ClustersReport) -> Report:
+    remedy = layout.rerun_hint(stage, clusters.locale)
+    report = read_model(path, form, remedy)
+    found, expected = (
+        {"encoder": each.encoder, "products": each.products} for each in (report, clusters)
     )
+    why = "the report is of other vectors than the clusters"
+    refuse_differences(path, found, expected, why, remedy)
+    return report
 
 
 def _estimate(values: Values, name: str) -> Estimate | None:

@@ -27,7 +27,7 @@ def catalogue(params: Params, locale: str) -> stage.Done:
         report,
         drawn,
         params,
-        {"similar": similar_section(locale), "duplicates": duplicates_section(locale)},
+        {"similar": similar_section(report), "duplicates": duplicates_section(report)},
     )
     path = layout.catalogue(locale)
     with files.atomic_file(path) as partial:

@@ -29,7 +29,8 @@ PRODUCTS = 90
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
 DUPLICATES = {
-    "products": PRODUCTS, "groups": 1, "duplicates": 11, "duplicates_of_equal_text": 10,
+    "encoder": params().encoder[LOCALE], "products": PRODUCTS, "groups": 1, "duplicates": 11,
+    "duplicates_of_equal_text": 10,
     "duplicates_of_near_text": 1, "largest_group": 12,
     "examples": [
         {
@@ -78,6 +79,10 @@ def _retitle(titles: list[str]) -> None:
     tables.write_table(path, pa.table(columns, tables.PRODUCTS), tables.PRODUCTS)
 
 
+def _of_another_encoder(report: Path) -> None:
+    files.write_json(report, json.loads(report.read_text()) | {"encoder": "labse"})
+
+
 def test_the_page_is_the_same_twice_and_alone(inside: Path) -> None:
     page = layout.catalogue(LOCALE)
     first = page.read_bytes()
@@ -122,6 +127,13 @@ def test_the_page_says_what_the_reports_say(inside: Path) -> None:
         ),
         (lambda: layout.similar_report(LOCALE).write_text("{}"), "Run `dvc repro similar@es`"),
         (lambda: layout.duplicates_report(LOCALE).write_text("["), "Run `dvc repro duplicates@es`"),
+        (
+            lambda: files.write_json(
+                layout.duplicates_report(LOCALE), DUPLICATES | {"products": 7}
+            ),
+            "of other vectors than the clusters",
+        ),
+        (lambda: _of_another_encoder(layout.similar_report(LOCALE)), "than the clusters"),
         (lambda: layout.clusters(LOCALE).map.write_bytes(b"PAR1"), "Run `dvc repro clusters@es`"),
         (lambda: write_clean(np.random.default_rng(9), PRODUCTS, 20), "of other products"),
         (lambda: write_clean(np.random.default_rng(9), 50, 20), "of other products"),
