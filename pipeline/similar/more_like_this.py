@@ -1,10 +1,12 @@
 """Similar products by words: a product's own terms are the query, as Lucene's MoreLikeThis does."""
 
-from collections.abc import Iterable, Iterator, Sequence
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.bm25 import postings
 from pipeline.bm25.search import TermIndex
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Bm25
@@ -18,9 +20,15 @@ QUERY_TERMS = 25
 
 
 def build(
-    products: Iterable[list[str]], wanted: Ints, settings: Bm25
+    products: Iterable[list[str]],
+    wanted: Ints,
+    settings: Bm25,
+    taken: Callable[[postings.Collection], None] = lambda _: None,
 ) -> tuple[TermIndex, dict[int, list[str]]]:
-    """Index the terms of all products; return the terms of the `wanted` rows beside."""
+    """Index the terms of all products; return the terms of the `wanted` rows beside.
+
+    `taken` is that of `TermIndex.build`.
+    """
     kept: dict[int, list[str]] = {}
     rows = set(wanted.tolist())
 
@@ -30,7 +38,7 @@ def build(
                 kept[row] = terms
             yield terms
 
-    return TermIndex.build(passed(), settings), kept
+    return TermIndex.build(passed(), settings, taken), kept
 
 
 def query_terms(index: TermIndex, terms: Sequence[str]) -> list[str]:
@@ -46,7 +54,7 @@ def query_terms(index: TermIndex, terms: Sequence[str]) -> list[str]:
     def weight(term: str) -> float:
         number = index.vocabulary[term]
         having = int(starts[number + 1] - starts[number])
-        return counts[term] * float(np.log(1 + (index.products - having + 0.5) / (having + 0.5)))
+        return counts[term] * math.log(1 + (index.products - having + 0.5) / (having + 0.5))
 
     return sorted(counts, key=lambda term: -weight(term))[:QUERY_TERMS]
 

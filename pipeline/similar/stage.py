@@ -4,7 +4,6 @@
 random products and those with the same words.
 """
 
-from collections.abc import Iterator
 from typing import Any
 
 import faiss
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
+from pipeline.bm25.stage import memory_check, terms_of
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.params import FlatIndex, Params
@@ -31,7 +31,7 @@ from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
-BATCH_TEXTS, BATCH_ANCHORS = 16_384, 512
+BATCH_ANCHORS = 512
 DECIMALS = 5
 
 
@@ -131,9 +131,11 @@ def evaluate(params: Params, locale: str, catalogue: Catalogue, anchors: Anchors
     if not len(anchors):
         why = "no query has an Exact product and another judged one, both with a text"
         return {**counts, "not_evaluated": why}
-    index, terms = more_like_this.build(
-        _terms(params, locale, catalogue.vectors.rows), anchors.row, params.bm25
-    )
+    analyser, total = lexical.analyser_for(params.language[locale]), catalogue.vectors.rows
+    check = memory_check(params, locale, analyser, total, queries=1)
+    words = terms_of(locale, "products", tables.PRODUCTS, analyser)
+    words = track(words, total, "products' words", lambda _: 1)
+    index, terms = more_like_this.build(words, anchors.row, params.bm25, check)
     found = {
         "random": labelled.measure_random(anchors, catalogue.vectors.rows),
         "bm25": labelled.measure(anchors, *more_like_this.score_anchors(index, terms, anchors)),
@@ -177,12 +179,3 @@ def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | in
                 f"{name}_queries": interval.queries,
             }
     return found
-
-
-def _terms(params: Params, locale: str, total: int) -> Iterator[list[str]]:
-    """Yield the terms of every product, in the order of rows."""
-    analyser = lexical.analyser_for(params.language[locale])
-    path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
-    pieces = tables.iter_table(path, tables.PRODUCTS, BATCH_TEXTS, remedy)
-    for piece in track(pieces, total, "products' words", len):
-        yield from map(analyser.terms, piece["text"].to_pylist())

@@ -9,6 +9,7 @@ from scipy.stats import mannwhitneyu
 
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Ints
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.index import stage as stage_index
@@ -209,3 +210,11 @@ def test_without_judgements_there_are_neighbours_and_the_report_says_why_no_more
     assert report["not_evaluated"].startswith("no query has an Exact product")
     assert (report["queries"], report["anchors"]) == (0, 0)
     assert "dense" not in report
+
+
+def test_words_that_would_take_more_memory_than_allowed_are_refused(
+    artefacts: np.random.Generator,
+) -> None:
+    with pytest.raises(PipelineError, match="bm25 of the 80 es products would take"):
+        similar.similar(params({"runtime.memory_limit": 1e-4}), LOCALE)
+    assert not layout.similar_report(LOCALE).exists()
