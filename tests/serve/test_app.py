@@ -83,6 +83,21 @@ def test_every_response_forbids_scripts_and_other_hosts(client: TestClient) -> N
     assert client.post("/api/search").status_code == 405
 
 
+def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
+    engines: Engines, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(engines.states["es"], "engine", object())
+    desk = Desk()
+    app = TestClient(
+        make_app(engines, desk), base_url="http://127.0.0.1:8000", raise_server_exceptions=False
+    )
+    answered = app.get("/api/similar?id=B1")
+    desk.close()
+    assert answered.status_code == 500
+    assert answered.text == "Internal Server Error"
+    assert answered.headers["content-security-policy"].startswith("default-src 'none'")
+
+
 @pytest.mark.parametrize(
     ("values", "said"),
     [
