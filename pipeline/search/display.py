@@ -3,6 +3,7 @@
 import unicodedata
 from collections.abc import Sequence
 
+from pipeline.compare.display import plain
 from pipeline.search.answer import Answer, Hit
 
 GAP = "   "
@@ -46,7 +47,7 @@ def _block(answer: Answer, system: str, width: int) -> list[str]:
     lines = [system]
     for hit in hits:
         mark = "" if answer.query_id is None else f" {hit.label or '·'}"
-        product_id = hit.product.product_id if width >= ID_WIDTH else ""
+        product_id = plain(hit.product.product_id) if width >= ID_WIDTH else ""
         about = " · ".join(filter(None, (hit.product.brand, product_id)))
         lines += [f"{hit.rank:>{last}}  {hit.score:.4f}{mark}  {about}".rstrip()]
         lines += [f"{' ' * last}  {hit.product.title}"]

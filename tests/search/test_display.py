@@ -37,6 +37,13 @@ def test_no_line_is_wider_than_the_terminal(width: int, judged: bool) -> None:
         assert system in drawn
 
 
+def test_an_id_cannot_steer_the_terminal() -> None:
+    hit = Hit(1, 0.5, Product("B\x1b[2J\n1", "Zapatillas", "Marca", ""))
+    drawn = draw(Answer("es", "q", "q", None, {}, {"dense": [hit]}, {"dense": 1}, {}), 80)
+    assert "\x1b" not in drawn
+    assert drawn.splitlines()[3:] == ["1  0.5000  Marca · B [2J 1", "   Zapatillas"]
+
+
 def test_three_systems_are_side_by_side_in_80_columns() -> None:
     heads = draw(answer(2, judged=True), 80).splitlines()[2]
     assert heads.split() == list(SYSTEMS)
