@@ -146,8 +146,9 @@ class Revision:
     def find(self, path: Path) -> bytes | None:
         """Return a file that a revision may have in Git, None where it has none."""
         entry = None if self.commit is None else git.find_file(self.commit, path)
-        if self.commit is None and path.is_file() and path.stat().st_size <= LARGEST:
-            return path.read_bytes()
+        here = self._folder / path
+        if self.commit is None and here.is_file() and here.stat().st_size <= LARGEST:
+            return here.read_bytes()
         return git.read(entry) if entry and entry.size <= LARGEST else None
 
     def _read(self, path: Path) -> bytes:
