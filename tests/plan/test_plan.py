@@ -361,6 +361,16 @@ def test_an_unknown_source_is_one_message(run_stage: RunStage, project: Path) ->
     assert "nowhere/shopping_queries_dataset_examples.parquet is missing" in line
 
 
+def test_a_plan_says_that_it_leaves_out_what_explores_a_catalogue(
+    run_stage: RunStage, project: Path
+) -> None:
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(f"{text.partition('explore:')[0]}explore: [us, jp]\n")
+    done = run_stage("plan")
+    assert done.returncode == 0, done.stderr
+    assert "catalogue, which run for us, jp (explore), are not in this sheet" in done.stderr
+
+
 @pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "largest": null}', "\0"])
 def test_a_damaged_record_gives_the_default_rate_and_a_warning(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
