@@ -1,4 +1,4 @@
-"""Whether artefacts belong together: by dvc.lock, and by what the files' system says of them."""
+"""Whether artefacts belong together: by dvc.lock, and by what the file system says of them."""
 
 from pathlib import Path
 from typing import Any

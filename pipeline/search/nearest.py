@@ -17,10 +17,10 @@ Nearest = tuple[NDArray[np.float64], Ints]
 
 
 class Restricted:
-    """An index of which only some vectors are searched; stands in for it in `neighbours.search`.
+    """An index of which only some vectors are searched; `neighbours.search` takes it for one.
 
-    All of them are compared, whatever the index: inverted lists are all searched, and of a graph
-    the vectors are. So a filter never loses a product.
+    All of these are compared, with any kind of index: all inverted lists are searched, and of a
+    graph the vectors are. So a filter never loses a product.
     """
 
     def __init__(self, index: faiss.Index, allowed: Allowed) -> None:
