@@ -22,6 +22,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS
 from pipeline.search import kept
 from pipeline.search.engine import Engine
+from pipeline.search.freshness import Signature, check_lock, signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.vectors.manifest import read_manifest
@@ -216,6 +217,32 @@ def test_settings_and_locks_that_the_artefacts_do_not_fit_are_refused(folder: Pa
             if said:
                 stack.enter_context(pytest.raises(PipelineError, match=said))
             open_engine(LOCALE)
+
+
+def test_of_dvc_lock_only_the_links_of_the_locale_are_signed(folder: Path) -> None:
+    clean = str(layout.clean(LOCALE).folder)
+
+    def signed(used: str, other: str) -> Signature:
+        stages = {
+            "clean@es": {"outs": [{"path": clean, "md5": "1" * 32}]},
+            "embed@es": {"deps": [{"path": clean, "md5": used}], "outs": []},
+            "embed@us": {"deps": [{"path": clean, "md5": other}], "outs": []},
+        }
+        layout.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
+        return signature(LOCALE)
+
+    without = signature(LOCALE)
+    try:
+        first = signed("1" * 32, "2" * 32)
+        assert signed("1" * 32, "3" * 30) == first != without
+        assert signed("4" * 30, "3" * 30) != first
+        layout.LOCK.write_text("schema: '2.0'\nstages: {clean@es: [")
+        assert signature(LOCALE) not in (first, without)
+        with pytest.raises(PipelineError, match=r"dvc.lock is not readable"):
+            check_lock(LOCALE)
+    finally:
+        layout.LOCK.unlink()
+    assert signature(LOCALE) == without
 
 
 def test_an_answer_is_json_with_everything_that_is_shown(engine: Engine) -> None:
