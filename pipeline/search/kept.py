@@ -18,15 +18,17 @@ from pipeline.core.errors import PipelineError
 CARD = "card.json"
 
 KEPT_FOLDERS = 6
-"""How many folders stay: those of three locales, before and after a change."""
+"""The fewest folders that stay; two for each locale, before and after a change, if these are more.
+"""
 
 
-def keep(folder: Path, make: Callable[[Path], None]) -> None:
+def keep(folder: Path, make: Callable[[Path], None], locales: int) -> None:
     """Fill a folder of the cache, unless it is there whole; make room for it by the oldest.
 
     Args:
         folder: the folder.
         make: writes the files into the folder that it gets.
+        locales: how many locales there are, each with folders of its own.
     """
     with suppress(PipelineError):
         check(folder)
@@ -37,7 +39,7 @@ def keep(folder: Path, make: Callable[[Path], None]) -> None:
         files.write_json(partial / CARD, hashes)
     others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
     others = [path for path in others if not path.name.startswith(".")]
-    for old in sorted(others, key=_age, reverse=True)[KEPT_FOLDERS - 1 :]:
+    for old in sorted(others, key=_age, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
         shutil.rmtree(old, ignore_errors=True)  # who has mapped a file keeps it
 
 

@@ -66,7 +66,7 @@ def open_shown(params: Params, locale: str) -> Shown:
     settings = params.clean
     key = files.sha256_lines([str(FORM), source, *settings.fields, repr(settings.separator)])
     found = layout.shown(f"{locale}-{key[:16]}")
-    kept.keep(found.folder, lambda folder: _make(params, path, folder, remedy))
+    kept.keep(found.folder, lambda folder: _make(params, path, folder, remedy), len(params.locales))
     facets = {}
     for name, column in FACETS.items():
         if column in settings.fields:

@@ -68,7 +68,11 @@ def open_terms(
     made_by = [f"{name} {version(name)}" for name in LIBRARIES]
     lines = [str(FORM), source_sha256, analyser.name, repr(settings.k1), repr(settings.b), *made_by]
     found = layout.postings(f"{locale}-{files.sha256_lines(lines)[:16]}")
-    kept.keep(found.folder, lambda folder: _make(params, locale, analyser, products, folder))
+    kept.keep(
+        found.folder,
+        lambda folder: _make(params, locale, analyser, products, folder),
+        len(params.locales),
+    )
     vocabulary = SortedTerms(kept.map_table(found.terms))
     scores = None
     if len(vocabulary):

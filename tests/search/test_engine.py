@@ -157,9 +157,12 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
 
     for number in range(kept.KEPT_FOLDERS + 3):
         one = folder / f"kept/es-{number}"
-        kept.keep(one, fill)
+        kept.keep(one, fill, locales=1)
     assert len(list((folder / "kept").iterdir())) == kept.KEPT_FOLDERS
     assert (folder / f"kept/es-{kept.KEPT_FOLDERS + 2}/a").is_file()
+    for number in range(20):
+        kept.keep(folder / f"kept/l{number}", fill, locales=20)
+    assert all((folder / f"kept/l{number}/a").is_file() for number in range(20))
 
 
 @pytest.mark.parametrize(
