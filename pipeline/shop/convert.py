@@ -15,6 +15,8 @@ PRODUCT_TEXTS = tuple(
 LABELS_NEEDED = ("query", "product_id", "esci_label")
 LABELS_OPTIONAL = ("query_id", "split")
 
+SPLITS = ("train", "test")
+
 LARGEST_ID = 2**63 - 1
 
 
@@ -85,7 +87,7 @@ def judgements(table: pa.Table, locale: str, labels: Mapping[str, str], where: s
         where: the file, for messages.
 
     Raises:
-        PipelineError: a column or a value is missing, or a label is unknown.
+        PipelineError: a column or a value is missing, or a label or a split is unknown.
     """
     _require(table, LABELS_NEEDED, where)
     for name in LABELS_NEEDED:
@@ -108,9 +110,7 @@ def judgements(table: pa.Table, locale: str, labels: Mapping[str, str], where: s
             "esci_label": pa.array([known[label] for label in given]),
             "small_version": ones,
             "large_version": ones,
-            "split": table["split"]
-            if "split" in table.column_names
-            else pa.repeat(pa.scalar("test"), count),
+            "split": _splits(table, where),
             "query": table["query"],
         }
     )
@@ -118,6 +118,18 @@ def judgements(table: pa.Table, locale: str, labels: Mapping[str, str], where: s
     rows = rows.sort_by([(name, "ascending") for name in ("query_id", "product_id", "esci_label")])
     rows = rows.append_column("example_id", pa.array(range(1, count + 1), pa.int64()))
     return rows.select(EXAMPLES.names).cast(EXAMPLES)
+
+
+def _splits(table: pa.Table, where: str) -> pa.ChunkedArray | pa.Array:
+    if "split" not in table.column_names:
+        return pa.repeat(pa.scalar("test"), len(table))
+    _refuse_empty(table, "split", where)
+    if unknown := sorted(set(table["split"].unique().to_pylist()) - set(SPLITS)):
+        raise PipelineError(
+            f"{where}: split must be train or test (found {', '.join(map(shorten, unknown[:6]))}). "
+            "Correct it, or leave the column out."
+        )
+    return table["split"]
 
 
 def _query_ids(table: pa.Table, where: str) -> pa.Array:

@@ -155,3 +155,19 @@ def test_labels_of_another_scale_are_refused_with_the_option_that_maps_them() ->
     table = labels(query=["x"], product_id=["P"], esci_label=["Partial"])
     with pytest.raises(PipelineError, match=r"esci_label holds 'Partial'.*--label Partial=E"):
         convert.judgements(table, "de", {}, "l.csv")
+
+
+@pytest.mark.parametrize(
+    ("split", "said"),
+    [
+        ("dev", "split must be train or test \\(found 'dev'\\). Correct it, or leave"),
+        (None, "column split is empty in 1 rows, the first of them row 2"),
+    ],
+)
+def test_splits_that_esci_does_not_have_are_one_message(split: str | None, said: str) -> None:
+    both = {"query": ["x", "y"], "product_id": ["P", "P"], "esci_label": ["E", "E"]}
+    table = pa.table({**both, "split": pa.array(["test", split], pa.string())})
+    with pytest.raises(PipelineError, match=said):
+        convert.judgements(table, "de", {}, "l.csv")
+    found = convert.judgements(table.slice(0, 1), "de", {}, "l.csv")
+    assert found["split"].to_pylist() == ["test"]
