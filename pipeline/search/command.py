@@ -4,10 +4,11 @@ python -m pipeline.search "zapatillas rojas mujer" --locale es
 """
 
 import argparse
+import io
 import json
 import shutil
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pipeline.core import files, stage
@@ -30,11 +31,11 @@ def main() -> int:
         queries = _queries(arguments.query, arguments.file)
         engine = open_engine(locale)
         check_k(arguments.k, engine.params.retrieve.depth)
-        failed = number = 0
-        for number, query in enumerate(queries, 1):
+        failed = asked = 0
+        for asked, (number, query) in enumerate(queries, 1):
             question = Question(query, systems, arguments.k, filters)
             try:
-                _write(engine, question, as_json=arguments.json, first=number == 1)
+                _write(engine, question, as_json=arguments.json, first=asked == 1)
             except PipelineError as err:
                 if arguments.file is None:
                     raise
@@ -42,7 +43,7 @@ def main() -> int:
                 stage.log.error("line %d: %s", number, err)
         if failed:
             raise PipelineError(
-                f"--file {arguments.file}: {failed} of {number} lines could not be searched for."
+                f"--file {arguments.file}: {failed} of {asked} lines could not be searched for."
             )
     return outcome.status
 
@@ -74,8 +75,10 @@ def _only_locale() -> str:
     return next(iter(locales))
 
 
-def _queries(query: str | None, file: str | None) -> Iterator[str]:
-    """Return the queries asked for; the lines of standard input come as they are written.
+def _queries(query: str | None, file: str | None) -> Iterator[tuple[int, str]]:
+    """Return the queries asked for, each with the number of its line; empty lines are none.
+
+    The lines of standard input come as they are written.
 
     Raises:
         PipelineError: there is no query, or there are two sources of them; the file is not text.
@@ -86,16 +89,20 @@ def _queries(query: str | None, file: str | None) -> Iterator[str]:
             f"{'both' if query is not None else 'none'})."
         )
     if query is not None:
-        return iter([query])
+        return iter([(1, query)])
     if file == "-":
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
-        return (line.rstrip("\r\n") for line in sys.stdin if line.strip())
+        return _numbered(sys.stdin)
     data = files.read_bytes(Path(str(file)), "Name a file with a query on each line.")
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as err:
         raise PipelineError(f"--file {file}: must be UTF-8 (found {shorten(data)}).") from err
-    return iter([line for line in text.splitlines() if line.strip()])
+    return _numbered(io.StringIO(text))
+
+
+def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
+    return ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
 
 
 def _write(engine: Engine, question: Question, *, as_json: bool, first: bool) -> None:

@@ -64,14 +64,28 @@ def test_queries_come_from_a_file_or_standard_input_one_line_of_json_each(
 def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
     folder: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
-    given = b"zapatillas\n<p></p>\nbolso \xff\nmochila\n"
+    given = b"zapatillas\n\n<p></p>\nbolso \xff\nmochila\x0bazul\n"
     assert search(monkeypatch, "--file", "-", "--json", stdin=given) == 1
     said = capsys.readouterr()
     assert len(said.out.splitlines()) == 2
     errors = said.err.splitlines()
-    assert errors[0].startswith("line 2: query: must have text")
-    assert errors[1].startswith("line 3: query: must be Unicode")
+    assert errors[0].startswith("line 3: query: must have text")
+    assert errors[1].startswith("line 4: query: must be Unicode")
     assert errors[2] == "error in search: --file -: 2 of 4 lines could not be searched for."
+
+
+def test_a_file_and_standard_input_have_the_same_lines(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    given = "\nmochila\x0bazul\u2028roja\n  \n<p></p>\n".encode()
+    (folder / "queries.txt").write_bytes(given)
+    said = []
+    for name in ("-", "queries.txt"):
+        assert search(monkeypatch, "--file", name, "--json", stdin=given) == 1
+        found = capsys.readouterr()
+        said.append((found.out, found.err.splitlines()[0]))
+    assert said[0] == said[1]
+    assert said[0][1].startswith("line 4: query: must have text")
 
 
 @pytest.mark.parametrize(
