@@ -42,8 +42,11 @@ def cut_to_stars(first: Ints, second: Ints, lengths: Ints) -> tuple[Ints, Ints]:
             continue
         star.append(centre)
         taken[star] = True
+        whole = set(star)
+        # Few nodes have as many near duplicates: only these are compared with the whole star.
+        fit = [each for each in star if degrees[each] >= len(star) - 1]
         best = min(
-            (each for each in star if each == centre or near[each].issuperset({*star} - {each})),
+            (each for each in fit if near[each].issuperset(whole - {each})),
             key=lambda each: (-long[each], each),
         )
         members += star
