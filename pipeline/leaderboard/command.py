@@ -112,6 +112,7 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
             side.card.encoder,
             side.card.index,
             settings.get(f"encoders.{side.card.encoder}.precision", ""),
+            side.card.sample.product_ids_sha256,
         )
         for locale, side in sides.items()
     }

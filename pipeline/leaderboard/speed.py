@@ -37,9 +37,16 @@ class Speed:
 
 
 def read_speed(
-    bench: bytes | None, tradeoff: bytes | None, encoder: str, index: str, precision: str
+    bench: bytes | None,
+    tradeoff: bytes | None,
+    encoder: str,
+    index: str,
+    precision: str,
+    product_ids_sha256: str,
 ) -> Speed:
     """Return what two reports say of an encoder and an index; a damaged report says nothing.
+
+    A latency depends on how many products are searched, so it counts only for the same ones.
 
     Args:
         bench: reports/bench/encode.json of the revision, if it has one.
@@ -47,10 +54,12 @@ def read_speed(
         encoder: the encoder's name.
         index: the index's name.
         precision: the encoder's precision.
+        product_ids_sha256: the products of the numbers.
     """
     side = _at(_parse(bench), "encoders", encoder, "sides", f"openvino cpu {precision}")
     measured = _parse(tradeoff)
-    listed = _at(measured, "indexes") if _at(measured, "encoder") == encoder else None
+    of = _at(measured, "encoder"), _at(measured, "product_ids_sha256")
+    listed = _at(measured, "indexes") if of == (encoder, product_ids_sha256) else None
     of_index = next(
         (each for each in _list(listed) if _at(each, "index") == index),
         None,

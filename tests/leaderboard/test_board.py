@@ -123,16 +123,17 @@ def test_equal_numbers_of_several_revisions_are_one_entry_and_its_settings_those
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )
 def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
-    assert read_speed(damaged, damaged, "labse", "flat", "float32") == Speed()
+    assert read_speed(damaged, damaged, "labse", "flat", "float32", "a1") == Speed()
 
 
 def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
     bench = b'{"encoders": {"labse": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
     tradeoff = (
-        b'{"encoder": "labse", "indexes": ['
+        b'{"encoder": "labse", "product_ids_sha256": "a1", "indexes": ['
         b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2},'
         b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4}]}'
     )
-    assert read_speed(bench, tradeoff, "labse", "flat", "int8") == Speed(7, 3, 4)
-    assert read_speed(bench, tradeoff, "labse", "flat", "float32") == Speed(None, 3, 4)
-    assert read_speed(bench, tradeoff, "minilm", "flat", "int8") == Speed()
+    assert read_speed(bench, tradeoff, "labse", "flat", "int8", "a1") == Speed(7, 3, 4)
+    assert read_speed(bench, tradeoff, "labse", "flat", "float32", "a1") == Speed(None, 3, 4)
+    assert read_speed(bench, tradeoff, "minilm", "flat", "int8", "a1") == Speed()
+    assert read_speed(bench, tradeoff, "labse", "flat", "int8", "b2") == Speed(7)  # other products
