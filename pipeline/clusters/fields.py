@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import pyarrow.compute as pc
+
 from pipeline.core import layout, tables
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BATCH_ROWS, field_bounds, first_ends
@@ -33,12 +35,13 @@ def read_fields(locale: str, settings: Clean) -> Iterator[Fields]:
     place = settings.fields.index("product_brand") if has_brands(settings) else None
     for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
         ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-        texts = batch["text"].to_pylist()
-        titles = [text[:end] for text, end in zip(texts, first_ends(ends).tolist(), strict=True)]
+        stops = first_ends(ends)
+        # Only the part that is read: a text is a kilobyte, and there are a million.
+        longest = max(stops.max(), 0 if place is None else ends[:, place].max())
+        texts = pc.utf8_slice_codeunits(batch["text"], 0, int(longest)).to_pylist()
+        titles = [text[:stop] for text, stop in zip(texts, stops.tolist(), strict=True)]
         brands = [""] * len(texts)
         if place is not None:
-            starts, stops = field_bounds(ends, place, settings.separator)
-            brands = [
-                text[start:stop] for text, start, stop in zip(texts, starts, stops, strict=True)
-            ]
+            bounds = zip(texts, *field_bounds(ends, place, settings.separator), strict=True)
+            brands = [text[start:stop] for text, start, stop in bounds]
         yield Fields(titles, brands)
