@@ -32,27 +32,20 @@ PRODUCT_COLUMNS = ("product_id", *convert.PRODUCT_TEXTS)
 LABEL_COLUMNS = (*convert.LABELS_NEEDED, *convert.LABELS_OPTIONAL)
 
 
-def make_source(
-    paths: tuple[Path, Path],
-    locale: str,
-    columns: Mapping[str, str],
-    labels: Mapping[str, str],
-    out: Path,
-) -> dict[str, int]:
-    """Write a source in ESCI's form, and return how many rows it has of what.
+def read_source(
+    paths: tuple[Path, Path], locale: str, columns: Mapping[str, str], labels: Mapping[str, str]
+) -> tuple[pa.Table, pa.Table]:
+    """Return products and judgements in ESCI's form.
 
     Args:
         paths: the tables of products and of labels.
         locale: the locale of all rows.
         columns: the tables' own name of a column by ESCI's.
         labels: ESCI's label by the tables' own.
-        out: the folder to write; it is replaced if it is there.
 
     Raises:
         PipelineError: a table is unreadable, or lacks what is needed.
     """
-    _refuse_to_lose(out)
-    files.refuse_overlap(paths, out)
     products, judged = (read_texts(path) for path in paths)
     named = _columns_of(columns, paths, (products, judged))
     where = tuple(map(str, paths))
@@ -60,23 +53,17 @@ def make_source(
     judged = convert.judgements(
         convert.rename(judged, named[1], where[1]), locale, labels, where[1]
     )
-    with files.atomic_directory(out) as partial:
-        pq.write_table(products, partial / layout.PRODUCTS_FILE, **tables.WRITE_OPTIONS)
-        pq.write_table(judged, partial / layout.EXAMPLES_FILE, **tables.WRITE_OPTIONS)
-    return {
-        "products": len(products),
-        "queries": len(judged["query_id"].unique()),
-        "judgements": len(judged),
-    }
+    return products, judged
 
 
-def use_source(text: bytes, source: Path, locale: str, language: str, encoder: str) -> bytes:
+def use_source(
+    text: bytes, source: Path, splits: set[str], locale: str, language: str, encoder: str
+) -> bytes:
     """Return the text of params.yaml with one locale, of a source; all else stays.
 
     Raises:
         PipelineError: the result would break a rule, such as an encoder that is not there.
     """
-    splits = pq.read_table(source / layout.EXAMPLES_FILE, columns=["split"])["split"].unique()
     data = params_text.parse(text, str(PARAMS_FILE))
     explored = data.get("explore") if isinstance(data, dict) else None
     is_explored = isinstance(explored, list) and locale in explored
@@ -86,7 +73,7 @@ def use_source(text: bytes, source: Path, locale: str, language: str, encoder: s
         (("language",), {locale: language}),
         (("sample", "source"), source.as_posix()),
         (("sample", "version"), "all"),
-        (("sample", "splits"), sorted(splits.to_pylist(), reverse=True)),
+        (("sample", "splits"), sorted(splits, reverse=True)),
         (("explore",), [locale] if is_explored else []),
     ):
         text = params_edit.put(text, path, value, str(PARAMS_FILE))
@@ -194,19 +181,22 @@ def main() -> int:
         files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
         before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
         language = asked.language or (asked.locale if asked.locale in LANGUAGES else "any")
-        counts = make_source(
-            (asked.products, asked.labels),
-            asked.locale,
-            _pairs(asked.column, "--column"),
-            labels,
-            asked.out,
-        )
-        after = use_source(before, asked.out, asked.locale, language, asked.encoder)
+        _refuse_to_lose(asked.out)
+        paths = (asked.products, asked.labels)
+        files.refuse_overlap(paths, asked.out)
+        columns = _pairs(asked.column, "--column")
+        products, judged = read_source(paths, asked.locale, columns, labels)
+        splits = set(judged["split"].unique().to_pylist())
+        after = use_source(before, asked.out, splits, asked.locale, language, asked.encoder)
+        with files.atomic_directory(asked.out) as partial:
+            pq.write_table(products, partial / layout.PRODUCTS_FILE, **tables.WRITE_OPTIONS)
+            pq.write_table(judged, partial / layout.EXAMPLES_FILE, **tables.WRITE_OPTIONS)
         with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
             partial.write_bytes(after)
         stage.log.info(
             "shop source=%s locale=%s language=%s encoder=%s products=%d queries=%d judgements=%d",
-            asked.out, asked.locale, language, asked.encoder, *counts.values(),
+            asked.out, asked.locale, language, asked.encoder,
+            len(products), len(judged["query_id"].unique()), len(judged),
         )  # fmt: skip
         sys.stdout.write(f"params.yaml uses {asked.out} now. Run `make repro`.\n")
     return outcome.status

@@ -105,4 +105,5 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         assert done.returncode == 1, arguments
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
+        assert not (shop / "data/shop").exists()
         assert (shop / "params.yaml").read_bytes() == before
