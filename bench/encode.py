@@ -264,9 +264,10 @@ def add_shares(encoders: Mapping[str, Figures], peaks: Mapping[str, Figures]) ->
     for encoder in encoders.values():
         for name, found in encoder["sides"].items():
             _, device, precision = name.split(" ")
+            seconds = found.pop("seconds")
             if device == "cpu":
                 most = peaks[precision]["all_threads"] * 1e9
-                rates = zip(encoder["operations"], found.pop("seconds"), strict=True)
+                rates = zip(encoder["operations"], seconds, strict=True)
                 found["share_of_peak"] = round(median(all_ / s / most for all_, s in rates), 2)
 
 
