@@ -118,6 +118,11 @@ def _parts(node: Node) -> Iterator[Node]:
         yield from node.value
 
 
+def is_read_otherwise(word: str) -> bool:
+    """Say whether YAML reads an unquoted word as something other than this text."""
+    return bool(YAML(typ="safe", pure=True).load(word) != word)
+
+
 @dataclass(frozen=True)
 class _Checks:
     """Finds the keys and values that no parameter file may have."""

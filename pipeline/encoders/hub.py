@@ -60,7 +60,10 @@ def fetch_model(spec: Encoder, where: str, downloads: Path, target: Path) -> Non
 
 def _repository(model: str, revision: str | None, where: str) -> Repository:
     if revision is None:
-        raise PipelineError(f"{where}: the commit of {model} is not pinned. Give its 40 digits.")
+        raise PipelineError(
+            f"{where}: the commit of {model} is not pinned. Give the 40 digits that `git ls-remote "
+            f"https://huggingface.co/{model} HEAD` prints."
+        )
     return Repository(model, revision, where)
 
 

@@ -36,6 +36,12 @@ EXACT = 1e-5
 NEAR = 5e-5
 """The largest mean cosine distance from torch, in float32, of a model's vectors in bfloat16."""
 
+FAR = 1e-3
+"""The largest cosine distance of a single one of these vectors."""
+
+NEAR_IN_8_BITS = 2e-2
+"""The largest mean cosine distance from torch of a model's vectors in int8, on made-up texts."""
+
 _FLOAT_SHARE = 1 / 3
 """The share of an int8 model's linear layers that stays in float32, the last ones: with them in 8
 bits, multilingual-e5-small's vectors are two and a half times as far from the exact ones."""
@@ -108,8 +114,13 @@ def _bfloat16_refusal(spec: Encoder, weights: LocalWeights, converted: Converted
         each = _distances(graph, load_model(spec, weights), "bfloat16", pads=pads)
         found = np.concatenate(list(each))
         mean, largest = float(found.mean()), float(found.max())
-        near = mean <= NEAR  # not so for NaN
-        refused = "" if near else f"its vectors in bfloat16 differ from float32's by {mean:.2g}"
+        near = mean <= NEAR and largest <= FAR  # not so for NaN
+        refused = (
+            ""
+            if near
+            else f"its vectors in bfloat16 differ from float32's by {mean:.2g} on average, and by "
+            f"{largest:.2g} at most"
+        )
         card = {"largest": f"{largest:.2g}", "mean": f"{mean:.2g}", "refused": refused}
         files.write_json(partial / "card.json", card)
 
@@ -122,6 +133,7 @@ def _bfloat16_folder(spec: Encoder, weights: LocalWeights) -> Path:
     identity = {
         **version_of(spec.precision),
         **built_in_form(weights),
+        "bounds": [NEAR, FAR],
         "checks": _CHECKS,
         "instructions": bfloat16_instructions(),
         "pooling": spec.pooling,
@@ -145,6 +157,7 @@ def _folder(spec: Encoder, weights: LocalWeights) -> Path:
         "weights": weights.sha256,
         "pooling": spec.pooling,
         "int8": spec.precision == "int8",
+        **({"bound": NEAR_IN_8_BITS} if spec.precision == "int8" else {}),
     }
     return layout.cache() / "engines" / folder_name("openvino", identity)
 
@@ -157,6 +170,7 @@ def _convert(model: LoadedModel, spec: Encoder, folder: Path, *, pads: bool) -> 
         refused = _differs_from_torch(graph, model, pads=pads)
         if not refused and spec.precision == "int8":
             graph = _in_8_bits(graph)
+            refused = _far_in_8_bits(graph, model, pads=pads)
     except (MemoryError, OSError, ImportError):
         raise  # of the machine, not of the model: what is kept would be wrong tomorrow
     except Exception as err:  # noqa: BLE001 (anything that the converter meets in a model's code)
@@ -232,6 +246,14 @@ def _differs_from_torch(graph: "openvino.Model", model: LoadedModel, *, pads: bo
         if not distance <= EXACT:
             return f"its vectors differ from torch's by {distance:.2g}"
     return ""
+
+
+def _far_in_8_bits(graph: "openvino.Model", model: LoadedModel, *, pads: bool) -> str:
+    """Say how far an int8 graph is from torch in float32, if it is too far."""
+    mean = float(np.concatenate(list(_distances(graph, model, "int8", pads=pads))).mean())
+    return (
+        "" if mean <= NEAR_IN_8_BITS else f"its vectors in int8 differ from torch's by {mean:.2g}"
+    )
 
 
 def _distances(

@@ -4,7 +4,7 @@ The two tables are CSV (.csv, .tsv), JSON Lines (.jsonl) or parquet. Products ne
 labels need a query, a product's id and a label. Everything else is filled in:
 
     python -m pipeline.shop products.csv labels.csv --locale de \
-      --column product_id=sku --column product_title=name \
+      --column product_id=sku --column product_title=name --column esci_label=grade \
       --label exact=E --label partial=S --label irrelevant=I
 """
 
@@ -170,7 +170,7 @@ def main() -> int:
     """Write the source, set params.yaml, say what comes next; return the exit status."""
     asked = _parse()
     with stage.report_errors("shop") as outcome:
-        if not re.fullmatch(NAME, asked.locale):
+        if not re.fullmatch(NAME, asked.locale) or params_text.is_read_otherwise(asked.locale):
             raise PipelineError(
                 f"--locale {asked.locale}: must be of small letters, digits and hyphens, such as "
                 "de. Correct it."

@@ -225,8 +225,8 @@ def test_what_cannot_be_an_encoder_is_one_message_and_params_yaml_stays(
 
 def test_a_params_yaml_that_cannot_be_written_is_one_message(models: Path) -> None:
     path = Path("params.yaml")
-    for name in ("My.Model", "-x", "ürün", "a--b", ""):
-        with pytest.raises(PipelineError, match="NAME: must be small letters"):
+    for name in ("My.Model", "-x", "ürün", "a--b", "", "true", "null", "1e5", "7", "a" * 101):
+        with pytest.raises(PipelineError, match="NAME: must be at most 100 small letters"):
             added(name, models / "dense")
     path.chmod(0o400)
     with pytest.raises(PipelineError, match=r"params\.yaml is read-only"):

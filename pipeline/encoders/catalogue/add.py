@@ -9,9 +9,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock
 from pydantic import ValidationError
 
-from pipeline.core import files, params_edit, params_text
+from pipeline.core import files, layout, params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
 from pipeline.core.params import NAME, Encoder, FolderWeights, Params, Weights
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
@@ -98,10 +99,11 @@ def check(name: str) -> tuple[LocalWeights, Proof]:
 
 def _check_name(name: str, params: Params, *, replace: bool) -> None:
     """Raise a `PipelineError` unless an entry of this name may be written."""
-    if not re.fullmatch(NAME, name):
+    if not re.fullmatch(NAME, name) or params_text.is_read_otherwise(name) or len(name) > 100:
         raise PipelineError(
-            f"NAME: must be small letters and digits, with single hyphens between them, such as "
-            f"my-model-2 (found {shorten(name)})."
+            "NAME: must be at most 100 small letters and digits, with single hyphens between them, "
+            f"such as my-model-2, and nothing that YAML reads as a number, true, false or null "
+            f"(found {shorten(name)})."
         )
     if name in params.encoders and not replace:
         raise PipelineError(
@@ -137,13 +139,17 @@ def _as_data(spec: Encoder) -> dict[str, Any]:
 def _write(name: str, spec: Encoder, *, replace: bool) -> Params:
     """Write the entry into params.yaml as it is now, and return what the file says then."""
     where = str(PARAMS_FILE)
-    text = files.read_bytes(PARAMS_FILE, "Run it again.", params_text.MOST_BYTES)
-    before = params_text.parse(text, where)
-    _check_name(name, check_params(before, where), replace=replace)
-    edited = params_edit.put(text, ("encoders", name), _as_data(spec), where)
-    params = check_params(before | {"encoders": before["encoders"] | {name: _as_data(spec)}}, where)
-    mode = stat.S_IMODE(PARAMS_FILE.stat().st_mode)
-    with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
-        partial.write_bytes(edited)
-        partial.chmod(mode)
+    layout.cache().mkdir(parents=True, exist_ok=True)
+    # Another call must not read the file before this one has written it.
+    with FileLock(layout.cache() / "params.lock"):
+        text = files.read_bytes(PARAMS_FILE, "Run it again.", params_text.MOST_BYTES)
+        before = params_text.parse(text, where)
+        _check_name(name, check_params(before, where), replace=replace)
+        entry = _as_data(spec)
+        edited = params_edit.put(text, ("encoders", name), entry, where)
+        params = check_params(before | {"encoders": before["encoders"] | {name: entry}}, where)
+        mode = stat.S_IMODE(PARAMS_FILE.stat().st_mode)
+        with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
+            partial.write_bytes(edited)
+            partial.chmod(mode)
     return params
