@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve
+.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -119,6 +119,9 @@ bench-ray: setup ## time a Ray cluster of two workers against one process (ARGS=
 
 tradeoff: setup ## compare every index with exact search (ARGS='--locale us --index hnsw')
 	python -m pipeline.tradeoff $(ARGS)
+
+browser: setup ## make a folder that searches in the visitor's browser (LOCALE=us OUT=build/us ARGS='--megabytes 150')
+	python -m pipeline.browser --locale '$(or $(LOCALE),us)' --out '$(or $(OUT),build/browser/$(or $(LOCALE),us))' $(ARGS)
 
 gate: setup ## fail if an index loses more than index_gate of the exact top 100
 	python -m pipeline.gate

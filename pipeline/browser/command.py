@@ -1,0 +1,217 @@
+"""Make a folder that searches a locale's products in the visitor's own browser: -> --out.
+
+    python -m pipeline.browser --locale us --out build/us
+    python -m http.server --directory build/us --bind 127.0.0.1
+
+It needs the vectors of `embed`, npm (only the first time) and the packages of '.[browser]'. Serve
+the folder over https, or on localhost: browsers check hashes nowhere else.
+"""
+
+import argparse
+import importlib.util
+import os
+import shutil
+import sys
+from importlib.metadata import distribution
+from pathlib import Path
+from typing import Any
+
+from pipeline.browser import check, tiles
+from pipeline.browser.npm import PACKAGES, vendor
+from pipeline.browser.onnx_model import OnnxEncoder, export_model
+from pipeline.browser.tokens import token_settings
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.core.params_file import load_params
+from pipeline.encoders.weights import LocalWeights, resolve_weights
+from pipeline.index.kinds import to_index_form
+from pipeline.runs.inputs import read_inputs
+from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
+from pipeline.vectors.shards import ShardReader
+
+MADE_BY = "pipeline.browser"
+SCHEMA = 1
+ASSETS = Path(__file__).with_name("assets")
+
+RESCORED = 100
+MOST_MEGABYTES = 64
+"""What the encoder may take, model and tokenizer, unless --megabytes says otherwise."""
+
+_MB = 1_000_000
+
+
+def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> dict[str, Any]:
+    """Write the folder, and return its manifest.
+
+    Raises:
+        PipelineError: an artefact is missing or stale, the encoder cannot be run in a browser, is
+            too large for one or differs from ours there, or npm cannot fetch what the page needs.
+    """
+    spec = params.encoder_of(locale)
+    if spec.similarity == "l2":
+        raise PipelineError(
+            f"encoders.{params.encoder[locale]}.similarity: the page searches by cosine or dot "
+            "product (found l2). Use another encoder for this locale."
+        )
+    refuse_to_lose(out)
+    held, weights = _read_inputs(params, locale)
+    with files.atomic_directory(out) as folder:
+        _write_page(folder)
+        encoder = _write_encoder(params, locale, held, weights, folder, most_megabytes)
+        products = ShardReader(held, "products", locale)
+        sample = products.take(tiles.training_rows(products.rows))
+        quantiser = tiles.Quantiser(to_index_form(sample, spec.similarity, "products"))
+        (folder / "codebook.bin").write_bytes(quantiser.codebook.astype("<f4").tobytes())
+        pieces = (to_index_form(piece, spec.similarity, "products") for piece in products)
+        tiles.write_vectors(folder, pieces, quantiser)
+        path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+        brands = tiles.write_shown(folder, path, params.clean, remedy)
+        manifest = {
+            "made_by": MADE_BY,
+            "schema": SCHEMA,
+            "locale": locale,
+            "language": params.language[locale],
+            "products": products.rows,
+            "brands": brands,
+            "dimension": held.dimension,
+            "subvectors": len(quantiser.codebook),
+            "rescored": RESCORED,
+            "rows": {
+                "codes": tiles.CODE_ROWS,
+                "vectors": tiles.VECTOR_ROWS,
+                "titles": tiles.SHOWN_ROWS,
+            },
+            "encoder": encoder,
+            "files": {
+                name: {
+                    "bytes": (folder / name).stat().st_size,
+                    "sha256": files.sha256_file(folder / name),
+                }
+                for name in tiles.iter_names(folder)
+            },
+        }
+        files.write_json(folder / "manifest.json", manifest)
+    return manifest
+
+
+def _read_inputs(params: Params, locale: str) -> tuple[Manifest, LocalWeights]:
+    """Return the vectors' manifest and the encoder's weights, once all belong together."""
+    held = read_manifest(params, locale)
+    ids = read_inputs(locale)
+    check_ids(held, "queries", ids.queries, locale)
+    check_ids(held, "products", ids.products, locale)
+    weights = resolve_weights(params.encoder_of(locale), params.encoder[locale])
+    if weights.sha256 != held.weights_sha256:
+        raise PipelineError(
+            f"{layout.embeddings(locale).manifest}: the vectors are of other weights than "
+            f"encoders.{weights.name} has now. {layout.rerun_hint('embed', locale)}"
+        )
+    return held, weights
+
+
+def _write_page(folder: Path) -> None:
+    """Write the page, its libraries and their licences."""
+    for asset in sorted(ASSETS.iterdir()):
+        shutil.copyfile(asset, folder / asset.name)
+    vendor(PACKAGES, folder)
+    # npm's package of onnxruntime lacks them; pip's, of the same project, has them.
+    runtime = Path(str(distribution("onnxruntime").locate_file("onnxruntime")))
+    for name in ("LICENSE", "ThirdPartyNotices.txt"):
+        shutil.copyfile(runtime / name, folder / "licences" / f"onnxruntime-{Path(name).stem}.txt")
+
+
+def _write_encoder(
+    params: Params,
+    locale: str,
+    held: Manifest,
+    weights: LocalWeights,
+    folder: Path,
+    most_megabytes: int,
+) -> dict[str, Any]:
+    """Export and check the encoder; return what the page must know of it."""
+    spec = params.encoder_of(locale)
+    tokenizer = export_model(spec, weights, folder / "model.onnx")
+    (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8", newline="\n")
+    sizes = [(folder / name).stat().st_size / _MB for name in ("model.onnx", "tokenizer.json")]
+    if sum(sizes) > most_megabytes:
+        raise PipelineError(
+            f"encoders.{weights.name} would take {sizes[0]:.0f} MB of weights in 8 bits and "
+            f"{sizes[1]:.0f} MB of vocabulary, which each visitor downloads (at most "
+            f"{most_megabytes} MB are allowed). Use an encoder with a smaller vocabulary for "
+            f"{locale}, or allow it: --megabytes {int(sum(sizes)) + 1}."
+        )
+    settings = token_settings(tokenizer, spec, f"encoders.{weights.name}")
+    encode = OnnxEncoder(folder / "model.onnx", params.runtime.thread_count())
+    least, overlap = check.compare(params, locale, held, encode, tokenizer)
+    stage.log.info(
+        "browser locale=%s encoder=%s least_cosine=%.4f overlap@10=%.3f",
+        locale, weights.name, least, overlap,
+    )  # fmt: skip
+    return {"name": weights.name, "weights_sha256": weights.sha256, **settings}
+
+
+def refuse_to_lose(out: Path) -> None:
+    """Raise a `PipelineError` if a folder that would be replaced is not one of this command."""
+    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
+        return
+    advice = "Name a folder that is absent or empty."
+    if not out.is_dir():
+        raise PipelineError(f"--out {out} is a file. {advice}")
+    manifest = out / "manifest.json"
+    found = files.read_json(manifest, advice) if manifest.is_file() else None
+    ours = isinstance(found, dict) and found.get("made_by") == MADE_BY
+    known = {"manifest.json", *found.get("files", ())} if ours and found else set()
+    if others := set(tiles.iter_names(out)) - known:
+        raise PipelineError(
+            f"--out {out}: the folder would be replaced, but holds {min(others)}, which this "
+            f"command did not write. {advice}"
+        )
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.browser",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--locale", required=True, help="a key of `encoder` in params.yaml")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument(
+        "--megabytes", type=int, default=MOST_MEGABYTES, metavar="MB",
+        help=f"what the encoder may take of a visitor's download (default: {MOST_MEGABYTES})",
+    )  # fmt: skip
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Write the folder and say how to serve it; return the exit status."""
+    asked = _parse()
+    with stage.report_errors("browser") as outcome:
+        stage.spare_pandas()
+        params = load_params()
+        stage.check_locale(params, asked.locale)
+        files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
+        files.refuse_overlap([Path.cwd()], asked.out)
+        for package in ("onnx", "onnxruntime"):
+            if importlib.util.find_spec(package) is None:
+                raise PipelineError(
+                    f"the package {package} is not installed. Run pip install '.[browser]'."
+                )
+        manifest = make_folder(params, asked.locale, asked.out, asked.megabytes)
+        for name, size in summarise(manifest).items():
+            sys.stdout.write(f"{size / _MB:8.1f} MB  {name}\n")
+        sys.stdout.write(
+            f"Serve it: python -m http.server --bind 127.0.0.1 --directory {os.fspath(asked.out)}\n"
+        )
+    return outcome.status
+
+
+def summarise(manifest: dict[str, Any]) -> dict[str, int]:
+    """Return the bytes of each kind of file, and of what a visitor downloads at most."""
+    parts: dict[str, int] = {}
+    for name, about in manifest["files"].items():
+        kind = name.partition("/")[0].partition("-")[0].partition(".")[0]
+        kind = kind if name.endswith((".bin", ".onnx", ".json")) or "/" in name else "page"
+        parts[kind] = parts.get(kind, 0) + about["bytes"]
+    return {**dict(sorted(parts.items())), "in all": sum(parts.values())}

@@ -1,0 +1,190 @@
+"""What the page downloads of the products: codes, 8-bit vectors, titles and brands, in tiles.
+
+The names end in .bin: some servers unpack what ends in .gz, and the hashes would not match.
+"""
+
+import gzip
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.browser.onnx_model import to_8_bits
+from pipeline.core import tables
+from pipeline.core.arrays import Matrix
+from pipeline.core.params import Clean
+from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.index.kinds import TRAINING_SEED
+
+CODE_ROWS = 100_000
+VECTOR_ROWS = 4_096
+SHOWN_ROWS = 1_000
+"""Products in a tile of codes, of 8-bit vectors, of titles."""
+
+BITS = 8
+CODEWORDS = 2**BITS
+PER_SUBVECTOR = 8
+"""Components that share a code, about: 384 components become 48 bytes."""
+
+TRAINED = 256 * CODEWORDS
+"""Vectors that the codewords are trained on, at most; FAISS uses no more."""
+
+BATCH_ROWS = 16_384
+
+
+def count_subvectors(dimension: int) -> int:
+    """Return the divisor of a dimension that is nearest to one code for 8 components."""
+    divisors = [each for each in range(1, dimension + 1) if dimension % each == 0]
+    return min(divisors, key=lambda each: abs(each - dimension / PER_SUBVECTOR))
+
+
+def training_rows(rows: int) -> NDArray[np.int64]:
+    """Return the rows to train on, ascending, drawn by a fixed seed."""
+    if rows <= TRAINED:
+        return np.arange(rows)
+    drawn = np.random.default_rng(TRAINING_SEED).choice(rows, TRAINED, replace=False)
+    return np.sort(drawn).astype(np.int64)
+
+
+class Quantiser:
+    """A product quantiser of FAISS, trained on one thread: the same codes every time."""
+
+    def __init__(self, sample: Matrix, seed: int = TRAINING_SEED) -> None:
+        """Train on vectors, float32 [rows, dimension]; fewer than 256 are repeated."""
+        dimension = sample.shape[1]
+        self._quantiser: Any = faiss.ProductQuantizer(dimension, count_subvectors(dimension), BITS)
+        self._quantiser.cp.seed = seed
+        self._quantiser.cp.min_points_per_centroid = 1
+        repeats = -(-CODEWORDS // len(sample))
+        with _one_thread():
+            self._quantiser.train(np.ascontiguousarray(np.tile(sample, (repeats, 1))))
+
+    @property
+    def codebook(self) -> NDArray[np.float32]:
+        """The codewords, float32 [subvectors, 256, dimension / subvectors]."""
+        pq = self._quantiser
+        words: NDArray[np.float32] = faiss.vector_to_array(pq.centroids)
+        return words.reshape(pq.M, pq.ksub, pq.dsub)
+
+    def codes(self, vectors: Matrix) -> NDArray[np.uint8]:
+        """Return the codes of vectors, uint8 [rows, subvectors]."""
+        with _one_thread():
+            found: NDArray[np.uint8] = self._quantiser.compute_codes(vectors)
+        return found
+
+
+class _one_thread:  # noqa: N801 (used as a function)
+    """FAISS on one thread within the block: the order of its sums decides the last bits."""
+
+    def __enter__(self) -> None:
+        self._threads = faiss.omp_get_max_threads()
+        faiss.omp_set_num_threads(1)
+
+    def __exit__(self, *_: object) -> None:
+        faiss.omp_set_num_threads(self._threads)
+
+
+def pack_vectors(vectors: Matrix) -> NDArray[np.uint8]:
+    """Return vectors in 8 bits: per row the int8 components, then their scale as float32.
+
+    Returns:
+        uint8, [rows, dimension + 4]; numbers are little-endian.
+    """
+    codes, scales = to_8_bits(vectors, axis=1)
+    return np.hstack([codes.view(np.uint8), scales.astype("<f4").view(np.uint8)])
+
+
+class TileWriter:
+    """Writes rows of bytes as NAME-00000.bin and so on; only the last tile is shorter."""
+
+    def __init__(self, folder: Path, name: str, rows: int) -> None:
+        """Plan tiles of so many rows; nothing is written yet."""
+        self._folder, self._name, self._rows = folder, name, rows
+        self._done = 0
+
+    def add(self, rows: NDArray[np.uint8]) -> None:
+        """Append rows, uint8 [rows, width]."""
+        while len(rows):
+            tile, held = divmod(self._done, self._rows)
+            part, rows = np.split(rows, [self._rows - held])
+            with (self._folder / tile_name(self._name, tile)).open("ab") as handle:
+                handle.write(np.ascontiguousarray(part).data)
+            self._done += len(part)
+
+
+def tile_name(name: str, number: int) -> str:
+    """Return the file of a tile."""
+    return f"{name}-{number:05d}.bin"
+
+
+def write_vectors(folder: Path, pieces: Iterable[Matrix], quantiser: Quantiser) -> None:
+    """Write the tiles of codes and of 8-bit vectors of products, in their order."""
+    codes, vectors = (
+        TileWriter(folder, name, rows)
+        for name, rows in (("codes", CODE_ROWS), ("vectors", VECTOR_ROWS))
+    )
+    for piece in pieces:
+        codes.add(quantiser.codes(piece))
+        vectors.add(pack_vectors(piece))
+
+
+def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
+    """Write titles in tiles, and each product's brand; return how many brands there are.
+
+    A tile of titles is JSON, [[product_id, title], ...]. Brands are numbered from 1 in the order of
+    their names; `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a
+    product has no brand. Where the products' texts have no brands, no file of them is written.
+    """
+    place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
+    waiting: list[list[str]] = []
+    brands: list[str] = []
+    tile = 0
+    for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
+        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+        texts = batch["text"].to_pylist()
+        stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
+        titles = [text[:stop] for text, stop in zip(texts, stops, strict=True)]
+        waiting += map(list, zip(batch["product_id"].to_pylist(), titles, strict=True))
+        if place is not None:
+            starts, stops = field_bounds(ends, place, settings.separator)
+            brands += [text[a:b] for text, a, b in zip(texts, starts, stops, strict=True)]
+        while len(waiting) >= SHOWN_ROWS:
+            _write_packed(folder / tile_name("titles", tile), waiting[:SHOWN_ROWS])
+            waiting, tile = waiting[SHOWN_ROWS:], tile + 1
+    if waiting:
+        _write_packed(folder / tile_name("titles", tile), waiting)
+    names = sorted(set(brands) - {""})
+    if names:
+        _write_packed(folder / "brands.bin", names)
+        numbers = {"": 0} | {name: place for place, name in enumerate(names, 1)}
+        column = np.array([numbers[brand] for brand in brands], "<u4")
+        TileWriter(folder, "brands", CODE_ROWS).add(column[:, None].view(np.uint8))
+    return len(names)
+
+
+def _write_packed(path: Path, data: object) -> None:
+    """Write JSON, packed by gzip without a time, so that equal data give equal bytes."""
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
+    path.write_bytes(gzip.compress(text.encode(), mtime=0))
+
+
+def read_packed(path: Path) -> Any:
+    """Return what `_write_packed` wrote."""
+    return json.loads(gzip.decompress(path.read_bytes()))
+
+
+def read_tiles(folder: Path, name: str, width: int) -> NDArray[np.uint8]:
+    """Return the rows of all tiles of a name, uint8 [rows, width]."""
+    held = sorted(folder.glob(f"{name}-*.bin"))
+    return np.concatenate([np.fromfile(path, np.uint8).reshape(-1, width) for path in held])
+
+
+def iter_names(folder: Path) -> Iterator[str]:
+    """Yield the files in a folder and its folders, by their names from there, sorted."""
+    for path in sorted(folder.rglob("*")):
+        if path.is_file():
+            yield path.relative_to(folder).as_posix()
