@@ -120,7 +120,7 @@ bench-ray: setup ## time a Ray cluster of two workers against one process (ARGS=
 tradeoff: setup ## compare every index with exact search (ARGS='--locale us --index hnsw')
 	python -m pipeline.tradeoff $(ARGS)
 
-browser: setup ## make a folder that searches in the visitor's browser (LOCALE=us OUT=build/us ARGS='--megabytes 150')
+browser: setup ## make a folder that searches in the visitor's browser (LOCALE=us OUT=build/browser/us)
 	python -m pipeline.browser --locale '$(or $(LOCALE),us)' --out '$(or $(OUT),build/browser/$(or $(LOCALE),us))' $(ARGS)
 
 gate: setup ## fail if an index loses more than index_gate of the exact top 100

@@ -12,6 +12,7 @@ import importlib.util
 import os
 import shutil
 import sys
+from collections.abc import Mapping
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
@@ -67,31 +68,41 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
         tiles.write_vectors(folder, pieces, quantiser)
         path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
         brands = tiles.write_shown(folder, path, params.clean, remedy)
-        manifest = {
-            "made_by": MADE_BY,
-            "schema": SCHEMA,
-            "locale": locale,
-            "language": params.language[locale],
-            "products": products.rows,
-            "brands": brands,
-            "dimension": held.dimension,
-            "subvectors": len(quantiser.codebook),
-            "rescored": RESCORED,
-            "rows": {
-                "codes": tiles.CODE_ROWS,
-                "vectors": tiles.VECTOR_ROWS,
-                "titles": tiles.SHOWN_ROWS,
+        return write_manifest(
+            folder,
+            {
+                "locale": locale,
+                "language": params.language[locale],
+                "products": products.rows,
+                "brands": brands,
+                "dimension": held.dimension,
+                "subvectors": len(quantiser.codebook),
+                "encoder": encoder,
             },
-            "encoder": encoder,
-            "files": {
-                name: {
-                    "bytes": (folder / name).stat().st_size,
-                    "sha256": files.sha256_file(folder / name),
-                }
-                for name in tiles.iter_names(folder)
-            },
-        }
-        files.write_json(folder / "manifest.json", manifest)
+        )
+
+
+def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
+    """Write and return the manifest of a filled folder: what it is, and the hash of each file."""
+    manifest = {
+        **about,
+        "made_by": MADE_BY,
+        "schema": SCHEMA,
+        "rescored": RESCORED,
+        "rows": {
+            "codes": tiles.CODE_ROWS,
+            "vectors": tiles.VECTOR_ROWS,
+            "titles": tiles.SHOWN_ROWS,
+        },
+        "files": {
+            name: {
+                "bytes": (folder / name).stat().st_size,
+                "sha256": files.sha256_file(folder / name),
+            }
+            for name in tiles.iter_names(folder)
+        },
+    }
+    files.write_json(folder / "manifest.json", manifest)
     return manifest
 
 

@@ -4,6 +4,7 @@ The names end in .bin: some servers unpack what ends in .gz, and the hashes woul
 """
 
 import gzip
+import itertools
 import json
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -98,6 +99,13 @@ def pack_vectors(vectors: Matrix) -> NDArray[np.uint8]:
     return np.hstack([codes.view(np.uint8), scales.astype("<f4").view(np.uint8)])
 
 
+def unpack_vectors(packed: NDArray[np.uint8]) -> Matrix:
+    """Return what `pack_vectors` packed, float32 [rows, dimension], each rounded to 8 bits."""
+    codes = packed[:, :-4].view(np.int8)
+    scales = np.ascontiguousarray(packed[:, -4:]).view("<f4")
+    return np.asarray(codes * scales, dtype=np.float32)
+
+
 class TileWriter:
     """Writes rows of bytes as NAME-00000.bin and so on; only the last tile is shorter."""
 
@@ -140,23 +148,22 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
     product has no brand. Where the products' texts have no brands, no file of them is written.
     """
     place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
-    waiting: list[list[str]] = []
     brands: list[str] = []
-    tile = 0
-    for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-        texts = batch["text"].to_pylist()
-        stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
-        titles = [text[:stop] for text, stop in zip(texts, stops, strict=True)]
-        waiting += map(list, zip(batch["product_id"].to_pylist(), titles, strict=True))
-        if place is not None:
-            starts, stops = field_bounds(ends, place, settings.separator)
-            brands += [text[a:b] for text, a, b in zip(texts, starts, stops, strict=True)]
-        while len(waiting) >= SHOWN_ROWS:
-            _write_packed(folder / tile_name("titles", tile), waiting[:SHOWN_ROWS])
-            waiting, tile = waiting[SHOWN_ROWS:], tile + 1
-    if waiting:
-        _write_packed(folder / tile_name("titles", tile), waiting)
+
+    def titles() -> Iterator[list[str]]:
+        for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
+            ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+            texts = batch["text"].to_pylist()
+            stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
+            for product, text, stop in zip(
+                batch["product_id"].to_pylist(), texts, stops, strict=True
+            ):
+                yield [product, text[:stop]]
+            if place is not None:
+                starts, stops = field_bounds(ends, place, settings.separator)
+                brands.extend(text[a:b] for text, a, b in zip(texts, starts, stops, strict=True))
+
+    write_titles(folder, titles())
     names = sorted(set(brands) - {""})
     if names:
         _write_packed(folder / "brands.bin", names)
@@ -164,6 +171,15 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
         column = np.array([numbers[brand] for brand in brands], "<u4")
         TileWriter(folder, "brands", CODE_ROWS).add(column[:, None].view(np.uint8))
     return len(names)
+
+
+def write_titles(folder: Path, titles: Iterable[list[str]]) -> None:
+    """Write the tiles of titles; each is [product_id, title]."""
+    remaining = iter(titles)
+    for number in itertools.count():
+        if not (tile := list(itertools.islice(remaining, SHOWN_ROWS))):
+            return
+        _write_packed(folder / tile_name("titles", number), tile)
 
 
 def _write_packed(path: Path, data: object) -> None:
