@@ -35,6 +35,9 @@ class _Handler(http.server.SimpleHTTPRequestHandler):
             return super().send_head()
         size = path.stat().st_size
         start, stop = int(asked[1]), min(int(asked[2]) + 1, size)
+        if start >= size:
+            self.send_error(416)
+            return None
         with path.open("rb") as handle:
             handle.seek(start)
             part = handle.read(stop - start)

@@ -144,14 +144,8 @@ def _write_encoder(
     spec = params.encoder_of(locale)
     tokenizer = export_model(spec, weights, folder / "model.onnx")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8", newline="\n")
-    sizes = [(folder / name).stat().st_size / _MB for name in ("model.onnx", "tokenizer.json")]
-    if sum(sizes) > most_megabytes:
-        raise PipelineError(
-            f"encoders.{weights.name} would take {sizes[0]:.0f} MB of weights in 8 bits and "
-            f"{sizes[1]:.0f} MB of vocabulary, which each visitor downloads (at most "
-            f"{most_megabytes} MB are allowed). Use an encoder with a smaller vocabulary for "
-            f"{locale}, or allow it: --megabytes {int(sum(sizes)) + 1}."
-        )
+    sizes = [(folder / name).stat().st_size for name in ("model.onnx", "tokenizer.json")]
+    refuse_large(weights.name, locale, sizes[0], sizes[1], most_megabytes)
     settings = token_settings(tokenizer, spec, f"encoders.{weights.name}")
     encode = OnnxEncoder(folder / "model.onnx", params.runtime.thread_count())
     least, overlap = check.compare(params, locale, held, encode, tokenizer)
@@ -160,6 +154,17 @@ def _write_encoder(
         locale, weights.name, least, overlap,
     )  # fmt: skip
     return {"name": weights.name, "weights_sha256": weights.sha256, **settings}
+
+
+def refuse_large(name: str, locale: str, model: int, tokenizer: int, most_megabytes: int) -> None:
+    """Raise a `PipelineError` if an encoder's files, in bytes, are too large to download."""
+    if (total := model + tokenizer) > most_megabytes * _MB:
+        raise PipelineError(
+            f"encoders.{name} takes {model / _MB:.0f} MB of weights in 8 bits and "
+            f"{tokenizer / _MB:.0f} MB of vocabulary, which each visitor downloads (at most "
+            f"{most_megabytes} MB are allowed). Use an encoder with a smaller vocabulary for "
+            f"{locale}, or allow it: --megabytes {-(-total // _MB)}."
+        )
 
 
 def refuse_to_lose(out: Path) -> None:
@@ -171,8 +176,10 @@ def refuse_to_lose(out: Path) -> None:
         raise PipelineError(f"--out {out} is a file. {advice}")
     manifest = out / "manifest.json"
     found = files.read_json(manifest, advice) if manifest.is_file() else None
-    ours = isinstance(found, dict) and found.get("made_by") == MADE_BY
-    known = {"manifest.json", *found.get("files", ())} if ours and found else set()
+    known: set[str] = set()
+    if isinstance(found, dict) and found.get("made_by") == MADE_BY:
+        listed = found.get("files")
+        known = {"manifest.json", *(listed if isinstance(listed, dict) else ())}
     if others := set(tiles.iter_names(out)) - known:
         raise PipelineError(
             f"--out {out}: the folder would be replaced, but holds {min(others)}, which this "

@@ -22,7 +22,7 @@ from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, fir
 from pipeline.index.kinds import TRAINING_SEED
 
 CODE_ROWS = 100_000
-VECTOR_ROWS = 4_096
+VECTOR_ROWS = 2_048
 SHOWN_ROWS = 1_000
 """Products in a tile of codes, of 8-bit vectors, of titles."""
 
@@ -202,5 +202,5 @@ def read_tiles(folder: Path, name: str, width: int) -> NDArray[np.uint8]:
 def iter_names(folder: Path) -> Iterator[str]:
     """Yield the files in a folder and its folders, by their names from there, sorted."""
     for path in sorted(folder.rglob("*")):
-        if path.is_file():
+        if path.is_symlink() or not path.is_dir():
             yield path.relative_to(folder).as_posix()

