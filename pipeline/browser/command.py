@@ -210,7 +210,6 @@ def main() -> int:
         params = load_params()
         stage.check_locale(params, asked.locale)
         files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
-        files.refuse_overlap([Path.cwd()], asked.out)
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise PipelineError(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipeline.browser.onnx_model import to_8_bits
 from pipeline.core import tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
 from pipeline.index.kinds import TRAINING_SEED
@@ -146,6 +147,9 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
     A tile of titles is JSON, [[product_id, title], ...]. Brands are numbered from 1 in the order of
     their names; `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a
     product has no brand. Where the products' texts have no brands, no file of them is written.
+
+    Raises:
+        PipelineError: the table is missing, damaged, or of another number of fields.
     """
     place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
     brands: list[str] = []
@@ -153,6 +157,11 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
     def titles() -> Iterator[list[str]]:
         for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
             ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+            if ends.shape[1] != len(settings.fields):
+                raise PipelineError(
+                    f"{path}: the texts are of {ends.shape[1]} fields, but clean.fields has "
+                    f"{len(settings.fields)}. {remedy}"
+                )
             texts = batch["text"].to_pylist()
             stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
             for product, text, stop in zip(

@@ -20,6 +20,7 @@ from pipeline.browser.tiles import (
 )
 from pipeline.core import tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError
 from pipeline.text.normalise import join_fields
 from tests.helpers.artefacts import params
 
@@ -100,3 +101,6 @@ def test_titles_and_brands_are_those_of_each_product(tmp_path: Path) -> None:
     without = settings.model_copy(update={"fields": ("product_title",) * 5})
     assert write_shown(other, path, without, "") == 0
     assert [each.name for each in other.iterdir()] == ["titles-00000.bin"]
+    fewer = settings.model_copy(update={"fields": ("product_title", "product_brand")})
+    with pytest.raises(PipelineError, match=r"of 5 fields, but clean\.fields has 2"):
+        write_shown(other, path, fewer, "Run it again.")

@@ -148,6 +148,7 @@
   worker.onmessage = listen;
   worker.onerror = function (event) {
     event.preventDefault();
-    if (!ready && !failed) explain();
+    if (ready) say("The search failed: " + (event.message || "the browser does not say why") + ". Load the page again.", true);
+    else if (!failed) explain();
   };
 })();
