@@ -44,7 +44,11 @@ async function load() {
   ort.env.wasm.wasmBinary = wasm; // as bytes: neither an address nor a type of the server counts
   let session;
   try {
-    session = await ort.InferenceSession.create(model, { executionProviders: ["wasm"], logSeverityLevel: 3 });
+    session = await ort.InferenceSession.create(model, {
+      executionProviders: ["wasm"],
+      logSeverityLevel: 3,
+      extra: { session: { disable_quant_qdq: "1" } }, // else activations are rounded to 8 bits
+    });
   } catch (error) {
     throw new Refused(`This browser cannot run the model (${error.message}). Use a newer browser.`);
   }
