@@ -443,6 +443,11 @@ def rates() -> Path:
     return cache() / "rates"
 
 
+def params_lock() -> Path:
+    """Return the lock that a command holds while it reads and writes params.yaml."""
+    return cache() / "params.lock"
+
+
 def last_plan() -> Path:
     """Return the file of the cost sheet that was made last."""
     return rates() / "plan.json"

@@ -23,6 +23,7 @@ OWN = {
     "encoders": {"card.json", ".seal.json"},  # of a converted or a rebuilt model, in the cache
     "repro": {"repro.lock"},  # a copy of dvc.lock, beside DVC's own files
     "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
+    "browser": {"manifest.json"},  # of a folder of the user's
     "search": {"card.json"},  # of what the search keeps, in the cache
     "store": {"about.json"},  # of the vectors of an encoder, in the cache
 }

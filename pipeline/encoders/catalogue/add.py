@@ -141,7 +141,7 @@ def _write(name: str, spec: Encoder, *, replace: bool) -> Params:
     where = str(PARAMS_FILE)
     layout.cache().mkdir(parents=True, exist_ok=True)
     # Another call must not read the file before this one has written it.
-    with FileLock(layout.cache() / "params.lock"):
+    with FileLock(layout.params_lock()):
         text = files.read_bytes(PARAMS_FILE, "Run it again.", params_text.MOST_BYTES)
         before = params_text.parse(text, where)
         _check_name(name, check_params(before, where), replace=replace)
