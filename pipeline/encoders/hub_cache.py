@@ -6,6 +6,7 @@ from pathlib import Path
 
 from pipeline.core.files import sha256_file
 from pipeline.encoders.hub_files import RemoteFile, is_inside
+from pipeline.encoders.hub_requests import hub_constants
 
 
 def cached_list(model: str, revision: str) -> list[RemoteFile]:
@@ -46,6 +47,5 @@ def has_digest(path: Path, digest: str) -> bool:
 
 
 def _cache() -> Path:
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     return Path(constants.HF_HUB_CACHE)

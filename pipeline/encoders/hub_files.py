@@ -17,6 +17,7 @@ from pipeline.encoders.hub_requests import (
     check_status,
     client,
     endpoint,
+    hub_constants,
     repeat,
     request_headers,
     translated,
@@ -53,8 +54,7 @@ def list_files(model: str, revision: str, where: str) -> list[RemoteFile]:
         PipelineError: the hub cannot be reached, has no such model or commit, does not let it be
             read, or answers what is not such a list.
     """
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     repository = Repository(model, revision, where)
     url = f"{constants.ENDPOINT}/api/models/{model}/revision/{revision}"
 
@@ -107,8 +107,7 @@ def download(
 def _append(
     repository: Repository, file: RemoteFile, part: Path, advance: Callable[[int], None]
 ) -> None:
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     have = part.stat().st_size if part.exists() else 0
     if have and have == file.size:
         return

@@ -57,6 +57,22 @@ class Repository:
         )
 
 
+def hub_constants() -> Any:
+    """Return the settings of the hub's library, which it reads from the environment at once.
+
+    Raises:
+        PipelineError: one of them is not a number.
+    """
+    try:
+        from huggingface_hub import constants
+    except ValueError as err:
+        raise PipelineError(
+            "HF_HUB_ETAG_TIMEOUT, HF_HUB_DOWNLOAD_TIMEOUT: must be whole numbers of seconds "
+            f"({one_line(err)}). Correct or unset them."
+        ) from err
+    return constants
+
+
 class FleetingFault(Exception):  # noqa: N818 (not an error yet)
     """A fault that may be gone at the next try, and how many seconds the server asks to wait."""
 
@@ -67,9 +83,7 @@ class FleetingFault(Exception):  # noqa: N818 (not an error yet)
 
 def endpoint() -> str:
     """Return the address of the hub, `$HF_ENDPOINT` or the public one, without a password."""
-    from huggingface_hub import constants
-
-    return without_secrets(constants.ENDPOINT)
+    return without_secrets(hub_constants().ENDPOINT)
 
 
 def repeat(
@@ -174,7 +188,8 @@ def request_headers() -> dict[str, str]:
 
 
 def _token() -> str | None:
-    from huggingface_hub import constants, get_token
+    constants = hub_constants()
+    from huggingface_hub import get_token
 
     return None if constants.HF_HUB_DISABLE_IMPLICIT_TOKEN else get_token()
 
@@ -189,7 +204,7 @@ def without_secrets(text: str) -> str:
 @contextlib.contextmanager
 def translated(repository: Repository) -> Iterator[None]:
     """Turn what the libraries raise into one message; the disk's own errors pass."""
-    from huggingface_hub import constants
+    constants = hub_constants()
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     try:

@@ -151,8 +151,8 @@ def _title(each: Board) -> str:
 
 def _legend(shown: Shown) -> str:
     return (
-        f"rank 1: the best by {shown.measure}, and all that are not surely worse (p, adjusted by "
-        f"Holm over all pairs). {shown.confidence:.0%} intervals over queries."
+        f"rank 1: the best by {shown.measure}, and all that are not surely worse by a paired test "
+        f"(p, adjusted by Holm over all pairs). {shown.confidence:.0%} intervals over queries."
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.encoders import hub_files, hub_requests
 from pipeline.encoders.hub_cache import cached_list
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from tests.helpers import tiny_models
+from tests.helpers.artefacts import ROOT
 from tests.helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, use_hub
 from tests.helpers.tiny_models import build_model
 
@@ -407,3 +408,18 @@ def test_settings_of_other_transfers_break_nothing(
         printed, errors = process.communicate()
     assert printed == sha256, errors
     assert "hf_secret" not in errors
+
+
+@pytest.mark.parametrize("command", [("check", "labse"), ("add", "x", "some/model")])
+def test_a_timeout_that_is_no_number_is_one_message(
+    project: Path, tmp_path: Path, command: tuple[str, ...]
+) -> None:
+    given = {"HF_HUB_ETAG_TIMEOUT": "5.5", "PIPELINE_CACHE": str(tmp_path / "cache")}
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline.encoders", *command],
+        cwd=project, env={**os.environ, **given, "PYTHONPATH": str(ROOT)},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "HF_HUB_DOWNLOAD_TIMEOUT: must be whole numbers of seconds" in done.stderr
+    assert "Traceback" not in done.stderr

@@ -15,7 +15,13 @@ from pipeline.encoders.archives import list_files
 from pipeline.encoders.catalogue.description import README, read_readme
 from pipeline.encoders.catalogue.source import Folder, Hub, Source, Wheel, find_model_folders
 from pipeline.encoders.hub_files import RemoteFile, download
-from pipeline.encoders.hub_requests import Repository, client, request_headers, without_secrets
+from pipeline.encoders.hub_requests import (
+    Repository,
+    client,
+    hub_constants,
+    request_headers,
+    without_secrets,
+)
 from pipeline.encoders.weights import at_hand
 from pipeline.encoders.wheels import pin_wheel
 
@@ -130,6 +136,8 @@ def find_commit(model: str, revision: str | None) -> str:
     where = f"SOURCE: {model}"
     try:
         status, error, answer = _ask(model, revision)
+    except PipelineError:
+        raise
     except Exception as err:  # the HTTP library below the hub client changes between its releases
         cause = without_secrets(one_line(err) or type(err).__name__)[:_LONGEST_CAUSE]
         raise _unanswered(where, cause) from err
@@ -156,8 +164,7 @@ def find_commit(model: str, revision: str | None) -> str:
 
 def _ask(model: str, revision: str | None) -> tuple[int, str, Any]:
     """Return the status of the hub's answer about a model, its kind of error, and its content."""
-    from huggingface_hub import constants
-
+    constants = hub_constants()
     at = f"/revision/{quote(revision, safe='')}" if revision else ""
     response = client(model).get(
         f"{constants.ENDPOINT}/api/models/{model}{at}",
