@@ -1,6 +1,7 @@
 """The vector of a query: the stored one where the query is of the sample, else by its encoder."""
 
 import threading
+from weakref import WeakValueDictionary
 
 import numpy as np
 
@@ -16,6 +17,11 @@ from pipeline.index.kinds import to_index_form
 from pipeline.vectors.manifest import Manifest
 from pipeline.vectors.shards import ShardReader
 
+_LOADED: WeakValueDictionary[str, TextEncoder] = WeakValueDictionary()
+"""The models in use by what was loaded and how: locales with one encoder share its model."""
+
+_LOADING = threading.Lock()
+
 
 class QueryVectors:
     """Gives the vectors of queries in the form that the index compares, [1, dimension]."""
@@ -28,7 +34,6 @@ class QueryVectors:
         self._stored = ShardReader(manifest, "queries", locale)
         self._similarity = params.encoder_of(locale).similarity
         self._model: TextEncoder | None = None
-        self._loading = threading.Lock()
 
     def stored(self, row: int) -> Matrix:
         """Return the vector of a query of the sample, by its row."""
@@ -42,7 +47,7 @@ class QueryVectors:
             PipelineError: the encoder cannot be loaded or is not the one of the shards, or the
                 vector is zero.
         """
-        with self._loading:
+        with _LOADING:
             if self._model is None:
                 self._model = self._load()
         vector = self._model.encode_queries([text])
@@ -56,7 +61,10 @@ class QueryVectors:
             self._model = other._model
 
     def _load(self) -> TextEncoder:
-        """Return the model; its batches hold one text, which is faster for a single one."""
+        """Return the model; its batches hold one text, which is faster for a single one.
+
+        A model that another locale uses already is shared.
+        """
         encoder = LocaleEncoder(self._params, self._locale)
         expected, found = self._manifest.weights_sha256, encoder.weights.sha256
         if found != expected:
@@ -65,9 +73,15 @@ class QueryVectors:
                 f"({expected[:12]}) than those of encoders.{encoder.name} ({found[:12]}). "
                 f"{layout.rerun_hint('embed', self._locale)}"
             )
+        settings = encoder.spec.model_dump_json(exclude={"languages"})
+        key = f"{encoder.name} {encoder.engine} {encoder.threads} {found} {settings}"
+        if (shared := _LOADED.get(key)) is not None:
+            return shared
         loaded = load_engine(encoder.engine, encoder.spec, encoder.weights, encoder.threads)
         loaded.engine.batch_tokens = 1
-        return TextEncoder(
+        model = TextEncoder(
             OnThreads(loaded.engine), loaded.tokenizer, loaded.pad_id, encoder.spec,
             encoder.weights, pads=encoder.engine.pads,
         )  # fmt: skip
+        _LOADED[key] = model
+        return model

@@ -47,6 +47,14 @@ def engine(folder: Path) -> Engine:
     return open_engine(LOCALE)
 
 
+def test_one_encoder_is_loaded_once_whoever_uses_it(engine: Engine) -> None:
+    models = []
+    for opened in (engine, open_engine(LOCALE)):
+        opened.query_vectors.encode("agua")
+        models.append(opened.query_vectors._model)
+    assert models[0] is models[1] is not None
+
+
 def test_the_first_products_of_every_query_and_system_are_those_of_its_run(engine: Engine) -> None:
     for system in SYSTEMS:
         expected: dict[int, list[tuple[str, int, np.float32]]] = {}
