@@ -27,7 +27,7 @@ import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from bench.memory import watched
-from bench.scale_search import DIMENSION, LOCALE, PRODUCTS_A_CENTRE, Mixture
+from bench.scale_search import DIMENSION, LOCALE, PRODUCTS_A_CENTRE, Mixture, write_manifest
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import write_json
@@ -36,10 +36,6 @@ from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
 from pipeline.vectors.lengths import at_unit_length
 from pipeline.vectors.manifest import (
-    MANIFEST_SCHEMA,
-    Manifest,
-    Truncation,
-    contract_of,
     side_of,
 )
 from pipeline.vectors.shards import ShardWriter
@@ -142,24 +138,7 @@ def write_vectors(params: Params, products: int) -> None:
     writer.add(next(vectors(1)))
     ids = tables.read_column(clean.queries, tables.QUERIES, "query_id", "")
     sides["queries"] = side_of(ids, writer.finish())
-    none = {"texts_cut": 0, "tokens_cut": 0}
-    cuts = {
-        kind: {"texts": side.rows, "tokens": side.rows, "fields": {"all": none}, **none}
-        for kind, side in sides.items()
-    }
-    manifest = Manifest(
-        manifest_schema=MANIFEST_SCHEMA,
-        locale=LOCALE,
-        encoder=params.encoder[LOCALE],
-        contract=contract_of(params.encoder_of(LOCALE)),
-        weights_sha256="0" * 64,
-        engine="made-up",
-        dimension=DIMENSION,
-        dtype=params.embed.dtype,
-        truncation=Truncation.model_validate(cuts),
-        **sides,
-    )
-    write_json(layout.embeddings(LOCALE).manifest, manifest.model_dump(mode="json"))
+    write_manifest(layout.embeddings(LOCALE).manifest, params, sides)
 
 
 def run(root: Path, stage: str) -> tuple[float, int]:

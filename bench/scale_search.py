@@ -131,7 +131,6 @@ def _write_vectors(params: Params) -> None:
     folder, clean = layout.embeddings(LOCALE).folder, layout.clean(LOCALE)
     folder.mkdir(parents=True)
     found: dict[str, Any] = {}
-    cuts = {}
     of: list[tuple[Kind, pa.Schema, str]] = [
         ("products", tables.PRODUCTS, "product_id"),
         ("queries", tables.QUERIES, "query_id"),
@@ -144,8 +143,16 @@ def _write_vectors(params: Params) -> None:
         for piece in mixture.pieces(len(ids), seed):
             writer.add(piece)
         found[kind] = side_of(ids, writer.finish())
-        none = {"texts_cut": 0, "tokens_cut": 0}
-        cuts[kind] = {"texts": len(ids), "tokens": len(ids), "fields": {"all": none}, **none}
+    write_manifest(folder / "manifest.json", params, found)
+
+
+def write_manifest(path: Path, params: Params, sides: dict[str, Any]) -> None:
+    """Write the manifest of made-up vectors, of which nothing was cut off."""
+    none = {"texts_cut": 0, "tokens_cut": 0}
+    cuts = {
+        kind: {"texts": side.rows, "tokens": side.rows, "fields": {"all": none}, **none}
+        for kind, side in sides.items()
+    }
     manifest = Manifest(
         manifest_schema=MANIFEST_SCHEMA,
         locale=LOCALE,
@@ -156,9 +163,9 @@ def _write_vectors(params: Params) -> None:
         dimension=DIMENSION,
         dtype=params.embed.dtype,
         truncation=Truncation.model_validate(cuts),
-        **found,
+        **sides,
     )
-    write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
+    write_json(path, manifest.model_dump(mode="json"))
 
 
 def measure_index(name: str, products: int) -> Figures:
