@@ -14,6 +14,7 @@ import pytest
 from pipeline.core.params import Params
 from tests.helpers import artefacts
 from tests.helpers.artefacts import ROOT
+from tests.helpers.processes import run_module
 from tests.helpers.ray_cluster import two_nodes
 
 if TYPE_CHECKING:
@@ -23,11 +24,13 @@ if TYPE_CHECKING:
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-_MARKED = re.compile(r"^pytestmark = [^\n]*pytest\.mark\.(slow|dvc|weights)\b", re.MULTILINE)
+_MARKED = re.compile(
+    r"^pytestmark = [^\n]*pytest\.mark\.(slow|dvc|weights|thorough)\b", re.MULTILINE
+)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leave out what `make quick` deselects as a whole: importing torch and DVC takes seconds."""
+    """Leave out files that are deselected as a whole: importing torch and DVC takes seconds."""
     if collection_path.suffix != ".py" or not collection_path.name.startswith("test_"):
         return None
     mark = _MARKED.search(collection_path.read_text(encoding="utf-8"))
@@ -66,10 +69,14 @@ def run_stage(project: Path) -> RunStage:
     def run(
         name: str, *arguments: str, preexec_fn: Callable[[], None] | None = None
     ) -> "subprocess.CompletedProcess[str]":
+        module = name if "." in name else f"pipeline.{name}"
+        environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+        if preexec_fn is None:
+            return run_module(module, *arguments, folder=project, environment=environment)
         return subprocess.run(
-            [sys.executable, "-m", name if "." in name else f"pipeline.{name}", *arguments],
+            [sys.executable, "-m", module, *arguments],
             cwd=project,
-            env={**os.environ, "PYTHONPATH": str(ROOT)},
+            env=environment,
             capture_output=True,
             text=True,
             check=False,

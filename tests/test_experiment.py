@@ -10,7 +10,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.experiment import Before, check_changes, check_identity
 from tests.helpers.artefacts import ROOT
-from tests.helpers.repository import GIT_IDENTITY, commit_all
+from tests.helpers.repository import GIT_IDENTITY, commit_all, run
 from tests.repro.test_repro import GRAPH, Repository
 
 pytestmark = pytest.mark.dvc
@@ -101,10 +101,8 @@ class Shop(Repository):
         return {path.name: path.read_bytes() for path in paths}
 
     def experiment(self, *changes: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline.experiment", *changes], cwd=self.folder,
-            env=self.environment, text=True, capture_output=True, check=False,
-        )  # fmt: skip
+        command = (sys.executable, "-m", "pipeline.experiment", *changes)
+        return run(self.folder, self.environment, *command)
 
 
 def test_an_experiment_that_fails_leaves_params_lock_and_outputs_as_they_were(

@@ -8,8 +8,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,7 @@ from ruamel.yaml import YAML
 from pipeline.core import layout
 from tests.graph.test_workflows import SCRIPTS, run
 from tests.helpers.artefacts import ROOT
+from tests.helpers.processes import run_module
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
 pytestmark = [pytest.mark.dvc, pytest.mark.slow]
@@ -61,10 +60,7 @@ class Outcome:
 
 
 def compare(folder: Path, *arguments: str) -> Outcome:
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.compare", *arguments],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_module("pipeline.compare", *arguments, folder=folder, environment=ENVIRONMENT)
     assert "Traceback" not in done.stderr, done.stderr
     return Outcome(done.returncode, done.stdout, done.stderr)
 

@@ -6,7 +6,6 @@ import re
 import shlex
 import shutil
 import subprocess
-import sys
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,6 +22,7 @@ from pipeline.core.params import LEAST_STEP, SYSTEMS, Params, RrfFusion
 from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.runs.ranking import SCORE_DECIMALS
 from tests.helpers.artefacts import ROOT, shipped
+from tests.helpers.processes import run_module
 
 SHIPPED = ROOT / "params.yaml"
 Data = dict[str, Any]
@@ -674,14 +674,8 @@ def edited(folder: Path, *overrides: str) -> tuple[list[str], list[str]]:
 @pytest.mark.slow
 def test_the_module_checks_the_file(tmp_path: Path) -> None:
     def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        return subprocess.run(
-            [sys.executable, "-m", "pipeline.params", *arguments],
-            cwd=tmp_path,
-            env={"PYTHONPATH": str(SHIPPED.parent)},
-            capture_output=True,
-            text=True,
-            check=False,
-        )
+        environment = {"PYTHONPATH": str(SHIPPED.parent)}
+        return run_module("pipeline.params", *arguments, folder=tmp_path, environment=environment)
 
     shutil.copy(SHIPPED, tmp_path)
     good = check()

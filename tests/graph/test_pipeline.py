@@ -23,7 +23,7 @@ from ruamel.yaml import YAML
 from tests.helpers.artefacts import ROOT
 from tests.helpers.hub_models import build_hub_model
 from tests.helpers.loopback_hub import LoopbackHub, loopback_hub
-from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
+from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project, run
 from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
@@ -197,10 +197,9 @@ def test_another_encoder_for_es_from_a_hub_reruns_the_es_branch_alone(
     assert "dense.ndcg@10" in metrics
     assert "us.json" not in metrics
     assert "jp.json" not in metrics
-    compared = subprocess.run(
-        ["python", "-m", "pipeline.compare", "HEAD", "workspace"],
-        cwd=project.folder, env=project.environment, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    compared = run(
+        project.folder, project.environment, "python", "-m", "pipeline.compare", "HEAD", "workspace"
+    )
     assert compared.returncode in (0, 3), compared.stderr  # 3: a drop that is significant
     assert re.search(r"es +dense\.ndcg@10 ", compared.stdout)
     rows = [line for line in project.call("dvc", "params", "diff").splitlines() if "params" in line]

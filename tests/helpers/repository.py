@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 
 from tests.helpers.artefacts import ROOT
+from tests.helpers.processes import run_module
 
 GIT_IDENTITY = {
     f"GIT_{who}_{what}": value
@@ -29,7 +30,22 @@ def call(
     timeout: float | None = None,
 ) -> str:
     """Run a command, check its exit status, return what it printed."""
-    done = subprocess.run(
+    done = run(folder, environment, *command, timeout=timeout)
+    printed = done.stdout + done.stderr
+    assert done.returncode == status, printed
+    return printed
+
+
+def run(
+    folder: Path, environment: dict[str, str], *command: str, timeout: float | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run a command; dvc and Python modules are forked (`run_module`)."""
+    module = command if command[0] == "dvc" else ()
+    if command[:2] in (("python", "-m"), (sys.executable, "-m")):
+        module = command[2:]
+    if module:
+        return run_module(*module, folder=folder, environment=environment, timeout=timeout)
+    return subprocess.run(
         command,
         cwd=folder,
         env=environment,
@@ -38,9 +54,6 @@ def call(
         check=False,
         timeout=timeout,
     )
-    printed = done.stdout + done.stderr
-    assert done.returncode == status, printed
-    return printed
 
 
 def copy_project(names: tuple[str, ...], folder: Path) -> None:

@@ -5,7 +5,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +15,7 @@ from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.per_query_reader import read_per_query
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT
+from tests.helpers.processes import run_module
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
 pytestmark = pytest.mark.slow
@@ -25,10 +25,7 @@ LOCALES = ("us", "es", "jp")
 
 
 def leaderboard(folder: Path, *arguments: str) -> "subprocess.CompletedProcess[str]":
-    done = subprocess.run(
-        [sys.executable, "-m", "pipeline.leaderboard", *arguments],
-        cwd=folder, env=ENVIRONMENT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+    done = run_module("pipeline.leaderboard", *arguments, folder=folder, environment=ENVIRONMENT)
     assert "Traceback" not in done.stderr, done.stderr
     return done
 

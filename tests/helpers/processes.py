@@ -1,0 +1,77 @@
+"""Python modules run as commands, in processes forked from one that has imported the libraries.
+
+A command then starts in a tenth of a second, and not in two. It has an environment, a folder,
+arguments, output and an exit status of its own, as if Python had started anew. What starts anew
+all the same: processes that a test kills or limits, and those whose memory it measures.
+"""
+
+import multiprocessing
+import os
+import runpy
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+STAGES = (
+    "demo", "sample", "clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate", "report",
+)  # fmt: skip
+
+# `encoders` before openvino: it turns off the telemetry that openvino would send.
+IMPORTED = (
+    "pipeline.encoders", "openvino", "transformers", *(f"pipeline.{name}.stage" for name in STAGES),
+    "pipeline.encoders.openvino_engine", "pipeline.compare.command", "pipeline.plan.command",
+    "pipeline.leaderboard.command", "pipeline.repro.command", "pipeline.shop.command",
+    "networkx", "pygit2", "dvc.cli.parser", "dvc.repo.index", "dvc.repo.graph", "dvc.repo.stage",
+    "dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.plots", "dvc.repo.metrics.diff",
+    "dvc.repo.params.diff", "dvc.repo.checkout", "dvc.repo.artifacts", "dvc.repo.datasets",
+    "dvc.repo.experiments.show", "dvc.repo.experiments.queue.celery", "dvc.cachemgr",
+    "dvc.data_cloud", "dvc.utils.strictyaml", "dvc_data.index", "dvc.ui.table",
+)  # fmt: skip
+
+
+def run_module(
+    name: str,
+    *arguments: str,
+    folder: Path,
+    environment: Mapping[str, str],
+    timeout: float | None = None,
+) -> "subprocess.CompletedProcess[str]":
+    """Run a module in a folder, as `python -m` does, and return how it ended.
+
+    Raises:
+        subprocess.TimeoutExpired: it took longer than `timeout` seconds.
+    """
+    fork = multiprocessing.get_context("forkserver")
+    fork.set_forkserver_preload(list(IMPORTED))
+    with tempfile.TemporaryDirectory() as made:
+        printed = Path(made) / "out", Path(made) / "err"
+        process = fork.Process(
+            target=_run, args=(name, arguments, folder, dict(environment), printed)
+        )
+        process.start()
+        process.join(timeout)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise subprocess.TimeoutExpired([name, *arguments], timeout or 0.0)
+        out, err = (path.read_text(encoding="utf-8", errors="replace") for path in printed)
+    return subprocess.CompletedProcess([name, *arguments], process.exitcode, out, err)
+
+
+def _run(
+    name: str,
+    arguments: tuple[str, ...],
+    folder: Path,
+    environment: dict[str, str],
+    printed: tuple[Path, Path],
+) -> None:
+    for stream, path in enumerate(printed, start=1):
+        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sys.path.insert(0, str(folder))
+    sys.argv = [name, *arguments]
+    runpy.run_module(name, run_name="__main__", alter_sys=True)
