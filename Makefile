@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
+.PHONY: help setup params repro try plan costs quick test thorough check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -41,10 +41,13 @@ costs: setup ## compare the last plan with what the stages took since; writes re
 	python -m pipeline.plan --against-last-run
 
 quick: setup ## run the quick tests: no processes, DVC, browsers or models
-	pytest -n 2 --dist worksteal -m 'not slow and not dvc and not weights'
+	pytest -n 2 --dist worksteal -m 'not slow and not dvc and not weights and not thorough'
 
-test: setup ## run all tests
-	pytest -n 2 --dist worksteal
+test: setup ## run the tests that CI runs
+	pytest -n 2 --dist worksteal -m 'not thorough'
+
+thorough: setup ## run the tests that CI leaves out: more real data, the docs' code blocks, benchmarks
+	pytest -n 2 --dist worksteal -m thorough
 
 check: setup ## check format, lint and types
 	ruff format --check .

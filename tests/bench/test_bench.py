@@ -134,6 +134,7 @@ def tiny_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
+@pytest.mark.thorough
 def test_all_sides_encode_the_same_texts_to_near_vectors(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,7 +18,7 @@ from pipeline.demo.tables import EXAMPLES, PRODUCTS
 from pipeline.sample import stage as sample
 from tests.conftest import ChangedParams, RunStage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 SIZE = full_size.LEAST
 

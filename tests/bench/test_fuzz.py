@@ -18,15 +18,15 @@ pytestmark = pytest.mark.slow
 
 
 def test_damaged_artefacts_give_the_same_result_or_one_message() -> None:
-    tally = fuzz.run_part("readers", seed=0, first=20, tries=60, seconds=300)
-    assert sum(tally.outcomes.values()) == 60
-    assert tally.outcomes["refused"] > 30
+    tally = fuzz.run_part("readers", seed=0, first=20, tries=20, seconds=300)
+    assert sum(tally.outcomes.values()) == 20
+    assert tally.outcomes["refused"] > 8
     assert not tally.failures
 
 
 def test_random_texts_are_the_same_both_ways_and_growing_ones_take_linear_time() -> None:
     texts = fuzz.Texts()
-    for number in range(60):
+    for number in range(20):
         outcome, failure = texts.attempt(np.random.default_rng([0, number]), number)
         assert failure is None
         assert outcome in ("same", "linear")

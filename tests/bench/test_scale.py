@@ -41,6 +41,7 @@ def test_a_peak_is_that_of_a_process_with_all_that_it_starts(code: str) -> None:
     assert MEGABYTES << 20 <= peak.private <= peak.resident < (MEGABYTES + 100) << 20
 
 
+@pytest.mark.thorough
 def test_stages_are_measured_and_what_was_measured_before_stays(
     project: Path, run_stage: RunStage
 ) -> None:
@@ -69,6 +70,7 @@ def test_stages_are_measured_and_what_was_measured_before_stays(
     assert len(second["stages"]["sample"]) == 1
 
 
+@pytest.mark.thorough
 def test_figures_of_another_machine_are_dropped_with_a_warning(
     project: Path, run_stage: RunStage
 ) -> None:

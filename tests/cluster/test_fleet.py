@@ -91,7 +91,9 @@ def test_a_node_that_goes_with_all_its_workers_counts_as_no_failure_of_an_item(
 ) -> None:
     held = MOST_FAILURES + 1
     with one_more_node(nodes, held) as node, hire(takes_a_while) as all_of_them:
+        deadline = time.monotonic() + 300
         while sum(worker.ready for worker in all_of_them._workers) < NODES + held:
+            assert time.monotonic() < deadline, "not all workers became ready"
             list(all_of_them._finished())
         done = dict(all_of_them.map(_until(40, 20, lambda: nodes.remove_node(node))))
     assert done == {at: at * at for at in range(40)}

@@ -17,7 +17,7 @@ from tests.helpers.artefacts import ROOT
 from tests.helpers.pages import PAGES, RUN, Block, blocks_of, links_of
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
-pytestmark = [pytest.mark.slow, pytest.mark.dvc, pytest.mark.weights]
+pytestmark = [pytest.mark.slow, pytest.mark.dvc, pytest.mark.weights, pytest.mark.thorough]
 
 REMOTE = "/mnt/share/esci"
 """The README's folder of a DVC remote; a temporary folder takes its place."""

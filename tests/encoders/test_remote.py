@@ -191,6 +191,9 @@ def test_a_worker_killed_midway_loses_nothing_and_changes_no_byte(
     assert "warning: a worker of the Ray cluster died" in errors
     assert f" encoded={PRODUCTS} " in errors
     assert _hashes() == expected
+    deadline = time.monotonic() + 30  # Ray ends them after the command
+    while workers() and time.monotonic() < deadline:
+        time.sleep(0.05)
     assert workers() == []
 
 

@@ -93,6 +93,7 @@ def test_on_the_japanese_demo_an_english_and_a_random_encoder_are_clearly_worse(
     assert _search(english, "jp") < 0.15
 
 
+@pytest.mark.thorough
 @pytest.mark.skipif("ESCI_DIR" not in os.environ, reason="ESCI_DIR names no real ESCI sample")
 def test_on_real_data_the_prefixes_are_worth_a_twentieth_of_ndcg(elsewhere: Path) -> None:
     real = {
