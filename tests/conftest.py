@@ -20,6 +20,10 @@ from tests.helpers.ray_cluster import two_nodes
 if TYPE_CHECKING:
     from bench.fault_lab import Workshop
 
+# Threads that wait sleep. By default they spin, and take the cores from the other worker of pytest:
+# the tests of torch then take twice the time.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
 # A shell's background jobs ignore it, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
