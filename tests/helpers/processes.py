@@ -2,7 +2,8 @@
 
 A command then starts in a tenth of a second, and not in two. It has an environment, a folder,
 arguments, output and an exit status of its own, as if Python had started anew. What starts anew
-all the same: processes that a test kills or limits, and those whose memory it measures.
+all the same: processes that a test kills or limits, those whose memory it measures, and those with
+other variables of the Hugging Face hub, which its library reads when it is imported.
 """
 
 import multiprocessing
@@ -30,6 +31,8 @@ IMPORTED = (
     "dvc.data_cloud", "dvc.utils.strictyaml", "dvc_data.index", "dvc.ui.table",
 )  # fmt: skip
 
+_HUB = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
+
 
 def run_module(
     name: str,
@@ -43,6 +46,13 @@ def run_module(
     Raises:
         subprocess.TimeoutExpired: it took longer than `timeout` seconds.
     """
+    hub = {name: value for name, value in environment.items() if name.startswith("HF_")}
+    if hub != _HUB and name != "dvc":  # the stages that dvc runs start anew
+        command = [sys.executable, "-m", name, *arguments]
+        return subprocess.run(
+            command, cwd=folder, env=environment, capture_output=True, text=True, check=False,
+            timeout=timeout,
+        )  # fmt: skip
     fork = multiprocessing.get_context("forkserver")
     fork.set_forkserver_preload(list(IMPORTED))
     with tempfile.TemporaryDirectory() as made:
