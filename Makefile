@@ -47,7 +47,7 @@ test: setup ## run the tests that CI runs
 	pytest -n 2 --dist worksteal -m 'not thorough'
 
 thorough: setup ## run the tests that CI leaves out: more real data, the docs' code blocks, benchmarks
-	pytest -n 2 --dist worksteal -m thorough
+	pytest -n 2 --dist worksteal -m thorough -o faulthandler_timeout=3600
 
 check: setup ## check format, lint and types
 	ruff format --check .
