@@ -9,7 +9,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,11 +30,15 @@ pytestmark = [
     pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here"),
 ]
 
+START_SECONDS = 120
+"""What a server may take to start, on the busiest machine."""
+
 Open = Callable[..., Page]
 
 
-def start(folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
-    """Start the server in a project; return its process and address."""
+@contextmanager
+def started(folder: Path, port: str = "0") -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start the server in a project; yield its process and address. It never outlives the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.serve", "--port", port],
         cwd=folder,
@@ -41,21 +47,34 @@ def start(folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
         text=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.match(r"http://127\.0\.0\.1:\d+", line):
-            return process, found[0]
-    raise AssertionError("the server did not start")
+    late = threading.Timer(START_SECONDS, process.kill)  # else a read of its lines may never end
+    late.start()
+    try:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.match(r"http://127\.0\.0\.1:\d+", line):
+                late.cancel()
+                yield process, found[0]
+                break
+        else:
+            raise AssertionError(f"the server did not start: {said}")
+    finally:
+        late.cancel()
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
 def address(small_project: Path) -> Iterator[str]:
     """The address of a server over the small project, in a process of its own."""
-    process, found = start(small_project)
-    yield found
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert "Traceback" not in said
+    with started(small_project) as (process, found):
+        yield found
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Traceback" not in said
 
 
 @pytest.fixture(scope="module")
@@ -170,10 +189,8 @@ CONTRAST = """element => {
 
 
 def test_a_server_that_was_killed_starts_again_at_once(small_project: Path) -> None:
-    process, address = start(small_project)
-    process.kill()
-    process.communicate()
-    again, same = start(small_project, address.rpartition(":")[2])
-    again.terminate()
-    again.communicate(timeout=20)
-    assert same == address
+    with started(small_project) as (process, address):
+        process.kill()
+        process.wait()
+    with started(small_project, address.rpartition(":")[2]) as (_, same):
+        assert same == address
