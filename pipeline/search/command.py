@@ -8,15 +8,15 @@ import io
 import json
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import SYSTEMS
 from pipeline.core.params_file import load_params
-from pipeline.search.display import draw
-from pipeline.search.engine import Engine
+from pipeline.search.answer import Answer
+from pipeline.search.display import draw, list_hits
 from pipeline.search.opening import open_engine
 from pipeline.search.question import FIRST_PLACES, Question, check_k, read_filters, read_systems
 
@@ -24,18 +24,20 @@ from pipeline.search.question import FIRST_PLACES, Question, check_k, read_filte
 def main() -> int:
     """Search; return the exit status."""
     arguments = _parser().parse_args()
-    with stage.report_errors("search") as outcome:
+    with stage.report_errors("search", "was interrupted.") as outcome:
         locale = arguments.locale or _only_locale()
         systems = read_systems(arguments.system.split(","))
         filters = read_filters(brand=arguments.brand, color=arguments.color)
         queries = _queries(arguments.query, arguments.file)
         engine = open_engine(locale)
+        write = _writer(arguments)
         check_k(arguments.k, engine.params.retrieve.depth)
         failed = asked = 0
         for asked, (number, query) in enumerate(queries, 1):
-            question = Question(query, systems, arguments.k, filters)
+            question = Question(query, systems, arguments.k, filters, collapse=arguments.collapse)
             try:
-                _write(engine, question, as_json=arguments.json, first=asked == 1)
+                sys.stdout.write(write(engine.search(question), asked == 1))
+                sys.stdout.flush()
             except PipelineError as err:
                 if arguments.file is None:
                     raise
@@ -61,7 +63,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-k", type=int, default=FIRST_PLACES, help="products of each system")
     parser.add_argument("--brand", help="search only products of this brand")
     parser.add_argument("--color", help="search only products of this colour")
-    parser.add_argument("--json", action="store_true", help="one line of JSON per query")
+    parser.add_argument(
+        "--collapse", action="store_true", help="show the first product of each group of duplicates"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one line of JSON per query")
+    form.add_argument(
+        "--table",
+        action="store_true",
+        help="side by side, also where the output is no terminal: else that gets a line per "
+        "product, with tabs",
+    )
     parser.add_argument("--file", help="a file with a query on each line; - is standard input")
     return parser
 
@@ -105,12 +117,13 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _write(engine: Engine, question: Question, *, as_json: bool, first: bool) -> None:
-    answer = engine.search(question)
-    if as_json:
-        text = json.dumps(answer.as_dict(), ensure_ascii=False, allow_nan=False) + "\n"
-    else:
-        text = draw(answer, shutil.get_terminal_size().columns)
-        text = text if first else f"\n{text}"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _writer(arguments: argparse.Namespace) -> Callable[[Answer, bool], str]:
+    """Return what makes the text of an answer, which may be the first."""
+    if arguments.json:
+        return lambda answer, _: (
+            json.dumps(answer.as_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        )
+    if arguments.table or sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        return lambda answer, first: ("" if first else "\n") + draw(answer, width)
+    return lambda answer, _: list_hits(answer)

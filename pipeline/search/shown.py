@@ -31,12 +31,10 @@ class Shown:
     Attributes:
         products: `product_id` and `title`, one row per product.
         facets: brand and color, where the texts are made of them.
-        source_sha256: the hash of the clean table.
     """
 
     products: pa.Table
     facets: Mapping[str, Facet]
-    source_sha256: str
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
@@ -54,17 +52,20 @@ class Shown:
         return row if row < len(ids) and ids[row].as_py() == product_id else None
 
 
-def open_shown(params: Params, locale: str) -> Shown:
+def open_shown(params: Params, locale: str, source_sha256: str) -> Shown:
     """Return what is shown of a locale's products; made first where the cache has not got it.
+
+    Args:
+        params: what the texts are made of.
+        locale: whose products they are.
+        source_sha256: the hash of the clean products.
 
     Raises:
         PipelineError: the clean products are missing or damaged.
     """
     path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
-    files.check_regular(path, remedy)
-    source = files.sha256_file(path)
     settings = params.clean
-    key = files.sha256_lines([str(FORM), source, *settings.fields, repr(settings.separator)])
+    key = files.sha256_lines([str(FORM), source_sha256, *settings.fields, repr(settings.separator)])
     found = layout.shown(f"{locale}-{key[:16]}")
     kept.keep(found.folder, lambda folder: _make(params, path, folder, remedy), len(params.locales))
     facets = {}
@@ -73,7 +74,7 @@ def open_shown(params: Params, locale: str) -> Shown:
             codes: Codes = np.load(found.codes(name), mmap_mode="r", allow_pickle=False)
             values = kept.map_table(found.values(name))
             facets[name] = Facet(name, codes, values["key"], values["shown"])
-    return Shown(kept.map_table(found.products), facets, source)
+    return Shown(kept.map_table(found.products), facets)
 
 
 def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
