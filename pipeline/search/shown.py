@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.core import files, layout, tables
+from pipeline.core import files, layout
 from pipeline.core.params import Params
-from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import iter_fields
 from pipeline.search import kept
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
 
 FORM = 1
 """Version of the files; another makes them again."""
-
-BATCH_ROWS = 16_384
 
 PRODUCTS = pa.schema([("product_id", pa.string()), ("title", pa.string())])
 
@@ -84,22 +81,14 @@ def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
         name: FacetBuilder() for name, column in FACETS.items() if column in settings.fields
     }
     codes: dict[str, list[Codes]] = {name: [] for name in builders}
+    fields = [FACETS[name] for name in builders]
     with out.products.open("wb") as handle, pa.ipc.new_file(handle, PRODUCTS) as writer:
-        for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-            ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-            places = {name: settings.fields.index(FACETS[name]) for name in builders}
-            longest = max(TITLE_CHARACTERS, *(ends[:, at].max() for at in places.values()), 0)
-            texts = pc.utf8_slice_codeunits(batch["text"], 0, int(longest)).to_pylist()
-            stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
-            titles = [text[:stop] for text, stop in zip(texts, stops, strict=True)]
-            columns = [batch["product_id"].combine_chunks(), pa.array(titles, pa.string())]
+        for batch in iter_fields(path, settings, fields, remedy):
+            columns = [batch.ids.combine_chunks(), pa.array(batch.titles, pa.string())]
             writer.write_batch(pa.record_batch(columns, schema=PRODUCTS))
             for name, builder in builders.items():
-                bounds = zip(
-                    texts, *field_bounds(ends, places[name], settings.separator), strict=True
-                )
-                of_batch = [builder.add(text[start:stop]) for text, start, stop in bounds]
-                codes[name].append(np.array(of_batch, dtype=np.int32))
+                found = [builder.add(value) for value in batch.values[FACETS[name]]]
+                codes[name].append(np.array(found, dtype=np.int32))
     for name, builder in builders.items():
         files.write_npy(out.codes(name), np.concatenate(codes[name]))
         kept.write_table(out.values(name), builder.table())
