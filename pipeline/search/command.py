@@ -6,9 +6,11 @@ python -m pipeline.search "zapatillas rojas mujer" --locale es
 import argparse
 import io
 import json
+import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core import files, stage
@@ -17,8 +19,12 @@ from pipeline.core.params import SYSTEMS
 from pipeline.core.params_file import load_params
 from pipeline.search.answer import Answer
 from pipeline.search.display import draw, list_hits
+from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import FIRST_PLACES, Question, check_k, read_filters, read_systems
+
+READER_GONE = 141
+"""The exit status of a command whose output nobody reads: 128 + SIGPIPE."""
 
 
 def main() -> int:
@@ -26,28 +32,52 @@ def main() -> int:
     arguments = _parser().parse_args()
     with stage.report_errors("search", "was interrupted.") as outcome:
         locale = arguments.locale or _only_locale()
+        queries = _queries(arguments.query, arguments.file)
         systems = read_systems(arguments.system.split(","))
         filters = read_filters(brand=arguments.brand, color=arguments.color)
-        queries = _queries(arguments.query, arguments.file)
         engine = open_engine(locale)
-        write = _writer(arguments)
         check_k(arguments.k, engine.params.retrieve.depth)
-        failed = asked = 0
-        for asked, (number, query) in enumerate(queries, 1):
-            question = Question(query, systems, arguments.k, filters, collapse=arguments.collapse)
-            try:
-                sys.stdout.write(write(engine.search(question), asked == 1))
-                sys.stdout.flush()
-            except PipelineError as err:
-                if arguments.file is None:
-                    raise
-                failed += 1
-                stage.log.error("line %d: %s", number, err)
-        if failed:
-            raise PipelineError(
-                f"--file {arguments.file}: {failed} of {asked} lines could not be searched for."
-            )
+        if arguments.collapse:
+            engine.variants.groups()
+        asked = Question("", systems, arguments.k, filters, collapse=arguments.collapse)
+        try:
+            _answer(engine, asked, queries, arguments)
+        except BrokenPipeError:
+            # As other commands do in front of `head`: no word, and nothing more to flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            outcome.status = READER_GONE
     return outcome.status
+
+
+def _answer(
+    engine: Engine,
+    asked: Question,
+    queries: Iterator[tuple[int, str]],
+    arguments: argparse.Namespace,
+) -> None:
+    """Write the answer to each query; of a file, lines that cannot be searched for are left out.
+
+    Raises:
+        PipelineError: the query, or at least one line of the file, cannot be searched for.
+        BrokenPipeError: nobody reads the answers.
+    """
+    write = _writer(arguments)
+    failed = count = 0
+    for count, (number, query) in enumerate(queries, 1):
+        try:
+            text = write(engine.search(replace(asked, query=query)), count == 1)
+        except PipelineError as err:
+            if arguments.file is None:
+                raise
+            failed += 1
+            stage.log.error("line %d: %s", number, err)
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    if failed:
+        raise PipelineError(
+            f"--file {arguments.file}: {failed} of {count} lines could not be searched for."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:

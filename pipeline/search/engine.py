@@ -205,25 +205,20 @@ class Engine:
         }
         hits: dict[System, list[Hit]] = {}
         for system, (_, codes, scores) in rankings.items():
+            hits[system] = []
             first = codes[:k]
-            more = [None] * len(first)
+            variants: list[int | None] = [None] * len(first)
             if groups is not None:
-                more = groups.count_others(first, allowed).tolist()
-            hits[system] = [
-                Hit(
-                    place + 1,
-                    _score(scores[place]),
-                    product := self.product(code),
-                    labels.get(product.product_id),
-                    {
-                        other: held[key]
-                        for other, held in places.items()
-                        if other != system and (key := keys[system][place]) in held
-                    },
-                    more[place],
-                )
-                for place, code in enumerate(first.tolist())
-            ]
+                variants = groups.count_others(first, allowed).tolist()
+            for place, code in enumerate(first.tolist()):
+                product, key = self.product(code), keys[system][place]
+                others = {
+                    other: held[key]
+                    for other, held in places.items()
+                    if other != system and key in held
+                }
+                label, score = labels.get(product.product_id), _score(scores[place])
+                hits[system].append(Hit(place + 1, score, product, label, others, variants[place]))
         return hits
 
 

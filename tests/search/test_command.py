@@ -86,6 +86,18 @@ def test_queries_come_from_a_file_or_standard_input_one_line_of_json_each(
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
 
 
+def test_a_reader_that_has_enough_is_no_error(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert search(monkeypatch, "zapatillas", "--system", "bm25") == command.READER_GONE
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
+
+
 def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
     folder: Path, monkeypatch: Patch, capsys: Capture
 ) -> None:
