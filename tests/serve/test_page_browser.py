@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.search.opening import open_engine
 from tests.helpers.artefacts import ROOT
@@ -124,7 +124,8 @@ def test_the_keyboard_alone_searches_filters_and_finds_similar_products(
     opened: Open, queries: list[str]
 ) -> None:
     page = opened(java_script_enabled=False)
-    page.keyboard.type(queries[0])  # the box has the focus
+    expect(page.get_by_role("searchbox")).to_be_focused(timeout=30_000)
+    page.keyboard.type(queries[0])
     page.keyboard.press("Enter")
     page.wait_for_url("**q=*")
     assert page.get_by_role("searchbox").input_value() == queries[0]
