@@ -30,7 +30,7 @@ from bench.memory import watched
 from bench.scale_search import DIMENSION, LOCALE, PRODUCTS_A_CENTRE, Mixture, write_manifest
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.files import write_json
+from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
@@ -133,11 +133,11 @@ def write_vectors(params: Params, products: int) -> None:
     for piece in vectors(products):
         writer.add(piece)
     ids = tables.read_column(clean.products, tables.PRODUCTS, "product_id", "")
-    sides["products"] = side_of(ids, writer.finish())
+    sides["products"] = side_of(ids, sha256_file(clean.products), writer.finish())
     writer = ShardWriter(folder, "queries", 1, DIMENSION, params.embed)
     writer.add(next(vectors(1)))
     ids = tables.read_column(clean.queries, tables.QUERIES, "query_id", "")
-    sides["queries"] = side_of(ids, writer.finish())
+    sides["queries"] = side_of(ids, sha256_file(clean.queries), writer.finish())
     write_manifest(layout.embeddings(LOCALE).manifest, params, sides)
 
 

@@ -142,7 +142,7 @@ def _write_vectors(params: Params) -> None:
         writer = ShardWriter(folder, kind, len(ids), DIMENSION, params.embed)
         for piece in mixture.pieces(len(ids), seed):
             writer.add(piece)
-        found[kind] = side_of(ids, writer.finish())
+        found[kind] = side_of(ids, sha256_file(clean.side(kind)), writer.finish())
     write_manifest(folder / "manifest.json", params, found)
 
 

@@ -5,6 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
+from pipeline.core.interrupts import INTERRUPTED
+
 HERE = Path(__file__).parent
 
 
@@ -35,7 +37,11 @@ def main() -> int:
         sys.stderr.write(f"error: there is no command {name!r}. Use one of: {known}.\n")
         return 2
     sys.argv[:2] = [f"esci-retrieval {name}"]
-    runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)
+    try:
+        runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)
+    except KeyboardInterrupt:  # while it was being imported: later each says what is unfinished
+        sys.stderr.write(f"{name} was interrupted.\n")
+        return INTERRUPTED
     return 0
 
 

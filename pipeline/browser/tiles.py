@@ -15,11 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.browser.onnx_model import to_8_bits
-from pipeline.core import tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
 from pipeline.core.params import Clean
-from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import BRAND, iter_fields
 from pipeline.index.kinds import TRAINING_SEED
 
 CODE_ROWS = 100_000
@@ -34,8 +32,6 @@ PER_SUBVECTOR = 8
 
 TRAINED = 256 * CODEWORDS
 """Vectors that the codewords are trained on, at most; FAISS uses no more."""
-
-BATCH_ROWS = 16_384
 
 
 def count_subvectors(dimension: int) -> int:
@@ -151,26 +147,13 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
     Raises:
         PipelineError: the table is missing, damaged, or of another number of fields.
     """
-    place = settings.fields.index("product_brand") if "product_brand" in settings.fields else None
     brands: list[str] = []
 
     def titles() -> Iterator[list[str]]:
-        for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-            ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-            if ends.shape[1] != len(settings.fields):
-                raise PipelineError(
-                    f"{path}: the texts are of {ends.shape[1]} fields, but clean.fields has "
-                    f"{len(settings.fields)}. {remedy}"
-                )
-            texts = batch["text"].to_pylist()
-            stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
-            for product, text, stop in zip(
-                batch["product_id"].to_pylist(), texts, stops, strict=True
-            ):
-                yield [product, text[:stop]]
-            if place is not None:
-                starts, stops = field_bounds(ends, place, settings.separator)
-                brands.extend(text[a:b] for text, a, b in zip(texts, starts, stops, strict=True))
+        for batch in iter_fields(path, settings, [BRAND], remedy):
+            brands.extend(batch.values.get(BRAND, ()))
+            for pair in zip(batch.ids.to_pylist(), batch.titles, strict=True):
+                yield list(pair)
 
     write_titles(folder, titles())
     names = sorted(set(brands) - {""})

@@ -1,7 +1,5 @@
 """Render the page of a catalogue: what its template is filled with."""
 
-import base64
-import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,19 +7,18 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-import pipeline.report
 from pipeline.catalogue.colours import as_css, cluster_colours
 from pipeline.catalogue.labels import NARROW_SIZE, WIDE_SIZE, fit_labels, middles
 from pipeline.catalogue.raster import Frame, as_data_url, draw_raster
 from pipeline.clusters.form import ClustersReport, Estimate
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Params
+from pipeline.report import parts
 from pipeline.report.browse import embedded_json
 from pipeline.report.render import trusted_markup
 from pipeline.report.wording import count, share
 
 _ASSETS = Path(__file__).parent / "assets"
-_REPORT_ASSETS = Path(pipeline.report.__path__[0]) / "assets"
 
 
 @dataclass(frozen=True)
@@ -58,20 +55,17 @@ def render(report: ClustersReport, drawn: Drawn, params: Params, others: dict[st
         lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "share": share, "estimate": format_figure}
-    script = (_ASSETS / "catalogue.js").read_text(encoding="utf-8")
-    css = [
-        (folder / name).read_text(encoding="utf-8")
-        for folder, name in ((_REPORT_ASSETS, "page.css"), (_ASSETS, "catalogue.css"))
-    ]
+    script = parts.join_scripts(_ASSETS / "catalogue.js")
+    css = parts.join_styles(parts.ASSETS / "page.css", _ASSETS / "catalogue.css")
     colours = cluster_colours(report.clusters)
     frame = Frame.around(drawn.places)
     names = [group.name for group in report.groups]
     at = middles(drawn.places, drawn.cluster, frame)
     language = params.language[report.locale]
     return environment.get_template("catalogue.html.j2").render(
-        css=trusted_markup("\n".join(css)),
+        css=trusted_markup(css),
         script=trusted_markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=parts.integrity(script),
         report=report,
         language="" if language == "any" else language,
         colours=as_css(colours),

@@ -43,7 +43,7 @@ def clean(params: Params, locale: str) -> stage.Done:
         cut = count_cut(sampled_queries, ["query"])
         counts = {
             "judgements": _count_judgements(sampled, pairs, products),
-            "products": {"fields": params.clean.fields, **_count_products(products)},
+            "products": {**params.clean.model_dump(), **_count_products(products)},
             "queries": {
                 "cut": cut,
                 "dropped_empty": len(sampled_queries) - len(queries),

@@ -151,8 +151,15 @@ class _Outcome:
 
 
 @contextmanager
-def report_errors(name: str) -> Iterator[_Outcome]:
-    """Configure logging, and turn an error that the user can correct into one message, status 1."""
+def report_errors(
+    name: str, interrupted: str = "was interrupted before its outputs were written. Run it again."
+) -> Iterator[_Outcome]:
+    """Configure logging, and turn an error that the user can correct into one message, status 1.
+
+    Args:
+        name: of the stage or command.
+        interrupted: what the message of Ctrl-C says after the name.
+    """
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
@@ -164,7 +171,7 @@ def report_errors(name: str) -> Iterator[_Outcome]:
         log.error("error in %s: %s", name, err)
         outcome.status = 1
     except KeyboardInterrupt:
-        log.error("%s was interrupted before its outputs were written. Run it again.", name)
+        log.error("%s %s", name, interrupted)
         outcome.status = 130
     except OSError as err:
         remedy = system_remedy(err)

@@ -60,7 +60,9 @@ def duplicates(params: Params, locale: str) -> stage.Done:
         **judge_groups(params, locale, ids, pairs, distinct, found),
         "examples": examples(ids, found, Texts(path, found.product, remedy)),
     }
-    write_groups(params, locale, ids.products, found, threshold.cosine, card.neighbours_sha256)
+    write_groups(
+        params, locale, ids.products, found, threshold.cosine, manifest.products.table_sha256, card
+    )
     files.write_json(layout.duplicates_report(locale), report)
     stage.log.info(
         "duplicates locale=%s products=%d groups=%d duplicates=%d cosine=%s",

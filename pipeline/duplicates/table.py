@@ -11,6 +11,8 @@ from pipeline.core.arrays import Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Duplicates, Params, Sha256, Strict
+from pipeline.similar.table import SimilarCard, make_card
+from pipeline.vectors.manifest import Manifest
 
 Floats = NDArray[np.float64]
 
@@ -33,7 +35,7 @@ text."""
 
 KEPT, EQUAL, NEAR = "kept", "equal text", "near text"
 
-DUPLICATES_SCHEMA = 1
+DUPLICATES_SCHEMA = 2
 """Version of groups.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 
@@ -58,13 +60,16 @@ class Groups(NamedTuple):
 
 
 class DuplicatesCard(Strict):
-    """What the groups are: by which settings and threshold, of which products."""
+    """What the groups are: by which settings and threshold, of which products and neighbours.
+
+    `table_sha256` is of the clean products, and `neighbours` is the card of `similar`.
+    """
 
     duplicates_schema: int
     settings: Duplicates
     cosine: float | None
-    product_ids_sha256: Sha256
-    neighbours_sha256: Sha256
+    table_sha256: Sha256
+    neighbours: SimilarCard
     groups_sha256: Sha256
 
 
@@ -79,7 +84,8 @@ def write_groups(
     ids: pa.ChunkedArray,
     found: Groups,
     cosine: float | None,
-    neighbours_sha256: str,
+    table_sha256: str,
+    neighbours: SimilarCard,
 ) -> None:
     """Write a locale's groups and their card.
 
@@ -89,7 +95,8 @@ def write_groups(
         ids: all product_ids, in the order of rows.
         found: the groups.
         cosine: their threshold.
-        neighbours_sha256: of the neighbours that they were found among.
+        table_sha256: of the clean products.
+        neighbours: the card of the neighbours that they were found among.
     """
     kept_ids = ids.take(pa.array(found.kept))
     table = pa.table(
@@ -112,34 +119,50 @@ def write_groups(
             duplicates_schema=DUPLICATES_SCHEMA,
             settings=params.duplicates,
             cosine=cosine,
-            product_ids_sha256=tables.ids_sha256(ids),
-            neighbours_sha256=neighbours_sha256,
+            table_sha256=table_sha256,
+            neighbours=neighbours,
             groups_sha256=files.sha256_file(out.groups),
         )
         files.write_json(out.card, card.model_dump(mode="json"))
 
 
-def read_kept(locale: str, ids: pa.ChunkedArray) -> Ints:
+def read_kept(params: Params, locale: str, manifest: Manifest) -> Ints:
     """Return the row of the product that is kept for each product, itself where in no group.
 
     Args:
+        params: the settings that the groups must be of.
         locale: whose groups.
-        ids: all product_ids of the clean table.
+        manifest: of the vectors, which `check_texts` has found to be of the clean products.
+
+    Returns:
+        Rows of the clean table, int64 [products].
 
     Raises:
-        PipelineError: table or card is missing or edited, or they are of other products.
+        PipelineError: table or card is missing or edited, or they are of other products, vectors
+            or settings.
     """
     found, remedy = layout.duplicates(locale), rerun_hint(locale)
+    if locale not in params.explore:
+        remedy = f"Add {locale} to explore in params.yaml. {remedy}"
     card = read_model(found.card, DuplicatesCard, remedy, ("duplicates_schema", DUPLICATES_SCHEMA))
     if not found.groups.is_file():
         raise PipelineError(f"{found.groups} is missing. {remedy}")
-    of = {
-        "product_ids_sha256": tables.ids_sha256(ids),
-        "groups_sha256": files.sha256_file(found.groups),
-    }
-    why = "the groups are of other products, or were edited"
-    refuse_differences(found.card, {key: getattr(card, key) for key in of}, of, why, remedy)
+    of = card.model_copy(
+        update={
+            "settings": params.duplicates,
+            "table_sha256": manifest.products.table_sha256,
+            "groups_sha256": files.sha256_file(found.groups),
+        }
+    )
+    why = "the groups are of other products or settings, or were edited"
+    refuse_differences(found.card, card.model_dump(), of.model_dump(), why, remedy)
+    digest = card.neighbours.neighbours_sha256
+    neighbours = make_card(params, locale, manifest, neighbours_sha256=digest)
+    why = "the groups are of other vectors or settings"
+    refuse_differences(
+        found.card, card.neighbours.model_dump(), neighbours.model_dump(), why, remedy
+    )
     table = tables.read_table(found.groups, GROUPS, remedy)
-    kept = np.arange(len(ids))
+    kept = np.arange(manifest.products.rows)
     kept[table["product_row"].to_numpy()] = table["kept_row"].to_numpy()
     return kept

@@ -21,7 +21,13 @@ from pipeline.embed.sides import TableSide, read_sides
 from pipeline.embed.write import write_shards
 from pipeline.encoders.prompts import warn_of_prompts
 from pipeline.store.upkeep import prune
-from pipeline.vectors.manifest import MANIFEST_SCHEMA, Manifest, Truncation, contract_of
+from pipeline.vectors.manifest import (
+    MANIFEST_SCHEMA,
+    Manifest,
+    Truncation,
+    contract_of,
+    hash_table,
+)
 
 
 def embed(params: Params, locale: str) -> stage.Done:
@@ -35,10 +41,12 @@ def embed(params: Params, locale: str) -> stage.Done:
     with closing(encoder), atomic_directory(layout.embeddings(locale).folder) as out:
         written, surveys = [], []
         for table in tables:
+            # First: a table that replaces it meanwhile will not pass for that of these vectors.
+            digest = hash_table(table.path, table.remedy)
             side = SideEncoder(encoder, table)
             survey = side.survey()
             side.fill(survey)
-            vectors, cut = write_shards(side, survey, out, params.embed)
+            vectors, cut = write_shards(side, survey, digest, out, params.embed)
             written.append((vectors, cut))
             surveys.append(survey)
             stage.log.info(

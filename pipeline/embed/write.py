@@ -15,13 +15,14 @@ from pipeline.vectors.shards import ShardWriter
 
 
 def write_shards(
-    side: SideEncoder, survey: Survey, out: Path, settings: Embed
+    side: SideEncoder, survey: Survey, table_sha256: str, out: Path, settings: Embed
 ) -> tuple[Side, SideCut]:
     """Write the shards of a side whose store is filled, each vector as its entry says.
 
     Args:
         side: the side.
         survey: of all its texts.
+        table_sha256: of the table that holds them, as it was before the first was read.
         out: the folder for the shards.
         settings: the form of the shards.
 
@@ -48,7 +49,7 @@ def write_shards(
 
         writer.add(apply_contract(raw, encoder.spec, name))
         cuts.add(counts)
-    return side_of(pa.chunked_array(ids), writer.finish()), cuts.total()
+    return side_of(pa.chunked_array(ids), table_sha256, writer.finish()), cuts.total()
 
 
 class _CutCounter:

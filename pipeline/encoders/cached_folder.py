@@ -32,13 +32,13 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
     weights takes seconds to hash. Several processes may ask for the same folder at once. A kill
     leaves what the next call removes.
     """
-    seal = folder.with_name(f".{folder.name}.seal.json")
+    seal, lock = _beside(folder)
     clear_away(folder)
     digests = _digests_if_as_built(folder, seal)
     if digests is not None:
         return digests
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(folder.with_name(f".{folder.name}.lock")):
+    with FileLock(lock):
         digests = _digests_if_as_built(folder, seal)
         if digests is None:
             if folder.is_dir():
@@ -50,6 +50,21 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
                 # First the seal: a folder that is there without it would be built again.
                 write_json(seal, {"sha256": digests, "stamps": stamps})
     return digests
+
+
+def forget(folder: Path) -> None:
+    """Delete a folder that `build_once` has built, and what it keeps beside it."""
+    shutil.rmtree(folder, ignore_errors=True)
+    for path in _beside(folder):
+        path.unlink(missing_ok=True)
+
+
+def _beside(folder: Path) -> tuple[Path, Path]:
+    """Return the seal and the lock of a folder."""
+    return (
+        folder.with_name(f".{folder.name}.seal.json"),
+        folder.with_name(f".{folder.name}.lock"),
+    )
 
 
 def check_space(folder: Path, needed: int, where: str) -> None:

@@ -5,7 +5,7 @@ query, the first of them by kind of query, all of them query by query, the first
 query, and tables for `dvc plots`.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,7 +18,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS, Evaluate, Params, System
+from pipeline.core.params import SYSTEMS, Clean, Evaluate, Params, System
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
 from pipeline.evaluate.results import Results
 from pipeline.runs import card as run_card
@@ -39,9 +39,10 @@ class Kept(BaseModel):
 
 
 class KeptProducts(Kept):
-    """The same of products, and the fields that their texts were made of."""
+    """The same of products, and what their texts were made of."""
 
     fields: tuple[str, ...]
+    separator: str
 
 
 class Counts(BaseModel):
@@ -57,7 +58,7 @@ class Counts(BaseModel):
 def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
-    dropped = read_dropped(locale, params.clean.fields)
+    dropped = read_dropped(locale, params.clean)
     cards = run_card.read_cards(locale, SYSTEMS, judged.ids)
     check_cards(locale, cards, params.evaluate)
     sources = read_sources(locale, judged.ids)
@@ -124,16 +125,20 @@ def read_sources(locale: str, ids: Ids) -> list[str | None] | None:
     return sources if any(sources) else None
 
 
-def read_dropped(locale: str, fields: Sequence[str]) -> dict[str, int]:
+def read_dropped(locale: str, settings: Clean) -> dict[str, int]:
     """Return how many judgements, products and queries clean left out.
 
     Raises:
         PipelineError: the counts are missing or cannot be, or the products' texts were made of
-            other fields than these: titles and brands would be cut out of them at wrong places.
+            other fields than these or joined otherwise: titles and brands would be cut out of them
+            at wrong places.
     """
     path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
     counts = read_model(path, Counts, remedy)
-    made, asked = {"products.fields": list(counts.products.fields)}, {"products.fields": [*fields]}
+    made, asked = (
+        {"products.fields": list(of.fields), "products.separator": of.separator}
+        for of in (counts.products, settings)
+    )
     refuse_differences(path, made, asked, "the texts are of other fields", remedy)
     dropped = {
         f"{name}_dropped": kept.read - kept.written

@@ -1,10 +1,7 @@
 """Render the page: what the template is filled with."""
 
-import base64
-import hashlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
@@ -12,7 +9,7 @@ from markupsafe import Markup
 
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
-from pipeline.report import browse, charts, scale, scatter, svg
+from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
 from pipeline.report.wording import (
@@ -26,8 +23,6 @@ from pipeline.report.wording import (
     share,
 )
 from pipeline.tradeoff.figures import TradeOff
-
-_ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
@@ -51,7 +46,7 @@ def render(
         scaled: what the stages take for large catalogues, if that was measured.
     """
     environment = Environment(
-        loader=FileSystemLoader(_ASSETS),
+        loader=FileSystemLoader(parts.ASSETS),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
@@ -63,16 +58,16 @@ def render(
         "said": format_estimate,
         "named": display_name,
     }
-    script = (_ASSETS / "page.js").read_text(encoding="utf-8")
+    script = parts.join_scripts(parts.ASSETS / "page.js")
     measures = params.evaluate.headline()
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
         scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
     template = environment.get_template("page.html.j2")
     return template.render(
-        css=trusted_markup((_ASSETS / "page.css").read_text(encoding="utf-8")),
+        css=trusted_markup(parts.join_styles(parts.ASSETS / "page.css")),
         script=trusted_markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+        script_hash=parts.integrity(script),
         measures=measures,
         explained=describe,
         locales=sections,

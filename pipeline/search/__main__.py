@@ -2,6 +2,9 @@
 
 import sys
 
-from pipeline.search.command import main
+from pipeline.core.interrupts import quit_at_once
+
+with quit_at_once("search"):
+    from pipeline.search.command import main
 
 sys.exit(main())

@@ -29,7 +29,10 @@ class Hit:
         score: as the run has it.
         product: what is shown of it.
         label: E, S, C or I where it is judged for the query, else None.
-        ranks: its place in the rankings of the other systems asked, where they have it.
+        ranks: its place in the rankings of the other systems asked, where they have it; collapsed,
+            that of the first product of its group.
+        variants: how many other products its group has that pass the filters; None where
+            duplicates are not collapsed.
     """
 
     rank: int
@@ -37,15 +40,18 @@ class Hit:
     product: Product
     label: str | None = None
     ranks: Mapping[System, int] = field(default_factory=dict)
+    variants: int | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it flat, as JSON and tables have it."""
+        variants = {} if self.variants is None else {"variants": self.variants}
         return {
             "rank": self.rank,
             "score": self.score,
             **asdict(self.product),
             "label": self.label,
             "ranks": dict(self.ranks),
+            **variants,
         }
 
 
@@ -63,6 +69,7 @@ class Answer:
         found: how many products each ranked, `retrieve.depth` at most.
         facets: the most frequent values of the products that are among the first 100 of a system,
             and how many of those products have each.
+        collapsed: whether of each group of duplicates only the first product is there.
     """
 
     locale: str
@@ -73,6 +80,7 @@ class Answer:
     systems: Mapping[System, list[Hit]]
     found: Mapping[System, int]
     facets: Mapping[str, list[tuple[str, int]]]
+    collapsed: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -82,6 +90,7 @@ class Answer:
             "searched": self.searched,
             "query_id": self.query_id,
             "filters": dict(self.filters),
+            **({"collapsed": True} if self.collapsed else {}),
             "systems": {
                 name: {"found": self.found[name], "hits": [hit.as_dict() for hit in hits]}
                 for name, hits in self.systems.items()

@@ -6,46 +6,78 @@ python -m pipeline.search "zapatillas rojas mujer" --locale es
 import argparse
 import io
 import json
+import os
 import shutil
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import SYSTEMS
 from pipeline.core.params_file import load_params
-from pipeline.search.display import draw
+from pipeline.search.answer import Answer
+from pipeline.search.display import draw, list_hits
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import FIRST_PLACES, Question, check_k, read_filters, read_systems
+
+READER_GONE = 141
+"""The exit status of a command whose output nobody reads: 128 + SIGPIPE."""
 
 
 def main() -> int:
     """Search; return the exit status."""
     arguments = _parser().parse_args()
-    with stage.report_errors("search") as outcome:
+    with stage.report_errors("search", "was interrupted.") as outcome:
         locale = arguments.locale or _only_locale()
+        queries = _queries(arguments.query, arguments.file)
         systems = read_systems(arguments.system.split(","))
         filters = read_filters(brand=arguments.brand, color=arguments.color)
-        queries = _queries(arguments.query, arguments.file)
         engine = open_engine(locale)
         check_k(arguments.k, engine.params.retrieve.depth)
-        failed = asked = 0
-        for asked, (number, query) in enumerate(queries, 1):
-            question = Question(query, systems, arguments.k, filters)
-            try:
-                _write(engine, question, as_json=arguments.json, first=asked == 1)
-            except PipelineError as err:
-                if arguments.file is None:
-                    raise
-                failed += 1
-                stage.log.error("line %d: %s", number, err)
-        if failed:
-            raise PipelineError(
-                f"--file {arguments.file}: {failed} of {asked} lines could not be searched for."
-            )
+        if arguments.collapse:
+            engine.variants.groups()
+        asked = Question("", systems, arguments.k, filters, collapse=arguments.collapse)
+        try:
+            _answer(engine, asked, queries, arguments)
+        except BrokenPipeError:
+            # As other commands do in front of `head`: no word, and nothing more to flush at exit.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            outcome.status = READER_GONE
     return outcome.status
+
+
+def _answer(
+    engine: Engine,
+    asked: Question,
+    queries: Iterator[tuple[int, str]],
+    arguments: argparse.Namespace,
+) -> None:
+    """Write the answer to each query; of a file, lines that cannot be searched for are left out.
+
+    Raises:
+        PipelineError: the query, or at least one line of the file, cannot be searched for.
+        BrokenPipeError: nobody reads the answers.
+    """
+    write = _writer(arguments)
+    failed = count = 0
+    for count, (number, query) in enumerate(queries, 1):
+        try:
+            text = write(engine.search(replace(asked, query=query)), count == 1)
+        except PipelineError as err:
+            if arguments.file is None:
+                raise
+            failed += 1
+            stage.log.error("line %d: %s", number, err)
+        else:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+    if failed:
+        raise PipelineError(
+            f"--file {arguments.file}: {failed} of {count} lines could not be searched for."
+        )
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -61,7 +93,17 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("-k", type=int, default=FIRST_PLACES, help="products of each system")
     parser.add_argument("--brand", help="search only products of this brand")
     parser.add_argument("--color", help="search only products of this colour")
-    parser.add_argument("--json", action="store_true", help="one line of JSON per query")
+    parser.add_argument(
+        "--collapse", action="store_true", help="show the first product of each group of duplicates"
+    )
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument("--json", action="store_true", help="one line of JSON per query")
+    form.add_argument(
+        "--table",
+        action="store_true",
+        help="side by side, also where the output is no terminal: else that gets a line per "
+        "product, with tabs",
+    )
     parser.add_argument("--file", help="a file with a query on each line; - is standard input")
     return parser
 
@@ -105,12 +147,13 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
     return ((number, line.rstrip("\r\n")) for number, line in enumerate(lines, 1) if line.strip())
 
 
-def _write(engine: Engine, question: Question, *, as_json: bool, first: bool) -> None:
-    answer = engine.search(question)
-    if as_json:
-        text = json.dumps(answer.as_dict(), ensure_ascii=False, allow_nan=False) + "\n"
-    else:
-        text = draw(answer, shutil.get_terminal_size().columns)
-        text = text if first else f"\n{text}"
-    sys.stdout.write(text)
-    sys.stdout.flush()
+def _writer(arguments: argparse.Namespace) -> Callable[[Answer, bool], str]:
+    """Return what makes the text of an answer, which may be the first."""
+    if arguments.json:
+        return lambda answer, _: (
+            json.dumps(answer.as_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+        )
+    if arguments.table or sys.stdout.isatty():
+        width = shutil.get_terminal_size().columns
+        return lambda answer, first: ("" if first else "\n") + draw(answer, width)
+    return lambda answer, _: list_hits(answer)

@@ -1,9 +1,12 @@
-"""Answers for a terminal: systems side by side, within its width, without colours."""
+"""Answers as text: systems side by side within a terminal's width, or a line per product.
+
+Neither has colours.
+"""
 
 import unicodedata
-from collections.abc import Sequence
 
 from pipeline.compare.display import plain
+from pipeline.core.params import System
 from pipeline.search.answer import Answer, Hit
 
 GAP = "   "
@@ -32,26 +35,51 @@ def draw(answer: Answer, width: int) -> str:
     return "".join(f"{line}\n" for line in lines[:-1])
 
 
+def list_hits(answer: Answer) -> str:
+    """Return a line for each product, its values separated by tabs and never cut.
+
+    They are: query, system, rank, score, label, product_id, brand, color, title; where duplicates
+    are collapsed, also how many variants the product has. An empty text is a value too.
+    """
+    lines = []
+    for system, hits in answer.systems.items():
+        for hit in hits:
+            about = hit.product
+            values = [
+                answer.searched, system, hit.rank, f"{hit.score:.6f}", hit.label or "",
+                plain(about.product_id), about.brand, about.color, about.title,
+            ]  # fmt: skip
+            values += [] if hit.variants is None else [hit.variants]
+            lines.append("\t".join(map(str, values)) + "\n")
+    return "".join(lines)
+
+
 def _heading(answer: Answer) -> str:
     judged = "not judged" if answer.query_id is None else f"judged, query_id {answer.query_id}"
     filters = "".join(f", {name} {value}" for name, value in answer.filters.items())
-    return f"{answer.searched} ({answer.locale}{filters}; {judged})"
+    collapsed = ", duplicates collapsed" if answer.collapsed else ""
+    return f"{answer.searched} ({answer.locale}{filters}{collapsed}; {judged})"
 
 
-def _block(answer: Answer, system: str, width: int) -> list[str]:
-    hits: Sequence[Hit] = next(hits for name, hits in answer.systems.items() if name == system)
+def _block(answer: Answer, system: System, width: int) -> list[str]:
+    hits = answer.systems[system]
     if not hits:
         none = "no term matches" if system == "bm25" else "nothing found"
-        return [system, f"    {none}"]
+        return [str(system), f"    {none}"]
     last = len(str(hits[-1].rank))
-    lines = [system]
+    lines = [str(system)]
     for hit in hits:
         mark = "" if answer.query_id is None else f" {hit.label or '·'}"
         product_id = plain(hit.product.product_id) if width >= ID_WIDTH else ""
-        about = " · ".join(filter(None, (hit.product.brand, product_id)))
+        about = " · ".join(filter(None, (hit.product.brand, product_id, say_variants(hit))))
         lines += [f"{hit.rank:>{last}}  {hit.score:.4f}{mark}  {about}".rstrip()]
         lines += [f"{' ' * last}  {hit.product.title}"]
     return lines
+
+
+def say_variants(hit: Hit) -> str:
+    """Return how many variants a product has, as people read it; nothing where it has none."""
+    return f"and {hit.variants} variant{'' if hit.variants == 1 else 's'}" if hit.variants else ""
 
 
 def fit(text: str, width: int) -> str:

@@ -28,8 +28,9 @@ from pipeline.search.facets import Facet
 from pipeline.search.judged import Judged
 from pipeline.search.nearest import Allowed, nearest
 from pipeline.search.query_vectors import QueryVectors
-from pipeline.search.question import Question, check_k
+from pipeline.search.question import Question, UnknownProductError, check_k, check_text
 from pipeline.search.shown import Shown
+from pipeline.search.variants import Groups, Variants
 from pipeline.vectors.shards import ShardReader
 
 FACET_VALUES = 12
@@ -60,18 +61,23 @@ class Engine:
     query_vectors: QueryVectors
     analyser: analysers.Analyser
     terms: TermIndex
+    variants: Variants
 
     def search(self, question: Question) -> Answer:
         """Search for a query with some systems.
 
         Raises:
-            PipelineError: the query, k or a filter cannot be searched for.
+            PipelineError: the query, k or a filter cannot be searched for, or there are no groups
+                to collapse by.
         """
         text = question.text()
         check_k(question.k, self.params.retrieve.depth)
         allowed = self._allowed(question.filters)
         row = self.judged.rows.get(text)
         rankings = self._rank(text, row, question.systems, allowed)
+        groups = self.variants.groups() if question.collapse else None
+        if groups is not None:
+            rankings = groups.collapse(rankings)
         labels = {} if row is None else self.judged.labels(row)
         first = [codes[:FACET_PLACES] for _, codes, _ in rankings.values()]
         found = np.unique(np.concatenate(first))
@@ -81,11 +87,12 @@ class Engine:
             searched=text,
             query_id=None if row is None else int(self.judged.query_ids[row]),
             filters=question.filters,
-            systems=self._hits(rankings, question.k, labels),
+            systems=self._hits(rankings, question.k, labels, groups, allowed),
             found={system: len(ranked[1]) for system, ranked in rankings.items()},
             facets={
                 name: facet.count(found, FACET_VALUES) for name, facet in self.shown.facets.items()
             },
+            collapsed=question.collapse,
         )
 
     def similar(self, product_id: str, k: int) -> Similar:
@@ -94,12 +101,14 @@ class Engine:
         The index proposes them, and the vectors decide their order.
 
         Raises:
-            PipelineError: there is no such product, or k is out of range.
+            UnknownProductError: there is no such product.
+            PipelineError: k is out of range.
         """
+        check_text("product_id", product_id)
         check_k(k, self.params.retrieve.depth)
         row = self.shown.row_of(product_id)
         if row is None:
-            raise PipelineError(
+            raise UnknownProductError(
                 f"product_id: no {self.locale} product is {shorten(product_id)}. Use another id."
             )
         similarity = self.params.encoder_of(self.locale).similarity
@@ -179,24 +188,37 @@ class Engine:
         return self.query_vectors.encode(text) if row is None else self.query_vectors.stored(row)
 
     def _hits(
-        self, rankings: Mapping[System, Ranked], k: int, labels: Mapping[str, str]
+        self,
+        rankings: Mapping[System, Ranked],
+        k: int,
+        labels: Mapping[str, str],
+        groups: Groups | None,
+        allowed: Allowed | None,
     ) -> dict[System, list[Hit]]:
-        places = {
-            system: {int(code): place + 1 for place, code in enumerate(codes)}
+        # Collapsed, a system ranks a product where it ranks another of the same group.
+        keys = {
+            system: (codes if groups is None else groups.kept[codes]).tolist()
             for system, (_, codes, _) in rankings.items()
+        }
+        places = {
+            system: {key: place for place, key in enumerate(of, 1)} for system, of in keys.items()
         }
         hits: dict[System, list[Hit]] = {}
         for system, (_, codes, scores) in rankings.items():
             hits[system] = []
-            for place, code in enumerate(codes[:k].tolist()):
-                product = self.product(code)
+            first = codes[:k]
+            variants: list[int | None] = [None] * len(first)
+            if groups is not None:
+                variants = groups.count_others(first, allowed).tolist()
+            for place, code in enumerate(first.tolist()):
+                product, key = self.product(code), keys[system][place]
                 others = {
-                    other: held[code]
+                    other: held[key]
                     for other, held in places.items()
-                    if other != system and code in held
+                    if other != system and key in held
                 }
-                label = labels.get(product.product_id)
-                hits[system].append(Hit(place + 1, _score(scores[place]), product, label, others))
+                label, score = labels.get(product.product_id), _score(scores[place])
+                hits[system].append(Hit(place + 1, score, product, label, others, variants[place]))
         return hits
 
 

@@ -1,21 +1,14 @@
-"""What the search keeps in the cache: folders that are whole, checked, and mapped when read.
+"""What the search keeps in the cache: folders that are whole, and mapped when read.
 
-A folder is named after the hash of what it was made from, so it is never out of date. Its card has
-the hash of every file.
+A folder is named after the hash of what it was made from, so it is never out of date.
 """
 
-import shutil
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.core import files
-from pipeline.core.cards import read_model
-from pipeline.core.errors import PipelineError
-
-CARD = "card.json"
+from pipeline.encoders.cached_folder import build_once, forget
 
 KEPT_FOLDERS = 6
 """The fewest folders that stay; two for each locale, before and after a change, if these are more.
@@ -30,31 +23,11 @@ def keep(folder: Path, make: Callable[[Path], None], locales: int) -> None:
         make: writes the files into the folder that it gets.
         locales: how many locales there are, each with folders of its own.
     """
-    with suppress(PipelineError):
-        check(folder)
-        return
-    with files.atomic_directory(folder) as partial:
-        make(partial)
-        hashes = {path.name: files.sha256_file(path) for path in sorted(partial.iterdir())}
-        files.write_json(partial / CARD, hashes)
+    build_once(folder, make)
     others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
     others = [path for path in others if not path.name.startswith(".")]
     for old in sorted(others, key=_age, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
-        shutil.rmtree(old, ignore_errors=True)  # who has mapped a file keeps it
-
-
-def check(folder: Path) -> None:
-    """Check every file of a folder against its card.
-
-    Raises:
-        PipelineError: one is missing or damaged.
-    """
-    remedy = f"Delete {folder}; the next search makes it again."
-    hashes = read_model(folder / CARD, dict[str, str], remedy)
-    for name, expected in hashes.items():
-        files.check_regular(folder / name, remedy)
-        if files.sha256_file(folder / name) != expected:
-            raise PipelineError(f"{folder / name} is damaged. {remedy}")
+        forget(old)  # who has mapped a file keeps it
 
 
 def map_table(path: Path) -> pa.Table:

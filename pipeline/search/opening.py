@@ -1,22 +1,25 @@
 """Open what answers queries of a locale: every artefact checked as stages do."""
 
+from typing import get_args
+
 import faiss
-import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.bm25 import analysers
 from pipeline.core import layout, stage
+from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
-from pipeline.embed.sides import read_sides
 from pipeline.index.card import read_index
 from pipeline.search.engine import Engine
-from pipeline.search.freshness import check_lock, signature
+from pipeline.search.freshness import signature
 from pipeline.search.judged import read_judged
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.shown import open_shown
 from pipeline.search.terms import open_terms
-from pipeline.vectors.manifest import check_ids, read_manifest
+from pipeline.search.variants import open_variants
+from pipeline.vectors.manifest import Kind, check_texts, read_manifest
 from pipeline.vectors.shards import ShardReader
 
 TRIES = 3
@@ -49,13 +52,13 @@ def open_engine(locale: str) -> Engine:
 
 def _open(params: Params, locale: str) -> Engine:
     stage.check_locale(params, locale)
-    _check_fields(params, locale)
+    _check_settings(params, locale)
     manifest = read_manifest(params, locale)
-    check_lock(locale)
-    shown = open_shown(params, locale)
-    check_ids(manifest, "products", shown.ids, locale)
+    for kind in get_args(Kind):
+        check_texts(manifest, kind, locale)
+    digest = manifest.products.table_sha256
+    shown = open_shown(params, locale, digest)
     judged = read_judged(locale)
-    check_ids(manifest, "queries", pa.chunked_array([judged.query_ids]), locale)
     index = read_index(params, locale, manifest)
     faiss.omp_set_num_threads(params.runtime.thread_count())
     analyser = analysers.analyser_for(params.language[locale])
@@ -68,16 +71,27 @@ def _open(params: Params, locale: str) -> Engine:
         vectors=ShardReader(manifest, "products", locale),
         query_vectors=QueryVectors(params, locale, manifest),
         analyser=analyser,
-        terms=open_terms(params, locale, analyser, len(shown.ids), shown.source_sha256),
+        terms=open_terms(params, locale, analyser, len(shown.ids), digest),
+        variants=open_variants(params, locale, manifest),
     )
 
 
-def _check_fields(params: Params, locale: str) -> None:
-    """Check that the texts were made of the fields that params.yaml names."""
+class _Products(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+    fields: tuple[str, ...]
+    separator: str
+
+
+class _Counts(BaseModel):
+    """The part of the counts of `clean` that says what a text is made of."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    products: _Products
+
+
+def _check_settings(params: Params, locale: str) -> None:
+    """Check that the texts were made as params.yaml says."""
     path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    found = read_sides(locale)[0].fields
-    if found != params.clean.fields:
-        raise PipelineError(
-            f"{path}: the texts are made of {', '.join(found)}, but clean.fields is "
-            f"{', '.join(params.clean.fields)}. {remedy}"
-        )
+    found = read_model(path, _Counts, remedy).products
+    why = "the texts are made by other settings"
+    refuse_differences(path, found.model_dump(), params.clean.model_dump(), why, remedy)

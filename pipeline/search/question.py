@@ -16,6 +16,10 @@ FIRST_PLACES = 10
 """How many products are shown where nothing is said."""
 
 
+class UnknownProductError(PipelineError):
+    """There is no product with that id."""
+
+
 @dataclass(frozen=True)
 class Question:
     """A query and how to search for it.
@@ -25,19 +29,22 @@ class Question:
         systems: the systems, in the order in which they are shown.
         k: how many products of each.
         filters: the value that products must have, by facet.
+        collapse: whether of each group of duplicates only the first product is shown.
     """
 
     query: str
     systems: tuple[System, ...] = SYSTEMS
     k: int = FIRST_PLACES
     filters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
+    collapse: bool = False
 
     def text(self) -> str:
         """Return the query as `clean` would write it.
 
         Raises:
-            PipelineError: it is too long, is not Unicode, or has no text.
+            PipelineError: it is not text, is too long, is not Unicode, or has no text.
         """
+        check_text("query", self.query)
         if len(self.query) > MOST_CHARACTERS:
             raise PipelineError(
                 f"query: must have at most {MOST_CHARACTERS:,} characters (found "
@@ -58,13 +65,26 @@ class Question:
         return text
 
 
+def check_text(where: str, value: object) -> None:
+    """Raise a `PipelineError` unless a value from Python is text."""
+    if not isinstance(value, str):
+        raise PipelineError(f"{where}: must be text (found {shorten(value)}). Put it in quotes.")
+
+
 def read_systems(names: Iterable[str]) -> tuple[System, ...]:
     """Return systems by their names, each once.
 
     Raises:
-        PipelineError: a name is unknown, or there is none.
+        PipelineError: a name is unknown, there is none, or these are no names.
     """
-    wanted = [name.strip() for name in names]
+    if isinstance(names, str) or not isinstance(names, Iterable):
+        raise PipelineError(
+            f"systems: must be a list of names (found {shorten(names)}). Write {list(SYSTEMS[:2])}."
+        )
+    wanted = []
+    for name in names:
+        check_text("system", name)
+        wanted.append(name.strip())
     for name in wanted:
         if name not in SYSTEMS:
             raise PipelineError(
@@ -79,10 +99,21 @@ def read_systems(names: Iterable[str]) -> tuple[System, ...]:
 
 def check_k(k: int, depth: int) -> None:
     """Raise a `PipelineError` unless `k` is within what a ranking holds."""
+    if not isinstance(k, int) or isinstance(k, bool):
+        raise PipelineError(f"k: must be a whole number (found {shorten(k)}).")
     if not 1 <= k <= depth:
-        raise PipelineError(f"k: must be from 1 to {depth}, which is retrieve.depth (found {k}).")
+        raise PipelineError(
+            f"k: must be from 1 to {depth}, which is retrieve.depth (found {shorten(k)})."
+        )
 
 
 def read_filters(**values: str | None) -> Mapping[str, str]:
-    """Return the filters that are given, by facet."""
+    """Return the filters that are given, by facet.
+
+    Raises:
+        PipelineError: a value is not text.
+    """
+    for name, value in values.items():
+        if value is not None:
+            check_text(name, value)
     return {name: value for name in FACETS if (value := values.get(name)) is not None}

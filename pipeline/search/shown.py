@@ -8,18 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
-from pipeline.core import files, layout, tables
+from pipeline.core import files, layout
 from pipeline.core.params import Params
-from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import iter_fields
 from pipeline.search import kept
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
 
 FORM = 1
 """Version of the files; another makes them again."""
-
-BATCH_ROWS = 16_384
 
 PRODUCTS = pa.schema([("product_id", pa.string()), ("title", pa.string())])
 
@@ -31,12 +28,10 @@ class Shown:
     Attributes:
         products: `product_id` and `title`, one row per product.
         facets: brand and color, where the texts are made of them.
-        source_sha256: the hash of the clean table.
     """
 
     products: pa.Table
     facets: Mapping[str, Facet]
-    source_sha256: str
 
     @cached_property
     def ids(self) -> pa.ChunkedArray:
@@ -54,17 +49,20 @@ class Shown:
         return row if row < len(ids) and ids[row].as_py() == product_id else None
 
 
-def open_shown(params: Params, locale: str) -> Shown:
+def open_shown(params: Params, locale: str, source_sha256: str) -> Shown:
     """Return what is shown of a locale's products; made first where the cache has not got it.
+
+    Args:
+        params: what the texts are made of.
+        locale: whose products they are.
+        source_sha256: the hash of the clean products.
 
     Raises:
         PipelineError: the clean products are missing or damaged.
     """
     path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
-    files.check_regular(path, remedy)
-    source = files.sha256_file(path)
     settings = params.clean
-    key = files.sha256_lines([str(FORM), source, *settings.fields, repr(settings.separator)])
+    key = files.sha256_lines([str(FORM), source_sha256, *settings.fields, repr(settings.separator)])
     found = layout.shown(f"{locale}-{key[:16]}")
     kept.keep(found.folder, lambda folder: _make(params, path, folder, remedy), len(params.locales))
     facets = {}
@@ -73,7 +71,7 @@ def open_shown(params: Params, locale: str) -> Shown:
             codes: Codes = np.load(found.codes(name), mmap_mode="r", allow_pickle=False)
             values = kept.map_table(found.values(name))
             facets[name] = Facet(name, codes, values["key"], values["shown"])
-    return Shown(kept.map_table(found.products), facets, source)
+    return Shown(kept.map_table(found.products), facets)
 
 
 def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
@@ -83,22 +81,14 @@ def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
         name: FacetBuilder() for name, column in FACETS.items() if column in settings.fields
     }
     codes: dict[str, list[Codes]] = {name: [] for name in builders}
+    fields = [FACETS[name] for name in builders]
     with out.products.open("wb") as handle, pa.ipc.new_file(handle, PRODUCTS) as writer:
-        for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-            ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
-            places = {name: settings.fields.index(FACETS[name]) for name in builders}
-            longest = max(TITLE_CHARACTERS, *(ends[:, at].max() for at in places.values()), 0)
-            texts = pc.utf8_slice_codeunits(batch["text"], 0, int(longest)).to_pylist()
-            stops = np.minimum(first_ends(ends), TITLE_CHARACTERS).tolist()
-            titles = [text[:stop] for text, stop in zip(texts, stops, strict=True)]
-            columns = [batch["product_id"].combine_chunks(), pa.array(titles, pa.string())]
+        for batch in iter_fields(path, settings, fields, remedy):
+            columns = [batch.ids.combine_chunks(), pa.array(batch.titles, pa.string())]
             writer.write_batch(pa.record_batch(columns, schema=PRODUCTS))
             for name, builder in builders.items():
-                bounds = zip(
-                    texts, *field_bounds(ends, places[name], settings.separator), strict=True
-                )
-                of_batch = [builder.add(text[start:stop]) for text, start, stop in bounds]
-                codes[name].append(np.array(of_batch, dtype=np.int32))
+                found = [builder.add(value) for value in batch.values[FACETS[name]]]
+                codes[name].append(np.array(found, dtype=np.int32))
     for name, builder in builders.items():
         files.write_npy(out.codes(name), np.concatenate(codes[name]))
         kept.write_table(out.values(name), builder.table())

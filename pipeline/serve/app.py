@@ -1,51 +1,42 @@
 """The routes: pages for people, JSON for programs. Only GET, only from this machine."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
+from functools import partial
 from http import HTTPStatus
 from typing import Any
 
 from starlette.applications import Starlette
-from starlette.middleware import Middleware
-from starlette.middleware.trustedhost import TrustedHostMiddleware
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS
 from pipeline.search.engine import Engine
-from pipeline.search.question import Question, read_filters, read_systems
-from pipeline.serve import pages
+from pipeline.search.question import (
+    Question,
+    UnknownProductError,
+    read_filters,
+    read_systems,
+)
+from pipeline.serve import pages, requests
 from pipeline.serve.desk import BusyError, Desk
 from pipeline.serve.engines import Engines
-from pipeline.serve.requests import Asked, read_asked, read_k
+from pipeline.serve.gate import Gate, Refusal
+from pipeline.serve.requests import Asked, Values, read_asked, read_collapse, read_k, read_values
 
-HOSTS = ["127.0.0.1", "localhost"]
-"""What a browser may call this server; another name would be a site that points at it."""
-
-RETRY_SECONDS = "1"
+RETRY = {"Retry-After": "1"}
 
 BUSY = "too many searches at once. Try again in a second."
-
-HEADERS = {
-    "Content-Security-Policy": (
-        "default-src 'none'; style-src 'self'; img-src 'self'; form-action 'self'; "
-        "base-uri 'none'; frame-ancestors 'none'"
-    ),
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cache-Control": "no-store",
-}
 
 EXAMPLES = 6
 """How many judged queries the empty page offers."""
 
 
-def make_app(engines: Engines, desk: Desk) -> ASGIApp:
-    """Return the application."""
+def make_app(engines: Engines, desk: Desk, crowded: Callable[[], bool] = lambda: False) -> ASGIApp:
+    """Return the application; while it is crowded, every request is sent away."""
     handlers = Handlers(engines, desk)
     routes = [
         Route("/", handlers.page),
@@ -56,28 +47,9 @@ def make_app(engines: Engines, desk: Desk) -> ASGIApp:
         Route("/style.css", handlers.style),
         Route("/icon.svg", handlers.icon),
     ]
-    trusted = Middleware(TrustedHostMiddleware, allowed_hosts=HOSTS, www_redirect=False)
+    refusals: Any = {HTTPException: handlers.refuse, Exception: handlers.fail}
     # Outside of Starlette: its answer to a bug is made outside of all middleware.
-    return SafeHeaders(Starlette(routes=routes, middleware=[trusted]))
-
-
-class SafeHeaders:
-    """Adds `HEADERS` to every response, errors included."""
-
-    def __init__(self, app: ASGIApp) -> None:
-        """Wrap an application."""
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Pass a request on, and add the headers to its response."""
-
-        async def with_headers(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                named = [(name.lower().encode(), value.encode()) for name, value in HEADERS.items()]
-                message["headers"] = [*message.get("headers", []), *named]
-            await send(message)
-
-        await self._app(scope, receive, with_headers)
+    return Gate(Starlette(routes=routes, exception_handlers=refusals), handlers.turn_away, crowded)
 
 
 class Handlers:
@@ -89,75 +61,47 @@ class Handlers:
 
     async def page(self, request: Request) -> Response:
         """Show the page of a search."""
-        asked, locales = Asked(), list(self._engines.states)
-        language = "und"
 
-        def show(problem: str, status: int) -> Response:
-            text = pages.search_page(asked, locales, language, problem=problem)
-            return HTMLResponse(text, status)
-
-        async def answer() -> Response:
-            nonlocal asked, language
-            values = request.query_params
-            asked = Asked(q=values.get("q", "")[:200], locale=values.get("locale", "")[:40])
-            asked = read_asked(values, self._engines.ready() or locales)
-            engine = self._engines.get(asked.locale)
-            language = engine.params.language[asked.locale]
-            if "q" not in values:
-                text = pages.search_page(asked, locales, language, examples=_examples(engine))
-                return HTMLResponse(text)
+        async def answer(asked: Asked, engine: Engine, show: Callable[..., str]) -> str:
+            if "q" not in request.query_params:
+                return show(examples=_examples(engine))
             found = await self._desk.run(lambda: engine.search(asked.question()))
-            depth = engine.params.retrieve.depth
-            return HTMLResponse(
-                pages.search_page(asked, locales, language, answer=found, depth=depth)
-            )
+            return show(answer=found, depth=engine.params.retrieve.depth)
 
-        return await _or_problem(answer, show)
+        return await self._page(request, requests.PAGE, pages.search_page, answer)
 
     async def similar_page(self, request: Request) -> Response:
         """Show the products that are similar to one."""
-        asked, locales = Asked(), list(self._engines.states)
-        language = "und"
 
-        def show(problem: str, status: int) -> Response:
-            text = pages.similar_page(asked, locales, language, problem=problem)
-            return HTMLResponse(text, status)
-
-        async def answer() -> Response:
-            nonlocal asked, language
-            asked = read_asked(request.query_params, self._engines.ready() or locales)
-            engine = self._engines.get(asked.locale)
-            language = engine.params.language[asked.locale]
+        async def answer(asked: Asked, engine: Engine, show: Callable[..., str]) -> str:
             product_id = request.path_params["product_id"]
-            found = await self._desk.run(lambda: engine.similar(product_id, asked.k))
-            return HTMLResponse(pages.similar_page(asked, locales, language, similar=found))
+            return show(similar=await self._desk.run(lambda: engine.similar(product_id, asked.k)))
 
-        return await _or_problem(answer, show)
+        return await self._page(request, requests.SIMILAR_PAGE, pages.similar_page, answer)
 
     async def api_search(self, request: Request) -> Response:
-        """Search: q, locale, systems (with commas), k, brand, color."""
+        """Search: q, locale, systems (with commas), k, brand, color, collapse."""
 
-        async def answer() -> Response:
-            values = request.query_params
+        async def answer(values: Values) -> Any:
             engine = self._engine(values.get("locale"))
             systems = read_systems(values.get("systems", ",".join(SYSTEMS)).split(","))
             filters = read_filters(brand=values.get("brand"), color=values.get("color"))
-            question = Question(values.get("q", ""), systems, read_k(values), filters)
-            found = await self._desk.run(lambda: engine.search(question))
-            return JSONResponse(found.as_dict())
+            question = Question(
+                values.get("q", ""), systems, read_k(values), filters,
+                collapse=read_collapse(values),
+            )  # fmt: skip
+            return await self._desk.run(lambda: engine.search(question))
 
-        return await _or_problem(answer, _json_problem)
+        return await _answer_json(request, requests.API_SEARCH, answer)
 
     async def api_similar(self, request: Request) -> Response:
         """Find similar products: id, locale, k."""
 
-        async def answer() -> Response:
-            values = request.query_params
+        async def answer(values: Values) -> Any:
             engine, k = self._engine(values.get("locale")), read_k(values)
-            found = await self._desk.run(lambda: engine.similar(values.get("id", ""), k))
-            return JSONResponse(found.as_dict())
+            return await self._desk.run(lambda: engine.similar(values.get("id", ""), k))
 
-        return await _or_problem(answer, _json_problem)
+        return await _answer_json(request, requests.API_SIMILAR, answer)
 
     async def health(self, _: Request) -> Response:
         """Say which locales can be searched; 503 where none can."""
@@ -171,11 +115,55 @@ class Handlers:
 
     async def style(self, _: Request) -> Response:
         """Send the style sheet."""
-        return FileResponse(pages.ASSETS / "style.css", media_type="text/css")
+        return Response(pages.STYLE, media_type="text/css")
 
     async def icon(self, _: Request) -> Response:
         """Send the icon."""
         return FileResponse(pages.ASSETS / "icon.svg", media_type="image/svg+xml")
+
+    async def refuse(self, request: Request, error: HTTPException) -> Response:
+        """Answer what no route does: an unknown address, another method."""
+        problem = f"{error.detail}: {request.method} {request.url.path[:100]}"
+        return self.turn_away(
+            request.url.path, Refusal(problem, error.status_code, dict(error.headers or {}))
+        )
+
+    async def fail(self, request: Request, _: Exception) -> Response:
+        """Answer where a bug did; the log has it."""
+        problem = HTTPStatus.INTERNAL_SERVER_ERROR
+        return self.turn_away(request.url.path, Refusal(problem.phrase, problem))
+
+    def turn_away(self, path: str, refusal: Refusal) -> Response:
+        """Return a refusal in the form that the address is answered in: JSON or a page."""
+        if path.startswith(("/api/", "/healthz")):
+            return _json_problem(refusal)
+        locales = list(self._engines.states)
+        text = pages.search_page(Asked(), locales, "und", problem=refusal.problem)
+        return HTMLResponse(text, refusal.status, refusal.headers)
+
+    async def _page(
+        self,
+        request: Request,
+        known: Collection[str],
+        render: Callable[..., str],
+        answer: Callable[[Asked, Engine, Callable[..., str]], Awaitable[str]],
+    ) -> Response:
+        """Return a page, or the same page with what the user can correct."""
+        states, language = list(self._engines.states), "und"
+        given = request.query_params
+        asked = Asked(q=given.get("q", ""), locale=given.get("locale", ""))
+        try:
+            values = read_values(request.scope["query_string"], known)
+            asked = read_asked(values, self._engines.ready() or states)
+            engine = self._engines.get(asked.locale)
+            language = engine.params.language[asked.locale]
+            return HTMLResponse(
+                await answer(asked, engine, partial(render, asked, states, language))
+            )
+        except (PipelineError, BusyError) as err:
+            refusal = _refusal(err)
+            text = render(asked.cut(), states, language, problem=refusal.problem)
+            return HTMLResponse(text, refusal.status, refusal.headers)
 
     def _engine(self, locale: str | None) -> Engine:
         ready = self._engines.ready()
@@ -184,22 +172,26 @@ class Handlers:
         )
 
 
-async def _or_problem(
-    answer: Callable[[], Awaitable[Response]], show: Callable[[str, int], Response]
+async def _answer_json(
+    request: Request, known: Collection[str], answer: Callable[[Values], Awaitable[Any]]
 ) -> Response:
-    """Return the answer, or what the user can correct with its status."""
+    """Return the answer, or what the user can correct, with its status."""
     try:
-        return await answer()
-    except PipelineError as err:
-        return show(str(err), HTTPStatus.BAD_REQUEST)
-    except BusyError:
-        response = show(BUSY, HTTPStatus.SERVICE_UNAVAILABLE)
-        response.headers["Retry-After"] = RETRY_SECONDS
-        return response
+        found = await answer(read_values(request.scope["query_string"], known))
+    except (PipelineError, BusyError) as err:
+        return _json_problem(_refusal(err))
+    return JSONResponse(found.as_dict())
 
 
-def _json_problem(problem: str, status: int) -> Response:
-    return JSONResponse({"error": problem}, status)
+def _refusal(err: PipelineError | BusyError) -> Refusal:
+    if isinstance(err, BusyError):
+        return Refusal(BUSY, HTTPStatus.SERVICE_UNAVAILABLE, RETRY)
+    unknown = isinstance(err, UnknownProductError)
+    return Refusal(str(err), HTTPStatus.NOT_FOUND if unknown else HTTPStatus.BAD_REQUEST)
+
+
+def _json_problem(refusal: Refusal) -> Response:
+    return JSONResponse({"error": refusal.problem}, refusal.status, refusal.headers)
 
 
 def _examples(engine: Engine) -> list[str]:

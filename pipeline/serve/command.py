@@ -5,6 +5,8 @@ python -m pipeline.serve [--port 8000] [--locale es]
 
 import argparse
 import errno
+import logging
+import os
 import socket
 import time
 
@@ -17,12 +19,10 @@ from pipeline.core.params_file import load_params
 from pipeline.serve.app import make_app
 from pipeline.serve.desk import Desk
 from pipeline.serve.engines import Engines
+from pipeline.serve.protocol import MOST_REQUEST_BYTES, Protocol
 
 HOST = "127.0.0.1"
 PORT = 8000
-
-MOST_REQUEST_BYTES = 1 << 18
-"""A longer address is refused: one of 10,000 characters gets a message of ours."""
 
 MOST_CONNECTIONS = 200
 
@@ -35,13 +35,21 @@ def main() -> int:
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: a free one")
     parser.add_argument("--locale", help="a key of `encoder` in params.yaml (default: all)")
     arguments = parser.parse_args()
-    with stage.report_errors("serve") as outcome:
-        serve(arguments.port, arguments.locale)
+    ended = True
+    with stage.report_errors("serve", "was interrupted.") as outcome:
+        ended = serve(arguments.port, arguments.locale)
+    if not ended:
+        # What still opens artefacts or searches can take minutes, and nothing of it is wanted.
+        logging.shutdown()
+        os._exit(outcome.status)
     return outcome.status
 
 
-def serve(port: int, locale: str | None) -> None:
+def serve(port: int, locale: str | None) -> bool:
     """Open the locales and answer requests until interrupted.
+
+    Returns:
+        Whether every thread has ended.
 
     Raises:
         PipelineError: the port is in use, or no locale can be opened.
@@ -51,17 +59,11 @@ def serve(port: int, locale: str | None) -> None:
     if locale is not None:
         stage.check_locale(params, locale)
     with bind(port) as listener:
-        engines = Engines(params.locales if locale is None else [locale])
+        engines = Engines(None if locale is None else [locale])
         if not engines.ready():
             raise PipelineError(next(iter(engines.states.values())).problem)
         desk = Desk()
-        server = uvicorn.Server(
-            uvicorn.Config(
-                make_app(engines, desk), log_config=None, access_log=False, server_header=False,
-                lifespan="off", http="h11", ws="none", limit_concurrency=MOST_CONNECTIONS,
-                h11_max_incomplete_event_size=MOST_REQUEST_BYTES, timeout_graceful_shutdown=5,
-            )
-        )  # fmt: skip
+        server = make_server(engines, desk)
         stage.log.info(
             "http://%s:%d locales=%s seconds=%.1f (Ctrl-C ends it)",
             HOST, listener.getsockname()[1], ",".join(engines.ready()), time.monotonic() - started,
@@ -72,8 +74,21 @@ def serve(port: int, locale: str | None) -> None:
         except KeyboardInterrupt:
             stage.log.info("ended")
         finally:
-            desk.close()
-            engines.stop()
+            ended = [desk.close(), engines.stop()]
+    return all(ended)
+
+
+def make_server(engines: Engines, desk: Desk) -> uvicorn.Server:
+    """Return the server, which answers when it is run with a socket."""
+    app = make_app(engines, desk, lambda: len(server.server_state.connections) > MOST_CONNECTIONS)
+    server = uvicorn.Server(
+        uvicorn.Config(
+            app, log_config=None, access_log=False, server_header=False, lifespan="off",
+            http=Protocol, ws="none", h11_max_incomplete_event_size=MOST_REQUEST_BYTES,
+            timeout_graceful_shutdown=5,
+        )
+    )  # fmt: skip
+    return server
 
 
 def bind(port: int) -> socket.socket:

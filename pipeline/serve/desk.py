@@ -2,6 +2,7 @@
 
 import asyncio
 import threading
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,6 +11,9 @@ T = TypeVar("T")
 
 WAITING = 8
 """How many searches may wait: at a tenth of a second each, the last one waits about a second."""
+
+END_SECONDS = 5.0
+"""How long the end of the server waits for the search that runs."""
 
 
 class BusyError(Exception):
@@ -22,7 +26,8 @@ class Desk:
     def __init__(self, waiting: int = WAITING) -> None:
         """Open the desk; `waiting` searches may wait while one runs."""
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._places = threading.BoundedSemaphore(waiting + 1)
+        self._size = waiting + 1
+        self._places = threading.BoundedSemaphore(self._size)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work` returns.
@@ -41,6 +46,11 @@ class Desk:
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
 
-    def close(self) -> None:
-        """Finish what runs, and drop what waits."""
-        self._worker.shutdown(cancel_futures=True)
+    def close(self) -> bool:
+        """Drop what waits, and wait some seconds for what runs; return whether all has ended."""
+        self._worker.shutdown(wait=False, cancel_futures=True)
+        until = time.monotonic() + END_SECONDS
+        return all(
+            self._places.acquire(timeout=max(0.0, until - time.monotonic()))
+            for _ in range(self._size)
+        )

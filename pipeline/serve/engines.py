@@ -4,14 +4,19 @@ import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.core import stage
+from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.params_file import load_params
 from pipeline.search.engine import Engine
-from pipeline.search.freshness import Signature, signature
+from pipeline.search.freshness import Signature, signature, signed
 from pipeline.search.opening import open_engine
 
 POLL_SECONDS = 2.0
 """How often the artefacts are looked at; they are opened once two looks agree."""
+
+
+END_SECONDS = 5.0
+"""How long the end of the server waits for artefacts that are being opened."""
 
 
 @dataclass
@@ -34,9 +39,16 @@ class State:
 class Engines:
     """The engine of each locale; a thread opens new ones when artefacts change."""
 
-    def __init__(self, locales: Iterable[str]) -> None:
-        """Open what can be opened."""
-        self.states = {locale: State() for locale in locales}
+    def __init__(self, locales: Iterable[str] | None = None) -> None:
+        """Open what can be opened of these locales; without them, of those that params.yaml has.
+
+        Raises:
+            PipelineError: params.yaml is missing or breaks a rule.
+        """
+        self._follows_params = locales is None
+        self._params = signed(layout.PARAMS)
+        named = load_params().locales if locales is None else locales
+        self.states = {locale: State() for locale in named}
         self._stop = threading.Event()
         for locale in self.states:
             self._open(locale)
@@ -46,11 +58,12 @@ class Engines:
         """Begin to follow the artefacts, and load the models."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """Stop following them."""
+    def stop(self) -> bool:
+        """Stop following them; return whether the thread has ended within some seconds."""
         self._stop.set()
         if self._thread.is_alive():
-            self._thread.join()
+            self._thread.join(END_SECONDS)
+        return not self._thread.is_alive()
 
     def get(self, locale: str) -> Engine:
         """Return the engine of a locale.
@@ -58,10 +71,11 @@ class Engines:
         Raises:
             PipelineError: it is unknown, or could not be opened.
         """
-        if locale not in self.states:
-            known = ", ".join(self.states)
+        states = self.states
+        if locale not in states:
+            known = ", ".join(states)
             raise PipelineError(f"locale: must be one of {known} (found {locale[:40]!r}).")
-        state = self.states[locale]
+        state = states[locale]
         if state.engine is None:
             raise PipelineError(state.problem)
         return state.engine
@@ -74,9 +88,27 @@ class Engines:
         for state in self.states.values():
             self._warm(state.engine)
         while not self._stop.wait(POLL_SECONDS):
+            self.look_for_locales()
             for locale, state in self.states.items():
-                if self.look(locale):
+                if not self._stop.is_set() and self.look(locale):
                     self._warm(state.engine)
+
+    def look_for_locales(self) -> None:
+        """Take up the locales that params.yaml has got, and drop those that it has lost."""
+        now = signed(layout.PARAMS)
+        if not self._follows_params or now == self._params:
+            return
+        self._params = now
+        try:
+            named = load_params().locales
+        except (PipelineError, OSError):  # somebody is writing it; each locale says so too
+            return
+        opening = "{} is being opened. Try again in some seconds."
+        # A new mapping: others may be reading the old one.
+        self.states = {
+            locale: self.states.get(locale) or State(problem=opening.format(locale))
+            for locale in named
+        }
 
     def look(self, locale: str) -> bool:
         """Open the artefacts of a locale if they have changed and two looks agree."""
@@ -103,7 +135,7 @@ class Engines:
         state.engine, state.problem = opened, ""
 
     def _warm(self, engine: Engine | None) -> None:
-        if engine is None:
+        if engine is None or self._stop.is_set():
             return
         try:
             engine.warm()

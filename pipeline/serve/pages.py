@@ -2,16 +2,19 @@
 
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
+from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline.core.params import SYSTEMS
+from pipeline.report.parts import join_styles
 from pipeline.search.answer import Answer, Similar
+from pipeline.search.display import say_variants
 from pipeline.search.facets import FACETS
 from pipeline.serve.requests import Asked
 
 ASSETS = Path(__file__).parent / "assets"
+STYLE = join_styles(ASSETS / "style.css")
 
 MORE_PLACES = 3
 """How many times as many products the link for more shows."""
@@ -29,6 +32,7 @@ _ENVIRONMENT = Environment(
 
 
 _ENVIRONMENT.filters["count"] = "{:,}".format
+_ENVIRONMENT.filters["variants"] = say_variants
 
 
 def search_page(
@@ -55,6 +59,7 @@ def search_page(
         labels=LABELS,
         facets=list(FACETS),
         link=lambda **changes: _link(asked, changes),
+        similar_link=lambda product_id: _similar_link(asked, product_id),
     )
 
 
@@ -76,6 +81,7 @@ def similar_page(
         problem=problem,
         labels=LABELS,
         link=lambda **changes: _link(asked, changes),
+        similar_link=lambda product_id: _similar_link(asked, product_id),
     )
 
 
@@ -84,4 +90,14 @@ def _link(asked: Asked, changes: dict[str, Any]) -> str:
     values = {**vars(asked), **changes}
     usual = vars(Asked())
     shown = {name: value for name, value in values.items() if value != usual[name]}
+    if values["collapse"]:
+        shown["collapse"] = "1"
     return "/?" + urlencode({"q": values["q"], **shown})
+
+
+def _similar_link(asked: Asked, product_id: str) -> str:
+    """Return the address of what is similar to a product, from which a link leads back."""
+    values = {name: getattr(asked, name) for name in ("locale", "q", "left", "right")}
+    if asked.collapse:
+        values["collapse"] = "1"
+    return f"/similar/{quote(product_id, safe='')}?{urlencode(values)}"

@@ -1,15 +1,32 @@
 """From the address of a page to a question, checked."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import re
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, replace
+from urllib.parse import parse_qsl
 
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError, did_you_mean, shorten
 from pipeline.core.params import System
-from pipeline.search.question import FIRST_PLACES, Question, read_filters, read_systems
+from pipeline.search.question import (
+    FIRST_PLACES,
+    MOST_CHARACTERS,
+    Question,
+    read_filters,
+    read_systems,
+)
 
 LEFT: System = "dense"
 RIGHT: System = "bm25"
 """The systems that are shown where the address names none."""
+
+PAGE = ("q", "locale", "left", "right", "k", "brand", "color", "collapse")
+SIMILAR_PAGE = ("q", "locale", "left", "right", "k", "collapse")
+API_SEARCH = ("q", "locale", "systems", "k", "brand", "color", "collapse")
+API_SIMILAR = ("id", "locale", "k")
+"""The parameters of each address."""
+
+SHOWN_CHARACTERS = 200
+"""How much of a query that is too long a page shows again."""
 
 Values = Mapping[str, str]
 
@@ -25,18 +42,59 @@ class Asked:
     k: int = FIRST_PLACES
     brand: str = ""
     color: str = ""
+    collapse: bool = False
 
     def question(self) -> Question:
         """Return it as a question to an engine."""
         filters = read_filters(brand=self.brand or None, color=self.color or None)
-        return Question(self.q, tuple(dict.fromkeys((self.left, self.right))), self.k, filters)
+        systems = tuple(dict.fromkeys((self.left, self.right)))
+        return Question(self.q, systems, self.k, filters, collapse=self.collapse)
+
+    def cut(self) -> "Asked":
+        """Return it with texts of a length that a page can show."""
+        texts = {name: getattr(self, name) for name in ("q", "locale", "brand", "color")}
+        return replace(
+            self,
+            **{
+                name: text if len(text) <= MOST_CHARACTERS else text[:SHOWN_CHARACTERS]
+                for name, text in texts.items()
+            },
+        )
+
+
+def read_values(query: bytes, known: Collection[str]) -> Values:
+    """Return the parameters of an address.
+
+    Args:
+        query: what follows the question mark, as it was sent.
+        known: the parameters that the address may have.
+
+    Raises:
+        PipelineError: one is unknown or comes twice, or the text is not UTF-8.
+    """
+    try:
+        pairs = parse_qsl(query.decode("ascii"), keep_blank_values=True, errors="strict")
+    except ValueError as err:
+        raise PipelineError(
+            f"address: must be percent-encoded UTF-8 (found {shorten(query)[1:]}). Encode it so."
+        ) from err
+    values = dict(pairs)
+    for name in values:
+        if name not in known:
+            raise PipelineError(
+                f"address: unknown parameter {shorten(name)}{did_you_mean(name, known)}. Use "
+                f"{', '.join(known)}."
+            )
+        if sum(name == other for other, _ in pairs) > 1:
+            raise PipelineError(f"{name}: must be given once. Leave out the others.")
+    return values
 
 
 def read_asked(values: Values, locales: list[str]) -> Asked:
     """Read the address of a page; what it leaves out gets the usual value.
 
     Raises:
-        PipelineError: a system is unknown, or k is not a number.
+        PipelineError: a system is unknown, k is not a number, or collapse is not 0 or 1.
     """
     left, right = (
         read_systems([values.get(name) or usual])[0]
@@ -50,16 +108,32 @@ def read_asked(values: Values, locales: list[str]) -> Asked:
         k=read_k(values),
         brand=values.get("brand", "").strip(),
         color=values.get("color", "").strip(),
+        collapse=read_collapse(values),
     )
 
 
 def read_k(values: Values) -> int:
-    """Return how many products are asked for.
+    """Return how many products are asked for; `check_k` says whether there are as many.
 
     Raises:
         PipelineError: it is not a number.
     """
     given = values.get("k") or str(FIRST_PLACES)
-    if not (given.isascii() and given.isdecimal() and len(given) <= 9):
-        raise PipelineError(f"k: must be a whole number (found {shorten(given)}).")
+    if not re.fullmatch("-?[0-9]{1,100}", given):
+        raise PipelineError(
+            f"k: must be a whole number in at most 100 digits (found {shorten(given)}). Write it "
+            f"like {FIRST_PLACES}."
+        )
     return int(given)
+
+
+def read_collapse(values: Values) -> bool:
+    """Return whether one product of each group of duplicates is asked for.
+
+    Raises:
+        PipelineError: it is not 0 or 1.
+    """
+    given = values.get("collapse") or "0"
+    if given not in ("0", "1"):
+        raise PipelineError(f"collapse: must be 0 or 1 (found {shorten(given)}).")
+    return given == "1"

@@ -21,7 +21,7 @@ MOST_ROWS = 2**40
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
 Number = Annotated[int, Field(ge=0)]
 
-MANIFEST_SCHEMA = 2
+MANIFEST_SCHEMA = 3
 """Version of the manifest. Other versions are refused; `dvc repro` rewrites them."""
 
 
@@ -34,10 +34,14 @@ class Shard(Strict):
 
 
 class Side(Strict):
-    """All shards of the products or the queries; row i belongs to row i of the clean table."""
+    """All shards of the products or the queries; row i belongs to row i of the clean table.
+
+    `table_sha256` is of the file of that table: of the texts, and not of their ids alone.
+    """
 
     rows: Rows
     ids_sha256: Sha256
+    table_sha256: Sha256
     shards: tuple[Shard, ...]
 
     @model_validator(mode="after")
@@ -139,9 +143,11 @@ class Manifest(Strict):
         return self.products if kind == "products" else self.queries
 
 
-def side_of(ids: pa.ChunkedArray, shards: tuple[Shard, ...]) -> Side:
-    """Bind shards to the ids of the clean table whose rows they encode."""
-    return Side(rows=len(ids), ids_sha256=tables.ids_sha256(ids), shards=shards)
+def side_of(ids: pa.ChunkedArray, table_sha256: str, shards: tuple[Shard, ...]) -> Side:
+    """Bind shards to the clean table whose rows they encode, and to its ids."""
+    return Side(
+        rows=len(ids), ids_sha256=tables.ids_sha256(ids), table_sha256=table_sha256, shards=shards
+    )
 
 
 def contract_of(encoder: Encoder) -> dict[str, Any]:
@@ -172,10 +178,10 @@ def read_manifest(params: Params, locale: str) -> Manifest:
 
 
 def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str) -> None:
-    """Check that vectors belong to these ids, row by row.
+    """Check that vectors belong to these ids, row by row, and to their texts.
 
     Raises:
-        PipelineError: they were made from other rows, or in another order.
+        PipelineError: they were made from other rows, in another order, or as `check_texts`.
     """
     side = manifest.side(kind)
     found = tables.ids_sha256(ids)
@@ -185,6 +191,32 @@ def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str)
             f"ids {side.ids_sha256[:12]}, but {layout.clean(locale).folder} has {len(ids)} rows "
             f"with ids {found[:12]}. {rerun_hint(locale)}"
         )
+    check_texts(manifest, kind, locale)
+
+
+def check_texts(manifest: Manifest, kind: Kind, locale: str) -> None:
+    """Check that vectors were made from the clean table that is there: its rows and its texts.
+
+    Raises:
+        PipelineError: they were not, or the table is missing.
+    """
+    side, path = manifest.side(kind), layout.clean(locale).side(kind)
+    now = hash_table(path, layout.rerun_hint("clean", locale))
+    if now != side.table_sha256:
+        raise PipelineError(
+            f"{layout.embeddings(locale).manifest}: the {kind} vectors are of other texts "
+            f"({side.table_sha256[:12]}) than {path} has ({now[:12]}). {rerun_hint(locale)}"
+        )
+
+
+def hash_table(path: Path, remedy: str) -> str:
+    """Return the SHA-256 of a clean table's file.
+
+    Raises:
+        PipelineError: it is missing or not a file; the message ends with `remedy`.
+    """
+    files.check_regular(path, remedy)
+    return files.sha256_file(path)
 
 
 def rerun_hint(locale: str) -> str:

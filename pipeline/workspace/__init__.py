@@ -15,7 +15,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.core import layout, tables
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.stage import check_locale
@@ -24,7 +24,7 @@ from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
-from pipeline.search.question import Question, read_filters, read_systems
+from pipeline.search.question import Question, check_text, read_filters, read_systems
 
 
 @dataclass(frozen=True)
@@ -89,6 +89,7 @@ class Workspace:
         k: int = 10,
         brand: str | None = None,
         color: str | None = None,
+        collapse: bool = False,
     ) -> pd.DataFrame:
         """Search for a query, as the stages do.
 
@@ -98,24 +99,29 @@ class Workspace:
             k: how many products of each, `retrieve.depth` at most.
             brand: search only products of this brand, in any case.
             color: search only products of this colour.
+            collapse: show only the first product of each group of duplicates.
 
         Returns:
             system, rank, score, product_id, title, brand, color, label; label is empty where the
-            product is not judged for the query.
+            product is not judged for the query. Collapsed, also variants: how many other products
+            the group has.
 
         Raises:
-            PipelineError: the query, k or a filter cannot be searched for.
+            PipelineError: the query, k or a filter cannot be searched for, an argument is of
+                another type, or there are no groups to collapse by.
         """
         filters = read_filters(brand=brand, color=color)
-        answer = self._engine.search(Question(query, read_systems(systems), k, filters))
+        if not isinstance(collapse, bool):
+            raise PipelineError(f"collapse: must be True or False (found {shorten(collapse)}).")
+        question = Question(query, read_systems(systems), k, filters, collapse=collapse)
+        answer = self._engine.search(question)
         hits = [
             {"system": system, **hit.as_dict()}
             for system, found in answer.systems.items()
             for hit in found
         ]
-        return pd.DataFrame(hits, columns=["system", "rank", "score", *_PRODUCT, "label"]).fillna(
-            {"label": ""}
-        )
+        columns = ["system", "rank", "score", *_PRODUCT, "label", *["variants"] * collapse]
+        return pd.DataFrame(hits, columns=columns).fillna({"label": ""})
 
     def similar(self, product_id: str, *, k: int = 10) -> pd.DataFrame:
         """Return the products whose vectors are nearest to that of one.
@@ -145,8 +151,10 @@ def open(locale: str) -> Workspace:
     """Return the artefacts of a locale.
 
     Raises:
-        PipelineError: this folder has no params.yaml, or it does not name the locale.
+        PipelineError: this folder has no params.yaml, or it does not name the locale, which is
+            a text.
     """
+    check_text("locale", locale)
     params = load_params()
     check_locale(params, locale)
     return Workspace(params, locale)

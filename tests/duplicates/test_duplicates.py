@@ -194,8 +194,8 @@ def test_where_all_products_are_the_same_one_is_kept() -> None:
     write_catalogue(given(), [f"B{i:02d}" for i in range(40)], ["la misma lámpara"] * 40, [])
     duplicates.duplicates(given(), LOCALE)
     assert groups() == {frozenset(f"B{i:02d}" for i in range(40))}
-    ids = tables.read_column(layout.clean(LOCALE).products, tables.PRODUCTS, "product_id", "")
-    assert read_kept(LOCALE, ids).tolist() == [0] * 40
+    manifest = read_manifest(given(), LOCALE)
+    assert read_kept(given(), LOCALE, manifest).tolist() == [0] * 40
 
 
 def test_labels_and_runs_are_reported_of_the_collapsed_catalogue() -> None:
@@ -292,12 +292,20 @@ def test_edited_groups_and_groups_of_other_neighbours_are_refused() -> None:
     texts, _ = planted(np.random.default_rng(9))
     write_catalogue(given(), [f"B{i:04d}" for i in range(len(texts))], texts, [])
     duplicates.duplicates(given(), LOCALE)
-    ids = tables.read_column(layout.clean(LOCALE).products, tables.PRODUCTS, "product_id", "")
-    with pytest.raises(PipelineError, match="product_ids_sha256 must be"):
-        read_kept(LOCALE, ids.slice(1))
+    manifest = read_manifest(given(), LOCALE)
+    other = {"table_sha256": "0" * 64}
+    side = manifest.products.model_copy(update=other)
+    for changed, of, said in (
+        (given(), manifest.model_copy(update={"products": side}), "table_sha256 must be"),
+        (given({"duplicates.text": 0.5}), manifest, "settings must be"),
+        (given({"similar.neighbours": 7}), manifest, "neighbours must be 7"),
+        (given({"explore": []}), manifest.model_copy(update={"products": side}), "Add es to expl"),
+    ):
+        with pytest.raises(PipelineError, match=rf"{said}.*`dvc repro duplicates@es"):
+            read_kept(changed, LOCALE, of)
     path = layout.duplicates(LOCALE).groups
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(PipelineError, match=r"groups_sha256 must be.*`dvc repro duplicates@"):
-        read_kept(LOCALE, ids)
+        read_kept(given(), LOCALE, manifest)
     with pytest.raises(PipelineError, match=r"neighbours must be 7 .*`dvc repro similar@"):
         duplicates.duplicates(given({"similar.neighbours": 7}), LOCALE)

@@ -571,7 +571,7 @@ def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) ->
 
 
 NINE = {"in": 9, "out": 9}
-PRODUCTS = {**NINE, "fields": list(params(SHALLOW).clean.fields)}
+PRODUCTS = {**NINE, **params(SHALLOW).clean.model_dump(mode="json")}
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core import tables
+from pipeline.core.errors import PipelineError
 from pipeline.evaluate import product_fields
 from pipeline.text.normalise import join_fields, normalise
 from tests.helpers.artefacts import params
@@ -53,5 +54,11 @@ def test_titles_of_the_shown_and_brands_of_all_products_are_read_in_any_batches(
         )
         assert found == {row: titles[row][:200] for row in shown.tolist()}
         assert brands == {f"brand {i}" for i in range(7)}
-    without = params({"clean.fields": ["product_title"]}).clean
+    others = ["product_title", "product_color", "product_description"]
+    without = params({"clean.fields": others}).clean
     assert product_fields.read_shown(tmp_path / "products.parquet", shown, without, "")[1] is None
+    fewer = params({"clean.fields": ["product_title"]}).clean
+    with pytest.raises(
+        PipelineError, match=r"the texts are of 3 fields, but clean.fields has 1. X"
+    ):
+        product_fields.read_shown(tmp_path / "products.parquet", shown, fewer, "X")

@@ -97,9 +97,8 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     )
     tables.write_table(folder / "judgements.parquet", judgements, tables.JUDGEMENTS)
     counts = {name: {"in": 1, "out": 1} for name in ("judgements", "products", "queries")}
-    write_json(
-        folder / "counts.json", {**counts, "products": {**counts["products"], "fields": fields}}
-    )
+    made = params().clean.model_dump() | {"fields": fields}
+    write_json(folder / "counts.json", {**counts, "products": {**counts["products"], **made}})
     return judgements
 
 
@@ -159,6 +158,9 @@ def write_embeddings(
         writer.add(matrix)
         return writer.finish()
 
+    def digest(kind: Kind) -> str:
+        return sha256_file(layout.clean(LOCALE).side(kind))
+
     manifest = Manifest(
         manifest_schema=MANIFEST_SCHEMA,
         locale=LOCALE,
@@ -172,8 +174,8 @@ def write_embeddings(
             products=nothing_cut(len(products), given.clean.fields),
             queries=nothing_cut(len(queries), ["query"]),
         ),
-        products=side_of(product_ids, write("products", products)),
-        queries=side_of(query_ids, write("queries", queries)),
+        products=side_of(product_ids, digest("products"), write("products", products)),
+        queries=side_of(query_ids, digest("queries"), write("queries", queries)),
     )
     write_json(folder / "manifest.json", manifest.model_dump(mode="json"))
     return manifest

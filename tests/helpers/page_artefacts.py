@@ -25,6 +25,7 @@ from pipeline.vectors.manifest import (
     SideCut,
     Truncation,
     contract_of,
+    side_of,
 )
 from tests.helpers.artefacts import nothing_cut
 
@@ -288,7 +289,7 @@ def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
             "queries": {"in": queries + 2, "out": queries, "dropped_empty": 2,
                         "dropped_without_judgement": 0},
             "products": {"in": products + 8, "out": products, "dropped_empty": 8,
-                         "fields": list(given.clean.fields), "sharing_a_text": 4},
+                         **given.clean.model_dump(mode="json"), "sharing_a_text": 4},
             "judgements": {"in": 12 * queries + 21, "out": 12 * queries, "dropped_repeated": 4,
                            "dropped_query_empty": 17, "dropped_product_missing": 0},
         },
@@ -298,7 +299,7 @@ def _write_inputs(given: Params, locale: str, queries: int) -> Manifest:
 
     def side(of: pa.ChunkedArray, kind: str) -> Side:
         shard = Shard(file=f"{kind}-00000.npy", rows=len(of), sha256="1" * 64)
-        return Side(rows=len(of), ids_sha256=tables.ids_sha256(of), shards=(shard,))
+        return side_of(of, files.sha256_file(layout.clean(locale).side(kind)), (shard,))
 
     cut = SideCut(
         texts=products, tokens=90 * products, texts_cut=7, tokens_cut=300,

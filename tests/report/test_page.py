@@ -136,7 +136,7 @@ def test_charts_have_the_pages_colours_unique_ids_and_no_trace_of_their_making(
     ids = re.findall(r' id="(.+?)"', text)
     assert len(ids) == len(set(ids))
     assert set(re.findall(r'(?:href="|url\()#(.+?)["\)]', text)) <= set(ids)
-    colours = (ROOT / "pipeline/report/assets/page.css").read_text()
+    colours = (ROOT / "pipeline/report/assets/palette.css").read_text()
     for role in re.findall(r"var\(--(.+?)\)", text):
         assert f"--{role}:" in colours
 
@@ -484,8 +484,17 @@ def test_every_system_has_a_stage_a_mark_a_line_a_colour_and_a_description() -> 
     assert set(RUNS) == set(SYSTEMS) == set(STAGE_OF)
     for known in (axes.MARKERS, axes.LINES, wording.SYSTEM_WORDS):
         assert set(known) == {RANDOM, *SYSTEMS}
-    css = (ROOT / "pipeline/report/assets/page.css").read_text(encoding="utf-8")
+    css = (ROOT / "pipeline/report/assets/palette.css").read_text(encoding="utf-8")
     template = (ROOT / "pipeline/report/assets/page.html.j2").read_text(encoding="utf-8")
     for system in (RANDOM, *SYSTEMS):
         assert f"--{system}:" in css
         assert f'system == "{system}"' in template
+
+
+def test_a_colour_is_defined_once_for_all_pages() -> None:
+    sheets = [path.read_text("utf-8") for name in ("report", "catalogue", "serve")
+              for path in sorted((ROOT / "pipeline" / name / "assets").glob("*.css"))]  # fmt: skip
+    defined = [name for css in sheets for name in re.findall(r"(?m)^  --([\w-]+): ", css)]
+    assert len(defined) == len(set(defined)) > 15
+    used = {name for css in sheets for name in re.findall(r"var\(--([\w-]+)\)", css)}
+    assert used <= set(defined)

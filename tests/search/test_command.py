@@ -2,6 +2,8 @@
 
 import io
 import json
+import os
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,6 +14,8 @@ from pipeline.core import layout
 from pipeline.core.params import SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
+from pipeline.search.question import Question
+from tests.helpers.artefacts import ROOT
 from tests.helpers.small_project import inside
 
 pytestmark = pytest.mark.slow
@@ -40,12 +44,33 @@ def test_a_judged_query_shows_its_labels_within_the_width(
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     text = next(iter(open_engine("es").judged.rows))
-    assert search(monkeypatch, text, "-k", "5") == 0  # the only locale need not be named
+    arguments = [text, "-k", "5", "--table"]
+    assert search(monkeypatch, *arguments) == 0  # the only locale need not be named
     said = capsys.readouterr().out
     assert "judged, query_id" in said
     assert said.splitlines()[2].split() == list(SYSTEMS)
     assert max(map(len, said.splitlines())) <= 100
     assert "\x1b" not in said
+
+
+def test_a_pipe_gets_a_line_per_product_with_its_id_and_whole_title(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    engine = open_engine("es")
+    monkeypatch.setenv("COLUMNS", "30")
+    texts = [*list(engine.judged.rows)[:2], "zapatillas"]
+    given = "\n".join(texts).encode()
+    assert search(monkeypatch, "--file", "-", "-k", "4", stdin=given) == 0
+    lines = iter(capsys.readouterr().out.splitlines())
+    for text in texts:
+        for system, hits in engine.search(Question(text, k=4)).systems.items():
+            for hit in hits:
+                about = hit.product
+                assert next(lines).split("\t") == [
+                    text, system, str(hit.rank), f"{hit.score:.6f}", hit.label or "",
+                    about.product_id, about.brand, about.color, about.title,
+                ]  # fmt: skip
+    assert list(lines) == []
 
 
 def test_queries_come_from_a_file_or_standard_input_one_line_of_json_each(
@@ -59,6 +84,18 @@ def test_queries_come_from_a_file_or_standard_input_one_line_of_json_each(
     given = "zapatillas\nsartén 28 cm\n".encode()
     assert search(monkeypatch, "--file", "-", "--json", "--system", "bm25", stdin=given) == 0
     assert [json.loads(line) for line in capsys.readouterr().out.splitlines()] == first
+
+
+def test_a_reader_that_has_enough_is_no_error(
+    folder: Path, monkeypatch: Patch, capsys: Capture
+) -> None:
+    reader, writer = os.pipe()
+    os.close(reader)
+    with os.fdopen(writer, "w") as nobody:
+        monkeypatch.setattr(sys, "stdout", nobody)
+        assert search(monkeypatch, "zapatillas", "--system", "bm25") == command.READER_GONE
+        monkeypatch.undo()
+    assert capsys.readouterr().err == ""
 
 
 def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
@@ -100,6 +137,7 @@ def test_a_file_and_standard_input_have_the_same_lines(
         (["a", "-k", "1000000"], "(found 1000000)"),
         (["a", "--system", "bm52"], "system: must be one of dense, bm25, hybrid (found 'bm52'"),
         (["a", "--brand", "Nobody"], "brand: no es product has 'Nobody'"),
+        (["a", "--collapse"], "groups.json is missing. Add es to explore in params.yaml. Run"),
         (["--file", "missing.txt"], "missing.txt is missing. Name a file"),
         (["--file", "."], ". is not a regular file"),
     ],
@@ -122,3 +160,29 @@ def test_a_missing_index_is_one_line_with_the_command(
     moved.rename(layout.index("es").folder)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("index.json is missing. Run `dvc repro index@es`.")
+
+
+INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "pipeline.core.params":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+AS_MODULE = "import runpy; runpy.run_module('pipeline.{}', None, '__main__')"
+AS_SCRIPT = "sys.argv = ['x', '{}']; from pipeline.__main__ import main; sys.exit(main())"
+
+
+@pytest.mark.parametrize(
+    ("start", "name"), [(AS_MODULE, "search"), (AS_MODULE, "serve"), (AS_SCRIPT, "index")]
+)
+def test_ctrl_c_while_a_command_is_imported_is_one_line(start: str, name: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED_IMPORT + start.format(name)],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.returncode, ended.stderr) == (130, f"{name} was interrupted.\n")

@@ -3,16 +3,15 @@
 Filters are compared with whole rankings cut down, neighbours with all vectors.
 """
 
-import contextlib
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-import yaml
 
 from pipeline.bm25.analysers import analyser_for
 from pipeline.bm25.search import TermIndex
@@ -22,7 +21,6 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS
 from pipeline.search import kept
 from pipeline.search.engine import Engine
-from pipeline.search.freshness import Signature, check_lock, signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.vectors.manifest import read_manifest
@@ -151,7 +149,7 @@ def test_kept_postings_score_as_new_ones_and_survive_damage(engine: Engine) -> N
     for text in [*engine.judged.rows, "nada de esto xyzzy"]:
         terms = analyser.terms(text)
         np.testing.assert_array_equal(engine.terms.scores(terms), new.scores(terms))
-    (folder,) = layout.postings("").folder.iterdir()
+    (folder,) = filter(Path.is_dir, layout.postings("").folder.iterdir())
     scores = layout.PostingFiles(folder).scores
     good = scores.read_bytes()
     scores.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
@@ -166,7 +164,11 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
     for number in range(kept.KEPT_FOLDERS + 3):
         one = folder / f"kept/es-{number}"
         kept.keep(one, fill, locales=1)
-    assert len(list((folder / "kept").iterdir())) == kept.KEPT_FOLDERS
+    stay = [f"es-{number}" for number in range(3, kept.KEPT_FOLDERS + 3)]
+    assert sorted(path.name for path in (folder / "kept").glob("es-*")) == stay
+    assert sorted(path.name for path in (folder / "kept").glob(".*.seal.json")) == [
+        f".{name}.seal.json" for name in stay
+    ]
     assert (folder / f"kept/es-{kept.KEPT_FOLDERS + 2}/a").is_file()
     for number in range(20):
         kept.keep(folder / f"kept/l{number}", fill, locales=20)
@@ -199,10 +201,11 @@ def test_a_missing_artefact_is_one_line_with_the_command(
         moved.rename(path)
 
 
-def test_settings_and_locks_that_the_artefacts_do_not_fit_are_refused(folder: Path) -> None:
+def test_settings_that_the_artefacts_do_not_fit_are_refused(folder: Path) -> None:
     text = layout.PARAMS.read_text()
     for old, new, said in (
-        ("  - product_color\n", "", "clean.fields is .* Run `dvc repro clean@es`"),
+        ("  - product_color\n", "", "fields must be .* Run `dvc repro clean@es`"),
+        ("separator: ' '", "separator: ' | '", "separator must be ' | '.*`dvc repro clean@es`"),
         ("max_tokens: 32", "max_tokens: 31", "max_tokens .* Run `dvc repro embed@es`"),
         ("es: flat", "es: sq8", "index must be 'sq8' .* Run `dvc repro index@es`"),
     ):
@@ -214,46 +217,23 @@ def test_settings_and_locks_that_the_artefacts_do_not_fit_are_refused(folder: Pa
             layout.PARAMS.write_text(text)
     with pytest.raises(PipelineError, match=r"--locale xx: unknown locale; params.yaml has es"):
         open_engine("xx")
-    clean, embeddings = str(layout.clean(LOCALE).folder), str(layout.embeddings(LOCALE).folder)
-    for used, said in (("1" * 32, ""), ("2" * 32, r"embed@es was made from another data/clean")):
-        stages = {
-            "clean@es": {"outs": [{"path": clean, "md5": "1" * 32}]},
-            "embed@es": {
-                "deps": [{"path": clean, "md5": used}], "outs": [{"path": embeddings, "md5": "3"}],
-            },
-        }  # fmt: skip
-        layout.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-        with contextlib.ExitStack() as stack:
-            stack.callback(layout.LOCK.unlink)
-            if said:
-                stack.enter_context(pytest.raises(PipelineError, match=said))
+
+
+def test_texts_that_were_cleaned_again_are_refused_until_they_are_embedded(
+    engine: Engine, folder: Path
+) -> None:
+    for kind, schema in (("products", tables.PRODUCTS), ("queries", tables.QUERIES)):
+        path = layout.clean(LOCALE).side(kind)
+        before = path.read_bytes()
+        rows = tables.read_table(path, schema, "").to_pylist()
+        rows[0]["text"] = rows[0]["text"][:-1] + "x"  # the same ids
+        tables.write_table(path, pa.Table.from_pylist(rows, schema), schema)
+        with pytest.raises(
+            PipelineError, match=rf"the {kind} vectors are of other texts .*`dvc repro embed@es`"
+        ):
             open_engine(LOCALE)
-
-
-def test_of_dvc_lock_only_the_links_of_the_locale_are_signed(folder: Path) -> None:
-    clean = str(layout.clean(LOCALE).folder)
-
-    def signed(used: str, other: str) -> Signature:
-        stages = {
-            "clean@es": {"outs": [{"path": clean, "md5": "1" * 32}]},
-            "embed@es": {"deps": [{"path": clean, "md5": used}], "outs": []},
-            "embed@us": {"deps": [{"path": clean, "md5": other}], "outs": []},
-        }
-        layout.LOCK.write_text(yaml.safe_dump({"schema": "2.0", "stages": stages}))
-        return signature(LOCALE)
-
-    without = signature(LOCALE)
-    try:
-        first = signed("1" * 32, "2" * 32)
-        assert signed("1" * 32, "3" * 30) == first != without
-        assert signed("4" * 30, "3" * 30) != first
-        layout.LOCK.write_text("schema: '2.0'\nstages: {clean@es: [")
-        assert signature(LOCALE) not in (first, without)
-        with pytest.raises(PipelineError, match=r"dvc.lock is not readable"):
-            check_lock(LOCALE)
-    finally:
-        layout.LOCK.unlink()
-    assert signature(LOCALE) == without
+        path.write_bytes(before)
+    open_engine(LOCALE)
 
 
 def test_an_answer_is_json_with_everything_that_is_shown(engine: Engine) -> None:

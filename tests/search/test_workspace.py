@@ -3,8 +3,9 @@
 import ast
 import contextlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pyarrow.parquet as pq
@@ -74,6 +75,26 @@ def test_what_is_not_there_is_one_message(folder: Path) -> None:
     moved.rename(layout.per_query("es"))
     with pytest.raises(PipelineError, match="system: must be one of dense, bm25, hybrid"):
         es.run("tfidf")
+
+
+def test_a_value_of_another_type_is_one_message_that_names_it(folder: Path) -> None:
+    es: Any = workspace.open("es")
+    wrong: list[tuple[Callable[[Any], object], object, str]] = [
+        (workspace.open, 5, "locale: must be text"),
+        (es.search, 5, "query: must be text"),
+        (lambda value: es.search("a", k=value), "3", "k: must be a whole number"),
+        (lambda value: es.search("a", k=value), True, "k: must be a whole number"),
+        (lambda value: es.search("a", systems=value), "bm25", "systems: must be a list of names"),
+        (lambda value: es.search("a", systems=value), None, "systems: must be a list of names"),
+        (lambda value: es.search("a", systems=[value]), 3, "system: must be text"),
+        (lambda value: es.search("a", brand=value), 3, "brand: must be text"),
+        (lambda value: es.search("a", collapse=value), 1, "collapse: must be True or False"),
+        (es.similar, 3, "product_id: must be text"),
+        (es.run, 3, "system: must be text"),
+    ]
+    for call, value, said in wrong:
+        with pytest.raises(PipelineError, match=rf"^{said} \(found {value!r}\)"):
+            call(value)
 
 
 def test_the_notebook_runs_from_its_own_folder_and_holds_no_output(folder: Path) -> None:

@@ -1,9 +1,13 @@
 """The server over a small project: pages and JSON, bad input, new artefacts, other hosts."""
 
 import html
+import json
+import re
 import shutil
 import socket
+import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +17,7 @@ from starlette.testclient import TestClient
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SYSTEMS
+from pipeline.core.params_file import load_params
 from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
@@ -20,6 +25,7 @@ from pipeline.serve import command
 from pipeline.serve.app import BUSY, make_app
 from pipeline.serve.desk import Desk
 from pipeline.serve.engines import Engines
+from pipeline.serve.gate import CROWDED
 from pipeline.text.normalise import normalise
 from tests.helpers.small_project import inside
 
@@ -80,7 +86,8 @@ def test_every_response_forbids_scripts_and_other_hosts(client: TestClient) -> N
         refused = client.get("/api/search?q=a", headers={"host": host})
         assert refused.status_code == 400
         assert "systems" not in refused.text
-    assert client.post("/api/search").status_code == 405
+    for path in ("/", "/similar/B1", "/api/search", "/healthz"):
+        assert client.post(path).status_code == 405
 
 
 def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
@@ -94,7 +101,7 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
     answered = app.get("/api/similar?id=B1")
     desk.close()
     assert answered.status_code == 500
-    assert answered.text == "Internal Server Error"
+    assert answered.json() == {"error": "Internal Server Error"}
     assert answered.headers["content-security-policy"].startswith("default-src 'none'")
 
 
@@ -109,10 +116,14 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
         ({"q": "a", "locale": NASTY}, "locale: must be one of es"),
         ({"q": "a", "k": "0"}, "k: must be from 1 to 1000"),
         ({"q": "a", "k": "1000000"}, "(found 1000000)"),
-        ({"q": "a", "k": "-1"}, "k: must be a whole number (found '-1')"),
+        ({"q": "a", "k": "-1"}, "k: must be from 1 to 1000, which is retrieve.depth (found -1)"),
+        ({"q": "a", "k": "1000000000"}, "(found 1000000000)"),
+        ({"q": "a", "k": "1e9"}, "k: must be a whole number in at most 100 digits (found '1e9')"),
         ({"q": "a", "k": "²"}, "k: must be a whole number"),
+        ({"q": "a", "collapse": "yes"}, "collapse: must be 0 or 1 (found 'yes')"),
+        ({"q": "a", "collapse": "1"}, "groups.json is missing. Add es to explore"),
+        ({"q": "a", "brnd": "x"}, "address: unknown parameter 'brnd'; did you mean 'brand'?"),
         ({"q": "a", "brand": "Nobody"}, "brand: no es product has 'Nobody'"),
-        ({"q": "a", "systems": "bm52", "left": "bm52"}, "did you mean 'bm25'"),
     ],
 )
 def test_bad_input_is_one_message_on_the_page_and_in_json(
@@ -124,8 +135,77 @@ def test_bad_input_is_one_message_on_the_page_and_in_json(
     page = client.get("/", params=values)
     assert page.status_code == 400
     assert page.text.count('role="alert"') == 1
+    assert len(page.text) < 5_000  # a query of 10,000 characters is not there again
     assert "<script" not in page.text
     assert said.split("'")[0].split("(")[0].strip() in page.text.replace("&#39;", "'")
+
+
+def test_an_unknown_system_is_one_message(client: TestClient) -> None:
+    for address in ("/api/search?q=a&systems=bm52", "/?q=a&left=bm52", "/?q=a&right=bm52"):
+        answered = client.get(address)
+        assert answered.status_code == 400
+        assert "did you mean &#39;bm25&#39;" in answered.text.replace("'", "&#39;")
+
+
+@pytest.mark.parametrize(
+    ("address", "status", "said"),
+    [
+        ("/api/none", 404, "Not Found"),
+        ("/api/similar?id=nothing", 404, "product_id: no es product is 'nothing'"),
+        ("/api/similar?id=nothing&brand=x", 400, "address: unknown parameter 'brand'"),
+        ("/api/search?q=%FF", 400, "address: must be percent-encoded UTF-8 (found '%FF')"),
+        ("/api/search?q=a&q=b", 400, "q: must be given once"),
+        ("/api/search?q=a", 400, "host: must be 127.0.0.1 or localhost."),
+    ],
+)
+def test_every_error_of_the_api_is_json_and_of_the_page_a_page(
+    client: TestClient, address: str, status: int, said: str
+) -> None:
+    headers = {"host": "evil.example"} if said.startswith("host") else {}
+    answered = client.get(address, headers=headers)
+    assert answered.status_code == status
+    assert list(answered.json()) == ["error"]
+    assert said.replace("'%FF'", "'q=%FF'") in answered.json()["error"]
+    page = client.get(address.replace("/api/", "/x/"), headers=headers)
+    assert page.status_code in (404, status)
+    assert page.text.count('role="alert"') == 1
+
+
+def test_a_server_that_is_too_full_or_gets_no_http_says_so_in_json(engines: Engines) -> None:
+    desk = Desk()
+    server = command.make_server(engines, desk)
+    with command.bind(0) as listener:
+        address = listener.getsockname()
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
+        thread.start()
+
+        def ask(data: bytes) -> tuple[bytes, Any]:
+            with socket.create_connection(address, timeout=30) as connection:
+                connection.sendall(data)
+                head, _, body = b"".join(iter(partial(connection.recv, 1 << 16), b"")).partition(
+                    b"\r\n\r\n"
+                )
+            return head.splitlines()[0], json.loads(body)
+
+        asked = b"GET /api/search?q=%s HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        assert ask(asked % b"zapatillas")[0].split()[1] == b"200"
+        for data, status, said in (
+            (asked % "ñ".encode(), b"400", "the request is not HTTP"),
+            (asked % (b"a" * 70_000), b"414", "at most 65,536 bytes (found 70,0"),
+            (b"GET /?q=" + b"a" * 262_500, b"414", "at most 262,144 bytes"),
+        ):
+            line, body = ask(data)
+            assert line.split()[1] == status
+            assert said in body["error"]
+        held = [socket.create_connection(address) for _ in range(command.MOST_CONNECTIONS)]
+        line, body = ask(asked % b"zapatillas")
+        assert (line.split()[1], body) == (b"503", {"error": CROWDED})
+        server.should_exit = True  # with all these connections open
+        thread.join(30)
+        assert not thread.is_alive()
+        for connection in held:
+            connection.close()
+    assert desk.close()
 
 
 def test_what_may_be_searched_for_is_never_markup_on_the_page(client: TestClient) -> None:
@@ -139,9 +219,9 @@ def test_what_may_be_searched_for_is_never_markup_on_the_page(client: TestClient
             )
             in page.text
         )
-    for path in ("/similar/nothing", f"/similar/{NASTY}"):
+    for path in ("/similar/nothing", f"/similar/{NASTY}", "/similar/", "/none"):
         page = client.get(path)
-        assert page.status_code in (400, 404)
+        assert page.status_code == 404
         assert "<script>alert" not in page.text
 
 
@@ -204,6 +284,35 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     assert engines.states["es"].tried == signature("es")
     assert open_engine("es").locale == "es"
     desk.close()
+
+
+def test_locales_come_and_go_with_params(folder: Path) -> None:
+    engines = Engines()
+    assert list(engines.states) == ["es"]
+    text = layout.PARAMS.read_text().replace("samples: 100\n", "samples: 1000\n")
+    for key in ("encoder", "index", "language"):
+        value = load_params().model_dump()[key]["es"]
+        text = re.sub(rf"(?m)^{key}:$", f"{key}:\n  mx: {value}", text)
+    before = layout.PARAMS.read_bytes()
+    layout.PARAMS.write_text(text)
+    try:
+        engines.look_for_locales()
+        assert set(engines.states) == {"es", "mx"}
+        with pytest.raises(PipelineError, match=r"^mx is being opened"):
+            engines.get("mx")
+        assert [engines.look("mx"), engines.look("mx")] == [False, True]
+        with pytest.raises(PipelineError, match="mx"):
+            engines.get("mx")  # nothing of it is built
+        layout.PARAMS.write_text("{")  # somebody is writing it
+        engines.look_for_locales()
+        assert set(engines.states) == {"es", "mx"}
+    finally:
+        layout.PARAMS.write_bytes(before)
+    engines.look_for_locales()
+    assert engines.ready() == list(engines.states) == ["es"]
+    chosen = Engines(["es"])
+    chosen.look_for_locales()
+    assert list(chosen.states) == ["es"]
 
 
 def test_a_port_in_use_or_no_port_is_one_message() -> None:

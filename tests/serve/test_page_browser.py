@@ -9,12 +9,14 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.search.opening import open_engine
 from tests.helpers.artefacts import ROOT
@@ -28,11 +30,15 @@ pytestmark = [
     pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here"),
 ]
 
+START_SECONDS = 120
+"""What a server may take to start, on the busiest machine."""
+
 Open = Callable[..., Page]
 
 
-def start(folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
-    """Start the server in a project; return its process and address."""
+@contextmanager
+def started(folder: Path, port: str = "0") -> Iterator[tuple["subprocess.Popen[str]", str]]:
+    """Start the server in a project; yield its process and address. It never outlives the block."""
     process = subprocess.Popen(
         [sys.executable, "-m", "pipeline.serve", "--port", port],
         cwd=folder,
@@ -41,21 +47,34 @@ def start(folder: Path, port: str = "0") -> tuple["subprocess.Popen[str]", str]:
         text=True,
     )
     assert process.stderr is not None
-    for line in process.stderr:
-        if found := re.match(r"http://127\.0\.0\.1:\d+", line):
-            return process, found[0]
-    raise AssertionError("the server did not start")
+    late = threading.Timer(START_SECONDS, process.kill)  # else a read of its lines may never end
+    late.start()
+    try:
+        said = []
+        for line in process.stderr:
+            said.append(line)
+            if found := re.match(r"http://127\.0\.0\.1:\d+", line):
+                late.cancel()
+                yield process, found[0]
+                break
+        else:
+            raise AssertionError(f"the server did not start: {said}")
+    finally:
+        late.cancel()
+        process.kill()
+        process.wait()
+        process.stderr.close()
 
 
 @pytest.fixture(scope="module")
 def address(small_project: Path) -> Iterator[str]:
     """The address of a server over the small project, in a process of its own."""
-    process, found = start(small_project)
-    yield found
-    process.send_signal(signal.SIGINT)
-    _, said = process.communicate(timeout=20)
-    assert process.returncode == 0
-    assert "Traceback" not in said
+    with started(small_project) as (process, found):
+        yield found
+        process.send_signal(signal.SIGINT)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert "Traceback" not in said
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +116,7 @@ def opened(browser: Browser, address: str) -> Iterator[Open]:
     yield open_page
     for context in contexts:
         context.close()
-    assert [text for text in told if "status of 400" not in text] == []
+    assert [text for text in told if not re.search("status of 40[04]", text)] == []
     assert [url for url in asked if not url.startswith(f"{address}/")] == []
 
 
@@ -105,7 +124,8 @@ def test_the_keyboard_alone_searches_filters_and_finds_similar_products(
     opened: Open, queries: list[str]
 ) -> None:
     page = opened(java_script_enabled=False)
-    page.keyboard.type(queries[0])  # the box has the focus
+    expect(page.get_by_role("searchbox")).to_be_focused(timeout=30_000)
+    page.keyboard.type(queries[0])
     page.keyboard.press("Enter")
     page.wait_for_url("**q=*")
     assert page.get_by_role("searchbox").input_value() == queries[0]
@@ -170,10 +190,8 @@ CONTRAST = """element => {
 
 
 def test_a_server_that_was_killed_starts_again_at_once(small_project: Path) -> None:
-    process, address = start(small_project)
-    process.kill()
-    process.communicate()
-    again, same = start(small_project, address.rpartition(":")[2])
-    again.terminate()
-    again.communicate(timeout=20)
-    assert same == address
+    with started(small_project) as (process, address):
+        process.kill()
+        process.wait()
+    with started(small_project, address.rpartition(":")[2]) as (_, same):
+        assert same == address

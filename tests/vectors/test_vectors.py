@@ -281,7 +281,7 @@ def test_a_manifest_of_another_version_is_refused_with_both_versions(
 ) -> None:
     path = layout.embeddings(LOCALE).manifest
     path.write_text(json.dumps(json.loads(path.read_text()) | {"manifest_schema": 0}))
-    with pytest.raises(PipelineError, match=r"manifest_schema must be 2 .found 0."):
+    with pytest.raises(PipelineError, match=r"manifest_schema must be 3 .found 0."):
         read_manifest(params(), LOCALE)
 
 

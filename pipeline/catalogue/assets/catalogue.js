@@ -1,23 +1,8 @@
 "use strict";
-// The theme button, the map, and the filter of clusters. Texts of the data only become text nodes.
+// The map, and the filter of clusters. Texts of the data only become text nodes.
 (() => {
   const byId = (id) => document.getElementById(id);
   const SVG = "http://www.w3.org/2000/svg";
-
-  const theme = byId("theme");
-  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () =>
-    document.documentElement.dataset.theme
-      ? document.documentElement.dataset.theme === "dark"
-      : prefersDark.matches;
-  const showTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
-  theme.addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  prefersDark.addEventListener("change", showTheme);
-  showTheme();
-  theme.hidden = false;
 
   const data = JSON.parse(byId("data").textContent);
   const canvas = byId("canvas");

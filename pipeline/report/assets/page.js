@@ -1,23 +1,8 @@
 "use strict";
-// The theme button, and the table of queries. Texts of the data only ever become text nodes.
+// The table of queries. Texts of the data only ever become text nodes.
 (() => {
   const PAGE = 25;
   const byId = (id) => document.getElementById(id);
-
-  const theme = byId("theme");
-  const prefersDark = matchMedia("(prefers-color-scheme: dark)");
-  const isDark = () =>
-    document.documentElement.dataset.theme
-      ? document.documentElement.dataset.theme === "dark"
-      : prefersDark.matches;
-  const showTheme = () => theme.setAttribute("aria-pressed", String(isDark()));
-  theme.addEventListener("click", () => {
-    document.documentElement.dataset.theme = isDark() ? "light" : "dark";
-    showTheme();
-  });
-  prefersDark.addEventListener("change", showTheme);
-  showTheme();
-  theme.hidden = false;
 
   // A locale's data are parsed when it is first looked at.
   const parsed = new Map();

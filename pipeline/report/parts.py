@@ -1,0 +1,26 @@
+"""What the pages share: the palette, the script of the theme button, and how both are put in."""
+
+import base64
+import hashlib
+from pathlib import Path
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def join_styles(*paths: Path) -> str:
+    """Return the palette and style sheets as one."""
+    return _join(ASSETS / "palette.css", *paths)
+
+
+def join_scripts(*paths: Path) -> str:
+    """Return the script of the theme button and other scripts as one."""
+    return _join(ASSETS / "theme.js", *paths)
+
+
+def integrity(script: str) -> str:
+    """Return the hash of a script as a Content-Security-Policy names it, without "sha256-"."""
+    return base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+
+
+def _join(*paths: Path) -> str:
+    return "\n".join(path.read_text(encoding="utf-8") for path in paths)
