@@ -13,6 +13,7 @@ from pipeline.index.card import read_index
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import check_lock, signature
 from pipeline.search.judged import read_judged
+from pipeline.search.parts import on_threads
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.shown import open_shown
 from pipeline.search.terms import open_terms
@@ -56,8 +57,9 @@ def _open(params: Params, locale: str) -> Engine:
     check_ids(manifest, "products", shown.ids, locale)
     judged = read_judged(locale)
     check_ids(manifest, "queries", pa.chunked_array([judged.query_ids]), locale)
-    index = read_index(params, locale, manifest)
-    faiss.omp_set_num_threads(params.runtime.thread_count())
+    threads = params.runtime.thread_count()
+    index = on_threads(read_index(params, locale, manifest), threads)
+    faiss.omp_set_num_threads(threads)
     analyser = analysers.analyser_for(params.language[locale])
     return Engine(
         params=params,
