@@ -57,6 +57,7 @@ class Server:
     process: "subprocess.Popen[str]" = field(init=False)
     port: int = field(init=False)
     seconds: float = field(init=False)
+    cpu_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Start it, and wait for its first answer."""
@@ -70,6 +71,8 @@ class Server:
                 break
         self.get("/healthz")
         self.seconds = round(time.perf_counter() - started, 2)
+        used = psutil.Process(self.process.pid).cpu_times()
+        self.cpu_seconds = round(used.user + used.system, 2)
 
     def get(self, path: str) -> tuple[int, str]:
         """Return the status and the text of an answer."""
@@ -219,6 +222,7 @@ def main() -> int:
         "products": len(engine.shown.ids),
         "index": engine.params.index[arguments.locale],
         "start_seconds": first.seconds,
+        "start_cpu_seconds": first.cpu_seconds,
         "killed_start_seconds": server.seconds,
         "open_seconds": round(opened, 2),
         "milliseconds": latencies(engine, texts),
