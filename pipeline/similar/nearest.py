@@ -80,7 +80,7 @@ def score_rows(first: Matrix, second: Matrix, similarity: Similarity) -> Floats:
 
 
 def nearest_products(
-    catalogue: Catalogue, kept: int, threads: int = 1
+    catalogue: Catalogue, kept: int, threads: int
 ) -> Iterator[tuple[Ints, Floats, Ints]]:
     """Yield each product's nearest others, `SEARCHED` products at a time, in the order of rows.
 
@@ -126,7 +126,7 @@ def group_products(catalogue: Catalogue) -> Groups:
 
 @dataclass(frozen=True)
 class Search:
-    """How a catalogue is searched: one vector of each group, which stands for all of it."""
+    """How a catalogue is searched: one vector of each group for all its products."""
 
     catalogue: Catalogue
     groups: Groups
@@ -138,8 +138,7 @@ class Search:
 def _nearest(search: Search, rows: Ints, own: Matrix, kept: int) -> tuple[Floats, Ints]:
     """Return the scores and rows of the nearest others of some products.
 
-    Products of one group have the same neighbours but for themselves: one more is ranked for all
-    of them together, and each leaves out itself.
+    Products of one group share their neighbours, one more than wanted, and each leaves out itself.
     """
     _, first, of = np.unique(search.groups.of[rows], return_index=True, return_inverse=True)
     scores, codes = _rank_groups(search, own[first], kept + 1)
