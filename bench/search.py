@@ -7,7 +7,9 @@ vectors are made up, and queries are encoded all the same.
 
 Prints JSON: seconds until a server answers (the first time the terms are made, so run it twice),
 milliseconds of one query by system with its encoding, and what clients got who asked without a
-pause: right answers, wrong ones, and refusals (503). `killed_start_seconds`: a start after a kill.
+pause: right answers, wrong ones, and refusals (503), with the server's memory before, meanwhile,
+and at the end. `killed_start_seconds`: a start after a kill. `cpu`: the milliseconds of all cores
+together, to which other work on the machine adds less.
 """
 
 import argparse
@@ -55,6 +57,7 @@ class Server:
     process: "subprocess.Popen[str]" = field(init=False)
     port: int = field(init=False)
     seconds: float = field(init=False)
+    cpu_seconds: float = field(init=False)
 
     def __post_init__(self) -> None:
         """Start it, and wait for its first answer."""
@@ -68,6 +71,8 @@ class Server:
                 break
         self.get("/healthz")
         self.seconds = round(time.perf_counter() - started, 2)
+        used = psutil.Process(self.process.pid).cpu_times()
+        self.cpu_seconds = round(used.user + used.system, 2)
 
     def get(self, path: str) -> tuple[int, str]:
         """Return the status and the text of an answer."""
@@ -125,14 +130,17 @@ def texts_of(engine: Engine, count: int) -> list[str]:
 
 
 def milliseconds(work: Callable[[str], Any], values: list[str]) -> dict[str, float]:
-    """Return the p50 and the p95 of some calls, after one that does not count."""
+    """Return the p50, the p95 and the mean CPU time of some calls, after one that is left out."""
     work(values[0])
-    taken = []
+    taken, busy = [], time.process_time()
     for value in values:
         started = time.perf_counter()
         work(value)
         taken.append(1000 * (time.perf_counter() - started))
-    return {f"p{q}": round(float(np.percentile(taken, q)), 1) for q in (50, 95)}
+    busy = 1000 * (time.process_time() - busy) / len(values)
+    return {f"p{q}": round(float(np.percentile(taken, q)), 1) for q in (50, 95)} | {
+        "cpu": round(busy, 1)
+    }
 
 
 def latencies(engine: Engine, texts: list[str]) -> dict[str, Any]:
@@ -186,7 +194,7 @@ def crowd(server: Server, texts: list[str], clients: int, seconds: float) -> dic
     return {
         "clients": clients, "seconds": seconds,
         **{kind: got[kind] for kind in ("right", "wrong", "refused")},
-        "megabytes_before": before, "megabytes": samples,
+        "megabytes_before": before, "megabytes": samples, "megabytes_after": server.megabytes(),
     }  # fmt: skip
 
 
@@ -214,6 +222,7 @@ def main() -> int:
         "products": len(engine.shown.ids),
         "index": engine.params.index[arguments.locale],
         "start_seconds": first.seconds,
+        "start_cpu_seconds": first.cpu_seconds,
         "killed_start_seconds": server.seconds,
         "open_seconds": round(opened, 2),
         "milliseconds": latencies(engine, texts),

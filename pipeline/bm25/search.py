@@ -104,10 +104,10 @@ def top(row: int, scores: NDArray[np.float64], depth: int) -> ranking.Ranked:
 
     Ties at the last place are cut off here, for each query: they may be all products.
     """
-    found = np.flatnonzero(scores)
-    if len(found) > depth:
-        last = np.partition(scores[found], -depth)[-depth]
-        found = found[scores[found] >= last - ROUNDED_OFF]
+    least = 0.0
+    if np.count_nonzero(scores) > depth:
+        least = max(np.partition(scores, -depth)[-depth] - ROUNDED_OFF, 0.0)
+    found = np.flatnonzero((scores >= least) & (scores > 0))
     rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores[found])
     # Copies: a slice would keep the whole array in memory.
     return rows[:depth].copy(), codes[:depth].copy(), ranked[:depth].copy()

@@ -92,12 +92,15 @@ def finder(index: faiss.Index) -> Find:
             np.negative(raw, out=raw)
         return raw, found, raw[:, -1]
 
-    def exactly(queries: Matrix, asked: int) -> Found:
-        return exact_l2.propose(vectors, queries, asked)
-
     if not (isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_L2):
         return by_faiss
-    vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
+    flat = index
+
+    def exactly(queries: Matrix, asked: int) -> Found:
+        # Here, so that this function keeps the index, which owns the memory.
+        vectors = faiss.rev_swig_ptr(flat.get_xb(), flat.ntotal * flat.d).reshape(-1, flat.d)
+        return exact_l2.propose(vectors, queries, asked)
+
     return exactly
 
 

@@ -27,6 +27,7 @@ from pipeline.search.answer import SCORE_DIGITS, Answer, Hit, Product, Similar
 from pipeline.search.facets import Facet
 from pipeline.search.judged import Judged
 from pipeline.search.nearest import Allowed, nearest
+from pipeline.search.parts import InParts
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.question import Question, UnknownProductError, check_k, check_text
 from pipeline.search.shown import Shown
@@ -56,7 +57,7 @@ class Engine:
     locale: str
     shown: Shown
     judged: Judged
-    index: faiss.Index
+    index: faiss.Index | InParts
     vectors: ShardReader
     query_vectors: QueryVectors
     analyser: analysers.Analyser

@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.retrieve import neighbours
+from pipeline.search.parts import InParts
 
 Allowed = NDArray[np.bool_]
 """Which products may be found, bool [products]."""
@@ -46,28 +47,30 @@ class Restricted:
 
 
 def nearest(
-    index: faiss.Index, query: Matrix, depth: int, allowed: Allowed | None = None
+    index: faiss.Index | InParts, query: Matrix, depth: int, allowed: Allowed | None = None
 ) -> Nearest:
     """Return the first `depth` products of one query, fewer where there are not as many.
 
     Args:
-        index: the products'.
+        index: the products', or its parts.
         query: as `to_index_form` returns it, [1, dimension].
         depth: how many products at most.
         allowed: which ones may be found, at least one; all where it is None.
     """
+    searched: Any = index
+    whole = index.whole if isinstance(index, InParts) else index
     if allowed is None:
-        scores, codes = neighbours.search(index, query, depth)
-    elif isinstance(index, faiss.IndexFlat) and index.metric_type == faiss.METRIC_L2:
+        scores, codes = neighbours.search(searched, query, depth)
+    elif isinstance(whole, faiss.IndexFlat) and whole.metric_type == faiss.METRIC_L2:
         # `neighbours` computes exact distances from the vectors of a flat index.
         rows = np.flatnonzero(allowed)
-        vectors = faiss.rev_swig_ptr(index.get_xb(), index.ntotal * index.d).reshape(-1, index.d)
-        part = faiss.IndexFlat(index.d, faiss.METRIC_L2)
+        vectors = faiss.rev_swig_ptr(whole.get_xb(), whole.ntotal * whole.d).reshape(-1, whole.d)
+        part = faiss.IndexFlat(whole.d, faiss.METRIC_L2)
         part.add(vectors[rows])
         scores, places = neighbours.search(part, query, depth)
         codes = rows[places]
     else:
-        restricted: Any = Restricted(index, allowed)
-        scores, codes = neighbours.search(restricted, query, depth)
+        searched = Restricted(whole, allowed)
+        scores, codes = neighbours.search(searched, query, depth)
     found = codes[0] >= 0
     return scores[0][found], codes[0][found]

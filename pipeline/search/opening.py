@@ -15,6 +15,7 @@ from pipeline.index.card import read_index
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import signature
 from pipeline.search.judged import read_judged
+from pipeline.search.parts import on_threads
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.shown import open_shown
 from pipeline.search.terms import open_terms
@@ -59,8 +60,9 @@ def _open(params: Params, locale: str) -> Engine:
     digest = manifest.products.table_sha256
     shown = open_shown(params, locale, digest)
     judged = read_judged(locale)
-    index = read_index(params, locale, manifest)
-    faiss.omp_set_num_threads(params.runtime.thread_count())
+    threads = params.runtime.thread_count()
+    index = on_threads(read_index(params, locale, manifest), threads)
+    faiss.omp_set_num_threads(threads)
     analyser = analysers.analyser_for(params.language[locale])
     return Engine(
         params=params,

@@ -1,8 +1,9 @@
 """Each product's nearest others: an index proposes them, and the vectors decide the order.
 
 An exact index is asked for more products until none that it did not return can be among the
-nearest, so that neither FAISS nor the number of threads decides between products that tie. An
-approximate one is asked once, for `PROPOSED` times as many as are kept.
+nearest, so that neither FAISS nor the number of threads decides between products that tie. Where
+many products have the same vector, one of them is searched for all (see `equal`). An approximate
+index is asked once, for `PROPOSED` times as many as are kept.
 """
 
 from collections.abc import Iterator
@@ -13,10 +14,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
+from pipeline.similar.equal import Groups, one_of_each
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
@@ -27,8 +30,9 @@ PROPOSED = 5
 SEARCHED = 4_096
 """Products whose neighbours are searched at once; their results are a piece of the table."""
 
-SCORED_BYTES = 64_000_000
-"""The most bytes of the vectors that are compared at once; they take up to four times as much."""
+SCORED_BYTES = 1_000_000
+"""The most bytes of the vectors that a thread compares at once, so that they and their products fit
+its core's cache. Measured: 64 MB take twice as long."""
 
 ROUNDING = 0.5 * 10.0**-ranking.SCORE_DECIMALS
 
@@ -75,12 +79,15 @@ def score_rows(first: Matrix, second: Matrix, similarity: Similarity) -> Floats:
     return np.asarray(np.multiply(first, second, dtype=np.float64).sum(axis=1))
 
 
-def nearest_products(catalogue: Catalogue, kept: int) -> Iterator[tuple[Ints, Floats, Ints]]:
+def nearest_products(
+    catalogue: Catalogue, kept: int, threads: int
+) -> Iterator[tuple[Ints, Floats, Ints]]:
     """Yield each product's nearest others, `SEARCHED` products at a time, in the order of rows.
 
     Args:
         catalogue: what is searched.
         kept: how many others per product; all where there are fewer.
+        threads: how many compare vectors.
 
     Yields:
         The rows of the products, [products]; scores and rows of their neighbours in the order of
@@ -88,54 +95,101 @@ def nearest_products(catalogue: Catalogue, kept: int) -> Iterator[tuple[Ints, Fl
         index found nothing for.
     """
     kept = min(kept, catalogue.index.ntotal - 1)
-    find = neighbours.finder(catalogue.index)
-    longest = catalogue.longest() if catalogue.exact else 0.0
-    for rows, own in catalogue.pieces():
-        yield rows, *_nearest(catalogue, find, rows, own, kept, longest)
-
-
-def _nearest(
-    catalogue: Catalogue,
-    find: neighbours.Find,
-    rows: Ints,
-    own: Matrix,
-    kept: int,
-    longest: float,
-) -> tuple[Floats, Ints]:
-    """Return the scores and rows of the nearest others of some products."""
-    total = catalogue.index.ntotal
-    scores = np.empty((len(rows), kept))
-    codes = np.empty((len(rows), kept), dtype=np.int64)
     if not kept:
-        return scores, codes
-    extra = neighbours.EXTRA_RESULTS if catalogue.exact else (PROPOSED - 1) * kept
-    asked = min(kept + 1 + extra, total)
-    unsure = np.arange(len(rows))
+        for rows, _ in catalogue.pieces():
+            yield rows, np.empty((len(rows), 0)), np.empty((len(rows), 0), dtype=np.int64)
+        return
+    catalogue.vectors.check()  # before threads read them
+    groups = group_products(catalogue)
+    search = Search(
+        catalogue,
+        groups,
+        neighbours.finder(one_of_each(catalogue.index, groups)),
+        catalogue.longest() if catalogue.exact else 0.0,
+        threads,
+    )
+    for rows, own in catalogue.pieces():
+        yield rows, *_nearest(search, rows, own, kept)
+
+
+def group_products(catalogue: Catalogue) -> Groups:
+    """Return groups of equal vectors where that saves time, else each product by itself.
+
+    An approximate index is asked once, and a few products that tie fit the extra results.
+    """
+    if catalogue.exact:
+        groups = Groups.of_vectors(piece for _, piece in catalogue.pieces())
+        if np.diff(groups.starts).max() > neighbours.EXTRA_RESULTS:
+            return groups
+    return Groups.single(catalogue.vectors.rows)
+
+
+@dataclass(frozen=True)
+class Search:
+    """How a catalogue is searched: one vector of each group for all its products."""
+
+    catalogue: Catalogue
+    groups: Groups
+    find: neighbours.Find
+    longest: float
+    threads: int
+
+
+def _nearest(search: Search, rows: Ints, own: Matrix, kept: int) -> tuple[Floats, Ints]:
+    """Return the scores and rows of the nearest others of some products.
+
+    Products of one group share their neighbours, one more than wanted, and each leaves out itself.
+    """
+    _, first, of = np.unique(search.groups.of[rows], return_index=True, return_inverse=True)
+    scores, codes = _rank_groups(search, own[first], kept + 1)
+    scores, codes = scores[of], codes[of]
+    out = codes == rows[:, np.newaxis]
+    out[~out.any(axis=1), -1] = True
+    shape = len(rows), kept
+    return scores[~out].reshape(shape), codes[~out].reshape(shape)
+
+
+def _rank_groups(search: Search, own: Matrix, wanted: int) -> tuple[Floats, Ints]:
+    """Return the scores and rows of the `wanted` products that are nearest to each vector."""
+    catalogue, groups = search.catalogue, search.groups
+    scores = np.empty((len(own), wanted))
+    codes = np.empty((len(own), wanted), dtype=np.int64)
+    extra = neighbours.EXTRA_RESULTS if catalogue.exact else (PROPOSED - 1) * (wanted - 1)
+    asked = min(wanted + extra, len(groups.first))
+    unsure = np.arange(len(own))
     while unsure.size:
         left = []
         most = neighbours.RESULT_BYTES // (neighbours.FOUND_BYTES * asked)
         for part in neighbours.parts(unsure, most):
-            _, found, beyond = find(own[part], asked)
-            found[found == rows[part, np.newaxis]] = ranking.NO_PRODUCT
-            ranked, order = ranking.rank_matrix(_score(catalogue, own[part], found), found)
-            scores[part], codes[part] = ranked[:, :kept], order[:, :kept]
-            best_left_out = beyond + _error(catalogue, own[part], longest) + ROUNDING
-            left.append(part[best_left_out >= ranked[:, kept - 1]])
-        again = catalogue.exact and asked < total
+            _, found, beyond = search.find(own[part], asked)
+            scored = _score(search, own[part], found)
+            at_once = neighbours.RESULT_BYTES // (neighbours.RANKED_BYTES * asked * wanted)
+            for ranked in neighbours.parts(np.arange(len(part)), at_once):
+                at = part[ranked]
+                scores[at], codes[at] = groups.rank(scored[ranked], found[ranked], wanted)
+            best_left_out = beyond + _error(catalogue, own[part], search.longest) + ROUNDING
+            left.append(part[best_left_out >= scores[part, -1]])
+        again = catalogue.exact and asked < len(groups.first)
         unsure = np.concatenate(left) if again else unsure[:0]
-        asked = min(2 * asked, total)
+        asked = min(2 * asked, len(groups.first))
     return scores, codes
 
 
-def _score(catalogue: Catalogue, own: Matrix, found: Ints) -> Floats:
-    """Return the scores of the products found, [products, asked], by their vectors."""
+def _score(search: Search, own: Matrix, found: Ints) -> Floats:
+    """Return the scores of the groups found, [vectors, asked], by their vectors."""
+    catalogue = search.catalogue
     scores = np.full(found.shape, -np.inf)
-    at_once = max(1, SCORED_BYTES // (4 * own.shape[1] * found.shape[1]))
-    for part in neighbours.parts(np.arange(len(own)), at_once):
+
+    def score(part: Ints) -> None:
         place, column = np.nonzero(found[part] != ranking.NO_PRODUCT)
-        needed, at = np.unique(found[part][place, column], return_inverse=True)
+        rows = search.groups.first[found[part][place, column]]
+        needed, at = np.unique(rows, return_inverse=True)
         others = catalogue.take(needed)
         scores[part[place], column] = score_rows(own[part[place]], others[at], catalogue.similarity)
+
+    at_once = SCORED_BYTES // (4 * own.shape[1] * found.shape[1])
+    for _ in in_parallel(score, neighbours.parts(np.arange(len(own)), at_once), search.threads):
+        pass
     return scores
 
 

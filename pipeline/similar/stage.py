@@ -41,10 +41,11 @@ def similar(params: Params, locale: str) -> stage.Done:
     ids, pool = read_pool(locale)
     check_ids(manifest, "products", ids.products, locale)
     settings, kept = params.index_of(locale), params.similar.neighbours
-    faiss.omp_set_num_threads(params.runtime.thread_count())
+    threads = params.runtime.thread_count()
+    faiss.omp_set_num_threads(threads)
     total, fewer = len(ids.products), 0
     with write_neighbours(params, locale, manifest, ids.products) as table:
-        pieces = nearest_products(catalogue, kept)
+        pieces = nearest_products(catalogue, kept, threads)
         for rows, scores, codes in track(pieces, total, "products", lambda piece: len(piece[0])):
             table.add(rows, scores, codes)
             fewer += int((codes == ranking.NO_PRODUCT).any(axis=1).sum())

@@ -1,13 +1,17 @@
 """Nearest products among all and among some: what an exhaustive search of those would find."""
 
+from pathlib import Path
+
 import faiss
 import numpy as np
 import pytest
 
 from pipeline.core.params import Similarity
 from pipeline.index.build import build_index
+from pipeline.index.card import write_index
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
+from pipeline.search import parts
 from pipeline.search.nearest import nearest
 from tests.helpers.artefacts import params, random_vectors, tie_heavy
 
@@ -51,6 +55,34 @@ def test_ties_are_in_the_order_of_ids_also_among_some_products(similarity: Simil
     pairs = list(zip(-scores, -codes, strict=True))
     assert pairs == sorted(pairs)
     assert len(codes) == 40
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_threads_change_no_byte_of_one_query(
+    similarity: Similarity, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(parts, "LEAST_ROWS", 1)
+    rng = np.random.default_rng(7)
+    products = np.concatenate([random_vectors(rng, 301), np.tile(tie_heavy(rng, 200), 8)])
+    for kind in KINDS:
+        built = build_index(params().indexes[kind], 48, similarity, [products])
+        write_index(built, tmp_path / kind)
+        mapped = [faiss.read_index(str(tmp_path / kind), faiss.IO_FLAG_MMAP_IFC) for _ in range(3)]
+        searched = [parts.on_threads(mapped[threads - 1], threads) for threads in (1, 2, 3)]
+        split = kind == "sq8" or (kind == "flat" and similarity != "l2")
+        assert [isinstance(each, parts.InParts) for each in searched] == [False, split, split]
+        del mapped
+        allowed = rng.random(len(products)) < 0.5
+        for query in (random_vectors(rng, 1), products[400:401]):
+            query = to_index_form(query, similarity, "")
+            for depth in (1, 10, 100, 1000):
+                for chosen in (None, allowed):
+                    first = nearest(built, query, depth, chosen)
+                    for each in searched:
+                        for mine, whole in zip(
+                            nearest(each, query, depth, chosen), first, strict=True
+                        ):
+                            assert mine.tobytes() == whole.tobytes()
 
 
 def test_fewer_products_than_asked_for_are_all_found() -> None:

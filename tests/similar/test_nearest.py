@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import faiss
 import numpy as np
@@ -73,19 +74,23 @@ def found(chosen: Params, vectors: Matrix, shard_rows: int = 100) -> list[list[t
     return rows
 
 
-def similarities(vectors: Matrix, similarity: str) -> nearest.Floats:
+def similarities(vectors: Matrix, similarity: str, rows: Ints | None = None) -> nearest.Floats:
     exact = vectors.astype(np.float64)
+    own = exact if rows is None else exact[rows]
     if similarity == "l2":
-        return np.asarray(-np.square(exact[:, np.newaxis] - exact).sum(axis=2))
+        return np.asarray(-np.square(own[:, np.newaxis] - exact).sum(axis=2))
     if similarity == "cosine":
-        exact = exact / np.linalg.norm(exact, axis=1, keepdims=True)
-    return np.asarray(exact @ exact.T)
+        own, exact = (each / np.linalg.norm(each, axis=1, keepdims=True) for each in (own, exact))
+    return np.asarray(own @ exact.T)
 
 
-def nearest_by_hand(vectors: Matrix, similarity: str, kept: int) -> list[list[int]]:
-    scores = np.round(similarities(vectors, similarity), ranking.SCORE_DECIMALS)
+def nearest_by_hand(
+    vectors: Matrix, similarity: str, kept: int, rows: Ints | None = None
+) -> list[list[int]]:
+    scores = np.round(similarities(vectors, similarity, rows), ranking.SCORE_DECIMALS)
+    rows = np.arange(len(vectors)) if rows is None else rows
     expected = []
-    for row, mine in enumerate(scores):
+    for row, mine in zip(rows, scores, strict=True):
         order: Ints = np.lexsort((-np.arange(len(mine)), -mine))
         expected.append(order[order != row][:kept].tolist())
     return expected
@@ -109,6 +114,32 @@ def test_where_all_vectors_are_equal_the_ids_decide(similarity: str) -> None:
         [259, 257],
         [258, 257],
     ]
+
+
+@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
+def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
+    similarity: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rng = np.random.default_rng(2)
+    others = np.round(random_vectors(rng, 300, 3), 1) + 0.01  # some are equal too
+    vectors = np.concatenate([others, np.broadcast_to(others[0], (20_000, 3))])
+    vectors = vectors[rng.permutation(len(vectors))]
+    compared, score_rows = [], nearest.score_rows
+
+    def counted(first: Matrix, *rest: Any) -> nearest.Floats:
+        compared.append(len(first))
+        return score_rows(first, *rest)
+
+    monkeypatch.setattr(nearest, "score_rows", counted)
+    rows = found(given(20, similarity), vectors, 9_000)
+    assert sum(compared) < 100 * len(vectors)
+    equal = np.flatnonzero((vectors == others[0]).all(axis=1))
+    asked = np.concatenate(
+        [np.setdiff1d(np.arange(len(vectors)), equal), equal[::199], equal[-30:]]
+    )
+    expected = nearest_by_hand(vectors, similarity, 20, asked)
+    assert [[other for other, _ in rows[row]] for row in asked] == expected
+    assert all(len(row) == 20 for row in rows)
 
 
 def test_one_product_has_no_neighbours() -> None:
