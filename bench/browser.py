@@ -53,13 +53,15 @@ def grow(source: Path, products: int, out: Path) -> None:
     noise *= NOISE / np.sqrt(vectors.shape[1])
     grown: Matrix = np.resize(vectors, noise.shape) + noise
     grown /= np.linalg.norm(grown, axis=1, keepdims=True)
-    quantiser = tiles.Quantiser(grown[tiles.training_rows(products)])
+    sample = grown[tiles.training_rows(products)]
+    quantiser = tiles.Quantiser(sample)
+    order = tiles.near_order(lambda: [grown], sample)
     (out / "codebook.bin").write_bytes(quantiser.codebook.astype("<f4").tobytes())
-    tiles.write_vectors(out, np.array_split(grown, -(-products // 16_384)), quantiser)
+    tiles.write_vectors(out, np.array_split(grown[order], -(-products // 16_384)), quantiser)
     titles = [
         title for path in sorted(source.glob("titles-*.bin")) for title in tiles.read_packed(path)
     ]
-    tiles.write_titles(out, (titles[row % len(titles)] for row in range(products)))
+    tiles.write_titles(out, (titles[row % len(titles)] for row in order.tolist()))
     about = {key: value for key, value in manifest.items() if key not in ("files", "brands")}
     write_manifest(out, {**about, "products": products, "brands": 0})
 

@@ -29,6 +29,9 @@ MAP = pa.schema(
 )
 """The place of every clean product, from 0 to 1; `landmark`: t-SNE itself placed it."""
 
+LANDMARKS = 3_000
+"""How many products t-SNE itself places; the others are placed among these."""
+
 Number = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]

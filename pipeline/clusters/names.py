@@ -23,7 +23,7 @@ SUPPORT, FEWEST = 0.05, 3
 with a word before it. A group of fewer products needs all of them."""
 CLOSE = 0.4
 """The least closeness of a term to a group; see `_closeness`."""
-COVERED = 1 / 3
+COVERED = 0.5
 """The least share of a group's products that a name covers; with less, the group has no name."""
 
 PAIRED = 0.6
