@@ -66,9 +66,13 @@ def grow(source: Path, products: int, out: Path) -> None:
     write_manifest(out, {**about, "products": products, "brands": 0})
 
 
-def time_queries(page: Page) -> list[int]:
-    """Return what the page says that each query took, in milliseconds."""
+def time_queries(page: Page, asked: list[int]) -> list[int]:
+    """Return what the page says that each query took, in milliseconds.
+
+    The bytes of every answer that the page gets meanwhile are added to `asked`.
+    """
     took = []
+    page.on("response", lambda answer: asked.append(int(answer.headers.get("content-length", 0))))
     for query in QUERIES:
         page.fill("#query", query)
         page.press("#query", "Enter")
@@ -114,10 +118,13 @@ def main() -> int:
                 page.goto(address)
                 text = re.compile("Type a query")
                 expect(page.locator("#status")).to_have_text(text, timeout=PATIENCE)
-                first, *warm = time_queries(page)
+                answers: list[int] = []
+                first, *warm = time_queries(page, answers)
                 sys.stdout.write(
                     f"{'with' if ranges else 'without'} range requests: first {first} ms, then "
-                    f"median {median(warm):.0f} ms, at most {max(warm)} ms\n"
+                    f"median {median(warm):.0f} ms, at most {max(warm)} ms; "
+                    f"{len(answers) / len(QUERIES):.0f} requests and "
+                    f"{sum(answers) / len(QUERIES) / 1e3:.0f} kB a query\n"
                 )
                 page.close()
     return outcome.status
