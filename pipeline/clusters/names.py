@@ -207,10 +207,10 @@ def _with_pair(
         others = places + step
         inside = (others >= 0) & (others < len(terms))
         others = others[inside][owner[others[inside]] == owner[places[inside]]]
-        beside = np.bincount(terms[others][~left_out[terms[others]]], minlength=1)
-        if beside.max() >= most:
-            other = shown[int(beside.argmax())]
-            most = beside.max() + 1
+        beside, times = np.unique(terms[others][~left_out[terms[others]]], return_counts=True)
+        if times.max(initial=0) >= most:
+            other = shown[beside[times.argmax()]]
+            most = times.max() + 1
             best = _joined(shown[term], other) if step == 1 else _joined(other, shown[term])
     return best
 
