@@ -53,20 +53,26 @@ def grow(source: Path, products: int, out: Path) -> None:
     noise *= NOISE / np.sqrt(vectors.shape[1])
     grown: Matrix = np.resize(vectors, noise.shape) + noise
     grown /= np.linalg.norm(grown, axis=1, keepdims=True)
-    quantiser = tiles.Quantiser(grown[tiles.training_rows(products)])
+    sample = grown[tiles.training_rows(products)]
+    quantiser = tiles.Quantiser(sample)
+    order = tiles.near_order(lambda: [grown], sample)
     (out / "codebook.bin").write_bytes(quantiser.codebook.astype("<f4").tobytes())
-    tiles.write_vectors(out, np.array_split(grown, -(-products // 16_384)), quantiser)
+    tiles.write_vectors(out, np.array_split(grown[order], -(-products // 16_384)), quantiser)
     titles = [
         title for path in sorted(source.glob("titles-*.bin")) for title in tiles.read_packed(path)
     ]
-    tiles.write_titles(out, (titles[row % len(titles)] for row in range(products)))
+    tiles.write_titles(out, (titles[row % len(titles)] for row in order.tolist()))
     about = {key: value for key, value in manifest.items() if key not in ("files", "brands")}
     write_manifest(out, {**about, "products": products, "brands": 0})
 
 
-def time_queries(page: Page) -> list[int]:
-    """Return what the page says that each query took, in milliseconds."""
+def time_queries(page: Page, asked: list[int]) -> list[int]:
+    """Return what the page says that each query took, in milliseconds.
+
+    The bytes of every answer that the page gets meanwhile are added to `asked`.
+    """
     took = []
+    page.on("response", lambda answer: asked.append(int(answer.headers.get("content-length", 0))))
     for query in QUERIES:
         page.fill("#query", query)
         page.press("#query", "Enter")
@@ -112,10 +118,13 @@ def main() -> int:
                 page.goto(address)
                 text = re.compile("Type a query")
                 expect(page.locator("#status")).to_have_text(text, timeout=PATIENCE)
-                first, *warm = time_queries(page)
+                answers: list[int] = []
+                first, *warm = time_queries(page, answers)
                 sys.stdout.write(
                     f"{'with' if ranges else 'without'} range requests: first {first} ms, then "
-                    f"median {median(warm):.0f} ms, at most {max(warm)} ms\n"
+                    f"median {median(warm):.0f} ms, at most {max(warm)} ms; "
+                    f"{len(answers) / len(QUERIES):.0f} requests and "
+                    f"{sum(answers) / len(QUERIES) / 1e3:.0f} kB a query\n"
                 )
                 page.close()
     return outcome.status

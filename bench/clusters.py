@@ -25,10 +25,16 @@ from bench.memory import watched
 from bench.scale_search import DIMENSION, PRODUCTS_A_CENTRE, Mixture
 from pipeline.catalogue.colours import cluster_colours
 from pipeline.catalogue.raster import Frame, draw_raster
+from pipeline.clusters.counts import Counter
 from pipeline.clusters.directions import Directions
-from pipeline.clusters.kmeans import cluster_products, default_clusters, default_leaf_size
+from pipeline.clusters.kmeans import (
+    Clustering,
+    cluster_products,
+    default_clusters,
+    default_leaf_size,
+)
 from pipeline.clusters.map import draw_map
-from pipeline.clusters.names import Counter, common_terms, name_groups
+from pipeline.clusters.names import common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Ints, Matrix
@@ -139,7 +145,7 @@ def measure(path: Path, products: int) -> dict[str, float]:
     wanted, leaf_size = default_clusters(products), default_leaf_size(products)
     found = cluster_products(vectors, wanted, leaf_size, SEED, core_count())
     done("k-means")
-    name(found.leaf, found.cluster, found.cluster_of_leaf)
+    name(found)
     done("names")
     places, _ = draw_map(vectors, SEED, core_count())
     done("map")
@@ -152,22 +158,20 @@ def measure(path: Path, products: int) -> dict[str, float]:
     }  # fmt: skip
 
 
-def name(leaf: Ints, cluster: Ints, cluster_of_leaf: Ints) -> None:
+def name(found: Clustering) -> None:
     """Name the groups of made-up titles."""
     rng = np.random.default_rng(SEED)
     words = np.array([f"w{''.join(chr(97 + int(sign)) for sign in str(i))}" for i in range(WORDS)])
     counter = Counter(surfaces_for("en"))
-    for start in range(0, len(leaf), TITLES_AT_ONCE):
-        groups = leaf[start : start + TITLES_AT_ONCE]
+    for start in range(0, len(found.leaf), TITLES_AT_ONCE):
+        groups = found.leaf[start : start + TITLES_AT_ONCE]
         drawn = (WORDS ** rng.random((len(groups), WORDS_A_TITLE))).astype(int) - 1
         titles = [" ".join(each) for each in words[drawn].tolist()]
         counter.add(titles, [""] * len(titles), groups)
-    leaves = counter.finish()
-    clusters = leaves.within(cluster_of_leaf)
-    sizes = np.bincount(cluster)
-    left_out = common_terms(clusters, sizes)
-    name_groups(clusters, sizes, left_out)
-    name_groups(leaves, np.bincount(leaf), left_out)
+    leaves, terms = counter.finish()
+    left_out = common_terms(leaves.within(found.cluster_of_leaf), np.bincount(found.cluster))
+    for level in (found.cluster_of_leaf, np.arange(found.leaves)):
+        name_groups(leaves, terms, found.leaf, level, found.centroids, left_out)
 
 
 if __name__ == "__main__":

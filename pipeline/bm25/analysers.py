@@ -122,6 +122,11 @@ def words(text: str) -> list[str]:
     return found
 
 
+def is_unspaced(text: str) -> bool:
+    """Say whether a text begins in a script without spaces between words."""
+    return _UNSPACED_RUN.match(text) is not None
+
+
 def bigrams(text: str) -> list[str]:
     """Return the overlapping pairs of characters within each run of an unspaced script."""
     runs = _UNSPACED_RUN.findall(text)

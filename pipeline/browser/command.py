@@ -12,24 +12,28 @@ import importlib.util
 import os
 import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
 from importlib.metadata import distribution
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from pipeline.browser import check, tiles
 from pipeline.browser.npm import PACKAGES, vendor
 from pipeline.browser.onnx_model import OnnxEncoder, export_model
 from pipeline.browser.tokens import token_settings
 from pipeline.core import files, layout, stage
+from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params
+from pipeline.core.params import Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.index.kinds import to_index_form
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, shard_bounds
 
 MADE_BY = "pipeline.browser"
 SCHEMA = 1
@@ -62,12 +66,13 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
         encoder = _write_encoder(params, locale, held, weights, folder, most_megabytes)
         products = ShardReader(held, "products", locale)
         sample = products.take(tiles.training_rows(products.rows))
-        quantiser = tiles.Quantiser(to_index_form(sample, spec.similarity, "products"))
+        sample = to_index_form(sample, spec.similarity, "products")
+        quantiser = tiles.Quantiser(sample)
         (folder / "codebook.bin").write_bytes(quantiser.codebook.astype("<f4").tobytes())
-        pieces = (to_index_form(piece, spec.similarity, "products") for piece in products)
-        tiles.write_vectors(folder, pieces, quantiser)
+        order = tiles.near_order(partial(_pieces, products, spec.similarity), sample)
+        tiles.write_vectors(folder, _pieces(products, spec.similarity, order), quantiser)
         path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
-        brands = tiles.write_shown(folder, path, params.clean, remedy)
+        brands = tiles.write_shown(folder, path, params.clean, order, remedy)
         return write_manifest(
             folder,
             {
@@ -80,6 +85,22 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
                 "encoder": encoder,
             },
         )
+
+
+def _pieces(
+    products: ShardReader, similarity: Similarity, order: Ints | None = None
+) -> Iterator[Matrix]:
+    """Yield the vectors of all products as an index has them, some thousands at a time.
+
+    Args:
+        products: the vectors.
+        similarity: of the encoder.
+        order: their rows in the order wanted; None for that of the shards.
+    """
+    for start, stop in shard_bounds(products.rows, tiles.BATCH_ROWS):
+        rows = np.arange(start, stop) if order is None else order[start:stop]
+        ascending, place = np.unique(rows, return_inverse=True)
+        yield to_index_form(products.take(ascending), similarity, "products")[place]
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:

@@ -55,20 +55,17 @@ def _export(spec: Encoder, weights: LocalWeights, path: Path) -> str:
     import onnx
     import torch
 
-    from pipeline.encoders.model import load_model
+    from pipeline.encoders.model import load_model, traceable
 
     model = load_model(spec, weights)
 
     class Encode(torch.nn.Module):  # type: ignore[misc]
         def __init__(self) -> None:
             super().__init__()
-            self.modules_ = model.modules
+            self.pooled = traceable(model)
 
         def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            features = model.features(ids, mask, prompt=0)
-            for module in self.modules_:
-                features = module(features)
-            vectors: torch.Tensor = features["sentence_embedding"]
+            vectors: torch.Tensor = self.pooled(ids, mask)
             if spec.dimension != "model":
                 vectors = vectors[:, : spec.dimension]
             if spec.normalize or spec.similarity == "cosine":

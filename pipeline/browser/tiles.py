@@ -6,7 +6,8 @@ The names end in .bin: some servers unpack what ends in .gz, and the hashes woul
 import gzip
 import itertools
 import json
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.browser.onnx_model import to_8_bits
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BRAND, iter_fields
 from pipeline.index.kinds import TRAINING_SEED
@@ -46,6 +47,41 @@ def training_rows(rows: int) -> NDArray[np.int64]:
         return np.arange(rows)
     drawn = np.random.default_rng(TRAINING_SEED).choice(rows, TRAINED, replace=False)
     return np.sort(drawn).astype(np.int64)
+
+
+def near_order(pieces: Callable[[], Iterable[Matrix]], sample: Matrix) -> Ints:
+    """Return all rows in an order in which similar products are neighbours.
+
+    The hits of a query so are in few parts of the tiles, and few requests fetch them. K-means on
+    `sample` makes as many groups as the square root of the number of its vectors, and the groups
+    are put in order in the same way.
+
+    Args:
+        pieces: gives all vectors in order, in pieces, each time that it is called.
+        sample: some of them.
+    """
+    centroids = _centroids(sample, math.isqrt(len(sample)))
+    regions = _centroids(centroids, math.isqrt(len(centroids)))
+    region = _nearest(centroids, regions)
+    group = np.concatenate([_nearest(piece, centroids) for piece in pieces()])
+    return np.lexsort((np.arange(len(group)), group, region[group]))
+
+
+def _centroids(vectors: Matrix, number: int) -> Matrix:
+    kmeans: Any = faiss.Kmeans(
+        vectors.shape[1], number, niter=10, seed=TRAINING_SEED, min_points_per_centroid=1
+    )
+    with _one_thread():
+        kmeans.train(np.ascontiguousarray(vectors))
+    return np.asarray(kmeans.centroids)
+
+
+def _nearest(vectors: Matrix, centroids: Matrix) -> Ints:
+    """Return the centroid that is nearest to each vector, int64 [rows]."""
+    flat: Any = faiss.IndexFlatL2(centroids.shape[1])
+    flat.add(centroids)
+    with _one_thread():
+        return np.asarray(flat.search(np.ascontiguousarray(vectors), 1)[1][:, 0])
 
 
 class Quantiser:
@@ -137,8 +173,10 @@ def write_vectors(folder: Path, pieces: Iterable[Matrix], quantiser: Quantiser) 
         vectors.add(pack_vectors(piece))
 
 
-def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
+def write_shown(folder: Path, path: Path, settings: Clean, order: Ints, remedy: str) -> int:
     """Write titles in tiles, and each product's brand; return how many brands there are.
+
+    `order` has the rows of the table as the tiles have them.
 
     A tile of titles is JSON, [[product_id, title], ...]. Brands are numbered from 1 in the order of
     their names; `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a
@@ -148,19 +186,16 @@ def write_shown(folder: Path, path: Path, settings: Clean, remedy: str) -> int:
         PipelineError: the table is missing, damaged, or of another number of fields.
     """
     brands: list[str] = []
-
-    def titles() -> Iterator[list[str]]:
-        for batch in iter_fields(path, settings, [BRAND], remedy):
-            brands.extend(batch.values.get(BRAND, ()))
-            for pair in zip(batch.ids.to_pylist(), batch.titles, strict=True):
-                yield list(pair)
-
-    write_titles(folder, titles())
+    held: list[list[str]] = []
+    for batch in iter_fields(path, settings, [BRAND], remedy):
+        brands.extend(batch.values.get(BRAND, ()))
+        held.extend(map(list, zip(batch.ids.to_pylist(), batch.titles, strict=True)))
+    write_titles(folder, (held[row] for row in order.tolist()))
     names = sorted(set(brands) - {""})
     if names:
         _write_packed(folder / "brands.bin", names)
         numbers = {"": 0} | {name: place for place, name in enumerate(names, 1)}
-        column = np.array([numbers[brand] for brand in brands], "<u4")
+        column = np.array([numbers[brand] for brand in brands], "<u4")[order]
         TileWriter(folder, "brands", CODE_ROWS).add(column[:, None].view(np.uint8))
     return len(names)
 

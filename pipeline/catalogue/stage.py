@@ -8,10 +8,10 @@ import numpy as np
 
 from pipeline.catalogue.others import duplicates_section, similar_section
 from pipeline.catalogue.page import Drawn, render
-from pipeline.clusters.form import CLUSTERS, MAP, ClustersReport, read_report
+from pipeline.clusters.card import check_clusters
+from pipeline.clusters.form import CLUSTERS, MAP, read_report
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Ints
-from pipeline.core.cards import refuse_differences
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import read_shown
 
@@ -21,8 +21,11 @@ POINTED = 3_000
 
 def catalogue(params: Params, locale: str) -> stage.Done:
     """Write the page of a locale's catalogue."""
+    clean, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    ids = tables.read_column(clean, tables.PRODUCTS, "product_id", remedy)
+    check_clusters(params, locale, ids)
     report = read_report(locale)
-    drawn = _read_map(params, locale, report)
+    drawn = _read_map(params, locale)
     page = render(
         report,
         drawn,
@@ -36,38 +39,20 @@ def catalogue(params: Params, locale: str) -> stage.Done:
     return stage.Done(products=report.products)
 
 
-def _read_map(params: Params, locale: str, report: ClustersReport) -> Drawn:
+def _read_map(params: Params, locale: str) -> Drawn:
     """Read a locale's map, and the titles of the products that can be pointed at.
 
     Raises:
-        PipelineError: an artefact is missing or damaged, or is of other products than the report.
+        PipelineError: an artefact is damaged.
     """
     clean, found = layout.clean(locale), layout.clusters(locale)
     remedy = layout.rerun_hint("clusters", locale)
-    ids = tables.read_column(
-        clean.products, tables.PRODUCTS, "product_id", layout.rerun_hint("clean", locale)
-    )
     clusters = tables.read_table(found.clusters, CLUSTERS, remedy)
     drawn = tables.read_table(found.map, MAP, remedy)
-    expected = {"ids": tables.ids_sha256(ids), "rows": len(ids), "clusters": report.clusters}
-    cluster = np.asarray(clusters["cluster"].to_numpy(), dtype=np.int64)
-    of_clusters = {
-        "ids": tables.ids_sha256(clusters["product_id"]),
-        "rows": len(drawn),
-        "clusters": int(cluster.max(initial=-1)) + 1,
-    }
-    why = "the clusters are of other products"
-    refuse_differences(found.folder, of_clusters, expected, why, remedy)
-    refuse_differences(
-        layout.clusters_report(locale),
-        {"ids": report.ids_sha256},
-        {"ids": expected["ids"]},
-        why,
-        remedy,
-    )
     pointed: Ints = np.flatnonzero(drawn["landmark"].to_numpy())[:POINTED]
     titles, _ = read_shown(
         clean.products, pointed, params.clean, layout.rerun_hint("clean", locale)
     )
     places = np.column_stack([drawn["x"].to_numpy(), drawn["y"].to_numpy()])
+    cluster = np.asarray(clusters["cluster"].to_numpy(), dtype=np.int64)
     return Drawn(places, cluster, pointed, [titles[row] for row in pointed.tolist()])

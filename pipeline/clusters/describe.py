@@ -6,10 +6,11 @@ from itertools import pairwise, zip_longest
 
 import numpy as np
 
+from pipeline.clusters.counts import Counter
 from pipeline.clusters.fields import has_brands, read_fields
 from pipeline.clusters.form import Brand, Cluster, Example, Leaf
 from pipeline.clusters.kmeans import Clustering
-from pipeline.clusters.names import Counter, common_terms, name_groups
+from pipeline.clusters.names import Name, common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Params
@@ -29,14 +30,14 @@ class Texts:
 
     Attributes:
         titles: of the products that may be examples, by row.
-        cluster_names, leaf_names: the words of each.
+        cluster_names, leaf_names: of each.
         brand_of: the number of each product's brand, -1 without one, int64 [products].
         brands: how the brands are written, by number.
     """
 
     titles: dict[int, str]
-    cluster_names: list[list[str]]
-    leaf_names: list[list[str]]
+    cluster_names: list[Name]
+    leaf_names: list[Name]
     brand_of: Ints
     brands: list[str]
 
@@ -66,7 +67,8 @@ def describe_clusters(
         described.append(
             Cluster(
                 cluster=number,
-                name=tuple(texts.cluster_names[number]),
+                name=texts.cluster_names[number].words,
+                covered=round(texts.cluster_names[number].covered, DECIMALS),
                 products=int(sizes[number]),
                 nearness=round(float(nearness[number]), DECIMALS),
                 with_brand=len(brands) if branded else None,
@@ -75,7 +77,8 @@ def describe_clusters(
                 leaves=tuple(
                     Leaf(
                         leaf=leaf,
-                        name=tuple(texts.leaf_names[leaf]),
+                        name=texts.leaf_names[leaf].words,
+                        covered=round(texts.leaf_names[leaf].covered, DECIMALS),
                         products=int(leaf_sizes[leaf]),
                         examples=_examples(candidates[leaf], texts.titles, ids, LEAF_EXAMPLES),
                     )
@@ -113,17 +116,13 @@ def _read_texts(params: Params, locale: str, found: Clustering, shown: Ints) -> 
         for row in shown[slice(*np.searchsorted(shown, [rows.start, rows.stop]))].tolist():
             titles[row] = fields.titles[row - done][:EXAMPLE_CHARACTERS]
         done = rows.stop
-    leaves = counter.finish()
-    clusters = leaves.within(found.cluster_of_leaf)
-    sizes = np.bincount(found.cluster)
-    left_out = common_terms(clusters, sizes) | leaves.is_brand
-    return Texts(
-        titles,
-        name_groups(clusters, sizes, left_out),
-        name_groups(leaves, np.bincount(found.leaf), left_out),
-        brand_of,
-        written,
+    leaves, terms = counter.finish()
+    common = common_terms(leaves.within(found.cluster_of_leaf), np.bincount(found.cluster))
+    cluster_names, leaf_names = (
+        name_groups(leaves, terms, found.leaf, groups, found.centroids, common | leaves.is_brand)
+        for groups in (found.cluster_of_leaf, np.arange(found.leaves))
     )
+    return Texts(titles, cluster_names, leaf_names, brand_of, written)
 
 
 def _most_frequent(brands: Ints, written: list[str]) -> tuple[Brand, ...]:

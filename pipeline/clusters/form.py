@@ -9,7 +9,7 @@ from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.params import Strict
 
-CLUSTERS_SCHEMA = 1
+CLUSTERS_SCHEMA = 2
 
 CLUSTERS = pa.schema(
     [
@@ -28,6 +28,9 @@ MAP = pa.schema(
     ]
 )
 """The place of every clean product, from 0 to 1; `landmark`: t-SNE itself placed it."""
+
+LANDMARKS = 3_000
+"""How many products t-SNE itself places; the others are placed among these."""
 
 Number = Annotated[int, Field(ge=0)]
 Size = Annotated[int, Field(ge=1)]
@@ -50,10 +53,11 @@ class Brand(Strict):
 
 
 class Leaf(Strict):
-    """A part of a cluster; `name` is empty where no word tells it apart."""
+    """A part of a cluster; `name` and `covered` are those of a `Cluster`."""
 
     leaf: Number
     name: tuple[str, ...]
+    covered: Share
     products: Size
     examples: tuple[Example, ...]
 
@@ -63,7 +67,8 @@ class Cluster(Strict):
 
     Attributes:
         cluster: its number; the largest is 0.
-        name: its words; empty where none tells it apart.
+        name: its words; empty where too few of its products have them.
+        covered: the share of its products that have one of the words that set it apart.
         products: how many it has.
         nearness: the mean cosine of its products with the centroid of their leaf.
         with_brand: how many of its products have a brand; None where texts have no such field.
@@ -74,6 +79,7 @@ class Cluster(Strict):
 
     cluster: Number
     name: tuple[str, ...]
+    covered: Share
     products: Size
     nearness: Figure
     with_brand: Number | None

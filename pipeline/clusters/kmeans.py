@@ -40,6 +40,7 @@ class Clustering:
         leaf: of each product, int64 [products].
         cluster_of_leaf: int64 [leaves], ascending.
         nearness: the cosine of each product with the centroid of its leaf, float32 [products].
+        centroids: of the leaves, float32 [leaves, dimension].
         without_direction: how many vectors equal the mean; nothing decides where these are.
     """
 
@@ -47,6 +48,7 @@ class Clustering:
     leaf: Ints
     cluster_of_leaf: Ints
     nearness: Floats
+    centroids: Matrix
     without_direction: int
 
     @property
@@ -103,9 +105,10 @@ def cluster_products(
         ]
         found, nearness, zero = _assign(vectors, leaf_centroids.__getitem__, cluster, threads)
     leaf = _by_size(found, cluster)
-    cluster_of_leaf = np.zeros(leaf.max() + 1, dtype=np.int64)
-    cluster_of_leaf[leaf] = cluster
-    return Clustering(cluster, leaf, cluster_of_leaf, nearness, zero)
+    _, first = np.unique(leaf, return_index=True)
+    places = zip(cluster[first], found[first], strict=True)
+    of_leaves = np.stack([leaf_centroids[number][place] for number, place in places])
+    return Clustering(cluster, leaf, cluster[first], nearness, of_leaves, zero)
 
 
 def train_clusters(vectors: Directions, clusters: int, seed: int) -> Matrix:

@@ -5,13 +5,11 @@ from sklearn.manifold import TSNE
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
+from pipeline.clusters.form import LANDMARKS
 from pipeline.clusters.kmeans import draw_rows
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
-
-LANDMARKS = 3_000
-"""How many products t-SNE itself places; the others are placed among these."""
 
 NEIGHBOURS = 5
 PERPLEXITY = 30.0

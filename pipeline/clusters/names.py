@@ -1,169 +1,102 @@
-"""Names of clusters: the terms that set a cluster apart, by class-based TF-IDF."""
+"""Names of groups: the terms that set a group apart, and together cover most of its products."""
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.clusters.surfaces import Surfaces
-from pipeline.core.arrays import Ints
+from pipeline.bm25 import analysers
+from pipeline.clusters.counts import Counts, Titles
+from pipeline.core.arrays import Ints, Matrix
 
 WORDS = 4
-"""How many words a name has, at most."""
+"""How many words a name has, at most; a pair that is written together is one."""
 
 COMMON = 0.3
 """A term of more than this share of the clusters tells none apart; see `common_terms`."""
 PRESENT = 0.05
 """A cluster has a term where at least this share of its products have it."""
 
-SUPPORT = 0.1
-"""The least share of a group's products that have a term of its name."""
+SUPPORT, FEWEST = 0.05, 3
+"""The least share of a group's products, and the least number of them, that a word adds to those
+with a word before it. A group of fewer products needs all of them."""
+CLOSE = 0.4
+"""The least closeness of a term to a group; see `_closeness`."""
+COVERED = 0.5
+"""The least share of a group's products that a name covers; with less, the group has no name."""
 
-BRAND = 0.4
-"""A term is a brand's where at least this share of its products have it in their brand."""
+PAIRED = 0.6
+"""Two terms are one word where this share of a group's products with one have both in a row."""
 
 ENDING_LETTERS = 2
-
-_COMPACT_AT = 1 << 22
 
 Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
-class Counts:
-    """How many products of each group have each term, as a sparse matrix.
+class Name:
+    """A group's name; it has no words where too few products have one of them.
 
     Attributes:
-        groups, terms, products: of each pair that occurs, sorted by group and term, int64 [pairs].
-        shown: the most frequent surface form of each term.
-        is_brand: whether a term is rather a brand's than a product's, bool [terms].
+        words: the word that tells most comes first.
+        covered: the share of the group's products whose titles have one of the words that were
+            found, also where these are too few for a name.
     """
 
-    groups: Ints
-    terms: Ints
-    products: Ints
-    shown: list[str]
-    is_brand: NDArray[np.bool_]
-
-    def within(self, larger: Ints) -> "Counts":
-        """Return the counts of larger groups; `larger` has the one that each group is of."""
-        key = larger[self.groups] * len(self.shown) + self.terms
-        keys, products = _summed(key, self.products)
-        groups, terms = np.divmod(keys, max(1, len(self.shown)))
-        return Counts(groups, terms, products, self.shown, self.is_brand)
+    words: tuple[str, ...]
+    covered: float
 
 
-@dataclass
-class Counter:
-    """Counts the terms of products as they are read, each once a product."""
+def name_groups(
+    leaves: Counts,
+    titles: Titles,
+    leaf: Ints,
+    group_of_leaf: Ints,
+    centroids: Matrix,
+    left_out: NDArray[np.bool_],
+) -> list[Name]:
+    """Return the name of each group of leaves, or of each leaf.
 
-    surfaces: Surfaces
-    _numbers: dict[tuple[str, str], int] = field(default_factory=dict)
-    _terms: dict[str, int] = field(default_factory=dict)
-    _term_of: list[int] = field(default_factory=list)
-    _written: list[int] = field(default_factory=list)
-    _pairs: list[tuple[Ints, Ints]] = field(default_factory=list)
-    _branded: list[int] = field(default_factory=list)
+    Words are chosen one by one, each by the products that have none of the words before it: so a
+    name has a word for each large part of its group. The weight of a term t in a group c is that
+    of class-based TF-IDF (Grootendorst: BERTopic, 2022, arXiv 2203.05794):
+    p(t, c) * log(1 + A / f(t)). p is the share of the group's products that have the term and none
+    of the words before it, f how many products of all groups have it, A the mean over the groups of
+    the sum of its terms' counts. A product counts a term once: a repeated word gains nothing.
 
-    def add(self, titles: Iterable[str], brands: Iterable[str], groups: Ints) -> None:
-        """Count the terms of some more products.
-
-        A word of a product's own brand is not counted for its group.
-
-        Args:
-            titles: the texts that names come from.
-            brands: the brand of each product, empty where it has none.
-            groups: the group of each product.
-        """
-        terms: list[int] = []
-        lengths: list[int] = []
-        for title, brand in zip(titles, brands, strict=True):
-            own = {self._term(term) for _, term in self.surfaces(brand)} if brand else set()
-            for term in own:
-                self._branded[term] += 1
-            found = {self._number(pair) for pair in self.surfaces(title)}
-            for number in found:
-                self._written[number] += 1
-            kept = {self._term_of[number] for number in found} - own
-            terms.extend(kept)
-            lengths.append(len(kept))
-        key = np.repeat(groups, lengths) << 32 | np.array(terms, dtype=np.int64)
-        self._pairs.append(_summed(key, np.ones(len(key), dtype=np.int64)))
-        if sum(len(keys) for keys, _ in self._pairs) > _COMPACT_AT:
-            self._pairs = [self._merged()]
-
-    def finish(self) -> Counts:
-        """Return the counts of all products that were added."""
-        keys, products = self._merged()
-        titled = np.zeros(len(self._terms), dtype=np.int64)
-        shown = [""] * len(self._terms)
-        most = [0] * len(self._terms)
-        # Of forms that are equally frequent, the first in the order of their letters.
-        for (surface, _), number in sorted(self._numbers.items()):
-            term, written = self._term_of[number], self._written[number]
-            if written > most[term]:
-                shown[term], most[term] = surface, written
-        terms = keys & 0xFFFFFFFF
-        np.add.at(titled, terms, products)
-        branded = np.array(self._branded, dtype=np.int64)
-        is_brand = branded >= BRAND * np.maximum(titled + branded, 1)
-        return Counts(keys >> 32, terms, products, shown, is_brand)
-
-    def _term(self, term: str) -> int:
-        number = self._terms.setdefault(term, len(self._terms))
-        if number == len(self._branded):
-            self._branded.append(0)
-        return number
-
-    def _number(self, pair: tuple[str, str]) -> int:
-        number = self._numbers.setdefault(pair, len(self._numbers))
-        if number == len(self._written):
-            self._written.append(0)
-            self._term_of.append(self._term(pair[1]))
-        return number
-
-    def _merged(self) -> tuple[Ints, Ints]:
-        if not self._pairs:
-            return np.empty(0, dtype=np.int64), np.empty(0, dtype=np.int64)
-        keys, products = (np.concatenate(parts) for parts in zip(*self._pairs, strict=True))
-        return _summed(keys, products)
-
-
-def name_groups(counts: Counts, sizes: Ints, left_out: NDArray[np.bool_]) -> list[list[str]]:
-    """Return the words of each group's name, the most telling first; none where nothing tells.
-
-    The weight of term t in group c is that of class-based TF-IDF (Grootendorst: BERTopic, 2022,
-    arXiv 2203.05794), p(t, c) * log(1 + A / f(t)): p is the share of the group's products that have
-    the term, f how many products of all groups have it, A the mean over the groups of the sum of
-    its terms' counts. A product counts a term once, so that a repeated word gains nothing.
-
-    Words that fewer than `SUPPORT` of the group's products have are used only where all others
-    are missing, and those of a single product never. A word that is a chosen one with or without
-    an ending is passed over.
+    A word that is a chosen one with or without an ending is passed over.
 
     Args:
-        counts: of the groups.
-        sizes: how many products each group has, int64 [groups].
+        leaves: the counts of the leaves.
+        titles: the products' terms.
+        leaf: of each product, int64 [products].
+        group_of_leaf: int64 [leaves].
+        centroids: of the leaves, [leaves, dimension].
         left_out: terms that are in no name, bool [terms].
     """
+    counts, group = leaves.within(group_of_leaf), group_of_leaf[leaf]
+    sizes = np.bincount(group)
     per_term = np.bincount(counts.terms, counts.products, minlength=len(counts.shown))
-    mean = counts.products.sum() / len(sizes)
-    share = counts.products / sizes[counts.groups]
-    weight = share * np.log1p(mean / per_term[counts.terms])
-    weight = weight.round(9)  # so that no logarithm's last bit decides
-    fits = ~left_out[counts.terms] & (counts.products >= np.minimum(2, sizes)[counts.groups])
-    starts = np.searchsorted(counts.groups, np.arange(len(sizes) + 1))
+    rarity = np.log1p(counts.products.sum() / len(sizes) / np.maximum(per_term, 1))
+    least = np.maximum(np.minimum(FEWEST, sizes), SUPPORT * sizes)
+    enough = ~left_out[counts.terms] & (counts.products >= least[counts.groups])
+    fits = np.flatnonzero(enough)
+    fits = fits[_closeness(leaves, counts, fits, _likeness(group_of_leaf, centroids)) >= CLOSE]
+    starts = np.searchsorted(counts.groups[fits], np.arange(len(sizes) + 1))
+    members = np.split(np.argsort(group, kind="stable"), np.cumsum(sizes)[:-1])
     names = []
-    for start, stop in pairwise(starts):
-        chosen = start + np.flatnonzero(fits[start:stop])
-        frequent = chosen[share[chosen] >= SUPPORT]
-        words = sorted(
-            (-weight[place], counts.shown[counts.terms[place]])
-            for place in (frequent if len(frequent) else chosen).tolist()
-        )
-        names.append(_diverse(word for _, word in words))
+    for rows, (start, stop), fewest in zip(members, pairwise(starts), least, strict=True):
+        candidates = counts.terms[fits[start:stop]]
+        terms, owner = titles.of(rows)
+        having = _having(terms, owner, candidates, len(rows))
+        forms = [counts.shown[term] for term in candidates]
+        chosen, covered = _choose(having, rarity[candidates], forms, fewest)
+        words = [
+            _with_pair(term, terms, owner, left_out, counts.shown)
+            for term in (candidates[chosen].tolist() if covered >= COVERED else ())
+        ]
+        names.append(Name(tuple(dict.fromkeys(words)), covered))
     return names
 
 
@@ -177,25 +110,118 @@ def common_terms(counts: Counts, sizes: Ints) -> NDArray[np.bool_]:
     return np.asarray(having > max(1, COMMON * len(sizes)))
 
 
-def _diverse(words: Iterable[str]) -> list[str]:
-    """Return the first `WORDS` words of which none is a longer form of another."""
-    chosen: list[str] = []
-    for word in words:
-        if not any(_is_form(word, other) or _is_form(other, word) for other in chosen):
-            chosen.append(word)
-        if len(chosen) == WORDS:
+def _likeness(group_of_leaf: Ints, centroids: Matrix) -> Floats:
+    """Return the cosines of groups and leaves, 0 where negative, 1 of a group's own leaves.
+
+    The result is [groups, leaves].
+    """
+    middle = np.zeros((int(group_of_leaf.max()) + 1, centroids.shape[1]))
+    np.add.at(middle, group_of_leaf, centroids)
+    middle /= np.maximum(np.linalg.norm(middle, axis=1, keepdims=True), 1e-12)
+    alike = np.clip(middle @ centroids.T, 0, 1)
+    alike[group_of_leaf, np.arange(len(group_of_leaf))] = 1
+    return np.asarray(alike)
+
+
+def _closeness(leaves: Counts, counts: Counts, pairs: Ints, alike: Floats) -> Floats:
+    """Return how close a term is to a group, 0 to 1, for some pairs of `counts`.
+
+    That is the share of the term's products that are in the group. Those of other leaves count by
+    the cosine of the leaf and the group. So a word of one kind of product is close where this kind
+    is, though several groups share it. Colours, sizes and advertising are everywhere, and close to
+    no group. One more product is counted that is far from all: it makes rare terms less close.
+    """
+    order = np.argsort(leaves.terms, kind="stable")
+    starts = np.searchsorted(leaves.terms[order], np.arange(len(leaves.shown) + 1))
+    close = np.empty(len(pairs))
+    for place, pair in enumerate(pairs):
+        term = counts.terms[pair]
+        having = order[starts[term] : starts[term + 1]]
+        products = leaves.products[having]
+        near = products @ alike[counts.groups[pair], leaves.groups[having]]
+        close[place] = near / (products.sum() + 1)
+    return close.round(9)
+
+
+def _having(terms: Ints, owner: Ints, wanted: Ints, products: int) -> NDArray[np.bool_]:
+    """Say which of some products have which of the wanted terms, bool [wanted, products].
+
+    Args:
+        terms: of each pair of a term and a product that has it.
+        owner: the product.
+        wanted: terms, ascending.
+        products: how many products there are.
+    """
+    having = np.zeros((len(wanted), products), dtype=np.bool_)
+    if len(wanted):
+        place = np.minimum(np.searchsorted(wanted, terms), len(wanted) - 1)
+        found = wanted[place] == terms
+        having[place[found], owner[found]] = True
+    return having
+
+
+def _choose(
+    having: NDArray[np.bool_], rarity: Floats, forms: list[str], least: float
+) -> tuple[list[int], float]:
+    """Choose words one by one; return their places and the share of the products with one.
+
+    Args:
+        having: which products have which word, [words, products].
+        rarity: the part of a word's weight that does not depend on the group, [words].
+        forms: how the words are written; they decide between words of equal weight.
+        least: how many products a word must add.
+    """
+    chosen: list[int] = []
+    bare = np.ones(having.shape[1], dtype=np.bool_)
+    while len(chosen) < WORDS:
+        adds = having[:, bare].sum(axis=1)
+        # Rounded so that no logarithm's last bit decides.
+        weight = (adds / len(bare) * rarity).round(9)
+        fitting = [
+            place
+            for place in np.flatnonzero(adds >= least).tolist()
+            if not any(_same_word(forms[place], forms[other]) for other in chosen)
+        ]
+        if not fitting:
             break
-    return chosen
+        chosen.append(min(fitting, key=lambda place: (-weight[place], forms[place])))
+        bare &= ~having[chosen[-1]]
+    return chosen, float(1 - bare.mean())
 
 
-def _is_form(longer: str, word: str) -> bool:
+def _with_pair(
+    term: int, terms: Ints, owner: Ints, left_out: NDArray[np.bool_], shown: list[str]
+) -> str:
+    """Return a word with the one that mostly follows it or precedes it in a group's titles.
+
+    Args:
+        term: of the word.
+        terms: of the titles, one after another.
+        owner: the product of each.
+        left_out: terms that are in no name.
+        shown: how terms are written.
+    """
+    places = np.flatnonzero(terms == term)
+    best, most = shown[term], max(FEWEST, PAIRED * len(places))
+    for step in (1, -1):
+        others = places + step
+        inside = (others >= 0) & (others < len(terms))
+        others = others[inside][owner[others[inside]] == owner[places[inside]]]
+        beside, times = np.unique(terms[others][~left_out[terms[others]]], return_counts=True)
+        if times.max(initial=0) >= most:
+            other = shown[beside[times.argmax()]]
+            most = times.max() + 1
+            best = _joined(shown[term], other) if step == 1 else _joined(other, shown[term])
+    return best
+
+
+def _joined(first: str, second: str) -> str:
+    """Return two words in a row; a script without spaces has none between them."""
+    both_unspaced = all(map(analysers.is_unspaced, (first[-1], second[0])))
+    return f"{first}{second}" if both_unspaced else f"{first} {second}"
+
+
+def _same_word(one: str, other: str) -> bool:
     """Say whether a word is another with an ending, such as a plural: languages without stems."""
+    word, longer = sorted((one, other), key=len)
     return longer.startswith(word) and len(longer) - len(word) <= ENDING_LETTERS < len(word)
-
-
-def _summed(keys: Ints, values: Ints) -> tuple[Ints, Ints]:
-    """Return the distinct keys, ascending, and the sum of the values of each."""
-    distinct, inverse = np.unique(keys, return_inverse=True)
-    sums = np.zeros(len(distinct), dtype=np.int64)
-    np.add.at(sums, inverse, values)
-    return distinct, sums

@@ -7,6 +7,7 @@ CPU, whose sgemm rounds differently, may give others.
 import numpy as np
 import pyarrow as pa
 
+from pipeline.clusters.card import make_card
 from pipeline.clusters.describe import DECIMALS, describe_clusters
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.form import (
@@ -77,7 +78,16 @@ def clusters(params: Params, locale: str) -> stage.Done:
         tables.write_table(out.clusters, pa.table(columns, schema=CLUSTERS), CLUSTERS)
         drawn = pa.table([*map(pa.array, (*places.T, is_landmark))], schema=MAP)
         tables.write_table(out.map, drawn, MAP)
-    files.write_json(layout.clusters_report(locale), report.model_dump(mode="json"))
+        files.write_json(layout.clusters_report(locale), report.model_dump(mode="json"))
+        card = make_card(
+            params,
+            locale,
+            out,
+            product_ids_sha256=report.ids_sha256,
+            vectors_sha256=manifest.products.sha256(),
+            report_sha256=files.sha256_file(layout.clusters_report(locale)),
+        )
+        files.write_json(out.card, card.model_dump(mode="json"))
     stage.log.info(
         "clusters locale=%s products=%d clusters=%d leaves=%d",
         locale, vectors.rows, found.clusters, found.leaves,

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterator
 from functools import cache
 
 import sudachipy
-from sklearn.feature_extraction.text import ENGLISH_STOP_WORDS
+from bm25s import stopwords
 
 from pipeline.bm25 import analysers
 
@@ -14,22 +14,40 @@ out."""
 
 UNIT_LETTERS = 3
 
-_NAMING = ("名詞", "形状詞", "形容詞", "接頭辞")
+_FUNCTION_WORDS: dict[str, tuple[str, ...]] = {
+    "da": stopwords.STOPWORDS_DANISH,
+    "de": stopwords.STOPWORDS_GERMAN,
+    "es": stopwords.STOPWORDS_SPANISH,
+    "fr": stopwords.STOPWORDS_FRENCH,
+    "it": stopwords.STOPWORDS_ITALIAN,
+    "ko": stopwords.STOPWORDS_KOREAN,
+    "nl": stopwords.STOPWORDS_DUTCH,
+    "no": stopwords.STOPWORDS_NORWEGIAN,
+    "pt": stopwords.STOPWORDS_PORTUGUESE,
+    "ru": stopwords.STOPWORDS_RUSSIAN,
+    "sv": stopwords.STOPWORDS_SWEDISH,
+    "tr": stopwords.STOPWORDS_TURKISH,
+}
+"""Those that bm25s has, by ISO 639-1 code."""
+
+_DESCRIBING = ("サ変可能", "形状詞可能", "サ変形状詞可能", "副詞可能")
+"""Nouns that also serve as verbs, adjectives or adverbs: 対応, 軽量. Alone they name no thing."""
 
 
 def surfaces_for(language: str) -> Surfaces:
     """Return what gives the words of a language with bm25's terms for them.
 
     These name nothing, and are left out: words without a letter, single Latin letters, units (at
-    most three letters after a number), and English function words, which titles in all languages
-    have. Of Japanese, only nouns and adjectives name anything; Sudachi says which these are. Pairs
-    of characters are left out, since they are no words.
+    most three letters after a number), and function words of the language. Titles in all languages
+    have English ones too. Of Japanese, only nouns that are mere nouns name anything; Sudachi says
+    which these are. Pairs of characters are left out, since they are no words.
 
     Args:
         language: an ISO 639-1 code, or `any`.
     """
     if language == "ja":
         return _japanese()
+    function_words = {*stopwords.STOPWORDS_EN_PLUS, *_FUNCTION_WORDS.get(language, ())}
     analyse = analysers.analyser_for(language).terms
 
     @cache
@@ -42,20 +60,22 @@ def surfaces_for(language: str) -> Surfaces:
         return [
             (word, term(word))
             for before, word in zip(["", *words], words, strict=False)
-            if _names(word) and not (len(word) <= UNIT_LETTERS and before[:1].isnumeric())
+            if _may_name(word)
+            and word not in function_words
+            and not (len(word) <= UNIT_LETTERS and before[:1].isnumeric())
         ]
 
     return found
 
 
-def _names(word: str) -> bool:
-    """Say whether a word may be part of a name."""
-    single = len(word) == 1 and word < "\u0250"
-    return word[0].isalpha() and not single and word not in ENGLISH_STOP_WORDS
+def _may_name(word: str) -> bool:
+    """Say whether a word has letters, and more than one where they are Latin."""
+    return word[0].isalpha() and not (len(word) == 1 and word < "\u0250")
 
 
 def _japanese() -> Surfaces:
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
+    function_words = set(stopwords.STOPWORDS_EN_PLUS)
 
     def found(text: str) -> list[tuple[str, str]]:
         words = [
@@ -63,32 +83,40 @@ def _japanese() -> Surfaces:
             for piece in analysers.pieces(text)
             for word in _joined_affixes(tokenizer.tokenize(piece))
         ]
-        return [word for word in words if _names(word[0])]
+        return [word for word in words if _may_name(word[0]) and word[0] not in function_words]
 
     return found
 
 
 def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, str]]:
-    """Yield the nouns and adjectives with their prefixes and suffixes, as (surface, term).
+    """Yield the nouns with their prefixes and suffixes, as (surface, term).
 
-    Sudachi's shortest units cut 扇風機, 大容量 and 座椅子, and their parts name nothing: a noun of
+    Sudachi's shortest units cut 扇風機, 洗濯機 and 座椅子, and their parts name nothing: a noun of
     one character counts as an affix of its neighbour. What follows a number is a unit, and is left
-    out.
+    out, also behind a space.
     """
     surface = term = before = ""
-    opens = counted = False
+    opens = counted = names = False
     for morpheme in morphemes:
         written, kind = morpheme.surface().casefold(), morpheme.part_of_speech()
+        if not written.strip():
+            if names:
+                yield surface, term
+            surface, term, before, opens, names = "", "", "", False, False
+            continue
+        naming = kind[0] in ("名詞", "接頭辞")
         single = len(written) == 1 and kind[0] == "名詞" and not written.isascii()
         closes = kind[0] == "接尾辞" or "助数詞可能" in kind or (single and before == "名詞")
-        if surface and not closes and not (opens and kind[0] in _NAMING):
-            yield surface, term
-            surface = term = ""
+        if surface and not closes and not (opens and naming):
+            if names:
+                yield surface, term
+            surface, term, names = "", "", False
         is_number = kind[1] == "数詞" or written.isnumeric()
         opens = kind[0] == "接頭辞" or (single and not surface)
-        if not counted and not is_number and (surface or kind[0] in _NAMING):
+        if not counted and not is_number and (surface or naming):
+            names |= bool(surface) or not set(kind) & set(_DESCRIBING)
             surface += written
             term += morpheme.normalized_form().casefold()
         counted, before = is_number or (counted and closes), kind[0]
-    if surface:
+    if names:
         yield surface, term

@@ -6,6 +6,9 @@ from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 
+LONGEST_CAUSE = 300
+"""How many characters of a library's message a message shows, at most."""
+
 
 class PipelineError(Exception):
     """Something the user can correct: where, what is wrong, the value found, what to do.

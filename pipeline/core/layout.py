@@ -225,6 +225,11 @@ class ClusterFiles:
         """The place of each product on a map."""
         return self.folder / "map.parquet"
 
+    @property
+    def card(self) -> Path:
+        """What the clusters are, and of which products."""
+        return self.folder / "clusters.json"
+
 
 @dataclass(frozen=True)
 class ShownFiles:

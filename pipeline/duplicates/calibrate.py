@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
 
+CALIBRATED = 10_000
+"""Products whose neighbours the threshold is calibrated on, at most."""
+
 
 class Threshold(NamedTuple):
     """The least cosine of duplicates, and what it rests on.

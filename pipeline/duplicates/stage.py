@@ -16,7 +16,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
-from pipeline.duplicates.calibrate import Threshold, find_threshold
+from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
 from pipeline.duplicates.groups import form_groups
 from pipeline.duplicates.table import EQUAL, NEAR, Groups, write_groups
 from pipeline.duplicates.texts import Distinct, Texts, find_equal, unique_pairs
@@ -30,9 +30,6 @@ from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
-
-CALIBRATED = 10_000
-"""Products whose neighbours the threshold is calibrated on, at most."""
 
 EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
 """How many groups the report shows, members of each, and characters of a text, at most."""

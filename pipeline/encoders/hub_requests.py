@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
-from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
 
 log = logging.getLogger("pipeline")
 
@@ -24,8 +24,6 @@ _TRIES = 5  # in a row that bring nothing
 _FIRST_WAIT = 1.0  # seconds; doubled after each try
 _LONGEST_WAIT = 300.0  # seconds that a server may ask for
 _ENOUGH = 10**6  # bytes that make a try count as one that brought something
-_LONGEST_CAUSE = 300  # letters of a library's message
-
 _UNREACHED = {"ConnectError", "ConnectTimeout"}
 _FLEETING = {"TimeoutException", "NetworkError", "RemoteProtocolError"}
 """Names, since the HTTP library below the hub client changes between its releases."""
@@ -50,7 +48,7 @@ class Repository:
 
     def failure(self, cause: str, remedy: str = _WITHOUT_HUB) -> PipelineError:
         """Return an error that says why it cannot be had."""
-        cause = without_secrets(cause)[:_LONGEST_CAUSE].rstrip(". ")
+        cause = without_secrets(cause)[:LONGEST_CAUSE].rstrip(". ")
         return PipelineError(
             f"{self.where}: {self} could not be downloaded from the hub {endpoint()} ({cause}). "
             f"{remedy}"

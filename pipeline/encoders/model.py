@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line
 from pipeline.core.params import Encoder, FolderWeights, HubWeights
 from pipeline.encoders.model_folder import folder_sha256, transformer_folder, view_decisive
 from pipeline.encoders.model_settings import read_settings
@@ -22,8 +22,6 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
     from transformers import PreTrainedModel
 
-
-_LONGEST_CAUSE = 300  # letters of a library's message
 
 _BUFFERS = (
     ".position_ids",
@@ -125,6 +123,28 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
         special=tokenizer.num_special_tokens_to_add(),
         takes_types="token_type_ids" in tokenizer.model_input_names,
     )
+
+
+def traceable(model: LoadedModel) -> "torch.nn.Module":
+    """Return a model as what a converter traces: ids and mask, int64 [rows, length], to vectors.
+
+    It pools as `LoadedModel.pool` does, without a prompt.
+    """
+    import torch
+
+    class Pooled(torch.nn.Module):  # type: ignore[misc]
+        def __init__(self) -> None:
+            super().__init__()
+            self.modules_ = model.modules
+
+        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
+            features = model.features(ids, mask, prompt=0)
+            for module in self.modules_:
+                features = module(features)
+            pooled: torch.Tensor = features["sentence_embedding"]
+            return pooled
+
+    return Pooled().eval()
 
 
 def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransformer":
@@ -233,7 +253,7 @@ def reported(view: Path, folder: Path, entry: str) -> Iterator[None]:
     except (PipelineError, MemoryError):
         raise
     except Exception as err:  # damaged files make them raise nearly anything
-        cause = (one_line(err) or repr(err)).replace(str(view), str(folder))[:_LONGEST_CAUSE]
+        cause = (one_line(err) or repr(err)).replace(str(view), str(folder))[:LONGEST_CAUSE]
         raise PipelineError(
             f"{entry}.weights: {folder} cannot be loaded: {cause.rstrip('.')}. Use a whole copy of "
             "the model, or another model."

@@ -19,7 +19,7 @@ from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Precision
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
-from pipeline.encoders.model import LoadedModel, built_in_form, load_model
+from pipeline.encoders.model import LoadedModel, built_in_form, load_model, traceable
 from pipeline.encoders.obey_entry import check_max_tokens
 from pipeline.encoders.openvino_engine import compile_graph, infer
 from pipeline.encoders.padding import PROBED_TOKENS, cosine_distance, may_pad
@@ -199,24 +199,12 @@ def _graph(model: LoadedModel) -> "openvino.Model":
     import openvino
     import torch
 
-    class Pooled(torch.nn.Module):  # type: ignore[misc]
-        def __init__(self) -> None:
-            super().__init__()
-            self.modules_ = model.modules
-
-        def forward(self, ids: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
-            features = model.features(ids, mask, prompt=0)
-            for module in self.modules_:
-                features = module(features)
-            pooled: torch.Tensor = features["sentence_embedding"]
-            return pooled
-
     ids, mask = (torch.from_numpy(array) for array in _made_up(model, 2, STEP))
     free = openvino.PartialShape([-1, -1])
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # tracing warns of every branch; the result is checked
         return openvino.convert_model(
-            Pooled().eval(), example_input=(ids, mask), input=[free, free]
+            traceable(model), example_input=(ids, mask), input=[free, free]
         )
 
 

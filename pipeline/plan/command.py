@@ -1,8 +1,7 @@
 """Estimate what the chosen params on the chosen source will take: `make plan`, `make costs`.
 
-`python -m pipeline.plan` prints time, memory and disk of every stage as if all had to run, but not
-of those that explore a catalogue, and keeps this sheet in the cache. --against-last-run compares it
-with what the stages took since.
+`python -m pipeline.plan` prints time, memory and disk of every stage as if all had to run, and
+keeps this sheet in the cache. --against-last-run compares it with what the stages took since.
 """
 
 import argparse
@@ -63,11 +62,6 @@ def plan() -> None:
         + aligned(("stage", "locale", "units", *numbers, "known by"), lines, numbers) + _NOTES
         + (_GUESS if any(row.known.startswith("guess") for row in rows) else "")
     )  # fmt: skip
-    if params.explore:
-        stage.log.warning(
-            "warning: similar, duplicates, clusters and catalogue, which run for %s (explore), are "
-            "not in this sheet.", ", ".join(params.explore),
-        )  # fmt: skip
     for line in sheet.warnings(params, rows):
         stage.log.warning("warning: %s", line)
 

@@ -10,8 +10,10 @@ from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
+from pipeline.clusters.form import LANDMARKS
 from pipeline.core.params import Index, Name, Strict
 from pipeline.core.timings import NOT_NEGATIVE, Record
+from pipeline.duplicates.calibrate import CALIBRATED
 from pipeline.index import size as index_size
 from pipeline.plan.rates import MEASURED_PRODUCTS, RATES
 
@@ -121,6 +123,8 @@ def fit(start: float, work: float, measured: float, telling: float) -> tuple[flo
 def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
     """Return how many units of each kind in `RATES` a stage has."""
     products = 0 if stage == "report" else units["products"]
+    if stage == "similar":
+        units = {**units, "queries": products}  # each product is searched for
     queries = units.get("queries", 0)
     dimension, depth = units.get("dimension", 0), min(units.get("depth", 0), products)
     encoded, texts = units.get("encoded", 0), products + queries
@@ -134,8 +138,10 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
         "results at once": min(queries, 1_024) * depth,
+        "pairs": products * units.get("neighbours", 0),
+        "calibrated": min(products, CALIBRATED), "placed": min(products, LANDMARKS),
     }  # fmt: skip
-    if stage in ("index", "retrieve"):
+    if stage in ("index", "retrieve", "similar"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)
     if stage == "bm25":
         japanese = kind.startswith("sudachi")

@@ -50,6 +50,21 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "start": (0.5, 240e6, 0), "products": (0.6e-6, 200, 0), "results at once": (0, 330, 0),
         "results": (0.6e-6, 0, 0), "queries": (0, 4_000, 600),
     },
+    "similar": {
+        "start": (0.5, 480e6, 0), "exact": (1 / 20e9, 0, 0), "quantised": (1 / 6.5e9, 0, 0),
+        "walked": (1 / 40e9, 0, 0), "probed": (1 / 5e9, 0, 0), "components": (1e-9, 0, 0),
+        # The words of all products are indexed too, for the comparison with bm25.
+        "products": (500e-6, 3_500, 0), "pairs": (2e-6, 0, 10), "index bytes": (0, 1, 0),
+    },
+    "duplicates": {
+        "start": (0.4, 300e6, 50_000), "products": (20e-6, 300, 3),
+        "calibrated": (800e-6, 17_000, 0), "pairs": (0.5e-6, 16, 0),
+    },
+    "clusters": {
+        "start": (1.0, 250e6, 50_000), "products": (300e-6, 1_000, 25),
+        "placed": (6e-3, 150_000, 0), "components": (0.2e-6, 0, 0),
+    },
+    "catalogue": {"start": (0.7, 200e6, 400_000), "products": (3e-6, 500, 0.2)},
     "report": {
         "start": (1.5, 230e6, 300_000), "locales": (0.02, 0, 0), "queries": (120e-6, 20_000, 850),
     },

@@ -35,6 +35,8 @@ def rows(params: Params, records: Sequence[Record]) -> list[Row]:
         size = drawn[locale]
         found.append(row("clean", locale, {unit: getattr(size, unit) for unit in units} | threads))
         found.extend(_branch(params, locale, size, row))
+    for locale in params.explore:
+        found.extend(_explored(params, locale, drawn[locale], found, row))
     shown = sum(min(drawn[locale].queries, params.report.queries) for locale in params.locales)
     return [*found, row("report", None, {"locales": len(params.locales), "queries": shown})]
 
@@ -52,6 +54,22 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     yield row("bm25", locale, searched, analyser_name(params.language[locale]))
     yield row("hybrid", locale, searched)
     yield row("evaluate", locale, searched)
+
+
+def _explored(
+    params: Params, locale: str, size: Size, found: Sequence[Row], row: Callable[..., Row]
+) -> Iterator[Row]:
+    """Yield the rows of the stages that explore a locale's catalogue."""
+    (embed,) = (each for each in found if (each.stage, each.locale) == ("embed", locale))
+    index, products = params.index_of(locale), {"products": size.products}
+    vectors = {**products, "dimension": embed.units["dimension"]}
+    near = {"neighbours": params.similar.neighbours}
+    yield row(
+        "similar", locale, {**vectors, **near, **index.model_dump(exclude={"kind"})}, index.kind
+    )
+    yield row("duplicates", locale, {**products, **near})
+    yield row("clusters", locale, vectors)
+    yield row("catalogue", locale, products)
 
 
 def total(found: Sequence[Row]) -> Row:

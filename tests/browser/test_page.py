@@ -51,6 +51,9 @@ pytestmark = [
 GROWN = 3_000
 """Products whose 8-bit vectors are fetched by ranges, in several tiles."""
 
+ASKED = 50
+"""Judged queries that are asked on the page."""
+
 STATUS = "#status"
 Change = Callable[[Path], None]
 
@@ -154,22 +157,24 @@ def test_the_first_ten_are_those_of_python_and_as_good_as_exact_search(
     browser: Browser, made: Path
 ) -> None:
     files = layout.clean("us")
-    texts = pq.read_table(files.queries)["text"].to_pylist()
+    texts = pq.read_table(files.queries)["text"].to_pylist()[:ASKED]
     ids = [product for product, _ in all_titles(made)]
-    assert ids == pq.read_table(files.products)["product_id"].to_pylist()
+    in_table = pq.read_table(files.products)["product_id"].to_pylist()
+    assert sorted(ids) == sorted(in_table)
     with opened(browser, made) as page:
         found = [search(page, text) for text in texts]
     spec = params().encoder_of("us")
-    ours = np.load(layout.embeddings("us").shard("queries", 0))
+    ours = np.load(layout.embeddings("us").shard("queries", 0))[:ASKED]
     tokenizer = Tokenizer((made / "tokenizer.json").read_text(), "", spec.max_tokens, "minilm")
     theirs = OnnxEncoder(made / "model.onnx", 1)(tokenizer(texts))
     # Of the same query vectors, only ties in the last bits may differ; of ours, 8 bits count too.
     for vectors, least in ((theirs, 0.99), (ours, 0.95)):
         expected = [[ids[row] for row in rows] for rows in search_codes(made, vectors)]
         assert overlap(found, expected) >= least
-    rows = np.array([[ids.index(each) for each in of_query] for of_query in found])
+    rows = np.array([[in_table.index(each) for each in of_query] for of_query in found])
     _, _, pairs = read_judgements("us")
-    judgements = judged_run.Judgements.from_pairs(*pairs, len(texts))
+    of_asked = [each[pairs[0] < len(texts)] for each in pairs]
+    judgements = judged_run.Judgements.from_pairs(*of_asked, len(texts))
     products = np.load(layout.embeddings("us").shard("products", 0))
     exact = neighbours.exact_codes([products], ours, 10, "cosine")
     drop = quality(exact, judgements)["ndcg"] - quality(rows, judgements)["ndcg"]

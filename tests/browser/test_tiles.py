@@ -59,6 +59,18 @@ def test_training_rows_are_drawn_once_for_all_and_ascend() -> None:
     assert (many == tiles.training_rows(tiles.TRAINED + 5)).all()
 
 
+def test_similar_products_are_neighbours_and_each_is_there_once() -> None:
+    kinds = unit_vectors(5, 16)
+    kind = np.random.default_rng(1).integers(0, 5, 600)
+    vectors = kinds[kind] + 0.05 * unit_vectors(600, 16, seed=2)
+    order = tiles.near_order(lambda: np.array_split(vectors, 7), vectors[::2])
+    assert sorted(order.tolist()) == list(range(600))
+    assert (order == tiles.near_order(lambda: [vectors], vectors[::2])).all()
+    assert np.count_nonzero(np.diff(kind[order])) < 20, "480 in an order by chance"
+    for rows in (1, 2, 5):
+        assert len(tiles.near_order(lambda: [vectors[:rows]], vectors[:rows])) == rows  # noqa: B023
+
+
 def test_a_vector_in_8_bits_is_off_by_half_a_step_at_most() -> None:
     vectors = np.vstack([unit_vectors(50, 24), np.zeros((1, 24), np.float32)])
     packed = pack_vectors(vectors)
@@ -88,19 +100,20 @@ def test_titles_and_brands_are_those_of_each_product(tmp_path: Path) -> None:
             rows[name].append(value)
     path = tmp_path / "products.parquet"
     tables.write_table(path, pa.table(rows, tables.PRODUCTS), tables.PRODUCTS)
-    assert write_shown(tmp_path, path, settings, "") == 3
+    order = np.array([3, 0, 4, 1, 2])
+    assert write_shown(tmp_path, path, settings, order, "") == 3
     titles = read_packed(tmp_path / "titles-00000.bin")
     assert titles == [
-        ["B0", "Mug"], ["B1", "Kettle"], ["B2", "Zeta"], ["B3", "t" * 200], ["B4", "Pan"],
+        ["B3", "t" * 200], ["B0", "Mug"], ["B4", "Pan"], ["B1", "Kettle"], ["B2", "Zeta"],
     ]  # fmt: skip
     names = read_packed(tmp_path / "brands.bin")
     column = np.fromfile(tmp_path / "brands-00000.bin", "<u4")
-    assert [["", *names][number] for number in column] == ["Ä", "", "Zeta", "Ä", "Beta"]
+    assert [["", *names][number] for number in column] == ["Ä", "Ä", "Beta", "", "Zeta"]
     other = tmp_path / "no-brands"
     other.mkdir()
     without = settings.model_copy(update={"fields": ("product_title",) * 5})
-    assert write_shown(other, path, without, "") == 0
+    assert write_shown(other, path, without, order, "") == 0
     assert [each.name for each in other.iterdir()] == ["titles-00000.bin"]
     fewer = settings.model_copy(update={"fields": ("product_title", "product_brand")})
     with pytest.raises(PipelineError, match=r"of 5 fields, but clean\.fields has 2"):
-        write_shown(other, path, fewer, "Run it again.")
+        write_shown(other, path, fewer, order, "Run it again.")

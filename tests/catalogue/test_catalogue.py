@@ -44,6 +44,10 @@ DUPLICATES = {
 }  # fmt: skip
 
 
+THREE: dict[str, object] = {"clusters.count": 3}
+"""The settings of the page."""
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project folder with the page of a catalogue in which some titles are nasty."""
@@ -58,8 +62,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         stage_index.index(params(), LOCALE)
         similar.similar(params(), LOCALE)
         files.write_json(layout.duplicates_report(LOCALE), DUPLICATES)
-        clusters(params({"clusters.count": 3}), LOCALE)
-        catalogue(params(), LOCALE)
+        clusters(params(THREE), LOCALE)
+        catalogue(params(THREE), LOCALE)
     return folder
 
 
@@ -86,7 +90,7 @@ def _of_another_encoder(report: Path) -> None:
 def test_the_page_is_the_same_twice_and_alone(inside: Path) -> None:
     page = layout.catalogue(LOCALE)
     first = page.read_bytes()
-    catalogue(params(), LOCALE)
+    catalogue(params(THREE), LOCALE)
     assert page.read_bytes() == first
     text = first.decode()
     assert not re.search(r"(?:src|href)=\"(?!data:|#)", text)
@@ -134,7 +138,12 @@ def test_the_page_says_what_the_reports_say(inside: Path) -> None:
             "of other vectors than the clusters",
         ),
         (lambda: _of_another_encoder(layout.similar_report(LOCALE)), "than the clusters"),
-        (lambda: layout.clusters(LOCALE).map.write_bytes(b"PAR1"), "Run `dvc repro clusters@es`"),
+        (lambda: layout.clusters(LOCALE).map.write_bytes(b"PAR1"), "map_sha256 must be"),
+        (lambda: layout.clusters(LOCALE).map.unlink(), "is missing. Run `dvc repro clusters@es`"),
+        (lambda: layout.clusters(LOCALE).card.unlink(), "is missing. Run `dvc repro clusters@es`"),
+        (lambda: _of_another_encoder(layout.clusters_report(LOCALE)), "report_sha256 must be"),
+        (lambda: clusters(params(), LOCALE), "settings must be"),
+        (lambda: clusters(params(THREE | {"clean.separator": "; "}), LOCALE), "texts must be"),
         (lambda: write_clean(np.random.default_rng(9), PRODUCTS, 20), "of other products"),
         (lambda: write_clean(np.random.default_rng(9), 50, 20), "of other products"),
     ],
@@ -146,7 +155,7 @@ def test_artefacts_that_do_not_fit_are_refused_and_the_old_page_stays(
     assert callable(damage)
     damage()
     with pytest.raises(PipelineError, match=re.escape(message)):
-        catalogue(params(), LOCALE)
+        catalogue(params(THREE), LOCALE)
     assert layout.catalogue(LOCALE).read_bytes() == before
 
 

@@ -2,16 +2,21 @@
 
 import math
 from collections import Counter as Tally
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
 
 from pipeline.bm25 import analysers
-from pipeline.clusters.names import Counter, Counts, common_terms, name_groups
+from pipeline.clusters.counts import Counter, Counts, Titles
+from pipeline.clusters.names import COVERED, common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
+from pipeline.core.arrays import Matrix
+
+Product = tuple[int, str, str]
 
 
-def count(language: str, *products: tuple[int, str, str]) -> Counts:
+def read(language: str, products: Sequence[Product]) -> tuple[Counts, Titles]:
     """Count the words of products: (group, title, brand) each."""
     counter = Counter(surfaces_for(language))
     for group, title, brand in products:
@@ -19,83 +24,124 @@ def count(language: str, *products: tuple[int, str, str]) -> Counts:
     return counter.finish()
 
 
-def names(counts: Counts, sizes: list[int]) -> list[list[str]]:
-    return name_groups(counts, np.array(sizes), counts.is_brand)
+def names(
+    language: str, *products: Product, centroids: Matrix | None = None
+) -> list[tuple[str, ...]]:
+    """Name groups that are leaves, and unlike each other by default."""
+    counts, titles = read(language, products)
+    leaf = np.array([group for group, _, _ in products])
+    groups = np.arange(leaf.max() + 1)
+    if centroids is None:
+        centroids = np.eye(len(groups), dtype=np.float32)
+    found = name_groups(counts, titles, leaf, groups, centroids, counts.is_brand)
+    return [name.words for name in found]
 
 
-def test_a_weight_is_that_of_class_based_tf_idf() -> None:
+def test_words_are_chosen_by_class_based_tf_idf_of_products_without_a_word() -> None:
     rng = np.random.default_rng(1)
     words = [f"{letter}word" for letter in "abcdefghij"]
-    titles = [" ".join(rng.choice(words, rng.integers(1, 9))) for _ in range(60)]
-    groups = rng.integers(0, 4, 60)
-    sizes = np.bincount(groups)
-    having = [
-        Tally(word for title, of in zip(titles, groups, strict=True) if of == group
-              for word in set(title.split()))
-        for group in range(4)
-    ]  # fmt: skip
-    mean = sum(sum(tally.values()) for tally in having) / 4
-    total = sum(having, Tally())
-    expected = [
-        sorted(
-            tally,
-            key=lambda word: (
-                -round(tally[word] / size * math.log(1 + mean / total[word]), 9), word
-            ),
-        )[:4]
-        for tally, size in zip(having, sizes.tolist(), strict=True)
-    ]  # fmt: skip
-    counter = Counter(surfaces_for("any"))
-    for start in range(0, 60, 7):
-        part = slice(start, start + 7)
-        counter.add(titles[part], [""] * len(titles[part]), groups[part])
-    assert names(counter.finish(), sizes.tolist()) == expected
+    # No two words are neighbours often, and each is in all groups alike.
+    titles = [rng.permutation(words)[: rng.integers(1, 4)].tolist() for _ in range(90)]
+    leaf = rng.integers(0, 3, 90)
+    counts, found = read("any", [(int(leaf[i]), " ".join(titles[i]), "") for i in range(90)])
+    alike = np.ones((3, 2), dtype=np.float32) / 2**0.5
+    named = name_groups(counts, found, leaf, np.arange(3), alike, counts.is_brand)
+    frequent = Tally(word for title in titles for word in title)
+    mean = sum(frequent.values()) / 3
+    for group, name in enumerate(named):
+        bare = [set(titles[i]) for i in np.flatnonzero(leaf == group)]
+        size, expected = len(bare), []
+        for _ in range(4):
+            having = Tally(word for title in bare for word in title)
+            fit = [word for word in having if having[word] >= max(3, 0.05 * size)]
+            if not fit:
+                break
+            weight = {
+                word: having[word] / size * math.log(1 + mean / frequent[word]) for word in fit
+            }
+            expected.append(min(fit, key=lambda word: (-round(weight[word], 9), word)))
+            bare = [title for title in bare if expected[-1] not in title]
+        assert name.words == tuple(expected)
+        assert name.covered == pytest.approx(1 - len(bare) / size)
 
 
 def test_a_word_is_shown_as_it_is_written_most_often() -> None:
-    counts = count(
-        "es",
-        (0, "Cámaras digitales", ""),
-        (0, "Cámara digital", ""),
-        (0, "camara barata digital", ""),
-        (0, "Cámara digital", ""),
+    named = names(
+        "es", (0, "Cámaras", ""), (0, "Cámara", ""), (0, "camara barata", ""), (0, "Cámara", "")
     )
-    assert names(counts, [4]) == [["cámara", "digital"]]
+    assert named == [("cámara",)]
 
 
 def test_brands_are_in_no_name() -> None:
-    counts = count(
+    shoes = ["Acme running shoes", "Acme trail shoes", "lookalike acme shoes"]
+    juice = ["orange juice", "juice of an orange"]
+    named = names(
         "en",
-        (0, "Acme running shoes", "Acme"),
-        (0, "Acme trail shoes", "acme"),
-        (0, "acme lookalike shoes", ""),
+        *[(0, title, "Acme") for title in shoes],
         (1, "Orange juice for Acme", "Orange"),
-        (1, "orange jam", ""),
-        (1, "orange juice", ""),
-        (1, "fresh orange juice", ""),
+        *[(1, title, "") for title in juice * 3],
     )
-    found = names(counts, [3, 4])
-    assert found == [["shoes"], ["juice", "orange"]], "a word is a brand where it mostly is"
+    assert named == [("shoes",), ("juice",)]
+    assert not read("en", [(1, title, "") for title in juice] + [(1, "a", "Orange")])[0].is_brand[0]
+
+
+def test_a_word_of_other_kinds_of_products_is_in_no_name_unless_these_are_alike() -> None:
+    kinds = ["lamp", "chair", "bottle", "carpet", "spoon", "shoe"]
+    products = [
+        (group, kind if i < 5 else "black", "")
+        for group, kind in enumerate(kinds)
+        for i in range(9)
+    ]
+    named = names("any", *products)
+    assert named == [(kind,) for kind in kinds]
+    same = np.ones((6, 1), dtype=np.float32)
+    named = names("any", *products, centroids=same)
+    assert named == [(kind, "black") for kind in kinds]
+
+
+def test_each_word_names_a_part_of_the_group() -> None:
+    shoes, watches = ["zapatillas deportivas"] * 6, ["reloj", "reloj", "reloj", "reloj acero"]
+    (name,) = names("es", *[(0, title, "") for title in shoes + watches])
+    assert name == ("zapatillas deportivas", "reloj")
+
+
+def test_words_that_mostly_stand_in_a_row_are_one() -> None:
+    films = [f"blu ray {title}" for title in ("uno", "dos", "tres", "cuatro")]
+    assert names("es", *[(0, title, "") for title in films]) == [("blu ray",)]
+    tea = [f"抹茶アイス {title}" for title in ("東京", "大阪", "京都", "奈良")]
+    assert names("ja", *[(0, title, "") for title in tea]) == [("抹茶アイス",)]
+
+
+def test_a_group_whose_words_cover_too_little_has_no_name() -> None:
+    alone = [(0, f"thing{letter}", "") for letter in "abcdefghijkl"]
+    assert names("en", *alone) == [()]
+    assert names("en", (0, "", ""), (1, "12 34 !?", "")) == [(), ()]
+    few = math.ceil(12 * COVERED) - 1
+    mixed = [(0, "chair" if i < few else f"thing{'abcdefghijkl'[i]}", "") for i in range(12)]
+    assert names("en", *mixed) == [()]
+    mixed[few] = (0, "chair", "")
+    assert names("en", *mixed) == [("chair",)]
+
+
+@pytest.mark.parametrize("language", ["de", "en", "es", "fr", "ja"])
+def test_function_words_are_in_no_name(language: str) -> None:
+    text = {"de": "für den und", "en": "for the and", "es": "para tu del", "fr": "pour les des"}
+    assert surfaces_for(language)(text.get(language, "これは for")) == []
 
 
 def test_words_of_many_clusters_tell_none_apart() -> None:
-    counts = count("es", *[(ord(a) - 97, f"algo para {a}unico", "") for a in "abcdefghij"])
+    products = [(ord(a) - 97, f"oferta mejor {a}unico", "") for a in "abcdefghij"]
+    counts, _ = read("es", products)
     shown = np.array(counts.shown)
-    assert set(shown[common_terms(counts, np.ones(10, dtype=np.int64))]) == {"algo", "para"}
-    alone = count("es", (0, "todo en uno", ""))
+    assert set(shown[common_terms(counts, np.ones(10, dtype=np.int64))]) == {"oferta", "mejor"}
+    alone, _ = read("es", [(0, "silla plegable", "")])
     assert not common_terms(alone, np.array([1])).any()
 
 
-def test_a_group_without_telling_words_has_no_name() -> None:
-    assert names(count("en", (0, "", ""), (1, "12 34 !?", "")), [1, 1]) == [[], []]
-    rare = count("en", *[(0, f"thing{letter}", "") for letter in "abcdefghijkl"])
-    assert names(rare, [12]) == [[]]
-
-
 def test_counts_of_clusters_are_the_sums_of_their_leaves() -> None:
-    leaves = count("en", (0, "red cup", ""), (1, "red mug", ""), (2, "blue mug", ""))
+    leaves, _ = read("en", [(0, "red cup", ""), (1, "red mug", ""), (2, "blue mug", "")])
     clusters = leaves.within(np.array([0, 0, 1]))
-    direct = count("en", (0, "red cup", ""), (0, "red mug", ""), (1, "blue mug", ""))
+    direct, _ = read("en", [(0, "red cup", ""), (0, "red mug", ""), (1, "blue mug", "")])
     assert (clusters.groups == direct.groups).all()
     assert (clusters.products == direct.products).all()
 
@@ -115,5 +161,6 @@ def test_japanese_words_are_whole_nouns_and_no_units() -> None:
 
     assert shown("扇風機 大容量 静音") == ["扇風機", "大容量", "静音"]
     assert shown("割り箸 100膳入り 300ml 10個セット 座椅子") == ["割り箸", "座椅子"]
-    assert shown("これはとても軽い傘です") == ["軽い", "傘"]
+    assert shown("これはとても軽い傘です") == ["傘"]
+    assert shown("収納ケース 対応 27.0 cm") == ["ケース"]
     assert shown("靴の箱と 折りたたみ傘 type-c") == ["靴", "箱", "折りたたみ傘", "type"]

@@ -139,8 +139,8 @@ def test_brands_are_counted_apart_where_texts_have_the_field(write: Write) -> No
     write(vectors, titles, [("Acme", "SOLIS")[of] if i % 4 else "" for i, of in enumerate(group)])
     clusters(params({"clusters.count": 2}), LOCALE)
     described = {group.name: group for group in read_report(LOCALE).groups}
-    assert set(described) == {("rojas", "zapatillas"), ("cafetera", "italiana")}
-    coffee = described["cafetera", "italiana"]
+    assert set(described) == {("zapatillas rojas",), ("cafetera italiana",)}
+    coffee = described["cafetera italiana",]
     assert coffee.with_brand == 15
     assert [(each.brand, each.products) for each in coffee.brands] == [("SOLIS", 15)]
     assert len(coffee.examples) == 1, "equal titles are shown once"

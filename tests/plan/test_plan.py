@@ -49,6 +49,10 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("bm25", "sudachi-bigrams"): SEARCHED,
     ("hybrid", None): SEARCHED,
     ("evaluate", None): SEARCHED,
+    ("similar", "flat"): {"products": 5_000, "dimension": 64, "neighbours": 20},
+    ("duplicates", None): {"products": 5_000, "neighbours": 20},
+    ("clusters", None): {"products": 5_000, "dimension": 64},
+    ("catalogue", None): {"products": 5_000},
     ("report", None): {"locales": 3, "queries": 900},
 }
 UNITS |= {
@@ -361,14 +365,16 @@ def test_an_unknown_source_is_one_message(run_stage: RunStage, project: Path) ->
     assert "nowhere/shopping_queries_dataset_examples.parquet is missing" in line
 
 
-def test_a_plan_says_that_it_leaves_out_what_explores_a_catalogue(
-    run_stage: RunStage, project: Path
+def test_the_stages_of_explored_locales_are_planned(
+    shop: Workshop, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    text = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(f"{text.partition('explore:')[0]}explore: [us, jp]\n")
-    done = run_stage("plan")
-    assert done.returncode == 0, done.stderr
-    assert "catalogue, which run for us, jp (explore), are not in this sheet" in done.stderr
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path))
+    params = counted(shop).model_copy(update={"explore": (LOCALE,)})
+    rows = {row.stage: row for row in sheet.rows(params, []) if row.locale == LOCALE}
+    assert list(rows)[-4:] == ["similar", "duplicates", "clusters", "catalogue"]
+    for stage in ("similar", "duplicates", "clusters", "catalogue"):
+        assert set(rows[stage].units) == set(UNITS[stage, "flat" if stage == "similar" else None])
+        assert rows[stage].units["products"] == rows["clean"].units["products"]
 
 
 @pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "largest": null}', "\0"])

@@ -13,7 +13,7 @@ const MOST_GAP = 16384; // bytes between two rows that are fetched in one range
 
 let loading = null;
 let newest = 0;
-let ranges = true;
+let ranges = null; // whether the server answers range requests; null before the first one
 const whole = new Map(); // tiles of 8-bit vectors and titles, by name
 
 function tile(name, number) {
@@ -94,6 +94,8 @@ async function search(number, asked) {
     if (number !== newest) return;
   }
   let hits = best.sorted();
+  // Most of the first ten stay there: their titles come while the vectors do.
+  for (const hit of hits.slice(0, SHOWN)) readTitles(manifest, Math.floor(hit.row / manifest.rows.titles));
   const exact = await rescore(manifest, query, hits);
   hits = sortHits(hits);
   const counts = new Map();
@@ -160,17 +162,20 @@ async function rescore(manifest, query, hits) {
       return true;
     });
   });
-  if (jobs.length && !(await jobs[0]())) return false; // the first one shows whether ranges work
-  if ((await Promise.all(jobs.slice(1).map((job) => job()))).includes(false)) return false;
+  if (ranges === null && jobs.length && !(await jobs.shift()())) return false;
+  if ((await Promise.all(jobs.map((job) => job()))).includes(false)) return false;
   for (const [hit, score] of scored) hit.score = score;
   return true;
 }
 
 async function vectorBytes(manifest, name, start, stop, total) {
   if (whole.has(name)) return { bytes: await whole.get(name), offset: 0 };
-  if (ranges && total > ALWAYS_WHOLE) {
+  if (ranges !== false && total > ALWAYS_WHOLE) {
     const found = await readRange(manifest, name, start, stop);
-    if (found.part) return { bytes: found.part, offset: start };
+    if (found.part) {
+      ranges = true;
+      return { bytes: found.part, offset: start };
+    }
     ranges = false;
     whole.set(name, Promise.resolve(found.whole));
   }

