@@ -33,7 +33,7 @@ from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.index.kinds import to_index_form
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import ShardReader, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS, ShardReader, shard_bounds
 
 MADE_BY = "pipeline.browser"
 SCHEMA = 1
@@ -97,7 +97,7 @@ def _pieces(
         similarity: of the encoder.
         order: their rows in the order wanted; None for that of the shards.
     """
-    for start, stop in shard_bounds(products.rows, tiles.BATCH_ROWS):
+    for start, stop in shard_bounds(products.rows, PIECE_ROWS):
         rows = np.arange(start, stop) if order is None else order[start:stop]
         ascending, place = np.unique(rows, return_inverse=True)
         yield to_index_form(products.take(ascending), similarity, "products")[place]

@@ -173,8 +173,8 @@ def test_the_first_ten_are_those_of_python_and_as_good_as_exact_search(
         assert overlap(found, expected) >= least
     rows = np.array([[in_table.index(each) for each in of_query] for of_query in found])
     _, _, pairs = read_judgements("us")
-    of_asked = [each[pairs[0] < len(texts)] for each in pairs]
-    judgements = judged_run.Judgements.from_pairs(*of_asked, len(texts))
+    query_rows, codes, labels = (each[pairs[0] < len(texts)] for each in pairs)
+    judgements = judged_run.Judgements.from_pairs(query_rows, codes, labels, len(texts))
     products = np.load(layout.embeddings("us").shard("products", 0))
     exact = neighbours.exact_codes([products], ours, 10, "cosine")
     drop = quality(exact, judgements)["ndcg"] - quality(rows, judgements)["ndcg"]
