@@ -61,8 +61,8 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "calibrated": (800e-6, 17_000, 0), "pairs": (0.5e-6, 16, 0),
     },
     "clusters": {
-        "start": (1.0, 250e6, 50_000), "products": (300e-6, 1_000, 25),
-        "placed": (6e-3, 150_000, 0), "components": (0.2e-6, 0, 0),
+        "start": (6.0, 250e6, 50_000), "products": (300e-6, 1_000, 25),
+        "placed": (5e-3, 150_000, 0), "components": (0.2e-6, 0, 0),
     },
     "catalogue": {"start": (0.7, 200e6, 400_000), "products": (3e-6, 500, 0.2)},
     "report": {
