@@ -190,6 +190,16 @@ class ModelFiles:
         """The whole entry that the name means."""
         return self.folder / "contract.json"
 
+    @property
+    def weights(self) -> Path:
+        """The trained model: a folder of its own, whose files alone decide its vectors."""
+        return self.folder / "model"
+
+    @property
+    def card(self) -> Path:
+        """What the model was trained from, and how."""
+        return self.folder / "card.json"
+
 
 @dataclass(frozen=True)
 class RunFiles:

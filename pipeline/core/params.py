@@ -408,7 +408,7 @@ class Params(Strict):
         if not isinstance(trained, TrainedEncoder):
             raise KeyError(name)
         own = {key: getattr(trained, key) for key in ("dimension", "precision")}
-        folder = str(layout.model(trained.kind, name).folder)
+        folder = str(layout.model(trained.kind, name).weights)
         return self.encoder_named(trained.base).model_copy(
             update={
                 "weights": FolderWeights(kind="folder", path=folder),
