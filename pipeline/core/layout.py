@@ -22,6 +22,7 @@ GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
 MODELS_GRAPH = Path("models/dvc.yaml")
 MODELS_LOCK = Path("models/dvc.lock")
+LOCKS = (LOCK, MODELS_LOCK)
 
 DEMO = Path("data/demo")
 FULL_SIZE = Path("data/full-size")

@@ -155,8 +155,9 @@ def _baseless(name: str, params: Params) -> Iterator[str]:
 
 def _unusable(params: Params) -> Iterator[str]:
     """Say which chosen encoders cannot be had, computed here, or trained on what is evaluated."""
-    used = params.trained_for(params.encoder.values())
-    for name in sorted({*params.encoder.values(), *(params.trained[each].base for each in used)}):
+    chosen = set(params.encoder.values()) & set(params.encoder_names())
+    used = params.trained_for(chosen)
+    for name in sorted(chosen | {params.trained[each].base for each in used}):
         if name in params.encoders:
             yield from _unpinned(name, params.encoders[name])
         section = "encoders" if name in params.encoders else "trained"

@@ -49,7 +49,7 @@ def signature(locale: str) -> Signature:
     try:
         links = tuple(_links(locale))
     except PipelineError:  # DVC may be writing it
-        links = (_signed(layout.LOCK),)
+        links = tuple(map(_signed, layout.LOCKS))
     return (*map(_signed, paths), *links)
 
 
@@ -58,7 +58,12 @@ def _links(locale: str) -> list[Link]:
     if not layout.LOCK.is_file():
         return []
     stages = _stages(_signed(layout.LOCK))
-    made = {out["path"]: out.get("md5") for one in stages.values() for out in one.get("outs", [])}
+    models = _stages(_signed(layout.MODELS_LOCK)) if layout.MODELS_LOCK.is_file() else {}
+    made = {
+        out["path"]: out.get("md5")
+        for one in (*models.values(), *stages.values())
+        for out in one.get("outs", [])
+    }
     return [
         (name, dep["path"], dep.get("md5"), made[dep["path"]])
         for name in ("embed", "index")
@@ -67,18 +72,19 @@ def _links(locale: str) -> list[Link]:
     ]
 
 
-@lru_cache(maxsize=1)
-def _stages(_: Signed) -> dict[str, Any]:
-    """Return the stages of dvc.lock, which is read again when it is another file than before."""
+@lru_cache(maxsize=2)
+def _stages(signed: Signed) -> dict[str, Any]:
+    """Return the stages of a dvc.lock, which is read again when it is another file than before."""
+    lock = Path(signed[0])
     try:
         loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-        data = yaml.load(layout.LOCK.read_bytes(), loader)  # noqa: S506 (a safe loader)
+        data = yaml.load(lock.read_bytes(), loader)  # noqa: S506 (a safe loader)
         stages: dict[str, Any] = dict(data["stages"])
         for one in stages.values():
             for entry in [*one.get("deps", []), *one.get("outs", [])]:
                 str(entry["path"])
     except (OSError, yaml.YAMLError, KeyError, TypeError, AttributeError, ValueError) as err:
-        raise PipelineError(f"{layout.LOCK} is not readable. Run `git checkout dvc.lock`.") from err
+        raise PipelineError(f"{lock} is not readable. Run `git checkout {lock}`.") from err
     return stages
 
 
