@@ -183,7 +183,7 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
 
 
 def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return the sections that a model depends on: its entry, or how it is trained, and its base."""
+    """Return the sections of a model: its entry, or how it is trained and its base's."""
     base = settings.get(f"trained.{name}.base", name)
     if base == name:
         return (f"encoders.{name}.",)
