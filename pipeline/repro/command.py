@@ -41,6 +41,8 @@ def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
 
 def models_of(params: Params) -> list[str]:
     """Return the stages that make the models which the locales use; training draws in its bases."""
+    if not layout.MODELS_GRAPH.is_file():
+        return []
     return [
         f"{layout.MODELS_GRAPH}:{'train' if name in params.trained else 'contract'}@{name}"
         for name in dict.fromkeys(params.encoder.values())
