@@ -49,6 +49,19 @@ class _Drawn:
     counts: Counts
 
 
+def asker_of(name: str) -> source.Asker:
+    """Return which keys of params.yaml ask for what a model learns from."""
+    return source.Asker("training", f"trained.{name}.locales")
+
+
+def drawing_of(settings: Training) -> Sample:
+    """Return what `sample` would draw: the train queries, and no product but theirs."""
+    return Sample(
+        source=settings.source, version=settings.version, splits=("train",),
+        queries=settings.queries, distractors=0, seed=settings.seed,
+    )  # fmt: skip
+
+
 def read_judged(
     settings: Training,
     fields: Clean,
@@ -57,7 +70,7 @@ def read_judged(
     scratch: Path,
     asker: source.Asker,
     threads: int,
-) -> dict[str, Judged]:
+) -> tuple[int, dict[str, Judged]]:
     """Read, draw and clean what some locales can be learned from.
 
     Args:
@@ -69,6 +82,9 @@ def read_judged(
         asker: the keys of params.yaml, for messages.
         threads: how many threads clean.
 
+    Returns:
+        How many rows the source has, and what each locale can be learned from.
+
     Raises:
         PipelineError: as `sample` and `clean`, or every query is evaluated.
     """
@@ -76,10 +92,7 @@ def read_judged(
     examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
     examples_file = source.open_source(examples_path, source.EXAMPLES, asker)
     products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS, asker)
-    drawing = Sample(
-        source=settings.source, version=settings.version, splits=("train",),
-        queries=settings.queries, distractors=0, seed=settings.seed,
-    )  # fmt: skip
+    drawing = drawing_of(settings)
     rows = source.read_examples(examples_file, examples_path, drawing, locales, asker).rows
     drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
     ids = source.read_product_ids(products_file, products_path, locales, asker)
@@ -95,10 +108,11 @@ def read_judged(
             )
         (scratch / locale).mkdir()
     write_products(products_file, products_path, chosen, scratch)
-    return {
+    judged = {
         locale: _clean(drawn[locale], locale, fields, examples_path, scratch / locale, threads)
         for locale in locales
     }
+    return examples_file.metadata.num_rows + products_file.metadata.num_rows, judged
 
 
 def _draw(

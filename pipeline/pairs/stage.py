@@ -8,9 +8,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, scratch_beside, write_json
 from pipeline.core.params import Params
 from pipeline.pairs.leakage import draw_dev, read_evaluated
-from pipeline.pairs.source import Judged, count_shared, read_judged
+from pipeline.pairs.source import Judged, asker_of, count_shared, read_judged
 from pipeline.pairs.write import Written, write_pairs
-from pipeline.sample.esci import Asker
 
 SIDES = ("train", "dev")
 
@@ -22,14 +21,14 @@ def pairs(params: Params, name: str) -> stage.Done:
         PipelineError: the source cannot be used, or a side has no product labelled E.
     """
     settings, locales = params.training, sorted(params.trained[name].locales)
-    asker = Asker("training", f"trained.{name}.locales")
+    asker = asker_of(name)
     target, threads = layout.pairs(name), params.runtime.thread_count()
     refuse_overlap([Path(settings.source)], target.folder)
     evaluated = read_evaluated(params.language)
     with atomic_directory(target.folder) as folder:
         out = layout.PairFiles(folder)
         with scratch_beside(out.counts) as scratch:
-            judged = read_judged(
+            rows, judged = read_judged(
                 settings, params.clean, locales, evaluated, scratch, asker, threads
             )
             queries = {locale: each.queries for locale, each in judged.items()}
@@ -46,6 +45,7 @@ def pairs(params: Params, name: str) -> stage.Done:
         })  # fmt: skip
     _report(name, judged, written)
     return stage.Done(
+        rows=rows,
         judgements=sum(each.counts["judgements"]["in"] for each in judged.values()),
         products=sum(each["out"] for each in shared.values()),
         queries=sum(each.counts["queries"]["in"] for each in judged.values()),

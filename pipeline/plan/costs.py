@@ -120,7 +120,7 @@ def fit(start: float, work: float, measured: float, telling: float) -> tuple[flo
 
 def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
     """Return how many units of each kind in `RATES` a stage has."""
-    products = 0 if stage == "report" else units["products"]
+    products = 0 if stage in ("report", "train") else units["products"]
     queries = units.get("queries", 0)
     dimension, depth = units.get("dimension", 0), min(units.get("depth", 0), products)
     encoded, texts = units.get("encoded", 0), products + queries
@@ -134,6 +134,7 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
         "results at once": min(queries, 1_024) * depth,
+        "tokens of a thread": units.get("tokens", 0) / units.get("threads", 1),
     }  # fmt: skip
     if stage in ("index", "retrieve"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)

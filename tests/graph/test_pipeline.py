@@ -31,7 +31,8 @@ pytestmark = pytest.mark.dvc
 TRAINED = "minilm-demo"
 BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 COPIED = (
-    "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json", "reports/tradeoff/README.md",
+    "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
+    "reports/tradeoff/README.md",
     ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
 PLOTS = ("intervals", "labels", "recall", "slices")
@@ -138,7 +139,8 @@ def reproduced(
     stages = project.ran("repro")
     locales = ("us", "es", "jp")
     assert stages == {
-        "demo", "sample", "report", *(f"{stage}@{locale}" for stage in BRANCH for locale in locales),
+        "demo", "sample", "report",
+        *(f"{stage}@{locale}" for stage in BRANCH for locale in locales),
         *(model("contract", name) for name in ("minilm", "e5-small-q4")),
     }  # fmt: skip
     project.call("git", "add", ".")
