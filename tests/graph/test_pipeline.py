@@ -295,14 +295,6 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     assert re.findall(r"encoder=labse .*encoded=(\d+)", printed) == ["0", "0"]
 
 
-@pytest.mark.parametrize(
-    ("change", "name"),
-    [
-        ("encoder.es=nope", "models/encoder/nope"),
-        ("index.us=hsnw", "indexes.hsnw"),
-        ("encoder.ess=labse", "encoder.ess"),
-    ],
-)
 def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depends_on_reruns_it(
     project: Project,
 ) -> None:
@@ -337,6 +329,14 @@ def test_no_entry_has_to_be_trained(project: Project) -> None:
     assert project.ran("repro") == set()
 
 
+@pytest.mark.parametrize(
+    ("change", "name"),
+    [
+        ("encoder.es=nope", "models/encoder/nope"),
+        ("index.us=hsnw", "indexes.hsnw"),
+        ("encoder.ess=labse", "encoder.ess"),
+    ],
+)
 def test_a_name_that_is_not_defined_is_refused_before_any_stage_runs(
     project: Project, change: str, name: str
 ) -> None:
