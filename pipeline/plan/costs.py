@@ -134,8 +134,9 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
         "results at once": min(queries, 1_024) * depth,
-        "tokens of a thread": units.get("tokens", 0) / units.get("threads", 1),
     }  # fmt: skip
+    if stage == "train":
+        found["tokens of a thread"] = units["tokens"] / units["threads"]
     if stage in ("index", "retrieve"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)
     if stage == "bm25":

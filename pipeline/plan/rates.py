@@ -33,7 +33,7 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "judgements": (5e-6, 600, 300),
     },
     # Three times what reading takes in torch: forwards, and back for activations and weights.
-    "train": {"start": (15.0, 1_300e6, 100e6), "tokens of a thread": (1 / 500, 0, 0)},
+    "train": {"start": (15.0, 1_300e6, 100e6), "tokens of a thread": (1 / 500, 8, 0)},
     "index": {
         "start": (0.05, 0, 0), "components": (20e-9, 0, 0), "links": (40e-9, 0, 0),
         "distances": (1 / 50e9, 0, 0), "index bytes": (1e-9, 0, 1), "memory bytes": (0, 1, 0),
