@@ -27,6 +27,9 @@ ANYTHING = "…"
 
 END = "--- end of command, status"
 
+PATIENCE_SECONDS = 900
+"""For one block. A command that serves until it is stopped would hold up the tests for ever."""
+
 
 def runnable(page: Path) -> list[Block]:
     """Return the blocks of a page that are to be run."""
@@ -69,8 +72,10 @@ class Clone:
             env=self.environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
             text=True,
             check=False,
+            timeout=PATIENCE_SECONDS,
         )
         return done.returncode, done.stdout
 

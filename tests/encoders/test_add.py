@@ -133,6 +133,24 @@ def test_a_wheel_is_pinned_by_its_hash_and_its_model_found(models: Path, tmp_pat
     assert written("two")["query_prefix"] == "query: "
 
 
+@pytest.mark.parametrize("folder", ["tiny/model", "."])
+def test_a_wheels_own_readme_says_what_the_model_speaks(
+    models: Path, tmp_path: Path, folder: str
+) -> None:
+    """The README is no weight: it is not unpacked with them, but read where the wheel has it."""
+    top = "" if folder == "." else f"{folder}/"
+    card = b"---\nlanguage:\n- es\n- ja\nlicense: mit\n---\nA model.\n"
+    files = {
+        f"{top}{name.removeprefix('x/')}": data
+        for name, data in contents(models / "dense", "x").items()
+        if not name.endswith("README.md")
+    }
+    write_wheel(tmp_path / "index", "tiny_card", files | {f"{top}README.md": card})
+    added("mine", "tiny_card==1.0")
+    assert written("mine")["weights"]["folder"] == folder
+    assert written("mine")["languages"] == ["es", "ja"]
+
+
 def test_wishes_decide_and_are_checked(models: Path) -> None:
     wishes = Wishes("q: ", None, "mean", ("es", "en"), 32)
     added("mine", models / "plain", wishes=wishes)

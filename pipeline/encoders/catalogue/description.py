@@ -14,7 +14,7 @@ from pipeline.encoders.prompts import CONFIG, Registered, registered_prompts
 
 README = "README.md"
 
-_MOST_LETTERS = 1 << 20  # of a README; those with tables of results have some 100,000
+MOST_LETTERS = 1 << 20  # of a README; those with tables of results have some 100,000
 _UNLIMITED = 1_000_000  # tokenizers without a maximum name a number far above
 _SHIFTED = re.compile("roberta|camembert|mpnet|longformer")
 """Architectures that count positions from the padding token's id on."""
@@ -84,7 +84,7 @@ def read_readme(path: Path) -> str:
     if not path.is_file():
         return ""
     with path.open(encoding="utf-8", errors="replace") as file:
-        return file.read(_MOST_LETTERS)
+        return file.read(MOST_LETTERS)
 
 
 def measure_width(folder: Path) -> int | None:

