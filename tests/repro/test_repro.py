@@ -94,7 +94,8 @@ stages:
       wdir: ..
       cmd: mkdir -p models/encoder && echo ${key} > models/encoder/${key}
       outs:
-      - models/encoder/${key}
+      - models/encoder/${key}:
+          cache: false
   train:
     foreach: ${trained}
     do:
@@ -105,7 +106,8 @@ stages:
       - us.clean
       - models/encoder/${item.base}
       outs:
-      - models/encoder/${key}
+      - models/encoder/${key}:
+          cache: false
 """
 
 
