@@ -84,7 +84,8 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     """Make a repository of this pipeline, with a small demo, the given encoders and a commit."""
     copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
-    (folder / ".gitignore").write_text("/local/\n__pycache__/\n*.partial\n.cache/\n")
+    models = "/models/encoder/\n/data/pairs/\n"  # as in the project's own
+    (folder / ".gitignore").write_text(f"/local/\n__pycache__/\n*.partial\n.cache/\n{models}")
     yaml = YAML()
     data = yaml.load(folder / "params.yaml")
     data["demo"] |= {"products": 120, "queries": 40}
