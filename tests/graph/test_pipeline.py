@@ -311,7 +311,7 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
     assert project.ran("repro", "--force", "--single-item", pairs, train) == {pairs, train}
     assert project.lock() == lock
     # Another contract around the same weights: no step is trained.
-    printed = project.call("dvc", "exp", "run", "-S", f"trained.{TRAINED}.dimension=16")
+    printed = project.call("dvc", "exp", "run", "-S", f"+trained.{TRAINED}.dimension=16")
     assert set(re.findall(r"Running stage '(.+?)'", printed)) == {train, *after_embed("es")}
     changed = f"trained.{TRAINED}.lr=0.001"
     assert project.ran("exp", "run", "-S", changed) == {train, *after_embed("es")}
