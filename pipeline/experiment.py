@@ -88,24 +88,24 @@ class Before:
     `copy` is a folder that holds a copy of params.yaml and of reports/.
     """
 
-    lock: bytes | None
+    locks: dict[Path, bytes]
     copy: Path
 
     @classmethod
     def read(cls, copy: Path) -> "Before":
         """Read it from the workspace; `copy` is a folder that is empty or new."""
-        lock = layout.LOCK.read_bytes() if layout.LOCK.exists() else None
+        locks = {lock: lock.read_bytes() for lock in layout.LOCKS if lock.exists()}
         copy.mkdir(exist_ok=True)
         shutil.copyfile(PARAMS_FILE, copy / PARAMS_FILE)
         if REPORTS.is_dir():
             shutil.copytree(REPORTS, copy / REPORTS, ignore_dangling_symlinks=True)
-        return cls(lock, copy)
+        return cls(locks, copy)
 
     def restore(self) -> str:
         """Bring it back; return a sentence that says so, or what is left to do."""
-        changed = _changed([str(PARAMS_FILE), str(layout.LOCK), str(REPORTS)])
-        if self.lock is not None:
-            _put_back(layout.LOCK, self.lock)
+        changed = _changed(map(str, (PARAMS_FILE, *layout.LOCKS, REPORTS)))
+        for lock, content in self.locks.items():
+            _put_back(lock, content)
         _put_back(PARAMS_FILE, (self.copy / PARAMS_FILE).read_bytes())
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
         for copy in (self.copy / REPORTS).rglob("*"):

@@ -20,6 +20,9 @@ SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")
+MODELS_GRAPH = Path("models/dvc.yaml")
+MODELS_LOCK = Path("models/dvc.lock")
+LOCKS = (LOCK, MODELS_LOCK)
 
 DEMO = Path("data/demo")
 FULL_SIZE = Path("data/full-size")
@@ -27,6 +30,8 @@ SAMPLE = Path("data/sample")
 CLEAN = Path("data/clean")
 EMBEDDINGS = Path("data/embeddings")
 INDEX = Path("models/index")
+MODELS = Path("models")
+PAIRS = Path("data/pairs")
 RUNS = Path("data/runs")
 SIMILAR = Path("data/similar")
 SIMILAR_REPORTS = Path("reports/similar")
@@ -147,6 +152,54 @@ class IndexFiles:
     def card(self) -> Path:
         """What the index is, and which vectors are in it."""
         return self.folder / "index.json"
+
+
+@dataclass(frozen=True)
+class PairFiles:
+    """What `pairs` writes for a name under `trained`."""
+
+    folder: Path
+
+    @property
+    def train(self) -> Path:
+        """The judged products of the queries to learn from."""
+        return self.folder / "train.parquet"
+
+    @property
+    def dev(self) -> Path:
+        """The judged products of the queries that choose the best epoch."""
+        return self.folder / "dev.parquet"
+
+    def side(self, kind: str) -> Path:
+        """Return the table of train or dev."""
+        return self.folder / f"{kind}.parquet"
+
+    @property
+    def counts(self) -> Path:
+        """What was read, what was dropped and why, and what both sides share."""
+        return self.folder / "counts.json"
+
+
+@dataclass(frozen=True)
+class ModelFiles:
+    """A model by its name: its contract, and the weights of one that was trained here."""
+
+    folder: Path
+
+    @property
+    def contract(self) -> Path:
+        """The whole entry that the name means."""
+        return self.folder / "contract.json"
+
+    @property
+    def weights(self) -> Path:
+        """The trained model: a folder of its own, whose files alone decide its vectors."""
+        return self.folder / "model"
+
+    @property
+    def card(self) -> Path:
+        """What the model was trained from, and how."""
+        return self.folder / "card.json"
 
 
 @dataclass(frozen=True)
@@ -296,6 +349,16 @@ def clean(locale: str) -> CleanFiles:
 def embeddings(locale: str) -> EmbeddingFiles:
     """Return a locale's shards and manifest."""
     return EmbeddingFiles(EMBEDDINGS / locale)
+
+
+def model(kind: str, name: str) -> ModelFiles:
+    """Return the folder of an encoder or a reranker."""
+    return ModelFiles(MODELS / kind / name)
+
+
+def pairs(name: str) -> PairFiles:
+    """Return the pairs that a model learns from."""
+    return PairFiles(PAIRS / name)
 
 
 def index(locale: str) -> IndexFiles:

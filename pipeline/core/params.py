@@ -3,84 +3,33 @@
 `python -m pipeline.params` checks the file and says what is wrong; every stage does so first.
 """
 
-import re
-from collections.abc import Hashable
-from typing import Annotated, Literal, TypeVar, get_args
+from collections.abc import Iterable
+from typing import Annotated, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import AfterValidator, Field
 
+from pipeline.core import layout
 from pipeline.core.cpu import MOST_THREADS, core_count
-from pipeline.core.languages import LANGUAGES
+from pipeline.core.param_types import (
+    Commit,
+    Cutoffs,
+    Fraction,
+    Language,
+    Links,
+    Metric,
+    RayAddress,
+    Text,
+    distinct,
+    unrepeated,
+)
+from pipeline.core.trained import Trained, TrainedEncoder, Training
 
-T = TypeVar("T", bound=Hashable)
-
-MOST_PORT = 65_535
-
-
-def _distinct(values: tuple[T, ...]) -> tuple[T, ...]:
-    if not values:
-        raise PydanticCustomError("empty", "must not be empty")
-    return _unrepeated(values)
-
-
-def _unrepeated(values: tuple[T, ...]) -> tuple[T, ...]:
-    for place, value in enumerate(values):
-        if value in values[:place]:
-            raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value)})
-    return values
-
-
-def _known_language(code: str) -> str:
-    if code not in LANGUAGES and code != "any":
-        raise PydanticCustomError("language", "must be an ISO 639-1 code or 'any'")
-    return code
-
-
-def _known_address(address: str) -> str:
-    found = re.fullmatch(r"(?:ray://)?[A-Za-z0-9.-]+:([1-9][0-9]{0,4})", address)
-    if address != "auto" and (found is None or int(found[1]) > MOST_PORT):
-        raise PydanticCustomError(
-            "address",
-            "must be auto, HOST:PORT or ray://HOST:PORT with a port from 1 to {most}",
-            {"most": MOST_PORT},
-        )
-    return address
-
-
-def _known_commit(revision: str) -> str:
-    if not re.fullmatch(r"[0-9a-f]{40}", revision):
-        raise PydanticCustomError(
-            "commit", "must be the 40 hex digits of a commit: what a branch or tag names can change"
-        )
-    return revision
-
-
-# A dot in a name would read as a path of parameters.
-NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-Name = Annotated[str, Field(pattern=NAME)]
-Text = Annotated[str, Field(min_length=1)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-Language = Annotated[str, AfterValidator(_known_language)]
-Commit = Annotated[str, AfterValidator(_known_commit)]
-Count = Annotated[int, Field(ge=1)]
-Seed = Annotated[int, Field(ge=0)]
-Share = Annotated[float, Field(ge=0, le=1)]
-Choices = Annotated[tuple[T, ...], AfterValidator(_distinct)]
-Links = Annotated[int, Field(ge=1, le=1_000_000)]
-# Below a billionth, no number of draws that a machine can make is enough.
-Fraction = Annotated[float, Field(ge=1e-9, lt=1)]
-# A system and one of its measures, such as dense.ndcg@10.
-Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
-Cutoffs = Choices[Count]
-# This machine's cluster, one by Ray's own port, or one from outside by its client port.
-RayAddress = Annotated[str, AfterValidator(_known_address)]
-
-
-class Strict(BaseModel):
-    """No unknown keys, no silent conversions, no changes after loading."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
+# Other modules import these from here too.
+from pipeline.core.param_types import (  # isort: skip
+    MOST_PORT as MOST_PORT, NAME as NAME, Choices as Choices, Count as Count, Name as Name,
+    Seed as Seed, Sha256 as Sha256, Share as Share, Strict as Strict,
+)  # fmt: skip
+from pipeline.core.trained import Precision as Precision  # isort: skip
 
 
 class Demo(Strict):
@@ -317,7 +266,7 @@ class WheelWeights(Strict):
 
 
 def _distinct_parts(parts: tuple[WheelFile, ...]) -> tuple[WheelFile, ...]:
-    _distinct(tuple(f"{part.file} of {part.sha256[:8]}" for part in parts))
+    distinct(tuple(f"{part.file} of {part.sha256[:8]}" for part in parts))
     return parts
 
 
@@ -345,9 +294,6 @@ Similarity = Literal["cosine", "dot", "l2"]
 Pooling = Literal[
     "model", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
 ]
-
-
-Precision = Literal["float32", "int8", "bfloat16", "float16"]
 
 
 class Encoder(Strict):
@@ -437,7 +383,9 @@ class Params(Strict):
     runtime: Runtime
     encoders: dict[Name, Encoder]
     indexes: dict[Name, Index]
-    explore: Annotated[tuple[str, ...], AfterValidator(_unrepeated)]
+    training: Training
+    trained: dict[Name, Trained]
+    explore: Annotated[tuple[str, ...], AfterValidator(unrepeated)]
 
     @property
     def locales(self) -> tuple[str, ...]:
@@ -446,7 +394,40 @@ class Params(Strict):
 
     def encoder_of(self, locale: str) -> Encoder:
         """Return what the encoder chosen for `locale` means."""
-        return self.encoders[self.encoder[locale]]
+        return self.encoder_named(self.encoder[locale])
+
+    def encoder_named(self, name: str) -> Encoder:
+        """Return what a name under `encoders`, or an encoder's under `trained`, means.
+
+        A trained encoder has the contract of its base, with weights of its own. What it was told of
+        `dimension` and `precision` replaces the base's.
+        """
+        if name in self.encoders:
+            return self.encoders[name]
+        trained = self.trained[name]
+        if not isinstance(trained, TrainedEncoder):
+            raise KeyError(name)
+        own = {key: getattr(trained, key) for key in ("dimension", "precision")}
+        folder = str(layout.model(trained.kind, name).weights)
+        return self.encoder_named(trained.base).model_copy(
+            update={
+                "weights": FolderWeights(kind="folder", path=folder),
+                **{key: value for key, value in own.items() if value is not None},
+            }
+        )
+
+    def encoder_names(self) -> tuple[str, ...]:
+        """Return every name that a locale can choose: those under `encoders`, then the trained."""
+        trained = (name for name, each in self.trained.items() if isinstance(each, TrainedEncoder))
+        return (*self.encoders, *trained)
+
+    def trained_for(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return which names under `trained` some names need, themselves included, bases first."""
+        found: dict[str, None] = {}
+        for name in names:
+            if name in self.trained:
+                found |= dict.fromkeys((*self.trained_for([self.trained[name].base]), name))
+        return tuple(found)
 
     def index_of(self, locale: str) -> Index:
         """Return what the index chosen for `locale` means."""

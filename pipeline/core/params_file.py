@@ -26,6 +26,7 @@ from pipeline.core.params import (
     RrfFusion,
     Runtime,
 )
+from pipeline.core.trained import contradictions
 
 PARAMS_FILE = layout.PARAMS
 
@@ -81,14 +82,22 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                 f"explore: encoder has no locale {locale!r} (it has: "
                 f"{', '.join(map(str, locales))}){did_you_mean(locale, list(map(str, locales)))}"
             )
+    trained = {name: each for name, each in maps.get("trained", {}).items() if _is_encoder(each)}
     for section, plural in (("encoder", "encoders"), ("index", "indexes")):
+        more = trained if plural == "encoders" else {}
         for locale, name in maps.get(section, {}).items():
-            defined = list(map(str, maps.get(plural, [name])))
+            defined = [*map(str, maps.get(plural, [name])), *more]
             if isinstance(name, str) and name not in defined:
                 yield (
-                    f"{section}.{locale}: {name!r} is not defined under {plural} "
+                    f"{section}.{locale}: {name!r} is not defined under {plural}"
+                    f"{' or trained' if more else ''} "
                     f"(defined: {', '.join(defined)}){did_you_mean(name, defined)}"
                 )
+
+
+def _is_encoder(entry: object) -> bool:
+    """Say whether an entry of `trained`, which may be anything, is not one of another kind."""
+    return not isinstance(entry, dict) or entry.get("kind") in (None, "encoder")
 
 
 def _contradictions(params: Params) -> Iterator[str]:
@@ -96,9 +105,10 @@ def _contradictions(params: Params) -> Iterator[str]:
     if MEAN in params.encoder:
         yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
     yield from _unfit_indexes(params)
-    for name in sorted(set(params.encoder.values()) & set(params.encoders)):
-        yield from _unpinned(name, params.encoders[name])
-        yield from _unsupported(name, params.encoders[name].precision, params.runtime)
+    untrainable = list(_untrainable(params))
+    yield from untrainable
+    if not untrainable:
+        yield from _unusable(params)
     if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
         yield (
             f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
@@ -108,6 +118,57 @@ def _contradictions(params: Params) -> Iterator[str]:
     yield from _too_shallow(params)
     yield from _not_kept(params.compare, params.evaluate)
     yield from _too_few_draws(params)
+
+
+def _untrainable(params: Params) -> Iterator[str]:
+    """Say which entries under `trained` cannot be trained as they say."""
+    for name, entry in params.trained.items():
+        if name in params.encoders:
+            yield (
+                f"trained.{name}: encoders has this name too, so it would mean two models. Rename "
+                "one of them."
+            )
+        yield from _baseless(name, params)
+        yield from contradictions(name, entry)
+
+
+def _baseless(name: str, params: Params) -> Iterator[str]:
+    """Say why the bases of an entry under `trained` do not lead to one under `encoders`."""
+    chain, defined = [name], params.encoder_names()
+    while (last := params.trained.get(chain[-1])) is not None:
+        where = f"trained.{chain[-1]}.base"
+        if last.base in chain:
+            yield (
+                f"trained.{name}.base: it would be trained from itself (found "
+                f"{' from '.join([*chain, last.base])}). Name an entry of encoders."
+            )
+            return
+        if last.base not in defined:
+            if len(chain) == 1:  # else the entry that names it is refused
+                yield (
+                    f"{where}: {last.base!r} is no encoder under encoders or trained (defined: "
+                    f"{', '.join(defined)}){did_you_mean(last.base, defined) or '.'} Name one."
+                )
+            return
+        chain.append(last.base)
+
+
+def _unusable(params: Params) -> Iterator[str]:
+    """Say which chosen encoders cannot be had, computed here, or trained on what is evaluated."""
+    chosen = set(params.encoder.values()) & set(params.encoder_names())
+    used = params.trained_for(chosen)
+    for name in sorted(chosen | {params.trained[each].base for each in used}):
+        if name in params.encoders:
+            yield from _unpinned(name, params.encoders[name])
+        section = "encoders" if name in params.encoders else "trained"
+        where = f"{section}.{name}.precision"
+        yield from _unsupported(where, params.encoder_named(name).precision, params.runtime)
+    same = Path(params.sample.source) == Path(params.training.source)
+    if used and same and "train" in params.sample.splits:
+        yield (
+            f"sample.splits: train is evaluated, and trained.{used[0]} learns from the train split "
+            f"of the same source ({params.sample.source}). Set sample.splits to [test]."
+        )
 
 
 def _unfit_indexes(params: Params) -> Iterator[str]:
@@ -204,9 +265,9 @@ def _unpinned(name: str, encoder: Encoder) -> Iterator[str]:
             )
 
 
-def _unsupported(name: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
+def _unsupported(key: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
     """Say why the engine or device cannot compute a chosen encoder's precision."""
-    where = f"encoders.{name}.precision: {precision}"
+    where = f"{key}: {precision}"
     if precision == "int8" and runtime.engine == "torch":
         yield f"{where} needs the engine openvino. Set runtime.engine to auto or openvino."
     if precision == "int8" and runtime.device not in ("auto", "cpu"):

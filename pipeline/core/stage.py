@@ -59,6 +59,7 @@ class Done:
 
 Body = Callable[[Params], Done | None]
 LocaleBody = Callable[[Params, str], Done | None]
+"""Works on one locale, or on one model by its name."""
 
 
 def run(name: str, body: Body) -> int:
@@ -94,6 +95,29 @@ def run_locales(name: str, body: LocaleBody, arguments: argparse.Namespace | Non
         for each in params.locales if locale is None else (locale,):
             check_locale(params, each)
             _run_timed(name, each, params, partial(body, params, each))
+    return outcome.status
+
+
+def run_names(name: str, body: LocaleBody, section: str) -> int:
+    """Run a stage for the model given by --name; return the exit status.
+
+    Args:
+        name: the stage's folder.
+        body: the stage.
+        section: where params.yaml has the models: `encoders` or `trained`.
+    """
+    parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
+    parser.add_argument("--name", required=True, help=f"a key of `{section}` in params.yaml")
+    model = parser.parse_args().name
+    with report_errors(name) as outcome:
+        params = _prepare()
+        known = getattr(params, section)
+        if model not in known:
+            raise PipelineError(
+                f"--name {model}: params.yaml has no such model under {section} (it has: "
+                f"{', '.join(known) or 'none'}){did_you_mean(model, known)}"
+            )
+        _run_timed(name, model, params, partial(body, params, model), "name")
     return outcome.status
 
 
@@ -184,7 +208,11 @@ def report_errors(
 
 
 def _run_timed(
-    name: str, locale: str | None, params: Params, body: Callable[[], Done | None]
+    name: str,
+    locale: str | None,
+    params: Params,
+    body: Callable[[], Done | None],
+    what: str = "locale",
 ) -> None:
     timings.start_measuring()
     started = time.monotonic()
@@ -197,4 +225,4 @@ def _run_timed(
             )
         except OSError as err:  # the stage is done all the same
             log.info("the cost of %s is not kept for the next plan: %s", name, err)
-    log.info("stage=%s%s seconds=%.1f", name, f" locale={locale}" if locale else "", seconds)
+    log.info("stage=%s%s seconds=%.1f", name, f" {what}={locale}" if locale else "", seconds)

@@ -96,6 +96,19 @@ JUDGEMENTS = pa.schema(
 )
 """Labels E, S, C, I of pairs; the query has a text, the product may not; sorted by both, unique."""
 
+PAIRS = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("locale", pa.string(), nullable=False),
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("product_id", pa.string(), nullable=False),
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""Judged products of the queries to learn from, with clean texts; sorted by locale, query_id and
+product_id, unique."""
+
 RUN = pa.schema(
     [
         pa.field("query_id", pa.int64(), nullable=False),

@@ -67,6 +67,7 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
             folder, known = _make_once(weights, partial(fetch_model, spec, where, downloads))
             shutil.rmtree(downloads, ignore_errors=True)  # not before: a kill would cost them
         case FolderWeights() as weights:
+            _refuse_untrained(weights, name)
             with _reported(Path(weights.path), where):
                 folder = _find_folder(weights)
         case WheelWeights() as weights:
@@ -102,6 +103,16 @@ def folder_at_hand(weights: Weights) -> Path | None:
         case HubWeights() | WheelWeights() | WheelPartsWeights() | E5Q4Weights():
             folder = _made_folder(weights)
             return folder if folder.is_dir() else None
+
+
+def _refuse_untrained(weights: FolderWeights, name: str) -> None:
+    """Raise a `PipelineError` if a folder is that of a model under `trained`, and not there."""
+    folder = layout.model("encoder", name).weights
+    if Path(weights.path) == folder and not folder.is_dir():
+        raise PipelineError(
+            f"trained.{name}: {folder} is missing: the model is not trained yet. Run `dvc repro "
+            f"{layout.MODELS_GRAPH}:train@{name}`."
+        )
 
 
 def _find_folder(weights: FolderWeights) -> Path:

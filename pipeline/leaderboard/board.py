@@ -172,7 +172,7 @@ def adjust_for_all_pairs(p_values: Sequence[float], entries: int) -> list[float]
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:
     """Return the settings that a system's numbers depend on."""
     shared = ("clean.", "evaluate.", "retrieve.")
-    vectors = ("embed.", f"encoders.{side.card.encoder}.", f"indexes.{side.card.index}.")
+    vectors = ("embed.", f"indexes.{side.card.index}.", *_of_model(settings, side.card.encoder))
     words = ("bm25.", f"language.{side.card.sample.locale}")
     sections = {
         "bm25": (*shared, *words),
@@ -180,6 +180,17 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
         "hybrid": (*shared, *vectors, *words, "hybrid."),
     }.get(system, ())
     return {key: value for key, value in settings.items() if key.startswith(sections)}
+
+
+def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:
+    """Return the sections of a model: its entry, or how it is trained and its base's."""
+    base = settings.get(f"trained.{name}.base", name)
+    if base == name:
+        return (f"encoders.{name}.",)
+    others = {
+        key: value for key, value in settings.items() if not key.startswith(f"trained.{name}.")
+    }
+    return ("training.", f"trained.{name}.", *_of_model(others, base))
 
 
 def _with(first: Entry, other: Entry) -> Entry:

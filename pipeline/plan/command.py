@@ -21,7 +21,16 @@ from pipeline.core.timings import read_records
 from pipeline.plan import sheet
 from pipeline.plan.costs import MOST_TIMES, Amount, Row
 
-SHOWN_UNITS = ("rows", "products", "queries", "judgements", "encoded", "locales", "threads")
+SHOWN_UNITS = (
+    "rows",
+    "products",
+    "queries",
+    "judgements",
+    "encoded",
+    "tokens",
+    "locales",
+    "threads",
+)
 
 _NOTES = """\
 DVC and Python take about 1 s more per stage; stages run one after another (JOBS=1). DVC skips

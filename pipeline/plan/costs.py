@@ -122,7 +122,7 @@ def fit(start: float, work: float, measured: float, telling: float) -> tuple[flo
 
 def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
     """Return how many units of each kind in `RATES` a stage has."""
-    products = 0 if stage == "report" else units["products"]
+    products = 0 if stage in ("report", "train") else units["products"]
     if stage == "similar":
         units = {**units, "queries": products}  # each product is searched for
     queries = units.get("queries", 0)
@@ -141,6 +141,8 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "pairs": products * units.get("neighbours", 0),
         "calibrated": min(products, CALIBRATED), "placed": min(products, LANDMARKS),
     }  # fmt: skip
+    if stage == "train":
+        found["tokens of a thread"] = units["tokens"] / units["threads"]
     if stage in ("index", "retrieve", "similar"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)
     if stage == "bm25":

@@ -27,6 +27,13 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "characters": (1 / CHARACTERS_PER_SECOND, 0, 0), "texts": (90e-6, 300, 0),
         "vector bytes": (0, 0, 1), "store bytes": (0, 0, 1),
     },
+    # As `sample` and `clean`, of the judged products.
+    "pairs": {
+        "start": (0.7, 300e6, 0), "rows": (2e-6, 200, 0), "products": (20e-6, 2_000, 0),
+        "judgements": (5e-6, 600, 300),
+    },
+    # Three times what reading takes in torch: forwards, and back for activations and weights.
+    "train": {"start": (15.0, 1_300e6, 100e6), "tokens of a thread": (1 / 500, 8, 0)},
     "index": {
         "start": (0.05, 0, 0), "components": (20e-9, 0, 0), "links": (40e-9, 0, 0),
         "distances": (1 / 50e9, 0, 0), "index bytes": (1e-9, 0, 1), "memory bytes": (0, 1, 0),

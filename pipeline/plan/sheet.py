@@ -14,6 +14,7 @@ from pipeline.plan import costs
 from pipeline.plan.costs import Row
 from pipeline.plan.encoding import embed_row
 from pipeline.plan.sizes import Size, measure
+from pipeline.plan.training import training_rows
 
 
 def rows(params: Params, records: Sequence[Record]) -> list[Row]:
@@ -30,6 +31,7 @@ def rows(params: Params, records: Sequence[Record]) -> list[Row]:
     units = ("products", "queries", "judgements")
     summed = {unit: sum(getattr(size, unit) for size in drawn.values()) for unit in units}
     found.append(row("sample", None, {"rows": read, **summed}))
+    found.extend(training_rows(params, row))
     threads = {"threads": params.runtime.thread_count()}
     for locale in params.locales:
         size = drawn[locale]

@@ -45,7 +45,7 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
     locales = list(params.language)
     examples = source.read_examples(examples_file, examples_path, settings, locales).rows
     ids = source.read_product_ids(products_file, products_path, locales)
-    characters, sizes = _bytes_per_row(products_file, params.clean.fields), {}
+    characters, sizes = bytes_per_row(products_file, params.clean.fields), {}
     for locale in locales:
         queries, judgements = draw_queries(examples, settings, locale, examples_path)
         judged = ids[locale] & set(judgements["product_id"].to_pylist())
@@ -56,7 +56,7 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
     return products_file.metadata.num_rows + examples_file.metadata.num_rows, sizes
 
 
-def _bytes_per_row(file: pq.ParquetFile, fields: Collection[str]) -> int:
+def bytes_per_row(file: pq.ParquetFile, fields: Collection[str]) -> int:
     """Return how many bytes of these columns a row has; by the footer, which counts them."""
     footer = file.metadata
     groups = map(footer.row_group, range(footer.num_row_groups))

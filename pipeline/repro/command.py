@@ -3,13 +3,14 @@
 DVC runs the stages of one command one after another, so each locale has a command of its own. It
 names the locale's stages and no other (`--single-item`): on its way to a stage DVC takes a write
 lock even on what is up to date, and two locales would meet at `sample`. The stages before the
-locales run first. A last `dvc repro` runs the stages after them.
+locales run first, and the models that they use are made. A last `dvc repro` runs the stages after
+them.
 """
 
 import argparse
 import re
 import signal
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +39,17 @@ def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
     return names[: names.index(branch[0])], branch
 
 
-def repro(runner: Runner, locales: Sequence[str], jobs: int) -> None:
+def models_of(params: Params) -> list[str]:
+    """Return the stages that make the models which the locales use; training draws in its bases."""
+    if not layout.MODELS_GRAPH.is_file():
+        return []
+    return [
+        f"{layout.MODELS_GRAPH}:{'train' if name in params.trained else 'contract'}@{name}"
+        for name in dict.fromkeys(params.encoder.values())
+    ]
+
+
+def repro(runner: Runner, params: Params, jobs: int) -> None:
     """Bring every artefact up to date, with at most `jobs` locales at a time.
 
     Raises:
@@ -48,12 +59,12 @@ def repro(runner: Runner, locales: Sequence[str], jobs: int) -> None:
         _run(runner, "dvc repro", "repro")
         return
     shared, branch = shared_and_branch(YAML(typ="safe", pure=True).load(layout.GRAPH)["stages"])
-    _run(runner, "what the locales share", "repro", *shared)
+    _run(runner, "what the locales share", "repro", *shared, *models_of(params))
     threads = str(max(1, core_count() // jobs))
     # Only the stages run side by side: for its other work DVC locks the repository, and waits.
     wait = ("--wait-for-lock", "repro", "--single-item")
     ended = runner.run(
-        {locale: [*wait, *(f"{name}@{locale}" for name in branch)] for locale in locales},
+        {locale: [*wait, *(f"{name}@{locale}" for name in branch)] for locale in params.locales},
         jobs,
         {
             THREADS_VARIABLE: threads,
@@ -66,8 +77,8 @@ def repro(runner: Runner, locales: Sequence[str], jobs: int) -> None:
         _refuse_killed(status)
     if failed := [locale for locale, status in ended.items() if status]:
         raise PipelineError(
-            f"{len(failed)} of {len(locales)} locales failed: {', '.join(failed)}. The lines above "
-            "that begin with the locale say why."
+            f"{len(failed)} of {len(params.locales)} locales failed: {', '.join(failed)}. The "
+            "lines above that begin with the locale say why."
         )
     _run(runner, "a stage after the locales", "repro")
 
@@ -160,5 +171,5 @@ def main() -> int:
         count = count_jobs(jobs, params)
         check_source(params.sample.source)
         with protected() as descriptor:
-            repro(Runner(descriptor), params.locales, count)
+            repro(Runner(descriptor), params, count)
     return outcome.status

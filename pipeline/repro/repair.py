@@ -1,8 +1,8 @@
 """Repair what a killed DVC leaves: a cut dvc.lock, a broken .dvc/tmp/rwlock.
 
 DVC 3.67 writes both in place, and refuses every command while one of them is broken. A run here
-keeps a copy of dvc.lock until it ends. A cut file is the beginning of a whole one, so its stages
-are good up to the last, which may be cut; the other stages come from the copy, or from Git.
+keeps a copy of each dvc.lock until it ends. A cut file is the beginning of a whole one, so its
+stages are good up to the last, which may be cut; the other stages come from the copy, or from Git.
 """
 
 import fcntl
@@ -84,7 +84,7 @@ def is_cut(text: str, base: str) -> bool:
 
 @contextmanager
 def protected() -> Iterator[int]:
-    """Repair what an earlier run left, and keep a copy of dvc.lock for as long as this run takes.
+    """Repair what an earlier run left, and keep copies of the locks for as long as this run takes.
 
     Yields a file descriptor for DVC to inherit: while any process has it, no other run begins.
 
@@ -93,25 +93,25 @@ def protected() -> Iterator[int]:
     """
     with _only_one() as descriptor:
         repair()
-        copy = _copy()
-        if layout.LOCK.exists():
-            with files.atomic_file(copy) as partial:
-                partial.write_bytes(layout.LOCK.read_bytes())
+        for lock in filter(Path.exists, layout.LOCKS):
+            with files.atomic_file(_copy(lock)) as partial:
+                partial.write_bytes(lock.read_bytes())
         try:
             yield descriptor
         finally:
             repair()
-            if not _lock_is_broken():  # else another DVC is at work, and the next run repairs it
-                copy.unlink(missing_ok=True)
+            for lock in layout.LOCKS:
+                if not _is_broken(lock):  # else another DVC is at work, and the next run repairs it
+                    _copy(lock).unlink(missing_ok=True)
 
 
 def repair() -> None:
-    """Repair dvc.lock and DVC's rwlock where they are broken and no DVC is at work.
+    """Repair each dvc.lock and DVC's rwlock where they are broken and no DVC is at work.
 
     Raises:
-        PipelineError: dvc.lock is broken, and not as a killed DVC breaks it.
+        PipelineError: a dvc.lock is broken, and not as a killed DVC breaks it.
     """
-    if not (_rwlock_is_broken() or _lock_is_broken()):
+    if not (_rwlock_is_broken() or any(map(_is_broken, layout.LOCKS))):
         return
     from dvc.lock import LockError, make_lock
 
@@ -120,33 +120,33 @@ def repair() -> None:
             if _rwlock_is_broken():
                 (_temporary() / "rwlock").unlink()
                 stage.log.info("A killed DVC left .dvc/tmp/rwlock empty. It is removed.")
-            if _lock_is_broken():
-                _repair_lock()
+            for lock in filter(_is_broken, layout.LOCKS):
+                _repair(lock)
     except LockError:  # a DVC at work may be writing them; if not, it says what is wrong
         return
 
 
-def _repair_lock() -> None:
-    mended = repaired(_read(layout.LOCK), _earlier())
+def _repair(lock: Path) -> None:
+    mended = repaired(_read(lock), _earlier(lock))
     if mended is None:
         raise PipelineError(
-            f"{layout.LOCK} is neither a lock file of DVC nor the beginning of one. Restore the "
-            f"last committed one: `git checkout {layout.LOCK}`."
+            f"{lock} is neither a lock file of DVC nor the beginning of one. Restore the last "
+            f"committed one: `git checkout {lock}`."
         )
     if not mended:
-        layout.LOCK.unlink()
-        stage.log.info("A killed DVC left %s empty. It is removed.", layout.LOCK)
+        lock.unlink()
+        stage.log.info("A killed DVC left %s empty. It is removed.", lock)
         return
-    with files.atomic_file(layout.LOCK) as partial:
+    with files.atomic_file(lock) as partial:
         partial.write_text(mended, encoding="utf-8", newline="\n")
-    stage.log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", layout.LOCK)
+    stage.log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", lock)
 
 
-def _lock_is_broken() -> bool:
-    if not layout.LOCK.exists():
+def _is_broken(lock: Path) -> bool:
+    if not lock.exists():
         return False
-    text = _read(layout.LOCK)
-    return not is_whole(text) or is_cut(text, _read(_copy()))
+    text = _read(lock)
+    return not is_whole(text) or is_cut(text, _read(_copy(lock)))
 
 
 def _rwlock_is_broken() -> bool:
@@ -162,11 +162,11 @@ def _rwlock_is_broken() -> bool:
     return False
 
 
-def _earlier() -> str:
+def _earlier(lock: Path) -> str:
     """Return the last whole dvc.lock: that of an interrupted run's start, or that of Git."""
-    if copy := _read(_copy()):
+    if copy := _read(_copy(lock)):
         return copy
-    command = ("git", "show", f"HEAD:./{layout.LOCK}")
+    command = ("git", "show", f"HEAD:./{lock}")
     with suppress(OSError):
         shown = subprocess.run(command, capture_output=True, check=False)
         text = shown.stdout.decode("utf-8", "replace")
@@ -208,5 +208,5 @@ def _temporary() -> Path:
     raise PipelineError(f"{here}: no DVC repository is here. Run from the repository root.")
 
 
-def _copy() -> Path:
-    return _temporary() / "dvc.lock.before"
+def _copy(lock: Path) -> Path:
+    return _temporary() / f"{'.'.join(lock.parts)}.before"

@@ -3,7 +3,7 @@
 import logging
 import stat
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,17 +40,29 @@ class Examples:
     """How many are of a locale that params.yaml does not name."""
 
 
-def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
+@dataclass(frozen=True)
+class Asker:
+    """Which keys of params.yaml ask for a source and for locales, as messages name them."""
+
+    section: str
+    locales: str
+
+
+SAMPLE = Asker("sample", "encoder, index and language")
+
+
+def open_source(path: Path, schema: pa.Schema, asker: Asker = SAMPLE) -> pq.ParquetFile:
     """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
 
     Raises:
         PipelineError: the file is missing, is a folder or a Git LFS pointer, is not parquet or is
             damaged, lacks columns or has some of another type.
     """
-    if not _is_file(path):
+    if not _is_file(path, asker):
         raise PipelineError(
-            f"{path} is missing. sample.source must be a folder with {layout.EXAMPLES_FILE} and "
-            f"{layout.PRODUCTS_FILE} (`make esci` brings the official ones to data/esci)."
+            f"{path} is missing. {asker.section}.source must be a folder with "
+            f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
+            "ones to data/esci)."
         )
     try:
         with path.open("rb") as handle:
@@ -78,7 +90,7 @@ def open_source(path: Path, schema: pa.Schema) -> pq.ParquetFile:
     return file
 
 
-def _is_file(path: Path) -> bool:
+def _is_file(path: Path, asker: Asker = SAMPLE) -> bool:
     """Return whether there is a regular file at `path`; False if there is nothing.
 
     Raises:
@@ -90,8 +102,8 @@ def _is_file(path: Path) -> bool:
         return False
     except (OSError, ValueError) as err:
         raise PipelineError(
-            f"{shorten(str(path))} cannot be opened ({brief(err)}). Correct sample.source in "
-            "params.yaml."
+            f"{shorten(str(path))} cannot be opened ({brief(err)}). Correct {asker.section}.source "
+            "in params.yaml."
         ) from err
     if stat.S_ISDIR(mode):
         parts = sum(1 for _ in path.rglob("*.parquet"))
@@ -144,11 +156,15 @@ def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterato
 
 
 def read_examples(
-    file: pq.ParquetFile, path: Path, settings: Sample, locales: Collection[str]
+    file: pq.ParquetFile,
+    path: Path,
+    settings: Sample,
+    locales: Collection[str],
+    asker: Asker = SAMPLE,
 ) -> Examples:
     """Return the source's judgements of `locales` that pass the version and split filters.
 
-    Every row of the file is checked, kept or not. A warning names the rows of other locales.
+    Every row of the file is checked, kept or not.
 
     Raises:
         PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
@@ -168,20 +184,20 @@ def read_examples(
         kept.append(table.filter(mask))
         left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
     examples = pa.concat_tables(kept)
-    others = warn_of_other_locales(before, path, locales)
+    others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:
         if not before[locale]:
             found = ", ".join([*sorted(others), *sorted(left)]) or "nothing"
             raise PipelineError(
                 f"{path}: column product_locale never holds {locale!r} (found: {found}). Remove "
-                f"{locale} from encoder, index and language in params.yaml, or add its rows."
+                f"{locale} from {asker.locales} in params.yaml, or add its rows."
             )
         if locale not in left:
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "
-                f"sample.version={settings.version} and sample.splits={','.join(settings.splits)} "
-                f"(rows before: {before[locale]}). Widen them."
+                f"{asker.section}.version={settings.version} and {asker.section}.splits="
+                f"{','.join(settings.splits)} (rows before: {before[locale]}). Widen them."
             )
     return Examples(examples, pa.concat_tables(left_out), others)
 
@@ -193,7 +209,7 @@ def rows_by_locale(table: pa.Table) -> Counter[str]:
 
 
 def warn_of_other_locales(
-    rows: Counter[str], path: Path, locales: Collection[str]
+    rows: Mapping[str, int], path: Path, locales: Collection[str]
 ) -> dict[str, int]:
     """Return the rows of locales that are not among `locales`, and warn of each."""
     others = {locale: rows[locale] for locale in sorted(rows.keys() - set(locales))}
@@ -206,7 +222,7 @@ def warn_of_other_locales(
 
 
 def read_product_ids(
-    file: pq.ParquetFile, path: Path, locales: Collection[str]
+    file: pq.ParquetFile, path: Path, locales: Collection[str], asker: Asker = SAMPLE
 ) -> dict[str, set[str]]:
     """Return the product ids of each locale.
 
@@ -222,7 +238,7 @@ def read_product_ids(
         if not ids[locale]:
             raise PipelineError(
                 f"{path}: column product_locale never holds {locale!r}. Remove {locale} from "
-                "encoder, index and language in params.yaml, or add its rows."
+                f"{asker.locales} in params.yaml, or add its rows."
             )
     return ids
 

@@ -29,6 +29,7 @@ def sample(params: Params) -> stage.Done:
     examples_file = source.open_source(examples_path, source.EXAMPLES)
     products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS)
     examples = source.read_examples(examples_file, examples_path, settings, locales)
+    source.warn_of_other_locales(examples.other_locales, examples_path, locales)
     ids = source.read_product_ids(products_file, products_path, locales)
     sources = source.read_sources(sources_path)
     with atomic_directory(layout.SAMPLE) as out:

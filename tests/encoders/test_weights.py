@@ -255,6 +255,19 @@ def test_a_folder_whose_name_no_disk_can_hold_is_one_message() -> None:
         assert not at_hand(entry(in_folder(path)).weights)
 
 
+def test_a_model_that_is_not_trained_yet_says_which_stage_trains_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    spec = entry(in_folder("models/encoder/mine/model"))
+    with pytest.raises(PipelineError) as caught:
+        resolve_weights(spec, "mine")
+    assert str(caught.value) == (
+        "trained.mine: models/encoder/mine/model is missing: the model is not trained yet. Run "
+        "`dvc repro models/dvc.yaml:train@mine`."
+    )
+
+
 def test_a_plain_transformers_folder_needs_its_pooling_named(tmp_path: Path) -> None:
     folder = build_model(tmp_path / "model", pooling=None)
     with pytest.raises(

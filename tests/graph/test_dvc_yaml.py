@@ -13,14 +13,35 @@ from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
-GRAPH: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["stages"]
+
+def stages_of(path: Path) -> dict[str, dict[str, Any]]:
+    stages: dict[str, dict[str, Any]] = YAML(typ="safe", pure=True).load(ROOT / path)["stages"]
+    return stages
+
+
+GRAPH, MODELS = stages_of(layout.GRAPH), stages_of(layout.MODELS_GRAPH)
 STAGES: dict[str, dict[str, Any]] = {name: body.get("do", body) for name, body in GRAPH.items()}
+BY_NAME: dict[str, dict[str, Any]] = {name: body["do"] for name, body in MODELS.items()}
+ALL = STAGES | BY_NAME
 EXPLORED = [name for name, body in GRAPH.items() if body.get("foreach") == "${explore}"]
 
 
-@pytest.mark.parametrize("name", STAGES)
+def written_by(stages: dict[str, dict[str, Any]]) -> set[str]:
+    return {
+        str(next(iter(out)) if isinstance(out, dict) else out)
+        for stage in stages.values()
+        for key in ("outs", "metrics", "plots")
+        for out in stage.get(key, [])
+    }
+
+
+def test_no_stage_is_in_both_files() -> None:
+    assert not STAGES.keys() & BY_NAME.keys()
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_a_stage_depends_on_exactly_the_folders_that_its_imports_reach(name: str) -> None:
-    code = [path for path in STAGES[name]["deps"] if path.startswith("pipeline/")]
+    code = [path for path in ALL[name]["deps"] if path.startswith("pipeline/")]
     closure = import_closure(Path("pipeline") / name / "__main__.py")
     reached = {listed for listed in code for path in closure if path.is_relative_to(listed)}
     assert set(code) == reached, "a listed folder that no import reaches"
@@ -28,20 +49,22 @@ def test_a_stage_depends_on_exactly_the_folders_that_its_imports_reach(name: str
     assert len(code) == len(set(code))
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ALL)
 def test_a_stage_is_a_folder_named_after_it(name: str) -> None:
-    assert STAGES[name]["cmd"] in (
+    assert ALL[name]["cmd"] in (
         f"python -m pipeline.{name}",
         f"python -m pipeline.{name} --locale ${{key}}",
         f"python -m pipeline.{name} --locale ${{item}}",  # of those under `explore`
+        f"python -m pipeline.{name} --name ${{key}}",
     )
-    assert STAGES[name]["desc"]
+    assert ("--name" in ALL[name]["cmd"]) == (name in BY_NAME)
+    assert ALL[name]["desc"]
     assert (ROOT / "pipeline" / name / "stage.py").is_file()
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", ALL)
 def test_no_stage_depends_on_what_only_changes_speed(name: str) -> None:
-    assert not [each for each in STAGES[name]["params"] if each.split(".")[0] == "runtime"]
+    assert not [each for each in ALL[name]["params"] if each.split(".")[0] == "runtime"]
 
 
 def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:
@@ -57,7 +80,11 @@ def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() 
         if name in (*branch, *EXPLORED):  # each locale reads and writes what is its own
             locale = "${item}" if name in EXPLORED else "${key}"
             assert all(locale in out for out in outs)
-            read = [one for one in stage["deps"] if not one.startswith("pipeline/")]
+            read = [
+                one
+                for one in stage["deps"]
+                if not one.startswith(("pipeline/", f"{layout.MODELS}/encoder/"))
+            ]
             assert all(locale in one for one in read)
             for one in (each.replace("${item}", "${key}") for each in read):
                 made = [out for out in written if f"{one}/".startswith(f"{out}/")]
@@ -66,12 +93,7 @@ def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() 
 
 
 def test_what_a_stage_writes_is_where_layout_says() -> None:
-    written = {
-        str(next(iter(out)) if isinstance(out, dict) else out).replace("${item}", "${key}")
-        for stage in STAGES.values()
-        for key in ("outs", "metrics", "plots")
-        for out in stage.get(key, [])
-    }
+    written = {out.replace("${item}", "${key}") for out in written_by(STAGES)}
     key = "${key}"
     assert written == {
         str(path)
@@ -87,6 +109,20 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
             *map(layout.plot, PLOTS),
         )
     }  # fmt: skip
+
+
+def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
+    key = "${key}"
+    assert written_by(BY_NAME) == {
+        str(layout.model("encoder", key).folder),
+        str(layout.pairs(key).folder),
+        str(layout.model("${item.kind}", key).folder),
+    }
+    assert str(layout.model("encoder", "${item}").folder) in STAGES["embed"]["deps"]
+    assert str(layout.model("encoder", "${item.base}").folder) in BY_NAME["train"]["deps"]
+    assert {each["wdir"] for each in BY_NAME.values()} == {".."}
+    # The entry itself is in that folder, so that an entry and a trained model are one to a locale.
+    assert not [each for each in STAGES["embed"]["params"] if each.startswith("encoders.")]
 
 
 def test_each_plot_is_of_the_table_that_report_writes() -> None:

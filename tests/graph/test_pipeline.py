@@ -28,9 +28,11 @@ from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
 
+TRAINED = "minilm-demo"
 BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 COPIED = (
-    "dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json", "reports/tradeoff/README.md",
+    "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
+    "reports/tradeoff/README.md",
     ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
 PLOTS = ("intervals", "labels", "recall", "slices")
@@ -39,6 +41,17 @@ REPORTED = (
     *(f"plots/{name}/{{}}.csv" for name in PLOTS),
 )  # fmt: skip
 """What Git holds of each locale, under reports/."""
+
+
+def model(stage: str, name: str) -> str:
+    """Return what DVC calls a stage of models/dvc.yaml."""
+    return f"models/dvc.yaml:{stage}@{name}"
+
+
+def after_embed(locale: str) -> set[str]:
+    """Return the stages that other vectors of a locale rerun."""
+    stages = ("embed", "index", "retrieve", "hybrid", "evaluate")
+    return {"report", *(f"{stage}@{locale}" for stage in stages)}
 
 
 @dataclass(frozen=True)
@@ -57,8 +70,9 @@ class Project:
         return set(re.findall(r"Running stage '(.+?)'", self.call("dvc", *command)))
 
     def lock(self) -> str:
-        """Return dvc.lock: the hash of every artefact."""
-        return (self.folder / "dvc.lock").read_text(encoding="utf-8")
+        """Return both dvc.lock: the hash of every artefact."""
+        locks = (self.folder / name for name in ("dvc.lock", "models/dvc.lock"))
+        return "".join(lock.read_text(encoding="utf-8") for lock in locks)
 
     def reset(self) -> None:
         """Go back to what was committed."""
@@ -70,7 +84,8 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     """Make a repository of this pipeline, with a small demo, the given encoders and a commit."""
     copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
-    (folder / ".gitignore").write_text("/local/\n__pycache__/\n*.partial\n.cache/\n")
+    models = "/models/encoder/\n/data/pairs/\n"  # as in the project's own
+    (folder / ".gitignore").write_text(f"/local/\n__pycache__/\n*.partial\n.cache/\n{models}")
     yaml = YAML()
     data = yaml.load(folder / "params.yaml")
     data["demo"] |= {"products": 120, "queries": 40}
@@ -79,6 +94,8 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     data["encoders"]["labse"]["weights"]["revision"] = labse
     for name in ("minilm", "e5-small-q4", "labse"):
         data["encoders"][name]["max_tokens"] = 64
+    data["training"]["dev_share"] = 0.5
+    data["trained"][TRAINED] |= {"batch": 4, "max_tokens": 32}
     yaml.dump(data, folder / "params.yaml")
     own = ("PYTHONPATH", "PIPELINE_CACHE", "MAKEFLAGS", "MAKELEVEL")
     kept = {key: value for key, value in os.environ.items() if key not in own}
@@ -122,9 +139,11 @@ def reproduced(
     )  # fmt: skip
     stages = project.ran("repro")
     locales = ("us", "es", "jp")
-    assert stages == {"demo", "sample", "report"} | {
-        f"{stage}@{locale}" for stage in BRANCH for locale in locales
-    }
+    assert stages == {
+        "demo", "sample", "report",
+        *(f"{stage}@{locale}" for stage in BRANCH for locale in locales),
+        *(model("contract", name) for name in ("minilm", "e5-small-q4")),
+    }  # fmt: skip
     project.call("git", "add", ".")
     project.call("git", "commit", "--quiet", "--message", "results")
     return project
@@ -159,6 +178,8 @@ def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
 def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
+        "models/dvc.lock",
+        "models/dvc.yaml",
         "reports/bench/scale.json",
         "reports/report.md",
         "reports/tradeoff/README.md",
@@ -190,7 +211,7 @@ def test_another_encoder_for_es_from_a_hub_reruns_the_es_branch_alone(
     assert hub.requests == []
     ran = project.ran("exp", "run", "-S", "encoder.es=labse")
     assert "2_Dense/model.safetensors" in hub.fetched()
-    assert ran == {"embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"}
+    assert ran == {model("contract", "labse"), *after_embed("es")}
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     metrics = project.call("dvc", "metrics", "diff")
     assert "reports/metrics/es.json" in metrics
@@ -215,9 +236,8 @@ def test_two_commands_bring_a_model_folders_metrics_beside_the_others(
     make = ("make", "--old-file=setup", f"--makefile={ROOT / 'Makefile'}", "try")
     project.call("python", "-m", "pipeline.encoders", "add", "mine", str(folder))
     printed = project.call(*make, "SET=encoder.es=mine")
-    assert set(re.findall(r"Running stage '(.+?)'", printed)) == {
-        "embed@es", "index@es", "retrieve@es", "hybrid@es", "evaluate@es", "report"
-    }  # fmt: skip
+    ran = set(re.findall(r"Running stage '(.+?)'", printed))
+    assert ran == {model("contract", "mine"), *after_embed("es")}
     compared = printed[printed.index("A  before\nB  workspace\n") :]
     assert "es  encoder e5-small-q4 → mine, index flat" in compared
     rows = [line.split() for line in compared.splitlines() if " dense.ndcg@10 " in line]
@@ -246,6 +266,8 @@ def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None
     "change",
     [
         "encoders.labse.max_tokens=32",  # chosen by no locale
+        f"trained.{TRAINED}.lr=0.001",  # nor this
+        "training.seed=14",  # so nobody learns from them
         "indexes.hnsw.m=16",
         "runtime.threads=1",
         "runtime.engine=torch",
@@ -263,7 +285,7 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     project: Project,
 ) -> None:
     ran = project.ran("exp", "run", "--temp", "--name", "copy", "-S", "encoder.jp=labse")
-    assert ran == {"embed@jp", "index@jp", "retrieve@jp", "hybrid@jp", "evaluate@jp", "report"}
+    assert ran - {model("contract", "labse")} == after_embed("jp")
     assert "jp.json" in project.call("dvc", "metrics", "diff", "HEAD", "copy")
     params = project.folder / "params.yaml"
     chosen, here = params.read_text(encoding="utf-8"), "  jp: e5-small-q4"
@@ -273,10 +295,44 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     assert re.findall(r"encoder=labse .*encoded=(\d+)", printed) == ["0", "0"]
 
 
+def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depends_on_reruns_it(
+    project: Project,
+) -> None:
+    us = (project.folder / "reports/metrics/us.json").read_bytes()
+    pairs, train = model("pairs", TRAINED), model("train", TRAINED)
+    assert project.ran("exp", "run", "-S", f"encoder.es={TRAINED}") == {
+        pairs, train, *after_embed("es"),
+    }  # fmt: skip
+    lock = project.lock()
+    assert project.ran("repro") == set()
+    # Weights that are trained a second time, in another place and from the start, are the same.
+    shutil.rmtree(project.folder / ".cache/training")
+    assert project.ran("repro", "--force", "--single-item", pairs, train) == {pairs, train}
+    assert project.lock() == lock
+    # Another contract around the same weights: no step is trained.
+    printed = project.call("dvc", "exp", "run", "-S", f"+trained.{TRAINED}.dimension=16")
+    assert set(re.findall(r"Running stage '(.+?)'", printed)) == {train, *after_embed("es")}
+    changed = f"trained.{TRAINED}.lr=0.001"
+    assert project.ran("exp", "run", "-S", changed) == {train, *after_embed("es")}
+    assert (project.folder / "reports/metrics/us.json").read_bytes() == us
+    # What is evaluated changed, and none of the pairs did: they are drawn, and nothing is trained.
+    ran = project.ran("exp", "run", "-S", "sample.distractors=100")
+    assert pairs in ran
+    assert train not in ran
+
+
+def test_no_entry_has_to_be_trained(project: Project) -> None:
+    params = project.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    begin, end = text.index("\ntrained:\n"), text.index("\n# The locales whose catalogue")
+    params.write_text(f"{text[:begin]}\ntrained: {{}}\n{text[end:]}", encoding="utf-8")
+    assert project.ran("repro") == set()
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
-        ("encoder.es=nope", "encoders.nope"),
+        ("encoder.es=nope", "models/encoder/nope"),
         ("index.us=hsnw", "indexes.hsnw"),
         ("encoder.ess=labse", "encoder.ess"),
     ],
@@ -373,12 +429,13 @@ def test_two_clean_runs_are_byte_identical_whatever_the_surroundings_and_the_job
     )  # fmt: skip
     elsewhere.call("python", "-m", "pipeline.repro", "--jobs", "2")
     # A first run writes dvc.lock in the order in which stages end.
-    found, expected = (
-        YAML(typ="safe").load(one.lock())["stages"] for one in (elsewhere, reproduced)
-    )
-    assert found.keys() == expected.keys()
-    for name in expected:
-        assert found[name] == expected[name]
+    for lock in ("dvc.lock", "models/dvc.lock"):
+        found, expected = (
+            YAML(typ="safe").load(one.folder / lock)["stages"] for one in (elsewhere, reproduced)
+        )
+        assert found.keys() == expected.keys()
+        for name in expected:
+            assert found[name] == expected[name]
     assert elsewhere.ran("repro") == set()
 
 

@@ -119,6 +119,20 @@ def test_equal_numbers_of_several_revisions_are_one_entry_and_its_settings_those
     assert merged[0].settings == {"embed.dtype": "x"}
 
 
+def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_base() -> None:
+    settings = {
+        "trained.labse.base": "first", "trained.labse.lr": "1", "trained.first.base": "minilm",
+        "trained.other.lr": "2", "training.seed": "3", "encoders.minilm.pooling": "mean",
+        "encoders.e5.pooling": "mean", "encoders.labse.pooling": "cls", "clean.separator": "-",
+    }  # fmt: skip
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20)})
+    assert side.card.encoder == "labse"
+    found, *_ = board.entries_of("one", {"es": side}, settings, {})
+    assert found.system == "dense"
+    others = {"trained.other.lr", "encoders.e5.pooling", "encoders.labse.pooling"}
+    assert found.settings == {key: settings[key] for key in settings.keys() - others}
+
+
 @pytest.mark.parametrize(
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )

@@ -4,12 +4,15 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from bench.fault_lab import LOCALE, OUTPUTS, Workshop
+from pipeline.clean.stage import clean
 from pipeline.core import layout
 from pipeline.core import timings as rates
 from pipeline.core.params import Params
@@ -18,26 +21,32 @@ from pipeline.core.timings import Record
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.sides import read_sides
+from pipeline.pairs.stage import pairs
 from pipeline.plan import command as plan
 from pipeline.plan import sheet, sizes
 from pipeline.plan.costs import MOST_TIMES, Row, default_cost, fit
 from pipeline.plan.costs import row as costs_row
 from pipeline.plan.encoding import ASSUMED_DIMENSION
+from pipeline.plan.training import training_rows
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams, RunStage
+from tests.helpers.esci_files import random_source, write_source
 
 ESCI = os.environ.get("ESCI_DIR")
 
 THREADS = 1
 """As the workshop's."""
 
-SIZES = {"rows", "products", "queries", "judgements", "encoded", "characters"}
+SIZES = {"rows", "products", "queries", "judgements", "encoded", "characters", "tokens"}
+SETTINGS = {"lists", "probes", "bits", "m"}
 VECTORS = {"products": 5_000, "queries": 300, "dimension": 64}
 SEARCHED = {"products": 5_000, "queries": 300, "depth": 100}
 UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("demo", None): {"products": 5_000, "queries": 300},
     ("sample", None): {"rows": 90_000, "products": 5_000, "queries": 300, "judgements": 6_000},
     ("clean", None): {"products": 5_000, "queries": 300, "judgements": 6_000, "threads": 2},
+    ("pairs", None): {"rows": 90_000, "products": 5_000, "judgements": 6_000},
+    ("train", "minilm"): {"tokens": 900_000, "threads": 2},
     ("embed", None): {**VECTORS, "encoded": 700, "characters": 700_000},
     ("index", "flat"): VECTORS,
     ("index", "sq8"): VECTORS,
@@ -136,6 +145,35 @@ def test_what_would_be_drawn_is_what_sample_draws(
         assert found == {name: getattr(size, name) for name in found}
 
 
+@pytest.mark.parametrize("seed", range(4))
+def test_what_would_be_learned_is_what_pairs_reads(
+    project: Path, changed_params: ChangedParams, seed: int
+) -> None:
+    examples, products = random_source(seed, queries=90)
+    write_source(project / "source", examples, products)
+    name = "minilm-demo"
+    params = changed_params({
+        "sample.source": "source", "training.source": "source", "training.dev_share": 0.3,
+        "training.version": ["small", "large", "all"][seed % 3], "encoder.es": name,
+        "training.queries": "all" if seed else 60, f"trained.{name}.locales": ["us", "jp"],
+        f"trained.{name}.hard_negatives": seed,
+    })  # fmt: skip
+    planned = list(training_rows(params, partial(costs_row, [])))
+    assert [(row.stage, row.locale, row.kind) for row in planned] == [
+        ("pairs", name, None), ("train", name, "minilm"),
+    ]  # fmt: skip
+    sample(params)
+    for locale in params.locales:
+        clean(params, locale)
+    counted = pairs(params, name).units
+    assert planned[0].units["rows"] == counted["rows"]
+    assert planned[0].units["judgements"] == counted["judgements"]
+    assert planned[0].units["products"] >= counted["products"]
+    learned = Counter(row["esci_label"] for row in examples if row["split"] == "train")
+    assert planned[1].units["tokens"] <= 2 * learned.total() * (8 + 64 * (1 + seed))
+    assert not list(training_rows(changed_params({}), partial(costs_row, [])))
+
+
 def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
     project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -164,9 +202,11 @@ def test_a_cost_never_falls_when_a_size_grows(stage_and_kind: tuple[str, str | N
     units = UNITS[stage_and_kind]
     for _ in range(100):
         grown = {name: int(value * rng.uniform(0.01, 300)) + 1 for name, value in units.items()}
-        grown |= {name: units[name] for name in units.keys() & {"lists", "probes", "bits", "m"}}
+        grown |= {name: units[name] for name in units.keys() & SETTINGS}
         before = default_cost(*stage_and_kind, grown)
-        for name in units.keys() - {"lists", "probes", "bits", "m", "subvectors"}:
+        # With more threads, training takes less.
+        fixed = {"threads"} if stage_and_kind[0] == "train" else set()
+        for name in units.keys() - SETTINGS - {"subvectors"} - fixed:
             more = {**grown, name: grown[name] * 2}
             after = default_cost(*stage_and_kind, more)
             assert after.work_seconds >= before.work_seconds > 0

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -68,6 +69,7 @@ stages:
       cmd: test ! -e ../fail.${key} && cat ${key}.clean data/sample/${key} > ${key}.score
       deps:
       - ${key}.clean
+      - models/encoder/${item}
       - data/sample/${key}
       metrics:
       - ${key}.score:
@@ -82,6 +84,32 @@ stages:
     - report
 """
 
+MODELS = """\
+vars:
+- ../params.yaml
+stages:
+  contract:
+    foreach: ${encoders}
+    do:
+      wdir: ..
+      cmd: mkdir -p models/encoder && echo ${key} > models/encoder/${key}
+      outs:
+      - models/encoder/${key}:
+          cache: false
+  train:
+    foreach: ${trained}
+    do:
+      wdir: ..
+      cmd: cat us.clean es.clean models/encoder/${item.base} > models/encoder/${key}
+      deps:
+      - es.clean
+      - us.clean
+      - models/encoder/${item.base}
+      outs:
+      - models/encoder/${key}:
+          cache: false
+"""
+
 
 class Repository:
     """A repository in `folder` with the cheap graph and the shipped params.yaml."""
@@ -91,6 +119,8 @@ class Repository:
         self.folder.mkdir(parents=True)
         (folder / "patience").write_text(str(patience))
         (self.folder / "dvc.yaml").write_text(GRAPH)
+        (self.folder / "models").mkdir()
+        (self.folder / "models" / "dvc.yaml").write_text(MODELS)
         (self.folder / "meet.py").write_text(MEET)
         (self.folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
         self.environment = {**os.environ, **GIT_IDENTITY, "PATH": PATH, "PYTHONPATH": str(ROOT)}
@@ -133,7 +163,21 @@ def test_branches_run_side_by_side_and_leave_the_lock_of_one_after_the_other(
         assert lines
         assert all(line.startswith(f"{locale} | ") for line in lines if "Running" in line)
     unprefixed = [line for line in printed.splitlines() if line.startswith("Running stage")]
-    assert unprefixed == ["Running stage 'sample':", "Running stage 'report':"]
+    contracts = [f"models/dvc.yaml:contract@{name}" for name in ("minilm", "e5-small-q4")]
+    shared = [f"Running stage '{name}':" for name in ("sample", *contracts)]
+    assert sorted(unprefixed[:-1]) == sorted(shared)  # DVC chooses their order
+    assert unprefixed[-1] == "Running stage 'report':"
+
+
+def test_a_trained_encoder_is_made_once_before_the_branches_run(tmp_path: Path) -> None:
+    repository = Repository(tmp_path, 0)
+    path = repository.folder / "params.yaml"
+    path.write_text(path.read_text().replace("us: minilm\n", "us: minilm-demo\n"))
+    printed = repository.repro(2)
+    ran = re.findall("Running stage '(.+?)'", printed)
+    assert ran.count("models/dvc.yaml:train@minilm-demo") == 1
+    trained = (repository.folder / "models/encoder/minilm-demo").read_text()
+    assert trained == "us\nes\nminilm\n"
 
 
 def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path) -> None:

@@ -87,12 +87,12 @@ def check(name: str) -> tuple[LocalWeights, Proof]:
         PipelineError: there is no such entry, or it cannot encode.
     """
     params = load_params()
-    if name not in params.encoders:
+    if name not in params.encoder_names():
         raise PipelineError(
             f"{PARAMS_FILE}: encoders has no {shorten(name)} (it has: "
-            f"{', '.join(params.encoders)}). Name one of these."
+            f"{', '.join(params.encoder_names())}). Name one of these."
         )
-    spec = params.encoders[name]
+    spec = params.encoder_named(name)
     local = resolve_weights(spec, name)
     return local, prove(spec, local, params.runtime)
 

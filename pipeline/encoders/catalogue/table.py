@@ -22,12 +22,14 @@ def show_entries(params: Params) -> str:
 
 
 def _rows(params: Params) -> Iterator[list[str]]:
-    for name, spec in params.encoders.items():
+    for name in params.encoder_names():
+        spec, trained = params.encoder_named(name), name in params.trained
         folder = folder_at_hand(spec.weights)
         users = [locale for locale, chosen in params.encoder.items() if chosen == name]
         yield [
-            name, spec.weights.kind, locate(spec), _dimension(spec, folder), str(spec.max_tokens),
-            _listed(spec.languages), _presence(spec, folder), ",".join(users) or "-",
+            name, "trained" if trained else spec.weights.kind, locate(spec),
+            _dimension(spec, folder), str(spec.max_tokens), _listed(spec.languages),
+            _presence(spec, folder), ",".join(users) or "-",
         ]  # fmt: skip
 
 

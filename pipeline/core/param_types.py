@@ -1,0 +1,81 @@
+"""The types of values in `params.yaml` that several of its sections use."""
+
+import re
+from collections.abc import Hashable
+from typing import Annotated, TypeVar
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from pipeline.core.languages import LANGUAGES
+
+T = TypeVar("T", bound=Hashable)
+
+MOST_PORT = 65_535
+
+
+def distinct(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return values that are not empty and have no repetition; raise what pydantic reports."""
+    if not values:
+        raise PydanticCustomError("empty", "must not be empty")
+    return unrepeated(values)
+
+
+def unrepeated(values: tuple[T, ...]) -> tuple[T, ...]:
+    """Return values, of which none is there twice; raise what pydantic reports."""
+    for place, value in enumerate(values):
+        if value in values[:place]:
+            raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value)})
+    return values
+
+
+def _known_language(code: str) -> str:
+    if code not in LANGUAGES and code != "any":
+        raise PydanticCustomError("language", "must be an ISO 639-1 code or 'any'")
+    return code
+
+
+def _known_address(address: str) -> str:
+    found = re.fullmatch(r"(?:ray://)?[A-Za-z0-9.-]+:([1-9][0-9]{0,4})", address)
+    if address != "auto" and (found is None or int(found[1]) > MOST_PORT):
+        raise PydanticCustomError(
+            "address",
+            "must be auto, HOST:PORT or ray://HOST:PORT with a port from 1 to {most}",
+            {"most": MOST_PORT},
+        )
+    return address
+
+
+def _known_commit(revision: str) -> str:
+    if not re.fullmatch(r"[0-9a-f]{40}", revision):
+        raise PydanticCustomError(
+            "commit", "must be the 40 hex digits of a commit: what a branch or tag names can change"
+        )
+    return revision
+
+
+# A dot in a name would read as a path of parameters.
+NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
+Name = Annotated[str, Field(pattern=NAME)]
+Text = Annotated[str, Field(min_length=1)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+Language = Annotated[str, AfterValidator(_known_language)]
+Commit = Annotated[str, AfterValidator(_known_commit)]
+Count = Annotated[int, Field(ge=1)]
+Seed = Annotated[int, Field(ge=0)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Choices = Annotated[tuple[T, ...], AfterValidator(distinct)]
+Links = Annotated[int, Field(ge=1, le=1_000_000)]
+# Below a billionth, no number of draws that a machine can make is enough.
+Fraction = Annotated[float, Field(ge=1e-9, lt=1)]
+# A system and one of its measures, such as dense.ndcg@10.
+Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
+Cutoffs = Choices[Count]
+# This machine's cluster, one by Ray's own port, or one from outside by its client port.
+RayAddress = Annotated[str, AfterValidator(_known_address)]
+
+
+class Strict(BaseModel):
+    """No unknown keys, no silent conversions, no changes after loading."""
+
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

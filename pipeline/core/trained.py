@@ -1,0 +1,116 @@
+"""What is trained, as params.yaml says it: `training`, the pairs, and `trained`, the models."""
+
+from collections.abc import Iterator
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, Field
+
+from pipeline.core.param_types import Choices, Count, Name, Seed, Share, Strict, Text, unrepeated
+
+Label = Literal["E", "S", "C", "I"]
+Precision = Literal["float32", "int8", "bfloat16", "float16"]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Training(Strict):
+    """The queries that models learn from: of the train split, and not among those evaluated.
+
+    `dev_share` of them are kept to choose the best epoch.
+    """
+
+    source: Text
+    version: Literal["small", "large", "all"]
+    queries: Count | Literal["all"]
+    dev_share: Annotated[float, Field(gt=0, lt=1)]
+    seed: Seed
+
+
+Loss = Literal["mnrl", "cosine", "contrastive", "online-contrastive", "triplet", "distill"]
+
+
+class Targets(Strict):
+    """The cosine that a query and a product of each label are pulled to."""
+
+    E: Annotated[float, Field(ge=-1, le=1)]
+    S: Annotated[float, Field(ge=-1, le=1)]
+    C: Annotated[float, Field(ge=-1, le=1)]
+    I: Annotated[float, Field(ge=-1, le=1)]  # noqa: E741 (a label)
+
+
+class _Schedule(Strict):
+    """How a model is trained; `threads` are here because they change its bytes."""
+
+    base: Name
+    locales: Choices[Name]
+    epochs: Count
+    batch: Annotated[int, Field(ge=2)]
+    lr: Positive
+    warm_up: Share
+    max_tokens: Count
+    seed: Seed
+    threads: Count
+
+
+class TrainedEncoder(_Schedule):
+    """An encoder that is trained from another one: its base, the pairs, the loss, the schedule.
+
+    Optional keys that are empty have the loss's own value. `dimension` and `precision` change the
+    contract and not the training.
+    """
+
+    kind: Literal["encoder"]
+    loss: Loss
+    positives: Choices[Label]
+    negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
+    hard_negatives: Annotated[int, Field(ge=0)] = 1
+    mined: Annotated[int, Field(ge=0)] = 0
+    scale: Positive | None = None
+    margin: Annotated[float, Field(gt=0, le=2)] | None = None
+    targets: Targets | None = None
+    teacher: Name | None = None
+    matryoshka: Annotated[tuple[Count, ...], AfterValidator(unrepeated)] = ()
+    dimension: Count | Literal["model"] | None = None
+    precision: Precision | None = None
+
+
+class TrainedReranker(_Schedule):
+    """A cross-encoder that is trained from an encoder's weights, on whole groups of a query."""
+
+    kind: Literal["reranker"]
+
+
+Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]
+
+_OF_LOSS = {
+    "scale": ("mnrl", "distill"),
+    "margin": ("contrastive", "online-contrastive", "triplet"),
+    "targets": ("cosine",),
+    "teacher": ("distill",),
+}
+"""The losses that each optional key is for."""
+
+
+def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iterator[str]:
+    """Say which settings of an entry exclude each other, or have no effect."""
+    if isinstance(trained, TrainedReranker):
+        return
+    where = f"trained.{name}"
+    if both := set(trained.positives) & set(trained.negatives):
+        yield (
+            f"{where}.negatives: {min(both)} is among positives too (found "
+            f"{', '.join(trained.negatives)}). Leave it out of one of them."
+        )
+    for key, losses in _OF_LOSS.items():
+        if getattr(trained, key) is not None and trained.loss not in losses:
+            yield (
+                f"{where}.{key}: has no effect with the loss {trained.loss}; it is for "
+                f"{', '.join(losses)}. Remove it, or choose another loss."
+            )
+    if trained.loss == "distill" and trained.teacher is None:
+        yield f"{where}.teacher: missing, but the loss distill learns from a reranker. Name one."
+    needs = trained.loss in ("contrastive", "online-contrastive", "triplet")
+    if needs and not trained.negatives and not trained.mined:
+        yield (
+            f"{where}.negatives: must not be empty: the loss {trained.loss} learns from them. "
+            "Give labels, such as I, or set mined, or use the loss mnrl."
+        )

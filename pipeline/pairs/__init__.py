@@ -1,0 +1,1 @@
+"""The pairs stage: judged products of train queries, none of a query that is evaluated."""

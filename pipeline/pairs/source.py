@@ -1,0 +1,185 @@
+"""The train queries of a source, drawn as `sample` draws and cleaned as `clean` cleans."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.clean.judgements import clean_judgements
+from pipeline.clean.products import CleanedProducts, clean_product_file
+from pipeline.clean.texts import clean_queries
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Clean, Sample
+from pipeline.core.trained import Training
+from pipeline.pairs.leakage import Evaluated, drop_evaluated
+from pipeline.sample import esci as source
+from pipeline.sample.buckets import write_products
+from pipeline.sample.draw import draw_queries
+
+Counts = dict[str, dict[str, int]]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """What a locale can be learned from.
+
+    Attributes:
+        queries: columns as in `tables.QUERIES`.
+        judgements: columns as in `tables.JUDGEMENTS`; of products that have a text.
+        products: the file of the products' texts, a table of `tables.PRODUCTS`.
+        counts: what was read and dropped.
+    """
+
+    queries: pa.Table
+    judgements: pa.Table
+    products: Path
+    counts: Counts
+
+
+@dataclass(frozen=True)
+class _Drawn:
+    """A locale's queries, and the judgements of those that are not evaluated."""
+
+    queries: pa.Table
+    judgements: pa.Table
+    counts: Counts
+
+
+def asker_of(name: str) -> source.Asker:
+    """Return which keys of params.yaml ask for what a model learns from."""
+    return source.Asker("training", f"trained.{name}.locales")
+
+
+def drawing_of(settings: Training) -> Sample:
+    """Return what `sample` would draw: the train queries, and no product but theirs."""
+    return Sample(
+        source=settings.source, version=settings.version, splits=("train",),
+        queries=settings.queries, distractors=0, seed=settings.seed,
+    )  # fmt: skip
+
+
+def read_judged(
+    settings: Training,
+    fields: Clean,
+    locales: Sequence[str],
+    evaluated: Evaluated,
+    scratch: Path,
+    asker: source.Asker,
+    threads: int,
+) -> tuple[int, dict[str, Judged]]:
+    """Read, draw and clean what some locales can be learned from.
+
+    Args:
+        settings: the source, and how many queries.
+        fields: what a product's text is made of.
+        locales: the locales.
+        evaluated: the queries that are left out.
+        scratch: an empty folder, for files of products.
+        asker: the keys of params.yaml, for messages.
+        threads: how many threads clean.
+
+    Returns:
+        How many rows the source has, and what each locale can be learned from.
+
+    Raises:
+        PipelineError: as `sample` and `clean`, or every query is evaluated.
+    """
+    folder = Path(settings.source)
+    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
+    examples_file = source.open_source(examples_path, source.EXAMPLES, asker)
+    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS, asker)
+    drawing = drawing_of(settings)
+    rows = source.read_examples(examples_file, examples_path, drawing, locales, asker).rows
+    drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
+    ids = source.read_product_ids(products_file, products_path, locales, asker)
+    chosen = {
+        locale: pd.Index(sorted(set(each.judgements["product_id"].to_pylist()) & ids[locale]))
+        for locale, each in drawn.items()
+    }
+    for locale, products in chosen.items():
+        if not len(products):
+            raise PipelineError(
+                f"{products_path}: none of the products judged for the {locale} train queries is "
+                "there. Add them."
+            )
+        (scratch / locale).mkdir()
+    write_products(products_file, products_path, chosen, scratch)
+    judged = {
+        locale: _clean(drawn[locale], locale, fields, examples_path, scratch / locale, threads)
+        for locale in locales
+    }
+    return examples_file.metadata.num_rows + products_file.metadata.num_rows, judged
+
+
+def _draw(
+    rows: pa.Table, settings: Sample, locale: str, evaluated: Evaluated, path: Path
+) -> _Drawn:
+    sampled, judgements = draw_queries(rows, settings, locale, path)
+    cleaned = clean_queries(sampled)
+    kept, dropped = drop_evaluated(cleaned, evaluated)
+    if not len(kept):
+        raise PipelineError(
+            f"{path}: none of the {len(sampled)} train queries of {locale} can be learned from: "
+            f"{sum(dropped.values())} are evaluated, by id or text, and "
+            f"{len(sampled) - len(cleaned)} have no text. Evaluate the test split alone "
+            "(sample.splits), or learn from another source (training.source)."
+        )
+    gone = tables.row_of(kept["query_id"], cleaned["query_id"]).is_null()
+    of_dropped = pc.is_in(
+        judgements["query_id"], value_set=cleaned["query_id"].filter(gone).combine_chunks()
+    )
+    counts = {
+        "judgements": {
+            "in": len(judgements), "dropped_query_evaluated": pc.sum(of_dropped).as_py() or 0
+        },
+        "queries": {
+            "in": len(sampled), "dropped_empty": len(sampled) - len(cleaned), **dropped,
+        },
+    }  # fmt: skip
+    return _Drawn(kept, judgements.filter(pc.invert(of_dropped)), counts)
+
+
+def _clean(
+    drawn: _Drawn, locale: str, fields: Clean, path: Path, folder: Path, threads: int
+) -> Judged:
+    target = layout.CleanFiles(folder / "clean").products
+    target.parent.mkdir()
+    products: CleanedProducts = clean_product_file(
+        layout.SampleFiles(folder).products, target, fields, locale, "Run the stage again.", threads
+    )
+    usable = clean_judgements(
+        drawn.judgements, drawn.queries["query_id"], products.sampled_ids, path
+    )
+    has_text = tables.row_of(products.ids, usable.table["product_id"]).is_valid()
+    judgements = usable.table.filter(has_text)
+    judged = tables.row_of(judgements["query_id"], drawn.queries["query_id"]).is_valid()
+    queries = drawn.queries.filter(judged)
+    counts: Counts = {
+        "judgements": {
+            **drawn.counts["judgements"], **usable.dropped,
+            "dropped_product_without_text": len(usable.table) - len(judgements),
+            "out": len(judgements),
+        },
+        "queries": {
+            **drawn.counts["queries"],
+            "dropped_without_product": len(drawn.queries) - len(queries), "out": len(queries),
+        },
+    }  # fmt: skip
+    return Judged(queries, judgements, target, counts)
+
+
+def count_shared(judged: Mapping[str, Judged], evaluated: Evaluated) -> dict[str, dict[str, int]]:
+    """Return how many products each locale learns from, and how many of them are evaluated too.
+
+    Those are judged for an evaluated query as well: ESCI splits queries, not products.
+    """
+    found = {}
+    for locale, each in judged.items():
+        learned = set(each.judgements["product_id"].to_pylist())
+        shared = learned & evaluated.products.get(locale, frozenset())
+        found[locale] = {"judged_for_evaluated_queries": len(shared), "out": len(learned)}
+    return found

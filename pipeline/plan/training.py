@@ -1,0 +1,87 @@
+"""What it takes to train the models that the locales use; nothing is read but the source."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from pipeline.core import layout, tables
+from pipeline.core.params import Params
+from pipeline.core.trained import TrainedEncoder
+from pipeline.demo.tables import LOCALES
+from pipeline.pairs.source import asker_of, drawing_of
+from pipeline.plan.costs import Row
+from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
+from pipeline.sample import esci as source
+from pipeline.sample.draw import draw_queries
+
+_CHARACTERS_PER_TOKEN, _QUERY_TOKENS = 4, 8  # about
+_DEMO_TRAIN, _DEMO_SMALL = 1 / 3, 3 / 4
+_DEMO_LABELS = {"E": 0.5, "S": 0.28, "C": 0.07, "I": 0.15}
+
+
+@dataclass(frozen=True)
+class Source:
+    """What a model learns from: rows of the source, judgements by label, characters of a text."""
+
+    rows: int
+    labels: Counter[str]
+    characters: int
+
+
+def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
+    """Yield the rows of pairs and train of every name under `trained` that a locale needs.
+
+    A step reads a query, a positive and the hard negatives of each pair of its batch. The dev
+    queries are read once an epoch, and before the first one; they are not learned, so a third each.
+
+    Args:
+        params: the choices.
+        row: `costs.row` of the records.
+
+    Raises:
+        PipelineError: the source cannot be used; the message is that of `pairs`.
+    """
+    for name in params.trained_for(params.encoder.values()):
+        entry, found = params.trained[name], _measure(params, name)
+        judged, dev = found.labels.total(), params.training.dev_share
+        threads = {"threads": params.runtime.thread_count()}
+        read = {"rows": found.rows, "products": judged, "judgements": judged}
+        yield row("pairs", name, read | threads)
+        text = min(found.characters // _CHARACTERS_PER_TOKEN, entry.max_tokens)
+        learned, each = judged, _QUERY_TOKENS + text
+        if isinstance(entry, TrainedEncoder):
+            learned = sum(found.labels[label] for label in entry.positives)
+            negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
+            each = _QUERY_TOKENS + text * (1 + negatives)
+        steps = entry.epochs * learned * each * (1 - dev)
+        tokens = steps + (entry.epochs + 1) * judged * dev * text / 3
+        yield row("train", name, {"tokens": round(tokens), "threads": entry.threads}, entry.base)
+
+
+def _measure(params: Params, name: str) -> Source:
+    settings, locales = params.training, params.trained[name].locales
+    folder = Path(settings.source)
+    if folder == layout.DEMO:
+        queries = params.demo.queries * _DEMO_TRAIN
+        queries *= _DEMO_SMALL if settings.version == "small" else 1
+        if settings.queries != "all":
+            queries = min(queries, settings.queries)
+        judged = queries * DEMO_JUDGEMENTS * len(locales)
+        rows = len(LOCALES) * (params.demo.products + params.demo.queries * DEMO_JUDGEMENTS)
+        labels = {label: round(judged * share) for label, share in _DEMO_LABELS.items()}
+        return Source(rows, Counter(labels), DEMO_CHARACTERS)
+    asker, drawing = asker_of(name), drawing_of(settings)
+    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
+    examples_file = source.open_source(examples_path, source.EXAMPLES, asker)
+    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS, asker)
+    examples = source.read_examples(examples_file, examples_path, drawing, locales, asker).rows
+    labels_of: Counter[str] = Counter()
+    for locale in locales:
+        _, judgements = draw_queries(examples, drawing, locale, examples_path)
+        labels_of.update(judgements["esci_label"].to_pylist())
+    return Source(
+        products_file.metadata.num_rows + examples_file.metadata.num_rows,
+        labels_of,
+        bytes_per_row(products_file, params.clean.fields),
+    )

@@ -1,0 +1,119 @@
+"""Entries under `trained`: what they mean to a locale, and what is refused before any work."""
+
+from typing import Any
+
+import pytest
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import FolderWeights
+from pipeline.core.params_file import check_params
+from tests.conftest import ChangedParams
+from tests.helpers.artefacts import params, shipped
+
+NAME, KEY = "minilm-demo", "trained.minilm-demo"
+
+
+def entries(**changed: dict[str, Any]) -> dict[str, Any]:
+    """Return changes of params.yaml: more entries, each the shipped one with some keys changed."""
+    shipped_one = shipped()["trained"][NAME]
+    more = {name.replace("_", "-"): shipped_one | keys for name, keys in changed.items()}
+    return {"trained": {NAME: shipped_one, **more}}
+
+
+def refusals(changes: dict[str, Any]) -> list[str]:
+    with pytest.raises(PipelineError) as caught:
+        params(changes)
+    first, *rest = str(caught.value).splitlines()
+    assert first == "params.yaml:"
+    return [line.strip() for line in rest]
+
+
+def test_a_trained_encoder_has_the_contract_of_its_base_and_weights_of_its_own() -> None:
+    found = params({"encoder.us": NAME})
+    base, own = found.encoders["minilm"], found.encoder_of("us")
+    assert own.weights == FolderWeights(kind="folder", path=f"models/encoder/{NAME}/model")
+    assert own.model_copy(update={"weights": base.weights}) == base
+
+
+def test_dimension_and_precision_replace_the_bases_and_a_chain_hands_them_on() -> None:
+    changes = entries(
+        first={"base": "e5-small-q4", "dimension": 64},
+        second={"base": "first", "precision": "int8"},
+    )
+    second = params({**changes, "encoder.us": "second"}).encoder_of("us")
+    assert (second.dimension, second.precision, second.query_prefix) == (64, "int8", "query: ")
+    assert second.weights == FolderWeights(kind="folder", path="models/encoder/second/model")
+
+
+def test_what_is_trained_for_a_choice_is_that_choice_and_its_bases_first() -> None:
+    found = params(entries(first={}, second={"base": "first"}, third={"base": "second"}))
+    assert found.trained_for(found.encoder.values()) == ()
+    assert found.trained_for(["second", "labse", "third"]) == ("first", "second", "third")
+
+
+def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
+    schedule = (
+        "base",
+        "locales",
+        "epochs",
+        "batch",
+        "lr",
+        "warm_up",
+        "max_tokens",
+        "seed",
+        "threads",
+    )
+    kept = {key: shipped()["trained"][NAME][key] for key in schedule}
+    changes = {"trained": {"judge": {"kind": "reranker", **kept}}, "encoder.us": "judge"}
+    (told,) = refusals(changes)
+    assert told.startswith("encoder.us: 'judge' is not defined under encoders")
+
+
+@pytest.mark.parametrize(
+    ("changes", "told"),
+    [
+        ({f"{KEY}.base": "minlm"}, f"{KEY}.base: 'minlm' is no encoder under encoders or trained"),
+        ({f"{KEY}.base": NAME}, f"{KEY}.base: it would be trained from itself (found {NAME} from"),
+        ({f"{KEY}.batch": 1}, f"{KEY}.batch: must be greater than or equal to 2 (found 1)"),
+        ({f"{KEY}.lr": 0.0}, f"{KEY}.lr: must be greater than 0 (found 0.0)"),
+        ({f"{KEY}.lr": "fast"}, f"{KEY}.lr: must be a valid number (found 'fast')"),
+        ({f"{KEY}.warm_up": 1.5}, f"{KEY}.warm_up: must be less than or equal to 1 (found 1.5)"),
+        ({f"{KEY}.positives": []}, f"{KEY}.positives: must not be empty (found [])"),
+        ({f"{KEY}.positives": ["X"]}, f"{KEY}.positives.0: must be 'E', 'S', 'C' or 'I'"),
+        ({f"{KEY}.positives": ["E", "S"]}, f"{KEY}.negatives: S is among positives too"),
+        ({f"{KEY}.locales": []}, f"{KEY}.locales: must not be empty (found [])"),
+        ({f"{KEY}.kind": "enkoder"}, f"{KEY}.kind: 'enkoder' is not one of encoder, reranker"),
+        ({f"{KEY}.loss": "tripet"}, f"{KEY}.loss: must be 'mnrl', 'cosine', 'contrastive'"),
+        ({f"{KEY}.margin": 0.2}, f"{KEY}.margin: has no effect with the loss mnrl; it is for con"),
+        ({f"{KEY}.margn": 0.2}, f"{KEY}.margn: unknown key; did you mean 'margin'?"),
+        ({f"{KEY}.loss": "triplet", f"{KEY}.negatives": []}, f"{KEY}.negatives: must not be empty"),
+        ({f"{KEY}.loss": "distill"}, f"{KEY}.teacher: missing, but the loss distill learns from"),
+        ({"trained.labse": shipped()["trained"][NAME]}, "trained.labse: encoders has this name t"),
+        ({"training.dev_share": 1.0}, "training.dev_share: must be less than 1 (found 1.0)"),
+        ({"training.version": "tiny"}, "training.version: must be 'small', 'large' or 'all'"),
+        ({f"{KEY}.precision": "float16", "encoder.us": NAME, "runtime.engine": "openvino"},
+         f"{KEY}.precision: float16 needs the engine torch"),
+        ({f"{KEY}.base": "quora-distilbert-multilingual", "encoder.us": NAME},
+         "encoders.quora-distilbert-multilingual.weights.revision: must not be empty"),
+    ],
+)  # fmt: skip
+def test_a_mistake_is_one_line_with_its_key(changes: dict[str, Any], told: str) -> None:
+    found = refusals(changes)
+    assert len(found) == 1, found
+    assert found[0].startswith(told)
+
+
+def test_a_circle_of_bases_is_refused_for_each_entry_in_it() -> None:
+    found = refusals({**entries(a={"base": "b"}, b={"base": "a"}), "encoder.us": "a"})
+    assert found == [
+        "trained.a.base: it would be trained from itself (found a from b from a). Name an entry of "
+        "encoders.",
+        "trained.b.base: it would be trained from itself (found b from a from b). Name an entry of "
+        "encoders.",
+    ]
+
+
+def test_nothing_has_to_be_trained(changed_params: ChangedParams) -> None:
+    assert changed_params({"trained": {}}).encoder_names() == tuple(shipped()["encoders"])
+    with pytest.raises(PipelineError, match="trained: must be an object"):
+        check_params({**shipped(), "trained": None}, "params.yaml")
