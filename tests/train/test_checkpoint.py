@@ -143,7 +143,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
     make("undisturbed", SHORT)
     expected = _train()
     make("full", SHORT)
-    _train_until(3, monkeypatch)
+    _train_until(1, monkeypatch)
     before = contents(_checkpoint())
     with _file_limit(200_000), pytest.raises(OSError, match="File too large"):
         _train()
