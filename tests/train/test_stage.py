@@ -211,7 +211,7 @@ def test_a_reranker_is_what_the_library_loads(make: Make) -> None:
         (dev.queries[query], dev.texts[text])
         for query, text in zip(dev.query, dev.text, strict=True)
     ]
-    library.max_length = 32
+    library.max_seq_length = 32
     logits = library.predict(texts, activation_fn=torch.nn.Identity())
     found = Development(dev, "dev", catalogue=False).of_logits(logits)
     assert found == {"dev_pool_ndcg@10": card["epochs"][card["best_epoch"]]["dev_pool_ndcg@10"]}
