@@ -201,6 +201,11 @@ class ModelFiles:
         """What the model was trained from, and how."""
         return self.folder / "card.json"
 
+    @property
+    def curve(self) -> Path:
+        """Loss and dev measures while it was trained."""
+        return self.folder / "curve.csv"
+
 
 @dataclass(frozen=True)
 class RunFiles:
@@ -494,6 +499,11 @@ def cache() -> Path:
 def store() -> Path:
     """Return the folder of the vectors that were computed before, by any stage."""
     return cache() / "vectors"
+
+
+def checkpoints() -> Path:
+    """Return the folder of trainings that were interrupted, and of the last one of each name."""
+    return cache() / "training"
 
 
 def shown(key: str) -> ShownFiles:

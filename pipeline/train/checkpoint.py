@@ -1,0 +1,192 @@
+"""Checkpoints of a training in the cache: written whole, checked when read, found by their key.
+
+The files of safetensors hold arrays alone. A JSON file beside them names the last whole ones with
+their hashes; it is written last, so a kill or a full disk leaves the checkpoint before.
+"""
+
+import errno
+import logging
+import re
+import shutil
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from filelock import FileLock, Timeout
+
+from pipeline.core import layout
+from pipeline.core.cards import read_model
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file, sha256_file, write_json
+from pipeline.core.params import Strict
+from pipeline.encoders.cached_folder import folder_name
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+log = logging.getLogger("pipeline")
+
+_FORM = 1  # raise it when a change here changes what a training computes
+_STALE_SECONDS = 7 * 86_400
+_CARD = "checkpoint.json"
+
+
+class Point(Strict):
+    """A row of the curve: where it is, the mean loss since the row before, the dev measures."""
+
+    epoch: int
+    step: int
+    loss: float | None
+    dev: dict[str, float]
+
+
+class Held(Strict):
+    """A file and its hash."""
+
+    file: str
+    sha256: str
+
+
+class Card(Strict):
+    """What a checkpoint is.
+
+    Attributes:
+        key: everything that decides the training.
+        step: how many steps are done.
+        losses: those since the last point of the curve.
+        curve: the points so far.
+        best: the epoch whose weights are kept, and its file.
+        state: weights and moments after `step`; None once the training is done.
+    """
+
+    key: dict[str, Any]
+    step: int
+    losses: tuple[float, ...]
+    curve: tuple[Point, ...]
+    best_epoch: int | None
+    best: Held | None
+    state: Held | None
+
+
+class Checkpoints:
+    """The checkpoints of one training."""
+
+    def __init__(self, name: str, key: Mapping[str, Any]) -> None:
+        """Name the folder by the model's name and everything that decides the training."""
+        self._name = name
+        self._key = {"form": _FORM, **key}
+        self.folder = layout.checkpoints() / folder_name(name, self._key)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the folder, so that two processes do not train the same model."""
+        self.folder.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(_lock_of(self.folder))
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            log.info("another process trains %s with these settings; waiting for it", self._name)
+            lock.acquire()
+        try:
+            yield
+        finally:
+            lock.release()
+
+    def read(self) -> tuple[Card, dict[str, "Tensor"]] | None:
+        """Return the last checkpoint and its arrays; None if there is none that can be used.
+
+        The arrays of a training that is done are the best epoch's.
+        """
+        from safetensors.torch import load_file
+
+        path = self.folder / _CARD
+        if not path.exists():
+            return None
+        try:
+            card = read_model(path, Card, "It is made anew.")
+            if card.key != self._key:
+                raise PipelineError(f"{path} is of another training")
+            for held in (card.best, card.state):
+                if held and sha256_file(self.folder / held.file) != held.sha256:
+                    raise PipelineError(f"{self.folder / held.file} is damaged")
+            last = card.state or card.best
+            if last is None:
+                raise PipelineError(f"{path} names no weights")
+            return card, load_file(self.folder / last.file)
+        except (PipelineError, OSError) as err:
+            log.warning(
+                "warning: the checkpoint of %s is not used, and the training begins anew: %s",
+                self._name, err,
+            )  # fmt: skip
+            return None
+
+    def best(self, card: Card) -> dict[str, "Tensor"]:
+        """Return the weights of the best epoch."""
+        from safetensors.torch import load_file
+
+        assert card.best is not None
+        weights: dict[str, Tensor] = load_file(self.folder / card.best.file)
+        return weights
+
+    def hold(self, arrays: Mapping[str, "Tensor"], name: str) -> Held:
+        """Write arrays to a file of the folder; a card must name it, or it is removed.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import save_file
+
+        path = self.folder / f"{name}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with atomic_file(path) as partial:
+            try:
+                save_file(dict(arrays), partial)
+            except SafetensorError as err:
+                found = re.search(r"os error (\d+)", str(err))
+                code = int(found[1]) if found else errno.EIO
+                raise OSError(code, str(err), str(path)) from err
+            return Held(file=path.name, sha256=sha256_file(partial))
+
+    def write(self, **card: Any) -> Card:
+        """Make a checkpoint of files that `hold` wrote; remove those that it does not name."""
+        written = Card(key=self._key, **card)
+        write_json(self.folder / _CARD, written.model_dump(mode="json"))
+        kept = {_CARD, *(held.file for held in (written.best, written.state) if held)}
+        for path in self.folder.iterdir():
+            if path.name not in kept:
+                path.unlink()
+        return written
+
+    def remove_others(self) -> None:
+        """Remove the name's trainings with other settings, those that are done or a week old.
+
+        One that was interrupted this week may still be taken up again.
+        """
+        for path in self.folder.parent.glob(f"{self._name}-{'[0-9a-f]' * 16}"):
+            if path == self.folder or not (path / _CARD).is_file():
+                continue
+            lock = FileLock(_lock_of(path))
+            try:
+                with lock.acquire(timeout=0):
+                    if _is_done(path) or _age(path / _CARD) > _STALE_SECONDS:
+                        shutil.rmtree(path, ignore_errors=True)
+            except Timeout:
+                continue
+
+
+def _lock_of(folder: Path) -> Path:
+    return folder.with_name(f".{folder.name}.lock")
+
+
+def _is_done(folder: Path) -> bool:
+    try:
+        return read_model(folder / _CARD, Card, "").state is None
+    except PipelineError:
+        return False
+
+
+def _age(path: Path) -> float:
+    return time.time() - path.stat().st_mtime

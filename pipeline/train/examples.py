@@ -1,0 +1,261 @@
+"""Which pairs each step of a training learns from.
+
+An epoch is every example once, in an order that the seed and the epoch decide, cut into steps of
+nearly equal size. The hard negatives of a step follow from the seed, the epoch and the step.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.arrays import Ints
+from pipeline.core.errors import PipelineError
+from pipeline.core.tables import LABELS
+from pipeline.core.trained import Targets, TrainedEncoder, TrainedReranker
+from pipeline.train.pairs import CODES, MINED, Pairs
+
+_ORDER, _NEGATIVES = 0, 1  # what a random stream decides
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one step computes and compares.
+
+    Attributes:
+        items: the items to compute, each once; int64, shape [items]. To an encoder an item is a
+            text: the queries come first, then the products. To a reranker it is a pair.
+        columns: which of `items` are compared: for mnrl the queries [rows] and the products
+            [products] that they are compared with; for a loss of pairs or triplets two or three
+            columns [rows]; for a reranker the pairs [rows].
+        target: what is right: for mnrl the place among the products [rows], for a reranker the
+            label's place [rows], for cosine the wanted similarity [rows], for contrastive losses 1
+            or 0 [rows]. Empty for triplets.
+        counts: for mnrl, which products a row is compared with, its own among them; bool, shape
+            [rows, products].
+        rows: how many examples it has.
+    """
+
+    items: Ints
+    columns: tuple[Ints, ...]
+    target: NDArray[np.float32] | Ints
+    counts: NDArray[np.bool_]
+    rows: int
+
+
+class Examples:
+    """The examples of a training, and the steps that they make.
+
+    Attributes:
+        size: how many examples an epoch has.
+        without_negative: how many positive pairs a triplet loss leaves out, since their query has
+            no negative product.
+    """
+
+    without_negative = 0
+
+    def __init__(self, pairs: Pairs, settings: TrainedEncoder, where: str) -> None:
+        """Choose the examples.
+
+        Args:
+            pairs: the pairs of the train part.
+            settings: the entry.
+            where: its key in params.yaml, for messages.
+
+        Raises:
+            PipelineError: there are fewer than a batch, or the loss needs negatives and has none.
+        """
+        self._pairs = pairs
+        self._settings = settings
+        positive = pairs.has(settings.positives)
+        labels = (*settings.negatives, MINED)
+        negative = pairs.has(labels) & ~positive
+        self._known = set(
+            zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
+        )
+        self._negatives = _by_group(pairs.group, negative)
+        if settings.loss == "cosine":
+            negative &= pairs.has(LABELS)  # a mined product has no target
+        self._rows = np.flatnonzero(
+            positive if settings.loss in ("mnrl", "triplet") else positive | negative
+        )
+        if settings.loss == "triplet":
+            has_one = np.isin(pairs.group[self._rows], list(self._negatives))
+            self.without_negative = int((~has_one).sum())
+            self._rows = self._rows[has_one]
+        self._refuse_no_negatives(positive, negative, where)
+        self.size = len(self._rows)
+        _refuse_large_batch(settings.batch, self.size, "examples", where)
+
+    def steps(self, epoch: int) -> list[Ints]:
+        """Return the rows of the pairs that each step of an epoch, counted from 0, learns from."""
+        order = _random(self._settings.seed, _ORDER, epoch).permutation(self._rows)
+        return np.array_split(order, -(-self.size // self._settings.batch))
+
+    def step(self, rows: Ints, epoch: int, number: int) -> Step:
+        """Return what a step of an epoch computes; `rows` is an element of `steps`."""
+        draw = _random(self._settings.seed, _NEGATIVES, epoch, number)
+        match self._settings.loss:
+            case "mnrl":
+                return self._ranking(rows, draw)
+            case "triplet":
+                return self._triplets(rows, draw)
+            case _:
+                return self._scored(rows)
+
+    def _ranking(self, rows: Ints, draw: np.random.Generator) -> Step:
+        """Compare each query with all products of the step but its other known positives."""
+        pairs = self._pairs
+        _, hard = self._drawn(rows, draw)
+        texts = np.unique(np.concatenate([pairs.text[rows], pairs.text[hard]]))
+        target = np.searchsorted(texts, pairs.text[rows])
+        known = self._known
+        counts = np.array(
+            [[(query, text) not in known for text in texts.tolist()]
+             for query in pairs.query[rows].tolist()]
+        )  # fmt: skip
+        counts[np.arange(len(rows)), target] = True
+        items, query, text = _step(pairs, rows, texts)
+        return Step(items, (query, text), target, counts, len(rows))
+
+    def _triplets(self, rows: Ints, draw: np.random.Generator) -> Step:
+        pairs = self._pairs
+        at, negatives = self._drawn(rows, draw)
+        rows = rows[at]
+        texts, places = np.unique(
+            np.concatenate([pairs.text[rows], pairs.text[negatives]]), return_inverse=True
+        )
+        items, query, text = _step(pairs, rows, texts)
+        columns = (query, *np.split(text[places], 2))
+        return Step(items, columns, np.empty(0, np.float32), _NO_MASK, len(rows))
+
+    def _scored(self, rows: Ints) -> Step:
+        """Give each pair the similarity that its label asks for."""
+        pairs, settings = self._pairs, self._settings
+        texts, places = np.unique(pairs.text[rows], return_inverse=True)
+        items, query, text = _step(pairs, rows, texts)
+        if settings.loss == "cosine":
+            wanted = np.array(
+                [getattr(targets_of(settings), label) for label in LABELS], np.float32
+            )
+            target = wanted[pairs.label[rows]]
+        else:
+            target = pairs.has(settings.positives)[rows].astype(np.float32)
+        return Step(items, (query, text[places]), target, _NO_MASK, len(rows))
+
+    def _drawn(self, rows: Ints, draw: np.random.Generator) -> tuple[Ints, Ints]:
+        """Draw the hard negatives of rows: which of `rows` each is for, and its own row."""
+        at, drawn = [], []
+        for place, group in enumerate(self._pairs.group[rows].tolist()):
+            own = self._negatives.get(group, _NOTHING)
+            count = min(self._settings.hard_negatives, own.size)
+            if count:
+                chosen = draw.choice(own, count, replace=False)
+                at += [place] * count
+                drawn += chosen.tolist()
+        return np.array(at, np.int64), np.array(drawn, np.int64)
+
+    def _refuse_no_negatives(
+        self, positive: NDArray[np.bool_], negative: NDArray[np.bool_], where: str
+    ) -> None:
+        settings = self._settings
+        queries = len(np.unique(self._pairs.query[positive]))
+        if settings.loss == "mnrl" and queries > 1:
+            return  # the products of other queries
+        if settings.loss in ("mnrl", "triplet") and settings.hard_negatives == 0:
+            raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
+        if not negative.any():
+            found = ", ".join(settings.negatives) or "none"
+            raise _no_negatives(
+                where, f"no pair has a label of negatives ({found})",
+                "Name labels that the train split has, or use the loss mnrl.",
+            )  # fmt: skip
+
+
+class Groups:
+    """The steps of a reranker: whole queries with all their judged products, `batch` pairs or so.
+
+    Attributes:
+        size: how many pairs an epoch has.
+    """
+
+    def __init__(self, pairs: Pairs, settings: TrainedReranker, where: str) -> None:
+        """Choose the examples: all judged pairs.
+
+        Raises:
+            PipelineError: there are fewer pairs than a batch, or all have one label.
+        """
+        judged = pairs.has(LABELS)
+        self._pairs = pairs
+        self._settings = settings
+        self._groups = list(_by_group(pairs.group, judged).values())
+        self.size = int(judged.sum())
+        if len(np.unique(pairs.label[judged])) < 2:
+            raise _no_negatives(where, "all pairs have one label", "Take other locales or queries.")
+        _refuse_large_batch(settings.batch, self.size, "pairs", where)
+
+    def steps(self, epoch: int) -> list[Ints]:
+        """Return the rows of each step of an epoch; a query is in one step, however many it has."""
+        steps: list[list[Ints]] = [[]]
+        held = 0
+        draw = _random(self._settings.seed, _ORDER, epoch)
+        for at in draw.permutation(len(self._groups)).tolist():
+            group = self._groups[at]
+            if steps[-1] and held + group.size > self._settings.batch:
+                steps.append([])
+                held = 0
+            steps[-1].append(group)
+            held += group.size
+        return [np.concatenate(groups) for groups in steps]
+
+    def step(self, rows: Ints, epoch: int, number: int) -> Step:
+        """Return what a step computes: its pairs, and their labels."""
+        return Step(rows, (np.arange(rows.size),), self._pairs.label[rows], _NO_MASK, rows.size)
+
+
+def targets_of(settings: TrainedEncoder) -> Targets:
+    """Return the cosine that each label is pulled to, for the loss cosine.
+
+    Not the gains by default: 1, 0.1 and 0.01 would press S to I.
+    """
+    return settings.targets or Targets(E=1.0, S=0.6, C=0.2, I=0.0)
+
+
+_NOTHING = np.empty(0, np.int64)
+_NO_MASK = np.empty((0, 0), np.bool_)
+
+
+def _step(pairs: Pairs, rows: Ints, texts: Ints) -> tuple[Ints, Ints, Ints]:
+    """Return the items of a step, the place of each row's query in them, and those of the texts."""
+    queries, places = np.unique(pairs.query[rows], return_inverse=True)
+    items = np.concatenate([queries, len(pairs.queries) + texts])
+    return items, places, len(queries) + np.arange(len(texts))
+
+
+def _by_group(group: Ints, chosen: NDArray[np.bool_]) -> dict[int, Ints]:
+    """Return the chosen rows of each group that has any, ascending."""
+    rows = np.flatnonzero(chosen)
+    groups, begins = np.unique(group[rows], return_index=True)
+    return dict(zip(groups.tolist(), np.split(rows, begins[1:]), strict=True)) if rows.size else {}
+
+
+def _random(seed: int, *about: int) -> np.random.Generator:
+    return np.random.default_rng([seed, *about])
+
+
+def _no_negatives(where: str, why: str, remedy: str) -> PipelineError:
+    return PipelineError(f"{where}.loss: it needs negative products, and {why}. {remedy}")
+
+
+def _refuse_large_batch(batch: int, size: int, unit: str, where: str) -> None:
+    if batch > size:
+        raise PipelineError(
+            f"{where}.batch: {batch} is more than the {size} {unit} that there are to learn from. "
+            f"Set at most {size}, or take more queries."
+        )
+
+
+def label_counts(pairs: Pairs) -> dict[str, int]:
+    """Return how many pairs have each label."""
+    counts = np.bincount(pairs.label, minlength=len(CODES)).tolist()
+    return dict(zip(CODES, counts, strict=True))

@@ -1,0 +1,153 @@
+"""Train a model under `trained`: from pairs and a base's weights to its folder, card and curve."""
+
+import csv
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from pipeline.core import layout, stage
+from pipeline.core.contract import write_contract
+from pipeline.core.cpu import widest_instructions
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_directory, sha256_file, write_json
+from pipeline.core.params import Encoder, Params, Runtime
+from pipeline.core.trained import TrainedEncoder
+from pipeline.encoders.engine import choose_engine
+from pipeline.encoders.model_folder import folder_sha256
+from pipeline.encoders.weights import resolve_weights
+from pipeline.train.checkpoint import Card, Checkpoints
+from pipeline.train.development import Development
+from pipeline.train.examples import Examples, label_counts
+from pipeline.train.loop import Trainer, deterministic
+from pipeline.train.pairs import Pairs, read_pairs
+from pipeline.train.task import Base, Task, encoder_task, reranker_task
+
+CARD_SCHEMA = 1
+_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
+_OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
+
+
+def train(params: Params, name: str) -> stage.Done:
+    """Train a model and write its folder; a training that was interrupted goes on."""
+    settings, where = params.trained[name], f"trained.{name}"
+    files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
+    pairs = read_pairs(files.train, remedy)
+    development = Development(
+        read_pairs(files.dev, remedy), str(files.dev), catalogue=settings.kind == "encoder"
+    )
+    base = _base(params, settings.base, settings.max_tokens, where)
+    device = _device(base.spec, params.runtime)
+    about = {
+        "kind": settings.kind,
+        "base": base.name,
+        "base_sha256": base.weights.sha256,
+        "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
+        "settings": settings.model_dump(mode="json", exclude=_OF_THE_CONTRACT),
+    }
+    checkpoints = Checkpoints(name, {**about, **_surroundings(base, device)})
+    with deterministic(settings.threads):
+        made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
+        task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
+        minutes = params.runtime.checkpoint_minutes
+        trainer = Trainer(task, settings, checkpoints, minutes, where)
+        card = trainer.run()
+        _warn_if_worse(card, development, where)
+        with atomic_directory(layout.model(settings.kind, name).folder) as folder:
+            _write(layout.ModelFiles(folder), task, card, about, _counts(pairs, task))
+            if settings.kind == "encoder":
+                write_contract(layout.ModelFiles(folder).contract, params.encoder_named(name))
+    checkpoints.remove_others()
+    return stage.Done(
+        settings.base,
+        pairs=len(pairs),
+        steps=trainer.trained,
+        tokens=round(task.learner.tokens),
+        threads=settings.threads,
+    )
+
+
+def _base(params: Params, name: str, max_tokens: int, where: str) -> Base:
+    spec = params.encoder_named(name)
+    if max_tokens > spec.max_tokens:
+        raise PipelineError(
+            f"{where}.max_tokens: {max_tokens} is more than the {spec.max_tokens} that its base "
+            f"{name} reads. Set at most that."
+        )
+    return Base(name, spec, resolve_weights(spec, name))
+
+
+def _device(spec: Encoder, runtime: Runtime) -> str:
+    """Return where torch computes; the base's precision does not count."""
+    return choose_engine(
+        spec.model_copy(update={"precision": "float32"}),
+        runtime.model_copy(update={"engine": "torch"}),
+    ).device
+
+
+def _surroundings(base: Base, device: str) -> dict[str, Any]:
+    """Return what decides a training's bytes beside the settings and the pairs."""
+    contract = base.spec.model_dump(mode="json", exclude={"weights", *_OF_THE_CONTRACT})
+    return {
+        "contract": contract,
+        "device": device,
+        "instructions": widest_instructions(),
+        "libraries": {library: version(library) for library in _LIBRARIES},
+    }
+
+
+def _warn_if_worse(card: Card, development: Development, where: str) -> None:
+    """Warn if no epoch is better than the base on the dev queries."""
+    values = [point.dev[development.chooses] for point in card.curve if point.dev]
+    best = max(values[1:])
+    if best <= values[0]:
+        stage.log.warning(
+            "warning: %s: no epoch is better than the base: %s is %.4f at best, and the base has "
+            "%.4f. Lower lr, train fewer epochs, or do not use this model",
+            where, development.chooses, best, values[0],
+        )  # fmt: skip
+
+
+def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
+    development = task.development
+    counts = {
+        "examples": task.examples.size,
+        "queries": pairs.queries_count(),
+        "dev_queries": development.queries,
+        "dev_queries_of_one_label": development.of_one_label,
+        **{f"pairs_{label}": count for label, count in label_counts(pairs).items()},
+    }
+    if isinstance(task.examples, Examples):
+        counts["positives_without_negative"] = task.examples.without_negative
+    return counts
+
+
+def _write(
+    files: layout.ModelFiles, task: Task, card: Card, about: dict[str, Any], counts: dict[str, int]
+) -> None:
+    """Write the model, what it is, and how the training went."""
+    files.weights.mkdir()
+    task.save(files.weights)
+    ends = [point for point in card.curve if point.dev]
+    chooses = task.development.chooses
+    write_json(files.card, {
+        "card_schema": CARD_SCHEMA,
+        **about,
+        "weights_sha256": folder_sha256(files.weights),
+        "best_epoch": card.best_epoch,
+        "better_than_base": ends[card.best_epoch or 0].dev[chooses] > ends[0].dev[chooses],
+        "chosen_by": chooses,
+        "epochs": [{"epoch": at, **point.dev} for at, point in enumerate(ends)],
+        "steps": card.step,
+        "counts": counts,
+    })  # fmt: skip
+    _write_curve(files.curve, card, list(ends[0].dev))
+
+
+def _write_curve(path: Path, card: Card, measures: list[str]) -> None:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        rows = csv.writer(file, lineterminator="\n")
+        rows.writerow(["epoch", "step", "loss", *measures])
+        for point in card.curve:
+            loss = "" if point.loss is None else point.loss
+            dev = [point.dev.get(measure, "") for measure in measures]
+            rows.writerow([point.epoch, point.step, loss, *dev])

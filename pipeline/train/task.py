@@ -1,0 +1,109 @@
+"""The parts of a training that an encoder and a reranker have each their own of."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Encoder
+from pipeline.core.trained import TrainedEncoder, TrainedReranker
+from pipeline.encoders.weights import LocalWeights
+from pipeline.train.bi_encoder import BiEncoder, refuse_own_code, refuse_unfit
+from pipeline.train.cross_encoder import CrossEncoder
+from pipeline.train.development import Development
+from pipeline.train.examples import Examples, Groups
+from pipeline.train.learner import Learner
+from pipeline.train.losses import Loss, label_loss, loss_of
+from pipeline.train.pairs import Pairs
+
+
+@dataclass(frozen=True)
+class Base:
+    """The encoder that a training starts from: its name, entry and weights."""
+
+    name: str
+    spec: Encoder
+    weights: LocalWeights
+
+
+@dataclass(frozen=True)
+class Task:
+    """A training's parts.
+
+    Attributes:
+        learner: the model and its items.
+        examples: the steps.
+        loss: what a step minimises.
+        measure: returns the model's measures on the dev queries, in order.
+        development: the dev queries.
+        save: writes the model into an existing folder.
+    """
+
+    learner: Learner
+    examples: Examples | Groups
+    loss: Loss
+    measure: Callable[[], dict[str, float]]
+    development: Development
+    save: Callable[[Path], None]
+
+
+def encoder_task(
+    settings: TrainedEncoder, base: Base, pairs: Pairs, development: Development, device: str,
+    where: str,
+) -> Task:  # fmt: skip
+    """Return what trains an encoder.
+
+    Args:
+        settings: the entry.
+        base: what it starts from.
+        pairs: what it learns from.
+        development: what chooses its best epoch.
+        device: where it computes.
+        where: the entry's key in params.yaml, for messages.
+
+    Raises:
+        PipelineError: the base cannot be trained, or the pairs do not suffice for the loss.
+    """
+    refuse_unfit(base.spec, base.name, where)
+    if settings.loss == "distill":
+        raise PipelineError(
+            f"{where}.loss: distill has no trainer yet. Use mnrl, cosine, contrastive, "
+            "online-contrastive or triplet."
+        )
+    examples = Examples(pairs, settings, where)
+    model = BiEncoder(base.spec, base.weights, settings.max_tokens)
+    if settings.matryoshka and max(settings.matryoshka) > model.dimension:
+        raise PipelineError(
+            f"{where}.matryoshka: {max(settings.matryoshka)} is more than the {model.dimension} "
+            f"components of {base.name}. Set at most that."
+        )
+    dev = development.pairs
+    parts = [model.read(pairs.queries, "query"), model.read(pairs.texts, "passage"),
+             model.read(dev.queries, "query"), model.read(dev.texts, "passage")]  # fmt: skip
+    learner = model.learner([read for part in parts for read in part], device)
+    ends = np.cumsum([len(part) for part in parts])
+
+    def measure() -> dict[str, float]:
+        queries, texts = (learner.outputs(np.arange(*ends[at : at + 2])) for at in (1, 2))
+        return development.of_vectors(queries, texts)
+
+    return Task(learner, examples, loss_of(settings), measure, development, model.save)
+
+
+def reranker_task(
+    settings: TrainedReranker, base: Base, pairs: Pairs, development: Development, device: str,
+    where: str,
+) -> Task:  # fmt: skip
+    """Return what trains a reranker; takes and raises what `encoder_task` does."""
+    refuse_own_code(base.spec, base.name, where)
+    examples = Groups(pairs, settings, where)
+    model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed)
+    learner = model.learner([*model.read(pairs), *model.read(development.pairs)], device)
+    dev = len(pairs) + np.arange(len(development.pairs))
+
+    def measure() -> dict[str, float]:
+        return development.of_logits(learner.outputs(dev))
+
+    return Task(learner, examples, label_loss, measure, development, model.save)

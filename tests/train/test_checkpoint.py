@@ -1,0 +1,170 @@
+"""A training that is killed, torn or short of disk ends with the bytes of an undisturbed one."""
+
+import json
+import os
+import resource
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.params_file import load_params
+from pipeline.train.learner import Learner
+from pipeline.train.stage import train
+from tests.helpers.training import NAME
+from tests.train.test_stage import Make, contents
+from tests.train.test_stage import make as make  # a fixture
+
+pytestmark = pytest.mark.slow  # models are trained
+
+KILLS = 10
+SHORT = {"epochs": 1, "batch": 13}  # four steps
+
+
+def _train() -> dict[str, bytes]:
+    train(load_params(), NAME)
+    return contents(layout.model("encoder", NAME).folder)
+
+
+def _checkpoint() -> Path:
+    (folder,) = layout.checkpoints().glob(f"{NAME}-*")
+    return folder
+
+
+def _step() -> int:
+    """The step of the checkpoint that is kept; 0 if there is none."""
+    for card in layout.checkpoints().glob(f"{NAME}-*/checkpoint.json"):
+        return int(json.loads(card.read_text(encoding="utf-8"))["step"])
+    return 0
+
+
+def _train_until(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Train, and be interrupted in the step after so many."""
+    learn, done = Learner.learn, 0
+
+    def interrupted(*arguments: object) -> float:
+        nonlocal done
+        if done == steps:
+            raise KeyboardInterrupt
+        done += 1
+        return learn(*arguments)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Learner, "learn", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            train(load_params(), NAME)
+    assert _step() == steps
+
+
+def _train_in_a_child() -> int:
+    child = os.fork()
+    if child == 0:
+        status = 1
+        try:
+            train(load_params(), NAME)
+            status = 0
+        finally:
+            os._exit(status)
+    return child
+
+
+def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make: Make) -> None:
+    make("undisturbed", {"epochs": 4})
+    expected = _train()
+    make("killed", {"epochs": 4})
+    rng, killed = np.random.default_rng(1), 0
+    while True:
+        child, before = _train_in_a_child(), _step()
+        ended = 0
+        while killed < KILLS and not ended and _step() < before + 1:
+            time.sleep(0.002)
+            ended, status = os.waitpid(child, os.WNOHANG)
+        if killed < KILLS and not ended:
+            time.sleep(rng.random() * 0.05)
+            os.kill(child, signal.SIGKILL)
+            killed += 1
+        if not ended:
+            _, status = os.waitpid(child, 0)
+        if os.WIFEXITED(status):
+            assert os.WEXITSTATUS(status) == 0
+            break
+    assert killed >= 3
+    assert contents(layout.model("encoder", NAME).folder) == expected
+    assert [path.name for path in _checkpoint().iterdir() if path.name.startswith("state")] == []
+
+
+def test_a_checkpoint_that_is_torn_or_of_another_training_is_ignored_with_a_message(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("undisturbed", SHORT)
+    expected = _train()
+    for damage in ("flip", "cut", "card", "key", "missing"):
+        make(damage, SHORT)
+        _train_until(2, monkeypatch)
+        folder = _checkpoint()
+        (state,) = folder.glob("state-*.safetensors")
+        card = folder / "checkpoint.json"
+        match damage:
+            case "flip":
+                data = bytearray(state.read_bytes())
+                data[-9] ^= 4
+                state.write_bytes(data)
+            case "cut":
+                os.truncate(state, state.stat().st_size // 2)
+            case "card":
+                os.truncate(card, 40)
+            case "key":
+                card.write_text(card.read_text().replace('"seed": 3', '"seed": 4'))
+            case "missing":
+                state.unlink()
+        caplog.clear()
+        assert _train() == expected
+        assert f"the checkpoint of {NAME} is not used, and the training begins anew" in caplog.text
+
+
+@contextmanager
+def _file_limit(size: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("undisturbed", SHORT)
+    expected = _train()
+    make("full", SHORT)
+    _train_until(1, monkeypatch)
+    before = contents(_checkpoint())
+    with _file_limit(200_000), pytest.raises(OSError, match="File too large"):
+        _train()
+    assert contents(_checkpoint()) == before
+    assert _train() == expected
+
+
+def test_trainings_of_a_name_that_are_done_go_when_another_is_and_interrupted_ones_stay(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make("many", SHORT)
+    params = folder / "params.yaml"
+    text = params.read_text()
+    _train_until(2, monkeypatch)
+    interrupted = _checkpoint()
+    params.write_text(text.replace("lr: 0.002", "lr: 0.001"))
+    _train()
+    (second,) = set(layout.checkpoints().glob(f"{NAME}-*")) - {interrupted}
+    params.write_text(text.replace("lr: 0.002", "lr: 0.003"))
+    _train()
+    kept = set(layout.checkpoints().glob(f"{NAME}-*"))
+    assert interrupted in kept
+    assert second not in kept
+    assert len(kept) == 2

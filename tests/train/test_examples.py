@@ -1,0 +1,185 @@
+"""What each step learns from: no torch, arrays alone."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from pipeline.core.errors import PipelineError
+from pipeline.core.tables import LABELS
+from pipeline.core.trained import TrainedEncoder, TrainedReranker
+from pipeline.train.examples import Examples, Groups, Step, label_counts
+from pipeline.train.pairs import CODES, MINED, Pairs, pairs_of
+from tests.helpers.training import RERANKER, SETTINGS, pair_table
+
+
+def encoder(**changes: Any) -> TrainedEncoder:
+    data = SETTINGS | changes
+    return TrainedEncoder.model_validate(
+        data | {key: tuple(value) for key, value in data.items() if isinstance(value, list)}
+    )
+
+
+def reranker(**changes: Any) -> TrainedReranker:
+    return TrainedReranker.model_validate(RERANKER | {"locales": ("us",)} | changes)
+
+
+def pairs(queries: int = 20, **options: Any) -> Pairs:
+    return pairs_of(pair_table(queries, 5, **options))
+
+
+def all_steps(examples: Examples | Groups, epoch: int = 0) -> list[Step]:
+    return [examples.step(rows, epoch, number) for number, rows in enumerate(examples.steps(epoch))]
+
+
+def texts_of(found: Pairs, step: Step, column: int) -> list[str]:
+    everything = [*found.queries, *found.texts]
+    return [everything[item] for item in step.items[step.columns[column]]]
+
+
+def test_pairs_are_the_rows_of_their_table() -> None:
+    table = pair_table(9, 1)
+    found = pairs_of(table)
+    rows = table.to_pylist()
+    assert [found.queries[at] for at in found.query] == [row["query"] for row in rows]
+    assert [found.texts[at] for at in found.text] == [row["text"] for row in rows]
+    assert [CODES[at] for at in found.label] == [row["label"] for row in rows]
+    keys = [(row["locale"], row["query_id"]) for row in rows]
+    assert [sorted(set(keys)).index(key) for key in keys] == found.group.tolist()
+    products = [(row["locale"], row["product_id"]) for row in rows]
+    assert [sorted(set(products)).index(key) for key in products] == found.product.tolist()
+    assert found.queries_count() == 9
+
+
+@pytest.mark.parametrize("loss", ["mnrl", "triplet", "cosine", "contrastive"])
+def test_an_epoch_is_every_example_once_in_steps_of_nearly_one_size(loss: str) -> None:
+    found = pairs()
+    examples = Examples(found, encoder(loss=loss, batch=7), "trained.x")
+    for epoch in range(3):
+        steps = examples.steps(epoch)
+        rows = np.concatenate(steps)
+        wanted = found.has(("E",)) if loss in ("mnrl", "triplet") else found.has(LABELS)
+        assert sorted(rows.tolist()) == np.flatnonzero(wanted).tolist()
+        sizes = {len(step) for step in steps}
+        assert max(sizes) <= 7
+        assert max(sizes) - min(sizes) <= 1
+    assert examples.steps(0)[0].tolist() != examples.steps(1)[0].tolist()
+
+
+def test_a_step_follows_from_the_seed_the_epoch_and_its_number() -> None:
+    one, other = (Examples(pairs(), encoder(), "x") for _ in range(2))
+    for left, right in zip(all_steps(one, 1), all_steps(other, 1), strict=True):
+        assert left.items.tolist() == right.items.tolist()
+    reseeded = Examples(pairs(), encoder(seed=4), "x")
+    assert one.steps(0)[0].tolist() != reseeded.steps(0)[0].tolist()
+    rows = one.steps(0)[0]
+    drawn = {tuple(one.step(rows, epoch, 0).items.tolist()) for epoch in range(8)}
+    assert len(drawn) > 1  # other hard negatives
+
+
+def test_a_known_positive_is_never_a_wrong_answer_and_the_own_one_always_counts() -> None:
+    found = pairs()
+    known = {
+        (found.queries[query], found.texts[text])
+        for query, text in zip(
+            found.query[found.has(("E",))], found.text[found.has(("E",))], strict=True
+        )
+    }
+    masked = 0
+    for step in all_steps(Examples(found, encoder(batch=40), "x")):
+        queries, texts = texts_of(found, step, 0), texts_of(found, step, 1)
+        assert isinstance(step.target, np.ndarray)
+        for row, query in enumerate(queries):
+            own = int(step.target[row])
+            assert (query, texts[own]) in known
+            for at, text in enumerate(texts):
+                assert step.counts[row, at] == (at == own or (query, text) not in known)
+        masked += int((~step.counts).sum())
+    assert masked > 0  # two E of a query were in one step
+
+
+def test_hard_negatives_are_the_querys_own_products_of_the_labels_that_are_asked_for() -> None:
+    found = pairs()
+    labelled = {
+        (found.queries[query], found.texts[text]): CODES[label]
+        for query, text, label in zip(found.query, found.text, found.label, strict=True)
+    }
+    for step in all_steps(Examples(found, encoder(loss="triplet", negatives=["S"]), "x")):
+        columns = [texts_of(found, step, column) for column in range(3)]
+        for query, right, wrong in zip(*columns, strict=True):
+            assert labelled[query, right] == "E"
+            assert labelled[query, wrong] == "S"
+    in_batch = all_steps(Examples(found, encoder(negatives=[], hard_negatives=0), "x"))
+    assert {labelled.get((q, t)) for step in in_batch for q, t in zip(
+        texts_of(found, step, 0), np.array(texts_of(found, step, 1))[step.target], strict=True
+    )} == {"E"}  # fmt: skip
+
+
+def test_mined_products_are_hard_negatives_without_a_target() -> None:
+    table = pair_table(20, 5)
+    labels = ["mined" if label == "I" else label for label in table["label"].to_pylist()]
+    found = pairs_of(table.set_column(4, table.schema.field("label"), [labels]))
+    assert label_counts(found)[MINED] == 20
+    cosine = Examples(found, encoder(loss="cosine", mined=1), "x")
+    assert cosine.size == 80
+    contrastive = Examples(found, encoder(loss="contrastive", negatives=[], mined=1), "x")
+    assert contrastive.size == 60
+    assert Examples(found, encoder(loss="triplet", negatives=[], mined=1), "x").size == 40
+
+
+def test_a_triplet_loss_counts_the_positives_that_have_no_negative() -> None:
+    table = pair_table(20, 5)
+    keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
+    examples = Examples(pairs_of(table.filter(keep)), encoder(loss="triplet"), "x")
+    assert (examples.size, examples.without_negative) == (24, 16)
+
+
+def test_targets_are_those_of_the_labels() -> None:
+    found = pairs()
+    wanted = dict(zip(LABELS, (1.0, 0.6, 0.2, 0.0), strict=True))
+    examples = Examples(found, encoder(loss="cosine"), "x")
+    rows = examples.steps(0)[0]
+    target = examples.step(rows, 0, 0).target
+    assert target.tolist() == [np.float32(wanted[CODES[at]]) for at in found.label[rows]]
+    binary = Examples(found, encoder(loss="contrastive"), "x")
+    rows = binary.steps(0)[0]
+    assert binary.step(rows, 0, 0).target.tolist() == (found.label[rows] == 0).tolist()
+
+
+def test_a_rerankers_step_has_whole_queries_and_about_a_batch() -> None:
+    found = pairs()
+    groups = Groups(found, reranker(batch=12), "x")
+    steps = groups.steps(0)
+    assert sorted(np.concatenate(steps).tolist()) == list(range(len(found)))
+    for rows in steps:
+        assert len(rows) <= 12
+        assert all((found.group == group).sum() == 5 for group in found.group[rows])
+    assert [len(rows) for rows in Groups(found, reranker(batch=3), "x").steps(0)] == [5] * 20
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"batch": 41}, " 41 is more than the 40 examples"),
+        ({"loss": "triplet", "hard_negatives": 0}, "hard_negatives is 0. Raise it"),
+        ({"loss": "contrastive", "negatives": ["C"]}, r"no pair has a label of negatives \(C\)"),
+        ({"loss": "cosine", "negatives": []}, r"no pair has a label of negatives \(none\)"),
+    ],
+)
+def test_what_gives_no_examples_is_refused(changes: dict[str, Any], message: str) -> None:
+    table = pair_table(20, 5)
+    table = table.filter([label != "C" for label in table["label"].to_pylist()])
+    with pytest.raises(PipelineError, match=rf"^trained\.x\.(loss|batch):.*{message}"):
+        Examples(pairs_of(table), encoder(**changes), "trained.x")
+
+
+def test_one_query_alone_has_no_negatives_in_its_batch() -> None:
+    with pytest.raises(PipelineError, match="it needs negative products, and hard_negatives is 0"):
+        Examples(pairs(1, per_query=9), encoder(batch=2, hard_negatives=0), "trained.x")
+
+
+def test_a_reranker_needs_more_than_one_label() -> None:
+    table = pair_table(5, 5)
+    table = table.filter([label == "E" for label in table["label"].to_pylist()])
+    with pytest.raises(PipelineError, match="all pairs have one label"):
+        Groups(pairs_of(table), reranker(), "trained.x")

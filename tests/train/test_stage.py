@@ -1,0 +1,263 @@
+"""The stage on a tiny model: same bytes, what it writes, what it refuses."""
+
+import csv
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import CrossEncoder, SentenceTransformer
+
+from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Encoder
+from pipeline.core.params_file import load_params
+from pipeline.core.tables import PAIRS, read_table
+from pipeline.encoders.loading import load_encoder
+from pipeline.encoders.model_folder import folder_sha256
+from pipeline.encoders.weights import resolve_weights
+from pipeline.train.development import Development
+from pipeline.train.learner import Learner
+from pipeline.train.loop import learning_rate
+from pipeline.train.pairs import pairs_of
+from pipeline.train.stage import train
+from tests.helpers.tiny_models import build_model, edit_json, runtime
+from tests.helpers.training import NAME, RERANKER, SETTINGS, write_project
+from tests.train.test_examples import encoder
+
+pytestmark = pytest.mark.slow  # models are loaded
+
+TEXTS = ["red shoe", "blue cotton shirt running", "lamp"]
+Make = Callable[..., Path]
+
+
+@pytest.fixture
+def make(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Make:
+    """Return what makes a project of its own, with a cache of its own, the working folder."""
+
+    def made(name: str, settings: dict[str, Any] | None = None, **contract: Any) -> Path:
+        folder = tmp_path / name
+        folder.mkdir()
+        monkeypatch.chdir(folder)
+        monkeypatch.setenv(layout.CACHE_VARIABLE, str(folder / "cache"))
+        write_project(folder, SETTINGS | (settings or {}), **contract)
+        return folder
+
+    return made
+
+
+def run(kind: str = "encoder") -> layout.ModelFiles:
+    train(load_params(), NAME)
+    return layout.model(kind, NAME)
+
+
+def card_of(files: layout.ModelFiles) -> dict[str, Any]:
+    card: dict[str, Any] = json.loads(files.card.read_text(encoding="utf-8"))
+    return card
+
+
+def curve_of(files: layout.ModelFiles) -> list[dict[str, str]]:
+    return list(csv.DictReader(files.curve.read_text(encoding="utf-8").splitlines()))
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def trained_entry(files: layout.ModelFiles) -> Encoder:
+    entry = load_params().encoder_named(NAME)
+    assert entry.weights.path == str(files.weights)  # type: ignore[union-attr]
+    return entry
+
+
+def test_two_trainings_in_two_folders_have_the_same_bytes(make: Make) -> None:
+    make("one", {"epochs": 1}, query_prefix="red: ", passage_prefix="blue: ")
+    first = contents(run().folder.absolute())
+    make("two", {"epochs": 1}, query_prefix="red: ", passage_prefix="blue: ")
+    second = contents(run().folder.absolute())
+    # contract.json and the card's settings name no path but the model's own, which is relative.
+    assert first == second
+    make("three", {"epochs": 1, "seed": 4}, query_prefix="red: ", passage_prefix="blue: ")
+    third = contents(run().folder.absolute())
+    assert third["model/model.safetensors"] != first["model/model.safetensors"]
+
+
+def test_the_folder_is_an_encoder_with_the_bases_contract_for_us_and_for_the_library(
+    make: Make,
+) -> None:
+    cases: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
+        (
+            "plain",
+            {"epochs": 1},
+            {"pooling": "cls", "query_prefix": "red: ", "passage_prefix": "the "},
+        ),
+        ("raw", {"epochs": 1}, {"normalize": False}),
+    ]
+    for name, settings, contract in cases:
+        folder = make(name, settings, **contract)
+        if name == "plain":  # a transformers folder that names no pooling
+            for left in ("modules.json", "sentence_bert_config.json"):
+                (folder / "tiny" / left).unlink()
+        files = run()
+        spec = trained_entry(files)
+        ours = load_encoder(spec, resolve_weights(spec, NAME), runtime())
+        theirs = SentenceTransformer(str(files.weights), device="cpu")
+        for role, prompt in (("queries", "query"), ("passages", "document")):
+            vectors = getattr(ours, f"encode_{role}")(TEXTS)
+            expected = theirs.encode(TEXTS, prompt_name=prompt)
+            np.testing.assert_allclose(vectors, expected, atol=1e-5)
+        assert theirs.max_seq_length == spec.max_tokens == 128
+        assert card_of(files)["weights_sha256"] == folder_sha256(files.weights)
+        base = load_file(folder / "tiny" / "model.safetensors")
+        tuned = load_file(files.weights / "model.safetensors")
+        assert {key: value.shape for key, value in tuned.items()} == {
+            key: value.shape for key, value in base.items()
+        }
+        assert any(not torch.equal(tuned[key], base[key]) for key in base)
+
+
+def test_layers_after_the_pooling_are_trained_and_kept(make: Make) -> None:
+    folder = make("dense")
+    shutil.rmtree(folder / "tiny")
+    build_model(folder / "tiny", tokenizer="wordpiece", seed=1, dense=16, pickled=True)
+    params = load_params()
+    given = params.encoders["tiny"].weights.model_copy(update={"allow_pickle": True})
+    spec = params.encoders["tiny"].model_copy(update={"weights": given})
+    train(params.model_copy(update={"encoders": {**params.encoders, "tiny": spec}}), NAME)
+    files = layout.model("encoder", NAME)
+    assert not list(files.weights.rglob("*.bin"))
+    trained = trained_entry(files)
+    vectors = load_encoder(trained, resolve_weights(trained, NAME), runtime()).encode_queries(TEXTS)
+    assert vectors.shape == (3, 16)
+    library = SentenceTransformer(str(files.weights), device="cpu")
+    np.testing.assert_allclose(vectors, library.encode(TEXTS), atol=1e-5)
+
+
+def test_each_loss_falls(make: Make) -> None:
+    cases: list[dict[str, Any]] = [
+        {"loss": "cosine", "batch": 100}, {"loss": "contrastive", "batch": 100},
+        {"loss": "online-contrastive", "batch": 100}, {"loss": "triplet"},
+        {"matryoshka": [32, 8]}, {"negatives": [], "hard_negatives": 0},
+    ]  # fmt: skip
+    for number, settings in enumerate(cases):
+        folder = make(f"loss-{number}", {"epochs": 6, "batch": 40, "lr": 2e-3} | settings)
+        edit_json(folder / "tiny" / "config.json", hidden_dropout_prob=0.0)
+        losses = [float(row["loss"]) for row in curve_of(run()) if row["loss"]]
+        assert len(losses) == 6  # an epoch is one step
+        assert losses[-1] < losses[0], settings
+
+
+def test_the_curve_starts_with_the_base_and_the_best_epoch_is_kept(make: Make) -> None:
+    make("curve", {"epochs": 3})
+    files = run()
+    card = card_of(files)
+    rows = curve_of(files)
+    assert list(rows[0]) == ["epoch", "step", "loss", "dev_ndcg@10", "dev_pool_ndcg@10"]
+    assert (rows[0]["epoch"], rows[0]["loss"]) == ("0", "")
+    ends = [row for row in rows if row["dev_ndcg@10"]]
+    assert [int(row["epoch"]) for row in ends] == [0, 1, 2, 3]
+    assert [int(row["step"]) for row in ends] == [0, 5, 10, 15]
+    values = [float(row["dev_ndcg@10"]) for row in ends]
+    assert card["epochs"][2]["dev_ndcg@10"] == values[2]
+    assert card["best_epoch"] == 1 + int(np.argmax(values[1:]))
+    assert card["better_than_base"] == (max(values[1:]) > values[0])
+    assert card["counts"]["pairs_E"] == 40
+
+
+def test_an_epoch_that_is_worse_than_the_base_is_kept_with_a_warning(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("worse", {"lr": 0.3, "warm_up": 0.0, "epochs": 1, "loss": "cosine"})
+    card = card_of(run())
+    assert card["better_than_base"] is False
+    assert card["best_epoch"] == 1
+    assert "no epoch is better than the base: dev_ndcg@10 is" in caplog.text
+
+
+def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_changed(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make("again")
+    before = contents(run().folder)
+    monkeypatch.setattr(Learner, "learn", None)
+    edit = folder / "params.yaml"
+    edit.write_text(
+        edit.read_text().replace("    threads: 1\n", "    threads: 1\n    dimension: 8\n", 1)
+    )
+    assert load_params().encoder_named(NAME).dimension == 8
+    after = contents(run().folder)
+    assert {name for name in before if before[name] != after[name]} == {"contract.json"}
+
+
+def test_a_reranker_is_what_the_library_loads(make: Make) -> None:
+    make("pairs", dict.fromkeys(SETTINGS))
+    settings = RERANKER | {"epochs": 2, "lr": 5e-3, "batch": 20}
+    write_project(Path(), settings)
+    files = run("reranker")
+    card = card_of(files)
+    library = CrossEncoder(str(files.weights), device="cpu")
+    assert library.config.id2label == {0: "E", 1: "S", 2: "C", 3: "I"}
+    dev = pairs_of(read_table(layout.pairs(NAME).dev, PAIRS, ""))
+    texts = [
+        (dev.queries[query], dev.texts[text])
+        for query, text in zip(dev.query, dev.text, strict=True)
+    ]
+    library.max_seq_length = 32
+    logits = library.predict(texts, activation_fn=torch.nn.Identity())
+    found = Development(dev, "dev", catalogue=False).of_logits(logits)
+    assert found == {"dev_pool_ndcg@10": card["epochs"][card["best_epoch"]]["dev_pool_ndcg@10"]}
+    losses = [float(row["loss"]) for row in curve_of(files) if row["loss"]]
+    assert losses[-1] < losses[0]
+    make("same", dict.fromkeys(SETTINGS))
+    write_project(Path(), settings)
+    assert card_of(run("reranker"))["weights_sha256"] == card["weights_sha256"]
+
+
+def test_a_training_that_fails_says_at_which_step_and_writes_no_model(make: Make) -> None:
+    make("nan", {"lr": 1e38, "warm_up": 0.0})
+    files = layout.model("encoder", NAME)
+    with pytest.raises(
+        PipelineError,
+        match=r"^trained\.tiny-tuned: the training fails at step \d+ of 10: .*Lower lr",
+    ):
+        run()
+    assert not files.folder.exists()
+
+
+def test_what_cannot_be_trained_is_refused(make: Make) -> None:
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"max_tokens": 129}, {}, r"max_tokens: 129 is more than the 128 that its base tiny reads"),
+        ({"matryoshka": [33]}, {}, r"matryoshka: 33 is more than the 32 components of tiny"),
+        ({"loss": "distill", "teacher": "t"}, {}, r"loss: distill has no trainer yet"),
+        ({"batch": 64}, {}, r"batch: 64 is more than the 40 examples"),
+        ({}, {"normalize": False, "similarity": "dot"}, r"base: tiny has similarity dot"),
+    ]
+    for number, (settings, contract, message) in enumerate(cases):
+        make(str(number), settings, **contract)
+        with pytest.raises(PipelineError, match=rf"^trained\.tiny-tuned\.{message}"):
+            run()
+        assert not Path("models").exists()
+
+
+def test_pairs_that_are_missing_or_other_are_one_message(make: Make) -> None:
+    make("missing")
+    layout.pairs(NAME).dev.unlink()
+    with pytest.raises(PipelineError, match=r"dev\.parquet is missing. Run `dvc repro models/dvc"):
+        run()
+
+
+def test_the_learning_rate_rises_in_a_line_and_falls_in_one() -> None:
+    settings = encoder(lr=1.0, warm_up=0.2)
+    rates = [learning_rate(step, 10, settings) for step in range(10)]
+    assert rates == pytest.approx([0.5, 1, 1, 7 / 8, 6 / 8, 5 / 8, 4 / 8, 3 / 8, 2 / 8, 1 / 8])
+    assert learning_rate(0, 10, encoder(lr=1.0, warm_up=0.0)) == 1.0
+    assert learning_rate(9, 10, encoder(lr=1.0, warm_up=1.0)) == 1.0
