@@ -51,6 +51,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "retrieve": ("clean", "embed", "index"),
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
+    "rerank": ("clean", "hybrid"),
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
     "report": ("evaluate",),
 }

@@ -18,8 +18,9 @@ from pipeline.browser.onnx_model import to_8_bits
 from pipeline.core import tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
+from pipeline.core.field_ends import field_bounds
 from pipeline.core.params import Clean
-from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import TITLE_CHARACTERS, first_ends
 from pipeline.index.kinds import TRAINING_SEED
 
 CODE_ROWS = 100_000

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 import pyarrow.compute as pc
 
 from pipeline.core import layout, tables
+from pipeline.core.field_ends import field_bounds
 from pipeline.core.params import Clean
-from pipeline.evaluate.product_fields import BATCH_ROWS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import BATCH_ROWS, first_ends
 
 
 @dataclass(frozen=True)

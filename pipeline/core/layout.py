@@ -223,6 +223,11 @@ class RunFiles:
         return self.folder / f"{name}.parquet"
 
     @property
+    def labels(self) -> Path:
+        """The labels of the judged products, by a reranker that gives any."""
+        return self.folder / "labels.parquet"
+
+    @property
     def card(self) -> Path:
         """What the runs are, and of which ids."""
         return self.folder / "run.json"

@@ -11,8 +11,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core import files, layout, tables
+from pipeline.core.field_ends import field_bounds
 from pipeline.core.params import Params
-from pipeline.evaluate.product_fields import TITLE_CHARACTERS, field_bounds, first_ends
+from pipeline.evaluate.product_fields import TITLE_CHARACTERS, first_ends
 from pipeline.search import kept
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
 

@@ -6,7 +6,7 @@ from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.facets import FACETS
 from pipeline.serve.requests import Asked
@@ -45,7 +45,7 @@ def search_page(
     return _ENVIRONMENT.get_template("search.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=SYSTEMS,
+        systems=FIRST_SYSTEMS,
         language=LANGUAGES.get(language, language),
         answer=answer,
         columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
@@ -70,7 +70,7 @@ def similar_page(
     return _ENVIRONMENT.get_template("similar.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=SYSTEMS,
+        systems=FIRST_SYSTEMS,
         language=LANGUAGES.get(language, language),
         similar=similar,
         problem=problem,

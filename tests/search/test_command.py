@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import layout
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
 from tests.helpers.small_project import inside
@@ -43,7 +43,7 @@ def test_a_judged_query_shows_its_labels_within_the_width(
     assert search(monkeypatch, text, "-k", "5") == 0  # the only locale need not be named
     said = capsys.readouterr().out
     assert "judged, query_id" in said
-    assert said.splitlines()[2].split() == list(SYSTEMS)
+    assert said.splitlines()[2].split() == list(FIRST_SYSTEMS)
     assert max(map(len, said.splitlines())) <= 100
     assert "\x1b" not in said
 
