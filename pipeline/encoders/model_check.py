@@ -5,6 +5,7 @@ from typing import Any
 
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Encoder, Entry, FolderWeights, HubWeights, Reranker
+from pipeline.core.tables import LABELS
 from pipeline.encoders.model_folder import (
     PICKLED,
     SAFE,
@@ -119,6 +120,13 @@ def _check_head(transformer: Path, spec: Reranker, where: str) -> None:
         raise PipelineError(
             f"{where.removesuffix('weights')}labels: {spec.labels}, but the model has "
             f"{shorten(count)} (config.json of {transformer}). Set the number that it has: 1 or 4."
+        )
+    order = [labels.get(str(at)) for at in range(count)] if isinstance(labels, dict) else []
+    if sorted(map(str, order)) == sorted(LABELS) and order != [*LABELS]:
+        raise PipelineError(
+            f"{where}: the labels of the model must be in the order {', '.join(LABELS)} (found "
+            f"{', '.join(map(str, order))} in config.json of {transformer}): gains are in this "
+            "order. Use another model."
         )
 
 

@@ -20,6 +20,7 @@ from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params, System
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
+from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
@@ -71,6 +72,8 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     found = results.summarise(
         params, locale, judged, scores, tops, cards["dense"], dropped, brands, sources, titles
     )
+    if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
+        found.record["labels"] = labels
     _write_all(_outputs(locale, found))
     headline = params.evaluate.headline()[0]
     stage.log.info(
