@@ -197,6 +197,12 @@ def _unfit_indexes(params: Params) -> Iterator[str]:
 
 def _unfit_rerankers(params: Params) -> Iterator[str]:
     """Say which rerankers cannot be used as params.yaml asks."""
+    for name in params.rerankers:
+        if name in params.encoders:
+            yield (
+                f"rerankers.{name}: encoders has this name too, so it would mean two models. "
+                "Rename one of them."
+            )
     if params.rerankers.get(NO_RERANKER, "missing") is not None:
         yield (
             f"rerankers.{NO_RERANKER}: must be there and be empty: it is what `rerank` names where "
