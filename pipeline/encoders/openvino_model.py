@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from pipeline.core import files, layout
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Entry, Precision
+from pipeline.core.params import Encoder, Entry, Precision
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
 from pipeline.encoders.model import LoadedModel, built_in_form, load_any
@@ -38,6 +38,10 @@ NEAR = 5e-5
 
 FAR = 1e-3
 """The largest cosine distance of a single one of these vectors."""
+
+NEAR_SCORES, FAR_SCORES = 1e-3, 2e-2
+"""The same of scores, which are single numbers: means of 384 components vary less. They are 4 % and
+20 % of a logit."""
 
 NEAR_IN_8_BITS = 2e-2
 """The largest mean cosine distance from torch of a model's vectors in int8, on made-up texts."""
@@ -114,7 +118,8 @@ def _bfloat16_refusal(spec: Entry, weights: LocalWeights, converted: Converted) 
         each = _distances(graph, load_any(spec, weights), "bfloat16", pads=pads)
         found = np.concatenate(list(each))
         mean, largest = float(found.mean()), float(found.max())
-        near = mean <= NEAR and largest <= FAR  # not so for NaN
+        most_mean, most = _bounds(spec)
+        near = mean <= most_mean and largest <= most  # not so for NaN
         refused = (
             ""
             if near
@@ -128,12 +133,17 @@ def _bfloat16_refusal(spec: Entry, weights: LocalWeights, converted: Converted) 
     return str(files.read_json(folder / "card.json", f"Delete {folder}.")["refused"])
 
 
+def _bounds(spec: Entry) -> tuple[float, float]:
+    """Return how far vectors or scores in bfloat16 may be from float32: on average, and at most."""
+    return (NEAR, FAR) if isinstance(spec, Encoder) else (NEAR_SCORES, FAR_SCORES)
+
+
 def _bfloat16_folder(spec: Entry, weights: LocalWeights) -> Path:
     """Return where the comparison is kept; the graph is that of float32."""
     identity = {
         **version_of(spec.precision),
         **built_in_form(weights),
-        "bounds": [NEAR, FAR],
+        "bounds": [*_bounds(spec)],
         "checks": _CHECKS,
         "instructions": bfloat16_instructions(),
         "pooling": spec.output,

@@ -29,6 +29,7 @@ SHOWN_UNITS = (
     "judgements",
     "encoded",
     "tokens",
+    "scored",
     "locales",
     "threads",
 )

@@ -27,6 +27,9 @@ from pipeline.store.upkeep import prune_after_run
 
 BATCH_QUERIES = 256
 
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
+"""About what a pair costs, in characters, as `embed` counts its work."""
+
 
 @dataclass(frozen=True)
 class Texts:
@@ -102,8 +105,9 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
         len(distinct) - scores.scored, scores.scored, scores.tokens, counts.pairs_cut,
     )  # fmt: skip
     return stage.Done(
-        products=len(inputs.products), queries=len(inputs.queries), depth=params.retrieve.depth,
-        pairs=counts.pairs, scored=scores.scored, tokens=scores.tokens,
+        name, products=len(inputs.products), queries=len(inputs.queries),
+        depth=params.retrieve.depth, scored=scores.scored,
+        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_PAIR * scores.scored,
     )  # fmt: skip
 
 
