@@ -526,7 +526,7 @@ class Params(Strict):
 
     def systems_of(self, locale: str) -> tuple[System, ...]:
         """Return the systems that have runs of `locale`, in the order of `SYSTEMS`."""
-        return SYSTEMS if self.rerank[locale] != NO_RERANKER else SYSTEMS[:-1]
+        return SYSTEMS[:-1] if self.rerank.get(locale) in (None, NO_RERANKER) else SYSTEMS
 
     def systems(self) -> tuple[System, ...]:
         """Return the systems that have runs of any locale, in the order of `SYSTEMS`."""

@@ -204,9 +204,10 @@ def _unfit_rerankers(params: Params) -> Iterator[str]:
                 "Rename one of them."
             )
     if params.rerankers.get(NO_RERANKER, "missing") is not None:
+        wrong = "must be empty" if NO_RERANKER in params.rerankers else "missing"
         yield (
-            f"rerankers.{NO_RERANKER}: must be there and be empty: it is what `rerank` names where "
-            "nothing is reranked."
+            f"rerankers.{NO_RERANKER}: {wrong}: `rerank` names it where nothing is reranked. Write "
+            "the name alone."
         )
     for name, reranker in params.rerankers.items():
         if reranker is None and name != NO_RERANKER:
