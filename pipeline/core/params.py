@@ -528,10 +528,6 @@ class Params(Strict):
         """Return the systems that have runs of `locale`, in the order of `SYSTEMS`."""
         return SYSTEMS[:-1] if self.rerank.get(locale) in (None, NO_RERANKER) else SYSTEMS
 
-    def systems(self) -> tuple[System, ...]:
-        """Return the systems that have runs of any locale, in the order of `SYSTEMS`."""
-        return max(map(self.systems_of, self.locales), key=len)
-
     def index_way(self, locale: str) -> str:
         """Return how a locale's index is built: its kind, then `-ray` if a cluster fills it.
 
