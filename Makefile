@@ -104,6 +104,7 @@ clean-cache: setup ## show the stored vectors; KEEP=GB: show what keeping only t
 bench: setup ## time engines and measures against the usual libraries (ARGS='--texts 50')
 	python -m bench.encode $(ARGS)
 	python -m bench.batches
+	python -m bench.rerank
 	python -m bench.evaluate
 
 prove: setup ## run the slow proofs: reuse, one edited product, memory, faults and kills of every stage

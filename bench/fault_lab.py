@@ -51,6 +51,7 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "retrieve": ("clean", "embed", "index"),
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
+    "rerank": ("clean", "hybrid"),
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
     "report": ("evaluate",),
 }
@@ -143,7 +144,7 @@ class Workshop:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-        for section in ("encoder", "index", "language"):
+        for section in ("encoder", "index", "language", "rerank"):
             data[section] = {LOCALE: data[section][LOCALE]}
         data["demo"] |= {"products": 100, "queries": 24}
         data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}

@@ -129,7 +129,7 @@ class Project:
 
     def _trec(self) -> Files:
         with tempfile.TemporaryDirectory() as folder:
-            trec.export(LOCALE, Path(folder), self.params.evaluate)
+            trec.export(LOCALE, self.params.systems_of(LOCALE), Path(folder), self.params.evaluate)
             return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
     def _gate(self) -> Files:

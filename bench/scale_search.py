@@ -30,7 +30,7 @@ from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import read_json, sha256_file, write_json
-from pipeline.core.params import SYSTEMS, Params
+from pipeline.core.params import FIRST_SYSTEMS, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.evaluate import system_scores
 from pipeline.evaluate.stage import evaluate
@@ -266,14 +266,14 @@ def need_runs(products: int) -> None:
         if layout.runs("hybrid", locale).card.exists():
             continue
         inputs = read_inputs(locale)
-        for seed, system in enumerate(SYSTEMS):
+        for seed, system in enumerate(FIRST_SYSTEMS):
             of: dict[str, str] = {}
             if system == "dense":
                 of = {"encoder": params.encoder[locale], "index": params.index[locale]}
             if system == "hybrid":
                 of = {
                     f"{one}_catalogue_sha256": sha256_file(layout.runs(one, locale).catalogue)
-                    for one in SYSTEMS[:2]
+                    for one in FIRST_SYSTEMS[:2]
                 }
             depth = params.retrieve.depth
             with run_files.write_runs(locale, system, of, depth, inputs) as (catalogue, pool):

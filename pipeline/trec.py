@@ -35,7 +35,7 @@ trec_eval: -c).
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, refuse_artefacts
-from pipeline.core.params import SYSTEMS, Evaluate
+from pipeline.core.params import Evaluate, System
 from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
@@ -170,15 +170,15 @@ def falling(ranks: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np
     return np.asarray(bits.astype(np.uint32).view(np.float32))
 
 
-def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
-    """Write a locale's judgements, every system's runs and the list of measures into a folder.
+def export(locale: str, systems: Sequence[System], out: Path, cutoffs: Evaluate) -> None:
+    """Write a locale's judgements, these systems' runs and the list of measures into a folder.
 
     Raises:
         PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
             be written as a TREC file.
     """
     ids, judgements, (rows, codes, labels) = read_judgements(locale)
-    run_card.read_cards(locale, SYSTEMS, ids)
+    run_card.read_cards(locale, systems, ids)
     if bare := len(ids.queries) - len(np.unique(rows)):
         stage.log.warning(
             "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
@@ -188,7 +188,7 @@ def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
         kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
         _write(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
     columns = ("query_id", "product_id", "rank", "score")
-    for system in SYSTEMS:
+    for system in systems:
         for track in TRACKS:
             path = layout.runs(system, locale).track(track)
             pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
@@ -200,7 +200,7 @@ def export(locale: str, out: Path, cutoffs: Evaluate) -> None:
     ):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
-        for system in SYSTEMS:
+        for system in systems:
             for ours, theirs, track, qrels in measures(cutoffs):
                 run = _run_name(locale, system, track)
                 writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
@@ -256,7 +256,7 @@ def main() -> int:
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)
-            export(locale, arguments.out, params.evaluate)
+            export(locale, params.systems_of(locale), arguments.out, params.evaluate)
     return outcome.status
 
 

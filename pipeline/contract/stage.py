@@ -1,4 +1,4 @@
-"""Write an entry of `encoders` to models/encoder/<name>/contract.json."""
+"""Write an entry of `encoders` or `rerankers` to models/<kind>/<name>/contract.json."""
 
 from pipeline.core import layout
 from pipeline.core.contract import write_contract
@@ -7,6 +7,8 @@ from pipeline.core.params import Params
 
 
 def contract(params: Params, name: str) -> None:
-    """Write what an encoder's name means. The weights stay where the entry says they are."""
-    with atomic_directory(layout.model("encoder", name).folder) as folder:
-        write_contract(layout.ModelFiles(folder).contract, params.encoders[name])
+    """Write what a name means. The weights stay where the entry says they are."""
+    kind = "encoder" if name in params.encoders else "reranker"
+    entry = params.encoders[name] if kind == "encoder" else params.rerankers[name]
+    with atomic_directory(layout.model(kind, name).folder) as folder:
+        write_contract(layout.ModelFiles(folder).contract, entry)

@@ -2,6 +2,7 @@
 
 import difflib
 from collections.abc import Iterable
+from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
@@ -76,8 +77,7 @@ def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str
     known: list[str] = []
     kind: Any = model
     for part in location:
-        while get_origin(kind) is Annotated:
-            kind = get_args(kind)[0]
+        kind = _bare(kind)
         if _is_model(kind):
             path.append(str(part))
             known = list(kind.model_fields)
@@ -89,6 +89,17 @@ def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str
             kinds = filter(_is_model, get_args(kind))
             kind = next((one for one in kinds if part in get_args(_kind_of(one))), None)
     return ".".join(path) or "(top level)", known
+
+
+def _bare(kind: Any) -> Any:
+    """Return a type without its annotations, and without None where it may be that."""
+    while True:
+        if get_origin(kind) is Annotated:
+            kind = get_args(kind)[0]
+        elif len(others := set(get_args(kind)) - {NoneType}) == 1 and NoneType in get_args(kind):
+            kind = others.pop()
+        else:
+            return kind
 
 
 def _is_model(kind: object) -> bool:

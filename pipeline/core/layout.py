@@ -48,6 +48,7 @@ REPORT = Path("reports/report.md")
 PAGE = Path("reports/report.html")
 ENCODE_BENCH = Path("reports/bench/encode.json")
 BATCHES_BENCH = Path("reports/bench/batches.md")
+RERANK_BENCH = Path("reports/bench/rerank.md")
 EVALUATE_BENCH = Path("reports/bench/evaluate.json")
 PROOFS = Path("reports/bench/proofs.json")
 SCALE_BENCH = Path("reports/bench/scale.json")
@@ -226,6 +227,11 @@ class RunFiles:
     def track(self, name: str) -> Path:
         """Return the run of a track, catalogue or pool."""
         return self.folder / f"{name}.parquet"
+
+    @property
+    def labels(self) -> Path:
+        """The labels of the judged products, by a reranker that gives any."""
+        return self.folder / "labels.parquet"
 
     @property
     def card(self) -> Path:

@@ -64,6 +64,7 @@ Commit = Annotated[str, AfterValidator(_known_commit)]
 Count = Annotated[int, Field(ge=1)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
+Gain = Annotated[float, Field(allow_inf_nan=False)]
 Choices = Annotated[tuple[T, ...], AfterValidator(distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
 # Below a billionth, no number of draws that a machine can make is enough.

@@ -14,6 +14,7 @@ from pipeline.core.param_types import (
     Commit,
     Cutoffs,
     Fraction,
+    Gain,
     Language,
     Links,
     Metric,
@@ -22,7 +23,7 @@ from pipeline.core.param_types import (
     distinct,
     unrepeated,
 )
-from pipeline.core.trained import Trained, TrainedEncoder, Training
+from pipeline.core.trained import Trained, TrainedEncoder, TrainedReranker, Training
 
 # Other modules import these from here too.
 from pipeline.core.param_types import (  # isort: skip
@@ -106,6 +107,18 @@ LEAST_STEP = 2e-6
 
 Fusion = Annotated[WeightedFusion | RrfFusion, Field(discriminator="kind")]
 
+FirstSystem = Literal["dense", "bm25", "hybrid"]
+FIRST_SYSTEMS: tuple[FirstSystem, ...] = get_args(FirstSystem)
+"""The systems whose runs can be reranked."""
+
+
+class Reranking(Strict):
+    """Which run is reranked and how deep, and how much the reranker's scores weigh in it."""
+
+    run: FirstSystem
+    depth: Count
+    weight: Annotated[float, Field(gt=0, le=1)]
+
 
 class Evaluate(Strict):
     """The cutoffs of each measure."""
@@ -151,9 +164,12 @@ class Evaluate(Strict):
         return (*self.headline(), f"ndcg_judged_only@{self.ndcg_judged_only}")
 
 
-System = Literal["dense", "bm25", "hybrid"]
+System = Literal["dense", "bm25", "hybrid", "rerank"]
 SYSTEMS: tuple[System, ...] = get_args(System)
-"""The systems that have runs, in the order in which they are shown."""
+"""All systems, in the order in which they are shown; see `Params.systems_of`."""
+
+NO_RERANKER = "none"
+"""The reranker of a locale that has no system `rerank`."""
 
 
 class Uncertainty(Strict):
@@ -291,6 +307,11 @@ Weights = Annotated[
     HubWeights | FolderWeights | WheelWeights | WheelPartsWeights | E5Q4Weights,
     Field(discriminator="kind"),
 ]
+PlainWeights = Annotated[
+    HubWeights | FolderWeights | WheelWeights | WheelPartsWeights, Field(discriminator="kind")
+]
+"""Weights as they are, not rebuilt."""
+
 Similarity = Literal["cosine", "dot", "l2"]
 Pooling = Literal[
     "model", "mean", "cls", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"
@@ -310,6 +331,42 @@ class Encoder(Strict):
     max_tokens: Count
     dimension: Count | Literal["model"]
     precision: Precision
+
+    @property
+    def output(self) -> str:
+        """Return how the model's tokens become its output: by which pooling."""
+        return self.pooling
+
+
+ESCI_GAINS = (1.0, 0.1, 0.01, 0.0)
+"""The gains of E, S, C and I, as the measures have them."""
+
+
+class Reranker(Strict):
+    """The whole contract of a cross-encoder: change any of it and the scores change.
+
+    `fields` are those of a product's text, all of them or some. The model has one label, whose
+    logit is the score, or one for each of E, S, C, I, whose probabilities times `gains` add up to
+    the score.
+    """
+
+    weights: PlainWeights
+    fields: Choices[ProductField] | Literal["all"]
+    max_tokens: Count
+    labels: Literal[1, 4]
+    gains: Annotated[tuple[Gain, ...], Field(min_length=4, max_length=4)] | None
+    activation: Literal["identity"]
+    languages: Choices[Language]
+    precision: Precision
+
+    @property
+    def output(self) -> str:
+        """Return how the model's tokens become its output: by the head of the model itself."""
+        return "logits"
+
+
+Entry = Encoder | Reranker
+"""A model: of texts, or of pairs of them."""
 
 
 class FlatIndex(Strict):
@@ -374,6 +431,8 @@ class Params(Strict):
     retrieve: Retrieve
     bm25: Bm25
     hybrid: Fusion
+    rerank: dict[Name, str]
+    reranking: Reranking
     evaluate: Evaluate
     uncertainty: Uncertainty
     compare: Compare
@@ -383,6 +442,7 @@ class Params(Strict):
     clusters: Clusters
     runtime: Runtime
     encoders: dict[Name, Encoder]
+    rerankers: dict[Name, Reranker | None]
     indexes: dict[Name, Index]
     training: Training
     trained: dict[Name, Trained]
@@ -433,6 +493,41 @@ class Params(Strict):
     def index_of(self, locale: str) -> Index:
         """Return what the index chosen for `locale` means."""
         return self.indexes[self.index[locale]]
+
+    def reranker_of(self, locale: str) -> Reranker | None:
+        """Return what the reranker chosen for `locale` means; None: its runs are not reranked."""
+        return self.reranker_named(self.rerank[locale])
+
+    def reranker_named(self, name: str) -> Reranker | None:
+        """Return what a name under `rerankers`, or a reranker's under `trained`, means.
+
+        A trained reranker has a label for each of E, S, C and I, and reads whole texts.
+        """
+        if name in self.rerankers:
+            return self.rerankers[name]
+        trained = self.trained[name]
+        if not isinstance(trained, TrainedReranker):
+            raise KeyError(name)
+        folder = str(layout.model(trained.kind, name).weights)
+        return Reranker(
+            weights=FolderWeights(kind="folder", path=folder),
+            fields="all",
+            max_tokens=trained.max_tokens,
+            labels=4,
+            gains=ESCI_GAINS,
+            activation="identity",
+            languages=self.encoder_named(trained.base).languages,
+            precision=trained.precision or "float32",
+        )
+
+    def reranker_names(self) -> tuple[str, ...]:
+        """Return every name that `rerank` can choose: those under `rerankers`, then the trained."""
+        trained = (name for name, each in self.trained.items() if isinstance(each, TrainedReranker))
+        return (*self.rerankers, *trained)
+
+    def systems_of(self, locale: str) -> tuple[System, ...]:
+        """Return the systems that have runs of `locale`, in the order of `SYSTEMS`."""
+        return SYSTEMS[:-1] if self.rerank.get(locale) in (None, NO_RERANKER) else SYSTEMS
 
     def index_way(self, locale: str) -> str:
         """Return how a locale's index is built: its kind, then `-ray` if a cluster fills it.

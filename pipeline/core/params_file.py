@@ -13,10 +13,7 @@ from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line
 from pipeline.core.params import (
     LEAST_STEP,
     MEAN,
-    SYSTEMS,
-    Compare,
-    Encoder,
-    Evaluate,
+    NO_RERANKER,
     HnswIndex,
     HubWeights,
     IvfFlatIndex,
@@ -25,6 +22,7 @@ from pipeline.core.params import (
     Precision,
     RrfFusion,
     Runtime,
+    Weights,
 )
 from pipeline.core.trained import contradictions
 
@@ -64,7 +62,7 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
     """Say which locales and names are undefined, even if types are wrong too."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
-    for section in ("index", "language") if locales else ():
+    for section in ("index", "language", "rerank") if locales else ():
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
@@ -82,9 +80,12 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                 f"explore: encoder has no locale {locale!r} (it has: "
                 f"{', '.join(map(str, locales))}){did_you_mean(locale, list(map(str, locales)))}"
             )
-    trained = {name: each for name, each in maps.get("trained", {}).items() if _is_encoder(each)}
-    for section, plural in (("encoder", "encoders"), ("index", "indexes")):
-        more = trained if plural == "encoders" else {}
+    trained = maps.get("trained", {})
+    kinds = {"encoders": "encoder", "rerankers": "reranker"}
+    named = (("encoder", "encoders"), ("index", "indexes"), ("rerank", "rerankers"))
+    for section, plural in named:
+        kind = kinds.get(plural, "")
+        more = [name for name, each in trained.items() if kind and _may_be(kind, each)]
         for locale, name in maps.get(section, {}).items():
             defined = [*map(str, maps.get(plural, [name])), *more]
             if isinstance(name, str) and name not in defined:
@@ -95,9 +96,9 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                 )
 
 
-def _is_encoder(entry: object) -> bool:
+def _may_be(kind: str, entry: object) -> bool:
     """Say whether an entry of `trained`, which may be anything, is not one of another kind."""
-    return not isinstance(entry, dict) or entry.get("kind") in (None, "encoder")
+    return not isinstance(entry, dict) or entry.get("kind") in (None, kind)
 
 
 def _contradictions(params: Params) -> Iterator[str]:
@@ -109,6 +110,7 @@ def _contradictions(params: Params) -> Iterator[str]:
     yield from untrainable
     if not untrainable:
         yield from _unusable(params)
+        yield from _unfit_rerankers(params)
     if params.runtime.engine == "openvino" and params.runtime.device not in ("auto", "cpu"):
         yield (
             f"runtime.device: {params.runtime.device}, but runtime.engine openvino computes on the "
@@ -116,7 +118,7 @@ def _contradictions(params: Params) -> Iterator[str]:
         )
     yield from _off_cluster(params.runtime)
     yield from _too_shallow(params)
-    yield from _not_kept(params.compare, params.evaluate)
+    yield from _not_kept(params)
     yield from _too_few_draws(params)
 
 
@@ -126,6 +128,11 @@ def _untrainable(params: Params) -> Iterator[str]:
         if name in params.encoders:
             yield (
                 f"trained.{name}: encoders has this name too, so it would mean two models. Rename "
+                "one of them."
+            )
+        if name in params.rerankers:
+            yield (
+                f"trained.{name}: rerankers has this name too, so it would mean two models. Rename "
                 "one of them."
             )
         yield from _baseless(name, params)
@@ -156,12 +163,12 @@ def _baseless(name: str, params: Params) -> Iterator[str]:
 def _unusable(params: Params) -> Iterator[str]:
     """Say which chosen encoders cannot be had, computed here, or trained on what is evaluated."""
     chosen = set(params.encoder.values()) & set(params.encoder_names())
-    used = params.trained_for(chosen)
+    used = params.trained_for((*chosen, *params.rerank.values()))
     for name in sorted(chosen | {params.trained[each].base for each in used}):
         if name in params.encoders:
-            yield from _unpinned(name, params.encoders[name])
+            yield from _unpinned(f"encoders.{name}", params.encoders[name].weights)
         section = "encoders" if name in params.encoders else "trained"
-        where = f"{section}.{name}.precision"
+        where = f"{section}.{name}"
         yield from _unsupported(where, params.encoder_named(name).precision, params.runtime)
     same = Path(params.sample.source) == Path(params.training.source)
     if used and same and "train" in params.sample.splits:
@@ -186,6 +193,50 @@ def _unfit_indexes(params: Params) -> Iterator[str]:
                 f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists. "
                 f"Set at most {index.lists}."
             )
+
+
+def _unfit_rerankers(params: Params) -> Iterator[str]:
+    """Say which rerankers cannot be used as params.yaml asks."""
+    for name in params.rerankers:
+        if name in params.encoders:
+            yield (
+                f"rerankers.{name}: encoders has this name too, so it would mean two models. "
+                "Rename one of them."
+            )
+    if params.rerankers.get(NO_RERANKER, "missing") is not None:
+        wrong = "must be empty" if NO_RERANKER in params.rerankers else "missing"
+        yield (
+            f"rerankers.{NO_RERANKER}: {wrong}: `rerank` names it where nothing is reranked. Write "
+            "the name alone."
+        )
+    for name, reranker in params.rerankers.items():
+        if reranker is None and name != NO_RERANKER:
+            yield f"rerankers.{name}: must not be empty. Say what it is, or remove it."
+        elif reranker is not None and (reranker.labels == 1) != (reranker.gains is None):
+            yield (
+                f"rerankers.{name}.gains: must be empty for a model of 1 label, whose score is its "
+                "logit, and 4 numbers, for E, S, C and I, for a model of 4 labels (found "
+                f"{reranker.gains and list(reranker.gains)} for {reranker.labels})."
+            )
+    chosen = sorted(set(params.rerank.values()) & set(params.reranker_names()) - {NO_RERANKER})
+    for name in chosen:
+        if (reranker := params.reranker_named(name)) is None:
+            continue
+        entry = f"{'rerankers' if name in params.rerankers else 'trained'}.{name}"
+        yield from _unpinned(entry, reranker.weights)
+        yield from _unsupported(entry, reranker.precision, params.runtime)
+        for field in () if reranker.fields == "all" else reranker.fields:
+            if field not in params.clean.fields:
+                yield (
+                    f"rerankers.{name}.fields: {field} is not under clean.fields (it has: "
+                    f"{', '.join(params.clean.fields)}), so the texts lack it. Leave it out, or "
+                    "add it to clean.fields."
+                )
+    if chosen and params.reranking.depth > params.retrieve.depth:
+        yield (
+            f"reranking.depth: {params.reranking.depth} is more than retrieve.depth "
+            f"{params.retrieve.depth}, and a run has no more products. Lower it."
+        )
 
 
 def _too_shallow(params: Params) -> Iterator[str]:
@@ -227,10 +278,11 @@ KEPT_WHERE = {
 """How to make evaluate keep a measure query by query (see `Evaluate.per_query`)."""
 
 
-def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
+def _not_kept(params: Params) -> Iterator[str]:
     """Say which metrics to compare are not kept query by query."""
-    measures = evaluate.per_query()
-    known = [f"{system}.{measure}" for system in SYSTEMS for measure in measures]
+    asked, measures = params.compare, params.evaluate.per_query()
+    systems = min(map(params.systems_of, params.locales), key=len)  # those of every locale
+    known = [f"{system}.{measure}" for system in systems for measure in measures]
     for metric in asked.metrics:
         if metric in known:
             continue
@@ -238,36 +290,35 @@ def _not_kept(asked: Compare, evaluate: Evaluate) -> Iterator[str]:
         way = f", or {KEPT_WHERE[name].format(k=k)}" if k and name in KEPT_WHERE else ""
         yield (
             f"compare.metrics: {metric!r} is not kept query by query (kept of "
-            f"{', '.join(SYSTEMS)}: {', '.join(measures)}){did_you_mean(metric, known) or '.'} "
+            f"{', '.join(systems)}: {', '.join(measures)}){did_you_mean(metric, known) or '.'} "
             f"Name one of these{way}."
         )
 
 
-def _unpinned(name: str, encoder: Encoder) -> Iterator[str]:
-    """Say why a chosen encoder's weights cannot be trusted to be the same tomorrow."""
-    weights = encoder.weights
+def _unpinned(entry: str, weights: Weights) -> Iterator[str]:
+    """Say why a chosen entry's weights cannot be trusted to be the same tomorrow."""
     if isinstance(weights, HubWeights):
         if weights.code_revision is not None and not weights.remote_code:
             yield (
-                f"encoders.{name}.weights.code_revision: {weights.code_revision} without "
+                f"{entry}.weights.code_revision: {weights.code_revision} without "
                 "remote_code: true has no effect. Set both or neither."
             )
         if weights.revision is None:
             yield (
-                f"encoders.{name}.weights.revision: must not be empty. Pin the 40-hex commit that "
+                f"{entry}.weights.revision: must not be empty. Pin the 40-hex commit that "
                 f"`git ls-remote https://huggingface.co/{weights.model} HEAD` prints."
             )
         if weights.remote_code and weights.code_revision is None:
             yield (
-                f"encoders.{name}.weights.code_revision: must not be empty. The model runs code "
+                f"{entry}.weights.code_revision: must not be empty. The model runs code "
                 "from the repository named under auto_map in its config.json. Pin that "
                 "repository's 40-hex commit."
             )
 
 
-def _unsupported(key: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
-    """Say why the engine or device cannot compute a chosen encoder's precision."""
-    where = f"{key}: {precision}"
+def _unsupported(entry: str, precision: Precision, runtime: Runtime) -> Iterator[str]:
+    """Say why the engine or device cannot compute a chosen entry's precision."""
+    where = f"{entry}.precision: {precision}"
     if precision == "int8" and runtime.engine == "torch":
         yield f"{where} needs the engine openvino. Set runtime.engine to auto or openvino."
     if precision == "int8" and runtime.device not in ("auto", "cpu"):

@@ -98,23 +98,24 @@ def run_locales(name: str, body: LocaleBody, arguments: argparse.Namespace | Non
     return outcome.status
 
 
-def run_names(name: str, body: LocaleBody, section: str) -> int:
+def run_names(name: str, body: LocaleBody, *sections: str) -> int:
     """Run a stage for the model given by --name; return the exit status.
 
     Args:
         name: the stage's folder.
         body: the stage.
-        section: where params.yaml has the models: `encoders` or `trained`.
+        sections: where params.yaml has the models, such as `encoders`; no two have the same name.
     """
     parser = argparse.ArgumentParser(prog=f"python -m pipeline.{name}")
-    parser.add_argument("--name", required=True, help=f"a key of `{section}` in params.yaml")
+    under = " or ".join(sections)
+    parser.add_argument("--name", required=True, help=f"a key of {under} in params.yaml")
     model = parser.parse_args().name
     with report_errors(name) as outcome:
         params = _prepare()
-        known = getattr(params, section)
+        known = [each for section in sections for each in getattr(params, section)]
         if model not in known:
             raise PipelineError(
-                f"--name {model}: params.yaml has no such model under {section} (it has: "
+                f"--name {model}: params.yaml has no such model under {under} (it has: "
                 f"{', '.join(known) or 'none'}){did_you_mean(model, known)}"
             )
         _run_timed(name, model, params, partial(body, params, model), "name")

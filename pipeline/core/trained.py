@@ -74,9 +74,13 @@ class TrainedEncoder(_Schedule):
 
 
 class TrainedReranker(_Schedule):
-    """A cross-encoder that is trained from an encoder's weights, on whole groups of a query."""
+    """A cross-encoder that is trained from an encoder's weights, on whole groups of a query.
+
+    `precision` changes the contract and not the training; empty: float32.
+    """
 
     kind: Literal["reranker"]
+    precision: Precision | None = None
 
 
 Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]

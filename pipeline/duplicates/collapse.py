@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints
-from pipeline.core.params import SYSTEMS, Params, System
+from pipeline.core.params import Params, System
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import judged_run, metrics
 from pipeline.evaluate.judged_run import Judgements
@@ -95,9 +95,10 @@ def collapse_runs(
     """
     k = params.evaluate.ndcg[0]
     best = collapse_judgements(qrels, kept)
-    run_card.read_cards(locale, SYSTEMS, ids)
+    systems = params.systems_of(locale)
+    run_card.read_cards(locale, systems, ids)
     found: dict[System, dict[str, float]] = {}
-    for system in SYSTEMS:
+    for system in systems:
         path, remedy = layout.runs(system, locale).catalogue, run_card.rerun_hint(system, locale)
         values: list[Floats] = []
         for queries, (rows, codes, _) in run_files.iter_run(path, ids, QUERIES_A_PIECE, remedy):

@@ -20,7 +20,7 @@ from pipeline.embed.rates import PROBE_TEXTS
 from pipeline.embed.sides import TableSide, read_sides
 from pipeline.embed.write import write_shards
 from pipeline.encoders.prompts import warn_of_prompts
-from pipeline.store.upkeep import prune
+from pipeline.store.upkeep import prune_after_run
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
     Manifest,
@@ -71,7 +71,7 @@ def embed(params: Params, locale: str) -> stage.Done:
             queries=queries,
         )
         write_json(layout.EmbeddingFiles(out).manifest, manifest.model_dump(mode="json"))
-    _prune_store(params.runtime.store_gigabytes, started)
+    prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
         products=products.rows,
         queries=queries.rows,
@@ -162,20 +162,6 @@ def _refuse_overlap(params: Params, locale: str) -> None:
             f"the cache {cache} is in {out}, which embed replaces: it would be deleted. Set "
             "$PIPELINE_CACHE to another folder."
         )
-
-
-def _prune_store(gigabytes: int, started: float) -> None:
-    """Delete the least recently used vectors; if that fails, the run is still done."""
-    try:
-        freed = prune(layout.store(), gigabytes * 10**9, keep_since=started)
-    except PipelineError as err:
-        stage.log.warning("warning: %s", err)
-        return
-    if freed.segments:
-        stage.log.info(
-            "the store of vectors passed runtime.store_gigabytes=%d: freed %.1f GB, %d vectors",
-            gigabytes, freed.size / 10**9, freed.entries,
-        )  # fmt: skip
 
 
 def _warn_of_language(encoder: LocaleEncoder, locale: str, language: str) -> None:

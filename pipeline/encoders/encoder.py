@@ -100,19 +100,7 @@ class TextEncoder:
         The texts of one length come out together, so not in their order; all have come out at the
         end. Vectors are not checked here: see `refuse_broken`.
         """
-        spec = self._spec
-        batcher = Batcher(
-            self._computer.batch_tokens, spec.max_tokens, self._pad_id, pads=self._pads
-        )
-
-        def batches() -> Iterator[Batch]:
-            for place, tokens in texts:
-                if batch := batcher.add(place, tokens):
-                    yield batch
-            yield from batcher.flush()
-
-        for batch, raw in self._computer.compute(batches()):
-            yield Encoded(batch.places, raw, batch.ids.size)
+        return compute(self._computer, texts, self._spec.max_tokens, self._pad_id, pads=self._pads)
 
     def _encode(self, texts: Sequence[str], role: Role) -> NDArray[np.float32]:
         raw = np.empty((len(texts), self.dimension), dtype=np.float32)
@@ -124,6 +112,38 @@ class TextEncoder:
             self._spec,
             lambda row: f"encoders.{self._weights.name}: text {row} ({shorten(texts[row])})",
         )
+
+
+def compute(
+    computer: Computer,
+    texts: Iterable[tuple[int, Tokens]],
+    max_tokens: int,
+    pad_id: int,
+    *,
+    pads: bool,
+) -> Iterator[Encoded]:
+    """Compute the output for a stream of texts, each under a number of its own.
+
+    Args:
+        computer: what computes batches.
+        texts: their numbers and tokens.
+        max_tokens: the length of the longest text.
+        pad_id: the id that fills the places without a token.
+        pads: whether texts may be padded.
+
+    Yields:
+        The texts of one batch, in bounded memory; not in the order of the texts.
+    """
+    batcher = Batcher(computer.batch_tokens, max_tokens, pad_id, pads=pads)
+
+    def batches() -> Iterator[Batch]:
+        for place, tokens in texts:
+            if batch := batcher.add(place, tokens):
+                yield batch
+        yield from batcher.flush()
+
+    for batch, raw in computer.compute(batches()):
+        yield Encoded(batch.places, raw, batch.ids.size)
 
 
 def prefix_of(spec: Encoder, role: Role) -> str:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Encoder, Precision, Runtime
+from pipeline.core.params import Entry, Precision, Runtime
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.openvino_model import Converted
 
@@ -88,7 +88,7 @@ class EngineChoice:
         return f"{self.name}-{self.device}"
 
 
-def choose_engine(spec: Encoder, runtime: Runtime) -> EngineChoice:
+def choose_engine(spec: Entry, runtime: Runtime) -> EngineChoice:
     """Return what `runtime` means for an encoder on this machine; nothing is loaded.
 
     `auto` is a GPU where there is one, with torch; on a CPU, openvino where it is installed. int8

@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
-from pipeline.core.params import Encoder, HubWeights
+from pipeline.core.params import Entry, HubWeights
 from pipeline.core.progress import Progress
 from pipeline.encoders.cached_folder import check_space
 from pipeline.encoders.hub_cache import cached_list, find_cached, has_digest
@@ -29,7 +29,7 @@ _PART = ".part"  # ends the name of a file that is not whole
 _FOREIGN = re.compile(r'"([\w.-]+/[\w.-]+)--')
 
 
-def fetch_model(spec: Encoder, where: str, downloads: Path, target: Path) -> None:
+def fetch_model(spec: Entry, where: str, downloads: Path, target: Path) -> None:
     """Write a model of the hub to the existing folder `target`.
 
     Its file list and settings are read first, so a model that the entry does not allow to be
@@ -74,7 +74,7 @@ def _list(repository: Repository) -> list[RemoteFile]:
 
 
 def _look(
-    repository: Repository, listed: Sequence[RemoteFile], spec: Encoder, downloads: Path
+    repository: Repository, listed: Sequence[RemoteFile], spec: Entry, downloads: Path
 ) -> list[RemoteFile]:
     """Return the files that decide the vectors, once the model's settings are checked.
 

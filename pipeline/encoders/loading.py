@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 
 from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Encoder, Runtime
+from pipeline.core.params import Encoder, Entry, Runtime
 from pipeline.encoders.dimension import check_dimension
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import Engine, EngineChoice, OnThreads, choose_engine
@@ -56,38 +56,38 @@ class LoadedEngine:
 
 
 def load_engine(
-    choice: EngineChoice, spec: Encoder, weights: LocalWeights, threads: int
+    choice: EngineChoice, spec: Entry, weights: LocalWeights, threads: int
 ) -> LoadedEngine:
     """Load an encoder's model onto an engine of this process; raises as `load_encoder`."""
     if choice.name == "openvino":
         if spec.precision == "int8":
-            _warn_of_slow_int8(weights.name)
+            _warn_of_slow_int8(weights.entry)
         converted = choice.converted or converted_model(spec, weights)
         openvino = OpenVinoEngine(converted.folder, threads, spec.precision)
         return LoadedEngine(openvino, converted.tokenizer(), converted.pad_id)
-    from pipeline.encoders.model import load_model
+    from pipeline.encoders.model import load_any
     from pipeline.encoders.torch_engine import TorchEngine
 
-    model = load_model(spec, weights)
+    model = load_any(spec, weights)
     torch = TorchEngine(model, choice.device, spec.precision, threads)
     return LoadedEngine(torch, model.tokenizer, model.pad_id)
 
 
-def _warn_of_slow_int8(name: str) -> None:
+def _warn_of_slow_int8(entry: str) -> None:
     if bfloat16_instructions() == "amx_bf16":
         log.warning(
-            "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which has "
-            "AMX. Use bfloat16, which is faster and more exact", name,
+            "warning: %s.precision: int8 is no faster than float32 on this CPU, which has AMX. Use "
+            "bfloat16, which is faster and more exact", entry,
         )  # fmt: skip
     elif not computes_in_8_bits():
         log.warning(
-            "warning: encoders.%s.precision: int8 is no faster than float32 on this CPU, which "
-            "has no 8-bit dot products (VNNI); its activations stay in float32", name,
+            "warning: %s.precision: int8 is no faster than float32 on this CPU, which has no 8-bit "
+            "dot products (VNNI); its activations stay in float32", entry,
         )  # fmt: skip
 
 
 def resolve_engine(
-    spec: Encoder, weights: LocalWeights, runtime: Runtime, *, convert: bool = True
+    spec: Entry, weights: LocalWeights, runtime: Runtime, *, convert: bool = True
 ) -> EngineChoice:
     """Return the engine that an encoder runs on here; its model is tried, and converted if need be.
 
@@ -101,7 +101,7 @@ def resolve_engine(
     choice = choose_engine(spec, runtime)
     if spec.precision == "bfloat16" and choice.device == "cpu" and not bfloat16_instructions():
         raise PipelineError(
-            f"encoders.{weights.name}.precision: bfloat16 needs a GPU, or a CPU with amx_bf16 or "
+            f"{weights.entry}.precision: bfloat16 needs a GPU, or a CPU with amx_bf16 or "
             f"avx512_bf16 (found {widest_instructions()}). Use float32 or int8."
         )
     converted = None
@@ -114,17 +114,17 @@ def resolve_engine(
     if refused:
         if runtime.engine == "openvino" or spec.precision != "float32":
             raise PipelineError(
-                f"encoders.{weights.name}: openvino cannot run this model: {refused}. Use "
+                f"{weights.entry}: openvino cannot run this model: {refused}. Use "
                 "precision float32 with runtime.engine auto or torch."
             )
-        log.warning("warning: encoders.%s runs on torch: for openvino %s", weights.name, refused)
+        log.warning("warning: %s runs on torch: for openvino %s", weights.entry, refused)
         choice = EngineChoice("torch", choice.device)
         converted = None
     pads = may_pad(spec, weights) if convert else known_padding(spec, weights)
     if not pads:
         log.warning(
-            "warning: encoders.%s: the model mixes padding into its vectors, so its texts are "
-            "encoded one length at a time, which is slower",
-            weights.name,
+            "warning: %s: the model mixes padding into its vectors, so its texts are encoded one "
+            "length at a time, which is slower",
+            weights.entry,
         )
     return replace(choice, pads=pads, converted=converted)

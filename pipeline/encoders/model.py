@@ -1,7 +1,7 @@
 """A model folder loaded as torch modules that obey an encoder's entry."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line
-from pipeline.core.params import Encoder, FolderWeights, HubWeights
+from pipeline.core.params import Encoder, Entry, FolderWeights, HubWeights
+from pipeline.encoders.distances import cosine_distance
 from pipeline.encoders.model_folder import folder_sha256, transformer_folder, view_decisive
 from pipeline.encoders.model_settings import read_settings
 from pipeline.encoders.obey_entry import apply_entry, longest_input
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 
-_BUFFERS = (
+BUFFERS = (
     ".position_ids",
     ".token_type_ids",
     ".masked_bias",
@@ -80,6 +81,21 @@ class LoadedModel:
             pooled: NDArray[np.float32] = self.modules(features)["sentence_embedding"].numpy()
         return pooled
 
+    def distance(
+        self, left: NDArray[np.float32], right: NDArray[np.float32]
+    ) -> NDArray[np.float64]:
+        """Return how far rows of the output are apart: 0 for the same, [rows]."""
+        return cosine_distance(left, right)
+
+
+def load_any(spec: Entry, weights: LocalWeights) -> LoadedModel:
+    """Load the model of an encoder or a reranker; raises as their own functions do."""
+    if isinstance(spec, Encoder):
+        return load_model(spec, weights)
+    from pipeline.encoders.cross_encoder import load_cross_encoder
+
+    return load_cross_encoder(spec, weights)
+
 
 def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
     """Load an encoder's model.
@@ -104,7 +120,7 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
     transformers.logging.set_verbosity_error()
     transformers.logging.disable_progress_bar()
 
-    entry = f"encoders.{weights.name}"
+    entry = weights.entry
     loaded = _load(spec, weights, entry)
     modules = apply_entry(list(loaded.children()), spec, entry)
     model = SentenceTransformer(modules=modules, device="cpu").eval()
@@ -119,7 +135,7 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
         tokenizer=library.to_str(),
         pad_id=tokenizer.pad_token_id or 0,
         vocabulary=len(tokenizer),
-        longest=longest_input(transformer),
+        longest=longest_input(transformer.auto_model),
         special=tokenizer.num_special_tokens_to_add(),
         takes_types="token_type_ids" in tokenizer.model_input_names,
     )
@@ -154,7 +170,7 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
 
     remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
     with view_decisive(weights.folder) as view, reported(view, weights.folder, entry):
-        _use_built_in(transformer_folder(view))
+        use_built_in(transformer_folder(view))
         loaded = SentenceTransformer(
             str(view),
             device="cpu",
@@ -175,14 +191,18 @@ def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransfor
             trust_remote_code=remote_code,
             local_files_only=True,
         )
-    # Nothing guards a user's folder between its hash and now.
-    if isinstance(spec.weights, FolderWeights) and folder_sha256(weights.folder) != weights.sha256:
-        raise PipelineError(
-            f"{entry}.weights: {weights.folder} changed while it was read. Run the stage again "
-            "once nothing writes there."
-        )
+    refuse_changed(spec, weights)
     _refuse_other_weights(model, report, f"{entry}.weights: {weights.folder}")
     return loaded
+
+
+def refuse_changed(spec: Entry, weights: LocalWeights) -> None:
+    """Raise a `PipelineError` if a user's folder changed: nothing guards it after its hash."""
+    if isinstance(spec.weights, FolderWeights) and folder_sha256(weights.folder) != weights.sha256:
+        raise PipelineError(
+            f"{weights.entry}.weights: {weights.folder} changed while it was read. Run the stage "
+            "again once nothing writes there."
+        )
 
 
 def built_in_form(weights: LocalWeights) -> dict[str, int]:
@@ -194,7 +214,7 @@ def built_in_form(weights: LocalWeights) -> dict[str, int]:
     return {JINA_BERT: JINA_FORM} if is_jina_bert(settings) else {}
 
 
-def _use_built_in(transformer: Path) -> None:
+def use_built_in(transformer: Path) -> None:
     """Make transformers load the class that is built in here, where config.json asks for it."""
     config = transformer / "config.json"
     settings = read_settings(config)
@@ -216,8 +236,22 @@ def _refuse_other_weights(model: "PreTrainedModel", report: Mapping[str, Any], w
 
     def count(name: str) -> bool:
         first = name.removeprefix(f"{model.base_model_prefix}.").split(".", 1)[0]
-        return first in parts and not name.endswith(_BUFFERS)
+        return first in parts and not name.endswith(BUFFERS)
 
+    refuse_report(report, count, type(model).__name__, where)
+
+
+def refuse_report(
+    report: Mapping[str, Any], count: Callable[[str], bool], model: str, where: str
+) -> None:
+    """Refuse what transformers reports of a checkpoint, of the weights that count.
+
+    Args:
+        report: which weights lack, are of another shape, or have no place.
+        count: says of a weight's name whether it decides anything.
+        model: the class of the model.
+        where: the key of the weights and their folder, for messages.
+    """
     lacking = sorted(filter(count, report["missing_keys"]))
     beside = sorted(filter(count, report["unexpected_keys"]))
     misshapen = sorted(found for found in report["mismatched_keys"] if count(found[0]))
@@ -234,7 +268,7 @@ def _refuse_other_weights(model: "PreTrainedModel", report: Mapping[str, Any], w
         )
     if beside:
         raise PipelineError(
-            f"{where} holds weights that {type(model).__name__} has no place for ({len(beside)}, "
+            f"{where} holds weights that {model} has no place for ({len(beside)}, "
             f"such as {beside[0]}), so they are not those of its config.json. Use another model."
         )
 

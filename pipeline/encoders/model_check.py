@@ -4,7 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import Encoder, FolderWeights, HubWeights
+from pipeline.core.params import Encoder, Entry, FolderWeights, HubWeights, Reranker
+from pipeline.core.tables import LABELS
 from pipeline.encoders.model_folder import (
     PICKLED,
     SAFE,
@@ -22,10 +23,13 @@ _MODULES = (
 )  # fmt: skip
 """Classes of sentence-transformers that a model may be made of."""
 
+_HEAD = "ForSequenceClassification"
+"""What the classes of cross-encoders end with."""
+
 _WITH_WEIGHTS = ("CNN", "Dense", "LSTM", "LayerNorm", "Transformer", "WeightedLayerPooling")
 
 
-def check_folder(folder: Path, spec: Encoder, where: str) -> None:
+def check_folder(folder: Path, spec: Entry, where: str) -> None:
     """Check that a folder holds a model that `spec` allows to be loaded.
 
     Args:
@@ -62,6 +66,8 @@ def check_folder(folder: Path, spec: Encoder, where: str) -> None:
             f"*.model). {_remedy(spec)}"
         )
     check_settings(decisive_files(folder), runs_code=runs_code)
+    if isinstance(spec, Reranker):
+        _check_head(transformer, spec, where)
     if runs_code:
         refuse_needless_code(transformer, where)
 
@@ -84,16 +90,43 @@ def refuse_needless_code(transformer: Path, where: str) -> None:
         )
 
 
-def _check_plain(folder: Path, spec: Encoder, where: str) -> None:
+def _check_plain(folder: Path, spec: Entry, where: str) -> None:
     if not (folder / "config.json").is_file():
         raise PipelineError(
             f"{where}: {folder} is not a model folder: it has neither modules.json nor "
             "config.json. Give the folder that holds them."
         )
-    if spec.pooling == "model":
+    if isinstance(spec, Encoder) and spec.pooling == "model":
         raise PipelineError(
             f"{where}: {folder} has no modules.json, so it names no pooling of its own. Set "
             f"{where.removesuffix('weights')}pooling, such as to mean."
+        )
+
+
+def _check_head(transformer: Path, spec: Reranker, where: str) -> None:
+    """Check that a model ends in a head that scores pairs, with as many labels as `spec` says."""
+    config = read_settings(transformer / "config.json")
+    named = config.get("architectures") if isinstance(config, dict) else None
+    classes = named if isinstance(named, list) else []
+    if not any(str(each).endswith(_HEAD) for each in classes):
+        raise PipelineError(
+            f"{where}: {transformer} has no head that scores a pair: its config.json names "
+            f"{shorten(', '.join(map(str, classes)) or 'no class')}, expected a class that ends "
+            f"with {_HEAD}. Use a cross-encoder; an encoder of texts belongs under encoders."
+        )
+    labels = config.get("id2label")
+    count = len(labels) if isinstance(labels, dict) else config.get("num_labels", 2)
+    if count != spec.labels:
+        raise PipelineError(
+            f"{where.removesuffix('weights')}labels: {spec.labels}, but the model has "
+            f"{shorten(count)} (config.json of {transformer}). Set the number that it has: 1 or 4."
+        )
+    order = [labels.get(str(at)) for at in range(count)] if isinstance(labels, dict) else []
+    if sorted(map(str, order)) == sorted(LABELS) and order != [*LABELS]:
+        raise PipelineError(
+            f"{where}: the labels of the model must be in the order {', '.join(LABELS)} (found "
+            f"{', '.join(map(str, order))} in config.json of {transformer}): gains are in this "
+            "order. Use another model."
         )
 
 
@@ -122,13 +155,13 @@ def _check_classes(
         )
 
 
-def _remedy(spec: Encoder) -> str:
+def _remedy(spec: Entry) -> str:
     if isinstance(spec.weights, HubWeights):
         return "Pin a commit that has it, or use another model."
     return "Copy it there from the original model."
 
 
-def _refuse_pickles(modules: list[dict[str, Any]], folder: Path, spec: Encoder, where: str) -> None:
+def _refuse_pickles(modules: list[dict[str, Any]], folder: Path, spec: Entry, where: str) -> None:
     safe = "Pin a commit" if isinstance(spec.weights, HubWeights) else "Use a copy"
     for module in modules:
         path = folder / module["path"]

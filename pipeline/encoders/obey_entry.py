@@ -8,6 +8,7 @@ from pipeline.core.params import Encoder
 if TYPE_CHECKING:
     from sentence_transformers.sentence_transformer.modules import Transformer
     from torch import nn
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[nn.Module]":
@@ -30,7 +31,7 @@ def apply_entry(modules: "list[nn.Module]", spec: Encoder, entry: str) -> "list[
             f"{type(transformer).__name__}). Use another model."
         )
     _cut_at(transformer, spec.max_tokens, entry)
-    _check_token_ids(transformer, entry)
+    check_token_ids(transformer.auto_model, transformer.tokenizer, entry)
     while isinstance(modules[-1], Normalize):
         modules = modules[:-1]
     at = next((at for at, module in enumerate(modules) if isinstance(module, Pooling)), None)
@@ -68,12 +69,14 @@ def _check_widths(modules: "list[nn.Module]", spec: Encoder, entry: str) -> None
         )
 
 
-def _check_token_ids(transformer: "Transformer", entry: str) -> None:
+def check_token_ids(
+    model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", entry: str
+) -> None:
     """Check that the model has an embedding for every token."""
     from torch import nn
 
-    embeddings = transformer.auto_model.get_input_embeddings()
-    most = max(transformer.tokenizer.get_vocab().values())
+    embeddings = model.get_input_embeddings()
+    most = max(tokenizer.get_vocab().values())
     if isinstance(embeddings, nn.Embedding) and most >= embeddings.num_embeddings:
         raise PipelineError(
             f"{entry}.weights: the tokenizer has token ids up to {most}, but the model has "
@@ -84,6 +87,14 @@ def _check_token_ids(transformer: "Transformer", entry: str) -> None:
 def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
     """Make the tokenizer cut every text at `max_tokens`, its special tokens counted."""
     tokenizer = transformer.tokenizer
+    check_fast(tokenizer, entry)
+    longest = longest_input(transformer.auto_model)
+    check_max_tokens(max_tokens, longest, tokenizer.num_special_tokens_to_add(), entry)
+    transformer.max_seq_length = max_tokens
+
+
+def check_fast(tokenizer: "PreTrainedTokenizerBase | None", entry: str) -> None:
+    """Raise a `PipelineError` unless the tokenizers library runs a model's tokenizer."""
     if tokenizer is None:
         raise PipelineError(f"{entry}.weights: the model has no tokenizer. Use another model.")
     if not tokenizer.is_fast:
@@ -91,9 +102,6 @@ def _cut_at(transformer: "Transformer", max_tokens: int, entry: str) -> None:
             f"{entry}.weights: its tokenizer is {type(tokenizer).__name__}, which the tokenizers "
             "library cannot run. Use a copy of the model that holds a tokenizer.json."
         )
-    longest, special = longest_input(transformer), tokenizer.num_special_tokens_to_add()
-    check_max_tokens(max_tokens, longest, special, entry)
-    transformer.max_seq_length = max_tokens
 
 
 def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: str) -> None:
@@ -120,10 +128,10 @@ def check_max_tokens(max_tokens: int, longest: int | None, special: int, entry: 
         )
 
 
-def longest_input(transformer: "Transformer") -> int | None:
+def longest_input(model: "PreTrainedModel") -> int | None:
     """Return how many tokens the model can read, None if it is not bounded."""
-    positions = _count_positions(transformer)
-    config = transformer.config
+    positions = _count_positions(model)
+    config = model.config
     if getattr(config, "attention_type", "") != "block_sparse":
         return positions
     # BigBird: a text of no more tokens turns sparse attention off for all texts after it.
@@ -131,14 +139,14 @@ def longest_input(transformer: "Transformer") -> int | None:
     return always_full if positions is None else min(positions, always_full)
 
 
-def _count_positions(transformer: "Transformer") -> int | None:
+def _count_positions(model: "PreTrainedModel") -> int | None:
     from torch import nn
 
-    for name, module in transformer.auto_model.named_modules():
+    for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding):
             # RoBERTa and its kin count positions from the padding token's id on.
             reserved = 0 if module.padding_idx is None else module.padding_idx + 1
             longest: int = module.num_embeddings - reserved
             return longest
-    stated: int | None = getattr(transformer.config, "max_position_embeddings", None)
+    stated: int | None = getattr(model.config, "max_position_embeddings", None)
     return stated if stated is None or stated > 0 else None  # XLNet says -1

@@ -16,13 +16,13 @@ from numpy.typing import NDArray
 from pipeline.core import files, layout
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Encoder, Precision
+from pipeline.core.params import Encoder, Entry, Precision
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
-from pipeline.encoders.model import LoadedModel, built_in_form, load_model, traceable
+from pipeline.encoders.model import LoadedModel, built_in_form, load_any, traceable
 from pipeline.encoders.obey_entry import check_max_tokens
 from pipeline.encoders.openvino_engine import compile_graph, infer
-from pipeline.encoders.padding import PROBED_TOKENS, cosine_distance, may_pad
+from pipeline.encoders.padding import PROBED_TOKENS, may_pad
 from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
@@ -38,6 +38,10 @@ NEAR = 5e-5
 
 FAR = 1e-3
 """The largest cosine distance of a single one of these vectors."""
+
+NEAR_SCORES, FAR_SCORES = 1e-3, 2e-2
+"""The same of scores, which are single numbers: means of 384 components vary less. They are 4 % and
+20 % of a logit."""
 
 NEAR_IN_8_BITS = 2e-2
 """The largest mean cosine distance from torch of a model's vectors in int8, on made-up texts."""
@@ -66,7 +70,7 @@ class Converted:
         return (self.folder / "tokenizer.json").read_text(encoding="utf-8")
 
 
-def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
+def converted_model(spec: Entry, weights: LocalWeights) -> Converted:
     """Return an encoder's model in OpenVINO's form, converted if the cache lacks it.
 
     Raises:
@@ -77,11 +81,11 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
     def fill(partial: Path) -> None:
         log.info("converting %s for openvino, once", weights.name)
         pads = may_pad(spec, weights)
-        _convert(load_model(spec, weights), spec, partial, pads=pads)
+        _convert(load_any(spec, weights), spec, partial, pads=pads)
 
     build_once(folder, fill)
     card = files.read_json(folder / "card.json", f"Delete {folder}.")
-    entry = f"encoders.{weights.name}"
+    entry = weights.entry
     check_max_tokens(spec.max_tokens, card["longest"], card["special"], entry)
     converted = Converted(folder, card["pad_id"], card["refused"])
     if spec.precision == "bfloat16" and not converted.refused:
@@ -89,7 +93,7 @@ def converted_model(spec: Encoder, weights: LocalWeights) -> Converted:
     return converted
 
 
-def known_refusal(spec: Encoder, weights: LocalWeights) -> str:
+def known_refusal(spec: Entry, weights: LocalWeights) -> str:
     """Return why openvino cannot run a model; empty too where it was not converted yet."""
     folders = [_folder(spec, weights)]
     if spec.precision == "bfloat16":
@@ -101,7 +105,7 @@ def known_refusal(spec: Encoder, weights: LocalWeights) -> str:
     return ""
 
 
-def _bfloat16_refusal(spec: Encoder, weights: LocalWeights, converted: Converted) -> str:
+def _bfloat16_refusal(spec: Entry, weights: LocalWeights, converted: Converted) -> str:
     """Say how far a converted model is from torch in bfloat16 on this CPU, if it is too far."""
     import openvino
 
@@ -111,10 +115,11 @@ def _bfloat16_refusal(spec: Encoder, weights: LocalWeights, converted: Converted
         log.info("comparing %s in bfloat16 with float32, once", weights.name)
         graph = openvino.Core().read_model(converted.folder / "model.xml")
         pads = may_pad(spec, weights)
-        each = _distances(graph, load_model(spec, weights), "bfloat16", pads=pads)
+        each = _distances(graph, load_any(spec, weights), "bfloat16", pads=pads)
         found = np.concatenate(list(each))
         mean, largest = float(found.mean()), float(found.max())
-        near = mean <= NEAR and largest <= FAR  # not so for NaN
+        most_mean, most = _bounds(spec)
+        near = mean <= most_mean and largest <= most  # not so for NaN
         refused = (
             ""
             if near
@@ -128,15 +133,20 @@ def _bfloat16_refusal(spec: Encoder, weights: LocalWeights, converted: Converted
     return str(files.read_json(folder / "card.json", f"Delete {folder}.")["refused"])
 
 
-def _bfloat16_folder(spec: Encoder, weights: LocalWeights) -> Path:
+def _bounds(spec: Entry) -> tuple[float, float]:
+    """Return how far vectors or scores in bfloat16 may be from float32: on average, and at most."""
+    return (NEAR, FAR) if isinstance(spec, Encoder) else (NEAR_SCORES, FAR_SCORES)
+
+
+def _bfloat16_folder(spec: Entry, weights: LocalWeights) -> Path:
     """Return where the comparison is kept; the graph is that of float32."""
     identity = {
         **version_of(spec.precision),
         **built_in_form(weights),
-        "bounds": [NEAR, FAR],
+        "bounds": [*_bounds(spec)],
         "checks": _CHECKS,
         "instructions": bfloat16_instructions(),
-        "pooling": spec.pooling,
+        "pooling": spec.output,
         "weights": weights.sha256,
     }
     return layout.cache() / "engines" / folder_name("bfloat16", identity)
@@ -149,20 +159,20 @@ def version_of(precision: Precision) -> dict[str, str | int]:
     return {"converted": _FORM, **{name: version(name) for name in libraries}}
 
 
-def _folder(spec: Encoder, weights: LocalWeights) -> Path:
+def _folder(spec: Entry, weights: LocalWeights) -> Path:
     identity = {
         **version_of(spec.precision),
         **built_in_form(weights),
         "checks": _CHECKS,
         "weights": weights.sha256,
-        "pooling": spec.pooling,
+        "pooling": spec.output,
         "int8": spec.precision == "int8",
         **({"bound": NEAR_IN_8_BITS} if spec.precision == "int8" else {}),
     }
     return layout.cache() / "engines" / folder_name("openvino", identity)
 
 
-def _convert(model: LoadedModel, spec: Encoder, folder: Path, *, pads: bool) -> None:
+def _convert(model: LoadedModel, spec: Entry, folder: Path, *, pads: bool) -> None:
     import openvino
 
     try:
@@ -259,7 +269,7 @@ def _distances(
             mask[:] = 1
         # A graph knows of no prompt: a model that leaves it out when pooling shows here.
         expected = model.pool(ids, mask, prompt=2)
-        yield cosine_distance(infer(request, ids, mask), expected)
+        yield model.distance(infer(request, ids, mask), expected)
 
 
 def _made_up(

@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Encoder
+from pipeline.core.params import Entry
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.cached_folder import build_once, folder_name
-from pipeline.encoders.model import LoadedModel, built_in_form, load_model, reported
+from pipeline.encoders.model import LoadedModel, built_in_form, load_any, reported
 from pipeline.encoders.weights import LocalWeights
 
 PROBED_TOKENS = 256
@@ -30,7 +30,7 @@ _SHORT = (1, 2, 9)
 _LACKING = (15, 8, 1)  # tokens by which long texts fall short of a full batch row
 
 
-def may_pad(spec: Encoder, weights: LocalWeights) -> bool:
+def may_pad(spec: Entry, weights: LocalWeights) -> bool:
     """Say whether an encoder's texts may be padded; see `find_padding`, asked once per model.
 
     Raises:
@@ -39,14 +39,14 @@ def may_pad(spec: Encoder, weights: LocalWeights) -> bool:
     folder = _folder(spec, weights)
 
     def fill(partial: Path) -> None:
-        pads = find_padding(load_model(spec, weights), weights)
+        pads = find_padding(load_any(spec, weights), weights)
         files.write_json(partial / "card.json", {"pads": pads})
 
     build_once(folder, fill)
     return bool(files.read_json(folder / "card.json", f"Delete {folder}.")["pads"])
 
 
-def known_padding(spec: Encoder, weights: LocalWeights) -> bool:
+def known_padding(spec: Entry, weights: LocalWeights) -> bool:
     """Return what `may_pad` found before; True where it was not asked yet."""
     with contextlib.suppress(PipelineError, KeyError, TypeError):
         return bool(files.read_json(_folder(spec, weights) / "card.json", "")["pads"])
@@ -70,24 +70,24 @@ def find_padding(model: LoadedModel, weights: LocalWeights) -> bool:
         ([max(longest - lacking, 1) for lacking in _LACKING], longest),
     ]
     pads = True
-    with reported(weights.folder, weights.folder, f"encoders.{weights.name}"):
+    with reported(weights.folder, weights.folder, weights.entry):
         for lengths, width in batches:
             texts = [_made_up(model, length, seed) for seed, length in enumerate(lengths)]
-            pads = pads and _same(_batched(model, texts, width), _alone(model, texts))
+            pads = pads and _same(model, _batched(model, texts, width), _alone(model, texts))
         for lengths, _ in batches if not pads else []:
             texts = [_made_up(model, lengths[0], seed) for seed in range(len(lengths))]
-            if not _same(_batched(model, texts, lengths[0]), _alone(model, texts)):
+            if not _same(model, _batched(model, texts, lengths[0]), _alone(model, texts)):
                 raise PipelineError(
-                    f"encoders.{weights.name}.weights: {weights.folder}: a text's vector depends "
+                    f"{weights.entry}.weights: {weights.folder}: a text's vector depends "
                     "on the other texts of its batch. Use another model."
                 )
     return pads
 
 
-def _folder(spec: Encoder, weights: LocalWeights) -> Path:
+def _folder(spec: Entry, weights: LocalWeights) -> Path:
     identity = {
         **built_in_form(weights),
-        "pooling": spec.pooling,
+        "pooling": spec.output,
         "transformers": version("transformers"),
         "weights": weights.sha256,
     }
@@ -113,17 +113,7 @@ def _batched(model: LoadedModel, texts: list[NDArray[np.int64]], width: int) -> 
     return model.pool(ids, mask)
 
 
-def _same(found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
+def _same(model: LoadedModel, found: NDArray[np.float32], expected: NDArray[np.float32]) -> bool:
     """Compare rows; those that are not finite without padding say nothing about padding."""
     whole = np.isfinite(expected).all(axis=1)
-    return bool((cosine_distance(found, expected)[whole] <= _SAME).all())
-
-
-def cosine_distance(left: NDArray[np.float32], right: NDArray[np.float32]) -> NDArray[np.float64]:
-    """Return the cosine distance of rows, and more where their lengths differ; NaN for NaN."""
-    a, b = left.astype(np.float64), right.astype(np.float64)
-    with np.errstate(invalid="ignore"):  # infinity gives NaN too
-        lengths = np.linalg.norm(a, axis=1) * np.linalg.norm(b, axis=1)
-        squares = np.square(a - b).sum(axis=1)
-        distance: NDArray[np.float64] = squares / np.maximum(2 * lengths, np.finfo(float).tiny)
-    return distance
+    return bool((model.distance(found, expected)[whole] <= _SAME).all())

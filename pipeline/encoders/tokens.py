@@ -1,6 +1,6 @@
 """Texts to token ids, cut at an encoder's maximum; the tokens cut off are reported."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -63,7 +63,7 @@ class Tokenizer:
         try:
             encodings = self._tokenizer.encode_batch([self._prefix + text for text in texts])
         except (TypeError, UnicodeEncodeError):
-            self._refuse_surrogates(texts)
+            refuse_surrogates(texts, self._where)
             raise
         for text, encoding in zip(texts, encodings, strict=True):
             if not encoding.ids:
@@ -89,12 +89,14 @@ class Tokenizer:
         ids, cut = (np.array(numbers, dtype=np.int32) for numbers in (encoding.ids, begins))
         return Tokens(ids, cut, self._prompt)
 
-    def _refuse_surrogates(self, texts: Sequence[str]) -> None:
-        for text in texts:
-            try:
-                text.encode()
-            except UnicodeEncodeError as err:
-                raise PipelineError(
-                    f"{self._where}: the text {shorten(text)} is not Unicode ({err.reason}). Clean "
-                    "the texts first."
-                ) from err
+
+def refuse_surrogates(texts: Iterable[str], where: str) -> None:
+    """Raise a `PipelineError` if a text is not Unicode; `where` is the model's key."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError as err:
+            raise PipelineError(
+                f"{where}: the text {shorten(text)} is not Unicode ({err.reason}). Clean the texts "
+                "first."
+            ) from err

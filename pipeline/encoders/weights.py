@@ -12,6 +12,7 @@ from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import (
     E5Q4Weights,
     Encoder,
+    Entry,
     FolderWeights,
     HubWeights,
     Weights,
@@ -37,29 +38,36 @@ class LocalWeights:
     """A model folder on this machine.
 
     `sha256` identifies the content that decides the vectors, on any machine; `name` is the entry
-    under `encoders` that it belongs to.
+    under `encoders` that it belongs to, or under another `section`.
     """
 
     name: str
     folder: Path
     sha256: str
+    section: str = "encoders"
+
+    @property
+    def entry(self) -> str:
+        """Return the entry's key in params.yaml, for messages."""
+        return f"{self.section}.{self.name}"
 
 
-def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
-    """Bring an encoder's weights to this machine and check them; nothing of them is loaded.
+def resolve_weights(spec: Entry, name: str) -> LocalWeights:
+    """Bring an entry's weights to this machine and check them; nothing of them is loaded.
 
     What is downloaded or rebuilt goes to the cache, whole or not at all; several processes may
     ask for the same weights at once.
 
     Args:
         spec: the entry.
-        name: its name under `encoders`, for messages.
+        name: its name under `encoders` or `rerankers`, for messages.
 
     Raises:
         PipelineError: the weights are unavailable, are not what the entry pins, or are not a model
             that the entry allows to be loaded.
     """
-    where = f"encoders.{name}.weights"
+    section = "encoders" if isinstance(spec, Encoder) else "rerankers"
+    where = f"{section}.{name}.weights"
     known: Digests = {}
     match spec.weights:
         case HubWeights() as weights:
@@ -84,7 +92,7 @@ def resolve_weights(spec: Encoder, name: str) -> LocalWeights:
             f"{where}.sha256: {folder} has the hash {sha256}, expected {weights.sha256}. Bring the "
             "right files there, or pin the hash found if the change is meant."
         )
-    return LocalWeights(name, folder, sha256)
+    return LocalWeights(name, folder, sha256, section)
 
 
 def at_hand(weights: Weights) -> bool:

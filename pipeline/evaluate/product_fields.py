@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.field_ends import field_bounds
 from pipeline.core.params import Clean
 from pipeline.evaluate.judged_run import Ints
 
@@ -22,20 +23,6 @@ def first_ends(ends: Ints) -> Ints:
     """Return where the first field that holds anything ends in each text; `ends` as below."""
     first = np.argmax(ends > 0, axis=1)
     return np.asarray(ends[np.arange(len(ends)), first])
-
-
-def field_bounds(ends: Ints, place: int, separator: str) -> tuple[list[int], list[int]]:
-    """Return where one field of some texts starts and stops; both are the same where it is empty.
-
-    Args:
-        ends: where the texts' fields end, as `join_fields` made them, [texts, fields].
-        place: which field.
-        separator: what is between fields that hold anything.
-    """
-    stops = ends[:, place]
-    starts = ends[:, place - 1] if place else np.zeros_like(stops)
-    after = np.where(starts > 0, starts + len(separator), 0)
-    return np.where(starts == stops, stops, after).tolist(), stops.tolist()
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ query, the first of them by kind of query, all of them query by query, the first
 query, and tables for `dvc plots`.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -18,8 +18,9 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS, Clean, Evaluate, Params, System
+from pipeline.core.params import FIRST_SYSTEMS, Clean, Evaluate, Params, System
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
+from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
@@ -59,7 +60,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
     dropped = read_dropped(locale, params.clean)
-    cards = run_card.read_cards(locale, SYSTEMS, judged.ids)
+    cards = run_card.read_cards(locale, params.systems_of(locale), judged.ids)
     check_cards(locale, cards, params.evaluate)
     sources = read_sources(locale, judged.ids)
     scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
@@ -72,6 +73,8 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     found = results.summarise(
         params, locale, judged, scores, tops, cards["dense"], dropped, brands, sources, titles
     )
+    if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
+        found.record["labels"] = labels
     _write_all(_outputs(locale, found))
     headline = params.evaluate.headline()[0]
     stage.log.info(
@@ -90,8 +93,8 @@ def check_cards(locale: str, cards: Mapping[System, RunCard], cutoffs: Evaluate)
     """Check that the runs belong together and are deep enough.
 
     Raises:
-        PipelineError: the runs differ in depth, are less deep than a cutoff, or the hybrid runs
-            were made from other dense or bm25 runs than these.
+        PipelineError: the runs differ in depth, are less deep than a cutoff, or runs were
+            made from others than these.
     """
     for system, card in cards.items():
         folder, again = layout.runs(system, locale).folder, run_card.rerun_hint(system, locale)
@@ -105,15 +108,23 @@ def check_cards(locale: str, cards: Mapping[System, RunCard], cutoffs: Evaluate)
                 f"{folder}: the runs are {card.depth} deep, but those of dense are "
                 f"{cards['dense'].depth} deep. {again}"
             )
-    fused: tuple[System, System] = ("dense", "bm25")
-    for system in fused:
+    for made, system in _made_from(cards):
         key, found = f"{system}_catalogue_sha256", cards[system].catalogue_sha256
-        if (said := cards["hybrid"].of.get(key, "missing")) != found:
+        if (said := cards[made].of.get(key, "missing")) != found:
             raise PipelineError(
-                f"{layout.runs('hybrid', locale).card}: {key} must be {found[:12]} (found "
-                f"{said[:12]}): these runs are fused from other {system} runs. "
-                f"{run_card.rerun_hint('hybrid', locale)}"
+                f"{layout.runs(made, locale).card}: {key} must be {found[:12]} (found "
+                f"{said[:12]}): these runs are made from other {system} runs. "
+                f"{run_card.rerun_hint(made, locale)}"
             )
+
+
+def _made_from(cards: Mapping[System, RunCard]) -> Iterator[tuple[System, System]]:
+    """Yield each system whose runs are made from those of another one, and that one."""
+    yield "hybrid", "dense"
+    yield "hybrid", "bm25"
+    if "rerank" in cards:
+        reranked = cards["rerank"].of.get("run")
+        yield from (("rerank", system) for system in FIRST_SYSTEMS if system == reranked)
 
 
 def read_sources(locale: str, ids: Ids) -> list[str | None] | None:

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import SYSTEMS, Evaluate, Params, System
+from pipeline.core.params import Evaluate, Params, System
 from pipeline.evaluate import judged_run, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top
@@ -82,15 +82,15 @@ def score_systems(
     Raises:
         PipelineError: as `score` does.
     """
-    cutoffs = params.evaluate
+    cutoffs, systems = params.evaluate, params.systems_of(locale)
     scored = in_parallel(
         lambda system: score(system, locale, judged, cutoffs, depth),
-        SYSTEMS,
+        systems,
         params.runtime.thread_count(),
     )
     scores: dict[str, Scores] = {}
     tops: dict[str, Top] = {}
-    for system, found in zip(SYSTEMS, scored, strict=True):
+    for system, found in zip(systems, scored, strict=True):
         scores[system], tops[system] = found
     scores[run_card.RANDOM] = score_random(judged, cutoffs, depth)
     return scores, tops

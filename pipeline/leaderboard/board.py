@@ -32,7 +32,7 @@ class Entry:
     Attributes:
         revisions: their names, the first found first.
         locale: the locale.
-        system: dense, bm25, hybrid or random.
+        system: dense, bm25, hybrid, rerank or random.
         encoder: its name; empty for a system without vectors.
         index: its name; empty likewise.
         sample: what the numbers are of.
@@ -171,13 +171,18 @@ def adjust_for_all_pairs(p_values: Sequence[float], entries: int) -> list[float]
 
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:
     """Return the settings that a system's numbers depend on."""
+    locale = side.card.sample.locale
     shared = ("clean.", "evaluate.", "retrieve.")
     vectors = ("embed.", f"indexes.{side.card.index}.", *_of_model(settings, side.card.encoder))
-    words = ("bm25.", f"language.{side.card.sample.locale}")
+    words = ("bm25.", f"language.{locale}")
+    chosen = settings.get(f"rerank.{locale}", "")
+    named = (f"rerankers.{chosen}.", f"trained.{chosen}.") if chosen else ("rerankers.",)
+    reranker = (f"rerank.{locale}", *named)
     sections = {
         "bm25": (*shared, *words),
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
+        "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
     }.get(system, ())
     return {key: value for key, value in settings.items() if key.startswith(sections)}
 

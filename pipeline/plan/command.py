@@ -28,6 +28,7 @@ SHOWN_UNITS = (
     "judgements",
     "encoded",
     "tokens",
+    "scored",
     "locales",
     "threads",
 )

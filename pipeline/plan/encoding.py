@@ -15,7 +15,8 @@ ASSUMED_DIMENSION = 768
 """What an unknown encoder's vectors have; most have no more."""
 
 _CHARACTERS_PER_QUERY = 24  # about, in ESCI
-_CHARACTERS_PER_TOKEN, _CHARACTERS_PER_TEXT = 4, 16  # as `embed` counts its work
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
+"""As `embed` and `rerank` count their work."""
 
 
 def embed_row(params: Params, locale: str, size: Size, row: Callable[..., Row]) -> Row:
@@ -25,10 +26,10 @@ def embed_row(params: Params, locale: str, size: Size, row: Callable[..., Row]) 
         PipelineError: the encoder's weights are on this machine and cannot be used.
     """
     spec, texts = params.encoder_of(locale), size.products + size.queries
-    length = min(size.characters, spec.max_tokens * _CHARACTERS_PER_TOKEN)
+    length = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN)
     read = size.products * length + size.queries * _CHARACTERS_PER_QUERY
     units = {"products": size.products, "queries": size.queries, "encoded": texts}
-    units["characters"] = read + texts * _CHARACTERS_PER_TEXT
+    units["characters"] = read + texts * CHARACTERS_PER_PAIR
     units["dimension"] = ASSUMED_DIMENSION if spec.dimension == "model" else spec.dimension
     encoding, known = units["characters"] / CHARACTERS_PER_SECOND, "default rate"
     if at_hand(spec.weights):

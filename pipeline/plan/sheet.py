@@ -12,7 +12,7 @@ from pipeline.core.timings import Record
 from pipeline.demo.tables import LOCALES
 from pipeline.plan import costs
 from pipeline.plan.costs import Row
-from pipeline.plan.encoding import embed_row
+from pipeline.plan.encoding import CHARACTERS_PER_PAIR, CHARACTERS_PER_TOKEN, embed_row
 from pipeline.plan.sizes import Size, measure
 from pipeline.plan.training import training_rows
 
@@ -55,6 +55,11 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     yield row("retrieve", locale, {**built, **queries, **depth}, index.kind)
     yield row("bm25", locale, searched, analyser_name(params.language[locale]))
     yield row("hybrid", locale, searched)
+    if (spec := params.reranker_of(locale)) is not None:
+        scored = size.queries * min(params.reranking.depth, size.products) + size.judgements
+        read = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN) + CHARACTERS_PER_PAIR
+        units = {**searched, "scored": scored, "characters": scored * read}
+        yield row("rerank", locale, units, params.rerank[locale])
     yield row("evaluate", locale, searched)
 
 

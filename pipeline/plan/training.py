@@ -42,7 +42,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
     Raises:
         PipelineError: the source cannot be used; the message is that of `pairs`.
     """
-    for name in params.trained_for(params.encoder.values()):
+    for name in params.trained_for((*params.encoder.values(), *params.rerank.values())):
         entry, found = params.trained[name], _measure(params, name)
         judged, dev = found.labels.total(), params.training.dev_share
         threads = {"threads": params.runtime.thread_count()}

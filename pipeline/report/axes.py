@@ -1,6 +1,6 @@
 """What the charts share: their size, plain axes at fixed places, rows, marks with intervals."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -15,8 +15,14 @@ TITLE = 26.0
 SMALL_TEXT = 10.0
 
 # Never colour alone: each system has its own marker and line.
-MARKERS = {"random": "x", "bm25": "s", "dense": "o", "hybrid": "D"}
-LINES = {"random": ":", "bm25": "--", "dense": "-", "hybrid": "-."}
+MARKERS = {"random": "x", "bm25": "s", "dense": "o", "hybrid": "D", "rerank": "^"}
+LINES: Mapping[str, str | tuple[int, tuple[int, int]]] = {
+    "random": ":",
+    "bm25": "--",
+    "dense": "-",
+    "hybrid": "-.",
+    "rerank": (0, (4, 1)),
+}
 
 
 def new_axes(figure: Figure, left: float, right: float, height: float, top: float = TOP) -> Axes:

@@ -13,7 +13,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Report
 from pipeline.evaluate.metrics import MEAN_DECIMALS
-from pipeline.report.inputs import RUNS, LocaleResults
+from pipeline.report.inputs import LocaleResults, evaluate_again
 from pipeline.report.wording import display_name
 
 Places = NDArray[np.int64]
@@ -50,7 +50,7 @@ def differing_most(settings: Report) -> int:
 
 def differences(results: LocaleResults) -> NDArray[np.float64]:
     """Return how far the systems are apart in the first measure, [queries]; NaN: undefined."""
-    columns = [f"{system}.{results.measures[0]}" for system in RUNS]
+    columns = [f"{system}.{results.measures[0]}" for system in results.runs]
     values = np.column_stack(
         [results.per_query[name].to_numpy().astype(np.float64) for name in columns]
     )
@@ -77,17 +77,17 @@ def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     values = np.array(
         [
             [_rounded(queries[f"{system}.{measure}"]) for measure in results.measures]
-            for system in RUNS
+            for system in results.runs
         ],
         dtype=object,
     )
     ids = queries["query_id"].cast(pa.string()).to_pylist()
-    lists = _ranked_lists(results.locale, queries["query_id"], top, products)
+    lists = _ranked_lists(results, queries["query_id"], top, products)
     return {
         "locale": results.locale,
         "note": note(results, settings),
         "language": "" if results.language == "any" else results.language,
-        "systems": list(RUNS),
+        "systems": list(results.runs),
         "measures": [display_name(measure) for measure in results.measures],
         "products": [list(pair) for pair in zip(products.to_pylist(), titles, strict=True)],
         "queries": [
@@ -98,7 +98,7 @@ def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
 
 
 def _ranked_lists(
-    locale: str, query_ids: pa.ChunkedArray, top: pa.Table, products: pa.Array
+    results: LocaleResults, query_ids: pa.ChunkedArray, top: pa.Table, products: pa.Array
 ) -> list[list[list[int | str]]]:
     """Return what each system gives each query: (place in `products`, label) as a flat list.
 
@@ -107,13 +107,13 @@ def _ranked_lists(
     Raises:
         PipelineError: a rank is missing, or there twice.
     """
-    path, remedy = layout.top(locale), layout.rerun_hint("evaluate", locale)
+    path, remedy = layout.top(results.locale), evaluate_again(results.locale)
     rows = tables.rows_of(query_ids, top["query_id"], path, remedy).tolist()
     codes = pc.index_in(top["product_id"].combine_chunks(), value_set=products).to_pylist()
     systems, labels, ranks = (top[name].to_pylist() for name in ("system", "label", "rank"))
-    lists: list[list[list[int | str]]] = [[[] for _ in RUNS] for _ in query_ids]
+    lists: list[list[list[int | str]]] = [[[] for _ in results.runs] for _ in query_ids]
     for row, system, rank, code, label in zip(rows, systems, ranks, codes, labels, strict=True):
-        ranked = lists[row][RUNS.index(system)]
+        ranked = lists[row][results.runs.index(system)]
         if len(ranked) != 2 * (rank - 1):
             raise PipelineError(
                 f"{path}: {system} must have rank {len(ranked) // 2 + 1} of query "

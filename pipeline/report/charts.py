@@ -32,7 +32,7 @@ def draw_headline(results: LocaleResults, measure: str) -> str:
     """Draw one measure of every system with its interval."""
     rows = [
         (system, estimate)
-        for system in SHOWN
+        for system in results.shown
         if (estimate := results.estimate(system, measure)) is not None
     ]
     height = TOP + 26 * len(rows) + AXIS

@@ -20,7 +20,7 @@ from pipeline.core.tables import LABELS
 from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
-from pipeline.report.inputs import RUNS, LocaleResults, evaluate_again
+from pipeline.report.inputs import LocaleResults, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 
 ROUNDED = 2e-5
@@ -125,7 +125,7 @@ def _check_top(results: LocaleResults) -> None:
     path, top = layout.top(results.locale), results.top
     for name, known in (
         ("query_id", results.per_query["query_id"].combine_chunks()),
-        ("system", pa.array(RUNS)),
+        ("system", pa.array(results.runs)),
         ("rank", pa.array(range(1, PLACES + 1), pa.int32())),
         ("label", pa.array([*LABELS, None])),
     ):

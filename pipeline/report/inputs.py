@@ -22,10 +22,12 @@ from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 
-RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid")
-"""The systems that have runs, as the page orders them: each beside what it should beat."""
+RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid", "rerank")
+"""The systems that may have runs, as the page orders them: each beside what it should beat."""
 SHOWN = (RANDOM, *RUNS)
-"""All that is compared."""
+"""All that may be compared."""
+OPTIONAL = ("rerank",)
+"""The systems that a locale may lack."""
 
 UNJUDGED = "unjudged"
 
@@ -139,6 +141,16 @@ class Numbers:
     means: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, Interval]]
 
+    @property
+    def runs(self) -> tuple[System, ...]:
+        """The systems of this locale that have runs, in the order of `RUNS`."""
+        return tuple(system for system in RUNS if system in self.means)
+
+    @property
+    def shown(self) -> tuple[str, ...]:
+        """All that is compared of this locale, in the order of `SHOWN`."""
+        return (RANDOM, *self.runs)
+
     def estimate(self, system: str, measure: str) -> Interval | None:
         """Return a measure of a system with its interval, or without where none was computed.
 
@@ -184,7 +196,7 @@ def read_numbers(locale: str) -> Numbers:
     found = files.read_json(path, remedy)
     scores = check_model(path, Scores, found, remedy)
     groups = {name: found[name] for name in SHOWN if name in found}
-    for missing in [name for name in SHOWN if name not in groups]:
+    for missing in [name for name in SHOWN if name not in (*groups, *OPTIONAL)]:
         raise PipelineError(f"{path} has no results of {missing}. {remedy}")
     means = check_model(path, dict[str, dict[str, float]], groups, remedy)
     intervals = read_model(layout.intervals(locale), dict[Shown, dict[str, Interval]], remedy)
@@ -205,7 +217,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     manifest = read_manifest(params, locale)
     check_ids(manifest, "queries", ids.queries, locale)
     check_ids(manifest, "products", ids.products, locale)
-    per_query, card = _read_per_query(locale, measures, remedy)
+    per_query, card = _read_per_query(numbers, measures, remedy)
     of = {
         "query_ids_sha256": manifest.queries.ids_sha256,
         "product_ids_sha256": manifest.products.ids_sha256,
@@ -221,7 +233,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         means=numbers.means,
         intervals=numbers.intervals,
         slices=read_model(layout.slices(locale), Slices, remedy),
-        recall=_read_curve(layout.recall_curve(locale), remedy),
+        recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
         per_query=per_query,
         top=_read_top(layout.top(locale), card, remedy),
@@ -267,8 +279,10 @@ def _measures(params: Params) -> tuple[str, ...]:
     return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
 
 
-def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
-    """Return recall by system, in the order of `SHOWN`, and k, ascending."""
+def _read_curve(
+    path: Path, shown: tuple[str, ...], remedy: str
+) -> dict[str, list[tuple[int, float]]]:
+    """Return recall by system, in the order of `shown`, and k, ascending."""
     data = pa.BufferReader(files.read_bytes(path, remedy))
     try:
         table = pyarrow.csv.read_csv(data).select(_CURVE.names).cast(_CURVE)
@@ -276,7 +290,7 @@ def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
         raise PipelineError(
             f"{path} is not a table of system, k and recall ({one_line(err)}). {remedy}"
         ) from err
-    curves: dict[str, list[tuple[int, float]]] = {system: [] for system in SHOWN}
+    curves: dict[str, list[tuple[int, float]]] = {system: [] for system in shown}
     for system, k, recall in zip(*(column.to_pylist() for column in table.columns), strict=True):
         if system not in curves or k is None or recall is None or not 0 <= recall <= 1:
             raise PipelineError(f"{path}: the row {system}, {k}, {recall} is impossible. {remedy}")
@@ -284,11 +298,13 @@ def _read_curve(path: Path, remedy: str) -> dict[str, list[tuple[int, float]]]:
     return {system: sorted(curve) for system, curve in curves.items()}
 
 
-def _read_per_query(locale: str, measures: tuple[str, ...], remedy: str) -> tuple[pa.Table, Card]:
+def _read_per_query(
+    numbers: Numbers, measures: tuple[str, ...], remedy: str
+) -> tuple[pa.Table, Card]:
     """Return the columns that the page shows, measures as float64, and the table's card."""
-    path = layout.per_query(locale)
+    locale, path = numbers.locale, layout.per_query(numbers.locale)
     rows, card = read_per_query(files.read_bytes(path, remedy), str(path), locale, remedy)
-    columns = [pa.field(f"{s}.{m}", pa.float64()) for s in RUNS for m in measures]
+    columns = [pa.field(f"{s}.{m}", pa.float64()) for s in numbers.runs for m in measures]
     schema = pa.schema([("query_id", pa.int64()), ("query", pa.string()), *columns])
     for name in schema.names:
         if name not in rows.column_names:

@@ -11,7 +11,8 @@ from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
-from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.summary import shown
 from pipeline.report.wording import (
     LABEL_WORDS,
     REASONS,
@@ -59,7 +60,7 @@ def render(
         "named": display_name,
     }
     script = parts.join_scripts(parts.ASSETS / "page.js")
-    measures = params.evaluate.headline()
+    measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
         scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
@@ -76,8 +77,8 @@ def render(
         scale=scaled,
         scale_chart=scale_chart,
         means=_means(locales, measures) if len(locales) > 1 else [],
-        systems={system: SYSTEM_WORDS[system] for system in SHOWN},
-        with_runs=RUNS,
+        systems={system: SYSTEM_WORDS[system] for system in compared},
+        with_runs=compared[1:],
         labels=LABEL_WORDS,
         label_order=(*LABELS, UNJUDGED),
         uncertainty=params.uncertainty,
@@ -104,7 +105,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
         else "",
         "tradeoff_measured": measured,
         "query_numbers": _query_numbers(results, measures),
-        "rows": [(system, _cells(results, system, measures)) for system in SHOWN],
+        "rows": [(system, _cells(results, system, measures)) for system in results.shown],
         "counts": list(_counts(results)),
         "cuts": [
             (kind, getattr(results.manifest.truncation, kind)) for kind in ("queries", "products")
@@ -129,7 +130,7 @@ def _query_numbers(results: LocaleResults, measures: Sequence[str]) -> list[int 
     for measure in measures:
         found = {
             estimate.queries
-            for system in RUNS
+            for system in results.runs
             if (estimate := results.estimate(system, measure)) is not None
         }
         numbers.append(found.pop() if len(found) == 1 else None)
@@ -147,7 +148,9 @@ def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list
             continue
         mean, _, interval = format_estimate(estimate).partition(" ")
         own = "" if estimate.queries == number else f"{estimate.queries:,} queries"
-        cells.append(Cell(mean, interval, own, mean in _best(results, measure) and system in RUNS))
+        cells.append(
+            Cell(mean, interval, own, mean in _best(results, measure) and system in results.runs)
+        )
     return cells
 
 
@@ -156,17 +159,17 @@ def _best(results: LocaleResults, measure: str) -> set[str]:
 
     More judged products are not a better result: that measure has no best.
     """
-    estimates = (results.estimate(system, measure) for system in RUNS)
+    estimates = (results.estimate(system, measure) for system in results.runs)
     means = {format_estimate(each).partition(" ")[0] for each in estimates if each is not None}
     return set() if len(means) < 2 or measure.startswith("judged") else {max(means)}
 
 
 def _means(
-    locales: Iterable[LocaleResults], measures: Sequence[str]
+    locales: Sequence[LocaleResults], measures: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
     """Return the mean over the locales of each system's measures, each locale counting the same."""
     rows = []
-    for system in SHOWN:
+    for system in shown(locales):
         cells = []
         for measure in measures:
             found = [results.estimate(system, measure) for results in locales]

@@ -28,7 +28,7 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
                     for measure in measures
                     if (estimate := results.estimate(system, measure)) is not None
                 }
-                for system in SHOWN
+                for system in results.shown
             },
         }
     summary[MEAN] = {
@@ -38,10 +38,15 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
                 for measure in measures
                 if len(means := _means(locales, system, measure)) == len(locales)
             }
-            for system in SHOWN
+            for system in shown(locales)
         }
     }
     return summary
+
+
+def shown(locales: Sequence[Numbers]) -> list[str]:
+    """Return all that is compared in any locale, in the order of `SHOWN`."""
+    return [system for system in SHOWN if any(system in each.shown for each in locales)]
 
 
 def table(summary: Summary, measures: Sequence[str]) -> str:

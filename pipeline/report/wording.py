@@ -7,6 +7,8 @@ SYSTEM_WORDS = {
     "bm25": "words shared by query and product, weighted",
     "dense": "meaning, by vectors of the encoder",
     "hybrid": "bm25 and dense combined",
+    "rerank": "the first products of another system, ordered by a model that reads a "
+    "query and a product together",
 }
 
 LABEL_WORDS = {

@@ -43,9 +43,11 @@ def models_of(params: Params) -> list[str]:
     """Return the stages that make the models which the locales use; training draws in its bases."""
     if not layout.MODELS_GRAPH.is_file():
         return []
+    chosen = {"contract": params.encoder.values(), "contract-of-reranker": params.rerank.values()}
     return [
-        f"{layout.MODELS_GRAPH}:{'train' if name in params.trained else 'contract'}@{name}"
-        for name in dict.fromkeys(params.encoder.values())
+        f"{layout.MODELS_GRAPH}:{'train' if name in params.trained else contract}@{name}"
+        for contract, names in chosen.items()
+        for name in dict.fromkeys(names)
     ]
 
 

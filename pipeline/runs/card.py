@@ -18,7 +18,12 @@ RUN_SCHEMA = 3
 RANDOM = "random"
 """Shown with the systems; it has no run, but the exact expectation of each measure."""
 
-STAGE_OF: Mapping[System, str] = {"dense": "retrieve", "bm25": "bm25", "hybrid": "hybrid"}
+STAGE_OF: Mapping[System, str] = {
+    "dense": "retrieve",
+    "bm25": "bm25",
+    "hybrid": "hybrid",
+    "rerank": "rerank",
+}
 """The stage that writes each system's runs."""
 
 INDEX_OVERLAP = "index_overlap@100"

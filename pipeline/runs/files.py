@@ -24,11 +24,16 @@ has a hash of the file."""
 
 
 class RunWriter:
-    """Writes one run file, piece by piece."""
+    """Writes one run file, piece by piece.
 
-    def __init__(self, file: pq.ParquetWriter, ids: Ids) -> None:
+    Attributes:
+        folder: where the file is until all is written; other files there are kept with it.
+    """
+
+    def __init__(self, file: pq.ParquetWriter, ids: Ids, folder: Path) -> None:
         self._file = file
         self._ids = ids
+        self.folder = folder
 
     def add(self, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> None:
         """Add the ranking of whole queries; they come after those added before."""
@@ -54,7 +59,7 @@ def write_runs(
     Args:
         locale: whose runs they are.
         system: one of `SYSTEMS`.
-        of: what the system was made of, for the card.
+        of: what the system was made of, for the card; read when the block ends.
         depth: the most products a query has in the catalogue run.
         ids: what the rows of the runs are of.
         index_overlap: for the card.
@@ -65,7 +70,7 @@ def write_runs(
             pq.ParquetWriter(out.catalogue, tables.RUN, **tables.WRITE_OPTIONS) as first,
             pq.ParquetWriter(out.pool, tables.RUN, **tables.WRITE_OPTIONS) as second,
         ):
-            yield RunWriter(first, ids), RunWriter(second, ids)
+            yield RunWriter(first, ids, folder), RunWriter(second, ids, folder)
         written = make_card(out, system, of, depth, ids.queries, ids.products, index_overlap)
         files.write_json(out.card, written.model_dump(mode="json"))
 

@@ -15,7 +15,7 @@ from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.core.params_file import load_params
 from pipeline.search.answer import Answer
 from pipeline.search.display import draw, list_hits
@@ -88,7 +88,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("query", nargs="?", help="what to search for")
     parser.add_argument("--locale", help="a key of `encoder` in params.yaml")
     parser.add_argument(
-        "--system", default=",".join(SYSTEMS), help="one or more, with commas (default: all)"
+        "--system", default=",".join(FIRST_SYSTEMS), help="one or more, with commas (default: all)"
     )
     parser.add_argument("-k", type=int, default=FIRST_PLACES, help="products of each system")
     parser.add_argument("--brand", help="search only products of this brand")

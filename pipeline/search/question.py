@@ -1,16 +1,19 @@
 """What is asked of a search, checked: one message for each thing that cannot be searched."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.core.params import SYSTEMS, System
+from pipeline.core.params import FIRST_SYSTEMS, System
 from pipeline.search.facets import FACETS
 from pipeline.text.normalise import normalise
 
 MOST_CHARACTERS = 1_000
 """The longest query; ESCI's longest has a few hundred characters."""
+
+SEARCHED: tuple[System, ...] = FIRST_SYSTEMS
+"""The systems that answer any query at once. A reranker reads a hundred products for each."""
 
 FIRST_PLACES = 10
 """How many products are shown where nothing is said."""
@@ -33,7 +36,7 @@ class Question:
     """
 
     query: str
-    systems: tuple[System, ...] = SYSTEMS
+    systems: tuple[System, ...] = SEARCHED
     k: int = FIRST_PLACES
     filters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     collapse: bool = False
@@ -71,29 +74,29 @@ def check_text(where: str, value: object) -> None:
         raise PipelineError(f"{where}: must be text (found {shorten(value)}). Put it in quotes.")
 
 
-def read_systems(names: Iterable[str]) -> tuple[System, ...]:
-    """Return systems by their names, each once.
+def read_systems(names: Iterable[str], there: Sequence[System] = SEARCHED) -> tuple[System, ...]:
+    """Return systems by their names, each once; they must be among those that are there.
 
     Raises:
         PipelineError: a name is unknown, there is none, or these are no names.
     """
     if isinstance(names, str) or not isinstance(names, Iterable):
         raise PipelineError(
-            f"systems: must be a list of names (found {shorten(names)}). Write {list(SYSTEMS[:2])}."
+            f"systems: must be a list of names (found {shorten(names)}). Write {list(there[:2])}."
         )
     wanted = []
     for name in names:
         check_text("system", name)
         wanted.append(name.strip())
     for name in wanted:
-        if name not in SYSTEMS:
+        if name not in there:
             raise PipelineError(
-                f"system: must be one of {', '.join(SYSTEMS)} (found {shorten(name)}"
-                f"{did_you_mean(name, SYSTEMS)})."
+                f"system: must be one of {', '.join(there)} (found {shorten(name)}"
+                f"{did_you_mean(name, there)})."
             )
     if not wanted:
-        raise PipelineError(f"system: must be one of {', '.join(SYSTEMS)} (found none).")
-    known: dict[str, System] = {name: name for name in SYSTEMS}
+        raise PipelineError(f"system: must be one of {', '.join(there)} (found none).")
+    known: dict[str, System] = {name: name for name in there}
     return tuple(dict.fromkeys(known[name] for name in wanted))
 
 

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search.engine import Engine
 from pipeline.search.question import (
     Question,
@@ -84,7 +84,7 @@ class Handlers:
 
         async def answer(values: Values) -> Any:
             engine = self._engine(values.get("locale"))
-            systems = read_systems(values.get("systems", ",".join(SYSTEMS)).split(","))
+            systems = read_systems(values.get("systems", ",".join(FIRST_SYSTEMS)).split(","))
             filters = read_filters(brand=values.get("brand"), color=values.get("color"))
             question = Question(
                 values.get("q", ""), systems, read_k(values), filters,

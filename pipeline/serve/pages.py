@@ -6,7 +6,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.report.parts import join_styles
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants
@@ -49,7 +49,7 @@ def search_page(
     return _ENVIRONMENT.get_template("search.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=SYSTEMS,
+        systems=FIRST_SYSTEMS,
         language=LANGUAGES.get(language, language),
         answer=answer,
         columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
@@ -75,7 +75,7 @@ def similar_page(
     return _ENVIRONMENT.get_template("similar.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=SYSTEMS,
+        systems=FIRST_SYSTEMS,
         language=LANGUAGES.get(language, language),
         similar=similar,
         problem=problem,

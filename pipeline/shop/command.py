@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 from pipeline.core import files, layout, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.languages import LANGUAGES
-from pipeline.core.params import NAME
+from pipeline.core.params import NAME, NO_RERANKER
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.shop import convert
 from pipeline.shop.read import read_texts
@@ -71,6 +71,7 @@ def use_source(
         (("encoder",), {locale: encoder}),
         (("index",), {locale: "flat"}),
         (("language",), {locale: language}),
+        (("rerank",), {locale: NO_RERANKER}),
         (("sample", "source"), source.as_posix()),
         (("sample", "version"), "all"),
         (("sample", "splits"), sorted(splits, reverse=True)),

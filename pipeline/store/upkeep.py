@@ -9,6 +9,8 @@ from typing import Any
 
 from filelock import FileLock
 
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
 from pipeline.store.segments import PARTIAL, Segment, npy_names
 
@@ -160,3 +162,22 @@ def _tidy(folder: Path) -> None:
         if [path.name for path in folder.iterdir()] == [ABOUT]:
             (folder / ABOUT).unlink()
             folder.rmdir()
+
+
+def prune_after_run(gigabytes: int, started: float) -> None:
+    """Delete the least recently used entries; if that fails, the run is still done.
+
+    Args:
+        gigabytes: how much may stay.
+        started: when the run began, in Unix seconds; what was used since stays.
+    """
+    try:
+        freed = prune(layout.store(), gigabytes * 10**9, keep_since=started)
+    except PipelineError as err:
+        stage.log.warning("warning: %s", err)
+        return
+    if freed.segments:
+        stage.log.info(
+            "the store of vectors passed runtime.store_gigabytes=%d: freed %.1f GB, %d vectors",
+            gigabytes, freed.size / 10**9, freed.entries,
+        )  # fmt: skip

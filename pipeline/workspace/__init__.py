@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import SYSTEMS, Params, System
+from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.stage import check_locale
 from pipeline.evaluate.per_query_reader import read_per_query
@@ -63,9 +63,9 @@ class Workspace:
         """Return a system's ranking of the catalogue: query_id, product_id, score, rank.
 
         Args:
-            system: dense, bm25 or hybrid.
+            system: dense, bm25, hybrid or, where the locale has it, rerank.
         """
-        (name,) = read_systems([system])
+        (name,) = read_systems([system], self._engine.params.systems_of(self.locale))
         ids, _, _ = read_judgements(self.locale)
         runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
         read_card(runs, name, ids.queries, ids.products, remedy)
@@ -85,7 +85,7 @@ class Workspace:
         self,
         query: str,
         *,
-        systems: Iterable[System] = SYSTEMS,
+        systems: Iterable[System] = FIRST_SYSTEMS,
         k: int = 10,
         brand: str | None = None,
         color: str | None = None,

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from pipeline.core import params_text
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import LEAST_STEP, SYSTEMS, Params, RrfFusion
+from pipeline.core.params import FIRST_SYSTEMS, LEAST_STEP, Params, RrfFusion
 from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.runs.ranking import SCORE_DECIMALS
 from tests.helpers.artefacts import ROOT, shipped
@@ -69,7 +69,12 @@ def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 # The maps from a locale or a name, where any key may stand.
-OPEN = {("encoder",), ("index",), ("language",), ("encoders",), ("indexes",), ("trained",)}
+OPEN = {
+    (name,)
+    for name in (
+        "encoder", "index", "language", "rerank", "encoders", "rerankers", "indexes", "trained",
+    )
+}  # fmt: skip
 SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
 LEAVES = leaves(shipped())
 # What weights need in rare cases only, and is false or empty else.
@@ -307,7 +312,12 @@ def test_an_undefined_name_is_refused_with_the_defined_and_the_nearest(
     (told,) = lines(put(f"{section}.es", typo))
 
     names = {"encoders": ("encoders", "trained"), "indexes": ("indexes",)}[plural]
-    defined = ", ".join(name for each in names for name in shipped()[each])
+    defined = ", ".join(
+        name
+        for each in names
+        for name, entry in shipped()[each].items()
+        if each != "trained" or entry["kind"] == section
+    )
     assert told == (
         f"{section}.es: {typo!r} is not defined under {' or '.join(names)} (defined: {defined}); "
         f"did you mean {meant!r}?"
@@ -812,7 +822,7 @@ def test_settings_of_a_ray_cluster_that_would_not_be_obeyed_are_refused() -> Non
 
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
-        for section in ("encoder", "index", "language"):
+        for section in ("encoder", "index", "language", "rerank"):
             data[section]["mean"] = data[section].pop("jp")
 
     (told,) = lines(named)
@@ -858,7 +868,7 @@ def test_a_metric_that_is_not_kept_is_refused_with_the_nearest_and_what_would_ke
 def test_what_is_kept_of_every_system_may_be_compared() -> None:
     data = shipped()
     kept = check_params(data, "params.yaml").evaluate.per_query()
-    data["compare"]["metrics"] = [f"{system}.{each}" for system in SYSTEMS for each in kept]
+    data["compare"]["metrics"] = [f"{system}.{each}" for system in FIRST_SYSTEMS for each in kept]
     check_params(data, "params.yaml")
     assert {each.partition("@")[0] for each in kept} == {*KEPT_WHERE, "pool_ndcg"}
 

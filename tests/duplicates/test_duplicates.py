@@ -16,7 +16,7 @@ from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.params import SYSTEMS, Params
+from pipeline.core.params import FIRST_SYSTEMS, Params
 from pipeline.duplicates import stage as duplicates
 from pipeline.duplicates.collapse import agreement, collapse_judgements, firsts
 from pipeline.duplicates.table import GROUPS, read_kept
@@ -224,7 +224,7 @@ def test_labels_and_runs_are_reported_of_the_collapsed_catalogue() -> None:
     run = ranking.rank_pairs(
         np.repeat([0, 1], 5), np.tile(np.arange(5), 2), np.array([5, 4, 3, 2, 1, 5, 4, 3, 2, 1.0])
     )
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         write_runs(system, inputs, run)
     duplicates.duplicates(chosen, LOCALE)
     assert groups() == {frozenset(["B0", "B1", "B2"])}
@@ -238,7 +238,7 @@ def test_labels_and_runs_are_reported_of_the_collapsed_catalogue() -> None:
     before = np.mean([1.0, (1 + 1 / log2(6)) / ideal[1]])
     after = np.mean([1 / ideal[0], (1 + 1 / log2(4)) / ideal[1]])
     labels = np.mean([1.0, (1 + 1 / log2(4)) / ideal[1]])
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         assert report["runs"][system] == {
             "ndcg@10": pytest.approx(before, abs=1e-5),
             "ndcg@10_collapsed": pytest.approx(after, abs=1e-5),
@@ -250,11 +250,11 @@ def test_where_nothing_is_relevant_there_is_no_ndcg() -> None:
     texts = ["zapatillas rojas", "mesa de madera maciza", "lámpara de pie"]
     write_catalogue(given(), ["B0", "B1", "B2"], texts, [(1, "B0", "I"), (2, "B1", "I")])
     inputs = read_inputs(LOCALE)
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         write_runs(system, inputs, (np.array([0, 1]), np.array([0, 0]), np.array([1.0, 1.0])))
     duplicates.duplicates(given(), LOCALE)
     report = json.loads(layout.duplicates_report(LOCALE).read_text())
-    assert report["runs"] == {system: {} for system in SYSTEMS}
+    assert report["runs"] == {system: {} for system in FIRST_SYSTEMS}
     assert report["labels"]["groups"] == {"pairs": 0}
 
 

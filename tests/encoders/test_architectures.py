@@ -11,8 +11,8 @@ from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from pipeline.core.errors import PipelineError
+from pipeline.encoders.distances import cosine_distance
 from pipeline.encoders.loading import load_on, resolve_engine
-from pipeline.encoders.padding import cosine_distance
 from tests.helpers.tiny_models import (
     Family,
     build_model,

@@ -18,13 +18,13 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.encoders import engine as engines
 from pipeline.encoders import openvino_model
+from pipeline.encoders.distances import cosine_distance
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads, choose_engine
 from pipeline.encoders.loading import load_encoder, resolve_engine
 from pipeline.encoders.model import load_model
 from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.encoders.openvino_model import converted_model
-from pipeline.encoders.padding import cosine_distance
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
 from tests.helpers.tiny_models import (

@@ -9,9 +9,9 @@ from sentence_transformers import SentenceTransformer
 
 from pipeline.core import layout
 from pipeline.core.params_file import load_params
+from pipeline.encoders.distances import cosine_distance
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.loading import load_encoder
-from pipeline.encoders.padding import cosine_distance
 from pipeline.encoders.weights import at_hand, resolve_weights
 from tests.helpers.tiny_models import runtime
 

@@ -9,11 +9,11 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from pipeline.core.errors import PipelineError
+from pipeline.encoders.distances import cosine_distance
 from pipeline.encoders.identity import identity
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.model import load_model
 from pipeline.encoders.model_check import check_folder
-from pipeline.encoders.padding import cosine_distance
 from tests.helpers.tiny_jina import build_jina, jina_by_hand
 from tests.helpers.tiny_models import build_model, edit_json, encoder_of, entry, runtime, weights_of
 

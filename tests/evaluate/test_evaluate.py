@@ -17,7 +17,7 @@ from ir_measures import AP, RR, Judged, P, R, nDCG
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
-from pipeline.core.params import SYSTEMS, System
+from pipeline.core.params import FIRST_SYSTEMS, System
 from pipeline.evaluate import per_query, plots, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
@@ -92,7 +92,7 @@ def _name_in_hybrid(system: str) -> None:
     _card("hybrid").write_text(json.dumps(card))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", FIRST_SYSTEMS)
 def test_every_systems_numbers_are_those_of_ir_measures(
     judgements: pa.Table, system: System
 ) -> None:
@@ -159,7 +159,7 @@ def test_metrics_are_the_means_of_the_per_query_table(judgements: pa.Table) -> N
     assert table.index.is_monotonic_increasing
     assert len(table) == _metrics()["queries"] == 60
     columns = ["query"]
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         for name in params(SHALLOW).evaluate.per_query():
             mean = table[f"{system}.{name}"].mean()
             assert mean == pytest.approx(_metrics()[system][name], abs=1.5e-5), name
@@ -184,7 +184,7 @@ def test_intervals_hold_the_mean_and_say_over_how_many_queries(judgements: pa.Ta
     found = json.loads(layout.intervals(LOCALE).read_text())
     names = params(SHALLOW).evaluate.per_query()
     assert names[-1] == "ndcg_judged_only@10"
-    assert found.keys() == {*SYSTEMS, "random"}
+    assert found.keys() == {*FIRST_SYSTEMS, "random"}
     without = {name: _metrics()[f"queries_without_{name}"] for name in ("e", "gain")}
     for system, of_system in found.items():
         assert set(of_system) == set(names)
@@ -210,7 +210,7 @@ def test_slices_divide_the_queries_and_hold_their_means(judgements: pa.Table) ->
         parts = [each for each in found["slices"] if each["slice"] == name]
         queries = [each["queries"] for each in parts]
         assert sum(queries) == 60 - _metrics()["queries_without_gain"]
-        for system in (*SYSTEMS, "random"):
+        for system in (*FIRST_SYSTEMS, "random"):
             means = [each["systems"][system]["mean"] for each in parts]
             whole = np.average(means, weights=queries)
             assert whole == pytest.approx(_metrics()[system]["ndcg@10"], abs=1.1e-5)
@@ -255,7 +255,9 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
     products = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")
     shares = json.loads(layout.slices(LOCALE).read_text())["top10"]
     table_of_queries = _per_query()
-    found = {system: pd.read_parquet(layout.runs(system, LOCALE).catalogue) for system in SYSTEMS}
+    found = {
+        system: pd.read_parquet(layout.runs(system, LOCALE).catalogue) for system in FIRST_SYSTEMS
+    }
     expected = []
     for query in table_of_queries.index:
         for system, run in found.items():
@@ -274,7 +276,7 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
                 )
             ]  # fmt: skip
     assert rows == expected
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         mine = [row["label"] or "unjudged" for row in rows if row["system"] == system]
         for label in (*tables.LABELS, "unjudged"):
             assert shares[system][label] == pytest.approx(mine.count(label) / len(mine), abs=6e-6)
@@ -285,7 +287,7 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
 def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements: pa.Table) -> None:
     curves = pd.read_csv(layout.recall_curve(LOCALE))
     assert curves.columns.tolist() == ["system", "k", "recall"]
-    assert curves["system"].unique().tolist() == [*SYSTEMS, "random"]
+    assert curves["system"].unique().tolist() == [*FIRST_SYSTEMS, "random"]
     for system, of_system in curves.groupby("system"):
         curve = of_system.set_index("k")["recall"]
         assert curve.is_monotonic_increasing
@@ -327,7 +329,7 @@ def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> Non
         key = table.columns.difference([*ends, "queries", "share"]).tolist()
         order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
         pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
-        assert table["system"].unique().tolist() == [*SYSTEMS, "random"]
+        assert table["system"].unique().tolist() == [*FIRST_SYSTEMS, "random"]
     assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
 
 
@@ -533,7 +535,7 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
     return run.assign(score=run["score"].where(run.index != 5, np.nan))
 
 
-@pytest.mark.parametrize("system", SYSTEMS)
+@pytest.mark.parametrize("system", FIRST_SYSTEMS)
 @pytest.mark.parametrize(
     ("change", "said"),
     [

@@ -8,6 +8,7 @@ import pytest
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.field_ends import field_bounds
 from pipeline.evaluate import product_fields
 from pipeline.text.normalise import join_fields, normalise
 from tests.helpers.artefacts import params
@@ -23,7 +24,7 @@ def test_each_field_of_a_joined_text_is_found_again(separator: str) -> None:
         given = [drawn[i] for i in rng.integers(0, len(drawn), rng.integers(1, 6))]
         text, ends = join_fields(given, separator)
         for place, field in enumerate(given):
-            (start,), (stop,) = product_fields.field_bounds(np.array([ends]), place, separator)
+            (start,), (stop,) = field_bounds(np.array([ends]), place, separator)
             assert text[start:stop] == normalise(field)
         if text:
             (stop,) = product_fields.first_ends(np.array([ends]))

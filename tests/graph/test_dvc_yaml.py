@@ -35,6 +35,11 @@ def written_by(stages: dict[str, dict[str, Any]]) -> set[str]:
     }
 
 
+def folder_of(name: str) -> str:
+    """Return the folder of a stage: two stages that loop over different maps may share one."""
+    return name.partition("-")[0]
+
+
 def test_no_stage_is_in_both_files() -> None:
     assert not STAGES.keys() & BY_NAME.keys()
 
@@ -42,7 +47,7 @@ def test_no_stage_is_in_both_files() -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_a_stage_depends_on_exactly_the_folders_that_its_imports_reach(name: str) -> None:
     code = [path for path in ALL[name]["deps"] if path.startswith("pipeline/")]
-    closure = import_closure(Path("pipeline") / name / "__main__.py")
+    closure = import_closure(Path("pipeline") / folder_of(name) / "__main__.py")
     reached = {listed for listed in code for path in closure if path.is_relative_to(listed)}
     assert set(code) == reached, "a listed folder that no import reaches"
     assert not [path for path in closure if not any(path.is_relative_to(one) for one in code)]
@@ -51,15 +56,16 @@ def test_a_stage_depends_on_exactly_the_folders_that_its_imports_reach(name: str
 
 @pytest.mark.parametrize("name", ALL)
 def test_a_stage_is_a_folder_named_after_it(name: str) -> None:
+    folder = folder_of(name)
     assert ALL[name]["cmd"] in (
-        f"python -m pipeline.{name}",
-        f"python -m pipeline.{name} --locale ${{key}}",
-        f"python -m pipeline.{name} --locale ${{item}}",  # of those under `explore`
-        f"python -m pipeline.{name} --name ${{key}}",
+        f"python -m pipeline.{folder}",
+        f"python -m pipeline.{folder} --locale ${{key}}",
+        f"python -m pipeline.{folder} --locale ${{item}}",  # of those under `explore`
+        f"python -m pipeline.{folder} --name ${{key}}",
     )
     assert ("--name" in ALL[name]["cmd"]) == (name in BY_NAME)
     assert ALL[name]["desc"]
-    assert (ROOT / "pipeline" / name / "stage.py").is_file()
+    assert (ROOT / "pipeline" / folder / "stage.py").is_file()
 
 
 @pytest.mark.parametrize("name", ALL)
@@ -83,10 +89,13 @@ def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() 
             read = [
                 one
                 for one in stage["deps"]
-                if not one.startswith(("pipeline/", f"{layout.MODELS}/encoder/"))
+                if not one.startswith(
+                    ("pipeline/", f"{layout.MODELS}/encoder/", f"{layout.MODELS}/reranker/")
+                )
             ]
             assert all(locale in one for one in read)
             for one in (each.replace("${item}", "${key}") for each in read):
+                one = one.replace("${reranking.run}", "hybrid")
                 made = [out for out in written if f"{one}/".startswith(f"{out}/")]
                 assert len(made) == 1
         written += [out.replace("${item}", "${key}") for out in outs]
@@ -115,10 +124,12 @@ def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
     key = "${key}"
     assert written_by(BY_NAME) == {
         str(layout.model("encoder", key).folder),
+        str(layout.model("reranker", key).folder),
         str(layout.pairs(key).folder),
         str(layout.model("${item.kind}", key).folder),
     }
     assert str(layout.model("encoder", "${item}").folder) in STAGES["embed"]["deps"]
+    assert str(layout.model("reranker", "${item}").folder) in STAGES["rerank"]["deps"]
     assert str(layout.model("encoder", "${item.base}").folder) in BY_NAME["train"]["deps"]
     assert {each["wdir"] for each in BY_NAME.values()} == {".."}
     # The entry itself is in that folder, so that an entry and a trained model are one to a locale.

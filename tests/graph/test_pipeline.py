@@ -29,7 +29,7 @@ from tests.helpers.tiny_models import build_model
 pytestmark = pytest.mark.dvc
 
 TRAINED = "minilm-demo"
-BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
+BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "evaluate")
 COPIED = (
     "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
     "reports/tradeoff/README.md",
@@ -50,7 +50,7 @@ def model(stage: str, name: str) -> str:
 
 def after_embed(locale: str) -> set[str]:
     """Return the stages that other vectors of a locale rerun."""
-    stages = ("embed", "index", "retrieve", "hybrid", "evaluate")
+    stages = ("embed", "index", "retrieve", "hybrid", "rerank", "evaluate")
     return {"report", *(f"{stage}@{locale}" for stage in stages)}
 
 
@@ -143,6 +143,7 @@ def reproduced(
         "demo", "sample", "report",
         *(f"{stage}@{locale}" for stage in BRANCH for locale in locales),
         *(model("contract", name) for name in ("minilm", "e5-small-q4")),
+        model("contract-of-reranker", "none"),
     }  # fmt: skip
     project.call("git", "add", ".")
     project.call("git", "commit", "--quiet", "--message", "results")
@@ -251,7 +252,7 @@ def test_two_commands_bring_a_model_folders_metrics_beside_the_others(
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
     ran = project.ran("exp", "run", "-S", "index.us=hnsw")
-    assert ran == {"index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"}
+    assert ran == {"index@us", "retrieve@us", "hybrid@us", "rerank@us", "evaluate@us", "report"}
 
 
 def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
@@ -259,7 +260,7 @@ def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None
         name.split("@")[0] for name in project.ran("exp", "run", "-S", "hybrid.dense_weight=0.3")
     }
     assert "hybrid" in ran
-    assert ran <= {"hybrid", "evaluate", "report"}
+    assert ran <= {"hybrid", "rerank", "evaluate", "report"}
 
 
 @pytest.mark.parametrize(
@@ -457,7 +458,7 @@ def test_metrics_are_equal_to_four_digits_whatever_the_engine_and_threads(
         text.replace("engine: auto", "engine: torch").replace("threads: 0", "threads: 1"),
         encoding="utf-8",
     )
-    for name in ("embed", "index", "retrieve", "hybrid", "evaluate"):
+    for name in ("embed", "index", "retrieve", "hybrid", "rerank", "evaluate"):
         project.call("python", "-m", f"pipeline.{name}")
     manifest = project.folder / "data/embeddings/es/manifest.json"
     assert '"engine": "torch-cpu"' in manifest.read_text()

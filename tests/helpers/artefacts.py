@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import sha256_file, write_json
-from pipeline.core.params import SYSTEMS, Params, System
+from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import check_params
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
@@ -102,7 +102,9 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
     return judgements
 
 
-def write_runs(rng: np.random.Generator, depth: int, systems: Iterable[System] = SYSTEMS) -> None:
+def write_runs(
+    rng: np.random.Generator, depth: int, systems: Iterable[System] = FIRST_SYSTEMS
+) -> None:
     """Write runs of `LOCALE` for some systems: random scores, many of them tied, some queries bare.
 
     Every system finds some judged products among the first, so that measures have something to say.

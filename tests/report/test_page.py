@@ -33,6 +33,13 @@ from tests.helpers.page_artefacts import NASTY, seal, write_locale, write_slices
 RNG = np.random.default_rng(20)
 
 
+ONE = {
+    "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
+    "rerank": {"es": "none"},
+}  # fmt: skip
+"""Settings of one locale."""
+
+
 @pytest.fixture
 def results(project: Path, params: Params) -> LocaleResults:
     """The results of es in the working folder."""
@@ -326,7 +333,7 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
 def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
     project: Path, damage: Callable[[], None], told: str
 ) -> None:
-    given = params({"encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"}})
+    given = params(ONE)
     write_locale(given, "es", queries=12)
     damage()
     with pytest.raises(PipelineError) as err:
@@ -382,8 +389,7 @@ def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleRes
 
 def report_of(project: Path, **changes: Any) -> str:
     """Return the page of one locale with twelve queries."""
-    one = {"encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"}}
-    given = params({**one, **changes})
+    given = params({**ONE, **changes})
     write_locale(given, "es", queries=12)
     report.report(given)
     return layout.PAGE.read_text(encoding="utf-8")

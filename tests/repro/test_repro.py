@@ -96,6 +96,14 @@ stages:
       outs:
       - models/encoder/${key}:
           cache: false
+  contract-of-reranker:
+    foreach: ${rerankers}
+    do:
+      wdir: ..
+      cmd: mkdir -p models/reranker && echo ${key} > models/reranker/${key}
+      outs:
+      - models/reranker/${key}:
+          cache: false
   train:
     foreach: ${trained}
     do:
@@ -164,6 +172,7 @@ def test_branches_run_side_by_side_and_leave_the_lock_of_one_after_the_other(
         assert all(line.startswith(f"{locale} | ") for line in lines if "Running" in line)
     unprefixed = [line for line in printed.splitlines() if line.startswith("Running stage")]
     contracts = [f"models/dvc.yaml:contract@{name}" for name in ("minilm", "e5-small-q4")]
+    contracts.append("models/dvc.yaml:contract-of-reranker@none")
     shared = [f"Running stage '{name}':" for name in ("sample", *contracts)]
     assert sorted(unprefixed[:-1]) == sorted(shared)  # DVC chooses their order
     assert unprefixed[-1] == "Running stage 'report':"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import layout
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
@@ -48,7 +48,7 @@ def test_a_judged_query_shows_its_labels_within_the_width(
     assert search(monkeypatch, *arguments) == 0  # the only locale need not be named
     said = capsys.readouterr().out
     assert "judged, query_id" in said
-    assert said.splitlines()[2].split() == list(SYSTEMS)
+    assert said.splitlines()[2].split() == list(FIRST_SYSTEMS)
     assert max(map(len, said.splitlines())) <= 100
     assert "\x1b" not in said
 

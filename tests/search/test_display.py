@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search.answer import Answer, Hit, Product
 from pipeline.search.display import columns, draw, fit
 
@@ -22,8 +22,8 @@ def answer(hits: int, *, judged: bool) -> Answer:
         for rank in range(1, hits + 1)
     ]  # fmt: skip
     return Answer(
-        "es", "q", "una consulta", 7 if judged else None, {}, dict.fromkeys(SYSTEMS, found),
-        dict.fromkeys(SYSTEMS, hits), {},
+        "es", "q", "una consulta", 7 if judged else None, {}, dict.fromkeys(FIRST_SYSTEMS, found),
+        dict.fromkeys(FIRST_SYSTEMS, hits), {},
     )  # fmt: skip
 
 
@@ -33,7 +33,7 @@ def test_no_line_is_wider_than_the_terminal(width: int, judged: bool) -> None:
     drawn = draw(answer(12, judged=judged), width)
     assert max(map(columns, drawn.splitlines())) <= width
     assert "\x1b" not in drawn
-    for system in SYSTEMS:
+    for system in FIRST_SYSTEMS:
         assert system in drawn
 
 
@@ -46,7 +46,7 @@ def test_an_id_cannot_steer_the_terminal() -> None:
 
 def test_three_systems_are_side_by_side_in_80_columns() -> None:
     heads = draw(answer(2, judged=True), 80).splitlines()[2]
-    assert heads.split() == list(SYSTEMS)
+    assert heads.split() == list(FIRST_SYSTEMS)
 
 
 @pytest.mark.parametrize("text", TITLES)

@@ -1,0 +1,187 @@
+"""Both runs of a locale, scored and put in order again."""
+
+import time
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import pyarrow.parquet as pq
+from numpy.typing import NDArray
+
+from pipeline.core import files, layout, stage, tables
+from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params, Reranker
+from pipeline.core.progress import Progress
+from pipeline.encoders.pairs import Pair, probabilities, scores_of
+from pipeline.rerank.documents import read_documents
+from pipeline.rerank.reorder import in_window, reorder
+from pipeline.rerank.scores import PairScores, pair_keys
+from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
+from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.labels import labels_table
+from pipeline.runs.ranking import Ranked
+from pipeline.store.upkeep import prune_after_run
+
+BATCH_QUERIES = 256
+
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
+"""About what a pair costs, in characters, as `embed` counts its work."""
+
+
+@dataclass(frozen=True)
+class Texts:
+    """The texts of a locale's queries, and of the products that are scored by their rows."""
+
+    queries: list[str]
+    products: Mapping[int, str]
+
+    def pairs(self, run: Ranked) -> list[Pair]:
+        """Return the texts of a run's pairs."""
+        rows, codes, _ = run
+        return [
+            (self.queries[row], self.products[code])
+            for row, code in zip(rows.tolist(), codes.tolist(), strict=True)
+        ]
+
+
+@dataclass
+class Counts:
+    """How many pairs a run scored, and how many of them were cut at `max_tokens`."""
+
+    pairs: int = 0
+    pairs_cut: int = 0
+
+
+def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
+    """Write the reranked runs of a locale; the pool run has all its products scored."""
+    started = time.time()
+    inputs, settings = read_inputs(locale), params.reranking
+    name = params.rerank[locale]
+    _check_input(params, locale, inputs)
+    _warn_of_language(params, locale, name, spec)
+    pieces = partial(_pieces, locale, params, inputs)
+    texts = _read_texts(params, locale, spec, inputs, pieces())
+    scores = PairScores(name, spec, params.runtime)
+    keys = [pair_keys(texts.pairs(run)) for _, window, pool in pieces() for run in (window, pool)]
+    distinct = np.unique(np.concatenate(keys), axis=0)
+    to_score = len(scores.missing(distinct))
+    counts = Counts()
+    of = _made_of(params, locale, spec, scores)
+    with (
+        Progress(to_score, "pairs") as progress,
+        run_files.write_runs(locale, "rerank", of, params.retrieve.depth, inputs) as (
+            catalogue,
+            pool,
+        ),
+    ):
+        judged: list[tuple[Ranked, Matrix]] = []
+        for whole, window, judged_run in pieces():
+            # Together, so that pairs of one length fill a batch.
+            both = texts.pairs(window) + texts.pairs(judged_run)
+            logits, cut = scores.logits(both, progress)
+            counts.pairs += len(both)
+            counts.pairs_cut += int(cut.sum())
+            values = scores_of(logits, spec)
+            inside = in_window(whole, settings.depth)
+            split = len(window[0])
+            catalogue.add(*reorder(whole, inside, values[:split], settings.weight))
+            every = np.ones(len(judged_run[0]), dtype=bool)
+            pool.add(*reorder(judged_run, every, values[split:], settings.weight))
+            judged.append((judged_run, logits[split:]))
+        of |= {"pairs": str(counts.pairs), "pairs_cut": str(counts.pairs_cut)}
+        if spec.labels > 1:
+            path = pool.folder / layout.runs("rerank", locale).labels.name
+            table = labels_table(inputs, *_joined(judged))
+            pq.write_table(table, path, **tables.WRITE_OPTIONS)
+            of["labels_sha256"] = files.sha256_file(path)
+    prune_after_run(params.runtime.store_gigabytes, started)
+    stage.log.info(
+        "rerank locale=%s reranker=%s run=%s queries=%d pairs=%d distinct=%d reused=%d scored=%d "
+        "tokens=%d pairs_cut=%d",
+        locale, name, settings.run, len(inputs.queries), counts.pairs, len(distinct),
+        len(distinct) - scores.scored, scores.scored, scores.tokens, counts.pairs_cut,
+    )  # fmt: skip
+    return stage.Done(
+        name, products=len(inputs.products), queries=len(inputs.queries),
+        depth=params.retrieve.depth, scored=scores.scored,
+        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_PAIR * scores.scored,
+    )  # fmt: skip
+
+
+def _pieces(locale: str, params: Params, inputs: Inputs) -> Iterator[tuple[Ranked, Ranked, Ranked]]:
+    """Yield for some queries at a time: their run, the part of it that is scored, the pool run."""
+    system, depth = params.reranking.run, params.reranking.depth
+    remedy = run_card.rerun_hint(system, locale)
+    tracks = (
+        run_files.iter_run(layout.runs(system, locale).track(track), inputs, BATCH_QUERIES, remedy)
+        for track in ("catalogue", "pool")
+    )
+    for (_, run), (_, pool) in zip(*tracks, strict=True):
+        rows, codes, own = run
+        inside = in_window(run, depth)
+        yield run, (rows[inside], codes[inside], own[inside]), pool
+
+
+def _read_texts(
+    params: Params,
+    locale: str,
+    spec: Reranker,
+    inputs: Inputs,
+    pieces: Iterator[tuple[Ranked, Ranked, Ranked]],
+) -> Texts:
+    """Read the texts of the queries, and those of the products that the pieces score."""
+    clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
+    scored = np.zeros(len(inputs.products), dtype=bool)
+    for _, window, pool in pieces:
+        scored[window[1]] = True
+        scored[pool[1]] = True
+    return Texts(
+        tables.read_column(clean.queries, tables.QUERIES, "text", remedy).to_pylist(),
+        read_documents(clean.products, np.flatnonzero(scored), spec, params.clean, remedy),
+    )
+
+
+def _check_input(params: Params, locale: str, inputs: Inputs) -> None:
+    """Check that the run to rerank is there, of these tables, and as deep as params.yaml says."""
+    system, depth = params.reranking.run, params.retrieve.depth
+    card = run_card.read_cards(locale, [system], inputs)[system]
+    if card.depth != depth:
+        raise PipelineError(
+            f"{layout.runs(system, locale).card}: the runs are {card.depth} deep, but "
+            f"retrieve.depth is {depth}. {run_card.rerun_hint(system, locale)}"
+        )
+
+
+def _made_of(params: Params, locale: str, spec: Reranker, scores: PairScores) -> dict[str, str]:
+    """Return what the card says of the runs."""
+    settings = params.reranking
+    input_card = files.sha256_file(layout.runs(settings.run, locale).catalogue)
+    return {
+        "reranker": scores.name,
+        "weights_sha256": scores.weights.sha256,
+        "labels": str(spec.labels),
+        "run": settings.run,
+        "depth": str(settings.depth),
+        "weight": str(settings.weight),
+        f"{settings.run}_catalogue_sha256": input_card,
+    }
+
+
+def _joined(
+    judged: list[tuple[Ranked, Matrix]],
+) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    rows = np.concatenate([run[0] for run, _ in judged])
+    codes = np.concatenate([run[1] for run, _ in judged])
+    return rows, codes, probabilities(np.concatenate([logits for _, logits in judged]))
+
+
+def _warn_of_language(params: Params, locale: str, name: str, spec: Reranker) -> None:
+    language = params.language[locale]
+    if not {language, "any"} & set(spec.languages):
+        stage.log.warning(
+            "warning: rerank.%s: %s does not speak %s (it speaks: %s); expect poor results",
+            locale, name, language, ", ".join(spec.languages),
+        )  # fmt: skip

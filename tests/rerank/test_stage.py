@@ -1,0 +1,203 @@
+"""The stage reorders a run by the scores of its pairs, and no pair is scored twice."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pytest
+
+from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.encoders.pairs import load_scorer, scores_of
+from pipeline.evaluate import stage as evaluate
+from pipeline.report.inputs import read_numbers
+from pipeline.rerank import scores as pair_scores
+from pipeline.rerank import stage as rerank
+from pipeline.store.store import Store
+from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs
+from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
+
+pytestmark = pytest.mark.slow  # models are loaded
+
+QUERIES, PRODUCTS, DEPTH = 25, 60, 7
+CUTOFFS = {
+    "evaluate.ndcg": [10, 20], "evaluate.recall": [10, 20], "evaluate.judged": [10, 20],
+    "evaluate.map": 20, "retrieve.depth": 20, "compare.metrics": ["dense.ndcg@10"],
+}  # fmt: skip
+
+
+def given(folder: Path, labels: int = 1, **changes: Any) -> Params:
+    """Return settings that rerank `LOCALE` with the model of a folder."""
+    entry = reranker(folder, labels=labels).model_dump(mode="json")
+    return params(
+        {
+            **CUTOFFS, f"rerank.{LOCALE}": "tiny", "rerankers.tiny": entry,
+            "reranking.depth": DEPTH, "runtime.engine": "torch", "runtime.threads": 1,
+        } | changes
+    )  # fmt: skip
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of a model, in a project with clean tables and three systems' runs."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv(layout.CACHE_VARIABLE, str(tmp_path / ".cache"))
+    rng = np.random.default_rng(3)
+    write_clean(rng, PRODUCTS, QUERIES)
+    write_runs(rng, 20)
+    sources = pa.table({"query_id": pa.array([], pa.int64()), "source": pa.array([], pa.string())})
+    ids = tables.read_column(layout.clean(LOCALE).queries, tables.QUERIES, "query_id", "")
+    sources = pa.table({"query_id": ids, "source": pa.nulls(len(ids), pa.string())})
+    tables.write_table(layout.sample(LOCALE).sources, sources, tables.SAMPLE_SOURCES)
+    return build_reranker(tmp_path / "model", labels=4)
+
+
+def written() -> dict[str, bytes]:
+    found = layout.runs("rerank", LOCALE).folder
+    return {path.name: path.read_bytes() for path in sorted(found.iterdir())}
+
+
+def plainly(folder: Path, track: str) -> dict[int, list[str]]:
+    """Return each query's products, reordered one query at a time."""
+    spec = reranker(folder, labels=4)
+    texts = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")["text"]
+    queries = pd.read_parquet(layout.clean(LOCALE).queries).set_index("query_id")["text"]
+    run = pd.read_parquet(layout.runs("hybrid", LOCALE).track(track))
+    scorer = load_scorer(spec, weights_of(folder, labels=4), given(folder, 4).runtime)
+    found = {}
+    for query, mine in run.groupby("query_id"):
+        ids = mine.sort_values("rank")["product_id"].tolist()
+        window = ids[:DEPTH] if track == "catalogue" else ids
+        pairs = [(queries[query], texts[product]) for product in window]
+        values = np.round(scores_of(scorer.logits(pairs), spec), 6)
+        best = sorted(zip(values, window, strict=True), reverse=True)
+        found[int(query)] = [product for _, product in best] + ids[len(window) :]
+    return found
+
+
+def test_the_runs_are_reordered_as_one_query_at_a_time_gives_it(folder: Path) -> None:
+    rerank.rerank(given(folder, 4), LOCALE)
+    for track in ("catalogue", "pool"):
+        run = pd.read_parquet(layout.runs("rerank", LOCALE).track(track))
+        found = {
+            int(query): mine.sort_values("rank")["product_id"].tolist()
+            for query, mine in run.groupby("query_id")
+        }
+        assert found == plainly(folder, track)
+
+
+def test_no_pair_is_scored_twice_and_a_stopped_run_goes_on(
+    folder: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    settings = given(folder, 4)
+    monkeypatch.setattr(pair_scores, "GROUP_PAIRS", 16)
+    add, groups = Store.add, []
+
+    def stop_at_the_third(self: Any, keys: Any, rows: Any) -> None:
+        groups.append(len(keys))
+        if len(groups) == 3:
+            raise KeyboardInterrupt
+        add(self, keys, rows)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Store, "add", stop_at_the_third)
+        with pytest.raises(KeyboardInterrupt):
+            rerank.rerank(settings, LOCALE)
+    assert not layout.runs("rerank", LOCALE).folder.exists()
+    rerank.rerank(settings, LOCALE)
+    kept = sum(groups[:2])
+    assert kept > 0
+    assert f"reused={kept} " in caplog.text
+    first = written()
+    caplog.clear()
+    rerank.rerank(settings, LOCALE)
+    assert " scored=0 " in caplog.text
+    assert written() == first
+
+    layout.runs("rerank", LOCALE).folder.rename("elsewhere")
+    monkeypatch.setenv(layout.CACHE_VARIABLE, str(folder.parent / "other"))
+    rerank.rerank(settings, LOCALE)
+    assert written() == first, "an undisturbed run has these bytes"
+    caplog.clear()
+    rerank.rerank(given(folder, 4, **{"reranking.depth": DEPTH + 2}), LOCALE)
+    assert " scored=0 " not in caplog.text
+    card = json.loads(first["run.json"])
+    assert int(card["of"]["pairs_cut"]) == 0 < int(card["of"]["pairs"])
+
+
+def test_none_writes_a_card_alone_and_evaluate_has_no_row(folder: Path) -> None:
+    rerank.rerank(params(CUTOFFS), LOCALE)
+    assert list(written()) == ["run.json"]
+    evaluate.evaluate(params(CUTOFFS), LOCALE)
+    without = layout.metrics(LOCALE).read_text()
+    assert read_numbers(LOCALE).runs == ("bm25", "dense", "hybrid")
+
+    rerank.rerank(given(folder, 4), LOCALE)
+    evaluate.evaluate(given(folder, 4), LOCALE)
+    found = json.loads(layout.metrics(LOCALE).read_text())
+    assert read_numbers(LOCALE).runs == ("bm25", "dense", "hybrid", "rerank")
+    labels = found.pop("labels")
+    assert labels["pairs"] == sum(sum(row.values()) for row in labels["confusion"].values())
+    del found["rerank"]
+    assert found == json.loads(without), "the other systems keep their numbers"
+
+
+def test_what_cannot_be_reranked_is_one_message(folder: Path) -> None:
+    settings = given(folder, 4)
+    deep = given(folder, 4, **{"retrieve.depth": 30})
+    with pytest.raises(PipelineError, match=r"are 20 deep, but retrieve\.depth is 30"):
+        rerank.rerank(deep, LOCALE)
+    rerank.rerank(settings, LOCALE)
+    path = layout.runs("hybrid", LOCALE).catalogue
+    path.write_bytes(path.read_bytes() + b"x")
+    with pytest.raises(PipelineError, match=r"were edited\. Run `dvc repro hybrid@es`"):
+        rerank.rerank(settings, LOCALE)
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"hybrid/es/catalogue\.parquet is missing"):
+        rerank.rerank(settings, LOCALE)
+
+
+def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder: Path) -> None:
+    settings = given(folder, 4)
+    rerank.rerank(settings, LOCALE)
+    path = layout.runs("rerank", LOCALE).labels
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-1] + b"x")
+    with pytest.raises(PipelineError, match=r"labels\.parquet must have the hash"):
+        evaluate.evaluate(settings, LOCALE)
+    path.unlink()
+    with pytest.raises(PipelineError, match=r"labels\.parquet is missing"):
+        evaluate.evaluate(settings, LOCALE)
+    path.write_bytes(whole)
+    write_runs(np.random.default_rng(8), 20)
+    with pytest.raises(PipelineError, match="these runs are made from other hybrid runs"):
+        evaluate.evaluate(settings, LOCALE)
+
+
+def test_a_document_is_the_chosen_fields_in_their_order(folder: Path) -> None:
+    from pipeline.rerank.documents import read_documents
+
+    path = layout.clean(LOCALE).products
+    text = "Zapatilla - Marca - azul"
+    table = pa.table(
+        {
+            "product_id": ["A", "B"],
+            "text": [text, "Marca"],
+            "field_ends": [[9, 17, 24, 24, 24], [0, 5, 5, 5, 5]],
+        }
+    )
+    tables.write_table(path, table.cast(tables.PRODUCTS), tables.PRODUCTS)
+    clean = params({"clean.separator": " - "}).clean
+    for fields, expected in (
+        ("all", {0: text, 1: "Marca"}),
+        (("product_color", "product_title"), {0: "azul - Zapatilla", 1: ""}),
+        (("product_brand",), {0: "Marca", 1: "Marca"}),
+    ):
+        spec = reranker(folder, fields=fields)
+        assert read_documents(path, np.array([0, 1]), spec, clean, "") == expected
+    assert read_documents(path, np.array([1]), reranker(folder), clean, "") == {1: "Marca"}
