@@ -25,7 +25,7 @@ class Training(Strict):
     seed: Seed
 
 
-Loss = Literal["mnrl", "cosine", "contrastive", "online-contrastive", "triplet", "distill"]
+Loss = Literal["mnrl", "cosine", "contrastive", "online-contrastive", "triplet"]
 
 
 class Targets(Strict):
@@ -63,11 +63,9 @@ class TrainedEncoder(_Schedule):
     positives: Choices[Label]
     negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
     hard_negatives: Annotated[int, Field(ge=0)] = 1
-    mined: Annotated[int, Field(ge=0)] = 0
     scale: Positive | None = None
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
     targets: Targets | None = None
-    teacher: Name | None = None
     matryoshka: Annotated[tuple[Count, ...], AfterValidator(unrepeated)] = ()
     dimension: Count | Literal["model"] | None = None
     precision: Precision | None = None
@@ -86,10 +84,9 @@ class TrainedReranker(_Schedule):
 Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]
 
 _OF_LOSS = {
-    "scale": ("mnrl", "distill"),
+    "scale": ("mnrl",),
     "margin": ("contrastive", "online-contrastive", "triplet"),
     "targets": ("cosine",),
-    "teacher": ("distill",),
 }
 """The losses that each optional key is for."""
 
@@ -110,11 +107,9 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
                 f"{where}.{key}: has no effect with the loss {trained.loss}; it is for "
                 f"{', '.join(losses)}. Remove it, or choose another loss."
             )
-    if trained.loss == "distill" and trained.teacher is None:
-        yield f"{where}.teacher: missing, but the loss distill learns from a reranker. Name one."
     needs = trained.loss in ("contrastive", "online-contrastive", "triplet")
-    if needs and not trained.negatives and not trained.mined:
+    if needs and not trained.negatives:
         yield (
             f"{where}.negatives: must not be empty: the loss {trained.loss} learns from them. "
-            "Give labels, such as I, or set mined, or use the loss mnrl."
+            "Give labels, such as I, or use the loss mnrl."
         )

@@ -52,7 +52,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         learned, each = judged, _QUERY_TOKENS + text
         if isinstance(entry, TrainedEncoder):
             learned = sum(found.labels[label] for label in entry.positives)
-            negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
+            negatives = entry.hard_negatives if entry.negatives else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
         steps = entry.epochs * learned * each * (1 - dev)
         tokens = steps + (entry.epochs + 1) * judged * dev * text / 3

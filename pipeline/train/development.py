@@ -37,7 +37,7 @@ class Development:
         """Keep the judged pairs.
 
         Args:
-            pairs: the dev part; mined pairs do not count.
+            pairs: the dev part.
             where: the file, for messages.
             catalogue: whether all products are ranked for each query, beside its judged ones.
 

@@ -13,7 +13,7 @@ from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import Targets, TrainedEncoder, TrainedReranker
-from pipeline.train.pairs import CODES, MINED, Pairs
+from pipeline.train.pairs import Pairs
 
 _ORDER, _NEGATIVES = 0, 1  # what a random stream decides
 
@@ -68,14 +68,11 @@ class Examples:
         self._pairs = pairs
         self._settings = settings
         positive = pairs.has(settings.positives)
-        labels = (*settings.negatives, MINED)
-        negative = pairs.has(labels) & ~positive
+        negative = pairs.has(settings.negatives) & ~positive
         self._known = set(
             zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
         )
         self._negatives = _by_group(pairs.group, negative)
-        if settings.loss == "cosine":
-            negative &= pairs.has(LABELS)  # a mined product has no target
         self._rows = np.flatnonzero(
             positive if settings.loss in ("mnrl", "triplet") else positive | negative
         )
@@ -185,12 +182,11 @@ class Groups:
         Raises:
             PipelineError: there are fewer pairs than a batch, or all have one label.
         """
-        judged = pairs.has(LABELS)
         self._pairs = pairs
         self._settings = settings
-        self._groups = list(_by_group(pairs.group, judged).values())
-        self.size = int(judged.sum())
-        if len(np.unique(pairs.label[judged])) < 2:
+        self._groups = list(_by_group(pairs.group, np.ones(len(pairs), np.bool_)).values())
+        self.size = len(pairs)
+        if len(np.unique(pairs.label)) < 2:
             raise _no_negatives(where, "all pairs have one label", "Take other locales or queries.")
         _refuse_large_batch(settings.batch, self.size, "pairs", where)
 
@@ -257,5 +253,5 @@ def _refuse_large_batch(batch: int, size: int, unit: str, where: str) -> None:
 
 def label_counts(pairs: Pairs) -> dict[str, int]:
     """Return how many pairs have each label."""
-    counts = np.bincount(pairs.label, minlength=len(CODES)).tolist()
-    return dict(zip(CODES, counts, strict=True))
+    counts = np.bincount(pairs.label, minlength=len(LABELS)).tolist()
+    return dict(zip(LABELS, counts, strict=True))

@@ -12,12 +12,6 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.tables import LABELS, PAIRS, read_table
 
-MINED = "mined"
-"""The label of an unjudged product that the base encoder ranks high."""
-
-CODES = (*LABELS, MINED)
-"""What `Pairs.label` counts."""
-
 
 @dataclass(frozen=True)
 class Pairs:
@@ -28,7 +22,7 @@ class Pairs:
         texts: the distinct product texts.
         query: the query's text, a place in `queries`; int64, shape [pairs].
         text: the product's text, a place in `texts`; int64, shape [pairs].
-        label: a place in `CODES`; int64, shape [pairs].
+        label: a place in `LABELS`; int64, shape [pairs].
         group: which (locale, query_id) it is, counted from 0, ascending; int64, shape [pairs].
         product: which (locale, product_id) it is, in their order; int64, shape [pairs].
         locale: which locale it is, counted from 0, ascending; int64, shape [pairs].
@@ -49,7 +43,7 @@ class Pairs:
 
     def has(self, labels: tuple[str, ...]) -> NDArray[np.bool_]:
         """Say which pairs have one of these labels; bool, shape [pairs]."""
-        return np.isin(self.label, [CODES.index(label) for label in labels])
+        return np.isin(self.label, [LABELS.index(label) for label in labels])
 
     def queries_count(self) -> int:
         """Return the number of queries by locale and query_id."""
@@ -83,7 +77,7 @@ def pairs_of(table: pa.Table) -> Pairs:
         texts=texts,
         query=query,
         text=text,
-        label=_ints(pc.index_in(table["label"], pa.array(CODES)).to_numpy()),
+        label=_ints(pc.index_in(table["label"], pa.array(LABELS)).to_numpy()),
         group=_ints(np.cumsum(np.append(False, begins)[: len(ids)])),
         product=np.array([codes[key] for key in keys], dtype=np.int64),
         locale=locale,

@@ -54,8 +54,8 @@ def train(params: Params, name: str) -> stage.Done:
         _warn_if_worse(card, development, where)
         with atomic_directory(layout.model(settings.kind, name).folder) as folder:
             _write(layout.ModelFiles(folder), task, card, about, _counts(pairs, task))
-            if settings.kind == "encoder":
-                write_contract(layout.ModelFiles(folder).contract, params.encoder_named(name))
+            entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
+            write_contract(layout.ModelFiles(folder).contract, entry(name))
     checkpoints.remove_others()
     return stage.Done(
         settings.base,

@@ -67,11 +67,6 @@ def encoder_task(
         PipelineError: the base cannot be trained, or the pairs do not suffice for the loss.
     """
     refuse_unfit(base.spec, base.name, where)
-    if settings.loss == "distill":
-        raise PipelineError(
-            f"{where}.loss: distill has no trainer yet. Use mnrl, cosine, contrastive, "
-            "online-contrastive or triplet."
-        )
     examples = Examples(pairs, settings, where)
     model = BiEncoder(base.spec, base.weights, settings.max_tokens)
     if settings.matryoshka and max(settings.matryoshka) > model.dimension:

@@ -87,7 +87,6 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
         ({f"{KEY}.margin": 0.2}, f"{KEY}.margin: has no effect with the loss mnrl; it is for con"),
         ({f"{KEY}.margn": 0.2}, f"{KEY}.margn: unknown key; did you mean 'margin'?"),
         ({f"{KEY}.loss": "triplet", f"{KEY}.negatives": []}, f"{KEY}.negatives: must not be empty"),
-        ({f"{KEY}.loss": "distill"}, f"{KEY}.teacher: missing, but the loss distill learns from"),
         ({"trained.labse": shipped()["trained"][NAME]}, "trained.labse: encoders has this name t"),
         ({"training.dev_share": 1.0}, "training.dev_share: must be less than 1 (found 1.0)"),
         ({"training.version": "tiny"}, "training.version: must be 'small', 'large' or 'all'"),

@@ -8,8 +8,8 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.train.examples import Examples, Groups, Step, label_counts
-from pipeline.train.pairs import CODES, MINED, Pairs, pairs_of
+from pipeline.train.examples import Examples, Groups, Step
+from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import RERANKER, SETTINGS, pair_table
 
 
@@ -43,7 +43,7 @@ def test_pairs_are_the_rows_of_their_table() -> None:
     rows = table.to_pylist()
     assert [found.queries[at] for at in found.query] == [row["query"] for row in rows]
     assert [found.texts[at] for at in found.text] == [row["text"] for row in rows]
-    assert [CODES[at] for at in found.label] == [row["label"] for row in rows]
+    assert [LABELS[at] for at in found.label] == [row["label"] for row in rows]
     keys = [(row["locale"], row["query_id"]) for row in rows]
     assert [sorted(set(keys)).index(key) for key in keys] == found.group.tolist()
     products = [(row["locale"], row["product_id"]) for row in rows]
@@ -101,7 +101,7 @@ def test_a_known_positive_is_never_a_wrong_answer_and_the_own_one_always_counts(
 def test_hard_negatives_are_the_querys_own_products_of_the_labels_that_are_asked_for() -> None:
     found = pairs()
     labelled = {
-        (found.queries[query], found.texts[text]): CODES[label]
+        (found.queries[query], found.texts[text]): LABELS[label]
         for query, text, label in zip(found.query, found.text, found.label, strict=True)
     }
     for step in all_steps(Examples(found, encoder(loss="triplet", negatives=["S"]), "x")):
@@ -113,18 +113,6 @@ def test_hard_negatives_are_the_querys_own_products_of_the_labels_that_are_asked
     assert {labelled.get((q, t)) for step in in_batch for q, t in zip(
         texts_of(found, step, 0), np.array(texts_of(found, step, 1))[step.target], strict=True
     )} == {"E"}  # fmt: skip
-
-
-def test_mined_products_are_hard_negatives_without_a_target() -> None:
-    table = pair_table(20, 5)
-    labels = ["mined" if label == "I" else label for label in table["label"].to_pylist()]
-    found = pairs_of(table.set_column(4, table.schema.field("label"), [labels]))
-    assert label_counts(found)[MINED] == 20
-    cosine = Examples(found, encoder(loss="cosine", mined=1), "x")
-    assert cosine.size == 80
-    contrastive = Examples(found, encoder(loss="contrastive", negatives=[], mined=1), "x")
-    assert contrastive.size == 60
-    assert Examples(found, encoder(loss="triplet", negatives=[], mined=1), "x").size == 40
 
 
 def test_a_triplet_loss_counts_the_positives_that_have_no_negative() -> None:
@@ -140,7 +128,7 @@ def test_targets_are_those_of_the_labels() -> None:
     examples = Examples(found, encoder(loss="cosine"), "x")
     rows = examples.steps(0)[0]
     target = examples.step(rows, 0, 0).target
-    assert target.tolist() == [np.float32(wanted[CODES[at]]) for at in found.label[rows]]
+    assert target.tolist() == [np.float32(wanted[LABELS[at]]) for at in found.label[rows]]
     binary = Examples(found, encoder(loss="contrastive"), "x")
     rows = binary.steps(0)[0]
     assert binary.step(rows, 0, 0).target.tolist() == (found.label[rows] == 0).tolist()

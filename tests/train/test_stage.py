@@ -237,7 +237,6 @@ def test_what_cannot_be_trained_is_refused(make: Make) -> None:
     cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
         ({"max_tokens": 129}, {}, r"max_tokens: 129 is more than the 128 that its base tiny reads"),
         ({"matryoshka": [33]}, {}, r"matryoshka: 33 is more than the 32 components of tiny"),
-        ({"loss": "distill", "teacher": "t"}, {}, r"loss: distill has no trainer yet"),
         ({"batch": 64}, {}, r"batch: 64 is more than the 40 examples"),
         ({}, {"normalize": False, "similarity": "dot"}, r"base: tiny has similarity dot"),
     ]
