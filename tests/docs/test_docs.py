@@ -152,6 +152,7 @@ def branch_of_dvc_yaml() -> set[tuple[str, str]]:
     """Return which stage reads what another one writes, within one locale."""
     # A locale is the key of a map, or an item of a list.
     text = (ROOT / "dvc.yaml").read_text(encoding="utf-8").replace("${item}", "${key}")
+    text = text.replace("${reranking.run}", shipped()["reranking"]["run"])
     stages = YAML(typ="safe").load(text)["stages"]
     bodies = {name: body.get("do", body) for name, body in stages.items()}
     path = {
