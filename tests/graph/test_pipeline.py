@@ -84,8 +84,10 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     """Make a repository of this pipeline, with a small demo, the given encoders and a commit."""
     copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
-    models = "/models/encoder/\n/data/pairs/\n"  # as in the project's own
-    (folder / ".gitignore").write_text(f"/local/\n__pycache__/\n*.partial\n.cache/\n{models}")
+    own = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    kept = [line for line in own if line.lstrip("!").startswith(("/models/", "/data/pairs/"))]
+    ignored = ["/local/", "__pycache__/", "*.partial", ".cache/", *kept]
+    (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     yaml = YAML()
     data = yaml.load(folder / "params.yaml")
     data["demo"] |= {"products": 120, "queries": 40}
@@ -181,6 +183,8 @@ def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
         "models/dvc.lock",
         "models/dvc.yaml",
+        *(f"models/encoder/{name}/contract.json" for name in ("e5-small-q4", "minilm")),
+        "models/reranker/none/contract.json",
         "reports/bench/scale.json",
         "reports/report.md",
         "reports/tradeoff/README.md",
