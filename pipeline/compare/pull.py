@@ -21,6 +21,8 @@ def pull(path: Path, commit: str | None, prefix: Path) -> bytes | None:
         commit: the commit.
         prefix: the path from the repository's root to this folder.
     """
+    if commit is None and path.exists() and not path.is_file():
+        return None  # DVC would wait for a pipe
     # DVC takes a commit's paths from the repository's root.
     arguments = [path.as_posix()] if commit is None else [(prefix / path).as_posix(), commit]
     command = [sys.executable, "-m", __name__, *arguments]
