@@ -85,8 +85,8 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
     own = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    kept = [line for line in own if line.lstrip("!").startswith(("/models/", "/data/pairs/"))]
-    ignored = ["/local/", "__pycache__/", "*.partial", ".cache/", *kept]
+    models = [line for line in own if line.lstrip("!").startswith(("/models/", "/data/pairs/"))]
+    ignored = ["/local/", "__pycache__/", "*.partial", ".cache/", *models]
     (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     yaml = YAML()
     data = yaml.load(folder / "params.yaml")
