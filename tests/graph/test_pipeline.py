@@ -84,9 +84,11 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     """Make a repository of this pipeline, with a small demo, the given encoders and a commit."""
     copy_project(COPIED, folder)
     shutil.copytree(encoders, folder / "local")
-    own = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
-    models = [line for line in own if line.lstrip("!").startswith(("/models/", "/data/pairs/"))]
-    ignored = ["/local/", "__pycache__/", "*.partial", ".cache/", *models]
+    rules = (ROOT / ".gitignore").read_text(encoding="utf-8").splitlines()
+    of_models = [
+        line for line in rules if line.lstrip("!").startswith(("/models/", "/data/pairs/"))
+    ]
+    ignored = ["/local/", "__pycache__/", "*.partial", ".cache/", *of_models]
     (folder / ".gitignore").write_text("\n".join(ignored) + "\n")
     yaml = YAML()
     data = yaml.load(folder / "params.yaml")
