@@ -51,11 +51,13 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "retrieve": ("clean", "embed", "index"),
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
-    "rerank": ("clean", "hybrid"),
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
     "report": ("evaluate",),
 }
-"""The stages whose outputs a stage reads, where it reads more than their JSON."""
+"""The stages whose outputs a stage reads, where it reads more than their JSON.
+
+`rerank` reads nothing here: the project has no reranker.
+"""
 
 _WRITING_EVENTS = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "shutil.rmtree"}
 _OPEN_TO_WRITE = os.O_WRONLY | os.O_RDWR | os.O_CREAT
