@@ -21,9 +21,7 @@ POINTED = 3_000
 
 def catalogue(params: Params, locale: str) -> stage.Done:
     """Write the page of a locale's catalogue."""
-    clean, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
-    ids = tables.read_column(clean, tables.PRODUCTS, "product_id", remedy)
-    check_clusters(params, locale, ids)
+    check_clusters(params, locale)
     report = read_report(locale)
     drawn = _read_map(params, locale)
     page = render(

@@ -1,13 +1,12 @@
 """The card of the clusters, `clusters.json`: of which products, vectors, texts and settings."""
 
-import pyarrow as pa
-
-from pipeline.core import files, layout, tables
+from pipeline.core import files, layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Clean, Clusters, Params, Sha256, Strict
+from pipeline.vectors.manifest import hash_table
 
-CARD_SCHEMA = 1
+CARD_SCHEMA = 2
 """Version of clusters.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 
@@ -19,7 +18,7 @@ class ClustersCard(Strict):
     language: str
     settings: Clusters
     texts: Clean
-    product_ids_sha256: Sha256
+    table_sha256: Sha256
     vectors_sha256: Sha256
     clusters_sha256: Sha256
     map_sha256: Sha256
@@ -31,7 +30,7 @@ def make_card(
     locale: str,
     found: layout.ClusterFiles,
     *,
-    product_ids_sha256: str,
+    table_sha256: str,
     vectors_sha256: str,
     report_sha256: str,
 ) -> ClustersCard:
@@ -41,7 +40,7 @@ def make_card(
         params: the settings.
         locale: whose products they are.
         found: the files; their hashes are in the card.
-        product_ids_sha256: of the clean products.
+        table_sha256: of the clean products, as `hash_table` gives it.
         vectors_sha256: of the vectors.
         report_sha256: of the file reports/clusters/<locale>.json.
     """
@@ -51,7 +50,7 @@ def make_card(
         language=params.language[locale],
         settings=params.clusters,
         texts=params.clean,
-        product_ids_sha256=product_ids_sha256,
+        table_sha256=table_sha256,
         vectors_sha256=vectors_sha256,
         clusters_sha256=files.sha256_file(found.clusters),
         map_sha256=files.sha256_file(found.map),
@@ -59,7 +58,7 @@ def make_card(
     )
 
 
-def check_clusters(params: Params, locale: str, ids: pa.ChunkedArray) -> None:
+def check_clusters(params: Params, locale: str) -> None:
     """Check that a locale's clusters, map and report belong together, and to these products.
 
     The vectors themselves are not read.
@@ -67,7 +66,6 @@ def check_clusters(params: Params, locale: str, ids: pa.ChunkedArray) -> None:
     Args:
         params: the settings that they must be of.
         locale: whose products they are.
-        ids: all clean product_ids, in the order of rows.
 
     Raises:
         PipelineError: a file is missing or edited, or is of other products or settings.
@@ -82,7 +80,7 @@ def check_clusters(params: Params, locale: str, ids: pa.ChunkedArray) -> None:
         params,
         locale,
         found,
-        product_ids_sha256=tables.ids_sha256(ids),
+        table_sha256=hash_table(layout.clean(locale).products, layout.rerun_hint("clean", locale)),
         vectors_sha256=card.vectors_sha256,
         report_sha256=files.sha256_file(report),
     )

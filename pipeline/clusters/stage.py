@@ -83,7 +83,7 @@ def clusters(params: Params, locale: str) -> stage.Done:
             params,
             locale,
             out,
-            product_ids_sha256=report.ids_sha256,
+            table_sha256=manifest.products.table_sha256,
             vectors_sha256=manifest.products.sha256(),
             report_sha256=files.sha256_file(layout.clusters_report(locale)),
         )

@@ -229,7 +229,7 @@ class Runtime(Strict):
     threads: Annotated[int, Field(ge=0, le=MOST_THREADS)]
     memory_limit: Annotated[float, Field(gt=0, allow_inf_nan=False)] | None
     store_gigabytes: Count
-    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    checkpoint_minutes: Annotated[float, Field(ge=0, allow_inf_nan=False)]
     executor: Literal["local", "ray"]
     ray_address: RayAddress | None
 

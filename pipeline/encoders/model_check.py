@@ -122,11 +122,12 @@ def _check_head(transformer: Path, spec: Reranker, where: str) -> None:
             f"{shorten(count)} (config.json of {transformer}). Set the number that it has: 1 or 4."
         )
     order = [labels.get(str(at)) for at in range(count)] if isinstance(labels, dict) else []
-    if sorted(map(str, order)) == sorted(LABELS) and order != [*LABELS]:
+    unnamed = [f"LABEL_{at}" for at in range(count)]
+    if count == len(LABELS) and order not in ([], unnamed, [*LABELS]):
         raise PipelineError(
-            f"{where}: the labels of the model must be in the order {', '.join(LABELS)} (found "
-            f"{', '.join(map(str, order))} in config.json of {transformer}): gains are in this "
-            "order. Use another model."
+            f"{where}: the labels of the model must be {', '.join(LABELS)}, in this order, as the "
+            f"gains are (found {shorten(', '.join(map(str, order)))} in config.json of "
+            f"{transformer}). Name them so if they mean that, or use another model."
         )
 
 

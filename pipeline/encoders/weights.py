@@ -115,12 +115,13 @@ def folder_at_hand(weights: Weights) -> Path | None:
 
 def _refuse_untrained(weights: FolderWeights, name: str) -> None:
     """Raise a `PipelineError` if a folder is that of a model under `trained`, and not there."""
-    folder = layout.model("encoder", name).weights
-    if Path(weights.path) == folder and not folder.is_dir():
-        raise PipelineError(
-            f"trained.{name}: {folder} is missing: the model is not trained yet. Run `dvc repro "
-            f"{layout.MODELS_GRAPH}:train@{name}`."
-        )
+    for kind in ("encoder", "reranker"):
+        folder = layout.model(kind, name).weights
+        if Path(weights.path) == folder and not folder.is_dir():
+            raise PipelineError(
+                f"trained.{name}: {folder} is missing: the model is not trained yet. Run `dvc "
+                f"repro {layout.MODELS_GRAPH}:train@{name}`."
+            )
 
 
 def _find_folder(weights: FolderWeights) -> Path:

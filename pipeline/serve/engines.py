@@ -5,7 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.core import layout, stage
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params_file import load_params
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import Signature, signature, signed
@@ -125,9 +125,9 @@ class Engines:
         state.tried = state.seen = signature(locale)
         try:
             opened = open_engine(locale)
-        except (PipelineError, OSError) as err:
-            state.problem = str(err)
-            stage.log.warning("warning: %s: %s", locale, err)
+        except Exception as err:  # noqa: BLE001 (the other locales are followed)
+            state.problem = one_line(err) or type(err).__name__
+            stage.log.warning("warning: %s: %s", locale, state.problem)
             return
         if state.engine is not None:
             opened.query_vectors.take_model(state.engine.query_vectors)
@@ -139,5 +139,5 @@ class Engines:
             return
         try:
             engine.warm()
-        except (PipelineError, OSError) as err:
-            stage.log.warning("warning: %s: %s", engine.locale, err)
+        except Exception as err:  # noqa: BLE001 (the first search says it again)
+            stage.log.warning("warning: %s: %s", engine.locale, one_line(err))

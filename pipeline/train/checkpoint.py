@@ -28,7 +28,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger("pipeline")
 
-_FORM = 1  # raise it when a change here changes what a training computes
 _STALE_SECONDS = 7 * 86_400
 _CARD = "checkpoint.json"
 
@@ -76,7 +75,7 @@ class Checkpoints:
     def __init__(self, name: str, key: Mapping[str, Any]) -> None:
         """Name the folder by the model's name and everything that decides the training."""
         self._name = name
-        self._key = {"form": _FORM, **key}
+        self._key = dict(key)
         self.folder = layout.checkpoints() / folder_name(name, self._key)
 
     @contextmanager
@@ -161,9 +160,9 @@ class Checkpoints:
         return written
 
     def remove_others(self) -> None:
-        """Remove the name's trainings with other settings, those that are done or a week old.
+        """Remove the name's trainings with other settings that are a week old.
 
-        One that was interrupted this week may still be taken up again.
+        Those of this week may still be taken up again, or be what the settings go back to.
         """
         for path in self.folder.parent.glob(f"{self._name}-{'[0-9a-f]' * 16}"):
             if path == self.folder or not (path / _CARD).is_file():
@@ -171,7 +170,7 @@ class Checkpoints:
             lock = FileLock(_lock_of(path))
             try:
                 with lock.acquire(timeout=0):
-                    if _is_done(path) or _age(path / _CARD) > _STALE_SECONDS:
+                    if _age(path / _CARD) > _STALE_SECONDS:
                         shutil.rmtree(path, ignore_errors=True)
             except Timeout:
                 continue
@@ -179,13 +178,6 @@ class Checkpoints:
 
 def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
-
-
-def _is_done(folder: Path) -> bool:
-    try:
-        return read_model(folder / _CARD, Card, "").state is None
-    except PipelineError:
-        return False
 
 
 def _age(path: Path) -> float:

@@ -178,6 +178,8 @@ class Trainer:
     def _update(self) -> None:
         try:
             self._optimizer.step()
+        except torch.OutOfMemoryError:
+            raise
         except RuntimeError as err:  # a rate that float32 cannot hold
             raise FloatingPointError(one_line(err)) from err
 
@@ -252,11 +254,11 @@ class Trainer:
             raise self._diverged(self._step, str(err)) from err
 
     def _diverged(self, step: int, what: str) -> PipelineError:
-        kept = self._checkpoints.folder
+        folder = self._checkpoints.folder
+        kept = f" The last checkpoint is kept in {folder}." if folder.is_dir() else ""
         return PipelineError(
             f"{self._where}: the training fails at step {step} of {self._total}: {what}. Lower "
-            f"lr (found {self._settings.lr}), or raise warm_up. The last checkpoint is kept in "
-            f"{kept}."
+            f"lr (found {self._settings.lr}), or raise warm_up.{kept}"
         )
 
     def _note(self) -> str:

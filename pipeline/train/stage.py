@@ -23,7 +23,7 @@ from pipeline.train.pairs import Pairs, read_pairs
 from pipeline.train.task import Base, Task, encoder_task, reranker_task
 
 CARD_SCHEMA = 1
-_LIBRARIES = ("sentence-transformers", "tokenizers", "torch", "transformers")
+_LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
 _OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
 
@@ -42,7 +42,9 @@ def train(params: Params, name: str) -> stage.Done:
         "base": base.name,
         "base_sha256": base.weights.sha256,
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
-        "settings": settings.model_dump(mode="json", exclude=_OF_THE_CONTRACT),
+        "settings": settings.model_dump(
+            mode="json", exclude=_OF_THE_CONTRACT, exclude_defaults=True
+        ),
     }
     checkpoints = Checkpoints(name, {**about, **_surroundings(base, device)})
     with deterministic(settings.threads):
@@ -86,9 +88,10 @@ def _device(spec: Encoder, runtime: Runtime) -> str:
 
 def _surroundings(base: Base, device: str) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
-    contract = base.spec.model_dump(mode="json", exclude={"weights", *_OF_THE_CONTRACT})
+    unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
     return {
-        "contract": contract,
+        "code": {path.name: sha256_file(path) for path in Path(__file__).parent.glob("*.py")},
+        "contract": base.spec.model_dump(mode="json", exclude=unread),
         "device": device,
         "instructions": widest_instructions(),
         "libraries": {library: version(library) for library in _LIBRARIES},

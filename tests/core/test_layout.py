@@ -25,6 +25,7 @@ OWN = {
     "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
     "browser": {"manifest.json"},  # of a folder of the user's
     "search": {"card.json"},  # of what the search keeps, in the cache
+    "train": {"checkpoint.json"},  # of a training that goes on, in the cache
     "store": {"about.json"},  # of the vectors of an encoder, in the cache
 }
 """Names that are not artefacts, each spelled in the one folder that knows that form."""

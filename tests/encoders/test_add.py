@@ -270,7 +270,7 @@ def test_the_table_shows_every_entry_and_fetches_nothing(models: Path, tmp_path:
     Path("params.yaml").write_text(edited, encoding="utf-8")
     rows = [line.split() for line in show_entries(load_params()).splitlines()[1:]]
     by_name = {row[0]: row for row in rows}
-    assert list(by_name) == list(load_params().encoders)
+    assert list(by_name) == list(load_params().encoder_names())
     assert by_name["mine"][-5:] == ["128", "any", "0", "MB", "es"]
     assert by_name["mine"][-6] == "8"
     assert by_name["labse"][1:4:2] == ["hub", "?"]

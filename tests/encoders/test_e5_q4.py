@@ -18,7 +18,7 @@ from tests.helpers import tiny_e5_q4
 FIXTURE = Path(__file__).parents[1] / "fixtures" / "e5_engine"
 RUNTIME = Runtime(
     device="cpu", engine="auto", threads=1, memory_limit=None, store_gigabytes=1, executor="local",
-    ray_address=None,
+    ray_address=None, checkpoint_minutes=5.0,
 )  # fmt: skip
 
 

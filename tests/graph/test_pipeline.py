@@ -258,7 +258,10 @@ def test_two_commands_bring_a_model_folders_metrics_beside_the_others(
 
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
     ran = project.ran("exp", "run", "-S", "index.us=hnsw")
-    assert ran == {"index@us", "retrieve@us", "hybrid@us", "rerank@us", "evaluate@us", "report"}
+    # hybrid's run may be the same: then nothing is reranked.
+    assert ran - {"rerank@us"} == {
+        "index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"
+    }  # fmt: skip
 
 
 def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
