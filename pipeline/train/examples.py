@@ -157,8 +157,8 @@ class Examples:
     ) -> None:
         settings = self._settings
         queries = len(np.unique(self._pairs.query[positive]))
-        if settings.loss == "cosine" or (settings.loss == "mnrl" and queries > 1):
-            return  # targets are enough; the products of other queries
+        if settings.loss == "mnrl" and queries > 1:
+            return  # the products of other queries
         if settings.loss in ("mnrl", "triplet") and settings.hard_negatives == 0:
             raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
         if not negative.any():

@@ -176,6 +176,8 @@ class Trainer:
         self._losses.append(loss)
 
     def _update(self) -> None:
+        import torch
+
         try:
             self._optimizer.step()
         except torch.OutOfMemoryError:

@@ -161,6 +161,7 @@ def runtime(engine: str = "torch", device: str = "cpu", threads: int = 1) -> Run
         {
             "engine": engine, "device": device, "threads": threads, "memory_limit": None,
             "store_gigabytes": 1, "executor": "local", "ray_address": None,
+            "checkpoint_minutes": 5.0,
         }
     )  # fmt: skip
 

@@ -271,7 +271,7 @@ def test_a_name_that_params_yaml_lacks_is_one_message(run_stage: RunStage) -> No
     assert done.returncode == 1
     assert done.stderr == (
         "error in pairs: --name minilm-dem: params.yaml has no such model under trained (it has: "
-        "minilm-demo); did you mean 'minilm-demo'?\n"
+        "minilm-demo, reranker-demo); did you mean 'minilm-demo'?\n"
     )
 
 

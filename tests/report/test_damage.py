@@ -32,7 +32,7 @@ STRANGE: tuple[Any, ...] = (
 @pytest.fixture(scope="module")
 def given() -> Params:
     """Parameters of one locale."""
-    one = {"encoder": "labse", "index": "flat", "language": "es"}
+    one = {"encoder": "labse", "index": "flat", "language": "es", "rerank": "none"}
     return params({section: {LOCALE: name} for section, name in one.items()})
 
 

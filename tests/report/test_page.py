@@ -449,6 +449,7 @@ def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
             "encoder": dict.fromkeys(names, "minilm"),
             "index": dict.fromkeys(names, "flat"),
             "language": dict.fromkeys(names, "en"),
+            "rerank": dict.fromkeys(names, "none"),
         }
     )
     for locale in names:

@@ -25,6 +25,7 @@ def of_locales(**locales: str) -> Params:
             "encoder": dict.fromkeys(locales, "minilm"),
             "index": dict.fromkeys(locales, "flat"),
             "language": locales,
+            "rerank": dict.fromkeys(locales, "none"),
         }
     )
 

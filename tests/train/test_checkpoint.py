@@ -151,9 +151,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
     assert _train() == expected
 
 
-def test_trainings_of_a_name_that_are_done_go_when_another_is_and_interrupted_ones_stay(
-    make: Make, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_trainings_of_a_name_stay_a_week(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = make("many", SHORT)
     params = folder / "params.yaml"
     text = params.read_text()
@@ -163,6 +161,10 @@ def test_trainings_of_a_name_that_are_done_go_when_another_is_and_interrupted_on
     _train()
     (second,) = set(layout.checkpoints().glob(f"{NAME}-*")) - {interrupted}
     params.write_text(text.replace("lr: 0.002", "lr: 0.003"))
+    _train()
+    assert {interrupted, second} < set(layout.checkpoints().glob(f"{NAME}-*"))
+    old = time.time() - 8 * 86_400
+    os.utime(second / "checkpoint.json", (old, old))
     _train()
     kept = set(layout.checkpoints().glob(f"{NAME}-*"))
     assert interrupted in kept
