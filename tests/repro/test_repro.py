@@ -200,11 +200,11 @@ def test_a_branch_that_fails_is_named_and_the_others_are_finished(tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("jobs", "shared", "running"), [(1000, "", LOCALES), (1, "", ("us",)), (2, "us", ("us",))],
+    ("jobs", "shared", "running"), [(1000, "", len(LOCALES)), (1, "", 1), (2, "us", 1)],
     ids=["branches", "one after the other", "what the locales share"],
 )  # fmt: skip
 def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
-    tmp_path: Path, jobs: int, shared: str, running: tuple[str, ...]
+    tmp_path: Path, jobs: int, shared: str, running: int
 ) -> None:
     repository = Repository(tmp_path, 0)
     command = [sys.executable, "-m", "pipeline.repro", "--jobs", str(jobs)]
@@ -218,7 +218,7 @@ def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
     ) as process:  # fmt: skip
         assert process.stdout is not None
-        while not all(repository.beside(f"{one}.there").exists() for one in running):
+        while len(list(tmp_path.glob("*.there"))) < running:  # of one, DVC chooses which
             assert process.poll() is None
             time.sleep(0.01)
         started = psutil.Process(process.pid).children(recursive=True)
