@@ -108,9 +108,10 @@ def test_what_is_no_cross_encoder_of_this_entry_is_one_message(folders: Path) ->
     with pytest.raises(PipelineError, match=r"names 'BertModel', expected a class that ends"):
         weights_of(texts)
     other = build_reranker(folders / "order", labels=4)
-    edit_json(other / "config.json", id2label=dict(enumerate(reversed(LABELS))))
-    with pytest.raises(PipelineError, match="must be in the order E, S, C, I"):
-        weights_of(other, labels=4)
+    for order in (reversed(LABELS), ["Irrelevant", "Complement", "Substitute", "Exact"]):
+        edit_json(other / "config.json", id2label=dict(enumerate(order)))
+        with pytest.raises(PipelineError, match="must be E, S, C, I, in this order"):
+            weights_of(other, labels=4)
     foreign = build_reranker(folders / "foreign")
     edit_json(foreign / "config.json", vocab_size=100)
     with pytest.raises(PipelineError, match=r"rerankers\.tiny\.weights: .* must have the shape"):
