@@ -18,10 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from bench.peak import operations, peak_gflops
+from bench.peak import operations, peak_gflops, precisions
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
-from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.files import atomic_file
 from pipeline.core.params import Encoder, Params, Precision
 from pipeline.core.params_file import load_params
@@ -83,7 +82,7 @@ def sides_of(params: Params, name: str, threads: int) -> list[Side]:
 
     found = []
     weights = resolve_weights(params.encoders[name], name)
-    for precision in _precisions():
+    for precision in precisions():
         spec = params.encoders[name].model_copy(update={"precision": precision})
         graph = openvino.Core().read_model(converted_model(spec, weights).folder / "model.xml")
         apart = compile_graph(graph, threads, precision)
@@ -126,10 +125,6 @@ def operations_per_token(spec: Encoder, name: str) -> float:
     return float(np.mean([count(np.array([length])) / length for length in LENGTHS]))
 
 
-def _precisions() -> tuple[Precision, ...]:
-    return ("float32", "bfloat16") if bfloat16_instructions() else ("float32",)
-
-
 def main() -> int:
     """Measure, write the report, print the table; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m bench.batches")
@@ -144,7 +139,7 @@ def main() -> int:
             for side in sides[:: -1 if number % 2 else 1]:
                 side.measure()
         peaks: dict[Precision, float] = {
-            precision: peak_gflops(precision, threads) for precision in _precisions()
+            precision: peak_gflops(precision, threads) for precision in precisions()
         }
         each = {name: operations_per_token(params.encoders[name], name) for name in names}
         listed = ", ".join(f"{key} {value:,.0f}" for key, value in peaks.items())

@@ -29,6 +29,11 @@ _SECONDS, _ROUNDS = 0.3, 3
 _EIGHT_BITS = 4.0  # 8-bit numbers cover [-4, 4]: random ones are within it
 
 
+def precisions() -> tuple[Precision, ...]:
+    """Return float32, and bfloat16 where this CPU has instructions for it."""
+    return ("float32", "bfloat16") if bfloat16_instructions() else ("float32",)
+
+
 def peak_gflops(precision: Precision, threads: int) -> float:
     """Return the most that openvino multiplies with this many threads, in 1e9 operations a second.
 

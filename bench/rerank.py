@@ -20,8 +20,8 @@ from statistics import median
 
 import numpy as np
 
+from bench.peak import precisions
 from pipeline.core import layout, stage, tables
-from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
 from pipeline.core.params import Params, Precision, Reranker, Runtime
@@ -118,7 +118,7 @@ def sides_of(params: Params, locale: str, spec: Reranker, name: str, queries: in
     weights = resolve_weights(spec, name)
     encoder = params.encoder_of(locale)
     found = []
-    for precision in _precisions():
+    for precision in precisions():
         scorer = load_scorer(spec.model_copy(update={"precision": precision}), weights, runtime)
         for depth in DEPTHS:
             some = [pair for each in pairs for pair in each[:depth]]
@@ -149,10 +149,6 @@ def table(sides: Sequence[Side]) -> str:
             ]
         )  # fmt: skip
     return markdown(HEADER, rows, HEADER[2:])
-
-
-def _precisions() -> tuple[Precision, ...]:
-    return ("float32", "bfloat16") if bfloat16_instructions() else ("float32",)
 
 
 def main() -> int:
