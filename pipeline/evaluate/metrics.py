@@ -16,14 +16,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Evaluate
+from pipeline.core.params import ESCI_GAINS, Evaluate
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import Ints, JudgedRun, Judgements, ordinal
 
 Floats = NDArray[np.float64]
 PerQuery = dict[str, Floats]
 
-GAINS = {"E": 1.0, "S": 0.1, "C": 0.01, "I": 0.0}
+GAINS = dict(zip(LABELS, ESCI_GAINS, strict=True))
 """The gains of the ESCI paper (arXiv 2206.06588)."""
 
 SWAPPED_GAINS = {"E": 1.0, "S": 0.01, "C": 0.1, "I": 0.0}

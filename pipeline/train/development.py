@@ -7,9 +7,11 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
+from pipeline.core.params import ESCI_GAINS
 from pipeline.core.tables import LABELS
+from pipeline.encoders.pairs import probabilities
 from pipeline.evaluate.judged_run import Judgements, judge
-from pipeline.evaluate.metrics import GAINS, MEAN_DECIMALS, ndcg
+from pipeline.evaluate.metrics import MEAN_DECIMALS, ndcg
 from pipeline.runs.ranking import SCORE_DECIMALS, rank_pairs
 from pipeline.train.pairs import Pairs
 
@@ -53,7 +55,7 @@ class Development:
             pairs.group[judged], pairs.product[judged], pairs.label[judged], self.queries
         )
         counts = self._judgements.label_counts()
-        gains = counts @ np.array([GAINS[label] for label in LABELS])
+        gains = counts @ np.array(ESCI_GAINS)
         self.of_one_label = int(((counts > 0).sum(axis=1) <= 1).sum())
         self.chooses = CATALOGUE if catalogue else POOL
         if not (gains > 0).any():
@@ -111,10 +113,7 @@ class Development:
 
 def expected_gains(logits: Matrix) -> NDArray[np.float64]:
     """Return the expected gain of pairs, float64, shape [pairs]; logits, shape [pairs, labels]."""
-    from scipy.special import softmax
-
-    chances = softmax(logits.astype(np.float64), axis=1)
-    gains: NDArray[np.float64] = chances @ np.array([GAINS[label] for label in LABELS])
+    gains: NDArray[np.float64] = probabilities(logits) @ np.array(ESCI_GAINS)
     return gains
 
 
