@@ -1,0 +1,263 @@
+"""What training brings: each recipe of bench/training.yaml against what it starts from.
+
+    python -m bench.training --source DIR --folder FOLDER [--only NAME ...] [--jobs 2]
+
+The source has ESCI's two parquet files. Its test queries, with all products, are evaluated; its
+train queries are learned from. In FOLDER a clone of the last commit trains the recipes, `--jobs` at
+a time, and runs `dvc repro report` for each experiment. What is there already is not done again.
+
+The tables, also in FOLDER/results.md, have for each measure the mean, the paired difference from
+what the experiment is compared with, its bootstrap interval, and * where p < .05 by paired
+randomisation, adjusted (Holm) for all differences of the table. A system `rerank` is compared with
+the hybrid run that it reorders. Full lists are the queries with 40 judged products or more: most
+others of the sample have one.
+"""
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from pydantic import BaseModel, ConfigDict
+from ruamel.yaml import YAML
+
+from pipeline.compare.pairs import values
+from pipeline.core import layout, stage, tables
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import atomic_file
+from pipeline.core.params import Params, Uncertainty
+from pipeline.core.params_file import PARAMS_FILE, check_params
+from pipeline.core.text_tables import markdown
+from pipeline.evaluate import uncertainty
+from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.evaluate.uncertainty import Interval
+
+RECIPES = Path(__file__).with_suffix(".yaml")
+BASE = "base"
+MEASURES = ("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100")
+RERANKED, FIRST = "rerank.ndcg@10", "hybrid.ndcg@10"
+FULL_LIST = 40
+"""Judged products of a query whose whole list was judged: the sample's lists have 40 to 78."""
+
+
+class Experiment(BaseModel):
+    """What one row changes in params.yaml, and what it is compared with."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    locales: tuple[str, ...]
+    encoder: str | None = None
+    rerank: str | None = None
+    dimension: int | None = None
+    against: str = BASE
+
+    def apply(self, data: dict[str, Any]) -> None:
+        """Change params."""
+        for locale in self.locales:
+            data["encoder"][locale] = self.encoder or data["encoder"][locale]
+            data["rerank"][locale] = self.rerank or data["rerank"][locale]
+        if self.dimension is not None:
+            section = "trained" if self.encoder in data["trained"] else "encoders"
+            data[section][self.encoder]["dimension"] = self.dimension
+
+
+@dataclass(frozen=True)
+class Difference:
+    """One measure of one row."""
+
+    row: str
+    locale: str
+    column: str
+    after: float
+    interval: Interval
+    p: float
+
+
+def main() -> int:
+    """Train, evaluate, write the tables, print them; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.training")
+    parser.add_argument("--source", type=Path, required=True)
+    parser.add_argument("--folder", type=Path, required=True)
+    parser.add_argument("--only", nargs="*", help="experiments (default: all)")
+    parser.add_argument("--jobs", type=int, default=2, help="trainings at a time (default: 2)")
+    options = parser.parse_args()
+    with stage.report_errors("bench") as outcome:
+        recipes = YAML(typ="safe", pure=True).load(RECIPES)
+        experiments = chosen(recipes["experiments"], options.only)
+        data = prepare(options.folder, options.source.resolve(), recipes["trained"])
+        project = options.folder / "project"
+        used = {e.encoder for e in experiments.values()} | {e.rerank for e in experiments.values()}
+        train(project, [name for name in recipes["trained"] if name in used], options.jobs)
+        for name, experiment in experiments.items():
+            evaluate(options.folder, name, experiment, data)
+        text = report(options.folder, experiments, check_params(data, str(PARAMS_FILE)))
+        with atomic_file(options.folder / "results.md") as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+        sys.stdout.write(text)
+    return outcome.status
+
+
+def chosen(given: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Experiment]:
+    """Return experiments, the unchanged one first, and what each is compared with."""
+    found = {name: Experiment.model_validate(each) for name, each in given.items()}
+    found = {BASE: Experiment(locales=()), **found}
+    names = list(found) if only is None else [BASE, *only]
+    for name in names:
+        if name not in found:
+            raise PipelineError(
+                f"--only {name}: no such experiment (there are: {', '.join(found)}). Name one."
+            )
+    wanted = {*names, *(found[name].against for name in names)}
+    return {name: each for name, each in found.items() if name in wanted}
+
+
+def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str, Any]:
+    """Clone the project's last commit into a folder, unless it is there; return the params."""
+    project = folder / "project"
+    if not project.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        git = shutil.which("git") or "git"
+        subprocess.run([git, "clone", "--quiet", ".", str(project)], check=True)
+    data: dict[str, Any] = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    whole = {"source": str(source), "version": "all", "queries": "all"}
+    data["sample"] |= {**whole, "splits": ["test"], "distractors": "all"}
+    data["training"] |= {**whole, "dev_share": 0.1}
+    data["trained"] = dict(trained)
+    check_params(data, str(PARAMS_FILE))
+    write_params(project, data)
+    return data
+
+
+def write_params(project: Path, data: Mapping[str, Any]) -> None:
+    """Write params.yaml; a file that says the same is left alone."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    with atomic_file(project / PARAMS_FILE) as partial:
+        yaml.dump(dict(data), partial)
+
+
+def run(project: Path, module: str, *arguments: str) -> None:
+    """Run a module in the project; its lines go to standard error."""
+    environment = {**os.environ, "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
+    environment.setdefault("PIPELINE_CACHE", str(layout.cache().resolve()))
+    command = [sys.executable, "-m", module, *arguments]
+    status = subprocess.run(command, cwd=project, env=environment, stdout=sys.stderr).returncode
+    if status:
+        raise PipelineError(
+            f"`python -m {module} {' '.join(arguments)}` failed in {project}. Read its message."
+        )
+
+
+def train(project: Path, names: Sequence[str], jobs: int) -> None:
+    """Train the recipes; what was trained before is kept in the cache."""
+    run(project, "dvc", "repro", "clean")
+    for name in names:
+        run(project, "dvc", "repro", f"models/dvc.yaml:pairs@{name}")
+    for name in ("minilm", "e5-small-q4"):
+        run(project, "dvc", "repro", f"models/dvc.yaml:contract@{name}")
+    todo = [name for name in names if not any((project / "models").glob(f"*/{name}/card.json"))]
+    with ThreadPoolExecutor(jobs) as pool:
+        list(pool.map(lambda name: run(project, "pipeline.train", "--name", name), todo))
+
+
+def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str, Any]) -> None:
+    """Run the graph with an experiment's settings, and keep its per-query tables."""
+    results, project = folder / "results" / name, folder / "project"
+    if results.exists():
+        return
+    data = json.loads(json.dumps(base))  # no part shared, as those of YAML's anchors are
+    experiment.apply(data)
+    check_params(data, str(PARAMS_FILE))
+    write_params(project, data)
+    run(project, "dvc", "repro", "report")
+    partial = results.with_suffix(".part")
+    shutil.rmtree(partial, ignore_errors=True)
+    shutil.copytree(project / layout.PER_QUERY, partial)
+    partial.rename(results)
+
+
+def report(folder: Path, experiments: Mapping[str, Experiment], params: Params) -> str:
+    """Return the tables: all queries, then those with full lists."""
+    text = []
+    for title, least in (
+        ("All queries", 0),
+        (f"Queries with {FULL_LIST} judged or more", FULL_LIST),
+    ):
+        found = [
+            each
+            for name, experiment in experiments.items()
+            for locale in experiment.locales
+            for each in differences(folder, name, experiment, locale, least, params.uncertainty)
+        ]
+        if found:
+            text.append(f"{title}\n\n{table(found, params.compare.alpha)}")
+    return "\n".join(text)
+
+
+def differences(
+    folder: Path, name: str, experiment: Experiment, locale: str, least: int, draws: Uncertainty
+) -> Iterator[Difference]:
+    """Yield the differences of a row, over the queries with `least` judged products or more."""
+    after = read(folder / "results" / name, locale)
+    before = read(folder / "results" / experiment.against, locale)
+    judged = tables.read_column(
+        folder / "project" / layout.clean(locale).judgements, tables.JUDGEMENTS, "query_id", ""
+    ).to_numpy()
+    ids, counts = np.unique(judged, return_counts=True)
+    inside = np.isin(after["query_id"].to_numpy(), ids[counts >= least])
+    if not inside.any():
+        return
+    reranks = experiment.rerank is not None
+    for measure in (RERANKED,) if reranks else MEASURES:
+        new = values(after, measure)[inside]
+        old = values(after if reranks else before, FIRST if reranks else measure)[inside]
+        moved = new - old
+        yield Difference(
+            row=name,
+            locale=locale,
+            column=measure,
+            after=float(np.nanmean(new)),
+            interval=uncertainty.bootstrap_interval(
+                moved, draws.samples, draws.confidence, draws.seed
+            ),
+            p=uncertainty.paired_randomisation(moved, draws.samples, draws.seed),
+        )
+
+
+def read(folder: Path, locale: str) -> pa.Table:
+    """Read an experiment's per-query table; its queries are those of all the others."""
+    path = folder / layout.per_query(locale).name
+    return read_per_query(path.read_bytes(), str(path), locale, "Delete its folder.")[0]
+
+
+def table(found: Sequence[Difference], alpha: float) -> str:
+    """Return a table: a line for each row and locale, a column for each measure."""
+    columns = [name for name in (*MEASURES, RERANKED) if any(d.column == name for d in found)]
+    rows: dict[tuple[str, str], dict[str, str]] = {}
+    for each, p in zip(found, uncertainty.holm([d.p for d in found]), strict=True):
+        sure = "*" if p < alpha else ""
+        cells = rows.setdefault((each.row, each.locale), {"queries": f"{each.interval.queries:,}"})
+        mean, low, high, _ = each.interval
+        cells[each.column] = f"{each.after:.4f}, {mean:+.4f} [{low:+.4f}, {high:+.4f}]{sure}"
+    header = ("experiment", "locale", "queries", *columns)
+    return markdown(
+        header,
+        [
+            [*key, cells["queries"], *(cells.get(c, "") for c in columns)]
+            for key, cells in rows.items()
+        ],
+        header[2:],
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
