@@ -35,7 +35,7 @@ from ruamel.yaml import YAML
 
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
-from pipeline.core.params import FIRST_SYSTEMS, System
+from pipeline.core.params import System
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
@@ -150,7 +150,8 @@ def latencies(engine: Engine, texts: list[str]) -> dict[str, Any]:
         return engine.search(Question(text, (system,)))
 
     found: dict[str, Any] = {
-        system: milliseconds(partial(search, system), texts) for system in FIRST_SYSTEMS
+        system: milliseconds(partial(search, system), texts)
+        for system in engine.params.systems_of(engine.locale)
     }
     if "brand" in engine.shown.facets:
         brand = {"brand": engine.shown.facets["brand"].shown[0].as_py()}

@@ -522,6 +522,11 @@ def postings(key: str) -> PostingFiles:
     return PostingFiles(cache() / "search" / "postings" / key)
 
 
+def documents(key: str) -> Path:
+    """Return what a reranker reads of a table of products, for the search."""
+    return cache() / "search" / "documents" / key / "documents.arrow"
+
+
 def rates() -> Path:
     """Return the folder of how fast this machine encoded last, a file for each encoder."""
     return cache() / "rates"

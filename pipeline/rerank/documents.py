@@ -3,6 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+import pyarrow as pa
+
 from pipeline.core import tables
 from pipeline.core.arrays import Ints
 from pipeline.core.field_ends import field_bounds
@@ -20,26 +22,28 @@ def read_documents(
         path: the clean products.
         wanted: their rows, ascending.
         spec: which fields a document is made of.
-        settings: which fields the texts were made of.
+        settings: which fields the texts were made of; `check_text_settings` says whether they were.
         remedy: a sentence that says what brings the file back; messages end with it.
     """
     found: dict[int, str] = {}
     done = 0
     for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
         mine = wanted[(wanted >= done) & (wanted < done + len(batch))]
-        taken = batch.take(mine - done)
-        texts = taken["text"].to_pylist()
-        if spec.fields != "all" and texts:
-            ends = taken["field_ends"].combine_chunks().flatten().to_numpy()
-            places = [settings.fields.index(field) for field in spec.fields]
-            ends = ends.reshape(len(texts), -1)
-            parts = [
-                [text[start:stop] for text, start, stop in zip(texts, *bounds, strict=True)]
-                for bounds in (field_bounds(ends, place, settings.separator) for place in places)
-            ]
-            texts = [
-                settings.separator.join(filter(None, each)) for each in zip(*parts, strict=True)
-            ]
+        texts = documents_of(batch.take(mine - done), spec, settings)
         found.update(zip(mine.tolist(), texts, strict=True))
         done += len(batch)
     return found
+
+
+def documents_of(products: pa.Table, spec: Reranker, settings: Clean) -> list[str]:
+    """Return the documents of some rows of the clean products; as `read_documents`."""
+    texts: list[str] = products["text"].to_pylist()
+    if spec.fields == "all" or not texts:
+        return texts
+    ends = products["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(texts), -1)
+    places = [settings.fields.index(field) for field in spec.fields]
+    parts = [
+        [text[start:stop] for text, start, stop in zip(texts, *bounds, strict=True)]
+        for bounds in (field_bounds(ends, place, settings.separator) for place in places)
+    ]
+    return [settings.separator.join(filter(None, each)) for each in zip(*parts, strict=True)]

@@ -17,7 +17,7 @@ from pipeline.bm25 import analysers
 from pipeline.bm25.search import TermIndex, top
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import Params, System
+from pipeline.core.params import NO_RERANKER, Params, System
 from pipeline.hybrid.fuse import fuse, ranks
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.stage import score_pairs
@@ -30,6 +30,7 @@ from pipeline.search.nearest import Allowed, nearest
 from pipeline.search.parts import InParts
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.question import Question, UnknownProductError, check_k, check_text
+from pipeline.search.reranking import Reordering
 from pipeline.search.shown import Shown
 from pipeline.search.variants import Groups, Variants
 from pipeline.vectors.shards import ShardReader
@@ -63,13 +64,14 @@ class Engine:
     analyser: analysers.Analyser
     terms: TermIndex
     variants: Variants
+    reordering: Reordering | None
 
     def search(self, question: Question) -> Answer:
         """Search for a query with some systems.
 
         Raises:
-            PipelineError: the query, k or a filter cannot be searched for, or there are no groups
-                to collapse by.
+            PipelineError: the query, k or a filter cannot be searched for, there are no groups to
+                collapse by, or no reranker.
         """
         text = question.text()
         check_k(question.k, self.params.retrieve.depth)
@@ -135,9 +137,30 @@ class Engine:
         )
 
     def warm(self) -> None:
-        """Load the model, and read what later answers need, so that the first is fast."""
+        """Load the models, and read what later answers need, so that the first is fast."""
         self.query_vectors.encode("x")
         self.vectors.check()
+        if self.reordering is not None:
+            self.reordering.load()
+
+    def reranker(self) -> Reordering:
+        """Return what reranks.
+
+        Raises:
+            PipelineError: the locale has no reranker.
+        """
+        if self.reordering is None:
+            raise PipelineError(
+                f"system: {self.locale} has no rerank: rerank.{self.locale} is {NO_RERANKER} in "
+                f"params.yaml. Choose a reranker: `make try SET='rerank.{self.locale}=NAME'`."
+            )
+        return self.reordering
+
+    def keep_models(self, other: "Engine") -> None:
+        """Take the models that an engine of this locale has loaded, where they are the same."""
+        self.query_vectors.take_model(other.query_vectors)
+        if self.reordering is not None and other.reordering is not None:
+            self.reordering.keep_model(other.reordering)
 
     def _allowed(self, filters: Mapping[str, str]) -> Allowed | None:
         """Return which products pass the filters, None where there are none.
@@ -168,7 +191,11 @@ class Engine:
     ) -> dict[System, Ranked]:
         """Return the whole ranking of each system, as deep as its run."""
         depth = self.params.retrieve.depth
-        needed = set(systems) | ({"dense", "bm25"} if "hybrid" in systems else set())
+        needed = set(systems)
+        if "rerank" in needed:
+            needed.add(self.params.reranking.run)
+        if "hybrid" in needed:
+            needed |= {"dense", "bm25"}
         made: dict[System, Ranked] = {}
         if "dense" in needed:
             scores, codes = nearest(self.index, self._vector(text, row), depth, allowed)
@@ -183,6 +210,10 @@ class Engine:
             fused = fuse(made["dense"], made["bm25"], self.params.hybrid)
             inside = ranks(fused) <= depth
             made["hybrid"] = _as_stored(fused[1][inside], fused[2][inside])
+        if "rerank" in needed:
+            first = made[self.params.reranking.run]
+            _, codes, scores = self.reranker().reorder(text, first)
+            made["rerank"] = _as_stored(codes, scores)
         return {system: made[system] for system in systems}
 
     def _vector(self, text: str, row: int | None) -> Matrix:

@@ -17,6 +17,7 @@ def signature(locale: str) -> Signature:
     paths = (
         layout.PARAMS, clean.products, clean.queries, clean.judgements, clean.counts,
         layout.embeddings(locale).manifest, index.card, index.index, groups.card, groups.groups,
+        layout.runs("rerank", locale).card,  # a reranker that was trained again reranks again
     )  # fmt: skip
     return tuple(map(signed, paths))
 

@@ -3,20 +3,20 @@
 from typing import get_args
 
 import faiss
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.bm25 import analysers
-from pipeline.core import layout, stage
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
+from pipeline.core.text_settings import check_text_settings
 from pipeline.index.card import read_index
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import signature
 from pipeline.search.judged import read_judged
 from pipeline.search.parts import on_threads
 from pipeline.search.query_vectors import QueryVectors
+from pipeline.search.reranking import Reordering
 from pipeline.search.shown import open_shown
 from pipeline.search.terms import open_terms
 from pipeline.search.variants import open_variants
@@ -53,7 +53,7 @@ def open_engine(locale: str) -> Engine:
 
 def _open(params: Params, locale: str) -> Engine:
     stage.check_locale(params, locale)
-    _check_settings(params, locale)
+    check_text_settings(locale, params.clean)
     manifest = read_manifest(params, locale)
     for kind in get_args(Kind):
         check_texts(manifest, kind, locale)
@@ -63,6 +63,7 @@ def _open(params: Params, locale: str) -> Engine:
     threads = params.runtime.thread_count()
     index = on_threads(read_index(params, locale, manifest), threads)
     faiss.omp_set_num_threads(threads)
+    spec = params.reranker_of(locale)
     analyser = analysers.analyser_for(params.language[locale])
     return Engine(
         params=params,
@@ -75,25 +76,5 @@ def _open(params: Params, locale: str) -> Engine:
         analyser=analyser,
         terms=open_terms(params, locale, analyser, len(shown.ids), digest),
         variants=open_variants(params, locale, manifest),
+        reordering=None if spec is None else Reordering(params, locale, spec, digest),
     )
-
-
-class _Products(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-    fields: tuple[str, ...]
-    separator: str
-
-
-class _Counts(BaseModel):
-    """The part of the counts of `clean` that says what a text is made of."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-    products: _Products
-
-
-def _check_settings(params: Params, locale: str) -> None:
-    """Check that the texts were made as params.yaml says."""
-    path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    found = read_model(path, _Counts, remedy).products
-    why = "the texts are made by other settings"
-    refuse_differences(path, found.model_dump(), params.clean.model_dump(), why, remedy)

@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.core.params import FIRST_SYSTEMS, System
+from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS, System
 from pipeline.search.facets import FACETS
 from pipeline.text.normalise import normalise
 
 MOST_CHARACTERS = 1_000
 """The longest query; ESCI's longest has a few hundred characters."""
-
-SEARCHED: tuple[System, ...] = FIRST_SYSTEMS
-"""The systems that answer any query at once. A reranker reads a hundred products for each."""
 
 FIRST_PLACES = 10
 """How many products are shown where nothing is said."""
@@ -36,7 +33,7 @@ class Question:
     """
 
     query: str
-    systems: tuple[System, ...] = SEARCHED
+    systems: tuple[System, ...] = FIRST_SYSTEMS
     k: int = FIRST_PLACES
     filters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     collapse: bool = False
@@ -74,7 +71,7 @@ def check_text(where: str, value: object) -> None:
         raise PipelineError(f"{where}: must be text (found {shorten(value)}). Put it in quotes.")
 
 
-def read_systems(names: Iterable[str], there: Sequence[System] = SEARCHED) -> tuple[System, ...]:
+def read_systems(names: Iterable[str], there: Sequence[System] = SYSTEMS) -> tuple[System, ...]:
     """Return systems by their names, each once; they must be among those that are there.
 
     Raises:

@@ -1,6 +1,6 @@
 """The routes: pages for people, JSON for programs. Only GET, only from this machine."""
 
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from functools import partial
 from http import HTTPStatus
 from typing import Any
@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS, System
 from pipeline.search.engine import Engine
 from pipeline.search.question import (
     Question,
@@ -84,7 +84,9 @@ class Handlers:
 
         async def answer(values: Values) -> Any:
             engine = self._engine(values.get("locale"))
-            systems = read_systems(values.get("systems", ",".join(FIRST_SYSTEMS)).split(","))
+            systems = engine.params.systems_of(engine.locale)
+            if "systems" in values:
+                systems = read_systems(values["systems"].split(","))
             filters = read_filters(brand=values.get("brand"), color=values.get("color"))
             question = Question(
                 values.get("q", ""), systems, read_k(values), filters,
@@ -138,7 +140,7 @@ class Handlers:
         if path.startswith(("/api/", "/healthz")):
             return _json_problem(refusal)
         locales = list(self._engines.states)
-        text = pages.search_page(Asked(), locales, "und", problem=refusal.problem)
+        text = pages.search_page(Asked(), locales, FIRST_SYSTEMS, "und", problem=refusal.problem)
         return HTMLResponse(text, refusal.status, refusal.headers)
 
     async def _page(
@@ -150,6 +152,7 @@ class Handlers:
     ) -> Response:
         """Return a page, or the same page with what the user can correct."""
         states, language = list(self._engines.states), "und"
+        systems: Sequence[System] = FIRST_SYSTEMS
         given = request.query_params
         asked = Asked(q=given.get("q", ""), locale=given.get("locale", ""))
         try:
@@ -157,12 +160,13 @@ class Handlers:
             asked = read_asked(values, self._engines.ready() or states)
             engine = self._engines.get(asked.locale)
             language = engine.params.language[asked.locale]
+            systems = engine.params.systems_of(engine.locale)
             return HTMLResponse(
-                await answer(asked, engine, partial(render, asked, states, language))
+                await answer(asked, engine, partial(render, asked, states, systems, language))
             )
         except (PipelineError, BusyError) as err:
             refusal = _refusal(err)
-            text = render(asked.cut(), states, language, problem=refusal.problem)
+            text = render(asked.cut(), states, systems, language, problem=refusal.problem)
             return HTMLResponse(text, refusal.status, refusal.headers)
 
     def _engine(self, locale: str | None) -> Engine:

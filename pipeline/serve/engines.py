@@ -130,7 +130,7 @@ class Engines:
             stage.log.warning("warning: %s: %s", locale, state.problem)
             return
         if state.engine is not None:
-            opened.query_vectors.take_model(state.engine.query_vectors)
+            opened.keep_models(state.engine)
             stage.log.info("locale=%s: the new artefacts are open", locale)
         state.engine, state.problem = opened, ""
 

@@ -1,12 +1,13 @@
 """The pages: HTML from templates that escape every text."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.params import System
 from pipeline.report.parts import join_styles
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants
@@ -38,6 +39,7 @@ _ENVIRONMENT.filters["variants"] = say_variants
 def search_page(
     asked: Asked,
     locales: list[str],
+    systems: Sequence[System],
     language: str,
     *,
     answer: Answer | None = None,
@@ -49,7 +51,7 @@ def search_page(
     return _ENVIRONMENT.get_template("search.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=FIRST_SYSTEMS,
+        systems=systems,
         language=LANGUAGES.get(language, language),
         answer=answer,
         columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
@@ -66,6 +68,7 @@ def search_page(
 def similar_page(
     asked: Asked,
     locales: list[str],
+    systems: Sequence[System],
     language: str,
     *,
     similar: Similar | None = None,
@@ -75,7 +78,7 @@ def similar_page(
     return _ENVIRONMENT.get_template("similar.html.j2").render(
         asked=asked,
         locales=locales,
-        systems=FIRST_SYSTEMS,
+        systems=systems,
         language=LANGUAGES.get(language, language),
         similar=similar,
         problem=problem,

@@ -135,7 +135,10 @@ def test_a_file_and_standard_input_have_the_same_lines(
         (["a", "--locale", "xx"], "--locale xx: unknown locale; params.yaml has es"),
         (["a", "-k", "0"], "k: must be from 1 to 1000, which is retrieve.depth (found 0)"),
         (["a", "-k", "1000000"], "(found 1000000)"),
-        (["a", "--system", "bm52"], "system: must be one of dense, bm25, hybrid (found 'bm52'"),
+        (
+            ["a", "--system", "bm52"],
+            "system: must be one of dense, bm25, hybrid, rerank (found 'bm52'",
+        ),
         (["a", "--brand", "Nobody"], "brand: no es product has 'Nobody'"),
         (["a", "--collapse"], "groups.json is missing. Add es to explore in params.yaml. Run"),
         (["--file", "missing.txt"], "missing.txt is missing. Name a file"),
