@@ -234,6 +234,11 @@ class RunFiles:
         return self.folder / "labels.parquet"
 
     @property
+    def curve(self) -> Path:
+        """How the reranker was trained, where that was here."""
+        return self.folder / "curve.csv"
+
+    @property
     def card(self) -> Path:
         """What the runs are, and of which ids."""
         return self.folder / "run.json"
@@ -460,6 +465,11 @@ def intervals_plot(locale: str) -> Path:
 def slices_plot(locale: str) -> Path:
     """Return a locale's numbers by kind of query as a flat table, for `dvc plots`."""
     return Path("reports/plots/slices") / f"{locale}.csv"
+
+
+def training_plot(locale: str) -> Path:
+    """Return how a locale's trained models were trained, for the page and `dvc plots`."""
+    return Path("reports/plots/training") / f"{locale}.csv"
 
 
 def plot(name: str) -> Path:

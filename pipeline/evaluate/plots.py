@@ -13,6 +13,8 @@ from typing import Any
 Means = Mapping[str, Mapping[str, float]]
 ENDS = ("mean", "low", "high")
 
+TRAINING = ("kind", "model", "epoch", "measure", "value", "kept")
+
 FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
 """What a formula begins with, in either width."""
 
@@ -46,6 +48,11 @@ def write_slices(path: Path, slices: Iterable[Mapping[str, Any]]) -> None:
         for system, ends in each["systems"].items()
     )
     _write(path, ("slice", "value", "system", "queries", *ENDS), rows)
+
+
+def write_training(path: Path, rows: Iterable[tuple[object, ...]]) -> None:
+    """Write kind,model,epoch,measure,value,kept, from what `training.read_training` returns."""
+    _write(path, TRAINING, rows)
 
 
 def _flat(numbers: Means) -> Iterable[tuple[str, str, float]]:

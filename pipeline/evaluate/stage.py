@@ -22,6 +22,7 @@ from pipeline.core.params import FIRST_SYSTEMS, Clean, Evaluate, Params, System
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
+from pipeline.evaluate.training import Row, read_training
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
 from pipeline.runs.inputs import Ids
@@ -75,7 +76,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     )
     if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
         found.record["labels"] = labels
-    _write_all(_outputs(locale, found))
+    _write_all(_outputs(locale, found, read_training(params, locale)))
     headline = params.evaluate.headline()[0]
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",
@@ -167,11 +168,12 @@ def read_dropped(locale: str, settings: Clean) -> dict[str, int]:
     return dropped
 
 
-def _outputs(locale: str, found: Results) -> Outputs:
+def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:
     """Return a locale's reports in the order in which they are put in place."""
     return [
         (layout.top(locale), partial(_write_parquet, found.top)),
         (layout.per_query(locale), partial(per_query.write, rows=found.per_query)),
+        (layout.training_plot(locale), partial(plots.write_training, rows=trained)),
         (layout.slices_plot(locale), partial(plots.write_slices, slices=found.slices["slices"])),
         (layout.intervals_plot(locale), partial(plots.write_intervals, intervals=found.intervals)),
         (layout.labels_plot(locale), partial(plots.write_labels, top10=found.slices["top10"])),

@@ -17,6 +17,7 @@ from pipeline.evaluate.per_query import Card, contents_sha256, judgements_sha256
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
+from pipeline.report.training import Training, read_training
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
@@ -183,6 +184,7 @@ class LocaleResults(Numbers):
     manifest: Manifest
     tradeoff: TradeOff | str
     data_sha256: str
+    trainings: tuple[Training, ...]
 
 
 def read_numbers(locale: str) -> Numbers:
@@ -241,6 +243,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         manifest=manifest,
         tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
         data_sha256=data_sha256(locale),
+        trainings=read_training(locale, remedy),
     )
 
 

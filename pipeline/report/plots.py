@@ -9,8 +9,9 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluate.plots import ENDS, as_text
+from pipeline.evaluate.plots import ENDS, TRAINING, as_text
 from pipeline.report.inputs import LocaleResults
+from pipeline.report.training import LOSS
 from pipeline.tradeoff.figures import FIGURES, TradeOff
 
 Rows = Iterable[tuple[object, ...]]
@@ -54,6 +55,15 @@ def tradeoff(results: LocaleResults) -> Rows:
             yield each.index, *(figures[name] for name in FIGURES)
 
 
+def training(results: LocaleResults) -> Rows:
+    """Yield loss and dev measures of the trained models in use; nothing where none is."""
+    for each in results.trainings:
+        for measure, curve in each.curves:
+            for epoch, value in curve:
+                kept = int(measure != LOSS and epoch == each.kept)
+                yield each.kind, each.model, epoch, measure, value, kept
+
+
 @dataclass(frozen=True)
 class Plot:
     """The table of a plot: its columns, and the rows of one locale.
@@ -71,6 +81,7 @@ PLOTS = {
     "labels": Plot(("system", "label", "share"), labels),
     "slices": Plot(("slice", "value", "system", "queries", *ENDS), slices),
     "tradeoff": Plot(("index", *FIGURES), tradeoff),
+    "training": Plot(TRAINING, training),
 }
 """All plots, by their names in dvc.yaml."""
 

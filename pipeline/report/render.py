@@ -13,6 +13,8 @@ from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
 from pipeline.report.summary import shown
+from pipeline.report.training import users
+from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
 from pipeline.report.wording import (
     LABEL_WORDS,
     REASONS,
@@ -63,6 +65,7 @@ def render(
     measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
+        trainings = _trainings(locales)
         scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
     template = environment.get_template("page.html.j2")
     return template.render(
@@ -74,6 +77,8 @@ def render(
         locales=sections,
         sample=params.sample,
         data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
+        trainings=trainings,
+        training_words=WORDS,
         scale=scaled,
         scale_chart=scale_chart,
         means=_means(locales, measures) if len(locales) > 1 else [],
@@ -113,6 +118,20 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
         "max_tokens": results.manifest.contract["max_tokens"],
         "data": trusted_markup(browse.embedded_json(browse.queries_data(results, params.report))),
     }
+
+
+def _trainings(locales: Sequence[LocaleResults]) -> list[dict[str, Any]]:
+    """Return what the template shows of each trained model that a locale uses."""
+    used = users({each.locale: each.trainings for each in locales})
+    return [
+        {
+            "of": each,
+            "locales": by,
+            "loss_chart": trusted_markup(draw_loss(each, f"chart-loss-{number}")),
+            "dev_chart": trusted_markup(draw_dev(each, f"chart-dev-{number}")),
+        }
+        for number, (each, by) in enumerate(used.items())
+    ]
 
 
 def trusted_markup(markup: str) -> Markup:

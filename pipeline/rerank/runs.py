@@ -1,5 +1,6 @@
 """Both runs of a locale, scored and put in order again."""
 
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -97,6 +98,8 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
             table = labels_table(inputs, *_joined(judged))
             pq.write_table(table, path, **tables.WRITE_OPTIONS)
             of["labels_sha256"] = files.sha256_file(path)
+        if name in params.trained and (curve := layout.model("reranker", name).curve).is_file():
+            shutil.copyfile(curve, pool.folder / layout.runs("rerank", locale).curve.name)
     prune_after_run(params.runtime.store_gigabytes, started)
     stage.log.info(
         "rerank locale=%s reranker=%s run=%s queries=%d pairs=%d distinct=%d reused=%d scored=%d "

@@ -149,8 +149,9 @@ def _write(
 def _write_curve(path: Path, card: Card, measures: list[str]) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
         rows = csv.writer(file, lineterminator="\n")
-        rows.writerow(["epoch", "step", "loss", *measures])
+        rows.writerow(["epoch", "step", "loss", *measures, "kept"])
         for point in card.curve:
             loss = "" if point.loss is None else point.loss
             dev = [point.dev.get(measure, "") for measure in measures]
-            rows.writerow([point.epoch, point.step, loss, *dev])
+            kept = int(bool(point.dev) and point.epoch == card.best_epoch)
+            rows.writerow([point.epoch, point.step, loss, *dev, kept])

@@ -38,7 +38,7 @@ COPIED = (
 PLOTS = ("intervals", "labels", "recall", "slices")
 REPORTED = (
     "metrics/{}.json", "intervals/{}.json", "slices/{}.json", "per_query/{}.parquet",
-    *(f"plots/{name}/{{}}.csv" for name in PLOTS),
+    *(f"plots/{name}/{{}}.csv" for name in (*PLOTS, "training")),
 )  # fmt: skip
 """What Git holds of each locale, under reports/."""
 
@@ -191,7 +191,7 @@ def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
         "reports/report.md",
         "reports/tradeoff/README.md",
         "reports/summary.json",
-        *(f"reports/plots/{name}.csv" for name in (*PLOTS, "tradeoff")),
+        *(f"reports/plots/{name}.csv" for name in (*PLOTS, "tradeoff", "training")),
         *(f"reports/{name.format(locale)}" for name in REPORTED for locale in ("us", "es", "jp")),
     }
 
@@ -208,7 +208,7 @@ def test_every_plot_is_of_all_systems_and_locales(project: Project, name: str) -
 def test_what_is_plotted_is_what_is_defined_and_nothing_twice(project: Project) -> None:
     # The first line: DVC may add warnings after it.
     printed = project.call("dvc", "plots", "show", "--json").partition("\n")[0]
-    assert set(json.loads(printed)["data"]) == {*PLOTS, "tradeoff"}
+    assert set(json.loads(printed)["data"]) == {*PLOTS, "tradeoff", "training"}
 
 
 def test_another_encoder_for_es_from_a_hub_reruns_the_es_branch_alone(

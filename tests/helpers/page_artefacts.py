@@ -1,5 +1,6 @@
 """Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -50,7 +51,12 @@ _GOOD = {"random": 0.02, "bm25": 0.52, "dense": 0.58, "hybrid": 0.64, "rerank": 
 
 
 def write_locale(
-    given: Params, locale: str, queries: int = 60, seed: int = 0, measured: bool = True
+    given: Params,
+    locale: str,
+    queries: int = 60,
+    seed: int = 0,
+    measured: bool = True,
+    trained: Sequence[tuple[object, ...]] = (),
 ) -> None:
     """Write all that the page reads of a locale, into the working folder.
 
@@ -60,6 +66,7 @@ def write_locale(
         queries: how many; the first are `NASTY`.
         seed: of all numbers and words.
         measured: whether there are index trade-offs, of the vectors of the manifest.
+        trained: the rows of the table of trainings.
     """
     rng = np.random.default_rng([seed, *locale.encode()])
     measures = given.evaluate.headline()
@@ -73,6 +80,8 @@ def write_locale(
     _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
     seal(locale)
+    layout.training_plot(locale).parent.mkdir(parents=True, exist_ok=True)
+    plots.write_training(layout.training_plot(locale), trained)
     if measured:
         write_tradeoff(rng, given, locale, manifest)
 

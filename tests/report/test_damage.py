@@ -61,7 +61,7 @@ JSON = (
 )  # fmt: skip
 CSV = (
     layout.recall_curve(LOCALE), layout.intervals_plot(LOCALE), layout.labels_plot(LOCALE),
-    layout.slices_plot(LOCALE),
+    layout.slices_plot(LOCALE), layout.training_plot(LOCALE),
 )  # fmt: skip
 PARQUET = (
     layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,

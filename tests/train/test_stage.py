@@ -161,7 +161,7 @@ def test_the_curve_starts_with_the_base_and_the_best_epoch_is_kept(make: Make) -
     files = run()
     card = card_of(files)
     rows = curve_of(files)
-    assert list(rows[0]) == ["epoch", "step", "loss", "dev_ndcg@10", "dev_pool_ndcg@10"]
+    assert list(rows[0]) == ["epoch", "step", "loss", "dev_ndcg@10", "dev_pool_ndcg@10", "kept"]
     assert (rows[0]["epoch"], rows[0]["loss"]) == ("0", "")
     ends = [row for row in rows if row["dev_ndcg@10"]]
     assert [int(row["epoch"]) for row in ends] == [0, 1, 2, 3]
@@ -169,6 +169,7 @@ def test_the_curve_starts_with_the_base_and_the_best_epoch_is_kept(make: Make) -
     values = [float(row["dev_ndcg@10"]) for row in ends]
     assert card["epochs"][2]["dev_ndcg@10"] == values[2]
     assert card["best_epoch"] == 1 + int(np.argmax(values[1:]))
+    assert [row["epoch"] for row in rows if row["kept"] == "1"] == [str(card["best_epoch"])]
     assert card["better_than_base"] == (max(values[1:]) > values[0])
     assert card["counts"]["pairs_E"] == 40
 
