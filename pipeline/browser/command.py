@@ -29,6 +29,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Similarity
 from pipeline.core.params_file import load_params
+from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.index.kinds import to_index_form
 from pipeline.runs.inputs import read_inputs
@@ -134,6 +135,7 @@ def _read_inputs(params: Params, locale: str) -> tuple[Manifest, LocalWeights]:
     check_ids(held, "queries", ids.queries, locale)
     check_ids(held, "products", ids.products, locale)
     weights = resolve_weights(params.encoder_of(locale), params.encoder[locale])
+    refuse_other_settings(params, params.encoder[locale])
     if weights.sha256 != held.weights_sha256:
         raise PipelineError(
             f"{layout.embeddings(locale).manifest}: the vectors are of other weights than "

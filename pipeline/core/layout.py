@@ -569,6 +569,11 @@ def artefacts() -> tuple[Path, ...]:
     )  # fmt: skip
 
 
+def train_hint(name: str) -> str:
+    """Return what trains a model, as messages say it."""
+    return f"Run `dvc repro {MODELS_GRAPH}:train@{name}`."
+
+
 def rerun_hint(stage: str, locale: str | None = None) -> str:
     """Return what brings a stage's outputs back, as messages say it."""
     return f"Run `dvc repro {stage}{'' if locale is None else f'@{locale}'}`."

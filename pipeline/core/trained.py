@@ -1,7 +1,7 @@
 """What is trained, as params.yaml says it: `training`, the pairs, and `trained`, the models."""
 
 from collections.abc import Iterator
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
@@ -49,6 +49,11 @@ class _Schedule(Strict):
     max_tokens: Count
     seed: Seed
     threads: Count
+
+    def of_weights(self) -> dict[str, Any]:
+        """Return what decides the weights, as JSON: all but `dimension` and `precision`."""
+        exclude = {"dimension", "precision"}
+        return self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
 
 
 class TrainedEncoder(_Schedule):

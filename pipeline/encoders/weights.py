@@ -119,8 +119,8 @@ def _refuse_untrained(weights: FolderWeights, name: str) -> None:
         folder = layout.model(kind, name).weights
         if Path(weights.path) == folder and not folder.is_dir():
             raise PipelineError(
-                f"trained.{name}: {folder} is missing: the model is not trained yet. Run `dvc "
-                f"repro {layout.MODELS_GRAPH}:train@{name}`."
+                f"trained.{name}: {folder} is missing: the model is not trained yet. "
+                f"{layout.train_hint(name)}"
             )
 
 

@@ -63,6 +63,8 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     dropped = read_dropped(locale, params.clean)
     cards = run_card.read_cards(locale, params.systems_of(locale), judged.ids)
     check_cards(locale, cards, params.evaluate)
+    if "rerank" in cards:
+        check_reranking(params, locale, cards["rerank"])
     sources = read_sources(locale, judged.ids)
     scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
     titles, brands = product_fields.read_shown(
@@ -117,6 +119,25 @@ def check_cards(locale: str, cards: Mapping[System, RunCard], cutoffs: Evaluate)
                 f"{said[:12]}): these runs are made from other {system} runs. "
                 f"{run_card.rerun_hint(made, locale)}"
             )
+
+
+def check_reranking(params: Params, locale: str, card: RunCard) -> None:
+    """Check that runs were reranked as params.yaml says.
+
+    Raises:
+        PipelineError: by another reranker, of another run, to another depth or weight.
+    """
+    settings = params.reranking
+    expected = {
+        "reranker": params.rerank[locale],
+        "run": settings.run,
+        "depth": str(settings.depth),
+        "weight": str(settings.weight),
+    }
+    refuse_differences(
+        layout.runs("rerank", locale).card, {key: card.of.get(key) for key in expected}, expected,
+        "the runs are reranked by other settings", run_card.rerun_hint("rerank", locale),
+    )  # fmt: skip
 
 
 def _made_from(cards: Mapping[System, RunCard]) -> Iterator[tuple[System, System]]:

@@ -29,7 +29,7 @@ def read_training(params: Params, locale: str) -> list[Row]:
     encoder, reranker = params.encoder[locale], params.rerank[locale]
     found = (
         ("encoder", encoder, layout.model("encoder", encoder).curve,
-         f"Run `dvc repro {layout.MODELS_GRAPH}:train@{encoder}`."),
+         layout.train_hint(encoder)),
         ("reranker", reranker, layout.runs("rerank", locale).curve,
          layout.rerun_hint("rerank", locale)),
     )  # fmt: skip

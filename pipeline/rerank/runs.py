@@ -15,6 +15,8 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
+from pipeline.core.text_settings import check_text_settings
+from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
 from pipeline.rerank.documents import read_documents
 from pipeline.rerank.reorder import in_window, reorder
@@ -62,10 +64,12 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     inputs, settings = read_inputs(locale), params.reranking
     name = params.rerank[locale]
     _check_input(params, locale, inputs)
+    check_text_settings(locale, params.clean)
     _warn_of_language(params, locale, name, spec)
     pieces = partial(_pieces, locale, params, inputs)
     texts = _read_texts(params, locale, spec, inputs, pieces())
     scores = PairScores(name, spec, params.runtime)
+    refuse_other_settings(params, name)
     keys = [pair_keys(texts.pairs(run)) for _, window, pool in pieces() for run in (window, pool)]
     distinct = np.unique(np.concatenate(keys), axis=0)
     to_score = len(scores.missing(distinct))

@@ -83,11 +83,12 @@ class PairScores:
         if not pairs:
             return np.empty((0, self._spec.labels), np.float32), np.empty(0, np.bool_)
         keys = pair_keys(pairs)
-        for _ in range(READ_ATTEMPTS):
+        for tried in range(READ_ATTEMPTS + 1):
             try:
                 found = self._store.read(keys)
             except Missing:
-                self._fill(pairs, keys, progress)
+                if tried < READ_ATTEMPTS:
+                    self._fill(pairs, keys, progress)
             else:
                 logits: Matrix = found[:, :-1]
                 return logits, found[:, -1] != 0

@@ -8,6 +8,7 @@ import pyarrow as pa
 
 from pipeline.core import files, layout, tables
 from pipeline.core.params import Params, Reranker
+from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.pairs import PairScorer, identity, scores_of
 from pipeline.encoders.weights import resolve_weights
@@ -83,6 +84,7 @@ class Reordering:
         name, runtime = self._params.rerank[self._locale], self._params.runtime
         here = runtime.model_copy(update={"executor": "local", "ray_address": None})
         weights = resolve_weights(self._spec, name)
+        refuse_other_settings(self._params, name)
         engine = resolve_engine(self._spec, weights, here)
         threads = here.thread_count()
         of = {"name": name, "labels": self._spec.labels, "threads": threads}

@@ -12,6 +12,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, sha256_file, write_json
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.trained import TrainedEncoder
+from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
@@ -42,9 +43,7 @@ def train(params: Params, name: str) -> stage.Done:
         "base": base.name,
         "base_sha256": base.weights.sha256,
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
-        "settings": settings.model_dump(
-            mode="json", exclude=_OF_THE_CONTRACT, exclude_defaults=True
-        ),
+        "settings": settings.of_weights(),
     }
     checkpoints = Checkpoints(name, {**about, **_surroundings(base, device)})
     with deterministic(settings.threads):
@@ -75,7 +74,9 @@ def _base(params: Params, name: str, max_tokens: int, where: str) -> Base:
             f"{where}.max_tokens: {max_tokens} is more than the {spec.max_tokens} that its base "
             f"{name} reads. Set at most that."
         )
-    return Base(name, spec, resolve_weights(spec, name))
+    weights = resolve_weights(spec, name)
+    refuse_other_settings(params, name)
+    return Base(name, spec, weights)
 
 
 def _device(spec: Encoder, runtime: Runtime) -> str:

@@ -162,6 +162,45 @@ def test_what_cannot_be_reranked_is_one_message(folder: Path) -> None:
         rerank.rerank(settings, LOCALE)
 
 
+def test_evaluate_refuses_runs_that_were_reranked_by_other_settings(folder: Path) -> None:
+    rerank.rerank(given(folder, 4), LOCALE)
+    for changes, said in (
+        ({"reranking.depth": DEPTH + 1}, f"depth must be '{DEPTH + 1}' .found '{DEPTH}'"),
+        ({"reranking.weight": 0.5}, "weight must be '0.5'"),
+        ({"reranking.run": "bm25"}, "run must be 'bm25'"),
+        ({f"rerank.{LOCALE}": "mmarco-minilm"}, "reranker must be 'mmarco-minilm'"),
+    ):
+        with pytest.raises(PipelineError, match=rf"{said}.*Run `dvc repro rerank@es`"):
+            evaluate.evaluate(given(folder, 4, **changes), LOCALE)
+
+
+def test_texts_of_other_fields_than_params_has_are_not_reranked(folder: Path) -> None:
+    settings = given(folder, 4, **{"clean.separator": " | "})
+    with pytest.raises(PipelineError, match=r"separator must be ' \| '.*Run `dvc repro clean@es`"):
+        rerank.rerank(settings, LOCALE)
+
+
+def test_the_curve_of_a_reranker_that_was_trained_goes_with_its_runs(
+    folder: Path, tmp_path: Path
+) -> None:
+    settings = given(folder, 4, **{f"rerank.{LOCALE}": "reranker-demo"})
+    files = layout.model("reranker", "reranker-demo")
+    build_reranker(files.weights, labels=4)
+    files.curve.write_text("epoch\n")
+    with pytest.raises(PipelineError, match=r"card.json is missing. Run `dvc repro models/dvc"):
+        rerank.rerank(settings, LOCALE)
+    trained = settings.trained["reranker-demo"].of_weights()
+    files.card.write_text(json.dumps({"settings": {**trained, "lr": 1.0}}))
+    with pytest.raises(
+        PipelineError, match=r"lr must be 2e-05 .found 1\.0.: the model was trained"
+    ):
+        rerank.rerank(settings, LOCALE)
+    assert not layout.runs("rerank", LOCALE).folder.exists()
+    files.card.write_text(json.dumps({"settings": trained}))
+    rerank.rerank(settings, LOCALE)
+    assert written()["curve.csv"] == files.curve.read_bytes()
+
+
 def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder: Path) -> None:
     settings = given(folder, 4)
     rerank.rerank(settings, LOCALE)

@@ -10,14 +10,17 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
-from pipeline.core.params_file import load_params
+from pipeline.core.params_file import check_params, load_params
 from pipeline.core.tables import PAIRS, read_table
+from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
@@ -197,6 +200,36 @@ def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_chan
     assert load_params().encoder_named(NAME).dimension == 8
     after = contents(run().folder)
     assert {name for name in before if before[name] != after[name]} == {"contract.json"}
+
+
+def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) -> None:
+    folder = make("used", {"epochs": 1})
+    run()
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["encoder"]["es"] = NAME
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
+    shutil.copytree(layout.pairs(NAME).folder, layout.pairs("second").folder)
+    for changes, said in (
+        ({}, ""),
+        ({"dimension": 8, "precision": "bfloat16"}, ""),  # these change no weights
+        (
+            {"lr": 0.5},
+            r"card.json: lr must be 0\.5 .*Run `dvc repro models/dvc.yaml:train@tiny-tuned`",
+        ),
+        ({"scale": 5.0}, r"card.json: scale must be 5\.0 \(found None\)"),
+    ):
+        params = check_params(
+            {**data, "trained": {**data["trained"], NAME: {**data["trained"][NAME], **changes}}}, ""
+        )
+        if not said:
+            LocaleEncoder(params, "es", convert=False)
+            refuse_other_settings(params, NAME)
+            continue
+        LocaleEncoder(params, "es", convert=False)  # a plan of what is to be done
+        with pytest.raises(PipelineError, match=said):
+            LocaleEncoder(params, "es")
+        with pytest.raises(PipelineError, match=said):
+            train(params, "second")
 
 
 def test_a_reranker_is_what_the_library_loads(make: Make) -> None:

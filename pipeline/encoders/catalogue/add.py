@@ -16,6 +16,7 @@ from pipeline.core import files, layout, params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
 from pipeline.core.params import NAME, Encoder, FolderWeights, Params, Weights
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.catalogue.description import describe
 from pipeline.encoders.catalogue.pin import pin, read_card
 from pipeline.encoders.catalogue.proof import Proof, prove
@@ -94,6 +95,7 @@ def check(name: str) -> tuple[LocalWeights, Proof]:
         )
     spec = params.encoder_named(name)
     local = resolve_weights(spec, name)
+    refuse_other_settings(params, name)
     return local, prove(spec, local, params.runtime)
 
 

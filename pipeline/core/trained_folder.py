@@ -1,0 +1,34 @@
+"""Whether a model that was trained here is the one that params.yaml means."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.core import layout
+from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.params import Params
+
+
+class _Card(BaseModel):
+    """The part of a trained model's card that is compared."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+    settings: dict[str, Any]
+
+
+def refuse_other_settings(params: Params, name: str) -> None:
+    """Check that a model under `trained`, and its bases, were trained with these settings.
+
+    `dimension` and `precision` may be others: they change no weights. A name that is not under
+    `trained` passes.
+
+    Raises:
+        PipelineError: a card is missing or damaged, or a setting differs.
+    """
+    for each in params.trained_for([name]):
+        trained = params.trained[each]
+        path = layout.model(trained.kind, each).card
+        remedy = layout.train_hint(each)
+        found = read_model(path, _Card, remedy).settings
+        why = "the model was trained with other settings"
+        refuse_differences(path, found, trained.of_weights(), why, remedy)
