@@ -28,7 +28,7 @@ from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
     import torch
-    from transformers import PreTrainedModel
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,6 @@ def load_cross_encoder(spec: Reranker, weights: LocalWeights) -> PairModel:
     check_max_tokens(spec.max_tokens, longest, special, entry)
     library = tokenizer.backend_tokenizer
     library.enable_truncation(spec.max_tokens, direction=tokenizer.truncation_side)
-    takes = inspect.signature(model.forward).parameters
     offset = type_offset(library)
     return PairModel(
         modules=torch.nn.Sequential(_module(model.eval())),
@@ -104,8 +103,16 @@ def load_cross_encoder(spec: Reranker, weights: LocalWeights) -> PairModel:
         vocabulary=2 * offset,
         longest=longest,
         special=special,
-        takes_types="token_type_ids" in tokenizer.model_input_names and "token_type_ids" in takes,
+        takes_types=takes_types(model, tokenizer),
         offset=offset,
+    )
+
+
+def takes_types(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase") -> bool:
+    """Say whether a model reads token types, and its tokenizer gives them."""
+    name = "token_type_ids"
+    return (
+        name in tokenizer.model_input_names and name in inspect.signature(model.forward).parameters
     )
 
 

@@ -10,8 +10,10 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.params import Encoder
 from pipeline.core.tables import LABELS
+from pipeline.encoders.cross_encoder import takes_types
 from pipeline.encoders.model import built_in_form, load_model, reported
 from pipeline.encoders.model_folder import transformer_folder, view_decisive
+from pipeline.encoders.obey_entry import check_max_tokens, longest_input
 from pipeline.encoders.padding import may_pad
 from pipeline.encoders.weights import LocalWeights
 from pipeline.train.bi_encoder import copy_settings, save_transformer
@@ -28,7 +30,9 @@ class CrossEncoder:
     The score of a pair is the sum over labels of softmax(logits) times the label's gain.
     """
 
-    def __init__(self, spec: Encoder, weights: LocalWeights, max_tokens: int, seed: int) -> None:
+    def __init__(
+        self, spec: Encoder, weights: LocalWeights, max_tokens: int, seed: int, where: str
+    ) -> None:
         """Load the base, in float32, and draw the head.
 
         Args:
@@ -36,25 +40,28 @@ class CrossEncoder:
             weights: its weights.
             max_tokens: pairs are cut there, the longer text of the two first.
             seed: decides the head.
+            where: the entry's key in params.yaml, for messages.
 
         Raises:
-            PipelineError: the base cannot be loaded, or its architecture has no such head.
+            PipelineError: the base cannot be loaded, its architecture has no such head, or it
+                cannot read `max_tokens`.
         """
         import torch
         from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-        where = f"encoders.{weights.name}"
-        cut = spec.model_copy(update={"max_tokens": max_tokens, "precision": "float32"})
+        # What the encoder reads at most is its contract; a pair has the model's own limit.
+        shorter = min(max_tokens, spec.max_tokens)
+        cut = spec.model_copy(update={"max_tokens": shorter, "precision": "float32"})
         self._pads = may_pad(cut, weights)
-        load_model(cut, weights)  # refuses damaged weights, and a maximum that is too large
+        load_model(cut, weights)  # refuses damaged weights
         if built_in_form(weights):
             raise PipelineError(
-                f"{where}: a JinaBERT has no reranker's head here. Use another base."
+                f"{weights.entry}: a JinaBERT has no reranker's head here. Use another base."
             )
         self._weights = weights
         self._max_tokens = max_tokens
         torch.manual_seed(seed)
-        with view_decisive(weights.folder) as view, reported(view, weights.folder, where):
+        with view_decisive(weights.folder) as view, reported(view, weights.folder, weights.entry):
             folder = transformer_folder(view)
             self._tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
             self._model = AutoModelForSequenceClassification.from_pretrained(
@@ -65,6 +72,9 @@ class CrossEncoder:
                 dtype=torch.float32,
                 local_files_only=True,
             )
+        special = self._tokenizer.num_special_tokens_to_add(pair=True)
+        check_max_tokens(max_tokens, longest_input(self._model), special, where)
+        self._takes_types = takes_types(self._model, self._tokenizer)
 
     def read(self, pairs: Pairs) -> list[Read]:
         """Return pairs as items of a learner."""
@@ -99,7 +109,7 @@ class CrossEncoder:
         self, ids: "torch.Tensor", mask: "torch.Tensor", types: "torch.Tensor", prompt: int
     ) -> "torch.Tensor":
         inputs = {"input_ids": ids, "attention_mask": mask}
-        if "token_type_ids" in self._tokenizer.model_input_names:
+        if self._takes_types:
             inputs["token_type_ids"] = types
         logits: torch.Tensor = self._model(**inputs).logits
         return logits

@@ -104,7 +104,8 @@ class Development:
             asked = queries[pairs.query[own][at]]
             for start in range(0, len(groups), _QUERIES_AT_ONCE):
                 part = slice(start, start + _QUERIES_AT_ONCE)
-                scores = np.round((asked[part] @ found.T).astype(np.float64), SCORE_DECIMALS)
+                cosines = _multiply(asked[part], found)
+                scores = cosines.astype(np.float64).round(SCORE_DECIMALS)
                 last = min(CUTOFF, len(products)) - 1
                 least = -np.partition(-scores, last, axis=1)[:, last]
                 query, product = np.nonzero(scores >= least[:, None])  # with all ties of the last
@@ -115,6 +116,18 @@ def expected_gains(logits: Matrix) -> NDArray[np.float64]:
     """Return the expected gain of pairs, float64, shape [pairs]; logits, shape [pairs, labels]."""
     gains: NDArray[np.float64] = probabilities(logits) @ np.array(ESCI_GAINS)
     return gains
+
+
+def _multiply(queries: Matrix, products: Matrix) -> Matrix:
+    """Return all products of two sets of vectors, [queries, products].
+
+    By torch, on the threads of the training: numpy's last bits would depend on this machine's
+    cores, and so might the epoch that is kept.
+    """
+    import torch
+
+    found: Matrix = (torch.from_numpy(queries) @ torch.from_numpy(products).T).numpy()
+    return found
 
 
 def _units(vectors: Matrix) -> Matrix:

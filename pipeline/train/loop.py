@@ -30,19 +30,27 @@ _SHOWN = 20  # steps whose mean loss is shown
 
 @contextmanager
 def deterministic(threads: int) -> Iterator[None]:
-    """Make torch compute the same bits each time, on this many threads."""
+    """Make torch compute the same bits each time, on this many threads.
+
+    Torch would also fill all memory before its first use, for code that reads what it never wrote.
+    That takes time, and nothing here reads such memory: a test compares the bytes.
+    """
     import torch
+    import torch.utils.deterministic as memory
 
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # CUDA asks for it
     before = torch.get_num_threads(), torch.are_deterministic_algorithms_enabled()
+    filled = memory.fill_uninitialized_memory
     with torch.random.fork_rng():
         torch.set_num_threads(threads)
         torch.use_deterministic_algorithms(True)
+        memory.fill_uninitialized_memory = False
         try:
             yield
         finally:
             torch.set_num_threads(before[0])
             torch.use_deterministic_algorithms(before[1])
+            memory.fill_uninitialized_memory = filled
 
 
 def learning_rate(step: int, total: int, settings: TrainedEncoder | TrainedReranker) -> float:

@@ -11,16 +11,18 @@ from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, sha256_file, write_json
 from pipeline.core.params import Encoder, Params, Runtime
-from pipeline.core.trained import TrainedEncoder
+from pipeline.core.tables import PAIRS, read_table
+from pipeline.core.trained import TrainedEncoder, TrainedReranker
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
+from pipeline.train.bases import leave_out, read_learned
 from pipeline.train.checkpoint import Card, Checkpoints
 from pipeline.train.development import Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
-from pipeline.train.pairs import Pairs, read_pairs
+from pipeline.train.pairs import Pairs, pairs_of, read_pairs
 from pipeline.train.task import Base, Task, encoder_task, reranker_task
 
 CARD_SCHEMA = 1
@@ -33,10 +35,9 @@ def train(params: Params, name: str) -> stage.Done:
     settings, where = params.trained[name], f"trained.{name}"
     files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
     pairs = read_pairs(files.train, remedy)
-    development = Development(
-        read_pairs(files.dev, remedy), str(files.dev), catalogue=settings.kind == "encoder"
-    )
-    base = _base(params, settings.base, settings.max_tokens, where)
+    base = _base(params, settings, where)
+    dev, learned = _read_dev(params, name, remedy)
+    development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
     device = _device(base.spec, params.runtime)
     about = {
         "kind": settings.kind,
@@ -54,7 +55,8 @@ def train(params: Params, name: str) -> stage.Done:
         card = trainer.run()
         _warn_if_worse(card, development, where)
         with atomic_directory(layout.model(settings.kind, name).folder) as folder:
-            _write(layout.ModelFiles(folder), task, card, about, _counts(pairs, task))
+            counts = {**_counts(pairs, task), **learned}
+            _write(layout.ModelFiles(folder), task, card, about, counts)
             entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
             write_contract(layout.ModelFiles(folder).contract, entry(name))
     checkpoints.remove_others()
@@ -67,12 +69,36 @@ def train(params: Params, name: str) -> stage.Done:
     )
 
 
-def _base(params: Params, name: str, max_tokens: int, where: str) -> Base:
-    spec = params.encoder_named(name)
-    if max_tokens > spec.max_tokens:
+def _read_dev(params: Params, name: str, remedy: str) -> tuple[Pairs, dict[str, int]]:
+    """Return the dev pairs, and a count: queries that a base has learned from are left out."""
+    path, base = layout.pairs(name).dev, params.trained[name].base
+    whole = read_table(path, PAIRS, remedy)
+    if base not in params.trained:
+        return pairs_of(whole), {}
+    kept = leave_out(whole, read_learned(params, base))
+    if not len(kept):
         raise PipelineError(
-            f"{where}.max_tokens: {max_tokens} is more than the {spec.max_tokens} that its base "
-            f"{name} reads. Set at most that."
+            f"trained.{name}.base: {base} has learned from every dev query of {name}, so none can "
+            "choose an epoch. Learn from the locales of the base, or raise training.dev_share."
+        )
+    dev = pairs_of(kept)
+    gone = pairs_of(whole).queries_count() - dev.queries_count()
+    if gone:
+        stage.log.warning(
+            "warning: trained.%s: %d of the dev queries are left out: a base has learned from them",
+            name, gone,
+        )  # fmt: skip
+    return dev, {"dev_queries_learned_by_a_base": gone}
+
+
+def _base(params: Params, settings: TrainedEncoder | TrainedReranker, where: str) -> Base:
+    name = settings.base
+    spec = params.encoder_named(name)
+    # A reranker's limit is what the model can read: `CrossEncoder` checks that.
+    if settings.kind == "encoder" and settings.max_tokens > spec.max_tokens:
+        raise PipelineError(
+            f"{where}.max_tokens: {settings.max_tokens} is more than the {spec.max_tokens} that "
+            f"its base {name} reads. Set at most that."
         )
     weights = resolve_weights(spec, name)
     refuse_other_settings(params, name)

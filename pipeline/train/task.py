@@ -94,7 +94,7 @@ def reranker_task(
     """Return what trains a reranker; takes and raises what `encoder_task` does."""
     refuse_own_code(base.spec, base.name, where)
     examples = Groups(pairs, settings, where)
-    model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed)
+    model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed, where)
     learner = model.learner([*model.read(pairs), *model.read(development.pairs)], device)
     dev = len(pairs) + np.arange(len(development.pairs))
 

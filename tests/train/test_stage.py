@@ -1,15 +1,19 @@
 """The stage on a tiny model: same bytes, what it writes, what it refuses."""
 
+import contextlib
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 import torch
+import torch.utils.deterministic as memory
 from ruamel.yaml import YAML
 from safetensors.torch import load_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
@@ -18,19 +22,20 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.core.params_file import check_params, load_params
-from pipeline.core.tables import PAIRS, read_table
+from pipeline.core.tables import PAIRS, read_table, write_table
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
+from pipeline.train import stage
 from pipeline.train.development import Development
 from pipeline.train.learner import Learner
-from pipeline.train.loop import learning_rate
+from pipeline.train.loop import deterministic, learning_rate
 from pipeline.train.pairs import pairs_of
 from pipeline.train.stage import train
 from tests.helpers.tiny_models import build_model, edit_json, runtime
-from tests.helpers.training import NAME, RERANKER, SETTINGS, write_project
+from tests.helpers.training import NAME, RERANKER, SETTINGS, pair_table, write_project
 from tests.train.test_examples import encoder
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -200,6 +205,78 @@ def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_chan
     assert load_params().encoder_named(NAME).dimension == 8
     after = contents(run().folder)
     assert {name for name in before if before[name] != after[name]} == {"contract.json"}
+
+
+def test_memory_that_torch_does_not_fill_changes_no_byte(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def filling(threads: int) -> Any:
+        @contextlib.contextmanager
+        def made() -> Iterator[None]:
+            with deterministic(threads):
+                assert not memory.fill_uninitialized_memory
+                memory.fill_uninitialized_memory = True
+                yield
+
+        return made()
+
+    assert memory.fill_uninitialized_memory
+    for kind, settings in (("encoder", SETTINGS), ("reranker", RERANKER)):
+        found = []
+        for name, context in (("without", deterministic), ("with", filling)):
+            make(f"{kind}-{name}")
+            write_project(Path(), {**settings, "epochs": 1})
+            with monkeypatch.context() as patch:
+                patch.setattr(stage, "deterministic", context)
+                found.append(contents(run(kind).folder))
+            assert memory.fill_uninitialized_memory
+        assert found[0] == found[1]
+
+
+def test_dev_queries_that_a_base_learned_from_do_not_choose_the_epoch(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = make("chain", {"epochs": 1})
+    run()
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
+    YAML().dump(data, folder / "params.yaml")
+    own, theirs = layout.pairs("second"), layout.pairs(NAME)
+    learned = read_table(theirs.train, PAIRS, "").slice(0, 5)  # a query
+    upper = pc.utf8_upper(learned["query"])  # the text of a query, whatever its case
+    learned = learned.set_column(2, PAIRS.field("query"), upper)
+    write_table(own.train, pair_table(20, 8, first=200), PAIRS)
+    write_table(own.dev, pa.concat_tables([learned, pair_table(3, 9, first=300)]), PAIRS)
+    train(load_params(), "second")
+    assert "1 of the dev queries are left out: a base has learned from them" in caplog.text
+    counts = card_of(layout.model("encoder", "second"))["counts"]
+    assert (counts["dev_queries"], counts["dev_queries_learned_by_a_base"]) == (3, 1)
+    write_table(own.dev, learned, PAIRS)
+    with pytest.raises(PipelineError, match="tiny-tuned has learned from every dev query of sec"):
+        train(load_params(), "second")
+    write_table(theirs.train, pair_table(20, 6), PAIRS)
+    with pytest.raises(PipelineError, match=r"tiny-tuned learned from other pairs than these"):
+        train(load_params(), "second")
+    assert "dev_queries_learned_by_a_base" not in card_of(layout.model("encoder", NAME))["counts"]
+
+
+def test_a_reranker_reads_as_many_tokens_as_the_model_can_and_types_where_it_takes_any(
+    make: Make,
+) -> None:
+    make("long")
+    write_project(Path(), RERANKER | {"epochs": 1, "max_tokens": 40}, max_tokens=32)
+    assert card_of(run("reranker"))["settings"]["max_tokens"] == 40
+    write_project(Path(), RERANKER | {"max_tokens": 999}, max_tokens=32)
+    with pytest.raises(PipelineError, match=r"^trained\.tiny-tuned\.max_tokens: 999 is more than"):
+        run("reranker")
+    make("types")
+    write_project(Path(), RERANKER | {"epochs": 1})
+    build_model(Path("tiny"), family="distilbert", tokenizer="wordpiece", seed=1)
+    edit_json(
+        Path("tiny/tokenizer_config.json"),
+        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+    )
+    assert run("reranker").weights.is_dir()
 
 
 def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) -> None:

@@ -1,0 +1,50 @@
+"""What a model's trained bases have learned from, which must not choose the model's epoch."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pydantic import BaseModel, ConfigDict
+
+from pipeline.core import layout
+from pipeline.core.cards import read_model
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
+from pipeline.core.params import Params
+from pipeline.core.tables import PAIRS, read_column
+
+
+class _Card(BaseModel):
+    model_config = ConfigDict(strict=True, frozen=True)
+    pairs: Mapping[str, str]
+
+
+def read_learned(params: Params, base: str) -> frozenset[str]:
+    """Return the query texts, case folded, that a base and its own bases have learned from.
+
+    `pairs` draws each model's dev queries by the least id of a text in the model's own locales. A
+    base of other locales may have drawn the same text otherwise.
+
+    Raises:
+        PipelineError: the pairs of a base are missing, or are not those that its card names.
+    """
+    learned: set[str] = set()
+    for name in params.trained_for([base]):
+        path, remedy = layout.pairs(name).train, f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
+        card = layout.model(params.trained[name].kind, name).card
+        queries = read_column(path, PAIRS, "query", remedy).unique().to_pylist()
+        expected = read_model(card, _Card, layout.train_hint(name)).pairs.get("train")
+        if (found := sha256_file(path)) != expected:
+            raise PipelineError(
+                f"{path}: {name} learned from other pairs than these ({found[:12]}). "
+                f"{layout.train_hint(name)}"
+            )
+        learned.update(map(str.casefold, queries))
+    return frozenset(learned)
+
+
+def leave_out(table: pa.Table, learned: frozenset[str]) -> pa.Table:
+    """Return the pairs whose query is none of these texts."""
+    texts = table["query"].unique()
+    known = [text for text in texts.to_pylist() if text.casefold() in learned]
+    return table.filter(pc.invert(pc.is_in(table["query"], value_set=pa.array(known, pa.string()))))
