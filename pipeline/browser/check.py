@@ -40,7 +40,7 @@ def compare(
     sides: list[tuple[Role, Kind, int]] = [("query", "queries", queries)]
     if products:
         sides.append(("passage", "products", products))
-    spec, name = params.encoder_of(locale), f"encoders.{held.encoder}"
+    spec, name = params.encoder_of(locale), params.entry_of(held.encoder)
     cosines, overlap = [], 1.0
     for role, kind, wanted in sides:
         rows = np.linspace(0, held.side(kind).rows - 1, wanted).astype(np.int64)

@@ -57,8 +57,8 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
     spec = params.encoder_of(locale)
     if spec.similarity == "l2":
         raise PipelineError(
-            f"encoders.{params.encoder[locale]}.similarity: the page searches by cosine or dot "
-            "product (found l2). Use another encoder for this locale."
+            f"{params.entry_of(params.encoder[locale])}.similarity: the page searches by cosine or "
+            "dot product (found l2). Use another encoder for this locale."
         )
     refuse_to_lose(out)
     held, weights = _read_inputs(params, locale)
@@ -139,7 +139,7 @@ def _read_inputs(params: Params, locale: str) -> tuple[Manifest, LocalWeights]:
     if weights.sha256 != held.weights_sha256:
         raise PipelineError(
             f"{layout.embeddings(locale).manifest}: the vectors are of other weights than "
-            f"encoders.{weights.name} has now. {layout.rerun_hint('embed', locale)}"
+            f"{weights.entry} has now. {layout.rerun_hint('embed', locale)}"
         )
     return held, weights
 
@@ -168,8 +168,8 @@ def _write_encoder(
     tokenizer = export_model(spec, weights, folder / "model.onnx")
     (folder / "tokenizer.json").write_text(tokenizer, encoding="utf-8", newline="\n")
     sizes = [(folder / name).stat().st_size for name in ("model.onnx", "tokenizer.json")]
-    refuse_large(weights.name, locale, sizes[0], sizes[1], most_megabytes)
-    settings = token_settings(tokenizer, spec, f"encoders.{weights.name}")
+    refuse_large(weights.entry, locale, sizes[0], sizes[1], most_megabytes)
+    settings = token_settings(tokenizer, spec, weights.entry)
     encode = OnnxEncoder(folder / "model.onnx", params.runtime.thread_count())
     least, overlap = check.compare(params, locale, held, encode, tokenizer)
     stage.log.info(
@@ -179,11 +179,11 @@ def _write_encoder(
     return {"name": weights.name, "weights_sha256": weights.sha256, **settings}
 
 
-def refuse_large(name: str, locale: str, model: int, tokenizer: int, most_megabytes: int) -> None:
+def refuse_large(entry: str, locale: str, model: int, tokenizer: int, most_megabytes: int) -> None:
     """Raise a `PipelineError` if an encoder's files, in bytes, are too large to download."""
     if (total := model + tokenizer) > most_megabytes * _MB:
         raise PipelineError(
-            f"encoders.{name} takes {model / _MB:.0f} MB of weights in 8 bits and "
+            f"{entry} takes {model / _MB:.0f} MB of weights in 8 bits and "
             f"{tokenizer / _MB:.0f} MB of vocabulary, which each visitor downloads (at most "
             f"{most_megabytes} MB are allowed). Use an encoder with a smaller vocabulary for "
             f"{locale}, or allow it: --megabytes {-(-total // _MB)}."

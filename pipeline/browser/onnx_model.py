@@ -46,7 +46,7 @@ def export_model(spec: Encoder, weights: LocalWeights, path: Path) -> str:
             return process.submit(_export, spec, weights, path).result()
     except BrokenProcessPool as err:
         raise PipelineError(
-            f"encoders.{weights.name}: the process that exports the model was killed. Check that "
+            f"{weights.entry}: the process that exports the model was killed. Check that "
             "there is enough memory, and run it again."
         ) from err
 
@@ -95,7 +95,7 @@ def _export(spec: Encoder, weights: LocalWeights, path: Path) -> str:
         raise
     except Exception as err:  # anything that the exporter meets in a model's code
         raise PipelineError(
-            f"encoders.{weights.name}: the model cannot be exported as ONNX "
+            f"{weights.entry}: the model cannot be exported as ONNX "
             f"({one_line(err)[:200]}). Use another encoder for this locale."
         ) from err
     return model.tokenizer

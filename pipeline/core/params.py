@@ -482,6 +482,10 @@ class Params(Strict):
         trained = (name for name, each in self.trained.items() if isinstance(each, TrainedEncoder))
         return (*self.encoders, *trained)
 
+    def entry_of(self, name: str) -> str:
+        """Return the key of what a name means that a locale can choose as its encoder."""
+        return f"{'trained' if name in self.trained else 'encoders'}.{name}"
+
     def trained_for(self, names: Iterable[str]) -> tuple[str, ...]:
         """Return which names under `trained` some names need, themselves included, bases first."""
         found: dict[str, None] = {}

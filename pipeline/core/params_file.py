@@ -167,8 +167,7 @@ def _unusable(params: Params) -> Iterator[str]:
     for name in sorted(chosen | {params.trained[each].base for each in used}):
         if name in params.encoders:
             yield from _unpinned(f"encoders.{name}", params.encoders[name].weights)
-        section = "encoders" if name in params.encoders else "trained"
-        where = f"{section}.{name}"
+        where = params.entry_of(name)
         yield from _unsupported(where, params.encoder_named(name).precision, params.runtime)
     same = Path(params.sample.source) == Path(params.training.source)
     if used and same and "train" in params.sample.splits:

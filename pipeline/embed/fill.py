@@ -242,7 +242,7 @@ class SideEncoder:
         begun = time.monotonic()
         for part in encoded:
             done = flight.under(part.places)
-            refuse_broken(part.raw, [one.text for one in done], self.encoder.name)
+            refuse_broken(part.raw, [one.text for one in done], self.encoder.weights.entry)
             group.append(part)
             meter.add(
                 texts=len(done),

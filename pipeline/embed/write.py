@@ -45,7 +45,7 @@ def write_shards(
         raw, counts = side.read(window)
 
         def name(row: int, start: int = window.start) -> str:
-            return f"encoders.{encoder.name}: row {start + row} of {table.path}"
+            return f"{encoder.weights.entry}: row {start + row} of {table.path}"
 
         writer.add(apply_contract(raw, encoder.spec, name))
         cuts.add(counts)

@@ -29,7 +29,7 @@ def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:
     if kept in ("model", width):
         return
     assert kept != "model"
-    where = f"encoders.{weights.name}.dimension: {kept}"
+    where = f"{weights.entry}.dimension: {kept}"
     if kept > width:
         raise PipelineError(
             f"{where} is more than the model's {width} components. Set it to model."

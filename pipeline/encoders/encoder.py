@@ -90,7 +90,7 @@ class TextEncoder:
                 self._tokenizer,
                 prefix_of(self._spec, role),
                 self._spec.max_tokens,
-                f"encoders.{self._weights.name}",
+                self._weights.entry,
             )
         return self._tokenizers[role]
 
@@ -106,11 +106,11 @@ class TextEncoder:
         raw = np.empty((len(texts), self.dimension), dtype=np.float32)
         for part in self.encode_tokens(enumerate(self.tokenizer(role)(texts))):
             raw[part.places] = part.raw
-        refuse_broken(raw, texts, self._weights.name)
+        refuse_broken(raw, texts, self._weights.entry)
         return apply_contract(
             raw,
             self._spec,
-            lambda row: f"encoders.{self._weights.name}: text {row} ({shorten(texts[row])})",
+            lambda row: f"{self._weights.entry}: text {row} ({shorten(texts[row])})",
         )
 
 
@@ -151,12 +151,12 @@ def prefix_of(spec: Encoder, role: Role) -> str:
     return spec.query_prefix if role == "query" else spec.passage_prefix
 
 
-def refuse_broken(raw: Matrix, texts: Sequence[str], name: str) -> None:
-    """Raise a `PipelineError` if a vector holds NaN or infinity; `name` is the encoder's."""
+def refuse_broken(raw: Matrix, texts: Sequence[str], entry: str) -> None:
+    """Raise a `PipelineError` if a vector holds NaN or infinity; `entry` is the encoder's key."""
     broken = np.logical_not(np.isfinite(raw).all(axis=1))
     if broken.any():
         raise PipelineError(
-            f"encoders.{name}: the vector of the text {shorten(texts[int(broken.argmax())])} holds "
+            f"{entry}: the vector of the text {shorten(texts[int(broken.argmax())])} holds "
             "NaN or infinity: the model's weights are damaged, do not match the model code, or "
             "overflow at this precision. Bring the model again, or use precision float32."
         )

@@ -83,7 +83,7 @@ def load_worker(job: Job, cores: int) -> Work[Parcel, Vectors]:
     weights = resolve_weights(job.spec, job.weights.name)
     if weights.sha256 != job.weights.sha256:
         raise PipelineError(
-            f"encoders.{weights.name}.weights: a worker of the Ray cluster found {weights.folder} "
+            f"{weights.entry}.weights: a worker of the Ray cluster found {weights.folder} "
             f"with the hash {weights.sha256}, expected {job.weights.sha256}. Bring the same files "
             "to every node, or pin their sha256."
         )

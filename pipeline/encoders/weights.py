@@ -38,7 +38,7 @@ class LocalWeights:
     """A model folder on this machine.
 
     `sha256` identifies the content that decides the vectors, on any machine; `name` is the entry
-    under `encoders` that it belongs to, or under another `section`.
+    under `encoders` that it belongs to, or under another `section`: `rerankers` or `trained`.
     """
 
     name: str
@@ -60,13 +60,16 @@ def resolve_weights(spec: Entry, name: str) -> LocalWeights:
 
     Args:
         spec: the entry.
-        name: its name under `encoders` or `rerankers`, for messages.
+        name: its name under `encoders`, `rerankers` or `trained`, for messages.
 
     Raises:
         PipelineError: the weights are unavailable, are not what the entry pins, or are not a model
             that the entry allows to be loaded.
     """
-    section = "encoders" if isinstance(spec, Encoder) else "rerankers"
+    kind = "encoder" if isinstance(spec, Encoder) else "reranker"
+    trained = layout.model(kind, name).weights
+    made_here = isinstance(spec.weights, FolderWeights) and Path(spec.weights.path) == trained
+    section = "trained" if made_here else f"{kind}s"
     where = f"{section}.{name}.weights"
     known: Digests = {}
     match spec.weights:
@@ -75,7 +78,11 @@ def resolve_weights(spec: Entry, name: str) -> LocalWeights:
             folder, known = _make_once(weights, partial(fetch_model, spec, where, downloads))
             shutil.rmtree(downloads, ignore_errors=True)  # not before: a kill would cost them
         case FolderWeights() as weights:
-            _refuse_untrained(weights, name)
+            if made_here and not trained.is_dir():
+                raise PipelineError(
+                    f"trained.{name}: {trained} is missing: the model is not trained yet. "
+                    f"{layout.train_hint(name)}"
+                )
             with _reported(Path(weights.path), where):
                 folder = _find_folder(weights)
         case WheelWeights() as weights:
@@ -111,17 +118,6 @@ def folder_at_hand(weights: Weights) -> Path | None:
         case HubWeights() | WheelWeights() | WheelPartsWeights() | E5Q4Weights():
             folder = _made_folder(weights)
             return folder if folder.is_dir() else None
-
-
-def _refuse_untrained(weights: FolderWeights, name: str) -> None:
-    """Raise a `PipelineError` if a folder is that of a model under `trained`, and not there."""
-    for kind in ("encoder", "reranker"):
-        folder = layout.model(kind, name).weights
-        if Path(weights.path) == folder and not folder.is_dir():
-            raise PipelineError(
-                f"trained.{name}: {folder} is missing: the model is not trained yet. "
-                f"{layout.train_hint(name)}"
-            )
 
 
 def _find_folder(weights: FolderWeights) -> Path:

@@ -11,11 +11,12 @@ from pipeline.core.trained import TrainedEncoder
 from pipeline.demo.tables import LOCALES
 from pipeline.pairs.source import asker_of, drawing_of
 from pipeline.plan.costs import Row
+from pipeline.plan.encoding import CHARACTERS_PER_TOKEN
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
 from pipeline.sample.draw import draw_queries
 
-_CHARACTERS_PER_TOKEN, _QUERY_TOKENS = 4, 8  # about
+_QUERY_TOKENS = 8  # about
 _DEMO_TRAIN, _DEMO_SMALL = 1 / 3, 3 / 4
 _DEMO_LABELS = {"E": 0.5, "S": 0.28, "C": 0.07, "I": 0.15}
 
@@ -48,7 +49,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         threads = {"threads": params.runtime.thread_count()}
         read = {"rows": found.rows, "products": judged, "judgements": judged}
         yield row("pairs", name, read | threads)
-        text = min(found.characters // _CHARACTERS_PER_TOKEN, entry.max_tokens)
+        text = min(found.characters // CHARACTERS_PER_TOKEN, entry.max_tokens)
         learned, each = judged, _QUERY_TOKENS + text
         if isinstance(entry, TrainedEncoder):
             learned = sum(found.labels[label] for label in entry.positives)

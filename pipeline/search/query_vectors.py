@@ -70,7 +70,7 @@ class QueryVectors:
         if found != expected:
             raise PipelineError(
                 f"{layout.embeddings(self._locale).manifest}: the vectors are of other weights "
-                f"({expected[:12]}) than those of encoders.{encoder.name} ({found[:12]}). "
+                f"({expected[:12]}) than those of {encoder.weights.entry} ({found[:12]}). "
                 f"{layout.rerun_hint('embed', self._locale)}"
             )
         settings = encoder.spec.model_dump_json(exclude={"languages"})

@@ -92,7 +92,7 @@ class BiEncoder:
             self._model.tokenizer,
             prefix_of(self._spec, role),
             self._max_tokens,
-            f"encoders.{self._weights.name}",
+            self._weights.entry,
         )
         return [
             Read(tokens.ids, np.zeros_like(tokens.ids), tokens.prompt)

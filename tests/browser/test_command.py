@@ -66,11 +66,11 @@ def test_an_encoder_of_euclidean_distance_is_refused(tmp_path: Path) -> None:
 
 
 def test_an_encoder_that_is_too_large_is_refused_with_its_megabytes() -> None:
-    refuse_large("e5-small-q4", "es", 40_000_000, 24_000_000, 64)
+    refuse_large("encoders.e5-small-q4", "es", 40_000_000, 24_000_000, 64)
     with pytest.raises(PipelineError, match="118 MB of weights in 8 bits and 17 MB") as refused:
-        refuse_large("e5-small-q4", "es", 118_000_000, 17_000_001, 64)
+        refuse_large("encoders.e5-small-q4", "es", 118_000_000, 17_000_001, 64)
     assert str(refused.value).endswith("--megabytes 136.")
-    refuse_large("e5-small-q4", "es", 118_000_000, 17_000_001, 136)
+    refuse_large("encoders.e5-small-q4", "es", 118_000_000, 17_000_001, 136)
 
 
 def test_the_sizes_add_up(tmp_path: Path) -> None:

@@ -279,6 +279,19 @@ def test_a_reranker_reads_as_many_tokens_as_the_model_can_and_types_where_it_tak
     assert run("reranker").weights.is_dir()
 
 
+def test_a_message_names_a_trained_model_by_its_key_under_trained(make: Make) -> None:
+    make("named", {"epochs": 1})
+    run()
+    params = load_params()
+    spec = params.encoder_named(NAME)
+    weights = resolve_weights(spec, NAME)
+    assert weights.entry == params.entry_of(NAME) == f"trained.{NAME}"
+    with pytest.raises(PipelineError, match=rf"^trained\.{NAME}: the text .* is not Unicode"):
+        load_encoder(spec, weights, runtime()).encode_queries(["a", "\ud800"])
+    tiny = params.encoder_named("tiny")
+    assert resolve_weights(tiny, "tiny").entry == params.entry_of("tiny") == "encoders.tiny"
+
+
 def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) -> None:
     folder = make("used", {"epochs": 1})
     run()

@@ -54,7 +54,7 @@ def prove(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> Proof:
     encoder.encode_passages([TEXT])
     if np.array_equal(query, other):
         raise PipelineError(
-            f"encoders.{weights.name}: {TEXT!r} and {OTHER!r} have the same vector, so the model "
+            f"{weights.entry}: {TEXT!r} and {OTHER!r} have the same vector, so the model "
             "tells no texts apart. Its weights or its vocabulary are damaged; use another copy."
         )
     (tokens,) = encoder.tokenizer("query")([TEXT])
