@@ -32,19 +32,22 @@ class Reordering:
     """Reorders the ranking of one query, with a model that is loaded when it is needed."""
 
     def __init__(self, params: Params, locale: str, spec: Reranker, source_sha256: str) -> None:
-        """Keep what it needs.
+        """Map what the model reads of each product; the first time, it is made.
 
         Args:
             params: which run is reranked, how deep, and what the texts are made of.
             locale: whose products they are.
             spec: the entry of the locale's reranker.
             source_sha256: the hash of the clean products.
+
+        Raises:
+            PipelineError: the clean products are missing or damaged.
         """
         self._params, self._locale, self._spec = params, locale, spec
-        self._source_sha256 = source_sha256
+        # Now, while the products are those of that hash: a stage may replace them later.
+        self._documents = _open_documents(params, locale, spec, source_sha256)
         self._model: PairScorer | None = None
         self._before: PairScorer | None = None
-        self._documents: pa.ChunkedArray | None = None
 
     def reorder(self, text: str, run: Ranked) -> Ranked:
         """Return the ranking of one query with its first products in the order of their scores.
@@ -56,25 +59,23 @@ class Reordering:
         Raises:
             PipelineError: as `load`; or a score is NaN or infinity.
         """
-        model, documents = self.load()
+        model = self.load()
         settings = self._params.reranking
         window = in_window(run, settings.depth)
-        pairs = [(text, documents[code].as_py()) for code in run[1][window].tolist()]
+        pairs = [(text, self._documents[code].as_py()) for code in run[1][window].tolist()]
         scores = scores_of(model.logits(pairs), self._spec)
         return reorder(run, window, scores, settings.weight)
 
-    def load(self) -> tuple[PairScorer, pa.ChunkedArray]:
-        """Return the model, and what it reads of each product.
+    def load(self) -> PairScorer:
+        """Return the model.
 
         Raises:
-            PipelineError: the weights are not there, or cannot be loaded.
+            PipelineError: the weights are not there, are of other settings, or cannot be loaded.
         """
         with _LOADING:
             if self._model is None:
                 self._model, self._before = self._load_model(), None
-            if self._documents is None:
-                self._documents = self._open_documents()
-            return self._model, self._documents
+            return self._model
 
     def keep_model(self, other: "Reordering") -> None:
         """Keep the model of another one, so that it need not be loaded again if it is the same."""
@@ -94,22 +95,21 @@ class Reordering:
         _LOADED[key] = model = PairScorer(self._spec, weights, engine, threads)
         return model
 
-    def _open_documents(self) -> pa.ChunkedArray:
-        """Return what the model reads of each product, mapped; made first where it is not kept."""
-        clean, fields = self._params.clean, self._spec.fields
-        lines = [str(FORM), self._source_sha256, *clean.fields, repr(clean.separator), repr(fields)]
-        path = layout.documents(f"{self._locale}-{files.sha256_lines(lines)[:16]}")
-        kept.keep(
-            path.parent, lambda folder: self._write(folder / path.name), len(self._params.locales)
-        )
-        return kept.map_table(path)["document"]
 
-    def _write(self, path: Path) -> None:
-        source = layout.clean(self._locale).products
-        remedy = layout.rerun_hint("clean", self._locale)
-        with path.open("wb") as file, pa.ipc.new_file(file, DOCUMENTS) as writer:
+def _open_documents(
+    params: Params, locale: str, spec: Reranker, source_sha256: str
+) -> pa.ChunkedArray:
+    """Return what the model reads of each product, mapped; made first where it is not kept."""
+    clean, fields = params.clean, spec.fields
+    lines = [str(FORM), source_sha256, *clean.fields, repr(clean.separator), repr(fields)]
+    path = layout.documents(f"{locale}-{files.sha256_lines(lines)[:16]}")
+
+    def write(folder: Path) -> None:
+        source, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+        with (folder / path.name).open("wb") as file, pa.ipc.new_file(file, DOCUMENTS) as writer:
             for batch in tables.iter_table(source, tables.PRODUCTS, BATCH_ROWS, remedy):
-                documents = documents_of(batch, self._spec, self._params.clean)
-                writer.write_batch(
-                    pa.record_batch([pa.array(documents, pa.string())], schema=DOCUMENTS)
-                )
+                texts = pa.array(documents_of(batch, spec, clean), pa.string())
+                writer.write_batch(pa.record_batch([texts], schema=DOCUMENTS))
+
+    kept.keep(path.parent, write, len(params.locales))
+    return kept.map_table(path)["document"]

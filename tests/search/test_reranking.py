@@ -132,7 +132,7 @@ def test_it_is_there_wherever_systems_are_and_its_model_is_loaded_once(
     engines.look(LOCALE)
     new = engines.get(LOCALE)
     assert new is not old
-    assert new.reranker().load()[0] is old.reranker().load()[0]
+    assert new.reranker().load() is old.reranker().load()
     desk.close()
 
 
