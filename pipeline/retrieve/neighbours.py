@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Similarity
 from pipeline.index.kinds import empty_index, to_index_form
-from pipeline.retrieve import exact_l2
+from pipeline.retrieve import decoded, exact_l2
 from pipeline.runs import ranking
 
 EXTRA_RESULTS = 100
@@ -87,6 +87,8 @@ def finder(index: faiss.Index) -> Find:
     """Return what finds an index's nearest products."""
 
     def by_faiss(queries: Matrix, asked: int) -> Found:
+        if decoded.is_faster(index, queries, asked):
+            return decoded.propose(index, queries, asked)
         raw, found = index.search(queries, asked)
         if index.metric_type == faiss.METRIC_L2:
             np.negative(raw, out=raw)

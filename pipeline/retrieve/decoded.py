@@ -1,0 +1,119 @@
+"""Search codes for many queries at once: a block of codes is decoded once and multiplied with them.
+
+FAISS (1.15) decodes the codes of a scalar quantiser again for every query. Here a matrix product
+proposes products, and FAISS scores these by their codes, as its own search does: the scores are its
+own to the last bit. A bound of the product's error says how good the others can be.
+"""
+
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.parallel import in_parallel
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+
+BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
+"""How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components."""
+
+LEAST_QUERIES = 32
+"""With fewer queries, decoding takes longer than it saves."""
+
+LEAST_PRODUCTS = 4
+"""How many times as many products as are asked for there must be: else most are scored twice."""
+
+LARGEST_SQUARE = 1e30
+"""The sums of longer vectors may overflow."""
+
+
+def is_faster(index: Any, queries: Matrix, asked: int) -> bool:
+    """Say whether `propose` knows this index, and takes less time than its own search."""
+    if not isinstance(index, faiss.IndexScalarQuantizer) or len(queries) < LEAST_QUERIES:
+        return False
+    least, width = faiss.vector_to_array(index.sq.trained).reshape(2, -1).astype(np.float64)
+    largest = max(np.square(least).sum(), np.square(least + width).sum(), _squares(queries).max())
+    return bool(index.ntotal >= LEAST_PRODUCTS * asked and largest < LARGEST_SQUARE)
+
+
+def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Floats]:
+    """Return products of each query, with the scores that `index.search` gives them.
+
+    Args:
+        index: the codes.
+        queries: float32 [queries, dimension].
+        asked: how many products per query.
+
+    Returns:
+        Scores (higher is better) and rows, both [queries, asked], the best first; and the best
+        score that a product not among them can have, [queries].
+    """
+    scores = np.empty((len(queries), asked), np.float32)
+    rows = np.empty((len(queries), asked), np.int64)
+    last = np.empty(len(queries))
+    threads = faiss.omp_get_max_threads()
+    size = min(BLOCK_QUERIES, -(-len(queries) // threads))
+    parts = [slice(start, start + size) for start in range(0, len(queries), size)]
+    search = partial(_search, index, queries, scores, rows, last)
+    with threadpool_limits(1, "blas"):  # each thread multiplies by itself
+        longest = max(in_parallel(search, parts, threads))
+    # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
+    # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
+    # and this one are. The rest is for decoding, for the squares and for their sum.
+    roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
+    squares = _squares(queries)
+    if index.metric_type != faiss.METRIC_L2:
+        return scores, rows, last + roundings * np.sqrt(squares) * longest
+    # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
+    return -scores, rows, 2 * last - squares + roundings * (np.sqrt(squares) + longest) ** 2
+
+
+def _search(
+    index: Any, queries: Matrix, scores: Floats32, rows: Ints, last: Floats, part: slice
+) -> float:
+    """Fill in the scores, the rows and the last proposed product of some queries.
+
+    Returns:
+        The length of the longest vector.
+    """
+    faiss.omp_set_num_threads(1)  # of this thread
+    mine, near = queries[part], np.empty_like(scores[part])
+    heaps: Any = faiss.float_minheap_array_t()
+    heaps.nh, heaps.k = near.shape
+    heaps.val, heaps.ids = faiss.swig_ptr(near), faiss.swig_ptr(rows[part])
+    heaps.heapify()
+    longest = 0.0
+    for start in range(0, index.ntotal, BLOCK_PRODUCTS):
+        vectors = index.reconstruct_n(start, min(BLOCK_PRODUCTS, index.ntotal - start))
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        longest = max(longest, float(squares.max()))
+        products = mine @ vectors.T
+        if index.metric_type == faiss.METRIC_L2:
+            products -= squares / 2
+        heaps.addn(len(vectors), faiss.swig_ptr(products), start)
+    last[part] = near[:, 0]  # the least of a heap
+    _score(index, mine, rows[part], scores[part])
+    return 1.001 * float(np.sqrt(longest))
+
+
+def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
+    """Let FAISS score the proposed rows, and put the best first, in place."""
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    codes = codes.reshape(index.ntotal, index.code_size)
+    few: Any = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, index.metric_type)
+    few.sq.trained, few.is_trained = index.sq.trained, True
+    for at in range(len(queries)):
+        few.reset()
+        proposed = np.sort(rows[at])
+        few.add_sa_codes(codes[proposed])
+        scores[at], places = few.search(queries[at : at + 1], len(proposed))
+        rows[at] = proposed[places[0]]
+
+
+def _squares(vectors: Matrix) -> Floats:
+    return np.asarray(np.square(vectors, dtype=np.float64).sum(axis=1))
