@@ -1,8 +1,8 @@
 """Search codes for many queries at once: a block of codes is decoded once and multiplied with them.
 
-FAISS (1.15) decodes the codes of a scalar quantiser again for every query. Here a matrix product
-proposes products, and FAISS scores these by their codes, as its own search does: the scores are its
-own to the last bit. A bound of the product's error says how good the others can be.
+FAISS (1.15) decodes the codes of a scalar quantiser, and of EDEN, again for every query. Here a
+matrix product proposes products, and FAISS scores these by their codes, as its own search does: the
+scores are its own to the last bit. A bound of the product's error says how good the others can be.
 """
 
 from functools import partial
@@ -28,17 +28,19 @@ LEAST_QUERIES = 32
 LEAST_PRODUCTS = 4
 """How many times as many products as are asked for there must be: else most are scored twice."""
 
-LARGEST_SQUARE = 1e30
-"""The sums of longer vectors may overflow."""
+LARGEST = 1e37
+"""The sums of larger numbers may overflow."""
+
+_EDEN = getattr(faiss, "IndexEDEN", ())
 
 
 def is_faster(index: Any, queries: Matrix, asked: int) -> bool:
     """Say whether `propose` knows this index, and takes less time than its own search."""
-    if not isinstance(index, faiss.IndexScalarQuantizer) or len(queries) < LEAST_QUERIES:
-        return False
-    least, width = faiss.vector_to_array(index.sq.trained).reshape(2, -1).astype(np.float64)
-    largest = max(np.square(least).sum(), np.square(least + width).sum(), _squares(queries).max())
-    return bool(index.ntotal >= LEAST_PRODUCTS * asked and largest < LARGEST_SQUARE)
+    known = isinstance(index, faiss.IndexScalarQuantizer) or (
+        # A distance of EDEN's is not that of the decoded vector; an inner product is.
+        isinstance(index, _EDEN) and index.metric_type != faiss.METRIC_L2
+    )
+    return known and len(queries) >= LEAST_QUERIES and index.ntotal >= LEAST_PRODUCTS * asked
 
 
 def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Floats]:
@@ -66,11 +68,15 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
     # and this one are. The rest is for decoding, for the squares and for their sum.
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
-    squares = _squares(queries)
-    if index.metric_type != faiss.METRIC_L2:
-        return scores, rows, last + roundings * np.sqrt(squares) * longest
-    # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
-    return -scores, rows, 2 * last - squares + roundings * (np.sqrt(squares) + longest) ** 2
+    squares, distances = _squares(queries), index.metric_type == faiss.METRIC_L2
+    lengths = np.sqrt(squares)
+    sizes = (lengths + longest) ** 2 if distances else lengths * longest
+    if not (sizes < LARGEST).all():
+        scores, rows = index.search(queries, asked)
+        return (-scores, rows, -scores[:, -1]) if distances else (scores, rows, scores[:, -1])
+    if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
+        return -scores, rows, 2 * last - squares + roundings * sizes
+    return scores, rows, last + roundings * sizes
 
 
 def _search(
@@ -90,11 +96,12 @@ def _search(
     longest = 0.0
     for start in range(0, index.ntotal, BLOCK_PRODUCTS):
         vectors = index.reconstruct_n(start, min(BLOCK_PRODUCTS, index.ntotal - start))
-        squares = np.einsum("ij,ij->i", vectors, vectors)
+        with np.errstate(over="ignore", invalid="ignore"):  # `propose` sees it by the lengths
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            products = mine @ vectors.T
+            if index.metric_type == faiss.METRIC_L2:
+                products -= squares / 2
         longest = max(longest, float(squares.max()))
-        products = mine @ vectors.T
-        if index.metric_type == faiss.METRIC_L2:
-            products -= squares / 2
         heaps.addn(len(vectors), faiss.swig_ptr(products), start)
     last[part] = near[:, 0]  # the least of a heap
     _score(index, mine, rows[part], scores[part])
@@ -105,14 +112,24 @@ def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
     """Let FAISS score the proposed rows, and put the best first, in place."""
     codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
     codes = codes.reshape(index.ntotal, index.code_size)
-    few: Any = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, index.metric_type)
-    few.sq.trained, few.is_trained = index.sq.trained, True
+    few = _empty(index)
     for at in range(len(queries)):
         few.reset()
         proposed = np.sort(rows[at])
         few.add_sa_codes(codes[proposed])
         scores[at], places = few.search(queries[at : at + 1], len(proposed))
         rows[at] = proposed[places[0]]
+
+
+def _empty(index: Any) -> Any:
+    """Return an index with the codebook of another, and no codes."""
+    if isinstance(index, _EDEN):
+        empty = faiss.IndexEDEN(index.d, index.metric_type, index.sq.bits)
+        empty.train(faiss.vector_to_array(index.center)[np.newaxis])  # its own mean
+        return empty
+    made: Any = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, index.metric_type)
+    made.sq.trained, made.is_trained = index.sq.trained, True
+    return made
 
 
 def _squares(vectors: Matrix) -> Floats:

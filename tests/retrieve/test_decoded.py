@@ -5,14 +5,15 @@ import numpy as np
 import pytest
 
 from pipeline.core.arrays import Matrix
-from pipeline.core.params import Similarity, Sq8Index
+from pipeline.core.params import EdenIndex, Index, Similarity, Sq8Index
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
+from pipeline.index.kinds import codes_of, to_index_form
 from pipeline.retrieve import decoded, neighbours
 from tests.helpers.artefacts import random_vectors, tie_heavy
 
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 SQ8 = Sq8Index(kind="sq8")
+INDEXES: tuple[Index, ...] = (SQ8, EdenIndex(kind="eden", bits=2))
 
 
 def catalogues(rng: np.random.Generator) -> list[Matrix]:
@@ -22,16 +23,17 @@ def catalogues(rng: np.random.Generator) -> list[Matrix]:
     return [any_length, np.tile(tie_heavy(rng, 150), (10, 1)), near.astype(np.float32)]
 
 
+@pytest.mark.parametrize("settings", INDEXES, ids=lambda settings: settings.kind)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_many_queries_find_what_faiss_finds_by_the_codes_with_any_number_of_threads(
-    similarity: Similarity, monkeypatch: pytest.MonkeyPatch
+    similarity: Similarity, settings: Index, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(decoded, "BLOCK_QUERIES", 30)
     monkeypatch.setattr(decoded, "BLOCK_PRODUCTS", 200)
     before = faiss.omp_get_max_threads()
     for products in catalogues(np.random.default_rng(1)):
         queries = to_index_form(products[:100] + products[100:200], similarity, "queries")
-        built = build_index(SQ8, products.shape[1], similarity, [products])
+        built = build_index(settings, products.shape[1], similarity, [products])
         for depth in (1, 150):
             with monkeypatch.context() as patched:
                 patched.setattr(decoded, "LEAST_QUERIES", 10**6)
@@ -44,13 +46,17 @@ def test_many_queries_find_what_faiss_finds_by_the_codes_with_any_number_of_thre
                     assert mine.tobytes() == theirs.tobytes()
 
 
-@pytest.mark.parametrize("similarity", SIMILARITIES)
+@pytest.mark.parametrize(
+    ("settings", "similarity"), [*((SQ8, each) for each in SIMILARITIES), (INDEXES[1], "dot")],
+    ids=str,
+)  # fmt: skip
 def test_no_product_that_is_not_proposed_has_a_better_score_than_the_bound(
-    similarity: Similarity,
+    settings: Index, similarity: Similarity
 ) -> None:
     for products in catalogues(np.random.default_rng(2)):
         queries = to_index_form(products[:64], similarity, "queries")
-        built = build_index(SQ8, products.shape[1], similarity, [products])
+        whole = build_index(settings, products.shape[1], similarity, [products])
+        built, queries = codes_of(whole, queries)
         assert decoded.is_faster(built, queries, 40)
         longest = np.linalg.norm(products, axis=1).max()
         every, order = built.search(queries, len(products))
@@ -64,10 +70,15 @@ def test_no_product_that_is_not_proposed_has_a_better_score_than_the_bound(
             assert beyond[at] - scores[at].min() <= 1e-4 * longest**2
 
 
-def test_sums_that_might_overflow_are_left_to_faiss() -> None:
-    products = random_vectors(np.random.default_rng(3), 600) * np.float32(1e16)
-    built = build_index(SQ8, 48, "l2", [products])
-    assert not decoded.is_faster(built, products[:100], 10)
-    small = build_index(SQ8, 48, "l2", [products / np.float32(1e16)])
-    assert not decoded.is_faster(small, products[:100], 10)
-    assert decoded.is_faster(small, products[:100] / np.float32(1e16), 10)
+def test_sums_that_overflow_are_left_to_faiss() -> None:
+    rng = np.random.default_rng(3)
+    scales: list[tuple[float, Similarity]] = [(1e18, "l2"), (1e20, "dot")]
+    for scale, similarity in scales:
+        products = random_vectors(rng, 600) * np.float32(scale)
+        built = build_index(SQ8, 48, similarity, [products])
+        scores, rows, beyond = decoded.propose(built, products[:100], 10)
+        expected, order = built.search(products[:100], 10)
+        expected = -expected if similarity == "l2" else expected
+        np.testing.assert_array_equal(scores, expected)
+        np.testing.assert_array_equal(rows, order)
+        np.testing.assert_array_equal(beyond, expected[:, -1])
