@@ -63,10 +63,10 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     parts = [slice(start, start + size) for start in range(0, len(queries), size)]
     search = partial(_search, index, queries, scores, rows, last)
     with threadpool_limits(1, "blas"):  # each thread multiplies by itself
-        longest = max(in_parallel(search, parts, threads))
+        longest = max(in_parallel(search, parts, threads)) + _undecoded(index)
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
-    # and this one are. The rest is for decoding, for the squares and for their sum.
+    # and this one are. The rest is for the squares and for their sum.
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
     squares, distances = _squares(queries), index.metric_type == faiss.METRIC_L2
     lengths = np.sqrt(squares)
@@ -119,6 +119,18 @@ def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
         few.add_sa_codes(codes[proposed])
         scores[at], places = few.search(queries[at : at + 1], len(proposed))
         rows[at] = proposed[places[0]]
+
+
+def _undecoded(index: Any) -> float:
+    """Return by how much a vector counts as longer, for the rounding errors of decoding.
+
+    A component of sq8 is the sum of an end and a part of a range, each of which may be larger. EDEN
+    adds the products with the centre and with the rest.
+    """
+    if isinstance(index, _EDEN):
+        return 2 * float(np.linalg.norm(faiss.vector_to_array(index.center)))
+    ends = np.abs(faiss.vector_to_array(index.sq.trained).reshape(2, -1).astype(np.float64))
+    return float(4 * np.linalg.norm(ends.sum(axis=0)) / (index.d + 10))
 
 
 def _empty(index: Any) -> Any:

@@ -17,10 +17,13 @@ INDEXES: tuple[Index, ...] = (SQ8, EdenIndex(kind="eden", bits=2))
 
 
 def catalogues(rng: np.random.Generator) -> list[Matrix]:
-    """Vectors of any length, many that tie, and some that are nearly equal."""
+    """Vectors of any length, many that tie, some nearly equal, and some with far outliers."""
     any_length = random_vectors(rng, 1500) * rng.uniform(0.1, 9, (1500, 1)).astype("f4")
     near = random_vectors(rng, 1, 48) + 1e-4 * random_vectors(rng, 1500, 48)
-    return [any_length, np.tile(tie_heavy(rng, 150), (10, 1)), near.astype(np.float32)]
+    ties = np.tile(tie_heavy(rng, 150), (10, 1))
+    outliers = random_vectors(rng, 1500)
+    outliers[rng.integers(1500, size=40), rng.integers(48, size=40)] *= 300
+    return [any_length, ties, near.astype(np.float32), outliers]
 
 
 @pytest.mark.parametrize("settings", INDEXES, ids=lambda settings: settings.kind)
