@@ -67,6 +67,8 @@ QUERIES_A_PIECE = 1_024
 INDEXES: dict[str, dict[str, Any]] = {
     "flat": {"kind": "flat"},
     "sq8": {"kind": "sq8"},
+    "pq-fastscan": {"kind": "pq-fastscan", "subvectors": 192, "rescore": 4},
+    "rabitq": {"kind": "rabitq", "bits": 2, "rescore": 4},
     "ivf-pq": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 48, "bits": 8},
     "ivf-pq-fine": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 96, "bits": 8},
 }

@@ -10,7 +10,17 @@ from typing import Any
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Params
+from pipeline.core.params import (
+    EdenIndex,
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    Params,
+    PqFastscanIndex,
+    RabitqIndex,
+    Sq8Index,
+)
 from pipeline.runs import card as run_card
 
 OVERLAP_DECIMALS = 5
@@ -77,7 +87,13 @@ def _way_out(name: str, index: Index) -> str:
         case IvfFlatIndex():
             keys = "probes"
         case IvfPqIndex():
-            keys = "probes, subvectors or bits"
+            keys = "probes, subvectors, bits or rescore"
+        case RabitqIndex() | EdenIndex():
+            keys = "bits or rescore"
+        case PqFastscanIndex():
+            keys = "subvectors or rescore"
+        case Sq8Index():
+            keys = "rescore"
         case _:
             return "Choose another index, or allow more."
     return f"Raise indexes.{name}.{keys}, choose another index, or allow more."

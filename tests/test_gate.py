@@ -50,10 +50,15 @@ def test_an_index_may_lose_exactly_what_the_gate_allows_and_no_digit_more(projec
 @pytest.mark.parametrize(
     ("index", "remedy"),
     [
-        ("sq8", ". Choose another index, or allow more."),
+        ("sq8", "Raise indexes.sq8.rescore, choose another index"),
+        ("rabitq", "Raise indexes.rabitq.bits or rescore, choose another index"),
+        ("pq-fastscan", "Raise indexes.pq-fastscan.subvectors or rescore, choose another"),
         ("hnsw", "Raise indexes.hnsw.ef_search or m, choose another index"),
         ("ivf-flat", "Raise indexes.ivf-flat.probes, choose another index"),
-        ("ivf-pq", "Raise indexes.ivf-pq.probes, subvectors or bits, choose another index"),
+        (
+            "ivf-pq",
+            "Raise indexes.ivf-pq.probes, subvectors, bits or rescore, choose",
+        ),
     ],
 )
 def test_a_refusal_names_locale_index_overlap_what_is_allowed_and_the_way_out(

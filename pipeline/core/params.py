@@ -4,9 +4,9 @@
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Literal, get_args
+from typing import Annotated, Any, Literal, get_args
 
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core import layout
 from pipeline.core.cpu import MOST_THREADS, core_count
@@ -375,10 +375,42 @@ class FlatIndex(Strict):
     kind: Literal["flat"]
 
 
-class Sq8Index(Strict):
+class QuantisedIndex(Strict):
+    """An index of codes; `rescore` times as many as are wanted are ordered by their vectors."""
+
+    rescore: Annotated[int, Field(ge=1, le=1_000)] | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_what_is_not_given(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        found: dict[str, Any] = dump(self)
+        return {name: value for name, value in found.items() if value is not None}
+
+
+class Sq8Index(QuantisedIndex):
     """Exact scan over vectors quantised to 8 bits per component."""
 
     kind: Literal["sq8"]
+
+
+class RabitqIndex(QuantisedIndex):
+    """Scan over rotated vectors of `bits` bits per component (RaBitQ)."""
+
+    kind: Literal["rabitq"]
+    bits: Annotated[int, Field(ge=1, le=9)]
+
+
+class EdenIndex(QuantisedIndex):
+    """Scan over rotated vectors of `bits` bits per component (EDEN)."""
+
+    kind: Literal["eden"]
+    bits: Annotated[int, Field(ge=1, le=8)]
+
+
+class PqFastscanIndex(QuantisedIndex):
+    """Scan over product-quantised vectors: `subvectors` codes of 4 bits each."""
+
+    kind: Literal["pq-fastscan"]
+    subvectors: Count
 
 
 class HnswIndex(Strict):
@@ -398,7 +430,7 @@ class IvfFlatIndex(Strict):
     probes: Count
 
 
-class IvfPqIndex(Strict):
+class IvfPqIndex(QuantisedIndex):
     """Inverted lists of product-quantised vectors: `subvectors` codes of `bits` bits each."""
 
     kind: Literal["ivf-pq"]
@@ -409,7 +441,15 @@ class IvfPqIndex(Strict):
 
 
 Index = Annotated[
-    FlatIndex | Sq8Index | HnswIndex | IvfFlatIndex | IvfPqIndex, Field(discriminator="kind")
+    FlatIndex
+    | Sq8Index
+    | HnswIndex
+    | IvfFlatIndex
+    | IvfPqIndex
+    | RabitqIndex
+    | EdenIndex
+    | PqFastscanIndex,
+    Field(discriminator="kind"),
 ]
 
 

@@ -1,17 +1,35 @@
 """Build an index from vectors, `PIECE_ROWS` at a time, with the same bytes every time."""
 
 from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any
 
 import faiss
 import numpy as np
 
 from pipeline.core.arrays import Matrix
-from pipeline.core.params import Index, IvfFlatIndex, IvfPqIndex, Similarity, Sq8Index
+from pipeline.core.params import (
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    Similarity,
+    Sq8Index,
+)
 from pipeline.index import size as index_size
 from pipeline.index.codes import Adder, add_here
-from pipeline.index.kinds import TRAINING_SEED, empty_index, to_index_form
+from pipeline.index.kinds import (
+    TRAINING_SEED,
+    empty_index,
+    is_rotated,
+    rotate,
+    rotation,
+    to_index_form,
+)
 from pipeline.vectors.shards import PIECE_ROWS
+
+GRAPHS_ARE_DETERMINISTIC = hasattr(faiss, "hnsw_add_vertices_deterministic")
+"""Whether FAISS builds the same graph with any number of threads (1.15 does)."""
 
 
 def build_index(
@@ -40,23 +58,49 @@ def build_index(
     rows = sum(map(len, shards)) if rows is None else rows
     built = empty_index(index, dimension, similarity)
     threads = faiss.omp_get_max_threads()
-    # One thread: with several, a graph depends on which is first, and k-means on the BLAS.
-    faiss.omp_set_num_threads(1)
+    turn = rotation(dimension) if is_rotated(index) else None
+
+    def pieces() -> Iterator[Matrix]:
+        found = _pieces(shards, similarity)
+        return found if turn is None else map(partial(rotate, turn), found)
+
+    # One thread: with several, k-means depends on the BLAS, and a graph on which is first.
+    parallel = isinstance(index, HnswIndex) and GRAPHS_ARE_DETERMINISTIC
+    faiss.omp_set_num_threads(threads if parallel else 1)
     try:
         if isinstance(index, Sq8Index):
-            built.train(_extremes(_pieces(shards, similarity)))
+            built.train(_extremes(pieces()))
+        elif turn is not None:
+            built.train(_mean(pieces()))
         elif not built.is_trained:
             wanted = index_size.training_rows(index, rows)
-            built.train(_sample(_pieces(shards, similarity), rows, wanted))
+            built.train(_sample(pieces(), rows, wanted))
         _reserve(built, rows)
         if isinstance(index, IvfFlatIndex | IvfPqIndex):
-            add(built, _pieces(shards, similarity))
+            add(built, pieces())
         else:
-            for piece in _pieces(shards, similarity):
+            for piece in pieces():
                 built.add(piece)
     finally:
         faiss.omp_set_num_threads(threads)
-    return built
+    return built if turn is None else _rotated(turn, built)
+
+
+def _rotated(turn: Any, codes: Any) -> faiss.Index:
+    """Return an index that rotates vectors before it compares them; it owns its parts."""
+    whole: Any = faiss.IndexPreTransform(turn, codes)
+    whole.own_fields = True
+    for part in (turn, codes):
+        part.this.disown()
+    return whole  # type: ignore[no-any-return]
+
+
+def _mean(pieces: Iterable[Matrix]) -> Matrix:
+    """Return the mean of all vectors, [1, dimension]: all that rabitq and eden learn."""
+    rows, total = 0, np.float64(0)
+    for piece in pieces:
+        rows, total = rows + len(piece), total + piece.sum(axis=0, dtype=np.float64)
+    return np.asarray(total / rows, np.float32)[np.newaxis]
 
 
 def _extremes(pieces: Iterable[Matrix]) -> Matrix:

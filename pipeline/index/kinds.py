@@ -3,44 +3,65 @@
 from typing import Any
 
 import faiss
+import numpy as np
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import (
+    EdenIndex,
     FlatIndex,
     HnswIndex,
     Index,
     IvfFlatIndex,
     IvfPqIndex,
+    PqFastscanIndex,
+    RabitqIndex,
     Similarity,
     Sq8Index,
 )
+from pipeline.index.size import FAST_SCAN_BITS, FAST_SCAN_CENTROIDS
 from pipeline.vectors.lengths import at_unit_length
 
 TRAINING_SEED = 1234
-"""Seed of the k-means of inverted lists and product quantisers."""
+"""Seed of the k-means of inverted lists and product quantisers, and of rotations."""
+
+ROTATED_ROWS = 4_096
+"""Vectors that are rotated at once, in float64."""
+
+FAISS_CLASSES = {"rabitq": "IndexRaBitQ", "eden": "IndexEDEN", "pq-fastscan": "IndexPQFastScan"}
+"""The classes of kinds that not every FAISS has."""
 
 
 def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
     """Raise a `PipelineError` where an index of these settings cannot hold such vectors."""
+    needed = FAISS_CLASSES.get(index.kind)
+    if needed is not None and not hasattr(faiss, needed):
+        raise PipelineError(
+            f"indexes.{name}.kind: {index.kind} needs {needed}, which the installed faiss "
+            f"{faiss.__version__} lacks. Install a newer faiss-cpu, or choose another kind."
+        )
     if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.lists > rows:
         raise PipelineError(
             f"indexes.{name}.lists must be at most {rows}, the number of products "
             f"(found {index.lists}). Use about {max(1, round(rows**0.5))}."
         )
-    if isinstance(index, IvfPqIndex):
-        if dimension % index.subvectors:
-            divisors = [n for n in range(1, dimension + 1) if dimension % n == 0]
-            near = sorted(divisors, key=lambda n: abs(n - index.subvectors))[:3]
-            raise PipelineError(
-                f"indexes.{name}.subvectors must divide the dimension {dimension} (found "
-                f"{index.subvectors}). Use {', '.join(map(str, sorted(near)))} or another divisor."
-            )
-        if 2**index.bits > rows:
-            raise PipelineError(
-                f"indexes.{name}.bits: {index.bits} bits need {2**index.bits} products to train "
-                f"on (found {rows}). Use at most {rows.bit_length() - 1} bits, or another index."
-            )
+    if isinstance(index, IvfPqIndex | PqFastscanIndex) and dimension % index.subvectors:
+        divisors = [n for n in range(1, dimension + 1) if dimension % n == 0]
+        near = sorted(divisors, key=lambda n: abs(n - index.subvectors))[:3]
+        raise PipelineError(
+            f"indexes.{name}.subvectors must divide the dimension {dimension} (found "
+            f"{index.subvectors}). Use {', '.join(map(str, sorted(near)))} or another divisor."
+        )
+    if isinstance(index, IvfPqIndex) and 2**index.bits > rows:
+        raise PipelineError(
+            f"indexes.{name}.bits: {index.bits} bits need {2**index.bits} products to train "
+            f"on (found {rows}). Use at most {rows.bit_length() - 1} bits, or another index."
+        )
+    if isinstance(index, PqFastscanIndex) and rows < FAST_SCAN_CENTROIDS:
+        raise PipelineError(
+            f"indexes.{name}: {index.kind} needs {FAST_SCAN_CENTROIDS} products to train on (found "
+            f"{rows}). Use another index."
+        )
 
 
 def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.Index:
@@ -59,6 +80,13 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
             graph.hnsw.efConstruction = index.ef_construction
             graph.hnsw.efSearch = index.ef_search
             return graph
+        case RabitqIndex():
+            return faiss.IndexRaBitQ(dimension, metric, index.bits)
+        case EdenIndex():
+            return faiss.IndexEDEN(dimension, metric, index.bits)
+        case PqFastscanIndex():
+            codes = faiss.IndexPQFastScan(dimension, index.subvectors, FAST_SCAN_BITS, metric)
+            return _seeded(codes, codes.pq.cp)
         case IvfFlatIndex():
             form = f"IVF{index.lists},Flat"
         case IvfPqIndex():
@@ -67,12 +95,58 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
     built = faiss.index_factory(dimension, form, metric)
     lists: Any = faiss.downcast_index(built)
     lists.nprobe = index.probes
-    # A fixed seed. Few products per list is a choice of params.yaml: FAISS need not warn.
-    trained = [lists.cp, lists.pq.cp] if isinstance(index, IvfPqIndex) else [lists.cp]
-    for clustering in trained:
+    return _seeded(
+        built, *([lists.cp, lists.pq.cp] if isinstance(index, IvfPqIndex) else [lists.cp])
+    )
+
+
+def _seeded(built: faiss.Index, *clusterings: Any) -> faiss.Index:
+    """Fix the seeds of k-means; few products per list are a choice of params.yaml: no warning."""
+    for clustering in clusterings:
         clustering.seed = TRAINING_SEED
         clustering.min_points_per_centroid = 1
     return built
+
+
+def is_rotated(index: Index) -> bool:
+    """Say whether an index of these settings holds codes of rotated vectors."""
+    return isinstance(index, RabitqIndex | EdenIndex)
+
+
+def rotation(dimension: int) -> Any:
+    """Return a random rotation, by a fixed seed.
+
+    RaBitQ and EDEN count on components of the same spread, which an encoder's are not.
+    """
+    turned = faiss.RandomRotationMatrix(dimension, dimension)
+    turned.init(TRAINING_SEED)
+    return turned
+
+
+def rotate(rotated: Any, vectors: Matrix) -> Matrix:
+    """Return vectors that are rotated by a FAISS rotation.
+
+    FAISS does it in float32, with other last bits for other numbers of vectors and threads. In
+    float64 these are lost in the rounding.
+    """
+    matrix = faiss.vector_to_array(rotated.A).reshape(rotated.d_out, rotated.d_in)
+    turn, out = matrix.T.astype(np.float64), np.empty_like(vectors)
+    for start in range(0, len(vectors), ROTATED_ROWS):
+        rows = slice(start, start + ROTATED_ROWS)
+        out[rows] = vectors[rows].astype(np.float64) @ turn
+    return out
+
+
+def codes_of(index: Any, queries: Matrix) -> tuple[Any, Matrix]:
+    """Return the index that holds the codes, and the queries as it compares them.
+
+    Both are as they were, unless the index rotates vectors first.
+    """
+    if not isinstance(index, faiss.IndexPreTransform):
+        return index, queries
+    chain: Any = index.chain
+    turn = faiss.downcast_VectorTransform(chain.at(0))
+    return faiss.downcast_index(index.index), rotate(turn, queries)
 
 
 def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:

@@ -6,7 +6,17 @@ counts the expectation.
 """
 
 from pipeline.core import memory
-from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
+from pipeline.core.params import (
+    EdenIndex,
+    FlatIndex,
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    PqFastscanIndex,
+    RabitqIndex,
+    Sq8Index,
+)
 from pipeline.vectors.shards import PIECE_ROWS
 
 POINTS_A_CENTROID = 256
@@ -20,20 +30,34 @@ LIST_GROWTH = 1.5
 FLOAT, ID, LINK = 4, 8, 4
 """Bytes of a component, of a number of a vector, of a link of a graph."""
 
+FAST_SCAN_BITS, FAST_SCAN_CENTROIDS = 4, 16
+"""Bits of a code whose table of distances fits a register, and how many codes there are."""
+
+FAST_SCAN_ROWS = 32
+"""Codes are compared this many at once; the last ones are filled up."""
+
+TABLE_ROOM = 3
+"""The most memory of a table of codes over its size: its room is a power of two, and the half of it
+is copied when it doubles."""
+
 LINK_ROOM = 1.01
 """Room for links over those expected: the more nodes, the closer the drawn number is to it."""
 
-VISIT = 5
-"""Bytes a node takes while vectors are added to a graph: a lock, and whether it was visited."""
+VISIT = 64
+"""Bytes a node takes while vectors are added to a graph: whether it was visited, for 64 threads."""
 
 
 def training_rows(index: Index, rows: int) -> int:
     """Return how many vectors k-means is trained on; 0 if the index does not use k-means."""
-    if not isinstance(index, IvfFlatIndex | IvfPqIndex):
-        return 0
-    centroids = index.lists
-    if isinstance(index, IvfPqIndex):
-        centroids = max(centroids, 2**index.bits)
+    match index:
+        case IvfFlatIndex():
+            centroids = index.lists
+        case IvfPqIndex():
+            centroids = max(index.lists, 2**index.bits)
+        case PqFastscanIndex():
+            centroids = FAST_SCAN_CENTROIDS
+        case _:
+            return 0
     return min(rows, POINTS_A_CENTROID * centroids)
 
 
@@ -44,6 +68,15 @@ def code_bytes(index: Index, dimension: int) -> int:
             return dimension
         case IvfPqIndex():
             return -(-index.subvectors * index.bits // 8)
+        case PqFastscanIndex():
+            return -(-index.subvectors * FAST_SCAN_BITS // 8)
+        case EdenIndex():
+            return -(-dimension * index.bits // 8) + 2 * FLOAT
+        case RabitqIndex(bits=1):
+            return -(-dimension // 8) + 2 * FLOAT
+        case RabitqIndex():
+            # A bit of each component for a first estimate, the others for a second one.
+            return -(-dimension // 8) + -(-dimension * (index.bits - 1) // 8) + 5 * FLOAT
         case FlatIndex() | HnswIndex() | IvfFlatIndex():
             return FLOAT * dimension
 
@@ -69,6 +102,13 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
             return codes
         case Sq8Index():
             return codes + 2 * FLOAT * dimension
+        case RabitqIndex() | EdenIndex():
+            # A rotation, a centre.
+            return codes + FLOAT * dimension * (dimension + 1)
+        case PqFastscanIndex():
+            whole = -(-rows // FAST_SCAN_ROWS) * FAST_SCAN_ROWS
+            books = FAST_SCAN_CENTROIDS * dimension * FLOAT
+            return whole * code_bytes(index, dimension) + books
         case HnswIndex():
             # Links, an offset, a level.
             return codes + round(rows * (_links(index.m) * LINK + ID + LINK))
@@ -90,6 +130,9 @@ def memory_bytes(index: Index, rows: int, dimension: int) -> int:
     training = training_rows(index, rows) * vector
     if isinstance(index, IvfFlatIndex | IvfPqIndex):
         size = round((LIST_GROWTH + 1 / index.lists) * size)
+        training *= 2
+    if isinstance(index, PqFastscanIndex):
+        size = round(TABLE_ROOM * size)
         training *= 2
     if isinstance(index, HnswIndex):
         room = graph_links(index.m, rows) - round(rows * _links(index.m))

@@ -5,12 +5,16 @@ shards and however many threads there are:
 
     flat, sq8           a vector's code depends on it alone (sq8: and on each component's least and
                         greatest value)
-    ivf-flat, ivf-pq    k-means is seeded and runs on one thread; another kind of CPU, whose sgemm
-                        rounds differently, may give other bytes
-    hnsw                one thread builds it: with several, the graph depends on which is first
+    rabitq, eden        and on the mean of all vectors, and on a seeded rotation
+    ivf-flat, ivf-pq,   k-means is seeded and runs on one thread; another kind of CPU, whose sgemm
+    pq-fastscan         rounds differently, may give other bytes
+    hnsw                all threads build it where FAISS gives the same graph with any number of
+                        them, else one
 """
 
 from contextlib import suppress
+
+import faiss
 
 from pipeline.core import files, layout, memory, stage
 from pipeline.core.errors import PipelineError
@@ -43,7 +47,7 @@ def check_memory(params: Params, locale: str, rows: int, dimension: int) -> None
     remedy = (
         f"set index.{locale} to one that fits: {', '.join(others)}"
         if others
-        else "no other index of params.yaml would fit: add one of kind ivf-pq of fewer subvectors"
+        else "no other index of params.yaml would fit: add one of kind pq-fastscan"
     )
     memory.check(
         index_size.memory_bytes(params.indexes[chosen], rows, dimension),
@@ -61,6 +65,7 @@ def index(params: Params, locale: str) -> stage.Done:
     check_fit(params.index[locale], settings, rows, dimension)
     check_memory(params, locale, rows, dimension)
     stored = ShardReader(manifest, "products", locale)
+    faiss.omp_set_num_threads(params.runtime.thread_count())
     built = build_index(settings, dimension, similarity, stored, rows, adder_for(params.runtime))
     with atomic_directory(layout.index(locale).folder) as folder:
         out = layout.IndexFiles(folder)

@@ -23,6 +23,9 @@ Amount = Annotated[float, NOT_NEGATIVE]
 MOST_TIMES = 20
 """A cost is a guess if its stage has more work than this many times the largest run's."""
 
+SCANS = {"sq8": 1.0, "rabitq": 2.0, "eden": 4.0, "pq-fastscan": 0.3}
+"""How long comparing a query with a vector's codes takes, over that of sq8."""
+
 TELLING_SECONDS, TELLING_BYTES = 0.5, 100e6
 """How much a run's time and memory vary by themselves: one with less work says little of a rate."""
 
@@ -162,25 +165,31 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
 def _index_amounts(kind: str, units: Units) -> dict[str, float]:
     """Return what building and searching an index take; of vectors, in multiplications."""
     products, dimension, queries = units["products"], units["dimension"], units.get("queries", 0)
-    names = ("m", "ef_construction", "ef_search", "lists", "probes", "subvectors", "bits")
+    names = (
+        "m", "ef_construction", "ef_search", "lists", "probes", "subvectors", "bits", "rescore"
+    )  # fmt: skip
     settings = {name: units[name] for name in names if name in units}
     index: Index = TypeAdapter(Index).validate_python({"kind": kind, **settings})
-    m, built, searched, lists, probes, _, bits = (settings.get(name, 0) for name in names)
-    steps, codes = m * dimension * math.log2(products + 2), 2**bits if bits else 0
+    m, built, searched, lists, probes, _, bits, found = (settings.get(name, 0) for name in names)
+    steps = m * dimension * math.log2(products + 2)
+    centroids = {"ivf-pq": 2**bits, "pq-fastscan": index_size.FAST_SCAN_CENTROIDS}.get(kind, 0)
+    rotated = 2 * products * dimension if kind in ("rabitq", "eden") else 0  # to learn, to add
     # What another index than flat finds is compared with exact search, for some queries.
     exact = queries if kind == "flat" else min(queries, 1_000)
     return {
         "index bytes": index_size.disk_bytes(index, products, dimension),
         "memory bytes": index_size.memory_bytes(index, products, dimension),
         "exact": exact * products * dimension,
-        "quantised": queries * products * dimension * (kind == "sq8"),
+        "quantised": queries * products * dimension * SCANS.get(kind, 0),
+        "rescored": queries * min(units.get("depth", 0), products) * found * dimension,
         "links": products * steps * built / (32 * 200),
         "walked": queries * steps * searched / 14,
         "probed": queries * dimension * (products * probes / max(lists, 1) + lists),
         # k-means on at most 256 vectors per centroid, ten times for the lists and 25 times for the
         # codes; then all products get theirs.
         "distances": dimension * (
-            lists * (10 * min(products, 256 * lists) + products)
-            + codes * (25 * min(products, 256 * codes) + products)
+            rotated
+            + lists * (10 * min(products, 256 * lists) + products)
+            + centroids * (25 * min(products, 256 * centroids) + products)
         ),
     }  # fmt: skip

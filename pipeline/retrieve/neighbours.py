@@ -9,8 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Similarity
-from pipeline.index.kinds import empty_index, to_index_form
-from pipeline.retrieve import exact_l2
+from pipeline.index.kinds import codes_of, empty_index, to_index_form
+from pipeline.retrieve import decoded, exact_l2, fast_scan
+from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
 
 EXTRA_RESULTS = 100
@@ -48,12 +49,18 @@ Find = Callable[[Matrix, int], Found]
 
 
 def search(
-    index: faiss.Index, queries: Matrix, depth: int
+    index: faiss.Index | Rescored, queries: Matrix, depth: int
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
     More products are asked for until none that was not returned can be among them: the ids decide
     between equal scores at the last place, not the order of FAISS.
+
+    Args:
+        index: what is searched. Of a `Rescored` one, the first `factor * depth` products by their
+            codes are ordered by their vectors.
+        queries: as `to_index_form` returns them, [queries, dimension].
+        depth: how many products per query.
 
     Returns:
         Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
@@ -62,6 +69,14 @@ def search(
     depth = min(depth, index.ntotal)
     scores = np.empty((len(queries), depth))
     codes = np.empty((len(queries), depth), dtype=np.int64)
+    if isinstance(index, Rescored):
+        wanted = min(index.factor * depth, index.ntotal)
+        for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
+            _, proposed = search(index.index, queries[rows], wanted)
+            by_vectors = index.score(queries[rows], proposed)
+            ranked, order = ranking.rank_matrix(by_vectors, proposed)
+            scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
+        return scores, codes
     open_rows = np.arange(len(queries))
     asked = min(depth + EXTRA_RESULTS, index.ntotal)
     find = finder(index)
@@ -86,8 +101,13 @@ def search(
 def finder(index: faiss.Index) -> Find:
     """Return what finds an index's nearest products."""
 
-    def by_faiss(queries: Matrix, asked: int) -> Found:
-        raw, found = index.search(queries, asked)
+    def by_faiss(whole: Matrix, asked: int) -> Found:
+        codes, queries = codes_of(index, whole)
+        if decoded.is_faster(codes, queries, asked):
+            return decoded.propose(codes, queries, asked)
+        raw, found = codes.search(queries, asked)
+        if isinstance(codes, faiss.IndexFastScan):
+            fast_scan.fill(codes, queries, raw, found)
         if index.metric_type == faiss.METRIC_L2:
             np.negative(raw, out=raw)
         return raw, found, raw[:, -1]

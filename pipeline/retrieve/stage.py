@@ -18,6 +18,7 @@ from pipeline.core.progress import track
 from pipeline.index.card import read_index
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import exact_l2, neighbours
+from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
@@ -46,6 +47,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     index = read_index(params, locale, manifest)
     similarity = params.encoder_of(locale).similarity
     products = ShardReader(manifest, "products", locale)
+    index = rescored(index, params.index_of(locale), similarity, products)
     queries = to_index_form(
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
@@ -75,7 +77,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         params.index_of(locale).kind,
         queries=len(queries),
         products=index.ntotal,
-        dimension=index.d,
+        dimension=manifest.dimension,
         depth=depth,
         **params.index_of(locale).model_dump(exclude={"kind"}),
     )

@@ -20,6 +20,7 @@ from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import NO_RERANKER, Params, System
 from pipeline.hybrid.fuse import fuse, ranks
 from pipeline.index.kinds import to_index_form
+from pipeline.retrieve.rescored import Rescored
 from pipeline.retrieve.stage import score_pairs
 from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
@@ -58,7 +59,7 @@ class Engine:
     locale: str
     shown: Shown
     judged: Judged
-    index: faiss.Index | InParts
+    index: faiss.Index | InParts | Rescored
     vectors: ShardReader
     query_vectors: QueryVectors
     analyser: analysers.Analyser

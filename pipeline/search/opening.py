@@ -11,6 +11,7 @@ from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_settings import check_text_settings
 from pipeline.index.card import read_index
+from pipeline.retrieve.rescored import rescored
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import signature
 from pipeline.search.judged import read_judged
@@ -61,7 +62,10 @@ def _open(params: Params, locale: str) -> Engine:
     shown = open_shown(params, locale, digest)
     judged = read_judged(locale)
     threads = params.runtime.thread_count()
-    index = on_threads(read_index(params, locale, manifest), threads)
+    vectors = ShardReader(manifest, "products", locale)
+    codes = on_threads(read_index(params, locale, manifest), threads)
+    similarity = params.encoder_of(locale).similarity
+    index = rescored(codes, params.index_of(locale), similarity, vectors)
     faiss.omp_set_num_threads(threads)
     spec = params.reranker_of(locale)
     analyser = analysers.analyser_for(params.language[locale])
@@ -71,7 +75,7 @@ def _open(params: Params, locale: str) -> Engine:
         shown=shown,
         judged=judged,
         index=index,
-        vectors=ShardReader(manifest, "products", locale),
+        vectors=vectors,
         query_vectors=QueryVectors(params, locale, manifest),
         analyser=analyser,
         terms=open_terms(params, locale, analyser, len(shown.ids), digest),

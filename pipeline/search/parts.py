@@ -9,8 +9,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.index.kinds import codes_of
 
 Found = tuple[NDArray[np.float32], Ints]
+
+_SCANNED = tuple(
+    getattr(faiss, name) for name in ("IndexScalarQuantizer", "IndexRaBitQ") if hasattr(faiss, name)
+)
 
 LEAST_ROWS = 16_384
 """Fewer vectors take less time than the threads to begin."""
@@ -22,13 +27,13 @@ class InParts:
     Each vector's score is that of the whole index: FAISS computes it from the vector alone.
     """
 
-    def __init__(self, index: faiss.Index, threads: int) -> None:
-        """Divide the rows of `index` by the number of threads; no code is copied."""
+    def __init__(self, index: faiss.Index, codes: faiss.Index, threads: int) -> None:
+        """Divide the rows of `codes`, those of `index`, by the threads; no code is copied."""
         self.whole = index
         self.ntotal, self.metric_type = index.ntotal, index.metric_type
         self._starts = np.linspace(0, index.ntotal, threads + 1).astype(int)
         self._parts = [
-            _view(index, int(start), int(stop))
+            _view(codes, int(start), int(stop))
             for start, stop in zip(self._starts[:-1], self._starts[1:], strict=True)
         ]
         # FAISS's own threads would be as many in each of these.
@@ -37,6 +42,7 @@ class InParts:
 
     def search(self, queries: Matrix, asked: int) -> Found:
         """Search as a FAISS index does; which of equal scores come last may differ."""
+        _, queries = codes_of(self.whole, queries)
 
         def search(part: faiss.Index) -> Found:
             found: Found = part.search(queries, min(asked, part.ntotal))
@@ -61,12 +67,14 @@ def on_threads(index: faiss.Index, threads: int) -> faiss.Index | InParts:
     searched: Any = faiss.downcast_index(index)
     if isinstance(searched, faiss.IndexIVF):
         searched.parallel_mode = 1
-    codes = isinstance(searched, faiss.IndexScalarQuantizer) or (
+    if isinstance(searched, faiss.IndexPreTransform):
+        searched = faiss.downcast_index(searched.index)
+    one_by_one = isinstance(searched, _SCANNED) or (
         isinstance(searched, faiss.IndexFlat) and searched.metric_type != faiss.METRIC_L2
     )
-    if not codes or searched.codes.is_owned or threads == 1 or searched.ntotal < LEAST_ROWS:
+    if not one_by_one or threads == 1 or searched.ntotal < LEAST_ROWS or searched.codes.is_owned:
         return index
-    return InParts(index, threads)
+    return InParts(index, searched, threads)
 
 
 def _view(index: Any, start: int, stop: int) -> faiss.Index:

@@ -3,7 +3,7 @@
 An exact index is asked for more products until none that it did not return can be among the
 nearest, so that neither FAISS nor the number of threads decides between products that tie. Where
 many products have the same vector, one of them is searched for all (see `equal`). An approximate
-index is asked once, for `PROPOSED` times as many as are kept.
+index is asked once, for `PROPOSED` times as many as are kept, or more if its entry says `rescore`.
 """
 
 from collections.abc import Iterator
@@ -25,7 +25,7 @@ from pipeline.vectors.shards import ShardReader
 Floats = NDArray[np.float64]
 
 PROPOSED = 5
-"""Products that an approximate index proposes for each one that is kept."""
+"""Products that an approximate index proposes for each one that is kept, at least."""
 
 SEARCHED = 4_096
 """Products whose neighbours are searched at once; their results are a piece of the table."""
@@ -41,13 +41,15 @@ ROUNDING = 0.5 * 10.0**-ranking.SCORE_DECIMALS
 class Catalogue:
     """What is searched: a locale's vectors, and the index that holds them.
 
-    `exact` says whether the index compares whole vectors with all products.
+    `exact` says whether the index compares whole vectors with all products. Else it proposes
+    `proposed` products for each one that is kept.
     """
 
     index: faiss.Index
     vectors: ShardReader
     similarity: Similarity
     exact: bool
+    proposed: int = PROPOSED
 
     def take(self, rows: Ints) -> Matrix:
         """Return the vectors of `rows`, which ascend, in the form that is compared."""
@@ -154,7 +156,7 @@ def _rank_groups(search: Search, own: Matrix, wanted: int) -> tuple[Floats, Ints
     catalogue, groups = search.catalogue, search.groups
     scores = np.empty((len(own), wanted))
     codes = np.empty((len(own), wanted), dtype=np.int64)
-    extra = neighbours.EXTRA_RESULTS if catalogue.exact else (PROPOSED - 1) * (wanted - 1)
+    extra = neighbours.EXTRA_RESULTS if catalogue.exact else (catalogue.proposed - 1) * (wanted - 1)
     asked = min(wanted + extra, len(groups.first))
     unsure = np.arange(len(own))
     while unsure.size:

@@ -14,7 +14,7 @@ from pipeline.bm25 import analysers as lexical
 from pipeline.bm25.stage import memory_check, terms_of
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Ints
-from pipeline.core.params import FlatIndex, Params
+from pipeline.core.params import FlatIndex, Params, QuantisedIndex
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.evaluate.uncertainty import bootstrap_intervals
@@ -25,7 +25,7 @@ from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar import anchors as labelled
 from pipeline.similar import more_like_this
 from pipeline.similar.anchors import Anchors
-from pipeline.similar.nearest import Catalogue, nearest_products, score_rows
+from pipeline.similar.nearest import PROPOSED, Catalogue, nearest_products, score_rows
 from pipeline.similar.table import iter_neighbours, write_neighbours
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
@@ -76,12 +76,14 @@ def open_catalogue(params: Params, locale: str) -> tuple[Manifest, Catalogue]:
     Raises:
         PipelineError: they are missing, damaged, or of other settings.
     """
-    manifest = read_manifest(params, locale)
+    manifest, settings = read_manifest(params, locale), params.index_of(locale)
+    rescore = settings.rescore if isinstance(settings, QuantisedIndex) else None
     return manifest, Catalogue(
         read_index(params, locale, manifest),
         ShardReader(manifest, "products", locale),
         params.encoder_of(locale).similarity,
-        isinstance(params.index_of(locale), FlatIndex),
+        isinstance(settings, FlatIndex),
+        max(PROPOSED, rescore or 1),
     )
 
 

@@ -11,9 +11,11 @@ measured. Earlier figures of the same data, settings and threads stay.
 import argparse
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
+from typing import Any
 
 import faiss
 import numpy as np
@@ -30,6 +32,7 @@ from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
 from pipeline.index.kinds import check_fit, to_index_form
 from pipeline.retrieve import neighbours
+from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
 from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import (
@@ -54,6 +57,8 @@ LEAST_SECONDS = 0.5
 """How many seconds searches in a batch are repeated for, at least: one hiccup must not count."""
 
 Codes = NDArray[np.int64]
+Search = Callable[[Matrix, int], Any]
+"""Finds so many products of each query."""
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,9 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
 def measure(name: str, settings: Index, ground: Ground) -> Figures:
     """Build an index, search it, and return its figures."""
     basis = ground.basis
-    built, seconds = _build(settings, ground)
+    only, seconds = _build(settings, ground)
+    vectors = ShardReader(ground.manifest, "products", basis.locale)
+    built = rescored(only, settings, basis.similarity, vectors)
     faiss.omp_set_num_threads(basis.threads)
     starts = range(0, basis.queries, BATCH_QUERIES)
     counted = track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
@@ -111,7 +118,7 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
     exact = isinstance(settings, FlatIndex)
     overlap = 1.0 if exact else neighbours.overlap(codes[ground.sample], ground.exact)
     scores = quality(codes, ground.judgements)
-    singly = latencies(built, ground.queries[timed_rows(basis.queries)]) * 1000
+    singly = latencies(searcher(built), ground.queries[timed_rows(basis.queries)]) * 1000
     return Figures.model_validate(
         {
             "index": name,
@@ -120,11 +127,13 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
             "overlap@100": overlap,
             "ndcg@10": scores.get("ndcg"),
             "recall@100": scores.get("recall"),
-            "bytes_per_vector": round(serialised_bytes(built) / basis.products, 1),
+            "bytes_per_vector": round(serialised_bytes(only) / basis.products, 1),
             "build_seconds": _digits(seconds),
             "p50_milliseconds": _digits(float(np.percentile(singly, 50))),
             "p95_milliseconds": _digits(float(np.percentile(singly, 95))),
-            "queries_per_second": _digits(throughput(built, ground.queries[ground.sample])),
+            "queries_per_second": _digits(
+                throughput(searcher(built), ground.queries[ground.sample])
+            ),
         }
     )
 
@@ -151,29 +160,36 @@ def timed_rows(queries: int) -> Codes:
     return neighbours.sampled_rows(queries, TIMED_QUERIES)
 
 
-def latencies(index: faiss.Index, queries: Matrix) -> NDArray[np.float64]:
+def searcher(index: Any) -> Search:
+    """Return what finds products of queries, without ranking ties where vectors do not order."""
+    if isinstance(index, Rescored):
+        return partial(neighbours.search, index)
+    return neighbours.finder(index)
+
+
+def latencies(search: Search, queries: Matrix) -> NDArray[np.float64]:
     """Return the seconds that each query takes alone on one thread, the median of `PASSES`."""
     threads = faiss.omp_get_max_threads()
     faiss.omp_set_num_threads(1)
     seconds = np.empty((PASSES, len(queries)))
     try:
-        index.search(queries[:1], DEPTH)
+        search(queries[:1], DEPTH)
         for row in seconds:
             for at in range(len(queries)):
                 started = time.perf_counter()
-                index.search(queries[at : at + 1], DEPTH)
+                search(queries[at : at + 1], DEPTH)
                 row[at] = time.perf_counter() - started
     finally:
         faiss.omp_set_num_threads(threads)
     return np.asarray(np.median(seconds, axis=0))
 
 
-def throughput(index: faiss.Index, queries: Matrix) -> float:
+def throughput(search: Search, queries: Matrix) -> float:
     """Return the queries searched per second, all in one call, on all threads of FAISS."""
     seconds: list[float] = []
     while len(seconds) < PASSES or sum(seconds) < LEAST_SECONDS:
         started = time.perf_counter()
-        index.search(queries, DEPTH)
+        search(queries, DEPTH)
         seconds.append(time.perf_counter() - started)
     return len(queries) / median(seconds)
 

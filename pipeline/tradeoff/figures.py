@@ -42,7 +42,8 @@ class Basis(Strict):
 class Figures(Strict):
     """One index: what it finds, how large it is, how long it takes.
 
-    Times are of FAISS alone, for the first 100 products, without encoding and ranking ties.
+    Times are of searching alone, for the first 100 products, without encoding, and without ranking
+    ties, unless the vectors rank what the index finds (`rescore`).
     `p50_milliseconds` and `p95_milliseconds` are over queries searched one at a time.
     """
 

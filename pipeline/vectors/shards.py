@@ -159,6 +159,10 @@ class ShardReader:
             start += shard.rows
         return out
 
+    def mapped(self) -> Iterator[NDArray[Any]]:
+        """Yield the shards in order, mapped, of the type they have; raises as iterating does."""
+        yield from map(self._open, self._shards)
+
     def check(self) -> None:
         """Check all shards; raises as iterating does."""
         for shard in self._shards:

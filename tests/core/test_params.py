@@ -77,8 +77,8 @@ OPEN = {
 }  # fmt: skip
 SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
 LEAVES = leaves(shipped())
-# What weights need in rare cases only, and is false or empty else.
-OPTIONAL = ("allow_pickle", "remote_code", "code_revision")
+# What weights need in rare cases only, and is false or empty else; and what is off without it.
+OPTIONAL = ("allow_pickle", "remote_code", "code_revision", "rescore")
 # A locale taken from `encoder` is one too many in the other two maps.
 NEEDED = [path for path in LEAVES if path[0] != "encoder" and path[-1] not in OPTIONAL]
 
@@ -253,8 +253,8 @@ def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
 
 def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     assert lines(put("indexes.hnsw", {"kind": "hsnw"})) == [
-        "indexes.hnsw.kind: 'hsnw' is not one of flat, sq8, hnsw, ivf-flat, ivf-pq; "
-        "did you mean 'hnsw'?"
+        "indexes.hnsw.kind: 'hsnw' is not one of flat, sq8, hnsw, ivf-flat, ivf-pq, rabitq, eden, "
+        "pq-fastscan; did you mean 'hnsw'?"
     ]
 
 

@@ -11,11 +11,14 @@ from pipeline.core import layout
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import (
+    EdenIndex,
     FlatIndex,
     HnswIndex,
     Index,
     IvfFlatIndex,
     IvfPqIndex,
+    PqFastscanIndex,
+    RabitqIndex,
     Similarity,
     Sq8Index,
 )
@@ -24,6 +27,7 @@ from pipeline.index.build import build_index
 from pipeline.index.card import read_index
 from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, to_index_form
 from pipeline.index.stage import check_memory
+from pipeline.retrieve import neighbours
 from pipeline.vectors.manifest import Manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
@@ -35,7 +39,10 @@ SQ8 = Sq8Index(kind="sq8")
 HNSW = HnswIndex(kind="hnsw", m=16, ef_construction=100, ef_search=200)
 IVF_FLAT = IvfFlatIndex(kind="ivf-flat", lists=16, probes=16)
 IVF_PQ = IvfPqIndex(kind="ivf-pq", lists=16, probes=16, subvectors=24, bits=8)
-ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ]
+RABITQ = RabitqIndex(kind="rabitq", bits=4)
+EDEN = EdenIndex(kind="eden", bits=4)
+FAST_SCAN = PqFastscanIndex(kind="pq-fastscan", subvectors=24)
+ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ, RABITQ, EDEN, FAST_SCAN]
 SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]
 
 
@@ -58,6 +65,9 @@ def brute_force(products: Matrix, queries: Matrix, similarity: Similarity) -> Ma
         (HNSW, 0.98, 1e-5),
         (IVF_FLAT, 1.0, 1e-5),  # all lists probed: nothing can be missed
         (IVF_PQ, 0.8, 0.35),
+        (RABITQ, 0.85, 0.1),
+        (EDEN, 0.85, 0.1),
+        (FAST_SCAN, 0.4, 0.5),
     ],
     ids=lambda value: getattr(value, "kind", ""),
 )
@@ -155,7 +165,9 @@ def _coarse(index: faiss.Index) -> faiss.Index:
     return faiss.downcast_index(lists.quantizer)
 
 
-@pytest.mark.parametrize("kind", ["flat", "sq8", "ivf-flat", "ivf-pq", "hnsw"])
+@pytest.mark.parametrize(
+    "kind", ["flat", "sq8", "ivf-flat", "ivf-pq", "hnsw", "rabitq", "eden", "pq-fastscan"]
+)
 def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_mapped(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -166,7 +178,8 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
     products, queries = random_vectors(rng, 250), random_vectors(rng, 20)
     given = params(
         {"embed.dtype": "float16", "index.es": kind, "indexes.ivf-pq.bits": 4,
-         "indexes.ivf-flat.lists": 4, "indexes.ivf-flat.probes": 2}
+         "indexes.ivf-flat.lists": 4, "indexes.ivf-flat.probes": 2,
+         "indexes.pq-fastscan.subvectors": 24}
     )  # fmt: skip
     manifest = write_embeddings(given, products, queries)
     stage_index.index(given, LOCALE)
@@ -180,7 +193,8 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
         mapped.search(searched, 30), built.search(searched, 30), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
-    if (maps := Path("/proc/self/maps")).exists():
+    copied = "eden", "pq-fastscan"  # FAISS 1.15 reads these
+    if kind not in copied and (maps := Path("/proc/self/maps")).exists():
         assert str(path) in maps.read_text()
 
 
@@ -196,6 +210,10 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
             IvfPqIndex(kind="ivf-pq", lists=4, probes=1, subvectors=8, bits=9),
             "9 bits need 512 products .*found 300.*Use at most 8 bits",
         ),
+        (
+            PqFastscanIndex(kind="pq-fastscan", subvectors=7),
+            "divide the dimension 48 .*found 7.*Use 4, 6, 8",
+        ),
     ],
 )
 def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does(
@@ -205,11 +223,61 @@ def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does
         check_fit("mine", settings, 300, DIMENSION)
 
 
+def test_a_kind_that_the_installed_faiss_lacks_is_refused_with_what_it_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for settings, needed in ((RABITQ, "RaBitQ"), (EDEN, "EDEN"), (FAST_SCAN, "PQFastScan")):
+        check_fit("mine", settings, 300, DIMENSION)
+        monkeypatch.delattr(faiss, f"Index{needed}")
+        told = f"indexes.mine.kind: {settings.kind} needs Index{needed}, .* lacks"
+        with pytest.raises(PipelineError, match=told):
+            check_fit("mine", settings, 300, DIMENSION)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+@pytest.mark.parametrize(
+    "settings",
+    [*(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 9)),
+     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN],
+    ids=str,
+)  # fmt: skip
+def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
+    settings: Index, similarity: Similarity
+) -> None:
+    rng = np.random.default_rng(6)
+    one = random_vectors(rng, 1)
+    few = 16 if settings == FAST_SCAN else 1
+    shapes = {
+        "few": random_vectors(rng, few), "equal": np.repeat(one, 40, axis=0),
+        "zero": np.zeros((40, DIMENSION), np.float32),
+    }  # fmt: skip
+    queries = np.concatenate([one, random_vectors(rng, 3), np.zeros_like(one)])
+    for shape, products in shapes.items():
+        built = build_index(settings, DIMENSION, similarity, [products])
+        scores, codes = neighbours.search(built, queries, len(products))
+        assert np.isfinite(scores).all(), shape
+        assert (np.sort(codes) == np.arange(len(products))).all(), shape
+        if shape != "few":  # the same score, so by id
+            assert (codes[:, 0] == 39).all(), shape
+            near = brute_force(products, queries, similarity)[:, :1]
+            assert np.abs(scores - near).max() <= 0.05 * max(1, np.abs(near).max()), shape
+
+
+def test_a_dimension_that_is_not_a_multiple_of_8_is_held_by_codes_of_bits() -> None:
+    rng = np.random.default_rng(10)
+    products, queries = random_vectors(rng, 600, 50), random_vectors(rng, 20, 50)
+    exact = np.argsort(-(queries @ products.T), axis=1)[:, :TOP]
+    for settings in (RABITQ, EDEN):
+        built = build_index(settings, 50, "dot", [products])
+        _, codes = neighbours.search(built, queries, TOP)
+        assert neighbours.overlap(codes, exact) > 0.85
+
+
 def test_the_shipped_entries_that_need_training_are_quiet_on_a_small_catalogue(
     capfd: pytest.CaptureFixture[str],
 ) -> None:
     products = random_vectors(np.random.default_rng(2), 300)
-    for settings in (IVF_FLAT, IVF_PQ):
+    for settings in (IVF_FLAT, IVF_PQ, FAST_SCAN):
         build_index(settings, DIMENSION, "cosine", [products])
     assert capfd.readouterr() == ("", "")
 
@@ -279,8 +347,8 @@ def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fi
     assert str(told.value) == (
         "index.es: building flat of 1000000 vectors of 384 components would take 2.0 GB of memory, "
         "more than the 1.6 GB that runtime.memory_limit allows. Set index.es to one that fits: "
-        "sq8 (0.8 GB), ivf-pq (0.7 GB), or set runtime.memory_limit to 2.2 where there is that "
-        "much."
+        "sq8 (0.8 GB), ivf-pq (0.7 GB), rabitq (0.6 GB), eden (0.6 GB), pq-fastscan (0.7 GB), or "
+        "set runtime.memory_limit to 2.2 where there is that much."
     )
     with pytest.raises(PipelineError, match=r"No other index of params\.yaml would fit: add one"):
         check_memory(given, LOCALE, 10**8, 384)

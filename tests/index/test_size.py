@@ -4,7 +4,17 @@ import numpy as np
 import pytest
 
 from pipeline.core import memory
-from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Sq8Index
+from pipeline.core.params import (
+    EdenIndex,
+    FlatIndex,
+    HnswIndex,
+    Index,
+    IvfFlatIndex,
+    IvfPqIndex,
+    PqFastscanIndex,
+    RabitqIndex,
+    Sq8Index,
+)
 from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
 from pipeline.index.size import disk_bytes, memory_bytes, training_rows
@@ -19,6 +29,9 @@ KINDS: list[Index] = [
     IvfFlatIndex(kind="ivf-flat", lists=30, probes=1),
     IvfPqIndex(kind="ivf-pq", lists=16, probes=1, subvectors=8, bits=6),
     IvfPqIndex(kind="ivf-pq", lists=3, probes=1, subvectors=6, bits=5),
+    *(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 5)),
+    *(EdenIndex(kind="eden", bits=bits) for bits in (1, 3)),
+    *(PqFastscanIndex(kind="pq-fastscan", subvectors=each) for each in (3, 24)),
 ]
 
 
@@ -71,6 +84,8 @@ print(held("VmHWM") - before)
         (IvfFlatIndex(kind="ivf-flat", lists=1, probes=1), 2**18 + 2_000, 16),
         (IvfFlatIndex(kind="ivf-flat", lists=4, probes=1), 2**18 + 2_000, 64),
         (IvfPqIndex(kind="ivf-pq", lists=1, probes=1, subvectors=4, bits=4), 2**20 + 9_000, 4),
+        (RabitqIndex(kind="rabitq", bits=2), 2**20 + 2_000, 16),
+        (PqFastscanIndex(kind="pq-fastscan", subvectors=16), 2**21 + 2_000, 16),
     ],
     ids=lambda value: getattr(value, "kind", str(value)),
 )

@@ -38,7 +38,7 @@ THREADS = 1
 """As the workshop's."""
 
 SIZES = {"rows", "products", "queries", "judgements", "encoded", "characters", "tokens"}
-SETTINGS = {"lists", "probes", "bits", "m"}
+SETTINGS = {"lists", "probes", "bits", "m", "rescore"}
 VECTORS = {"products": 5_000, "queries": 300, "dimension": 64}
 SEARCHED = {"products": 5_000, "queries": 300, "depth": 100}
 UNITS: dict[tuple[str, str | None], dict[str, int]] = {
@@ -54,6 +54,9 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("index", "ivf-flat"): {**VECTORS, "lists": 64, "probes": 8},
     ("index", "ivf-flat-ray"): {**VECTORS, "lists": 64, "probes": 8},
     ("index", "ivf-pq"): {**VECTORS, "lists": 64, "probes": 8, "subvectors": 16, "bits": 8},
+    ("index", "rabitq"): {**VECTORS, "bits": 2, "rescore": 4},
+    ("index", "eden"): {**VECTORS, "bits": 2},
+    ("index", "pq-fastscan"): {**VECTORS, "subvectors": 16, "rescore": 4},
     ("bm25", "snowball-es"): SEARCHED,
     ("bm25", "sudachi-bigrams"): SEARCHED,
     ("hybrid", None): SEARCHED,

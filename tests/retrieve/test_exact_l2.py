@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.arrays import Matrix
-from pipeline.core.params import FlatIndex
+from pipeline.core.params import FlatIndex, Sq8Index
 from pipeline.index.build import build_index
 from pipeline.index.card import write_index
 from pipeline.retrieve import exact_l2, neighbours
@@ -102,3 +102,15 @@ def test_an_index_that_was_read_from_disk_finds_the_same(tmp_path: Path) -> None
     ):
         np.testing.assert_array_equal(one, other)
     assert ranking.NO_PRODUCT not in neighbours.search(mapped, products, 50)[1]
+
+
+def test_the_overlap_of_another_index_is_with_the_exact_neighbours() -> None:
+    rng = np.random.default_rng(8)
+    products = near_equal(rng, 3_000, DIMENSION, 0.014)
+    queries = products[rng.choice(len(products), 600)] + np.float32(0.014 / 400)
+    coded = build_index(Sq8Index(kind="sq8"), DIMENSION, "l2", [products])
+    _, found = neighbours.search(coded, queries, neighbours.OVERLAP_DEPTH)
+    exact = np.array(brute_force(products, queries, neighbours.OVERLAP_DEPTH))
+    measured = neighbours.index_overlap(coded, queries, [products], "l2")
+    assert 0.5 < measured < 1
+    assert measured == neighbours.overlap(found, exact)

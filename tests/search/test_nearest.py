@@ -16,7 +16,8 @@ from pipeline.search.nearest import nearest
 from tests.helpers.artefacts import params, random_vectors, tie_heavy
 
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
-KINDS = ("flat", "sq8", "hnsw", "ivf-flat", "ivf-pq")
+KINDS = ("flat", "sq8", "hnsw", "ivf-flat", "ivf-pq", "rabitq", "eden", "pq-fastscan")
+FITTING = {"indexes.pq-fastscan.subvectors": 24}
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)
@@ -26,7 +27,7 @@ def test_among_some_products_the_nearest_are_those_of_an_index_of_them_alone(
 ) -> None:
     rng = np.random.default_rng(KINDS.index(kind))
     products = random_vectors(rng, 400)
-    settings = params().indexes[kind]
+    settings = params(FITTING).indexes[kind]
     built = build_index(settings, products.shape[1], similarity, [products])
     allowed = rng.random(len(products)) < 0.3
     for query in random_vectors(rng, 5)[:, None]:
@@ -65,11 +66,11 @@ def test_threads_change_no_byte_of_one_query(
     rng = np.random.default_rng(7)
     products = np.concatenate([random_vectors(rng, 301), np.tile(tie_heavy(rng, 200), 8)])
     for kind in KINDS:
-        built = build_index(params().indexes[kind], 48, similarity, [products])
+        built = build_index(params(FITTING).indexes[kind], 48, similarity, [products])
         write_index(built, tmp_path / kind)
         mapped = [faiss.read_index(str(tmp_path / kind), faiss.IO_FLAG_MMAP_IFC) for _ in range(3)]
         searched = [parts.on_threads(mapped[threads - 1], threads) for threads in (1, 2, 3)]
-        split = kind == "sq8" or (kind == "flat" and similarity != "l2")
+        split = kind in ("sq8", "rabitq") or (kind == "flat" and similarity != "l2")
         assert [isinstance(each, parts.InParts) for each in searched] == [False, split, split]
         del mapped
         allowed = rng.random(len(products)) < 0.5

@@ -1,0 +1,148 @@
+"""Search codes for many queries at once: a block of codes is decoded once and multiplied with them.
+
+FAISS (1.15) decodes the codes of a scalar quantiser, and of EDEN, again for every query. Here a
+matrix product proposes products, and FAISS scores these by their codes, as its own search does: the
+scores are its own to the last bit. A bound of the product's error says how good the others can be.
+"""
+
+from functools import partial
+from typing import Any
+
+import faiss
+import numpy as np
+from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.parallel import in_parallel
+
+Floats = NDArray[np.float64]
+Floats32 = NDArray[np.float32]
+
+BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
+"""How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components."""
+
+LEAST_QUERIES = 32
+"""With fewer queries, decoding takes longer than it saves."""
+
+LEAST_PRODUCTS = 4
+"""How many times as many products as are asked for there must be: else most are scored twice."""
+
+LARGEST = 1e37
+"""The sums of larger numbers may overflow."""
+
+_EDEN = getattr(faiss, "IndexEDEN", ())
+
+
+def is_faster(index: Any, queries: Matrix, asked: int) -> bool:
+    """Say whether `propose` knows this index, and takes less time than its own search."""
+    known = isinstance(index, faiss.IndexScalarQuantizer) or (
+        # A distance of EDEN's is not that of the decoded vector; an inner product is.
+        isinstance(index, _EDEN) and index.metric_type != faiss.METRIC_L2
+    )
+    return known and len(queries) >= LEAST_QUERIES and index.ntotal >= LEAST_PRODUCTS * asked
+
+
+def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Floats]:
+    """Return products of each query, with the scores that `index.search` gives them.
+
+    Args:
+        index: the codes.
+        queries: float32 [queries, dimension].
+        asked: how many products per query.
+
+    Returns:
+        Scores (higher is better) and rows, both [queries, asked], the best first; and the best
+        score that a product not among them can have, [queries].
+    """
+    scores = np.empty((len(queries), asked), np.float32)
+    rows = np.empty((len(queries), asked), np.int64)
+    last = np.empty(len(queries))
+    threads = faiss.omp_get_max_threads()
+    size = min(BLOCK_QUERIES, -(-len(queries) // threads))
+    parts = [slice(start, start + size) for start in range(0, len(queries), size)]
+    search = partial(_search, index, queries, scores, rows, last)
+    with threadpool_limits(1, "blas"):  # each thread multiplies by itself
+        longest = max(in_parallel(search, parts, threads)) + _undecoded(index)
+    # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
+    # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
+    # and this one are. The rest is for the squares and for their sum.
+    roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
+    squares, distances = _squares(queries), index.metric_type == faiss.METRIC_L2
+    lengths = np.sqrt(squares)
+    sizes = (lengths + longest) ** 2 if distances else lengths * longest
+    if not (sizes < LARGEST).all():
+        scores, rows = index.search(queries, asked)
+        return (-scores, rows, -scores[:, -1]) if distances else (scores, rows, scores[:, -1])
+    if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
+        return -scores, rows, 2 * last - squares + roundings * sizes
+    return scores, rows, last + roundings * sizes
+
+
+def _search(
+    index: Any, queries: Matrix, scores: Floats32, rows: Ints, last: Floats, part: slice
+) -> float:
+    """Fill in the scores, the rows and the last proposed product of some queries.
+
+    Returns:
+        The length of the longest vector.
+    """
+    faiss.omp_set_num_threads(1)  # of this thread
+    mine, near = queries[part], np.empty_like(scores[part])
+    heaps: Any = faiss.float_minheap_array_t()
+    heaps.nh, heaps.k = near.shape
+    heaps.val, heaps.ids = faiss.swig_ptr(near), faiss.swig_ptr(rows[part])
+    heaps.heapify()
+    longest = 0.0
+    for start in range(0, index.ntotal, BLOCK_PRODUCTS):
+        vectors = index.reconstruct_n(start, min(BLOCK_PRODUCTS, index.ntotal - start))
+        with np.errstate(over="ignore", invalid="ignore"):  # `propose` sees it by the lengths
+            squares = np.einsum("ij,ij->i", vectors, vectors)
+            products = mine @ vectors.T
+            if index.metric_type == faiss.METRIC_L2:
+                products -= squares / 2
+        longest = max(longest, float(squares.max()))
+        heaps.addn(len(vectors), faiss.swig_ptr(products), start)
+    last[part] = near[:, 0]  # the least of a heap
+    _score(index, mine, rows[part], scores[part])
+    return 1.001 * float(np.sqrt(longest))
+
+
+def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
+    """Let FAISS score the proposed rows, and put the best first, in place."""
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    codes = codes.reshape(index.ntotal, index.code_size)
+    few = _empty(index)
+    for at in range(len(queries)):
+        few.reset()
+        proposed = np.sort(rows[at])
+        few.add_sa_codes(codes[proposed])
+        scores[at], places = few.search(queries[at : at + 1], len(proposed))
+        rows[at] = proposed[places[0]]
+
+
+def _undecoded(index: Any) -> float:
+    """Return by how much a vector counts as longer, for the rounding errors of decoding.
+
+    A component of sq8 is the sum of an end and a part of a range, each of which may be larger. EDEN
+    adds the products with the centre and with the rest.
+    """
+    if isinstance(index, _EDEN):
+        return 2 * float(np.linalg.norm(faiss.vector_to_array(index.center)))
+    ends = np.abs(faiss.vector_to_array(index.sq.trained).reshape(2, -1).astype(np.float64))
+    return float(4 * np.linalg.norm(ends.sum(axis=0)) / (index.d + 10))
+
+
+def _empty(index: Any) -> Any:
+    """Return an index with the codebook of another, and no codes."""
+    if isinstance(index, _EDEN):
+        empty = faiss.IndexEDEN(index.d, index.metric_type, index.sq.bits)
+        empty.train(faiss.vector_to_array(index.center)[np.newaxis])  # its own mean
+        return empty
+    made: Any = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, index.metric_type)
+    made.sq.trained, made.is_trained = index.sq.trained, True
+    return made
+
+
+def _squares(vectors: Matrix) -> Floats:
+    return np.asarray(np.square(vectors, dtype=np.float64).sum(axis=1))
