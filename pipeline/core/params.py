@@ -11,10 +11,12 @@ from pydantic import AfterValidator, Field
 from pipeline.core import layout
 from pipeline.core.cpu import MOST_THREADS, core_count
 from pipeline.core.param_types import (
+    Columns,
     Commit,
     Cutoffs,
     Fraction,
     Gain,
+    Labels,
     Language,
     Links,
     Metric,
@@ -45,6 +47,8 @@ class Sample(Strict):
     """Which queries of the source are drawn, and which products they are searched among."""
 
     source: Text
+    columns: Columns
+    labels: Labels
     version: Literal["small", "large", "all"]
     splits: Choices[Literal["train", "test"]]
     queries: Count | Literal["all"]

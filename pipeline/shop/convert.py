@@ -7,7 +7,7 @@ import pyarrow.compute as pc
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.sample.esci import EXAMPLES
+from pipeline.sample.columns import EXAMPLES
 
 PRODUCT_TEXTS = tuple(
     name for name in tables.SAMPLE_PRODUCTS.names if name not in ("product_id", "product_locale")

@@ -69,12 +69,14 @@ def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 # The maps from a locale or a name, where any key may stand.
-OPEN = {
+OPEN: set[tuple[str, ...]] = {
     (name,)
     for name in (
         "encoder", "index", "language", "rerank", "encoders", "rerankers", "indexes", "trained",
     )
 }  # fmt: skip
+# Names of the source's own columns and labels, for ESCI's.
+OPEN |= {(section, key) for section in ("sample", "training") for key in ("columns", "labels")}
 SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
 LEAVES = leaves(shipped())
 # What weights need in rare cases only, and is false or empty else.

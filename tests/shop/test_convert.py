@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError
-from pipeline.sample.esci import EXAMPLES
+from pipeline.sample.columns import EXAMPLES
 from pipeline.shop import convert
 from pipeline.shop.read import read_texts
 

@@ -1,0 +1,289 @@
+"""A table of a source as it is on disk: parquet, CSV or JSON Lines, streamed.
+
+The values of CSV and JSON Lines are texts as they are written: the id 00123 keeps its zeros.
+"""
+
+import codecs
+import csv
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Sequence
+from pathlib import Path
+from typing import Any, Protocol
+
+import pyarrow as pa
+import pyarrow.csv as pcsv
+import pyarrow.parquet as pq
+
+from pipeline.core import tables
+from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
+
+REMEDY = "Fetch or write it again."
+READ_ERRORS = (*tables.READ_ERRORS, ValueError)
+
+_SEPARATORS = (",", ";", "\t", "|")
+_BLOCK_BYTES = 16 << 20
+_CHUNK_BYTES = 1 << 20
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+class Form(Protocol):
+    """A table on disk.
+
+    Attributes:
+        path: the file.
+        name: the form's name, for messages.
+        has_types: whether values have types; else all are texts.
+        schema: the file's own columns.
+        rows: how many there are; of CSV, 0 until `batches` was read to its end.
+    """
+
+    path: Path
+    name: str
+    has_types: bool
+    schema: pa.Schema
+    rows: int
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Yield some columns, by their names, in pieces of about `rows` rows."""
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Return about how many bytes these columns have."""
+
+
+def open_form(path: Path) -> Form:
+    """Open a table; the file's ending says its form.
+
+    Raises:
+        PipelineError: the file is damaged, or is not UTF-8.
+    """
+    kind = _FORMS.get(path.suffix.lower(), Parquet)
+    try:
+        return kind(path)
+    except READ_ERRORS as err:
+        raise unreadable(path, kind.name, err) from err
+
+
+class Parquet:
+    """A parquet file, read by row groups."""
+
+    name = "parquet"
+    has_types = True
+
+    def __init__(self, path: Path) -> None:
+        """Read the footer and check it."""
+        self.path = path
+        self._file = pq.ParquetFile(path, **tables.READ_OPTIONS)
+        tables.check_footer(self._file, path, REMEDY)
+        self.schema: pa.Schema = self._file.schema_arrow
+        self.rows = int(self._file.metadata.num_rows)
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Yield some columns; raise a `PipelineError` at the end if rows are missing."""
+        pieces = self._file.iter_batches(rows, columns=list(names))
+        for batch in tables.check_row_count(pieces, self._file, self.path, REMEDY):
+            yield pa.Table.from_batches([batch]).select(list(names))
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Return the bytes of these columns by the footer, which counts them."""
+        footer = self._file.metadata
+        groups = map(footer.row_group, range(footer.num_row_groups))
+        columns = (group.column(number) for group in groups for number in range(group.num_columns))
+        return int(sum(c.total_uncompressed_size for c in columns if c.path_in_schema in names))
+
+
+class Csv:
+    """A CSV file in UTF-8 with a header, whose separator is `,`, `;`, tab or `|`."""
+
+    name = "CSV"
+    has_types = False
+
+    def __init__(self, path: Path) -> None:
+        """Read the header, and check that the whole file is UTF-8."""
+        _refuse_encoding(path)
+        self.path = path
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            header = next((line for line in handle if line.strip()), "")
+        self.separator = max(_SEPARATORS, key=header.count)
+        names = next(csv.reader([header], delimiter=self.separator), [])
+        self.schema = pa.schema([(each, pa.string()) for each in names])
+        self.rows = 0
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Yield some columns as texts; an empty cell is null."""
+        count = 0
+        with pcsv.open_csv(
+            self.path,
+            read_options=pcsv.ReadOptions(block_size=_BLOCK_BYTES),
+            parse_options=pcsv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
+            convert_options=pcsv.ConvertOptions(
+                include_columns=list(names),
+                column_types=dict.fromkeys(names, pa.string()),
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        ) as reader:
+            for block in reader:
+                count += block.num_rows
+                for start in range(0, block.num_rows, rows):
+                    yield pa.Table.from_batches([block.slice(start, rows)])
+        self.rows = count
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Return the share of the file that these columns have, if all are equally long."""
+        return _share_of(self, names)
+
+
+class JsonLines:
+    """A JSON object per line; a key that a line lacks is null there."""
+
+    name = "JSON Lines"
+    has_types = False
+
+    def __init__(self, path: Path) -> None:
+        """Read every line: any may have a key that no other has."""
+        _refuse_encoding(path)
+        self.path = path
+        keys: dict[str, None] = {}
+        self.rows = 0
+        for _, row in self._objects():
+            keys |= dict.fromkeys(row)
+            self.rows += 1
+        self.schema = pa.schema([(each, pa.string()) for each in keys])
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Yield some columns as texts; an empty text is null, a number is as it is written."""
+        values: dict[str, list[str | None]] = {name: [] for name in names}
+        count = 0
+        for number, row in self._objects():
+            for name, column in values.items():
+                column.append(_text(row.get(name), f"{self.path}: line {number}, {name}"))
+            count += 1
+            if count % rows == 0:
+                yield _text_table(values)
+                values = {name: [] for name in names}
+        if count % rows:
+            yield _text_table(values)
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Return the share of the file that these columns have, if all are equally long."""
+        return _share_of(self, names)
+
+    def _objects(self) -> Iterator[tuple[int, dict[str, Any]]]:
+        with self.path.open(encoding="utf-8-sig", newline="\n") as lines:
+            for number, line in enumerate(lines, 1):
+                if not line.strip():
+                    continue
+                try:
+                    row = json.loads(line, parse_float=str, parse_int=str)
+                except (ValueError, RecursionError) as err:
+                    raise PipelineError(
+                        f"{self.path}: line {number} is not JSON ({brief(err)}). Write one object "
+                        "per line: pandas does with `frame.to_json(PATH, orient='records', "
+                        "lines=True)`, polars with `frame.write_ndjson(PATH)`."
+                    ) from err
+                if not isinstance(row, dict):
+                    raise PipelineError(
+                        f"{self.path}: line {number} must be an object (found {shorten(row)}). "
+                        "Write one object per line."
+                    )
+                yield number, row
+
+
+_FORMS: dict[str, type[Parquet] | type[Csv] | type[JsonLines]] = {
+    ".parquet": Parquet,
+    ".csv": Csv,
+    ".tsv": Csv,
+    ".jsonl": JsonLines,
+    ".ndjson": JsonLines,
+}
+
+ENDINGS = tuple(_FORMS)
+"""The endings of the files that a source may have."""
+
+
+def _text_table(columns: dict[str, list[str | None]]) -> pa.Table:
+    return pa.table({name: pa.array(each, pa.string()) for name, each in columns.items()})
+
+
+def _text(value: Any, where: str) -> str | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str):
+        return value
+    raise PipelineError(f"{where} must be a text or a number (found {shorten(value)}). Flatten it.")
+
+
+def _share_of(form: Form, names: Collection[str]) -> int:
+    share = len(set(names) & set(form.schema.names)) / max(len(form.schema.names), 1)
+    return int(form.path.stat().st_size * share)
+
+
+def _refuse_encoding(path: Path) -> None:
+    """Raise a `PipelineError` that names the first place of a file that is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, is_first = 1, True
+    with path.open("rb") as handle:
+        while True:
+            chunk = handle.read(_CHUNK_BYTES)
+            if is_first and (chunk.startswith(_UTF_16) or b"\0" in chunk[:64]):
+                raise _not_utf8(path, "it looks like UTF-16", "utf-16")
+            is_first = False
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as err:
+                line += bytes(err.object[: err.start]).count(b"\n")
+                byte = err.object[err.start]
+                raise _not_utf8(path, f"line {line} has the byte {byte:#04x}", "cp1252") from err
+            if not chunk:
+                return
+            line += chunk.count(b"\n")
+
+
+def _not_utf8(path: Path, found: str, encoding: str) -> PipelineError:
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        mend = (
+            f"in Python `Path('{path}').write_text(Path('{path}').read_text('{encoding}'), "
+            "'utf-8')`"
+        )
+    else:
+        mend = _rewrite(path, f"encoding='{encoding}'", f"encoding='{encoding}'")
+    return PipelineError(
+        f"{path} must be UTF-8 (found: {found}). Write it again from its own encoding, such as "
+        f"{encoding}: {mend}."
+    )
+
+
+def _rewrite(path: Path, pandas: str, polars: str) -> str:
+    """Return the lines that write a CSV file again as UTF-8 with commas; ids keep their zeros."""
+    return (
+        f"in pandas `pd.read_csv('{path}', {pandas}, dtype=str, keep_default_na=False)"
+        f".to_csv('{path}', index=False)`, in polars `pl.read_csv('{path}', {polars}, "
+        f"infer_schema=False).write_csv('{path}')`"
+    )
+
+
+def separator_hint(form: Form) -> str:
+    """Return how to mend a CSV file whose header has one column; nothing for any other table."""
+    if not isinstance(form, Csv) or len(form.schema.names) != 1:
+        return ""
+    marks = Counter(each for each in form.schema.names[0] if not (each.isalnum() or each in "_- "))
+    mark = marks.most_common(1)[0][0] if marks else ":"
+    mend = _rewrite(form.path, f"sep={mark!r}", f"separator={mark!r}")
+    return (
+        " The header is one column: the separator must be a comma, a semicolon, a tab or |. Write "
+        f"the file again: {mend}."
+    )
+
+
+def unreadable(path: Path, form: str, err: Exception) -> PipelineError:
+    """Return the error that names a file of the source which cannot be read."""
+    return PipelineError(f"{path} is not readable as {form} ({brief(err)}). {REMEDY}")
+
+
+def brief(err: Exception) -> str:
+    """Return a library's message in one line of 300 characters at most: it may quote the data."""
+    text = one_line(err)
+    return text if len(text) <= LONGEST_CAUSE else f"{text[: LONGEST_CAUSE - 3]}..."
