@@ -37,10 +37,30 @@ _LISTED = 20
 
 @dataclass(frozen=True)
 class Asker:
-    """Which keys of params.yaml ask for a source and for locales, as messages name them."""
+    """Which keys of params.yaml ask for a source and for locales, as messages name them.
+
+    Attributes:
+        section: the section that has `source`, `columns` and `labels`.
+        locales: where the locales are.
+        options: whether `columns` and `labels` come from the options of a command.
+    """
 
     section: str
     locales: str
+    options: bool = False
+
+    @property
+    def columns(self) -> str:
+        """Return what names columns."""
+        return "--column" if self.options else f"{self.section}.columns"
+
+    def column(self, name: str) -> str:
+        """Return how a column is named."""
+        return f"--column {name}=NAME" if self.options else f"{self.columns}: {name}: NAME"
+
+    def label(self, own: str) -> str:
+        """Return how a label is given a meaning."""
+        return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
 
 
 SAMPLE = Asker("sample", "encoder, index and language")
@@ -103,7 +123,7 @@ def match(
         if name in SHARED and own not in found.names:
             own = name
         if own != name and name in SHARED and name in found.names:
-            named = f"which {asker.section}.columns names for {name}"
+            named = f"which {asker.columns} names for {name}"
             wrong.append(f"it has both {shorten(own)}, {named}, and {name}")
             ways.append("Rename or drop one of the two.")
         elif own in found.names and (name in columns or name not in taken):
@@ -112,7 +132,7 @@ def match(
             wrong += [problem] * bool(problem)
             ways.append(way)
         elif own != name:
-            near, named = did_you_mean(own, found.names), f"{asker.section}.columns names"
+            near, named = did_you_mean(own, found.names), f"{asker.columns} names"
             wrong.append(f"{named} {shorten(own)} for {name}, which is not there{near}")
         elif name in needed:
             wrong.append(f"column {name} is missing{did_you_mean(name, free)}")
@@ -132,8 +152,8 @@ def _mismatch(form: Form, wrong: list[str], ways: list[str], asker: Asker) -> Pi
         more = f" and {len(names) - _LISTED} more" if len(names) > _LISTED else ""
         listed = ", ".join(map(shorten, names[:_LISTED]))
         parts.append(
-            f"Name your column for each under {asker.section}.columns, such as product_title: name "
-            f"(found: {listed}{more})."
+            f"Name your column for each, such as `{asker.column('product_title')}` (found: "
+            f"{listed}{more})."
         )
     parts.append("The columns and types must be those of the official files. Write the file again.")
     return PipelineError(" ".join(parts) + separator_hint(form))

@@ -220,8 +220,8 @@ def _with_escis_labels(
         more = f", and {', '.join(map(shorten, unknown[1:6]))}" if unknown[1:] else ""
         raise PipelineError(
             f"{file.path}: column esci_label holds {shorten(unknown[0])} ({place}){more}; only "
-            f"{', '.join(known)} are known. Say what each of your labels means under "
-            f"{asker.section}.labels, such as {unknown[0]}: E (E exact, S substitute, C "
+            f"{', '.join(known)} are known. Say what each of your labels means, such as "
+            f"`{asker.label(unknown[0])}` (E exact, S substitute, C "
             "complement, I irrelevant), or remove such rows."
         )
     if not labels:

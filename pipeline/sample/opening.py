@@ -41,24 +41,34 @@ def _find(folder: Path, stems: Sequence[str]) -> Path:
 def open_tables(
     settings: Sample, locales: Collection[str], asker: Asker = SAMPLE
 ) -> tuple[SourceFile, SourceFile]:
-    """Open a source's judgements and products.
+    """Find and open a source's judgements and products; raises as both functions do."""
+    return open_pair(*find_tables(Path(settings.source)), settings, locales, asker)
+
+
+def open_pair(
+    examples_path: Path,
+    products_path: Path,
+    settings: Sample,
+    locales: Collection[str],
+    asker: Asker = SAMPLE,
+) -> tuple[SourceFile, SourceFile]:
+    """Open a table of judgements and one of products.
 
     Raises:
         PipelineError: as `open_source`, or no table has a column that params.yaml names.
     """
-    examples_path, products_path = find_tables(Path(settings.source))
     examples = open_source(examples_path, columns.EXAMPLES, settings, locales, asker)
     products = open_source(products_path, tables.SAMPLE_PRODUCTS, settings, locales, asker)
     for unused in columns.unused(settings.columns, (examples, products)):
         raise PipelineError(
-            f"{asker.section}.columns: {unused}: neither {examples_path} nor {products_path} has "
-            "it. Correct it, or leave it out."
+            f"{asker.columns}: {unused}: neither {examples_path} nor {products_path} has it. "
+            "Correct it, or leave it out."
         )
     if all(map(products.lacks, columns.TEXTS)):
         raise PipelineError(
             f"{products_path}: no column has a product's text (found: "
-            f"{', '.join(map(shorten, products.form.schema.names))}). Name one under "
-            f"{asker.section}.columns, such as product_title: name."
+            f"{', '.join(map(shorten, products.form.schema.names))}). Name one, such as "
+            f"`{asker.column('product_title')}`."
         )
     return examples, products
 

@@ -250,7 +250,8 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no label": (
         {"columns": {"product_id": "sku", "product_title": "name"}},
-        r"column esci_label is missing\. Name your column for each under sample\.columns",
+        r"column esci_label is missing\. Name your column for each, such as `sample\.columns: "
+        r"product_title: NAME`",
     ),
     "two candidates": (
         {"judged": judged_as(product_id="9")},
@@ -259,7 +260,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "no text": (
         {"columns": {"product_id": "sku", "esci_label": "grade"}},
-        r"products\.csv: no column has a product's text .*product_title: name",
+        r"products\.csv: no column has a product's text .*product_title: NAME`",
     ),
     "an error in a name that may be left out": (
         {"sold": [{**row, "product_colour": "rot"} for row in SOLD]},
@@ -272,7 +273,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "labels of another scale": (
         {"labels": {}},
         r"esci_label holds 'Exact' \(query 'roter schuh', product_id '001'\), and 'Irrelevant', "
-        r"'Partial'; only E, S, C, I are known.*sample\.labels, such as Exact: E \(E exact, S",
+        r"'Partial'; only E, S, C, I are known.*such as `sample\.labels: Exact: E` \(E exact, S",
     ),
     "a label that params forget": (
         {"labels": {"Exact": "E", "Irrelevant": "I"}},
