@@ -172,6 +172,9 @@ System = Literal["dense", "bm25", "hybrid", "rerank"]
 SYSTEMS: tuple[System, ...] = get_args(System)
 """All systems, in the order in which they are shown; see `Params.systems_of`."""
 
+ANY_LANGUAGE_ENCODER = "e5-small-q4"
+"""The encoder of the shipped params.yaml that knows any language."""
+
 NO_RERANKER = "none"
 """The reranker of a locale that has no system `rerank`."""
 

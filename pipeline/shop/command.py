@@ -9,7 +9,6 @@ labels need a query, a product's id and a label. The tables are checked, and cop
 """
 
 import argparse
-import re
 import shutil
 import sys
 from collections.abc import Collection, Mapping
@@ -18,15 +17,12 @@ from typing import Any
 
 from pipeline.core import files, layout, params_edit, params_text, stage
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.languages import LANGUAGES
-from pipeline.core.params import NAME, NO_RERANKER, Params
-from pipeline.core.params_file import PARAMS_FILE, check_params
+from pipeline.core.languages import language_of
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER, Params
+from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening
 from pipeline.sample.columns import Asker
-
-ENCODER = "e5-small-q4"
-"""The encoder of the shipped params.yaml that knows any language."""
 
 ASKER = Asker("sample", "encoder, index and language", options=True)
 
@@ -132,7 +128,9 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--language", help="an ISO 639-1 code, or any (default: the locale if it is such a code)"
     )
-    parser.add_argument("--encoder", default=ENCODER, help=f"its encoder (default: {ENCODER})")
+    parser.add_argument(
+        "--encoder", default=ANY_LANGUAGE_ENCODER, help="its encoder (default: %(default)s)"
+    )
     for option, about in (
         ("--column", "your column for one of ESCI's, such as product_id=sku"),
         ("--label", "ESCI's label E, S, C or I for one of yours, such as exact=E"),
@@ -148,11 +146,7 @@ def _parse() -> argparse.Namespace:
 
 def _take(asked: argparse.Namespace) -> dict[str, Any]:
     """Check the tables, copy them and write params.yaml; return what `check_tables` does."""
-    if not re.fullmatch(NAME, asked.locale) or params_text.is_read_otherwise(asked.locale):
-        raise PipelineError(
-            f"--locale {asked.locale}: must be of small letters, digits and hyphens, such as de. "
-            "Correct it."
-        )
+    refuse_locale_name(asked.locale)
     copies = {
         f"{layout.EXAMPLES_STEMS[1]}{asked.labels.suffix.lower()}": asked.labels,
         f"{layout.PRODUCTS_STEMS[1]}{asked.products.suffix.lower()}": asked.products,
@@ -185,7 +179,7 @@ def main() -> int:
     """Copy the tables, set params.yaml, say what comes next; return the exit status."""
     asked = _parse()
     with stage.report_errors("shop") as outcome:
-        asked.language = asked.language or (asked.locale if asked.locale in LANGUAGES else "any")
+        asked.language = asked.language or language_of(asked.locale)
         found = _take(asked)
         stage.log.info(
             "shop source=%s locale=%s language=%s encoder=%s products=%d queries=%d judgements=%d",

@@ -134,7 +134,7 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
         ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
-        ((*ARGUMENTS, *IDS, "--locale", "De"), "--locale De: must be of small letters"),
+        ((*ARGUMENTS, *IDS, "--locale", "De"), "the locale De: must be of small letters"),
     ):
         done = command(*arguments)
         assert done.returncode == 1, arguments
