@@ -51,7 +51,7 @@ class Sample(Strict):
     labels: Labels
     version: Literal["small", "large", "all"]
     splits: Choices[Literal["train", "test"]]
-    queries: Count | Literal["all"]
+    queries: Count | Literal["all", "none"]
     distractors: Annotated[int, Field(ge=0)] | Literal["all"]
     seed: Seed
 

@@ -62,7 +62,8 @@ def bytes_per_row(file: SourceFile, fields: Collection[str]) -> int:
 
 def _measure_demo(params: Params) -> tuple[int, Mapping[str, Size]]:
     demo, asked = params.demo, params.sample.queries
-    queries = demo.queries if asked == "all" else min(asked, demo.queries)
+    most = {"all": demo.queries, "none": 0}
+    queries = most[asked] if isinstance(asked, str) else min(asked, demo.queries)
     size = Size(demo.products, queries, queries * DEMO_JUDGEMENTS, DEMO_CHARACTERS)
     rows = len(LOCALES) * (demo.products + demo.queries * DEMO_JUDGEMENTS)
     return rows, dict.fromkeys(params.language, size)

@@ -96,6 +96,8 @@ def read_examples(
         kept.append(table.filter(mask))
         left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
     examples = pa.concat_tables(kept)
+    if settings.queries == "none":
+        return Examples(examples, pa.concat_tables(left_out), {})
     others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:

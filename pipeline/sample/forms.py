@@ -190,6 +190,27 @@ class JsonLines:
                 yield number, row
 
 
+class Nothing:
+    """No file: a table of some columns without a row."""
+
+    name = "nothing"
+    has_types = True
+    rows = 0
+
+    def __init__(self, path: Path, schema: pa.Schema) -> None:
+        """Take the place of the table that would be at `path`."""
+        self.path = path
+        self.schema = schema
+
+    def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
+        """Yield nothing."""
+        yield from ()
+
+    def bytes_of(self, names: Collection[str]) -> int:
+        """Return 0."""
+        return 0
+
+
 _FORMS: dict[str, type[Parquet] | type[Csv] | type[JsonLines]] = {
     ".parquet": Parquet,
     ".csv": Csv,

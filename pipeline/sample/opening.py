@@ -57,7 +57,10 @@ def open_pair(
     Raises:
         PipelineError: as `open_source`, or no table has a column that params.yaml names.
     """
-    examples = open_source(examples_path, columns.EXAMPLES, settings, locales, asker)
+    if settings.queries == "none":
+        examples = without_judgements(examples_path, settings)
+    else:
+        examples = open_source(examples_path, columns.EXAMPLES, settings, locales, asker)
     products = open_source(products_path, tables.SAMPLE_PRODUCTS, settings, locales, asker)
     for unused in columns.unused(settings.columns, (examples, products)):
         raise PipelineError(
@@ -71,6 +74,23 @@ def open_pair(
             f"`{asker.column('product_title')}`."
         )
     return examples, products
+
+
+def _search_only(path: Path, asker: Asker) -> str:
+    """Return how a catalogue is searched without judgements, if those are missing."""
+    if asker.section != "sample" or path.stem not in layout.EXAMPLES_STEMS:
+        return ""
+    return " To search products alone, and measure nothing, set sample.queries to none."
+
+
+def without_judgements(path: Path, settings: Sample) -> SourceFile:
+    """Return judgements of which there are none, for a catalogue that is only searched."""
+    own = {
+        name: settings.columns.get(name, name)
+        for name in columns.EXAMPLES.names
+        if name not in columns.SHARED
+    }
+    return SourceFile(forms.Nothing(path, columns.EXAMPLES), own, None)
 
 
 def open_source(
@@ -98,7 +118,7 @@ def open_source(
             f"{path} is missing. {asker.section}.source must be a folder with "
             f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
             f"ones to data/esci), or with {layout.EXAMPLES_STEMS[1]} and "
-            f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl."
+            f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl.{_search_only(path, asker)}"
         )
     try:
         with path.open("rb") as handle:

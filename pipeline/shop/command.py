@@ -28,31 +28,31 @@ ASKER = Asker("sample", "encoder, index and language", options=True)
 
 
 def settings_of(
-    data: Any, locale: str, language: str, encoder: str, sample: Mapping[str, Any]
+    params: Params, locale: str, language: str, encoder: str, sample: Mapping[str, Any]
 ) -> dict[tuple[str, ...], Any]:
     """Return what must change in params.yaml, by path, for one locale of a source.
 
     Args:
-        data: what params.yaml says.
+        params: what params.yaml says.
         locale: the only locale that it will have.
         language: its language.
         encoder: its encoder.
         sample: what of the section `sample` changes.
     """
-    explored = data.get("explore") if isinstance(data, dict) else None
-    is_explored = isinstance(explored, list) and locale in explored
     return {
         ("encoder",): {locale: encoder},
         ("index",): {locale: "flat"},
         ("language",): {locale: language},
         ("rerank",): {locale: NO_RERANKER},
         **{("sample", key): each for key, each in sample.items()},
-        ("explore",): [locale] if is_explored else [],
+        ("explore",): [locale] if locale in params.explore else [],
     }
 
 
 def check_tables(params: Params, judged: Path, sold: Path) -> dict[str, Any]:
     """Read two tables as `sample` will, and return what they hold.
+
+    The judgements are not read if `sample.queries` is none.
 
     Returns:
         `splits`, those of the judgements, and the counts `products`, `queries` and `judgements`.
@@ -75,7 +75,7 @@ def check_tables(params: Params, judged: Path, sold: Path) -> dict[str, Any]:
 
 def evaluated(splits: Collection[str]) -> list[str]:
     """Return the split to evaluate: that of test queries, so that those of train can be learned."""
-    return ["test"] if "test" in splits else ["train"]
+    return ["train"] if set(splits) == {"train"} else ["test"]
 
 
 def _refuse_to_lose(out: Path) -> None:
@@ -123,7 +123,10 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("products", type=Path, help="the table of products")
-    parser.add_argument("labels", type=Path, help="the table of queries, products and labels")
+    parser.add_argument(
+        "labels", type=Path, nargs="?",
+        help="the table of queries, products and labels; without it, search only",
+    )  # fmt: skip
     parser.add_argument("--locale", required=True, help="a name for the catalogue, such as de")
     parser.add_argument(
         "--language", help="an ISO 639-1 code, or any (default: the locale if it is such a code)"
@@ -141,15 +144,15 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("data/shop"), help="the folder to write (data/shop)"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
 
 
 def _take(asked: argparse.Namespace) -> dict[str, Any]:
     """Check the tables, copy them and write params.yaml; return what `check_tables` does."""
     refuse_locale_name(asked.locale)
+    given = {layout.EXAMPLES_STEMS[1]: asked.labels, layout.PRODUCTS_STEMS[1]: asked.products}
     copies = {
-        f"{layout.EXAMPLES_STEMS[1]}{asked.labels.suffix.lower()}": asked.labels,
-        f"{layout.PRODUCTS_STEMS[1]}{asked.products.suffix.lower()}": asked.products,
+        f"{stem}{path.suffix.lower()}": path for stem, path in given.items() if path is not None
     }
     for path in copies.values():
         _refuse_ending(path)
@@ -158,13 +161,19 @@ def _take(asked: argparse.Namespace) -> dict[str, Any]:
     files.refuse_overlap(copies.values(), asked.out)
     before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
     data = params_text.parse(before, str(PARAMS_FILE))
+    current = check_params(data, str(PARAMS_FILE))
     sample = {
         "source": asked.out.as_posix(), "columns": _pairs(asked.column, "--column"),
         "labels": _pairs(asked.label, "--label"), "version": "all",
     }  # fmt: skip
-    changes = settings_of(data, asked.locale, asked.language, asked.encoder, sample)
+    if asked.labels is None:
+        sample |= {"queries": "none", "distractors": "all"}
+    elif current.sample.queries == "none":
+        sample["queries"] = "all"
+    changes = settings_of(current, asked.locale, asked.language, asked.encoder, sample)
     params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
-    found = check_tables(params, asked.labels, asked.products)
+    judged = asked.labels or asked.out / layout.EXAMPLES_FILE
+    found = check_tables(params, judged, asked.products)
     changes["sample", "splits"] = evaluated(found["splits"])
     after = params_edit.put_all(before, changes, str(PARAMS_FILE))
     with files.atomic_directory(asked.out) as partial:
@@ -186,5 +195,6 @@ def main() -> int:
             asked.out, asked.locale, asked.language, asked.encoder,
             found["products"], found["queries"], found["judgements"],
         )  # fmt: skip
-        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `make repro`.\n")
+        then = "make repro" if asked.labels else f"dvc repro hybrid@{asked.locale}"
+        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `{then}`.\n")
     return outcome.status

@@ -311,6 +311,21 @@ def test_a_source_without_locales_is_of_one_locale(
         sample(several)
 
 
+def test_without_queries_no_judgement_is_read_and_every_product_is_there(shop: Shop) -> None:
+    params = shop(queries="none")
+    sample(params)
+    assert rows_of("judgements") == rows_of("queries") == []
+    assert len(rows_of("products")) == len(SOLD)
+
+    before = output(["de"])
+    Path("shop/judgements.csv").unlink()
+    sample(params)
+    assert output(["de"]) == before
+    asked = params.sample.model_copy(update={"queries": "all"})
+    with pytest.raises(PipelineError, match=r"is missing.*set sample\.queries to none\.$"):
+        sample(params.model_copy(update={"sample": asked}))
+
+
 def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
     shop()
     with pytest.raises(PipelineError, match=r"judgements\.csv and judgements\.jsonl, which are"):

@@ -771,7 +771,8 @@ def test_the_stage_reports_bad_input_in_one_line_and_exits_1(
     assert result.stderr.splitlines() == [
         f"error in sample: data/demo/{EXAMPLES_FILE} is missing. sample.source must be a folder "
         f"with {EXAMPLES_FILE} and {PRODUCTS_FILE} (`make esci` brings the official ones to "
-        "data/esci), or with judgements and products as .parquet, .csv or .jsonl."
+        "data/esci), or with judgements and products as .parquet, .csv or .jsonl. To search "
+        "products alone, and measure nothing, set sample.queries to none."
     ]
     assert not (project / "data").exists()
 
