@@ -55,7 +55,7 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
 
 
 def bytes_per_row(file: SourceFile, fields: Collection[str]) -> int:
-    """Return about how many bytes of these columns a row has; the file was read before."""
+    """Return about how many bytes of these columns a row has."""
     names = [file.theirs[field] for field in fields if not file.lacks(field)]
     return file.form.bytes_of(names) // file.rows
 

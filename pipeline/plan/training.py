@@ -75,7 +75,6 @@ def _measure(params: Params, name: str) -> Source:
     asker, drawing = asker_of(name), drawing_of(settings)
     examples_file, products_file = opening.open_tables(drawing, locales, asker)
     examples = source.read_examples(examples_file, drawing, locales, asker).rows
-    source.read_product_ids(products_file, locales, asker)  # counts the rows
     labels_of: Counter[str] = Counter()
     for locale in locales:
         _, judgements = draw_queries(examples, drawing, locale, examples_file.path)

@@ -30,7 +30,7 @@ def write_products(
     """Stream the chosen products to `out`, sorted by id.
 
     Args:
-        file: the source's products, which were read before.
+        file: the source's products.
         chosen: the ids by locale, sorted.
         out: the folder that has a folder per locale.
 

@@ -87,7 +87,7 @@ class SourceFile:
 
     @property
     def rows(self) -> int:
-        """How many rows it has; of CSV, 0 until it was read once."""
+        """How many rows it has."""
         return self.form.rows
 
     def lacks(self, name: str) -> bool:
@@ -139,6 +139,7 @@ def match(
             ways.append(needed[name])
         elif other := _nearly(name, free):
             wrong.append(f"column {name} is missing; did you mean {other!r}?")
+            ways.append(f"If {other} is something else, give it another name.")
     if wrong:
         raise _mismatch(form, wrong, ways, asker)
     return theirs
@@ -153,9 +154,12 @@ def _mismatch(form: Form, wrong: list[str], ways: list[str], asker: Asker) -> Pi
         listed = ", ".join(map(shorten, names[:_LISTED]))
         parts.append(
             f"Name your column for each, such as `{asker.column('product_title')}` (found: "
-            f"{listed}{more})."
+            f"{listed}{more}). Or write the file again."
         )
-    parts.append("The columns and types must be those of the official files. Write the file again.")
+    else:
+        parts.append(
+            "The columns and types must be those of the official files. Write the file again."
+        )
     return PipelineError(" ".join(parts) + separator_hint(form))
 
 
@@ -251,8 +255,9 @@ def _filling(field: pa.Field, table: pa.Table, file: SourceFile) -> pa.Array:
     match field.name:
         case "example_id":
             names = ("query_id", "product_id", "esci_label")
-            rows = zip(*(table[name].to_pylist() for name in names), strict=True)
-            return pa.array([hashed(f"{row}", EXAMPLE_ID_BITS) for row in rows], pa.int64())
+            rows = zip(*(table[name].cast(pa.string()).to_pylist() for name in names), strict=True)
+            ids = [hashed("\n".join(row), EXAMPLE_ID_BITS) for row in rows]
+            return pa.array(ids, pa.int64())
         case "query_id":
             texts = table["query"].fill_null("")
             return by_value(texts, lambda text: hashed(text, QUERY_ID_BITS)).combine_chunks()

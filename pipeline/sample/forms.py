@@ -24,6 +24,7 @@ READ_ERRORS = (*tables.READ_ERRORS, ValueError)
 _SEPARATORS = (",", ";", "\t", "|")
 _BLOCK_BYTES = 16 << 20
 _CHUNK_BYTES = 1 << 20
+_LONGEST_CELL = (1 << 31) - 1
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
@@ -35,7 +36,7 @@ class Form(Protocol):
         name: the form's name, for messages.
         has_types: whether values have types; else all are texts.
         schema: the file's own columns.
-        rows: how many there are; of CSV, 0 until `batches` was read to its end.
+        rows: how many there are.
     """
 
     path: Path
@@ -99,7 +100,7 @@ class Csv:
     has_types = False
 
     def __init__(self, path: Path) -> None:
-        """Read the header, and check that the whole file is UTF-8."""
+        """Read the header, and check the encoding and the quotes of the whole file."""
         _refuse_encoding(path)
         self.path = path
         with path.open(encoding="utf-8-sig", newline="") as handle:
@@ -107,7 +108,7 @@ class Csv:
         self.separator = max(_SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=self.separator), [])
         self.schema = pa.schema([(each, pa.string()) for each in names])
-        self.rows = 0
+        self.rows = _count_rows(path, self.separator)
 
     def batches(self, names: Sequence[str], rows: int) -> Iterator[pa.Table]:
         """Yield some columns as texts; an empty cell is null."""
@@ -127,7 +128,11 @@ class Csv:
                 count += block.num_rows
                 for start in range(0, block.num_rows, rows):
                     yield pa.Table.from_batches([block.slice(start, rows)])
-        self.rows = count
+        if count != self.rows:
+            raise PipelineError(
+                f"{self.path} must have {self.rows} rows (found {count}): the file is damaged. "
+                f"{REMEDY}"
+            )
 
     def bytes_of(self, names: Collection[str]) -> int:
         """Return the share of the file that these columns have, if all are equally long."""
@@ -240,6 +245,30 @@ def _text(value: Any, where: str) -> str | None:
 def _share_of(form: Form, names: Collection[str]) -> int:
     share = len(set(names) & set(form.schema.names)) / max(len(form.schema.names), 1)
     return int(form.path.stat().st_size * share)
+
+
+def _count_rows(path: Path, separator: str) -> int:
+    """Return how many rows a CSV file has below its header.
+
+    Arrow's reader takes a quote that is never closed for a cell that has all the rows after it.
+
+    Raises:
+        PipelineError: a quote is not closed, or has text behind it.
+    """
+    limit = csv.field_size_limit(_LONGEST_CELL)
+    try:
+        with path.open(encoding="utf-8-sig", newline="") as handle:
+            rows = csv.reader(handle, delimiter=separator, strict=True)
+            try:
+                return max(sum(1 for row in rows if row) - 1, 0)
+            except csv.Error as err:
+                raise PipelineError(
+                    f"{path}: the quotes are not in pairs by line {rows.line_num} ({err}). Close a "
+                    "cell that begins with a quote by a quote, and double a quote within it, as "
+                    "pandas and polars write it."
+                ) from err
+    finally:
+        csv.field_size_limit(limit)
 
 
 def _refuse_encoding(path: Path) -> None:

@@ -203,6 +203,7 @@ READERS = {
         (
             ". Fetch or write it again.",
             "types must be those of the official files. Write the file again.",
+            "). Or write the file again.",
         ),
     ),
 }

@@ -339,6 +339,8 @@ def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
         ("products.csv", b"sku,name\n", r"never holds 'de'"),
         ("products.csv", b"sku,name\n1,a,b\n", r"not readable as CSV .*Expected 2 columns"),
         ("products.csv", b"sku,name,name\n1,a,b\n", r"product_title \('name'\) appears 2 times"),
+        ("products.csv", b'sku,name\n1,"a\n2,b\n3,c\n', r"quotes are not in pairs by line 4"),
+        ("products.csv", b'sku,name\n1,"a" b\n', r"quotes are not in pairs by line 2"),
         ("products.jsonl", b"[1]\n", r"line 1 must be an object \(found \['1'\]\)"),
         ("products.jsonl", b'{"sku": "1", "name": ["a"]}\n', r"line 1, name must be a text or a"),
         ("products.jsonl", b'{"sku": "1"}\n{\n', r"line 2 is not JSON .*write_ndjson"),
