@@ -152,9 +152,7 @@ def _clean(
     products: CleanedProducts = clean_product_file(
         layout.SampleFiles(folder).products, target, fields, locale, "Run the stage again.", threads
     )
-    usable = clean_judgements(
-        drawn.judgements, drawn.queries["query_id"], products.sampled_ids, path
-    )
+    usable = clean_judgements(drawn.judgements, drawn.queries, products.sampled_ids, path)
     has_text = tables.row_of(products.ids, usable.table["product_id"]).is_valid()
     judgements = usable.table.filter(has_text)
     judged = tables.row_of(judgements["query_id"], drawn.queries["query_id"]).is_valid()
