@@ -18,8 +18,8 @@ from pipeline.core.trained import Training
 from pipeline.pairs.leakage import Evaluated, drop_evaluated
 from pipeline.sample import esci as source
 from pipeline.sample import opening
+from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
-from pipeline.sample.columns import Asker
 from pipeline.sample.draw import draw_queries
 
 Counts = dict[str, dict[str, int]]

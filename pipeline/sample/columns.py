@@ -10,7 +10,9 @@ import pyarrow as pa
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.sample.forms import Form, separator_hint
+from pipeline.sample.asker import Asker
+from pipeline.sample.encoding import separator_hint
+from pipeline.sample.forms import Form
 
 EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
 """The columns of the examples file: a judgement per row, the query's text in each."""
@@ -33,37 +35,6 @@ EXAMPLE_ID_BITS = 62
 
 _NEAR, _NEAR_END = 0.85, 0.75
 _LISTED = 20
-
-
-@dataclass(frozen=True)
-class Asker:
-    """Which keys of params.yaml ask for a source and for locales, as messages name them.
-
-    Attributes:
-        section: the section that has `source`, `columns` and `labels`.
-        locales: where the locales are.
-        options: whether `columns` and `labels` come from the options of a command.
-    """
-
-    section: str
-    locales: str
-    options: bool = False
-
-    @property
-    def columns(self) -> str:
-        """Return what names columns."""
-        return "--column" if self.options else f"{self.section}.columns"
-
-    def column(self, name: str) -> str:
-        """Return how a column is named."""
-        return f"--column {name}=NAME" if self.options else f"{self.columns}: {name}: NAME"
-
-    def label(self, own: str) -> str:
-        """Return how a label is given a meaning."""
-        return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
-
-
-SAMPLE = Asker("sample", "encoder, index and language")
 
 
 @dataclass(frozen=True)
@@ -160,7 +131,8 @@ def _mismatch(form: Form, wrong: list[str], ways: list[str], asker: Asker) -> Pi
         parts.append(
             "The columns and types must be those of the official files. Write the file again."
         )
-    return PipelineError(" ".join(parts) + separator_hint(form))
+    hint = separator_hint(form.path, form.schema.names) if form.name == "CSV" else ""
+    return PipelineError(" ".join(parts) + hint)
 
 
 def _nearly(name: str, others: Collection[str]) -> str | None:

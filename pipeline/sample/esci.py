@@ -14,7 +14,8 @@ from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
 from pipeline.core.params import Sample
 from pipeline.sample import columns, forms
-from pipeline.sample.columns import EXAMPLES, SAMPLE, Asker, SourceFile
+from pipeline.sample.asker import SAMPLE, Asker
+from pipeline.sample.columns import EXAMPLES, SourceFile
 from pipeline.sample.forms import brief, unreadable
 from pipeline.sample.opening import is_file
 

@@ -3,10 +3,8 @@
 The values of CSV and JSON Lines are texts as they are written: the id 00123 keeps its zeros.
 """
 
-import codecs
 import csv
 import json
-from collections import Counter
 from collections.abc import Collection, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -17,15 +15,14 @@ import pyarrow.parquet as pq
 
 from pipeline.core import tables
 from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
+from pipeline.sample.encoding import refuse_encoding
 
 REMEDY = "Fetch or write it again."
 READ_ERRORS = (*tables.READ_ERRORS, ValueError)
 
 _SEPARATORS = (",", ";", "\t", "|")
 _BLOCK_BYTES = 16 << 20
-_CHUNK_BYTES = 1 << 20
 _LONGEST_CELL = (1 << 31) - 1
-_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 
 
 class Form(Protocol):
@@ -101,7 +98,7 @@ class Csv:
 
     def __init__(self, path: Path) -> None:
         """Read the header, and check the encoding and the quotes of the whole file."""
-        _refuse_encoding(path)
+        refuse_encoding(path)
         self.path = path
         with path.open(encoding="utf-8-sig", newline="") as handle:
             header = next((line for line in handle if line.strip()), "")
@@ -147,7 +144,7 @@ class JsonLines:
 
     def __init__(self, path: Path) -> None:
         """Read every line: any may have a key that no other has."""
-        _refuse_encoding(path)
+        refuse_encoding(path)
         self.path = path
         keys: dict[str, None] = {}
         self.rows = 0
@@ -269,63 +266,6 @@ def _count_rows(path: Path, separator: str) -> int:
                 ) from err
     finally:
         csv.field_size_limit(limit)
-
-
-def _refuse_encoding(path: Path) -> None:
-    """Raise a `PipelineError` that names the first place of a file that is not UTF-8."""
-    decoder = codecs.getincrementaldecoder("utf-8")()
-    line, is_first = 1, True
-    with path.open("rb") as handle:
-        while True:
-            chunk = handle.read(_CHUNK_BYTES)
-            if is_first and (chunk.startswith(_UTF_16) or b"\0" in chunk[:64]):
-                raise _not_utf8(path, "it looks like UTF-16", "utf-16")
-            is_first = False
-            try:
-                decoder.decode(chunk, final=not chunk)
-            except UnicodeDecodeError as err:
-                line += bytes(err.object[: err.start]).count(b"\n")
-                byte = err.object[err.start]
-                raise _not_utf8(path, f"line {line} has the byte {byte:#04x}", "cp1252") from err
-            if not chunk:
-                return
-            line += chunk.count(b"\n")
-
-
-def _not_utf8(path: Path, found: str, encoding: str) -> PipelineError:
-    if path.suffix.lower() in (".jsonl", ".ndjson"):
-        mend = (
-            f"in Python `Path('{path}').write_text(Path('{path}').read_text('{encoding}'), "
-            "'utf-8')`"
-        )
-    else:
-        mend = _rewrite(path, f"encoding='{encoding}'", f"encoding='{encoding}'")
-    return PipelineError(
-        f"{path} must be UTF-8 (found: {found}). Write it again from its own encoding, such as "
-        f"{encoding}: {mend}."
-    )
-
-
-def _rewrite(path: Path, pandas: str, polars: str) -> str:
-    """Return the lines that write a CSV file again as UTF-8 with commas; ids keep their zeros."""
-    return (
-        f"in pandas `pd.read_csv('{path}', {pandas}, dtype=str, keep_default_na=False)"
-        f".to_csv('{path}', index=False)`, in polars `pl.read_csv('{path}', {polars}, "
-        f"infer_schema=False).write_csv('{path}')`"
-    )
-
-
-def separator_hint(form: Form) -> str:
-    """Return how to mend a CSV file whose header has one column; nothing for any other table."""
-    if not isinstance(form, Csv) or len(form.schema.names) != 1:
-        return ""
-    marks = Counter(each for each in form.schema.names[0] if not (each.isalnum() or each in "_- "))
-    mark = marks.most_common(1)[0][0] if marks else ":"
-    mend = _rewrite(form.path, f"sep={mark!r}", f"separator={mark!r}")
-    return (
-        " The header is one column: the separator must be a comma, a semicolon, a tab or |. Write "
-        f"the file again: {mend}."
-    )
 
 
 def unreadable(path: Path, form: str, err: Exception) -> PipelineError:

@@ -11,7 +11,8 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Sample
 from pipeline.sample import columns, forms
-from pipeline.sample.columns import SAMPLE, Asker, SourceFile
+from pipeline.sample.asker import SAMPLE, Asker
+from pipeline.sample.columns import SourceFile
 
 _LFS_POINTER = b"version https://git-lfs"
 

@@ -22,7 +22,7 @@ from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening
-from pipeline.sample.columns import Asker
+from pipeline.sample.asker import Asker
 
 ASKER = Asker("sample", "encoder, index and language", options=True)
 
