@@ -249,7 +249,7 @@ def test_only_known_locales_are_explored_and_each_once() -> None:
 
 def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
     assert lines(put("sample.queries", "some")) == [
-        "sample.queries: must be a valid integer or must be 'all' (found 'some')"
+        "sample.queries: must be a valid integer or must be 'all' or 'none' (found 'some')"
     ]
 
 
