@@ -6,9 +6,10 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core import tables
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,7 @@ class Pairs:
 
 def clean_judgements(
     sampled: pa.Table,
-    queries: pa.ChunkedArray,
+    queries: pa.Table,
     products: pa.ChunkedArray,
     where: Path,
 ) -> Pairs:
@@ -32,7 +33,7 @@ def clean_judgements(
 
     Args:
         sampled: judgements sorted by query_id and product_id.
-        queries: the query_ids that have a text.
+        queries: those that have a text, as in `tables.QUERIES`.
         products: the product_ids of the sample, with or without a text.
         where: the file they come from, for messages.
 
@@ -53,11 +54,13 @@ def clean_judgements(
         labels = frame[
             (frame.query_id == row.query_id) & (frame.product_id == row.product_id)
         ].label
+        text = queries["text"].filter(pc.equal(queries["query_id"], row.query_id)).to_pylist()
+        shown = f" ({shorten(text[0])})" if text else ""
         raise PipelineError(
-            f"{where}: query_id {row.query_id} and product_id {row.product_id} must have one label "
-            f"(found {' and '.join(labels)}). Keep one label per pair in the source."
+            f"{where}: query_id {row.query_id}{shown} and product_id {row.product_id} must have "
+            f"one label (found {' and '.join(labels)}). Keep one label per pair in the source."
         )
-    no_query = tables.row_of(queries, sampled["query_id"]).is_null().to_numpy(False)
+    no_query = tables.row_of(queries["query_id"], sampled["query_id"]).is_null().to_numpy(False)
     no_row = tables.row_of(products, sampled["product_id"]).is_null().to_numpy(False)
     # One reason per row, the first that holds.
     dropped = {

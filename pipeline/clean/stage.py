@@ -28,12 +28,10 @@ def clean(params: Params, locale: str) -> stage.Done:
         products = clean_product_file(
             source.products, out.products, params.clean, locale, remedy, threads
         )
-        pairs = clean_judgements(
-            sampled, queries["query_id"], products.sampled_ids, source.judgements
-        )
+        pairs = clean_judgements(sampled, queries, products.sampled_ids, source.judgements)
         judged = tables.row_of(pairs.table["query_id"], queries["query_id"]).is_valid()
         kept_queries = queries.filter(judged)
-        if not len(kept_queries):
+        if len(sampled_queries) and not len(kept_queries):
             raise PipelineError(
                 f"{source.folder}: none of its {len(sampled_queries)} queries has a text and a "
                 "judged product. Draw others (sample in params.yaml)."

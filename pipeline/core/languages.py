@@ -11,3 +11,8 @@ tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 
 LANGUAGES = frozenset(_CODES.split())
 """The codes of ISO 639-1."""
+
+
+def language_of(locale: str) -> str:
+    """Return the language of a locale that is named by its code; `any` for another name."""
+    return locale if locale in LANGUAGES else "any"

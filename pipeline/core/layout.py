@@ -17,6 +17,10 @@ EXAMPLES_FILE = "shopping_queries_dataset_examples.parquet"
 PRODUCTS_FILE = "shopping_queries_dataset_products.parquet"
 SOURCES_FILE = "shopping_queries_dataset_sources.csv"
 
+EXAMPLES_STEMS = (Path(EXAMPLES_FILE).stem, "judgements")
+PRODUCTS_STEMS = (Path(PRODUCTS_FILE).stem, "products")
+"""The names that a source's tables may have before their endings."""
+
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")

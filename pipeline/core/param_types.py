@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Hashable
-from typing import Annotated, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
+from pipeline.core.errors import did_you_mean
 from pipeline.core.languages import LANGUAGES
 
 T = TypeVar("T", bound=Hashable)
@@ -27,6 +28,30 @@ def unrepeated(values: tuple[T, ...]) -> tuple[T, ...]:
         if value in values[:place]:
             raise PydanticCustomError("repeated", "{value} is repeated", {"value": repr(value)})
     return values
+
+
+SOURCE_COLUMNS = (
+    "product_id", "product_title", "product_description", "product_bullet_point", "product_brand",
+    "product_color", "product_locale", "query", "query_id", "esci_label", "split", "example_id",
+    "small_version", "large_version",
+)  # fmt: skip
+"""The columns of ESCI's two files."""
+
+
+def _known_columns(columns: dict[str, str]) -> dict[str, str]:
+    for name, own in columns.items():
+        if name not in SOURCE_COLUMNS:
+            raise PydanticCustomError(
+                "column", "{name} is no column of ESCI{near} (it has: {known})",
+                {"name": name, "near": did_you_mean(name, SOURCE_COLUMNS),
+                 "known": ", ".join(SOURCE_COLUMNS)},
+            )  # fmt: skip
+        if (twice := [each for each in columns if columns[each] == own])[1:]:
+            raise PydanticCustomError(
+                "column", "the column {own} is named for {twice}: name it for one of them",
+                {"own": repr(own), "twice": " and for ".join(twice)},
+            )  # fmt: skip
+    return columns
 
 
 def _known_language(code: str) -> str:
@@ -58,6 +83,11 @@ def _known_commit(revision: str) -> str:
 NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
 Name = Annotated[str, Field(pattern=NAME)]
 Text = Annotated[str, Field(min_length=1)]
+Label = Literal["E", "S", "C", "I"]
+# The source's own name of a column by ESCI's.
+Columns = Annotated[dict[str, Text], AfterValidator(_known_columns)]
+# ESCI's label by the source's own.
+Labels = dict[Text, Label]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 Language = Annotated[str, AfterValidator(_known_language)]
 Commit = Annotated[str, AfterValidator(_known_commit)]

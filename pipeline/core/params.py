@@ -11,10 +11,12 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 from pipeline.core import layout
 from pipeline.core.cpu import MOST_THREADS, core_count
 from pipeline.core.param_types import (
+    Columns,
     Commit,
     Cutoffs,
     Fraction,
     Gain,
+    Labels,
     Language,
     Links,
     Metric,
@@ -45,9 +47,11 @@ class Sample(Strict):
     """Which queries of the source are drawn, and which products they are searched among."""
 
     source: Text
+    columns: Columns
+    labels: Labels
     version: Literal["small", "large", "all"]
     splits: Choices[Literal["train", "test"]]
-    queries: Count | Literal["all"]
+    queries: Count | Literal["all", "none"]
     distractors: Annotated[int, Field(ge=0)] | Literal["all"]
     seed: Seed
 
@@ -167,6 +171,9 @@ class Evaluate(Strict):
 System = Literal["dense", "bm25", "hybrid", "rerank"]
 SYSTEMS: tuple[System, ...] = get_args(System)
 """All systems, in the order in which they are shown; see `Params.systems_of`."""
+
+ANY_LANGUAGE_ENCODER = "e5-small-q4"
+"""The encoder of the shipped params.yaml that knows any language."""
 
 NO_RERANKER = "none"
 """The reranker of a locale that has no system `rerank`."""

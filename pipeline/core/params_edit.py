@@ -1,7 +1,7 @@
 """A value is put into the text of a parameter file: no other line changes, comments stay."""
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
@@ -49,6 +49,22 @@ def put(text: bytes, path: Sequence[str], value: Any, where: str) -> bytes:
             f"braces or an alias). Set it yourself to:\n{_dump({path[-1]: value})}"
         )
     return edited
+
+
+def put_all(text: bytes, changes: Mapping[tuple[str, ...], Any], where: str) -> bytes:
+    """Return the text of a parameter file with values at paths; raises as `put` does."""
+    data = params_text.parse(text, where)
+    for path, value in changes.items():
+        if replaced(data, {path: value}) != data:
+            text = put(text, path, value, where)
+    return text
+
+
+def replaced(data: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
+    """Return what a parameter file says, with values at paths."""
+    for path, value in changes.items():
+        data = _with(data, path, value)
+    return data
 
 
 def _says(text: bytes, wanted: Any, where: str) -> bool:

@@ -1,8 +1,7 @@
 """Read `params.yaml` and find every mistake in it at once, before any work."""
 
-import argparse
 import json
-import sys
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +12,7 @@ from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line
 from pipeline.core.params import (
     LEAST_STEP,
     MEAN,
+    NAME,
     NO_RERANKER,
     HnswIndex,
     HubWeights,
@@ -56,6 +56,15 @@ def check_params(data: object, where: str) -> Params:
         if not wrong:
             return params
     raise PipelineError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
+
+
+def refuse_locale_name(locale: str) -> None:
+    """Raise a `PipelineError` if a locale cannot have this name."""
+    if not re.fullmatch(NAME, locale) or params_text.is_read_otherwise(locale):
+        raise PipelineError(
+            f"the locale {locale}: must be of small letters, digits and hyphens, such as de. "
+            "Correct it."
+        )
 
 
 def _undefined_names(data: dict[str, object]) -> Iterator[str]:
@@ -338,19 +347,3 @@ def _off_cluster(runtime: Runtime) -> Iterator[str]:
             "runtime.device: mps, which Ray does not support. Set auto, cpu or cuda, or set "
             "executor to local."
         )
-
-
-def main() -> int:
-    """Check `params.yaml` and say so; return the exit status."""
-    argparse.ArgumentParser(
-        prog="python -m pipeline.params",
-        description="Check params.yaml: every mistake in it is printed, with its key.",
-        epilog="Exit status: 0 if params.yaml is valid, 1 if not.",
-    ).parse_args()
-    try:
-        params = load_params()
-    except PipelineError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return 1
-    sys.stderr.write(f"{PARAMS_FILE} is valid (locales: {', '.join(params.locales)})\n")
-    return 0

@@ -5,9 +5,20 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field
 
-from pipeline.core.param_types import Choices, Count, Name, Seed, Share, Strict, Text, unrepeated
+from pipeline.core.param_types import (
+    Choices,
+    Columns,
+    Count,
+    Label,
+    Labels,
+    Name,
+    Seed,
+    Share,
+    Strict,
+    Text,
+    unrepeated,
+)
 
-Label = Literal["E", "S", "C", "I"]
 Precision = Literal["float32", "int8", "bfloat16", "float16"]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -19,6 +30,8 @@ class Training(Strict):
     """
 
     source: Text
+    columns: Columns
+    labels: Labels
     version: Literal["small", "large", "all"]
     queries: Count | Literal["all"]
     dev_share: Annotated[float, Field(gt=0, lt=1)]

@@ -39,7 +39,7 @@ def embed(params: Params, locale: str) -> stage.Done:
     _warn_of_language(encoder, locale, params.language[locale])
     warn_of_prompts(encoder.spec, encoder.weights)
     with closing(encoder), atomic_directory(layout.embeddings(locale).folder) as out:
-        written, surveys = [], []
+        written, surveys, dimension = [], [], 0
         for table in tables:
             # First: a table that replaces it meanwhile will not pass for that of these vectors.
             digest = hash_table(table.path, table.remedy)
@@ -49,6 +49,7 @@ def embed(params: Params, locale: str) -> stage.Done:
             vectors, cut = write_shards(side, survey, digest, out, params.embed)
             written.append((vectors, cut))
             surveys.append(survey)
+            dimension = side.dimension or dimension  # 0: no text of a side was ever encoded
             stage.log.info(
                 "embed locale=%s encoder=%s %s=%d distinct=%d reused=%d encoded=%d "
                 "texts_cut=%d tokens_cut=%d of %d",
@@ -64,7 +65,7 @@ def embed(params: Params, locale: str) -> stage.Done:
             contract=contract_of(encoder.spec),
             weights_sha256=encoder.weights.sha256,
             engine=str(encoder.engine),
-            dimension=side.dimension,
+            dimension=dimension,
             dtype=params.embed.dtype,
             truncation=Truncation(products=products_cut, queries=queries_cut),
             products=products,

@@ -49,7 +49,12 @@ def write_shards(
 
         writer.add(apply_contract(raw, encoder.spec, name))
         cuts.add(counts)
-    return side_of(pa.chunked_array(ids), table_sha256, writer.finish()), cuts.total()
+    return side_of(_joined(ids), table_sha256, writer.finish()), cuts.total()
+
+
+def _joined(ids: list[pa.Array]) -> pa.ChunkedArray:
+    """Return ids in one column; a source without judgements has no queries, and so none."""
+    return pa.chunked_array(ids, None if ids else pa.int64())
 
 
 class _CutCounter:

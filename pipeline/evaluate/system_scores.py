@@ -56,7 +56,11 @@ def read_judged(locale: str) -> Judged:
     ids, judgements, pairs = read_judgements(locale)
     for name, one in (("queries", queries), ("products", ids.products), ("judgements", judgements)):
         if not len(one):
-            raise PipelineError(f"{clean.folder}: there are no {name} to evaluate. {remedy}")
+            raise PipelineError(
+                f"{clean.folder}: there are no {name} to evaluate. {remedy} Without judgements "
+                "(sample.queries: none) a catalogue can only be searched: run `dvc repro "
+                f"hybrid@{locale}`, then `python -m pipeline.search`."
+            )
     rows, codes, labels = pairs
     text = codes < len(ids.products)
     return Judged(

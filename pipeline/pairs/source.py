@@ -17,6 +17,8 @@ from pipeline.core.params import Clean, Sample
 from pipeline.core.trained import Training
 from pipeline.pairs.leakage import Evaluated, drop_evaluated
 from pipeline.sample import esci as source
+from pipeline.sample import opening
+from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
 from pipeline.sample.draw import draw_queries
 
@@ -49,15 +51,16 @@ class _Drawn:
     counts: Counts
 
 
-def asker_of(name: str) -> source.Asker:
+def asker_of(name: str) -> Asker:
     """Return which keys of params.yaml ask for what a model learns from."""
-    return source.Asker("training", f"trained.{name}.locales")
+    return Asker("training", f"trained.{name}.locales")
 
 
 def drawing_of(settings: Training) -> Sample:
     """Return what `sample` would draw: the train queries, and no product but theirs."""
     return Sample(
-        source=settings.source, version=settings.version, splits=("train",),
+        source=settings.source, columns=settings.columns, labels=settings.labels,
+        version=settings.version, splits=("train",),
         queries=settings.queries, distractors=0, seed=settings.seed,
     )  # fmt: skip
 
@@ -68,7 +71,7 @@ def read_judged(
     locales: Sequence[str],
     evaluated: Evaluated,
     scratch: Path,
-    asker: source.Asker,
+    asker: Asker,
     threads: int,
 ) -> tuple[int, dict[str, Judged]]:
     """Read, draw and clean what some locales can be learned from.
@@ -88,14 +91,12 @@ def read_judged(
     Raises:
         PipelineError: as `sample` and `clean`, or every query is evaluated.
     """
-    folder = Path(settings.source)
-    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
-    examples_file = source.open_source(examples_path, source.EXAMPLES, asker)
-    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS, asker)
     drawing = drawing_of(settings)
-    rows = source.read_examples(examples_file, examples_path, drawing, locales, asker).rows
+    examples_file, products_file = opening.open_tables(drawing, locales, asker)
+    examples_path, products_path = examples_file.path, products_file.path
+    rows = source.read_examples(examples_file, drawing, locales, asker).rows
     drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
-    ids = source.read_product_ids(products_file, products_path, locales, asker)
+    ids = source.read_product_ids(products_file, locales, asker)
     chosen = {
         locale: pd.Index(sorted(set(each.judgements["product_id"].to_pylist()) & ids[locale]))
         for locale, each in drawn.items()
@@ -107,12 +108,12 @@ def read_judged(
                 "there. Add them."
             )
         (scratch / locale).mkdir()
-    write_products(products_file, products_path, chosen, scratch)
+    write_products(products_file, chosen, scratch)
     judged = {
         locale: _clean(drawn[locale], locale, fields, examples_path, scratch / locale, threads)
         for locale in locales
     }
-    return examples_file.metadata.num_rows + products_file.metadata.num_rows, judged
+    return examples_file.rows + products_file.rows, judged
 
 
 def _draw(
@@ -151,9 +152,7 @@ def _clean(
     products: CleanedProducts = clean_product_file(
         layout.SampleFiles(folder).products, target, fields, locale, "Run the stage again.", threads
     )
-    usable = clean_judgements(
-        drawn.judgements, drawn.queries["query_id"], products.sampled_ids, path
-    )
+    usable = clean_judgements(drawn.judgements, drawn.queries, products.sampled_ids, path)
     has_text = tables.row_of(products.ids, usable.table["product_id"]).is_valid()
     judgements = usable.table.filter(has_text)
     judged = tables.row_of(judgements["query_id"], drawn.queries["query_id"]).is_valid()

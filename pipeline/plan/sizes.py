@@ -8,12 +8,12 @@ from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pyarrow.parquet as pq
-
-from pipeline.core import layout, tables
+from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.demo.tables import LOCALES
 from pipeline.sample import esci as source
+from pipeline.sample import opening
+from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import draw_queries
 
 DEMO_JUDGEMENTS, DEMO_CHARACTERS = 20, 300
@@ -39,35 +39,31 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
     folder, settings = Path(params.sample.source), params.sample
     if folder == layout.DEMO:
         return _measure_demo(params)
-    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
-    examples_file = source.open_source(examples_path, source.EXAMPLES)
-    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS)
     locales = list(params.language)
-    examples = source.read_examples(examples_file, examples_path, settings, locales).rows
-    ids = source.read_product_ids(products_file, products_path, locales)
+    examples_file, products_file = opening.open_tables(settings, locales)
+    examples = source.read_examples(examples_file, settings, locales).rows
+    ids = source.read_product_ids(products_file, locales)
     characters, sizes = bytes_per_row(products_file, params.clean.fields), {}
     for locale in locales:
-        queries, judgements = draw_queries(examples, settings, locale, examples_path)
+        queries, judgements = draw_queries(examples, settings, locale, examples_file.path)
         judged = ids[locale] & set(judgements["product_id"].to_pylist())
         others = len(ids[locale]) - len(judged)
         if settings.distractors != "all":
             others = min(settings.distractors, others)
         sizes[locale] = Size(len(judged) + others, len(queries), len(judgements), characters)
-    return products_file.metadata.num_rows + examples_file.metadata.num_rows, sizes
+    return products_file.rows + examples_file.rows, sizes
 
 
-def bytes_per_row(file: pq.ParquetFile, fields: Collection[str]) -> int:
-    """Return how many bytes of these columns a row has; by the footer, which counts them."""
-    footer = file.metadata
-    groups = map(footer.row_group, range(footer.num_row_groups))
-    columns = (group.column(number) for group in groups for number in range(group.num_columns))
-    sizes = (one.total_uncompressed_size for one in columns if one.path_in_schema in fields)
-    return int(sum(sizes)) // int(footer.num_rows)
+def bytes_per_row(file: SourceFile, fields: Collection[str]) -> int:
+    """Return about how many bytes of these columns a row has."""
+    names = [file.theirs[field] for field in fields if not file.lacks(field)]
+    return file.form.bytes_of(names) // file.rows
 
 
 def _measure_demo(params: Params) -> tuple[int, Mapping[str, Size]]:
     demo, asked = params.demo, params.sample.queries
-    queries = demo.queries if asked == "all" else min(asked, demo.queries)
+    most = {"all": demo.queries, "none": 0}
+    queries = most[asked] if isinstance(asked, str) else min(asked, demo.queries)
     size = Size(demo.products, queries, queries * DEMO_JUDGEMENTS, DEMO_CHARACTERS)
     rows = len(LOCALES) * (demo.products + demo.queries * DEMO_JUDGEMENTS)
     return rows, dict.fromkeys(params.language, size)

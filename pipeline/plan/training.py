@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.core import layout, tables
+from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.core.trained import TrainedEncoder
 from pipeline.demo.tables import LOCALES
@@ -14,6 +14,7 @@ from pipeline.plan.costs import Row
 from pipeline.plan.encoding import CHARACTERS_PER_TOKEN
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
+from pipeline.sample import opening
 from pipeline.sample.draw import draw_queries
 
 _QUERY_TOKENS = 8  # about
@@ -73,16 +74,14 @@ def _measure(params: Params, name: str) -> Source:
         labels = {label: round(judged * share) for label, share in _DEMO_LABELS.items()}
         return Source(rows, Counter(labels), DEMO_CHARACTERS)
     asker, drawing = asker_of(name), drawing_of(settings)
-    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
-    examples_file = source.open_source(examples_path, source.EXAMPLES, asker)
-    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS, asker)
-    examples = source.read_examples(examples_file, examples_path, drawing, locales, asker).rows
+    examples_file, products_file = opening.open_tables(drawing, locales, asker)
+    examples = source.read_examples(examples_file, drawing, locales, asker).rows
     labels_of: Counter[str] = Counter()
     for locale in locales:
-        _, judgements = draw_queries(examples, drawing, locale, examples_path)
+        _, judgements = draw_queries(examples, drawing, locale, examples_file.path)
         labels_of.update(judgements["esci_label"].to_pylist())
     return Source(
-        products_file.metadata.num_rows + examples_file.metadata.num_rows,
+        products_file.rows + examples_file.rows,
         labels_of,
         bytes_per_row(products_file, params.clean.fields),
     )

@@ -52,8 +52,10 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    overlap = 1.0  # a flat index is exact
-    if not isinstance(params.index_of(locale), FlatIndex):
+    overlap: float | None = 1.0  # a flat index is exact
+    if not len(queries):
+        overlap = None  # of a sample without queries (sample.queries: none)
+    elif not isinstance(params.index_of(locale), FlatIndex):
         sample = queries[neighbours.sampled_rows(len(queries))]
         overlap = neighbours.index_overlap(index, sample, products, similarity)
     of = {"encoder": params.encoder[locale], "index": params.index[locale]}

@@ -18,19 +18,19 @@ from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.parallel import ahead
 from pipeline.core.progress import track
 from pipeline.sample import esci as source
+from pipeline.sample.columns import SourceFile
 
 BUCKET_ROWS = 50_000
 """Products sorted in memory at a time, and rows per row group of the output."""
 
 
 def write_products(
-    file: pq.ParquetFile, path: Path, chosen: dict[str, pd.Index], out: Path
+    file: SourceFile, chosen: dict[str, pd.Index], out: Path
 ) -> tuple[Counter[str], dict[str, int]]:
     """Stream the chosen products to `out`, sorted by id.
 
     Args:
         file: the source's products.
-        path: where they are, for messages.
         chosen: the ids by locale, sorted.
         out: the folder that has a folder per locale.
 
@@ -40,12 +40,12 @@ def write_products(
     Raises:
         PipelineError: the file is damaged, or an id has rows with different contents.
     """
-    batches = ahead(source.read_batches(file, path, tables.SAMPLE_PRODUCTS))
+    batches = ahead(source.read_batches(file, tables.SAMPLE_PRODUCTS))
     schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
     rows_of: Counter[str] = Counter()
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
-        for batch in track(batches, file.metadata.num_rows, "products", len):
+        for batch in track(batches, file.rows, "products", len):
             rows_of += source.rows_by_locale(batch)
             for locale, index in chosen.items():
                 rows = source.of_locale(batch, locale)
@@ -59,7 +59,7 @@ def write_products(
                     of_bucket = pa.array(places // BUCKET_ROWS == bucket)
                     buckets[spool].write_table(rows.filter(of_bucket).cast(schema))
     repeated = {
-        locale: _gather_buckets(out / locale, -(-len(index) // BUCKET_ROWS), path)
+        locale: _gather_buckets(out / locale, -(-len(index) // BUCKET_ROWS), file.path)
         for locale, index in chosen.items()
     }
     return rows_of, repeated

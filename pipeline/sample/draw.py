@@ -17,7 +17,9 @@ from pipeline.sample import esci as source
 Id = TypeVar("Id", str, int)
 
 
-def draw(ids: Iterable[Id], count: int | Literal["all"], seed: int, locale: str) -> list[Id]:
+def draw(
+    ids: Iterable[Id], count: int | Literal["all", "none"], seed: int, locale: str
+) -> list[Id]:
     """Draw `count` of `ids` without replacement, sorted.
 
     The draw depends only on the seed, the locale and each id: a larger draw contains the smaller
@@ -25,6 +27,8 @@ def draw(ids: Iterable[Id], count: int | Literal["all"], seed: int, locale: str)
     """
     if count == "all":
         return sorted(ids)
+    if count == "none":
+        return []
 
     def lot(one: Id) -> bytes:
         return hashlib.blake2b(f"{seed}/{locale}/{one}".encode(), digest_size=16).digest()

@@ -1,7 +1,6 @@
-"""ESCI's two parquet files, opened, checked and read by streaming, and its small sources file."""
+"""A source's two tables, checked and read by streaming, and its small sources file."""
 
 import logging
-import stat
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -10,22 +9,25 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv as pcsv
-import pyarrow.parquet as pq
 
-from pipeline.core import layout, tables
-from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
+from pipeline.core import tables
+from pipeline.core.errors import PipelineError, did_you_mean, shorten
 from pipeline.core.params import Sample
+from pipeline.sample import columns, forms
+from pipeline.sample.asker import SAMPLE, Asker
+from pipeline.sample.columns import EXAMPLES, SourceFile
+from pipeline.sample.forms import brief, unreadable
+from pipeline.sample.opening import is_file
 
 log = logging.getLogger("pipeline")
 
 BATCH_ROWS = 16_384
 
-EXAMPLES = pa.schema([*tables.SAMPLE_JUDGEMENTS, tables.SAMPLE_QUERIES.field("query")])
-"""The columns of the examples file: a judgement per row, the query's text in each."""
-
-_REMEDY = "Fetch or write it again."
-_READ_ERRORS = (*tables.READ_ERRORS, ValueError)
-_LFS_POINTER = b"version https://git-lfs"
+_READ_ERRORS = forms.READ_ERRORS
+_NO_SPLIT = (
+    "Without a column split, all its queries are of the split test: ask for that, or give the file "
+    "a column split with train and test."
+)
 
 
 @dataclass(frozen=True)
@@ -40,124 +42,33 @@ class Examples:
     """How many are of a locale that params.yaml does not name."""
 
 
-@dataclass(frozen=True)
-class Asker:
-    """Which keys of params.yaml ask for a source and for locales, as messages name them."""
-
-    section: str
-    locales: str
-
-
-SAMPLE = Asker("sample", "encoder, index and language")
-
-
-def open_source(path: Path, schema: pa.Schema, asker: Asker = SAMPLE) -> pq.ParquetFile:
-    """Open one of ESCI's parquet files and check that it has `schema`'s columns and types.
-
-    Raises:
-        PipelineError: the file is missing, is a folder or a Git LFS pointer, is not parquet or is
-            damaged, lacks columns or has some of another type.
-    """
-    if not _is_file(path, asker):
-        raise PipelineError(
-            f"{path} is missing. {asker.section}.source must be a folder with "
-            f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
-            "ones to data/esci)."
-        )
-    try:
-        with path.open("rb") as handle:
-            start = handle.read(len(_LFS_POINTER))
-    except OSError as err:
-        raise unreadable(path, err) from err
-    if start == _LFS_POINTER:
-        raise PipelineError(
-            f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data. "
-            "Run `make esci`, or `git lfs pull` in the clone it came from."
-        )
-    try:
-        file = pq.ParquetFile(path, **tables.READ_OPTIONS)
-        tables.check_footer(file, path, _REMEDY)
-        found = file.schema_arrow
-    except _READ_ERRORS as err:
-        raise unreadable(path, err) from err
-    wrong = list(_wrong_columns(found, schema))
-    if wrong:
-        stop = "" if wrong[-1].endswith("?") else "."
-        raise PipelineError(
-            f"{path}: {'; '.join(wrong)}{stop} The columns and types must be those of the official "
-            "files. Write the file again."
-        )
-    return file
-
-
-def _is_file(path: Path, asker: Asker = SAMPLE) -> bool:
-    """Return whether there is a regular file at `path`; False if there is nothing.
-
-    Raises:
-        PipelineError: there is something else, or `path` cannot be a path.
-    """
-    try:
-        mode = path.stat().st_mode
-    except (FileNotFoundError, NotADirectoryError):
-        return False
-    except (OSError, ValueError) as err:
-        raise PipelineError(
-            f"{shorten(str(path))} cannot be opened ({brief(err)}). Correct {asker.section}.source "
-            "in params.yaml."
-        ) from err
-    if stat.S_ISDIR(mode):
-        parts = sum(1 for _ in path.rglob("*.parquet"))
-        raise PipelineError(
-            f"{path} must be one file (found a folder with {parts} parquet files). Join them with "
-            f"`python -c \"import pyarrow.parquet as pq; pq.write_table(pq.read_table('{path}'), "
-            f"'joined.parquet')\"`, and put the result in the folder's place."
-        )
-    if not stat.S_ISREG(mode):
-        raise PipelineError(
-            f"{path} must be a regular file (found {stat.filemode(mode)}). Put a copy of the data "
-            "in its place."
-        )
-    return True
-
-
-def _wrong_columns(found: pa.Schema, schema: pa.Schema) -> Iterator[str]:
-    for field in schema:
-        if found.names.count(field.name) > 1:
-            yield f"column {field.name} appears {found.names.count(field.name)} times"
-        elif field.name not in found.names:
-            near = did_you_mean(field.name, set(found.names) - set(schema.names))
-            yield f"column {field.name} is missing{near}"
-        elif not _same_kind(found.field(field.name).type, field):
-            yield (
-                f"column {field.name} has type {found.field(field.name).type}, "
-                f"but {field.type} is expected"
-            )
-
-
-def read_batches(file: pq.ParquetFile, path: Path, schema: pa.Schema) -> Iterator[pa.Table]:
+def read_batches(file: SourceFile, schema: pa.Schema) -> Iterator[pa.Table]:
     """Yield the rows of a file that `open_source` opened, in the columns and types of `schema`.
 
     Raises:
         PipelineError: the file is damaged, or a column holds a null though `schema` allows none.
     """
-    nullable = pa.schema([field.with_nullable(True) for field in schema])
-    required = [field.name for field in schema if not field.nullable]
+    path, there = file.path, [field for field in schema if not file.lacks(field.name)]
+    required = [field.name for field in there if not field.nullable]
     row = 0
     try:
-        batches = file.iter_batches(BATCH_ROWS, columns=schema.names)
-        for batch in tables.check_row_count(batches, file, path, _REMEDY):
-            table = pa.Table.from_batches([batch]).select(schema.names).cast(nullable)
-            _refuse_broken_text(table, row, path)
+        for found in file.form.batches([file.theirs[each.name] for each in there], BATCH_ROWS):
+            table = pa.table(
+                {
+                    field.name: columns.to_type(column, field, path)
+                    for field, column in zip(there, found.columns, strict=True)
+                }
+            )
+            _refuse_broken_text(table, row, file)
             row += len(table)
             _refuse_nulls(table, required, path)
-            yield table
+            yield columns.fill(table, file, schema)
     except _READ_ERRORS as err:
-        raise unreadable(path, err) from err
+        raise unreadable(path, file.form.name, err) from err
 
 
 def read_examples(
-    file: pq.ParquetFile,
-    path: Path,
+    file: SourceFile,
     settings: Sample,
     locales: Collection[str],
     asker: Asker = SAMPLE,
@@ -169,11 +80,13 @@ def read_examples(
     Raises:
         PipelineError: a null, a label other than E, S, C, I, or no row left for a locale.
     """
+    path = file.path
     nothing = pa.schema([field.with_nullable(True) for field in EXAMPLES]).empty_table()
     kept, left_out = [nothing], [_rows_by_query(nothing)]
     before: Counter[str] = Counter()
-    for table in read_batches(file, path, EXAMPLES):
-        _refuse_unknown_values(table, path)
+    for table in read_batches(file, EXAMPLES):
+        table = _with_escis_labels(table, settings.labels, file, asker)
+        _refuse_unknown_values(table, file)
         before += rows_by_locale(table)
         table = table.filter(
             pc.is_in(table["product_locale"], value_set=pa.array(locales, pa.string()))
@@ -184,6 +97,8 @@ def read_examples(
         kept.append(table.filter(mask))
         left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
     examples = pa.concat_tables(kept)
+    if settings.queries == "none":
+        return Examples(examples, pa.concat_tables(left_out), {})
     others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:
@@ -197,7 +112,8 @@ def read_examples(
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "
                 f"{asker.section}.version={settings.version} and {asker.section}.splits="
-                f"{','.join(settings.splits)} (rows before: {before[locale]}). Widen them."
+                f"{','.join(settings.splits)} (rows before: {before[locale]}). "
+                f"{'Widen them.' if not file.lacks('split') else _NO_SPLIT}"
             )
     return Examples(examples, pa.concat_tables(left_out), others)
 
@@ -222,7 +138,7 @@ def warn_of_other_locales(
 
 
 def read_product_ids(
-    file: pq.ParquetFile, path: Path, locales: Collection[str], asker: Asker = SAMPLE
+    file: SourceFile, locales: Collection[str], asker: Asker = SAMPLE
 ) -> dict[str, set[str]]:
     """Return the product ids of each locale.
 
@@ -230,14 +146,14 @@ def read_product_ids(
         PipelineError: a null id or locale, or a locale without products.
     """
     ids: dict[str, set[str]] = {locale: set() for locale in locales}
-    columns = pa.schema(map(tables.SAMPLE_PRODUCTS.field, ("product_id", "product_locale")))
-    for table in read_batches(file, path, columns):
+    wanted = pa.schema(map(tables.SAMPLE_PRODUCTS.field, ("product_id", "product_locale")))
+    for table in read_batches(file, wanted):
         for locale, known in ids.items():
             known.update(of_locale(table, locale)["product_id"].to_pylist())
     for locale in locales:
         if not ids[locale]:
             raise PipelineError(
-                f"{path}: column product_locale never holds {locale!r}. Remove {locale} from "
+                f"{file.path}: column product_locale never holds {locale!r}. Remove {locale} from "
                 f"{asker.locales} in params.yaml, or add its rows."
             )
     return ids
@@ -251,7 +167,7 @@ def read_sources(path: Path) -> pa.Table:
     Raises:
         PipelineError: the file is not CSV with these columns, or gives a query two sources.
     """
-    if not _is_file(path):
+    if not is_file(path):
         return tables.SAMPLE_SOURCES.empty_table()
     names = tables.SAMPLE_SOURCES.names
     options = pcsv.ConvertOptions(
@@ -290,24 +206,60 @@ def _rows_by_query(examples: pa.Table) -> pa.Table:
     return examples.select(keys).group_by(keys, use_threads=False).aggregate([([], "count_all")])
 
 
-def _refuse_unknown_values(examples: pa.Table, path: Path) -> None:
+def _with_escis_labels(
+    examples: pa.Table, labels: Mapping[str, str], file: SourceFile, asker: Asker
+) -> pa.Table:
+    """Return judgements with ESCI's labels in place of the source's own.
+
+    Raises:
+        PipelineError: a label is not one that params.yaml names, or not one of ESCI's if it names
+            none.
+    """
+    column = examples["esci_label"]
+    known = labels or dict(zip(tables.LABELS, tables.LABELS, strict=True))
+    unknown = sorted(set(column.unique().to_pylist()) - known.keys())
+    if unknown:
+        place = _place(examples, pc.index(column, unknown[0]).as_py(), file)
+        more = f", and {', '.join(map(shorten, unknown[1:6]))}" if unknown[1:] else ""
+        raise PipelineError(
+            f"{file.path}: column esci_label holds {shorten(unknown[0])} ({place}){more}; only "
+            f"{', '.join(known)} are known. Say what each of your labels means, such as "
+            f"`{asker.label(unknown[0])}` (E exact, S substitute, C "
+            "complement, I irrelevant), or remove such rows."
+        )
+    if not labels:
+        return examples
+    encoded = column.combine_chunks().dictionary_encode()
+    meant = pa.array([labels[each] for each in encoded.dictionary.to_pylist()], pa.string())
+    at = examples.column_names.index("esci_label")
+    return examples.set_column(at, "esci_label", meant.take(encoded.indices))
+
+
+def _refuse_unknown_values(examples: pa.Table, file: SourceFile) -> None:
     for column, allowed in (
-        ("esci_label", tables.LABELS),
         ("split", ("train", "test")),
         ("small_version", (0, 1)),
         ("large_version", (0, 1)),
     ):
         known = pc.is_in(examples[column], value_set=pa.array(allowed, EXAMPLES.field(column).type))
-        unknown = examples.filter(pc.invert(known))
-        if len(unknown):
+        if not pc.all(known).as_py():
+            row = pc.index(known, False).as_py()
             raise PipelineError(
-                f"{path}: column {column} holds {unknown[column][0].as_py()!r} "
-                f"(example_id {unknown['example_id'][0]}); "
+                f"{file.path}: column {column} holds {examples[column][row].as_py()!r} "
+                f"({_place(examples, row, file)}); "
                 f"only {', '.join(map(str, allowed))} are known. Map or remove such rows."
             )
 
 
-def _refuse_broken_text(table: pa.Table, first_row: int, path: Path) -> None:
+def _place(examples: pa.Table, row: int, file: SourceFile) -> str:
+    """Return how a judgement is found in the source."""
+    if not file.lacks("example_id"):
+        return f"example_id {examples['example_id'][row]}"
+    query, product = (shorten(examples[name][row].as_py()) for name in ("query", "product_id"))
+    return f"query {query}, product_id {product}"
+
+
+def _refuse_broken_text(table: pa.Table, first_row: int, file: SourceFile) -> None:
     """Refuse text that is not UTF-8; `first_row` is where the table begins in its file."""
     for name in table.column_names:
         try:
@@ -315,10 +267,10 @@ def _refuse_broken_text(table: pa.Table, first_row: int, path: Path) -> None:
         except pa.ArrowInvalid as err:
             row, found = _first_broken(table[name])
             if found is None:
-                raise unreadable(path, err) from err
+                raise unreadable(file.path, file.form.name, err) from err
             raise PipelineError(
-                f"{path}: column {name} holds {shorten(found)} in row {first_row + row} (from 0), "
-                "which is not UTF-8. Write the file again with its texts in UTF-8."
+                f"{file.path}: column {name} holds {shorten(found)} in row {first_row + row} "
+                "(from 0), which is not UTF-8. Write the file again with its texts in UTF-8."
             ) from err
 
 
@@ -344,25 +296,3 @@ def _refuse_nulls(table: pa.Table, columns: Iterable[str], path: Path) -> None:
                 f"{path}: column {column} holds {table[column].null_count} null or more. "
                 "Every row needs a value there: fill or remove such rows."
             )
-
-
-def _same_kind(found: pa.DataType, wanted: pa.Field) -> bool:
-    if pa.types.is_dictionary(found):
-        found = found.value_type
-    if pa.types.is_integer(wanted.type):
-        # 64 bits without a sign may hold what the official files' type cannot.
-        return bool(pa.types.is_integer(found) and found != pa.uint64())
-    if wanted.nullable and pa.types.is_null(found):  # a column without a single value
-        return True
-    return found in (pa.string(), pa.large_string(), pa.string_view())
-
-
-def unreadable(path: Path, err: Exception) -> PipelineError:
-    """Return the error that names a file of the source which cannot be read."""
-    return PipelineError(f"{path} is not readable as parquet ({brief(err)}). {_REMEDY}")
-
-
-def brief(err: Exception) -> str:
-    """Return a library's message in one line of 300 characters at most: it may quote the data."""
-    text = one_line(err)
-    return text if len(text) <= 300 else f"{text[:297]}..."

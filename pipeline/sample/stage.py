@@ -15,7 +15,9 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, write_json
 from pipeline.core.params import Params, Sample
 from pipeline.sample import esci as source
+from pipeline.sample import opening
 from pipeline.sample.buckets import write_products
+from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import count_outside_filters, draw, draw_queries, sources_of
 
 
@@ -23,14 +25,13 @@ def sample(params: Params) -> stage.Done:
     """Read `sample.source` and write each locale's queries, judgements, products and counts."""
     settings, locales = params.sample, list(params.language)
     folder = Path(settings.source)
-    examples_path, products_path = folder / layout.EXAMPLES_FILE, folder / layout.PRODUCTS_FILE
+    examples_path, products_path = opening.find_tables(folder)
     sources_path = folder / layout.SOURCES_FILE
     refuse_overlap([folder, examples_path, products_path, sources_path], layout.SAMPLE)
-    examples_file = source.open_source(examples_path, source.EXAMPLES)
-    products_file = source.open_source(products_path, tables.SAMPLE_PRODUCTS)
-    examples = source.read_examples(examples_file, examples_path, settings, locales)
+    examples_file, products_file = opening.open_tables(settings, locales)
+    examples = source.read_examples(examples_file, settings, locales)
     source.warn_of_other_locales(examples.other_locales, examples_path, locales)
-    ids = source.read_product_ids(products_file, products_path, locales)
+    ids = source.read_product_ids(products_file, locales)
     sources = source.read_sources(sources_path)
     with atomic_directory(layout.SAMPLE) as out:
         chosen, counts = {}, {}
@@ -53,8 +54,9 @@ def sample(params: Params) -> stage.Done:
                 "products": len(chosen[locale]),
                 "queries": len(queries),
                 "queries_without_source": of_queries["source"].null_count,
+                **_count_filled(examples_file, queries, judgements),
             }
-        rows_of, repeated = write_products(products_file, products_path, chosen, out)
+        rows_of, repeated = write_products(products_file, chosen, out)
         for locale in locales:
             counts[locale]["products_repeated_rows_dropped"] = repeated[locale]
             write_json(layout.SampleFiles(out / locale).counts, counts[locale])
@@ -64,12 +66,22 @@ def sample(params: Params) -> stage.Done:
             layout.other_locales(out), {"judgements": examples.other_locales, "products": others}
         )
     return stage.Done(
-        rows=products_file.metadata.num_rows + examples_file.metadata.num_rows,
+        rows=products_file.rows + examples_file.rows,
         **{
             unit: sum(count[unit] for count in counts.values())
             for unit in ("products", "queries", "judgements")
         },
     )
+
+
+def _count_filled(file: SourceFile, queries: pa.Table, judgements: pa.Table) -> dict[str, int]:
+    """Return how much of a sample was filled in, by a source that lacks columns of ESCI's."""
+    counts = {}
+    if file.lacks("query_id"):
+        counts["queries_named_by_text"] = len(queries)
+    if file.lacks("split"):
+        counts["judgements_taken_as_test"] = len(judgements)
+    return counts
 
 
 def _choose_products(

@@ -1,1 +1,1 @@
-"""Your own catalogue: products and labels in your form become a source that `sample` reads."""
+"""Your own catalogue: two tables become the source that `sample` reads."""

@@ -1,7 +1,7 @@
-r"""Make a source of your own products and labels, and set params.yaml to use it.
+r"""Make your own products and labels the source, and set params.yaml to use it.
 
 The two tables are CSV (.csv, .tsv), JSON Lines (.jsonl) or parquet. Products need an id and a text;
-labels need a query, a product's id and a label. Everything else is filled in:
+labels need a query, a product's id and a label. The tables are checked, and copied as they are:
 
     python -m pipeline.shop products.csv labels.csv --locale de \
       --column product_id=sku --column product_title=name --column esci_label=grade \
@@ -9,77 +9,73 @@ labels need a query, a product's id and a label. Everything else is filled in:
 """
 
 import argparse
-import re
+import shutil
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
+from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
+from pipeline.core import files, layout, params_edit, params_text, stage
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.languages import language_of
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER, Params
+from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
+from pipeline.sample import esci as source
+from pipeline.sample import forms, opening
+from pipeline.sample.asker import Asker
 
-from pipeline.core import files, layout, params_edit, params_text, stage, tables
-from pipeline.core.errors import PipelineError, did_you_mean
-from pipeline.core.languages import LANGUAGES
-from pipeline.core.params import NAME, NO_RERANKER
-from pipeline.core.params_file import PARAMS_FILE, check_params
-from pipeline.shop import convert
-from pipeline.shop.read import read_texts
-
-ENCODER = "e5-small-q4"
-"""The encoder of the shipped params.yaml that knows any language."""
-
-PRODUCT_COLUMNS = ("product_id", *convert.PRODUCT_TEXTS)
-LABEL_COLUMNS = (*convert.LABELS_NEEDED, *convert.LABELS_OPTIONAL)
+ASKER = Asker("sample", "encoder, index and language", options=True)
 
 
-def read_source(
-    paths: tuple[Path, Path], locale: str, columns: Mapping[str, str], labels: Mapping[str, str]
-) -> tuple[pa.Table, pa.Table]:
-    """Return products and judgements in ESCI's form.
+def settings_of(
+    params: Params, locale: str, language: str, encoder: str, sample: Mapping[str, Any]
+) -> dict[tuple[str, ...], Any]:
+    """Return what must change in params.yaml, by path, for one locale of a source.
 
     Args:
-        paths: the tables of products and of labels.
-        locale: the locale of all rows.
-        columns: the tables' own name of a column by ESCI's.
-        labels: ESCI's label by the tables' own.
+        params: what params.yaml says.
+        locale: the only locale that it will have.
+        language: its language.
+        encoder: its encoder.
+        sample: what of the section `sample` changes.
+    """
+    return {
+        ("encoder",): {locale: encoder},
+        ("index",): {locale: "flat"},
+        ("language",): {locale: language},
+        ("rerank",): {locale: NO_RERANKER},
+        **{("sample", key): each for key, each in sample.items()},
+        ("explore",): [locale] if locale in params.explore else [],
+    }
+
+
+def check_tables(params: Params, judged: Path, sold: Path) -> dict[str, Any]:
+    """Read two tables as `sample` will, and return what they hold.
+
+    The judgements are not read if `sample.queries` is none.
+
+    Returns:
+        `splits`, those of the judgements, and the counts `products`, `queries` and `judgements`.
 
     Raises:
-        PipelineError: a table is unreadable, or lacks what is needed.
+        PipelineError: what `sample` would say of them.
     """
-    products, judged = (read_texts(path) for path in paths)
-    named = _columns_of(columns, paths, (products, judged))
-    where = tuple(map(str, paths))
-    products = convert.products(convert.rename(products, named[0], where[0]), locale, where[0])
-    judged = convert.judgements(
-        convert.rename(judged, named[1], where[1]), locale, labels, where[1]
-    )
-    return products, judged
+    locales = list(params.language)
+    settings = params.sample.model_copy(update={"splits": ("test", "train")})
+    judgements, products = opening.open_pair(judged, sold, settings, locales, ASKER)
+    rows = source.read_examples(judgements, settings, locales, ASKER).rows
+    (ids,) = source.read_product_ids(products, locales, ASKER).values()
+    return {
+        "splits": set(rows["split"].unique().to_pylist()),
+        "products": len(ids),
+        "queries": len(rows["query_id"].unique()),
+        "judgements": len(rows),
+    }
 
 
-def use_source(
-    text: bytes, source: Path, splits: set[str], locale: str, language: str, encoder: str
-) -> bytes:
-    """Return the text of params.yaml with one locale, of a source; all else stays.
-
-    Raises:
-        PipelineError: the result would break a rule, such as an encoder that is not there.
-    """
-    data = params_text.parse(text, str(PARAMS_FILE))
-    explored = data.get("explore") if isinstance(data, dict) else None
-    is_explored = isinstance(explored, list) and locale in explored
-    for path, value in (
-        (("encoder",), {locale: encoder}),
-        (("index",), {locale: "flat"}),
-        (("language",), {locale: language}),
-        (("rerank",), {locale: NO_RERANKER}),
-        (("sample", "source"), source.as_posix()),
-        (("sample", "version"), "all"),
-        (("sample", "splits"), sorted(splits, reverse=True)),
-        (("explore",), [locale] if is_explored else []),
-    ):
-        text = params_edit.put(text, path, value, str(PARAMS_FILE))
-    check_params(params_text.parse(text, str(PARAMS_FILE)), str(PARAMS_FILE))
-    return text
+def evaluated(splits: Collection[str]) -> list[str]:
+    """Return the split to evaluate: that of test queries, so that those of train can be learned."""
+    return ["train"] if set(splits) == {"train"} else ["test"]
 
 
 def _refuse_to_lose(out: Path) -> None:
@@ -88,45 +84,24 @@ def _refuse_to_lose(out: Path) -> None:
         return
     if not out.is_dir():
         raise PipelineError(f"--out {out} is a file. Name a folder that is absent or empty.")
-    others = {path.name for path in out.iterdir()} - {layout.PRODUCTS_FILE, layout.EXAMPLES_FILE}
-    if others:
+    ours = {
+        f"{stem}{ending}"
+        for stem in (*layout.EXAMPLES_STEMS, *layout.PRODUCTS_STEMS)
+        for ending in forms.ENDINGS
+    }
+    if others := {path.name for path in out.iterdir()} - ours:
         raise PipelineError(
             f"--out {out}: the folder would be replaced, but holds {min(others)}, which this "
             "command did not write. Name a folder that is absent or empty."
         )
 
 
-def _columns_of(
-    columns: Mapping[str, str], paths: tuple[Path, Path], read: tuple[pa.Table, pa.Table]
-) -> list[dict[str, str]]:
-    """Return the names that concern each table: product_id may be in both, under two names."""
-    known = (PRODUCT_COLUMNS, LABEL_COLUMNS)
-    for name, theirs in columns.items():
-        everything = dict.fromkeys((*known[0], *known[1]))
-        if name not in everything:
-            raise PipelineError(
-                f"--column {name}={theirs}: there is no column {name} to fill (there are: "
-                f"{', '.join(everything)}){did_you_mean(name, everything) or '.'} Correct it."
-            )
-        holders = [table for names, table in zip(known, read, strict=True) if name in names]
-        if not any(theirs in table.column_names for table in holders):
-            files_of = [
-                str(path) for names, path in zip(known, paths, strict=True) if name in names
-            ]
-            found = dict.fromkeys(each for table in holders for each in table.column_names)
-            raise PipelineError(
-                f"--column {name}={theirs}: {' and '.join(files_of)} "
-                f"{'has' if len(files_of) == 1 else 'have'} no column {theirs} (found: "
-                f"{', '.join(found)}){did_you_mean(theirs, found) or '.'} Correct it."
-            )
-    return [
-        {
-            name: theirs
-            for name, theirs in columns.items()
-            if name in names and theirs in table.column_names
-        }
-        for names, table in zip(known, read, strict=True)
-    ]
+def _refuse_ending(path: Path) -> None:
+    if path.suffix.lower() not in forms.ENDINGS:
+        raise PipelineError(
+            f"{path}: the name must end in {', '.join(forms.ENDINGS)} (found "
+            f"{shorten(path.suffix)}). Rename the file, or write it in one of these forms."
+        )
 
 
 def _pairs(asked: list[str], option: str) -> dict[str, str]:
@@ -148,12 +123,17 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("products", type=Path, help="the table of products")
-    parser.add_argument("labels", type=Path, help="the table of queries, products and labels")
+    parser.add_argument(
+        "labels", type=Path, nargs="?",
+        help="the table of queries, products and labels; without it, search only",
+    )  # fmt: skip
     parser.add_argument("--locale", required=True, help="a name for the catalogue, such as de")
     parser.add_argument(
         "--language", help="an ISO 639-1 code, or any (default: the locale if it is such a code)"
     )
-    parser.add_argument("--encoder", default=ENCODER, help=f"its encoder (default: {ENCODER})")
+    parser.add_argument(
+        "--encoder", default=ANY_LANGUAGE_ENCODER, help="its encoder (default: %(default)s)"
+    )
     for option, about in (
         ("--column", "your column for one of ESCI's, such as product_id=sku"),
         ("--label", "ESCI's label E, S, C or I for one of yours, such as exact=E"),
@@ -164,40 +144,57 @@ def _parse() -> argparse.Namespace:
     parser.add_argument(
         "--out", type=Path, default=Path("data/shop"), help="the folder to write (data/shop)"
     )
-    return parser.parse_args()
+    return parser.parse_intermixed_args()
+
+
+def _take(asked: argparse.Namespace) -> dict[str, Any]:
+    """Check the tables, copy them and write params.yaml; return what `check_tables` does."""
+    refuse_locale_name(asked.locale)
+    given = {layout.EXAMPLES_STEMS[1]: asked.labels, layout.PRODUCTS_STEMS[1]: asked.products}
+    copies = {
+        f"{stem}{path.suffix.lower()}": path for stem, path in given.items() if path is not None
+    }
+    for path in copies.values():
+        _refuse_ending(path)
+    files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
+    _refuse_to_lose(asked.out)
+    files.refuse_overlap(copies.values(), asked.out)
+    before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
+    data = params_text.parse(before, str(PARAMS_FILE))
+    current = check_params(data, str(PARAMS_FILE))
+    sample = {
+        "source": asked.out.as_posix(), "columns": _pairs(asked.column, "--column"),
+        "labels": _pairs(asked.label, "--label"), "version": "all",
+    }  # fmt: skip
+    if asked.labels is None:
+        sample |= {"queries": "none", "distractors": "all"}
+    elif current.sample.queries == "none":
+        sample["queries"] = "all"
+    changes = settings_of(current, asked.locale, asked.language, asked.encoder, sample)
+    params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
+    judged = asked.labels or asked.out / layout.EXAMPLES_FILE
+    found = check_tables(params, judged, asked.products)
+    changes["sample", "splits"] = evaluated(found["splits"])
+    after = params_edit.put_all(before, changes, str(PARAMS_FILE))
+    with files.atomic_directory(asked.out) as partial:
+        for name, path in copies.items():
+            shutil.copyfile(path, partial / name)
+    with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
+        partial.write_bytes(after)
+    return found
 
 
 def main() -> int:
-    """Write the source, set params.yaml, say what comes next; return the exit status."""
+    """Copy the tables, set params.yaml, say what comes next; return the exit status."""
     asked = _parse()
     with stage.report_errors("shop") as outcome:
-        if not re.fullmatch(NAME, asked.locale) or params_text.is_read_otherwise(asked.locale):
-            raise PipelineError(
-                f"--locale {asked.locale}: must be of small letters, digits and hyphens, such as "
-                "de. Correct it."
-            )
-        labels = _pairs(asked.label, "--label")
-        if wrong := sorted(set(labels.values()) - set(tables.LABELS)):
-            raise PipelineError(f"--label: {wrong[0]} is not E, S, C or I. Correct it.")
-        files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
-        before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
-        language = asked.language or (asked.locale if asked.locale in LANGUAGES else "any")
-        _refuse_to_lose(asked.out)
-        paths = (asked.products, asked.labels)
-        files.refuse_overlap(paths, asked.out)
-        columns = _pairs(asked.column, "--column")
-        products, judged = read_source(paths, asked.locale, columns, labels)
-        splits = set(judged["split"].unique().to_pylist())
-        after = use_source(before, asked.out, splits, asked.locale, language, asked.encoder)
-        with files.atomic_directory(asked.out) as partial:
-            pq.write_table(products, partial / layout.PRODUCTS_FILE, **tables.WRITE_OPTIONS)
-            pq.write_table(judged, partial / layout.EXAMPLES_FILE, **tables.WRITE_OPTIONS)
-        with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
-            partial.write_bytes(after)
+        asked.language = asked.language or language_of(asked.locale)
+        found = _take(asked)
         stage.log.info(
             "shop source=%s locale=%s language=%s encoder=%s products=%d queries=%d judgements=%d",
-            asked.out, asked.locale, language, asked.encoder,
-            len(products), len(judged["query_id"].unique()), len(judged),
+            asked.out, asked.locale, asked.language, asked.encoder,
+            found["products"], found["queries"], found["judgements"],
         )  # fmt: skip
-        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `make repro`.\n")
+        then = "make repro" if asked.labels else f"dvc repro hybrid@{asked.locale}"
+        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `{then}`.\n")
     return outcome.status

@@ -39,7 +39,7 @@ class Side(Strict):
     `table_sha256` is of the file of that table: of the texts, and not of their ids alone.
     """
 
-    rows: Rows
+    rows: Annotated[int, Field(ge=0, le=MOST_ROWS)]
     ids_sha256: Sha256
     table_sha256: Sha256
     shards: tuple[Shard, ...]

@@ -67,8 +67,9 @@ def ids(*values: str) -> pa.ChunkedArray:
     return pa.chunked_array([pa.array(values, pa.string())])
 
 
-def query_ids(*values: int) -> pa.ChunkedArray:
-    return pa.chunked_array([pa.array(values, pa.int64())])
+def queries_of(*ids: int) -> pa.Table:
+    """Clean queries, whose text is their id."""
+    return pa.table({"query_id": pa.array(ids, pa.int64()), "text": [f"q{one}" for one in ids]})
 
 
 def test_every_row_comes_out_or_is_counted_under_one_reason(project: Path, params: Params) -> None:
@@ -293,7 +294,7 @@ def test_each_dropped_judgement_has_the_first_reason_that_holds() -> None:
     )  # fmt: skip
 
     found = clean_judgements(
-        sampled, query_ids(1), ids("EMPTY", "HERE"), Path("judgements.parquet")
+        sampled, queries_of(1), ids("EMPTY", "HERE"), Path("judgements.parquet")
     )
 
     # A product without text keeps its judgements: the judgements do not depend on the texts.
@@ -316,12 +317,12 @@ def test_a_pair_with_two_labels_is_refused_with_both(labels: tuple[str, ...]) ->
     with pytest.raises(PipelineError) as caught:
         clean_judgements(
             sampled_judgements([*rows, *((77, "B1", label) for label in labels)]),
-            query_ids(77), ids("B1"), Path("data/sample/us/judgements.parquet"),
+            queries_of(77), ids("B1"), Path("data/sample/us/judgements.parquet"),
         )  # fmt: skip
 
     assert str(caught.value) == (
-        "data/sample/us/judgements.parquet: query_id 77 and product_id B1 must have one label "
-        f"(found {' and '.join(sorted(labels))}). Keep one label per pair in the source."
+        "data/sample/us/judgements.parquet: query_id 77 ('q77') and product_id B1 must have one "
+        f"label (found {' and '.join(sorted(labels))}). Keep one label per pair in the source."
     )
 
 

@@ -69,12 +69,14 @@ def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 
 
 # The maps from a locale or a name, where any key may stand.
-OPEN = {
+OPEN: set[tuple[str, ...]] = {
     (name,)
     for name in (
         "encoder", "index", "language", "rerank", "encoders", "rerankers", "indexes", "trained",
     )
 }  # fmt: skip
+# Names of the source's own columns and labels, for ESCI's.
+OPEN |= {(section, key) for section in ("sample", "training") for key in ("columns", "labels")}
 SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
 LEAVES = leaves(shipped())
 # What weights need in rare cases only, and is false or empty else; and what is off without it.
@@ -247,7 +249,7 @@ def test_only_known_locales_are_explored_and_each_once() -> None:
 
 def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
     assert lines(put("sample.queries", "some")) == [
-        "sample.queries: must be a valid integer or must be 'all' (found 'some')"
+        "sample.queries: must be a valid integer or must be 'all' or 'none' (found 'some')"
     ]
 
 

@@ -12,6 +12,8 @@ from pipeline.core import tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_lines
 from pipeline.sample import esci as source
+from pipeline.sample.columns import EXAMPLES as EXAMPLES_OF_SOURCE
+from pipeline.sample.opening import open_source
 from tests.helpers.esci_files import EXAMPLES, example
 
 
@@ -167,12 +169,12 @@ def many_products(rng: np.random.Generator, count: int) -> pa.Table:
 def many_examples(rng: np.random.Generator, count: int) -> pa.Table:
     labels = rng.choice(tables.LABELS, count).tolist()
     rows = [example(one, one // 9, f"B{one:04d}", label) for one, label in enumerate(labels)]
-    return pa.Table.from_pylist(rows, EXAMPLES).select(source.EXAMPLES.names)
+    return pa.Table.from_pylist(rows, EXAMPLES).select(EXAMPLES_OF_SOURCE.names)
 
 
 def read_examples(path: Path) -> pa.Table:
-    file = source.open_source(path, source.EXAMPLES)
-    return pa.concat_tables(source.read_batches(file, path, source.EXAMPLES))
+    file = open_source(path, EXAMPLES_OF_SOURCE)
+    return pa.concat_tables(source.read_batches(file, EXAMPLES_OF_SOURCE))
 
 
 def read_pieces(path: Path) -> pa.Table:
@@ -201,6 +203,7 @@ READERS = {
         (
             ". Fetch or write it again.",
             "types must be those of the official files. Write the file again.",
+            "). Or write the file again.",
         ),
     ),
 }

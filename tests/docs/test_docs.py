@@ -106,6 +106,8 @@ def test_every_key_of_params_named_is_there(page: Path) -> None:
             section, *rest = key.split(".")
             values = [shipped()[section]]
             for place, part in enumerate(rest):
+                if values == [{}]:  # its keys are the reader's own
+                    break
                 if place == 0 and section in NAMED:
                     values = list(values[0].values())
                 else:

@@ -1,6 +1,9 @@
 """The command: from a shop's tables to a source that `sample` and `clean` take."""
 
 import re
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -10,6 +13,7 @@ from pipeline.clean.stage import clean
 from pipeline.core import layout
 from pipeline.core.params_file import load_params
 from pipeline.sample.stage import sample
+from pipeline.shop.command import evaluated, main
 from tests.conftest import RunStage
 
 PRODUCTS = (
@@ -28,7 +32,25 @@ ARGUMENTS = (
     "--column", "product_title=name", "--column", "product_bullet_point=text",
     "--label", "exact=E", "--label", "partial=S", "--label", "none=I",
 )  # fmt: skip
+Command = Callable[..., "Done"]
 IDS = ("--column", "product_id=sku", "--column", "esci_label=grade")
+
+
+@dataclass(frozen=True)
+class Done:
+    returncode: int
+    stderr: str
+
+
+@pytest.fixture
+def command(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Command:
+    """Return what runs the command in this process."""
+
+    def run(*arguments: str) -> Done:
+        monkeypatch.setattr(sys, "argv", ["shop", *arguments])
+        return Done(main(), capsys.readouterr().err)
+
+    return run
 
 
 @pytest.fixture
@@ -59,6 +81,10 @@ def test_one_command_makes_a_source_that_the_next_stages_take(
     judged = pq.read_table(layout.clean("de").judgements)
     pairs = zip(judged["product_id"].to_pylist(), judged["label"].to_pylist(), strict=True)
     assert sorted(pairs) == [("001", "E"), ("001", "I"), ("002", "S"), ("003", "E")]
+    assert params.sample.splits == ("test",)
+    copies = {"products.csv": "products.csv", "judgements.jsonl": "labels.jsonl"}
+    for copy, given in copies.items():
+        assert (shop / "data/shop" / copy).read_bytes() == (shop / given).read_bytes()
     before = (shop / "params.yaml").read_bytes()
     source = {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()}
     assert run_stage("shop", *ARGUMENTS, *IDS).returncode == 0
@@ -66,9 +92,8 @@ def test_one_command_makes_a_source_that_the_next_stages_take(
     assert {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()} == source
 
 
-@pytest.mark.slow
 def test_locales_that_were_explored_before_are_left_out_and_the_shops_own_stays(
-    shop: Path, run_stage: RunStage
+    shop: Path, command: Command
 ) -> None:
     for explored, left in (("[us, es]", ()), ("[de]", ("de",))):
         text = (shop / "params.yaml").read_text(encoding="utf-8")
@@ -76,14 +101,13 @@ def test_locales_that_were_explored_before_are_left_out_and_the_shops_own_stays(
             r"^explore: .*(?:\n- .*)*", f"explore: {explored}", text, flags=re.MULTILINE
         )
         (shop / "params.yaml").write_text(changed, encoding="utf-8")
-        done = run_stage("shop", *ARGUMENTS, *IDS)
+        done = command(*ARGUMENTS, *IDS)
         assert done.returncode == 0, done.stderr
         assert load_params().explore == left
 
 
-@pytest.mark.slow
 def test_what_does_not_fit_is_one_message_and_nothing_is_written(
-    shop: Path, run_stage: RunStage
+    shop: Path, command: Command
 ) -> None:
     before = (shop / "params.yaml").read_bytes()
     (shop / "kept").mkdir()
@@ -91,19 +115,35 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
     for arguments, said in (
         (ARGUMENTS, "column product_id is missing"),
         ((*ARGUMENTS, *IDS, "--column", "product_colour=x"), "did you mean 'product_color'"),
-        ((*ARGUMENTS, *IDS, "--column", "product_color=x"), "products.csv has no column x"),
+        (
+            (*ARGUMENTS, *IDS, "--column", "product_color=x"),
+            "--column names 'x' for product_color, which is not there",
+        ),
         ((*ARGUMENTS, *IDS, "--column", "x"), "--column x: must be NAME=VALUE"),
+        ((*ARGUMENTS, "--column", "product_id=sku"), "such as `--column product_title=NAME`"),
+        ((*ARGUMENTS[:-2], *IDS), "holds 'none' (query 'hut', product_id '001')"),
+        ((*ARGUMENTS, *IDS, "--column", "query_id=sku"), "'sku' is named for product_id and for"),
+        (("products.txt", *ARGUMENTS[1:]), "products.txt: the name must end in .parquet, .csv"),
+        (("absent.csv", *ARGUMENTS[1:], *IDS), "absent.csv is missing"),
         ((*ARGUMENTS, *IDS, "--label", "exact=S"), "--label exact is given twice"),
-        ((*ARGUMENTS, *IDS, "--label", "good=G"), "--label: G is not E, S, C or I"),
+        (
+            (*ARGUMENTS, *IDS, "--label", "good=G"),
+            "sample.labels.good: must be 'E', 'S', 'C' or 'I' (found 'G')",
+        ),
         ((*ARGUMENTS, *IDS, "--encoder", "no-such"), "no-such"),
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
         ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
-        ((*ARGUMENTS, *IDS, "--locale", "De"), "--locale De: must be of small letters"),
+        ((*ARGUMENTS, *IDS, "--locale", "De"), "the locale De: must be of small letters"),
     ):
-        done = run_stage("shop", *arguments)
+        done = command(*arguments)
         assert done.returncode == 1, arguments
         assert said in done.stderr, done.stderr
         assert "Traceback" not in done.stderr
         assert not (shop / "data/shop").exists()
         assert (shop / "params.yaml").read_bytes() == before
+
+
+def test_train_queries_are_evaluated_only_where_there_are_no_others() -> None:
+    assert evaluated({"train", "test"}) == evaluated({"test"}) == ["test"]
+    assert evaluated({"train"}) == ["train"]

@@ -1,0 +1,34 @@
+"""What asks for a source, as messages name it."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Asker:
+    """Which keys of params.yaml ask for a source and for locales, as messages name them.
+
+    Attributes:
+        section: the section that has `source`, `columns` and `labels`.
+        locales: where the locales are.
+        options: whether `columns` and `labels` come from the options of a command.
+    """
+
+    section: str
+    locales: str
+    options: bool = False
+
+    @property
+    def columns(self) -> str:
+        """Return what names columns."""
+        return "--column" if self.options else f"{self.section}.columns"
+
+    def column(self, name: str) -> str:
+        """Return how a column is named."""
+        return f"--column {name}=NAME" if self.options else f"{self.columns}: {name}: NAME"
+
+    def label(self, own: str) -> str:
+        """Return how a label is given a meaning."""
+        return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
+
+
+SAMPLE = Asker("sample", "encoder, index and language")

@@ -1,0 +1,68 @@
+"""Text files in another encoding or with another separator: what is found, and what mends it."""
+
+import codecs
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from pipeline.core.errors import PipelineError
+
+_CHUNK_BYTES = 1 << 20
+_UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+
+
+def refuse_encoding(path: Path) -> None:
+    """Raise a `PipelineError` that names the first place of a file that is not UTF-8."""
+    decoder = codecs.getincrementaldecoder("utf-8")()
+    line, is_first = 1, True
+    with path.open("rb") as handle:
+        while True:
+            chunk = handle.read(_CHUNK_BYTES)
+            if is_first and (chunk.startswith(_UTF_16) or b"\0" in chunk[:64]):
+                raise _not_utf8(path, "it looks like UTF-16", "utf-16")
+            is_first = False
+            try:
+                decoder.decode(chunk, final=not chunk)
+            except UnicodeDecodeError as err:
+                line += bytes(err.object[: err.start]).count(b"\n")
+                byte = err.object[err.start]
+                raise _not_utf8(path, f"line {line} has the byte {byte:#04x}", "cp1252") from err
+            if not chunk:
+                return
+            line += chunk.count(b"\n")
+
+
+def _not_utf8(path: Path, found: str, encoding: str) -> PipelineError:
+    if path.suffix.lower() in (".jsonl", ".ndjson"):
+        mend = (
+            f"in Python `Path('{path}').write_text(Path('{path}').read_text('{encoding}'), "
+            "'utf-8')`"
+        )
+    else:
+        mend = _rewrite(path, f"encoding='{encoding}'", f"encoding='{encoding}'")
+    return PipelineError(
+        f"{path} must be UTF-8 (found: {found}). Write it again from its own encoding, such as "
+        f"{encoding}: {mend}."
+    )
+
+
+def _rewrite(path: Path, pandas: str, polars: str) -> str:
+    """Return the lines that write a CSV file again as UTF-8 with commas; ids keep their zeros."""
+    return (
+        f"in pandas `pd.read_csv('{path}', {pandas}, dtype=str, keep_default_na=False)"
+        f".to_csv('{path}', index=False)`, in polars `pl.read_csv('{path}', {polars}, "
+        f"infer_schema=False).write_csv('{path}')`"
+    )
+
+
+def separator_hint(path: Path, names: Sequence[str]) -> str:
+    """Return how to mend a CSV file whose header has one column; nothing for another header."""
+    if len(names) != 1:
+        return ""
+    marks = Counter(each for each in names[0] if not (each.isalnum() or each in "_- "))
+    mark = marks.most_common(1)[0][0] if marks else ":"
+    mend = _rewrite(path, f"sep={mark!r}", f"separator={mark!r}")
+    return (
+        " The header is one column: the separator must be a comma, a semicolon, a tab or |. Write "
+        f"the file again: {mend}."
+    )

@@ -1,0 +1,57 @@
+"""`python -m pipeline.params add-locale`: one command edits what is needed, and nothing else."""
+
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipeline.core.params_file import load_params
+from pipeline.params import main
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    monkeypatch.setattr(sys, "argv", ["params", *arguments])
+    return main()
+
+
+def test_a_locale_is_added_by_four_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
+
+    assert run(monkeypatch, "add-locale", "de", "--encoder", "labse") == 0
+
+    after = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
+    new = ["  de: labse", "  de: flat", "  de: de", "  de: none"]
+    kept = list(after)
+    for line in new:
+        kept.remove(line)
+    assert kept == before
+    params = load_params()
+    assert params.locales == ("us", "es", "jp", "de")
+    assert (params.encoder["de"], params.language["de"]) == ("labse", "de")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (("es",), "the locale es is there already"),
+        (("De",), "the locale De: must be of small letters"),
+        (("1e3",), "the locale 1e3: must be of small letters"),
+        (("de", "--encoder", "labes"), "encoder.de: 'labes' is not defined under encoders"),
+        (("de", "--index", "hnws"), "index.de: 'hnws' is not defined under indexes"),
+        (("de", "--language", "german"), "language.de: must be an ISO 639-1 code or 'any'"),
+        (("mean",), "encoder.mean: must not be the name of a locale"),
+    ],
+)
+def test_a_locale_that_breaks_a_rule_is_one_message_and_the_file_stays(
+    project: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: tuple[str, ...],
+    said: str,
+) -> None:
+    before = (project / "params.yaml").read_bytes()
+
+    assert run(monkeypatch, "add-locale", *arguments) == 1
+
+    assert said in capsys.readouterr().err
+    assert (project / "params.yaml").read_bytes() == before
