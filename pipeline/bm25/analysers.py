@@ -118,7 +118,8 @@ def analyser_for(language: str) -> Analyser:
     prepare = _preparation(language)
     stem_all: Callable[[list[str]], list[str]] = list
     if name != "words":
-        stem_all = Stemmer.Stemmer(language).stemWords
+        # Without its own cache, which takes longer than stemming where words are many.
+        stem_all = Stemmer.Stemmer(language, 0).stemWords
 
     def terms(text: str) -> list[str]:
         return list(stem_all(words(prepare(text))))

@@ -1,7 +1,9 @@
 """Terms counted: which of some products have a term, and how often."""
 
+import gc
 from array import array
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from itertools import chain
@@ -110,10 +112,11 @@ class _Numbers(dict[bytes, tuple[int, ...]]):
 def _count(vocabulary: dict[str, int], products: Iterable[Iterable[int]]) -> Counted:
     """Count terms that are numbers; `vocabulary` is filled while `products` are read."""
     numbers, lengths = array("i"), array("i")
-    for terms in products:
-        before = len(numbers)
-        numbers.extend(terms)
-        lengths.append(len(numbers) - before)
+    with _no_collection():
+        for terms in products:
+            before = len(numbers)
+            numbers.extend(terms)
+            lengths.append(len(numbers) - before)
     count = len(lengths)
     pairs = np.array(numbers, dtype=np.int64)
     pairs *= count
@@ -124,6 +127,18 @@ def _count(vocabulary: dict[str, int], products: Iterable[Iterable[int]]) -> Cou
     return Counted(
         list(vocabulary), having, product, _small(times), np.array(lengths, dtype=np.int32)
     )
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from looking for cycles: among so many small objects without any it is slow."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _small(numbers: NDArray[Any]) -> NDArray[np.unsignedinteger[Any]]:

@@ -9,7 +9,7 @@ where N is the number of products, n of them have the term, and this one has it 
 a number of terms.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 import numpy as np
@@ -27,6 +27,7 @@ from pipeline.core.params import Params
 from pipeline.core.progress import track
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.ranking import Ranked
 
 LIBRARY = "bm25s"
 """Whose scores these are, to the last bit."""
@@ -149,14 +150,9 @@ def _write_runs(
         "k1": str(settings.k1),
         "library": LIBRARY,
     }
-    nothing, threads = 0, params.runtime.thread_count()
-    batches = _ranges(range(len(queries)), BATCH_QUERIES)
+    nothing, batches = 0, _ranges(range(len(queries)), BATCH_QUERIES)
     with run_files.write_runs(locale, "bm25", of, depth, inputs) as (catalogue, pool):
-        found = in_parallel(
-            lambda part: search(index, queries, part, depth, inputs),
-            (part for batch in batches for part in _ranges(batch, QUERIES_AT_ONCE)),
-            threads,
-        )
+        found = search_all(index, queries, params, inputs)
         for batch in track(batches, len(queries), "queries", len):
             parts = list(islice(found, len(_ranges(batch, QUERIES_AT_ONCE))))
             for run, columns in zip((catalogue, pool), zip(*parts, strict=True), strict=True):
@@ -164,6 +160,21 @@ def _write_runs(
                 run.add(rows, codes, scores)
             nothing += len(batch) - sum(len(np.unique(ranked[0])) for ranked, _ in parts)
     return nothing
+
+
+def search_all(
+    index: TermIndex, queries: list[list[str]], params: Params, inputs: Inputs
+) -> Iterator[tuple[Ranked, Ranked]]:
+    """Yield both runs of all queries, `QUERIES_AT_ONCE` or fewer at a time, from all threads.
+
+    No part has queries of two batches of `BATCH_QUERIES`.
+    """
+    batches = _ranges(range(len(queries)), BATCH_QUERIES)
+    return in_parallel(
+        lambda part: search(index, queries, part, params.retrieve.depth, inputs),
+        (part for batch in batches for part in _ranges(batch, QUERIES_AT_ONCE)),
+        params.runtime.thread_count(),
+    )
 
 
 def _ranges(rows: range, size: int) -> list[range]:
