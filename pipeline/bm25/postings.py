@@ -6,7 +6,7 @@ compute them, bm25s needs 55 bytes per posting (a product and one of its terms);
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -157,8 +157,8 @@ class Collection:
         """Add the terms of some more products."""
         vocabulary = self.vocabulary
         numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in piece.terms]
-        piece.terms.clear()
-        self.pieces.append((np.array(numbers, dtype=np.int32), piece))
+        # The numbers of the terms are all that is needed of them.
+        self.pieces.append((np.array(numbers, dtype=np.int32), replace(piece, terms=[])))
         self.products += len(piece.lengths)
         self.postings += len(piece.products)
         self.piece_terms = max(self.piece_terms, int(piece.lengths.sum()))
