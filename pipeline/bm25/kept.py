@@ -5,6 +5,7 @@ They depend on the texts and the analyser alone: k1, b and the queries may chang
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
 from unicodedata import unidata_version
@@ -26,6 +27,9 @@ LIBRARIES = ("pystemmer", "regex", "sudachidict-core", "sudachipy")
 """What terms also depend on."""
 
 MADE_OF = b"made_of"
+"""Where the file of terms says what it was made of."""
+
+REMEMBERED = 1 << 16
 
 
 class SortedTerms(Mapping[str, int]):
@@ -34,13 +38,19 @@ class SortedTerms(Mapping[str, int]):
     def __init__(self, table: pa.Table) -> None:
         """Take the columns `term`, ascending, and `number`."""
         self._terms, self._numbers = table["term"], table["number"]
+        self._number = lru_cache(REMEMBERED)(self._look_up)
 
     def __getitem__(self, term: str) -> int:
         """Return the number of a term."""
-        at = bisect_left(range(len(self._terms)), term, key=lambda row: self._terms[row].as_py())
-        if at == len(self._terms) or self._terms[at].as_py() != term:
+        if (number := self._number(term)) is None:
             raise KeyError(term)
-        return int(self._numbers[at].as_py())
+        return number
+
+    def _look_up(self, term: str) -> int | None:
+        terms = self._terms
+        at = bisect_left(range(len(terms)), term, key=lambda row: terms[row].as_py())
+        found = at < len(terms) and terms[at].as_py() == term
+        return int(self._numbers[at].as_py()) if found else None
 
     def __iter__(self) -> Iterator[str]:
         """Yield the terms."""
@@ -104,7 +114,9 @@ def _made_of(analyser: analysers.Analyser, source_sha256: str) -> list[str]:
     """Return all that decides the terms, one thing a line."""
     code = [files.sha256_file(Path(str(module.__file__))) for module in (analysers, counting)]
     libraries = [f"{name} {version(name)}" for name in LIBRARIES]
-    return [str(FORM), source_sha256, analyser.name, unidata_version, *code, *libraries]
+    # The name is that of several languages where no stemmer knows them.
+    of = [analyser.name, analyser.language]
+    return [str(FORM), source_sha256, *of, unidata_version, *code, *libraries]
 
 
 def _write(found: Postings, out: layout.PostingFiles, made_of: list[str]) -> None:
@@ -135,11 +147,12 @@ def _fault(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> 
         if (terms.schema.metadata or {}).get(MADE_OF) != "\n".join(made_of).encode():
             return "is of other texts"
         read = _read(found)
-    except (OSError, ValueError, KeyError, pa.ArrowException):
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException):
         return "is damaged"
     starts = read.starts
-    fits = starts[0] == 0 and starts[-1] == len(read.products) == len(read.times)
-    return "" if fits and len(starts) == len(terms) + 1 else "is damaged"
+    fits = len(starts) == len(terms) + 1 and starts[0] == 0
+    fits = fits and starts[-1] == len(read.products) == len(read.times)
+    return "" if fits else "is damaged"
 
 
 def _read(found: layout.PostingFiles) -> Postings:

@@ -68,12 +68,12 @@ class TermIndex:
         return found
 
     def by_range(self, terms: Iterable[str]) -> Iterator[tuple[int, Floats]]:
-        """Yield what `scores` returns, for some products at a time, after the first one's row.
+        """Yield the row of the first product of a range, and what `scores` returns for the range.
 
         Ranges in which no product has a term are left out.
         """
-        vocabulary = self.postings.vocabulary
-        columns = [self._column(vocabulary[term]) for term in terms if term in vocabulary]
+        numbers = map(self.postings.vocabulary.get, terms)
+        columns = [self._column(number) for number in numbers if number is not None]
         if not columns:
             return
         firsts = range(0, self.products, RANGE_PRODUCTS)

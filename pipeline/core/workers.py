@@ -17,7 +17,7 @@ from typing import Self
 
 import pyarrow as pa
 
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.parallel import in_parallel
 from pipeline.core.stage import spare_pandas
 
@@ -46,8 +46,15 @@ class Workers:
         self._free: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
 
     def __enter__(self) -> Self:
-        for _ in range(self._count):
-            worker = _Worker(self._command)
+        for started in range(self._count):
+            try:
+                worker = _Worker(self._command)
+            except OSError as err:
+                self._kill()
+                raise PipelineError(
+                    f"{self._name}: {self._count} processes for it could not be started (found "
+                    f"{started}: {one_line(err)}). Use a smaller runtime.threads."
+                ) from err
             self._all.append(worker)
             self._free.put(worker)
         return self

@@ -213,6 +213,15 @@ def test_kept_postings_give_the_same_runs_and_damage_makes_them_again(
     assert run(0) == first
 
 
+def test_languages_without_a_stemmer_have_postings_of_their_own(clean: int) -> None:
+    bm25.bm25(params({"language.es": "hi"}), LOCALE)  # 1,000 is 1000
+    mine = _runs()
+    bm25.bm25(params({"language.es": "any"}), LOCALE)
+    assert len([*filter(Path.is_dir, layout.postings("").folder.iterdir())]) == 2
+    bm25.bm25(params({"language.es": "hi"}), LOCALE)
+    assert _runs() == mine
+
+
 def test_postings_of_other_texts_are_not_used_under_a_wrong_name(
     clean: int, caplog: pytest.LogCaptureFixture
 ) -> None:
