@@ -62,15 +62,16 @@ PIECE_CHARACTERS = 4_096
 
 @dataclass(frozen=True)
 class Parts:
-    """A faster way to the same terms: cut a text into parts, which occur again and again.
+    """A faster way to the same terms: by the parts of a text, which occur again and again.
 
     Attributes:
-        cut: returns the parts of a text, both in UTF-8.
+        mark: puts spaces between the parts of texts, one text after another, in UTF-8. The result
+            is as long as they are.
         terms: returns the terms of a part. Those of all parts in a row are those of the text.
     """
 
-    cut: Callable[[bytes], list[bytes]]
-    terms: Callable[[bytes], list[str]]
+    mark: Callable[[bytes], bytes]
+    terms: Callable[[str], list[str]]
 
 
 @dataclass(frozen=True)
@@ -140,17 +141,16 @@ def _parts(
     table = _MARKS_TO_SPACES.lower() if plain else _MARKS_TO_SPACES
     mark = _group_mark(language)
 
-    def cut(text: bytes) -> list[bytes]:
-        return text.translate(table).replace(b", ", b" ").replace(b". ", b" ").split()
+    def spaces_for_marks(texts: bytes) -> bytes:
+        return texts.translate(table).replace(b", ", b"  ").replace(b". ", b"  ")
 
-    def terms_of_part(part: bytes) -> list[str]:
-        text = part.decode()
+    def terms_of_part(part: str) -> list[str]:
         if not (plain and part.isascii()):
-            return terms(text)
-        found = [text] if part.isalpha() else _ASCII_WORD.findall(join_groups(text, mark))
+            return terms(part)
+        found = [part] if part.isalpha() else _ASCII_WORD.findall(join_groups(part, mark))
         return list(stem_all(found))
 
-    return Parts(cut, terms_of_part)
+    return Parts(spaces_for_marks, terms_of_part)
 
 
 def _preparation(language: str) -> Callable[[str], str]:

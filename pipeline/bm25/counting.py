@@ -6,11 +6,11 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from itertools import chain
 from typing import Any, Self
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.bm25.analysers import REMEMBERED, Analyser
@@ -71,62 +71,83 @@ class Counter:
         """Take what makes the terms."""
         self._analyser = analyser
         if (parts := analyser.parts) is not None:
-            self._cut = parts.cut
+            self._mark = parts.mark
             self._terms = lru_cache(REMEMBERED)(lambda part: tuple(parts.terms(part)))
 
-    def count(self, texts: pa.Array) -> Counted:
+    def count(self, texts: pa.StringArray) -> Counted:
         """Count the terms of the texts of consecutive products."""
-        if self._analyser.parts is None:
+        if self._analyser.parts is None or not len(texts):
             return count_terms(map(self._analyser.terms, texts.to_pylist()))
+        parts = pc.ascii_split_whitespace(_apply(self._mark, texts))
+        lengths = np.diff(parts.offsets.to_numpy())
+        parts = parts.flatten().dictionary_encode()
         vocabulary: dict[str, int] = {}
-        numbers, cut = _Numbers(self._terms, vocabulary).__getitem__, self._cut
-        texts = texts.cast(pa.binary()).to_pylist()
-        return _count(vocabulary, (chain.from_iterable(map(numbers, cut(text))) for text in texts))
+        numbers, counts = array("i"), array("i")
+        with _no_collection():
+            # In the order in which the texts have them first: so terms get the same numbers.
+            for part in parts.dictionary.to_pylist():
+                terms = self._terms(part)
+                numbers.extend([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
+                counts.append(len(terms))
+        found, times = _expand(numbers, counts, parts.indices.to_numpy())
+        ends = np.concatenate(([0], np.cumsum(times)))[np.concatenate(([0], np.cumsum(lengths)))]
+        return _counted(vocabulary, found, np.diff(ends))
 
 
 def count_terms(products: Iterable[Iterable[str]]) -> Counted:
     """Count the terms of consecutive products."""
     vocabulary: dict[str, int] = {}
-    return _count(
-        vocabulary,
-        ([vocabulary.setdefault(term, len(vocabulary)) for term in terms] for terms in products),
-    )
-
-
-class _Numbers(dict[bytes, tuple[int, ...]]):
-    """The numbers of the terms of each part of a text; those of a new part are found first."""
-
-    def __init__(
-        self, terms: Callable[[bytes], tuple[str, ...]], vocabulary: dict[str, int]
-    ) -> None:
-        super().__init__()
-        self._terms, self._vocabulary = terms, vocabulary
-
-    def __missing__(self, part: bytes) -> tuple[int, ...]:
-        vocabulary = self._vocabulary
-        numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in self._terms(part)]
-        self[part] = found = tuple(numbers)
-        return found
-
-
-def _count(vocabulary: dict[str, int], products: Iterable[Iterable[int]]) -> Counted:
-    """Count terms that are numbers; `vocabulary` is filled while `products` are read."""
     numbers, lengths = array("i"), array("i")
     with _no_collection():
         for terms in products:
             before = len(numbers)
-            numbers.extend(terms)
+            numbers.extend([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
             lengths.append(len(numbers) - before)
+    return _counted(
+        vocabulary, np.array(numbers, dtype=np.int32), np.array(lengths, dtype=np.int64)
+    )
+
+
+def _apply(mark: Callable[[bytes], bytes], texts: pa.StringArray) -> pa.StringArray:
+    """Return texts with `mark` applied to all at once; it keeps their lengths."""
+    _, offsets, data = texts.buffers()
+    ends = np.frombuffer(offsets, np.int32)[texts.offset : texts.offset + len(texts) + 1]
+    marked = mark(bytes(memoryview(data or b"")[ends[0] : ends[-1]]))
+    return pa.StringArray.from_buffers(
+        len(texts), pa.py_buffer(ends - ends[0]), pa.py_buffer(marked)
+    )
+
+
+def _expand(
+    numbers: "array[int]", counts: "array[int]", order: NDArray[np.int32]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Return the numbers of things in an order, and how many each of them has.
+
+    Args:
+        numbers: of one thing after another.
+        counts: how many each thing has.
+        order: things, any number of times.
+    """
+    count = np.array(counts, dtype=np.int32)
+    first = np.cumsum(count, dtype=np.int32) - count
+    times = count[order]
+    before = np.cumsum(times, dtype=np.int32) - times
+    at = np.arange(times.sum(), dtype=np.int32) + np.repeat(first[order] - before, times)
+    return np.array(numbers, dtype=np.int32)[at], times
+
+
+def _counted(
+    vocabulary: dict[str, int], numbers: NDArray[np.int32], lengths: NDArray[np.int64]
+) -> Counted:
+    """Count terms that are numbers, those of one product after another."""
     count = len(lengths)
-    pairs = np.array(numbers, dtype=np.int64)
+    pairs = numbers.astype(np.int64)
     pairs *= count
     pairs += np.repeat(np.arange(count), lengths)
     pairs, times = np.unique(pairs, return_counts=True)
     having = np.bincount(pairs // max(count, 1), minlength=len(vocabulary)).astype(np.int32)
-    product = _small(pairs % max(count, 1))
-    return Counted(
-        list(vocabulary), having, product, _small(times), np.array(lengths, dtype=np.int32)
-    )
+    products = _small(pairs % max(count, 1))
+    return Counted(list(vocabulary), having, products, _small(times), lengths.astype(np.int32))
 
 
 @contextmanager

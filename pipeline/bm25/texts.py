@@ -75,5 +75,4 @@ def worker_count(pieces: int, runtime: Runtime) -> int:
 def _texts(locale: str, size: int) -> Iterator[pa.RecordBatch]:
     path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
     for piece in tables.iter_table(path, tables.PRODUCTS, size, remedy):
-        (batch,) = piece.select(["text"]).combine_chunks().to_batches()
-        yield batch
+        yield from piece.select(["text"]).to_batches()

@@ -58,6 +58,8 @@ def test_terms_counted_part_by_part_are_those_of_whole_texts(language: str) -> N
         found = counter.count(pa.array(texts, pa.string()))
         assert same(found, count_terms(map(analyser.terms, texts)))
         assert same(Counted.of_batch(found.batch()), found)
+        some = counter.count(pa.array(texts, pa.string())[7:31])
+        assert same(some, count_terms(map(analyser.terms, texts[7:31])))
 
 
 def test_no_products_and_texts_without_terms_are_counted() -> None:
