@@ -17,8 +17,8 @@ BATCH_TEXTS = 16_384
 PIECE_PRODUCTS = 8_192
 JAPANESE_PIECE_PRODUCTS = 1_024
 """Sudachi takes as long for these as the other analysers for `PIECE_PRODUCTS`: half a second."""
-FEWEST_PIECES = 4
-"""Fewer pieces are counted in this process: starting others takes as long as a piece."""
+FEWEST_PIECES = 8
+"""Fewer pieces are counted in this process: starting another one takes as long as two pieces."""
 WORKERS_SHARE = 4
 """Processes that count take at most one such part of the memory."""
 
