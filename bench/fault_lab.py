@@ -211,9 +211,10 @@ class Workshop:
                 shutil.rmtree(path)
             path.unlink(missing_ok=True)
 
-    def forget_vectors(self) -> None:
-        """Empty the store, so that embed encodes everything."""
-        shutil.rmtree(self.cache / "vectors", ignore_errors=True)
+    def forget_kept(self) -> None:
+        """Empty the store and forget all terms, so that embed and bm25 do all of their work."""
+        for kept in ("vectors", "search"):
+            shutil.rmtree(self.cache / kept, ignore_errors=True)
 
     def left_over(self) -> list[Path]:
         """Return the files and folders that were never finished."""

@@ -40,7 +40,7 @@ def kills(folder: Path) -> Figures:
     figures: Figures = {}
     for name in lab.OUTPUTS:
         killed = 0
-        shop.forget_vectors()
+        shop.forget_kept()
         started = time.monotonic()
         writes = shop.writes(name)
         took = time.monotonic() - started
@@ -50,7 +50,7 @@ def kills(folder: Path) -> Figures:
         faults: list[lab.Fault] = [*at, *later]
         for fault in faults:
             shop.remove(name)
-            shop.forget_vectors()
+            shop.forget_kept()
             killed += lab.was_killed(shop.run(name, fault))
             lab.check_absent_or_whole(shop, name, expected)
             ended = shop.run(name)
@@ -70,7 +70,7 @@ def disk(folder: Path) -> Figures:
         largest = max(map(len, shop.written([name]).values()))
         refused = 0
         for limit in np.unique(np.linspace(MESSAGE_BYTES, largest - 1, KILLS).astype(int)).tolist():
-            shop.forget_vectors()
+            shop.forget_kept()
             ended = shop.run(name, lab.FileLimit(limit))
             lab.check_one_message(ended, name)
             assert shop.written(lab.OUTPUTS) == expected, name
@@ -98,7 +98,7 @@ def damage(folder: Path) -> Figures:
                     )
                 else:
                     (shop.folder / path).write_bytes(whole[: int(rng.integers(len(whole)))])
-                shop.forget_vectors()
+                shop.forget_kept()
                 if lab.same_or_refused(shop, name, expected):
                     refused += 1
                 else:
@@ -113,11 +113,11 @@ def damage(folder: Path) -> Figures:
 def cache(folder: Path) -> Figures:
     """The whole cache is removed while embed runs, at `KILLS` moments."""
     shop, expected = _shop(folder)
-    shop.forget_vectors()
+    shop.forget_kept()
     writes = shop.writes("embed")
     figures = {"went_on": 0, "refused": 0}
     for number in np.unique(np.linspace(1, writes, KILLS).astype(int)).tolist():
-        shop.forget_vectors()
+        shop.forget_kept()
         shop.remove("embed")
         ended = shop.run("embed", lab.AtWrite(number, lab.Remove(shop.cache)))
         if ended.status:

@@ -5,9 +5,12 @@ nor a digit (punctuation, emoji). It keeps stop words: product names contain the
 them little weight. A text of punctuation alone has no terms.
 """
 
+import re
+import string
 import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 
 import regex
 import Stemmer
@@ -40,21 +43,52 @@ _GROUPS = {
     )
     for mark in ",."
 }
+# What `_WORD` is for lower-case ASCII.
+_ASCII_WORD = re.compile(r"[0-9]+(?:[.,][0-9]+)*|[a-z]+")
+_MARKS_TO_SPACES = bytes.maketrans(
+    (marks := string.punctuation.replace(",", "").replace(".", "").encode()), b" " * len(marks)
+)
 _LETTER_OR_DIGIT = regex.compile(r"[\p{L}\p{N}]")
 
 SUDACHI_BYTES = 240_000_000
 """Sudachi's dictionary: it is mapped, and all of it is in memory once many texts are segmented."""
+
+REMEMBERED = 1 << 17
+"""How many parts of texts, or words, are remembered with what was found: most are frequent ones."""
 
 PIECE_CHARACTERS = 4_096
 """The longest piece for Sudachi: it refuses more than 49,149 bytes of UTF-8."""
 
 
 @dataclass(frozen=True)
+class Parts:
+    """A faster way to the same terms: by the parts of a text, which occur again and again.
+
+    Attributes:
+        mark: puts spaces between the parts of texts, one text after another, in UTF-8. The result
+            is as long as they are.
+        terms: returns the terms of a part. Those of all parts in a row are those of the text.
+    """
+
+    mark: Callable[[bytes], bytes]
+    terms: Callable[[str], list[str]]
+
+
+@dataclass(frozen=True)
 class Analyser:
-    """How a language's texts become terms: a name that says how, and the function."""
+    """How a language's texts become terms.
+
+    Attributes:
+        name: says how.
+        language: as `analyser_for` takes it.
+        terms: returns the terms of a text, in their order.
+        parts: how to cut a text; None where a word depends on those around it.
+    """
 
     name: str
+    language: str
     terms: Callable[[str], list[str]]
+    parts: Parts | None
 
 
 def analyser_name(language: str) -> str:
@@ -81,30 +115,69 @@ def analyser_for(language: str) -> Analyser:
     """
     name = analyser_name(language)
     if language == "ja":
-        return Analyser(name, _japanese())
+        return Analyser(name, language, _japanese(), None)
     prepare = _preparation(language)
-    if name == "words":
-        return Analyser(name, lambda text: words(prepare(text)))
-    stemmer = Stemmer.Stemmer(language)
-    return Analyser(name, lambda text: list(stemmer.stemWords(words(prepare(text)))))
+    stem_all: Callable[[list[str]], list[str]] = list
+    if name != "words":
+        # Without its own cache, which takes longer than stemming where words are many.
+        stem_all = Stemmer.Stemmer(language, 0).stemWords
+
+    def terms(text: str) -> list[str]:
+        return list(stem_all(words(prepare(text))))
+
+    return Analyser(name, language, terms, _parts(language, terms, stem_all))
+
+
+def _parts(
+    language: str,
+    terms: Callable[[str], list[str]],
+    stem_all: Callable[[list[str]], list[str]],
+) -> Parts:
+    """Return the parts between spaces and marks: no word, number or case reaches over one.
+
+    A comma or a point may be within a number, and is a mark only before a space.
+    """
+    plain = language not in _DOTLESS
+    table = _MARKS_TO_SPACES.lower() if plain else _MARKS_TO_SPACES
+    mark = _group_mark(language)
+
+    def spaces_for_marks(texts: bytes) -> bytes:
+        return texts.translate(table).replace(b", ", b"  ").replace(b". ", b"  ")
+
+    def terms_of_part(part: str) -> list[str]:
+        if not (plain and part.isascii()):
+            return terms(part)
+        found = [part] if part.isalpha() else _ASCII_WORD.findall(join_groups(part, mark))
+        return list(stem_all(found))
+
+    return Parts(spaces_for_marks, terms_of_part)
 
 
 def _preparation(language: str) -> Callable[[str], str]:
     """Return what a language does to a text before it is split: accents, the case of i, numbers."""
     fold = fold_accents if language in _ACCENTS_LEFT_OUT else str
-    by_comma, by_point = language in _GROUPED_BY_COMMA, language in _GROUPED_BY_POINT
+    mark = _group_mark(language)
 
     def prepare(text: str) -> str:
-        if by_comma or by_point:
-            text = join_groups(text, "," if by_comma else ".")
+        text = join_groups(text, mark)
         return fold(text.translate(_DOTLESS_CASE) if language in _DOTLESS else text)
 
     return prepare
 
 
+def _group_mark(language: str) -> str:
+    """Return the mark between groups of three digits, nothing where it is not known."""
+    if language in _GROUPED_BY_COMMA:
+        return ","
+    return "." if language in _GROUPED_BY_POINT else ""
+
+
 def join_groups(text: str, mark: str) -> str:
-    """Return a text with "1,234,567" written as "1234567", where `mark` is the comma."""
-    if mark not in text:
+    """Return a text with "1,234,567" written as "1234567", where `mark` is the comma.
+
+    Without a mark, nothing is joined.
+    """
+    if not mark or mark not in text:
         return text
     joined: str = _GROUPS[mark].sub(lambda number: number[0].replace(mark, ""), text)
     return joined
@@ -149,16 +222,21 @@ def _japanese() -> Callable[[str], list[str]]:
     pairs alone, 0.733 with both.
     """
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
+    is_word = lru_cache(REMEMBERED)(_has_letter_or_digit)
 
     def terms(text: str) -> list[str]:
         return [
             morpheme.normalized_form().casefold()
             for piece in pieces(text)
             for morpheme in tokenizer.tokenize(piece)
-            if _LETTER_OR_DIGIT.search(morpheme.surface())
+            if is_word(morpheme.surface())
         ] + bigrams(text)
 
     return terms
+
+
+def _has_letter_or_digit(text: str) -> bool:
+    return _LETTER_OR_DIGIT.search(text) is not None
 
 
 def pieces(text: str) -> Iterator[str]:

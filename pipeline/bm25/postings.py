@@ -1,60 +1,108 @@
-"""Postings: for each term, the products that have it and the score that it gives each.
+"""Postings: for each term, the products that have it, and how often.
 
-The scores and their form are those of bm25s, to the last bit. To compute them, bm25s needs 55 bytes
-per posting (a product and one of its terms); this needs 17.
+BM25's scores follow from them for any k1 and b. They are those of bm25s, to the last bit. To
+compute them, bm25s needs 55 bytes per posting (a product and one of its terms); this needs 13.
 """
 
 import math
-from array import array
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
-from itertools import chain, islice
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
+from pipeline.bm25.counting import Counted
 from pipeline.core import memory
+from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Bm25
-from pipeline.runs.ranking import places
 
-PIECE_PRODUCTS = 8_192
-
-SCORED_BYTES = 12
-"""A posting with its score: a score of 8 bytes, a product of 4."""
-COUNTED_BYTES = 5
-"""A posting without its score: a term of 4 bytes, and mostly 1 byte for its frequency."""
-COUNTING_BYTES, WEIGHING_BYTES = 50, 90
-"""A term of a piece while it is counted, a posting of a piece while it gets its score: mostly
-temporary int64 and float64."""
+COUNTED_BYTES = 4
+"""A posting of a piece: 2 bytes for the product, mostly 1 for its frequency, 1 for its term."""
+MERGED_BYTES = 5
+"""A posting of all products: 4 bytes for the product, mostly 1 for its frequency."""
+WEIGHT_BYTES = 8
+COUNTING_BYTES, MERGING_BYTES, WEIGHING_BYTES = 40, 60, 40
+"""A term of a piece while it is counted, a posting of a piece while it is merged, a posting while
+it is weighed: mostly temporary int64 and float64."""
 TERM_BYTES = 200
 """About what a term takes: its string, its number, its place in the dictionary, its weight."""
-PRODUCT_BYTES = 90
-"""A product in the scores of one query, and in the part that is sorted: all where all tie."""
+PRODUCT_BYTES = 40
+"""A product: its id, its length, and what it does to a frequency."""
 FOUND_BYTES = 300
 """A product found for a query, before it is written to a run."""
+SEARCHING_BYTES = 20_000_000
+"""What a thread takes to search; see `search.RANGE_PRODUCTS`."""
+WORKER_BYTES = 250_000_000
+"""What a process takes that counts terms: its libraries, a piece, and the parts it remembers."""
 
-Ints = NDArray[np.int64]
+WEIGHED_AT_ONCE = 1 << 20
+
+Floats = NDArray[np.float64]
 
 
-@dataclass
-class Counted:
-    """The terms of some products, counted: `terms` and `times` of each posting, by product."""
+@dataclass(frozen=True)
+class Postings:
+    """The products that have each term.
 
-    terms: NDArray[np.int32]
-    times: NDArray[Any]
-    distinct: NDArray[np.int32]
+    Attributes:
+        vocabulary: the number of each term.
+        starts: where the postings of each term start, and the last ones end, int64 [terms + 1].
+        products: of each posting, by term and then ascending, int32 [postings].
+        times: how often the product has the term, unsigned [postings].
+        lengths: how many terms each product has, repeated ones too, int32 [products].
+    """
+
+    vocabulary: Mapping[str, int]
+    starts: NDArray[np.int64]
+    products: NDArray[np.int32]
+    times: NDArray[np.unsignedinteger[Any]]
+    lengths: NDArray[np.int32]
+
+
+@dataclass(frozen=True)
+class Weighting:
+    """What BM25 makes of postings.
+
+    Attributes:
+        idf: of each term, float64 [terms].
+        norm: what a product's length adds to a frequency, float64 [products].
+    """
+
+    idf: Floats
+    norm: Floats
 
     @classmethod
-    def of(cls, terms: NDArray[np.int32], lengths: NDArray[np.int32]) -> "Counted":
-        """Count the terms of consecutive products of these lengths."""
-        width = 1 + int(terms.max(initial=0))
-        product = np.repeat(np.arange(len(lengths)), lengths)
-        pairs, times = np.unique(product * width + terms, return_counts=True)
-        distinct = np.bincount(pairs // width, minlength=len(lengths))
-        small = times.astype(np.min_scalar_type(times.max(initial=0)))
-        return cls((pairs % width).astype(np.int32), small, distinct.astype(np.int32))
+    def of(cls, postings: Postings, settings: Bm25) -> "Weighting":
+        """Return the weighting of some postings."""
+        count, lengths = len(postings.lengths), postings.lengths
+        different, place = np.unique(np.diff(postings.starts), return_inverse=True)
+        # By way of `math`: numpy's logarithm may differ in the last bit.
+        idf = [math.log(1 + (count - n + 0.5) / (n + 0.5)) for n in different.tolist()]
+        mean = lengths.mean() if lengths.any() else 1.0
+        norm = settings.k1 * ((1 - settings.b) + settings.b * lengths / mean)
+        return cls(np.array(idf)[place], norm)
+
+    def weigh(self, postings: Postings, part: slice, idf: float | Floats) -> Floats:
+        """Return the scores of some postings, float64; `idf` is that of their terms."""
+        times = postings.times[part].astype(np.float64)
+        return np.asarray(idf * (times / (self.norm[postings.products[part]] + times)))
+
+    def weigh_all(self, postings: Postings, threads: int) -> Floats:
+        """Return the scores of all postings, float64 [postings]."""
+        weights, starts = np.empty(len(postings.products)), postings.starts
+
+        def weigh(first: int) -> None:
+            last = min(first + WEIGHED_AT_ONCE, len(weights))
+            terms = np.searchsorted(starts, [first, last - 1], side="right") - 1
+            inside = np.clip(starts[terms[0] : terms[1] + 2], first, last)
+            idf = np.repeat(self.idf[terms[0] : terms[1] + 1], np.diff(inside))
+            weights[first:last] = self.weigh(postings, slice(first, last), idf)
+
+        for _ in in_parallel(weigh, range(0, len(weights), WEIGHED_AT_ONCE), threads):
+            pass
+        return weights
 
 
 def memory_bytes(
@@ -66,6 +114,7 @@ def memory_bytes(
     piece_terms: int,
     piece_postings: int,
     found: int,
+    threads: int = 1,
 ) -> int:
     """Return how many bytes bm25 takes at most.
 
@@ -74,52 +123,51 @@ def memory_bytes(
         products: how many are searched.
         postings: how many they have.
         terms: how many different ones.
-        piece_terms: the terms of the longest piece of `PIECE_PRODUCTS`, repeated ones too.
+        piece_terms: the terms of the longest piece, repeated ones too.
         piece_postings: the most postings of a piece.
         found: how many products are found for the queries searched at once.
+        threads: how many search at a time.
     """
     # One after the other.
     counting = COUNTED_BYTES * postings + COUNTING_BYTES * piece_terms
-    weighing = (COUNTED_BYTES + SCORED_BYTES) * postings + WEIGHING_BYTES * piece_postings
-    searching = SCORED_BYTES * postings + FOUND_BYTES * found
+    merging = (COUNTED_BYTES + MERGED_BYTES) * postings + MERGING_BYTES * piece_postings
+    weighing = (MERGED_BYTES + WEIGHT_BYTES) * postings
+    weighing += WEIGHING_BYTES * min(postings, WEIGHED_AT_ONCE * threads)
+    searching = (MERGED_BYTES + WEIGHT_BYTES) * postings
+    searching += FOUND_BYTES * found + SEARCHING_BYTES * threads
     held = TERM_BYTES * terms + PRODUCT_BYTES * products + lexical.dictionary_bytes(analyser)
-    return memory.PROCESS_BYTES + held + max(counting, weighing, searching)
+    return memory.PROCESS_BYTES + held + max(counting, merging, weighing, searching)
 
 
 @dataclass
 class Collection:
-    """The terms of products as they are read: numbers instead of strings.
+    """The counted terms of products as they are read, piece by piece.
 
     `piece_terms` and `piece_postings` are those of the longest pieces.
     """
 
     vocabulary: dict[str, int] = field(default_factory=dict)
-    pieces: list[Counted] = field(default_factory=list)
-    lengths: list[NDArray[np.int32]] = field(default_factory=list)
+    pieces: list[tuple[NDArray[np.int32], Counted]] = field(default_factory=list)
     products: int = 0
     postings: int = 0
     piece_terms: int = 0
     piece_postings: int = 0
 
-    def add(self, products: Iterable[list[str]]) -> None:
-        """Add the terms of some more products, at least one."""
+    def add(self, piece: Counted) -> None:
+        """Add the terms of some more products."""
         vocabulary = self.vocabulary
-        numbers, lengths = array("i"), array("i")
-        for terms in products:
-            numbers.extend([vocabulary.setdefault(term, len(vocabulary)) for term in terms])
-            lengths.append(len(terms))
-        self.lengths.append(np.array(lengths, dtype=np.int32))
-        piece = Counted.of(np.array(numbers, dtype=np.int32), self.lengths[-1])
-        self.pieces.append(piece)
-        self.products += len(lengths)
-        self.postings += len(piece.terms)
-        self.piece_terms = max(self.piece_terms, len(numbers))
-        self.piece_postings = max(self.piece_postings, len(piece.terms))
+        numbers = [vocabulary.setdefault(term, len(vocabulary)) for term in piece.terms]
+        # The numbers of the terms are all that is needed of them.
+        self.pieces.append((np.array(numbers, dtype=np.int32), replace(piece, terms=[])))
+        self.products += len(piece.lengths)
+        self.postings += len(piece.products)
+        self.piece_terms = max(self.piece_terms, int(piece.lengths.sum()))
+        self.piece_postings = max(self.piece_postings, len(piece.products))
 
-    def memory_bytes(self, analyser: str, products: int, found: int) -> int:
+    def memory_bytes(self, analyser: str, products: int, found: int, threads: int = 1) -> int:
         """Return how many bytes `products` will take if the others are like those added.
 
-        `analyser` and `found` are those of `memory_bytes`.
+        `analyser`, `found` and `threads` are those of `memory_bytes`.
         """
         share = products / max(self.products, 1)
         return memory_bytes(
@@ -130,44 +178,39 @@ class Collection:
             piece_terms=self.piece_terms,
             piece_postings=self.piece_postings,
             found=found,
+            threads=threads,
         )
 
-    def score(self, settings: Bm25) -> dict[str, Any]:
-        """Return the postings in the form of bm25s, term by term; this frees what was added."""
-        count, vocabulary = self.products, len(self.vocabulary)
-        having = np.zeros(vocabulary, dtype=np.int64)
-        for piece in self.pieces:
-            having += np.bincount(piece.terms, minlength=vocabulary)
-        # By way of `math`: numpy's logarithm may differ in the last bit.
-        idf = np.array([math.log(1 + (count - n + 0.5) / (n + 0.5)) for n in having.tolist()])
-        mean = np.concatenate(self.lengths).mean()
+    def merge(self) -> Postings:
+        """Return the postings of all products; this frees what was added."""
+        having = np.zeros(len(self.vocabulary), dtype=np.int64)
+        for numbers, piece in self.pieces:
+            having[numbers] += piece.having
         starts = np.concatenate(([0], np.cumsum(having)))
-        free = starts[:-1].copy()
-        scores, indices = np.empty(starts[-1]), np.empty(starts[-1], dtype=np.int32)
-        first = 0
+        free, first = starts[:-1].copy(), 0
+        products = np.empty(starts[-1], dtype=np.int32)
+        types = [piece.times.dtype for _, piece in self.pieces]
+        times = np.empty(starts[-1], dtype=np.result_type(np.uint8, *types))
+        lengths = [np.empty(0, dtype=np.int32)]
         self.pieces.reverse()
-        for lengths in self.lengths:
-            piece = self.pieces.pop()
-            product = np.repeat(np.arange(len(lengths)), piece.distinct)
-            length, times = lengths[product], piece.times.astype(np.float64)
-            norm = settings.k1 * ((1 - settings.b) + settings.b * length / mean)
-            order = np.argsort(piece.terms, kind="stable")
-            terms = piece.terms[order].astype(np.int64)
-            at = free[terms] + places(terms)
-            scores[at] = (idf[piece.terms] * (times / (norm + times)))[order]
-            indices[at] = first + product[order]
-            free += np.bincount(terms, minlength=vocabulary)
-            first += len(lengths)
-        return {"data": scores, "indices": indices, "indptr": starts, "num_docs": count}
+        while self.pieces:
+            numbers, piece = self.pieces.pop()
+            before = np.cumsum(piece.having) - piece.having
+            at = np.arange(len(piece.products)) + np.repeat(free[numbers] - before, piece.having)
+            products[at] = piece.products.astype(np.int32) + first
+            times[at] = piece.times
+            free[numbers] += piece.having
+            first += len(piece.lengths)
+            lengths.append(piece.lengths)
+        return Postings(self.vocabulary, starts, products, times, np.concatenate(lengths))
 
 
 def collect(
-    products: Iterable[list[str]], taken: Callable[[Collection], None] = lambda _: None
-) -> Collection:
-    """Collect the terms of all products; `taken` gets the collection after each piece."""
-    found, left = Collection(), iter(products)
-    for first in left:
-        # One by one: the strings of a piece would take more than all its numbers.
-        found.add(chain([first], islice(left, PIECE_PRODUCTS - 1)))
+    pieces: Iterable[Counted], taken: Callable[[Collection], None] = lambda _: None
+) -> Postings:
+    """Return the postings of all products; `taken` gets what is collected after each piece."""
+    found = Collection()
+    for piece in pieces:
+        found.add(piece)
         taken(found)
-    return found
+    return found.merge()

@@ -1,14 +1,14 @@
 """BM25 search over postings: the highest scoring products of each query."""
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-import bm25s
 import numpy as np
 from numpy.typing import NDArray
+from scipy.sparse import csc_array
 
-from pipeline.bm25 import postings
+from pipeline.bm25.postings import Floats, Postings, Weighting
+from pipeline.core.arrays import Ints
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs
@@ -16,56 +16,107 @@ from pipeline.runs.inputs import Inputs
 ROUNDED_OFF = 1e-6
 """No rounding moves a score by more; see `ranking.SCORE_DECIMALS`."""
 
+RANGE_PRODUCTS = 1 << 16
+"""The scores of this many products stay in a core's cache while the terms add to them."""
+
+COLUMNS = 16
+"""How many terms are added at a time: a query may be a page long."""
+
+SAMPLED = 8_192
+
+Column = tuple[NDArray[np.int32], Floats]
+
 
 @dataclass(frozen=True)
 class TermIndex:
-    """The terms of all products, weighted.
+    """The postings of all products with what BM25 makes of them.
 
-    Memory: 12 bytes per posting, 17 while it is built (see `postings`): the 1.2 million products of
-    ESCI's us, with 106 terms each, take 2.2 GB, then 1.6 GB. Scores are float64, so that the
-    rounding of `ranking` removes the differences between the logarithms of machines.
+    Memory: see `postings`. Scores are float64, so that the rounding of `ranking` removes the
+    differences between the logarithms of machines. A product's score is the sum over the query's
+    terms in their order, whatever range or thread computes it.
+
+    Attributes:
+        weights: the score of every posting; None where each search computes those that it needs.
     """
 
-    retriever: bm25s.BM25
-    vocabulary: Mapping[str, int]
-    products: int
+    postings: Postings
+    weighting: Weighting
+    weights: Floats | None
 
     @classmethod
-    def build(
-        cls,
-        products: Iterable[list[str]],
-        settings: Bm25,
-        taken: Callable[[postings.Collection], None] = lambda _: None,
-    ) -> "TermIndex":
-        """Index the terms of products, in the order of their rows; `taken` is that of `collect`."""
-        found = postings.collect(products, taken)
-        scores = found.score(settings) if found.vocabulary else None
-        return cls.of(scores, found.vocabulary, found.products, settings)
+    def of(cls, postings: Postings, settings: Bm25, threads: int | None = None) -> "TermIndex":
+        """Weigh postings: all of them now, on so many threads; without `threads`, when needed."""
+        weighting = Weighting.of(postings, settings)
+        weights = None if threads is None else weighting.weigh_all(postings, threads)
+        return cls(postings, weighting, weights)
 
-    @classmethod
-    def of(
-        cls,
-        scores: dict[str, Any] | None,
-        vocabulary: Mapping[str, int],
-        products: int,
-        settings: Bm25,
-    ) -> "TermIndex":
-        """Return an index over postings as `Collection.score` makes them, None where no term is."""
-        retriever = bm25s.BM25(
-            k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
-            backend="numpy", csc_backend="numpy",
-        )  # fmt: skip
-        if scores is not None:
-            retriever.scores = scores
-            retriever.nonoccurrence_array = None  # Lucene's form gives nothing for absent terms
-        return cls(retriever, vocabulary, products)
+    @property
+    def products(self) -> int:
+        """How many products there are."""
+        return len(self.postings.lengths)
 
-    def scores(self, terms: Iterable[str]) -> NDArray[np.float64]:
+    def having(self, term: str) -> int:
+        """Return how many products have a term that one of them has."""
+        number = self.postings.vocabulary[term]
+        return int(self.postings.starts[number + 1] - self.postings.starts[number])
+
+    def scores(self, terms: Iterable[str]) -> Floats:
         """Return every product's score for the terms of a query, float64 [products], 0 or more."""
-        known = [self.vocabulary[term] for term in terms if term in self.vocabulary]
-        if not known:
-            return np.zeros(self.products)
-        return np.asarray(self.retriever.get_scores_from_ids(known), dtype=np.float64)
+        found = np.zeros(self.products)
+        for first, scores in self.by_range(terms):
+            found[first : first + len(scores)] = scores
+        return found
+
+    def by_range(self, terms: Iterable[str]) -> Iterator[tuple[int, Floats]]:
+        """Yield the row of the first product of a range, and what `scores` returns for the range.
+
+        Ranges in which no product has a term are left out.
+        """
+        numbers = map(self.postings.vocabulary.get, terms)
+        columns = [self._column(number) for number in numbers if number is not None]
+        if not columns:
+            return
+        firsts = range(0, self.products, RANGE_PRODUCTS)
+        bounds = np.array([*firsts, self.products], dtype=np.int32)
+        cuts = np.stack([np.searchsorted(products, bounds) for products, _ in columns])
+        for place, first in enumerate(firsts):
+            within = [
+                (products[start:stop], weights[start:stop])
+                for (products, weights), (start, stop) in zip(
+                    columns, cuts[:, place : place + 2].tolist(), strict=True
+                )
+            ]
+            if any(len(products) for products, _ in within):
+                yield first, _sum(within, first, min(RANGE_PRODUCTS, self.products - first))
+
+    def _column(self, number: int) -> Column:
+        """Return the products that have a term, and its scores."""
+        part = slice(*self.postings.starts[number : number + 2].tolist())
+        if self.weights is not None:
+            return self.postings.products[part], self.weights[part]
+        idf = float(self.weighting.idf[number])
+        return self.postings.products[part], self.weighting.weigh(self.postings, part, idf)
+
+
+def _sum(columns: Sequence[Column], first: int, size: int) -> Floats:
+    """Add columns one after the other, each to what is there.
+
+    Args:
+        columns: rows of products, ascending within each, and what is added to them.
+        first: the least row.
+        size: how many rows there are.
+    """
+    scores = None
+    for start in range(0, len(columns), COLUMNS):
+        some = columns[start : start + COLUMNS]
+        if scores is not None:
+            some = [(np.arange(first, first + size, dtype=np.int32), scores), *some]
+        rows, values = (np.concatenate(parts) for parts in zip(*some, strict=True))
+        starts = np.cumsum([0, *(len(part) for part, _ in some)], dtype=np.int32)
+        # SciPy adds a column's entries to the result before those of the next column.
+        matrix = csc_array((values, rows - np.int32(first), starts), shape=(size, len(some)))
+        scores = matrix @ np.ones(len(some))
+    return np.asarray(scores)
 
 
 def search(
@@ -91,23 +142,69 @@ def search(
     )
     judged_scores = np.zeros(len(judged))
     for row in batch:
-        scores = index.scores(queries[row])
-        found.append(top(row, scores, depth))
         mine = slice(*np.searchsorted(judged_queries, [row, row + 1]))
-        judged_scores[mine] = scores[judged[mine]]
+        best = _Best(row, depth)
+        for first, scores in index.by_range(queries[row]):
+            best.add(first, scores)
+            inside = (judged[mine] >= first) & (judged[mine] < first + len(scores))
+            judged_scores[mine][inside] = scores[judged[mine][inside] - first]
+        found.append(best.ranked())
     rows, codes, ranked = map(np.concatenate, zip(*found, strict=True))
     return (rows, codes, ranked), ranking.rank_pairs(judged_queries, judged, judged_scores)
 
 
-def top(row: int, scores: NDArray[np.float64], depth: int) -> ranking.Ranked:
-    """Return the first `depth` of one query's products that have a score above 0.
+def top(row: int, scores: Floats, depth: int) -> ranking.Ranked:
+    """Return the first `depth` of one query's products that have a score above 0."""
+    best = _Best(row, depth)
+    best.add(0, scores)
+    return best.ranked()
 
-    Ties at the last place are cut off here, for each query: they may be all products.
+
+class _Best:
+    """The first products of one query, out of all that were added: no more than twice as many.
+
+    Ties at the last place may be all products; most are cut off as they come.
     """
-    least = 0.0
-    if np.count_nonzero(scores) > depth:
-        least = max(np.partition(scores, -depth)[-depth] - ROUNDED_OFF, 0.0)
-    found = np.flatnonzero((scores >= least) & (scores > 0))
-    rows, codes, ranked = ranking.rank_pairs(np.full(len(found), row), found, scores[found])
-    # Copies: a slice would keep the whole array in memory.
-    return rows[:depth].copy(), codes[:depth].copy(), ranked[:depth].copy()
+
+    def __init__(self, row: int, depth: int) -> None:
+        self._row, self._depth = row, depth
+        self._least = 0.0
+        self._codes: Ints = np.empty(0, dtype=np.int64)
+        self._scores: Floats = np.empty(0)
+
+    def add(self, first: int, scores: Floats) -> None:
+        """Add the scores of consecutive products."""
+        near = np.flatnonzero(scores >= self._least if self._least > 0 else scores)
+        self._codes = np.concatenate([self._codes, near + first])
+        self._scores = np.concatenate([self._scores, scores[near]])
+        if len(self._codes) > self._depth:
+            self._least = max(kth_largest(self._scores, self._depth) - ROUNDED_OFF, 0.0)
+            self._keep(self._scores >= self._least)
+        if len(self._codes) > 2 * self._depth:
+            _, self._codes, self._scores = self.ranked()
+
+    def ranked(self) -> ranking.Ranked:
+        """Return them in the order of `ranking`, and no more than `depth`."""
+        rows, depth = np.full(len(self._codes), self._row), self._depth
+        rows, codes, scores = ranking.rank_pairs(rows, self._codes, self._scores)
+        # Copies: a slice would keep the whole array in memory.
+        return rows[:depth].copy(), codes[:depth].copy(), scores[:depth].copy()
+
+    def _keep(self, kept: NDArray[np.bool_]) -> None:
+        self._codes, self._scores = self._codes[kept], self._scores[kept]
+
+
+def kth_largest(values: Floats, k: int) -> float:
+    """Return the k-th largest of at least k values.
+
+    Of many values, a sample says which are not worth sorting.
+    """
+    step = len(values) // SAMPLED
+    if step > 1:
+        sample = values[::step]
+        place = k // step + k // (4 * step) + 32
+        if place < len(sample):
+            high = values[values >= np.partition(sample, -place)[-place]]
+            if len(high) >= k:
+                values = high
+    return float(np.partition(values, -k)[-k])

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -40,25 +39,24 @@ def clean_judgements(
     Raises:
         PipelineError: a pair is judged twice, with different labels.
     """
-    frame = pd.DataFrame(
-        {
-            "query_id": sampled["query_id"].to_numpy(),
-            "product_id": sampled["product_id"],
-            "label": sampled["esci_label"].to_pylist(),
-        }
+    product, label = (
+        sampled[name].combine_chunks().dictionary_encode() for name in ("product_id", "esci_label")
     )
-    repeated = frame.duplicated(["query_id", "product_id"]).to_numpy()
-    conflicting = repeated & ~frame.duplicated(["query_id", "product_id", "label"]).to_numpy()
-    if conflicting.any():
-        row = frame.iloc[int(np.flatnonzero(conflicting)[0])]
-        labels = frame[
-            (frame.query_id == row.query_id) & (frame.product_id == row.product_id)
-        ].label
-        text = queries["text"].filter(pc.equal(queries["query_id"], row.query_id)).to_pylist()
+    query = sampled["query_id"].to_numpy()
+    _, place = np.unique(query, return_inverse=True)
+    pair = place * len(product.dictionary) + product.indices.to_numpy()
+    _, firsts, place = np.unique(pair, return_index=True, return_inverse=True)
+    first = firsts[place]
+    repeated = first != np.arange(len(first))
+    labels = label.indices.to_numpy()
+    if (conflicting := np.flatnonzero(labels != labels[first])).size:
+        row = int(conflicting[0])
+        found = label.take(pa.array(np.flatnonzero(pair == pair[row]))).to_pylist()
+        text = queries["text"].filter(pc.equal(queries["query_id"], query[row])).to_pylist()
         shown = f" ({shorten(text[0])})" if text else ""
         raise PipelineError(
-            f"{where}: query_id {row.query_id}{shown} and product_id {row.product_id} must have "
-            f"one label (found {' and '.join(labels)}). Keep one label per pair in the source."
+            f"{where}: query_id {query[row]}{shown} and product_id {product[row]} must have one "
+            f"label (found {' and '.join(found)}). Keep one label per pair in the source."
         )
     no_query = tables.row_of(queries["query_id"], sampled["query_id"]).is_null().to_numpy(False)
     no_row = tables.row_of(products, sampled["product_id"]).is_null().to_numpy(False)
@@ -68,6 +66,7 @@ def clean_judgements(
         "dropped_query_empty": no_query & ~repeated,
         "dropped_product_missing": no_row & ~(no_query | repeated),
     }
-    kept = frame[~(repeated | no_query | no_row)]
-    table = pa.Table.from_pandas(kept, tables.JUDGEMENTS, preserve_index=False)
-    return Pairs(table.replace_schema_metadata(), {k: int(v.sum()) for k, v in dropped.items()})
+    kept = sampled.select(["query_id", "product_id", "esci_label"])
+    kept = kept.rename_columns(tables.JUDGEMENTS.names).cast(tables.JUDGEMENTS)
+    kept = kept.filter(pa.array(~(repeated | no_query | no_row))).combine_chunks()
+    return Pairs(kept, {reason: int(rows.sum()) for reason, rows in dropped.items()})

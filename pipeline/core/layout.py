@@ -326,19 +326,24 @@ class ShownFiles:
 
 @dataclass(frozen=True)
 class PostingFiles:
-    """What the search keeps in the cache of a table of products: the terms, weighted."""
+    """What is kept in the cache of the terms of a table of products."""
 
     folder: Path
 
     @property
-    def scores(self) -> Path:
-        """The score of every posting, term by term."""
-        return self.folder / "scores.npy"
+    def products(self) -> Path:
+        """The product of every posting, term by term."""
+        return self.folder / "products.npy"
 
     @property
-    def products(self) -> Path:
-        """The product of every posting."""
-        return self.folder / "products.npy"
+    def times(self) -> Path:
+        """How often the product of every posting has the term."""
+        return self.folder / "times.npy"
+
+    @property
+    def lengths(self) -> Path:
+        """How many terms each product has."""
+        return self.folder / "lengths.npy"
 
     @property
     def starts(self) -> Path:
@@ -516,6 +521,11 @@ def cache() -> Path:
     return Path(chosen)
 
 
+def seal(folder: Path) -> Path:
+    """Return the file that says how a folder of the cache was built."""
+    return folder.with_name(f".{folder.name}.seal.json")
+
+
 def store() -> Path:
     """Return the folder of the vectors that were computed before, by any stage."""
     return cache() / "vectors"
@@ -532,7 +542,7 @@ def shown(key: str) -> ShownFiles:
 
 
 def postings(key: str) -> PostingFiles:
-    """Return the weighted terms of a table of products."""
+    """Return the counted terms of a table of products."""
     return PostingFiles(cache() / "search" / "postings" / key)
 
 

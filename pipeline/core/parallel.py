@@ -11,7 +11,11 @@ R = TypeVar("R")
 
 
 def in_parallel(
-    work: Callable[[T], R], items: Iterable[T], threads: int, waiting: int | None = None
+    work: Callable[[T], R],
+    items: Iterable[T],
+    threads: int,
+    waiting: int | None = None,
+    given_up: Callable[[], None] = lambda: None,
 ) -> Iterator[R]:
     """Yield work(item) for every item, in their order, from this many threads.
 
@@ -25,6 +29,7 @@ def in_parallel(
         waiting: how many more may wait, for a thread or to be asked for. A few are enough where
             the caller is slower than the threads, or the items large; if left out, as many as
             threads and one more, so that no thread waits for a slow one.
+        given_up: called if the caller stops early, before what has begun is waited for.
     """
     ahead_at_most = threads + (threads + 1 if waiting is None else waiting)
     running: deque[Future[R]] = deque()
@@ -33,12 +38,20 @@ def in_parallel(
             for item in items:
                 running.append(pool.submit(work, item))
                 if len(running) == ahead_at_most:
-                    yield running.popleft().result()
+                    yield _first(running)
             while running:
-                yield running.popleft().result()
+                yield _first(running)
         finally:
+            if running:
+                given_up()
             for future in running:
                 future.cancel()
+
+
+def _first(running: deque[Future[R]]) -> R:
+    result = running[0].result()
+    running.popleft()
+    return result
 
 
 def ahead(items: Iterable[T]) -> Iterator[T]:

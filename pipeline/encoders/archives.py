@@ -15,8 +15,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
+from pipeline.core.cached_folder import check_space
 from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.encoders.cached_folder import check_space
 
 if TYPE_CHECKING:
     from _typeshed import WriteableBuffer

@@ -11,11 +11,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from pipeline.core.cached_folder import check_space
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params import Entry, HubWeights
 from pipeline.core.progress import Progress
-from pipeline.encoders.cached_folder import check_space
 from pipeline.encoders.hub_cache import cached_list, find_cached, has_digest
 from pipeline.encoders.hub_files import RemoteFile, download, list_files
 from pipeline.encoders.hub_requests import Repository, endpoint

@@ -14,11 +14,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
+from pipeline.core.cached_folder import build_once, folder_name
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Entry, Precision
 from pipeline.encoders.batching import STEP
-from pipeline.encoders.cached_folder import build_once, folder_name
 from pipeline.encoders.model import LoadedModel, built_in_form, load_any, traceable
 from pipeline.encoders.obey_entry import check_max_tokens
 from pipeline.encoders.openvino_engine import compile_graph, infer

@@ -12,10 +12,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
+from pipeline.core.cached_folder import build_once, folder_name
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Entry
 from pipeline.encoders.batching import STEP
-from pipeline.encoders.cached_folder import build_once, folder_name
 from pipeline.encoders.model import LoadedModel, built_in_form, load_any, reported
 from pipeline.encoders.weights import LocalWeights
 

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pipeline.core import layout
+from pipeline.core.cached_folder import Digests, build_once, folder_name
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import (
     E5Q4Weights,
@@ -21,7 +22,6 @@ from pipeline.core.params import (
     WheelWeights,
 )
 from pipeline.encoders.archives import extract_folder, extract_joined, read_member
-from pipeline.encoders.cached_folder import Digests, build_once, folder_name
 from pipeline.encoders.e5_folder import write_model_folder
 from pipeline.encoders.e5_q4 import parse_model
 from pipeline.encoders.hub import fetch_model

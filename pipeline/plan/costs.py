@@ -9,6 +9,7 @@ from typing import Annotated
 from pydantic import Field, TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
+from pipeline.bm25.texts import PIECE_PRODUCTS
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
 from pipeline.clusters.form import LANDMARKS
 from pipeline.core.params import Index, Name, Strict
@@ -152,12 +153,20 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         japanese = kind.startswith("sudachi")
         # A product's terms, different ones and one by one; new ones become rare.
         different, terms, vocabulary = (300, 460, 2_300) if japanese else (126, 190, 800)
-        piece = min(products, postings.PIECE_PRODUCTS)
-        found["japanese products"] = products * japanese
+        piece = min(products, PIECE_PRODUCTS)
+        threads = units.get("threads", 1)
+        # Terms that were made before are kept, and none are counted.
+        counted = units["counted"]
+        found |= {
+            "counted": counted, "japanese counted": counted * japanese,
+            "counted of a thread": counted / threads,
+            "japanese counted of a thread": counted * japanese / threads,
+            "scores of a thread": queries * products / threads,
+        }  # fmt: skip
         found["memory bytes"] = postings.memory_bytes(
             kind, products, postings=different * products, terms=round(vocabulary * products**0.5),
             piece_terms=terms * piece, piece_postings=different * piece,
-            found=min(queries, 256) * depth,
+            found=min(queries, 256) * depth, threads=threads,
         )  # fmt: skip
     return found
 

@@ -53,7 +53,8 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     yield embed
     yield row("index", locale, built, params.index_way(locale))
     yield row("retrieve", locale, {**built, **queries, **depth}, index.kind)
-    yield row("bm25", locale, searched, analyser_name(params.language[locale]))
+    words = {**searched, "counted": size.products, "threads": params.runtime.thread_count()}
+    yield row("bm25", locale, words, analyser_name(params.language[locale]))
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
         scored = size.queries * min(params.reranking.depth, size.products) + size.judgements

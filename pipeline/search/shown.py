@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import files, layout
+from pipeline.core import files, kept, layout
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import iter_fields
-from pipeline.search import kept
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
 
 FORM = 1

@@ -1,15 +1,13 @@
 """Similar products by words: a product's own terms are the query, as Lucene's MoreLikeThis does."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bm25 import postings
 from pipeline.bm25.search import TermIndex
 from pipeline.core.arrays import Ints
-from pipeline.core.params import Bm25
 from pipeline.runs import ranking
 from pipeline.similar.anchors import PLACES, Anchors
 
@@ -19,48 +17,24 @@ QUERY_TERMS = 25
 """How many terms of a product are searched for, as in Lucene: those of the highest tf * idf."""
 
 
-def build(
-    products: Iterable[list[str]],
-    wanted: Ints,
-    settings: Bm25,
-    taken: Callable[[postings.Collection], None] = lambda _: None,
-) -> tuple[TermIndex, dict[int, list[str]]]:
-    """Index the terms of all products; return the terms of the `wanted` rows beside.
-
-    `taken` is that of `TermIndex.build`.
-    """
-    kept: dict[int, list[str]] = {}
-    rows = set(wanted.tolist())
-
-    def passed() -> Iterator[list[str]]:
-        for row, terms in enumerate(products):
-            if row in rows:
-                kept[row] = terms
-            yield terms
-
-    return TermIndex.build(passed(), settings, taken), kept
-
-
 def query_terms(index: TermIndex, terms: Sequence[str]) -> list[str]:
     """Return the `QUERY_TERMS` of a product with the highest tf * idf, each once.
 
     A tie goes to the term that comes first in the text.
     """
-    starts = index.retriever.scores["indptr"]
     counts: dict[str, int] = {}
     for term in terms:
         counts[term] = counts.get(term, 0) + 1
 
     def weight(term: str) -> float:
-        number = index.vocabulary[term]
-        having = int(starts[number + 1] - starts[number])
+        having = index.having(term)
         return counts[term] * math.log(1 + (index.products - having + 0.5) / (having + 0.5))
 
     return sorted(counts, key=lambda term: -weight(term))[:QUERY_TERMS]
 
 
 def score_anchors(
-    index: TermIndex, terms: dict[int, list[str]], anchors: Anchors
+    index: TermIndex, terms: Mapping[int, Sequence[str]], anchors: Anchors
 ) -> tuple[Floats, Ints]:
     """Return what `anchors.measure` takes: the scores of the others, the nearest products.
 

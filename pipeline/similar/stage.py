@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
-from pipeline.bm25.stage import memory_check, terms_of
-from pipeline.core import files, layout, stage, tables
+from pipeline.bm25.search import TermIndex
+from pipeline.bm25.stage import open_postings
+from pipeline.bm25.texts import terms_of_rows
+from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.params import FlatIndex, Params, QuantisedIndex
 from pipeline.core.progress import track
@@ -135,10 +137,10 @@ def evaluate(params: Params, locale: str, catalogue: Catalogue, anchors: Anchors
         why = "no query has an Exact product and another judged one, both with a text"
         return {**counts, "not_evaluated": why}
     analyser, total = lexical.analyser_for(params.language[locale]), catalogue.vectors.rows
-    check = memory_check(params, locale, analyser, total, queries=1)
-    words = terms_of(locale, "products", tables.PRODUCTS, analyser)
-    words = track(words, total, "products' words", lambda _: 1)
-    index, terms = more_like_this.build(words, anchors.row, params.bm25, check)
+    digest = files.sha256_file(layout.clean(locale).products)
+    postings, _ = open_postings(params, locale, analyser, total, digest, thorough=True)
+    index = TermIndex.of(postings, params.bm25, params.runtime.thread_count())
+    terms = terms_of_rows(locale, anchors.row, analyser)
     found = {
         "random": labelled.measure_random(anchors, catalogue.vectors.rows),
         "bm25": labelled.measure(anchors, *more_like_this.score_anchors(index, terms, anchors)),

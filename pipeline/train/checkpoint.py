@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipeline.core import layout
+from pipeline.core.cached_folder import folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json
 from pipeline.core.params import Strict
-from pipeline.encoders.cached_folder import folder_name
 
 if TYPE_CHECKING:
     from torch import Tensor

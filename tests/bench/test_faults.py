@@ -167,7 +167,7 @@ def test_vectors_removed_while_embed_runs_are_made_again_or_one_message_and_neve
     writes = shop.writes("embed")
     rng = np.random.default_rng(5)
     for moment in sorted({1, writes - 1, *rng.integers(2, writes - 1, 4).tolist()}):
-        shop.forget_vectors()
+        shop.forget_kept()
         shop.remove("embed")
         ended = shop.run("embed", lab.AtWrite(moment, lab.Remove(shop.cache / "vectors")))
         if ended.status:

@@ -17,13 +17,14 @@ from numpy.typing import NDArray
 from pipeline.bm25 import analysers as lexical
 from pipeline.bm25 import search as bm25_search
 from pipeline.bm25 import stage as bm25
-from pipeline.bm25.search import TermIndex
+from pipeline.bm25 import texts as bm25_texts
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.runs import card as run_card
 from pipeline.runs.inputs import Inputs, read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
+from tests.helpers.terms import index_of
 
 LUCENE = Bm25(k1=1.2, b=0.75)
 Terms = list[list[str]]
@@ -59,7 +60,7 @@ def test_scores_are_those_of_the_formula() -> None:
             k1=float(rng.choice([0, 0.9, 1.2, 3])), b=float(rng.choice([0, 0.4, 0.75, 1]))
         )
         products = [*random_terms(rng, int(rng.integers(2, 80)), 30), ["t1"]]
-        index = TermIndex.build(products, settings)
+        index = index_of(products, settings)
         for query in [*random_terms(rng, 20, 8), ["t1", "t1"], ["unheard of"], []]:
             np.testing.assert_allclose(
                 index.scores(query), formula(products, query, settings), rtol=1e-12, atol=1e-15
@@ -67,7 +68,7 @@ def test_scores_are_those_of_the_formula() -> None:
 
 
 def test_products_without_any_term_are_searched_without_a_hit() -> None:
-    assert TermIndex.build([[], [], []], LUCENE).scores(["t1"]).tolist() == [0, 0, 0]
+    assert index_of([[], [], []], LUCENE).scores(["t1"]).tolist() == [0, 0, 0]
 
 
 def test_scores_do_not_depend_on_the_order_of_the_products() -> None:
@@ -75,8 +76,8 @@ def test_scores_do_not_depend_on_the_order_of_the_products() -> None:
     products = random_terms(rng, 60, 20)
     order = rng.permutation(60)
     one, other = (
-        TermIndex.build(products, LUCENE),
-        TermIndex.build([products[i] for i in order], LUCENE),
+        index_of(products, LUCENE),
+        index_of([products[i] for i in order], LUCENE),
     )
     for query in random_terms(rng, 10, 6):
         np.testing.assert_array_equal(one.scores(query)[order], other.scores(query))
@@ -89,7 +90,7 @@ def test_a_search_finds_the_first_in_total_order_and_nothing_without_a_shared_te
     rng = np.random.default_rng(depth)
     products = random_terms(rng, 300, 4)  # short: many are equal
     queries = random_terms(rng, 25, 5)
-    index = TermIndex.build(products, LUCENE)
+    index = index_of(products, LUCENE)
     pairs = np.argwhere(rng.random((25, 300)) < 0.05)
     inputs = Inputs(pa.chunked_array([range(25)]), pa.chunked_array([range(300)]), *pairs.T)
     batch = range(4, 25)
@@ -109,7 +110,7 @@ def test_a_search_finds_the_first_in_total_order_and_nothing_without_a_shared_te
 
 def test_where_all_products_tie_no_more_than_one_querys_ties_are_held_at_once() -> None:
     products, depth = 20_000, 10
-    index = TermIndex.build([["t1"]] * products + [["t2"]], Bm25(k1=0, b=0.75))
+    index = index_of([["t1"]] * products + [["t2"]], Bm25(k1=0, b=0.75))
     nothing = np.empty(0, dtype=np.int64)
     inputs = Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
 
@@ -128,6 +129,7 @@ def test_where_all_products_tie_no_more_than_one_querys_ties_are_held_at_once() 
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> pa.Table:
     """Clean tables in a folder of their own; returns the judgements."""
     monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIPELINE_CACHE", raising=False)
     judgements = write_clean(np.random.default_rng(4), 60, 20)
     _set_texts("products", [f"zapato número {i % 7} {'rojo' * (i % 2)}" for i in range(60)])
     _set_texts("queries", ["¡¿?!", "nada de eso", *(f"Zapatos rojos {i}" for i in range(18))])
@@ -205,7 +207,9 @@ def test_batches_threads_and_hash_seeds_change_no_score_and_order(
         )  # fmt: skip
         assert _fingerprint() == before
     monkeypatch.setattr(bm25, "BATCH_QUERIES", 3)
-    monkeypatch.setattr(bm25, "BATCH_TEXTS", 7)
+    monkeypatch.setattr(bm25, "QUERIES_AT_ONCE", 2)
+    monkeypatch.setattr(bm25_texts, "BATCH_TEXTS", 7)
+    monkeypatch.setattr(bm25_search, "RANGE_PRODUCTS", 9)
     bm25.bm25(params(), LOCALE)
     assert _run("catalogue").equals(catalogue)
     assert _run("pool").equals(pool)
@@ -240,9 +244,10 @@ def test_a_stage_prints_no_bar_and_no_library_message(clean: pa.Table) -> None:
     )  # fmt: skip
     assert done.stdout == ""
     first, second = done.stderr.splitlines()
+    terms = {term for text in _texts() for term in lexical.analyser_for("es").terms(text)}
     assert first == (
-        "bm25 locale=es analyser=snowball-es queries=20 retrieved_nothing=2 products=60 terms="
-        f"{len({term for text in _texts() for term in lexical.analyser_for('es').terms(text)})}"
+        "bm25 locale=es analyser=snowball-es queries=20 retrieved_nothing=2 products=60 reused=0 "
+        f"terms={len(terms)}"
     )
     assert second.startswith("stage=bm25 locale=es seconds=")
 

@@ -10,12 +10,15 @@ import pytest
 from pipeline.bm25 import analysers as lexical
 from pipeline.bm25 import postings
 from pipeline.bm25 import stage as bm25
+from pipeline.bm25.counting import count_terms
+from pipeline.bm25.search import TermIndex
 from pipeline.core import layout, memory
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.plan.costs import default_cost
 from tests.helpers.artefacts import LOCALE, params, write_clean
 from tests.helpers.peaks import numbers_told
+from tests.helpers.terms import index_of, postings_of
 
 
 @pytest.mark.parametrize("piece", [1, 50, 10_000])
@@ -23,34 +26,40 @@ def test_postings_are_those_of_bm25s_to_the_last_bit_in_any_pieces(
     piece: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for seed in range(4):
-        monkeypatch.setattr(postings, "PIECE_PRODUCTS", piece)
         rng = np.random.default_rng(seed)
+        monkeypatch.setattr(postings, "WEIGHED_AT_ONCE", int(rng.integers(1, 2_000)))
         settings = Bm25(k1=float(rng.uniform(0, 2)), b=float(rng.random()))
         products = [
             [f"t{term}" for term in rng.geometric(0.03, rng.integers(0, 50))]
             for _ in range(int(rng.integers(3, 300)))
         ] + [["t1"] * 300]
-        found = postings.collect(products)
+        found = postings_of(products, piece)
         theirs = bm25s.BM25(
             k1=settings.k1, b=settings.b, method="lucene", dtype="float64",
             backend="numpy", csc_backend="numpy",
         )  # fmt: skip
         numbered = [[found.vocabulary[term] for term in terms] for terms in products]
         theirs.index((numbered, found.vocabulary), create_empty_token=False, show_progress=False)
-        ours = found.score(settings)
-        assert ours["num_docs"] == theirs.scores["num_docs"]
-        for name in ("data", "indices", "indptr"):
-            np.testing.assert_array_equal(ours[name], theirs.scores[name])
+        np.testing.assert_array_equal(found.products, theirs.scores["indices"])
+        np.testing.assert_array_equal(found.starts, theirs.scores["indptr"])
+        weights = TermIndex.of(found, settings, threads=2).weights
+        np.testing.assert_array_equal(weights, theirs.scores["data"])
+        lazy = TermIndex.of(found, settings)
+        for query in [["t1", "t9", "t1"], [f"t{n}" for n in range(200)], ["none", "t3"]]:
+            known = [found.vocabulary[term] for term in query if term in found.vocabulary]
+            expected = theirs.get_scores_from_ids(known)
+            np.testing.assert_array_equal(lazy.scores(query), expected)
+            np.testing.assert_array_equal(index_of(products, settings).scores(query), expected)
 
 
-def test_the_memory_told_after_a_piece_is_that_of_all_products_like_it(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(postings, "PIECE_PRODUCTS", 100)
+def test_the_memory_told_after_a_piece_is_that_of_all_products_like_it() -> None:
     rng = np.random.default_rng(1)
     products = [[f"t{term}" for term in rng.integers(0, 10**6, 90)] for _ in range(5_000)]
     told: list[int] = []
-    postings.collect(products, lambda found: told.append(found.memory_bytes("words", 10**6, 0)))
+    postings.collect(
+        (count_terms(products[row : row + 100]) for row in range(0, 5_000, 100)),
+        lambda found: told.append(found.memory_bytes("words", 10**6, 0)),
+    )
     assert len(told) == 50
     assert told[10] == pytest.approx(told[-1], rel=0.25)
 
@@ -59,7 +68,9 @@ SEARCH = """
 import sys
 import numpy as np
 import pyarrow as pa
-from pipeline.bm25 import analysers as lexical, search as bm25
+from itertools import chain, islice
+from pipeline.bm25 import analysers as lexical, postings, search as bm25
+from pipeline.bm25.counting import count_terms
 from pipeline.core.params import Bm25
 from pipeline.runs import inputs as runs
 kind, products, depth, queries = sys.argv[1], int(sys.argv[2]), 50, 100
@@ -77,12 +88,17 @@ nothing = np.empty(0, dtype=np.int64)
 inputs = runs.Inputs(pa.chunked_array([[]]), pa.chunked_array([[]]), nothing, nothing)
 def search(index):
     bm25.search(index, [["t1"]] * queries, range(queries), depth, inputs)
-search(bm25.TermIndex.build([["t1"], ["t2"]], Bm25(k1=1, b=0)))  # loads what there is to load
+def pieces(texts):
+    for first in texts:
+        yield count_terms(chain([first], islice(texts, 8_191)))
+def build(texts, taken=lambda _: None):
+    return bm25.TermIndex.of(postings.collect(pieces(texts), taken), Bm25(k1=0, b=0), 1)
+search(build(iter([["t1"], ["t2"]])))  # loads what there is to load
 before, told = held("VmRSS"), []
 analyser = lexical.analyser_for("ja" if kind == "japanese" else "any")
 def taken(found):
     told.append(found.memory_bytes(analyser.name, products, queries * depth))
-search(bm25.TermIndex.build(texts(), Bm25(k1=0, b=0), taken))
+search(build(texts(), taken))
 print(held("VmHWM") - before, told[-1])
 """
 
@@ -105,7 +121,10 @@ def test_a_limit_once_recommended_does_for_all_that_is_predicted_later() -> None
     told: list[int] = []
     # Texts become longer, as those of newer products do.
     texts = [[f"t{n}" for n in rng.integers(0, 10**4, 50 + row // 3_000)] for row in range(30_000)]
-    postings.collect(texts, lambda found: told.append(found.memory_bytes("words", 3_000_000, 0)))
+    postings.collect(
+        (count_terms(texts[row : row + 8_192]) for row in range(0, len(texts), 8_192)),
+        lambda found: told.append(found.memory_bytes("words", 3_000_000, 0)),
+    )
     assert told[-1] > told[0] + 10**8
     with pytest.raises(PipelineError, match=r"[Ss]et runtime") as refused:
         memory.check(told[0], "it", params({"runtime.memory_limit": 0.1}).runtime, "")
@@ -116,7 +135,7 @@ def test_a_limit_once_recommended_does_for_all_that_is_predicted_later() -> None
 
 @pytest.mark.parametrize("analyser", ["sudachi-bigrams", "snowball-en", "words"])
 def test_the_plan_reckons_with_the_same_memory(analyser: str) -> None:
-    units = {"products": 50_000, "queries": 300, "depth": 100}
+    units = {"products": 50_000, "queries": 300, "depth": 100, "counted": 50_000}
     planned = default_cost("bm25", analyser, units).work_bytes
     least = postings.memory_bytes(
         analyser, 50_000, postings=0, terms=0, piece_terms=0, piece_postings=0, found=25_600

@@ -20,7 +20,7 @@ FOREIGN = {
 """Names of other formats: folders of sentence-transformers and of OpenVINO."""
 
 OWN = {
-    "encoders": {"card.json", ".seal.json"},  # of a converted or a rebuilt model, in the cache
+    "encoders": {"card.json"},  # of a converted or a rebuilt model, in the cache
     "repro": {"repro.lock"},  # a copy of dvc.lock, beside DVC's own files
     "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
     "browser": {"manifest.json"},  # of a folder of the user's

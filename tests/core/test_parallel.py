@@ -101,6 +101,27 @@ def test_what_has_not_begun_when_the_caller_stops_is_never_begun() -> None:
     assert max(begun) <= 1
 
 
+def test_who_stops_early_gives_up_what_is_running_and_who_takes_all_does_not() -> None:
+    release, given_up = threading.Event(), threading.Event()
+
+    def work(item: int) -> int:
+        if item == 1:
+            assert release.wait(60)
+        return item
+
+    def give_up() -> None:
+        given_up.set()
+        release.set()  # without it, closing would wait a minute
+
+    results = in_parallel(work, range(9), threads=2, given_up=give_up)
+    assert next(results) == 0
+    results.close()  # type: ignore[attr-defined] # it is a generator
+    assert given_up.is_set()
+    given_up.clear()
+    assert list(in_parallel(work, range(9), threads=2, given_up=give_up)) == list(range(9))
+    assert not given_up.is_set()
+
+
 def test_items_taken_ahead_come_in_their_order_and_few_are_waiting() -> None:
     items = Counted(range(100))
     taken_ahead = []

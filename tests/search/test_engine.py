@@ -14,18 +14,17 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bm25.analysers import analyser_for
-from pipeline.bm25.search import TermIndex
-from pipeline.bm25.stage import terms_of
-from pipeline.core import layout, tables
+from pipeline.bm25.texts import terms_of
+from pipeline.core import kept, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS
-from pipeline.search import kept
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.small_project import inside
+from tests.helpers.terms import index_of
 
 pytestmark = pytest.mark.slow
 
@@ -142,19 +141,19 @@ def test_similar_products_are_the_nearest_vectors_without_the_product(engine: En
 
 def test_kept_postings_score_as_new_ones_and_survive_damage(engine: Engine) -> None:
     analyser = analyser_for("es")
-    new = TermIndex.build(
-        terms_of(LOCALE, "products", tables.PRODUCTS, analyser), engine.params.bm25
+    new = index_of(
+        list(terms_of(LOCALE, "products", tables.PRODUCTS, analyser)), engine.params.bm25
     )
-    assert dict(engine.terms.vocabulary) == dict(new.vocabulary)
+    assert dict(engine.terms.postings.vocabulary) == dict(new.postings.vocabulary)
     for text in [*engine.judged.rows, "nada de esto xyzzy"]:
         terms = analyser.terms(text)
         np.testing.assert_array_equal(engine.terms.scores(terms), new.scores(terms))
     (folder,) = filter(Path.is_dir, layout.postings("").folder.iterdir())
-    scores = layout.PostingFiles(folder).scores
-    good = scores.read_bytes()
-    scores.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
+    times = layout.PostingFiles(folder).times
+    good = times.read_bytes()
+    times.write_bytes(good[:-1] + bytes([good[-1] ^ 1]))
     open_engine(LOCALE)
-    assert scores.read_bytes() == good
+    assert times.read_bytes() == good
 
 
 def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:

@@ -20,6 +20,7 @@ from pipeline.similar import more_like_this
 from pipeline.similar import stage as similar
 from pipeline.similar.anchors import Anchors, draw_anchors, measure, measure_random
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
+from tests.helpers.terms import index_of
 
 PRODUCTS = 60
 
@@ -146,8 +147,7 @@ def test_a_random_order_gives_on_average_what_is_computed_for_it() -> None:
 
 def test_words_rank_by_the_rarest_terms_of_the_product() -> None:
     texts = [["red", "shoe", "shoe"], ["red", "shoe"], ["red", "hat"], ["red", "boat"], []]
-    index, terms = more_like_this.build(texts, np.array([0, 4]), Bm25(k1=1.2, b=0.75))
-    assert terms == {0: texts[0], 4: []}
+    index, terms = index_of(texts, Bm25(k1=1.2, b=0.75)), {0: texts[0], 4: texts[4]}
     assert more_like_this.query_terms(index, texts[0]) == ["shoe", "red"]
     anchors = Anchors(
         np.array([0, 1]), np.array([0, 4]), np.array([0, 2, 3]), np.array([2, 1, 0]),

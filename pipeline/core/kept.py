@@ -1,4 +1,4 @@
-"""What the search keeps in the cache: folders that are whole, and mapped when read.
+"""Folders of the cache that are whole, and mapped when read: what several commands keep of a table.
 
 A folder is named after the hash of what it was made from, so it is never out of date.
 """
@@ -8,26 +8,29 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.encoders.cached_folder import build_once, forget
+from pipeline.core.cached_folder import Digests, build_once, forget
 
 KEPT_FOLDERS = 6
 """The fewest folders that stay; two for each locale, before and after a change, if these are more.
 """
 
 
-def keep(folder: Path, make: Callable[[Path], None], locales: int) -> None:
+def keep(folder: Path, make: Callable[[Path], None], locales: int) -> Digests:
     """Fill a folder of the cache, unless it is there whole; make room for it by the oldest.
+
+    Returns the hashes of its files, as they were when it was filled.
 
     Args:
         folder: the folder.
         make: writes the files into the folder that it gets.
         locales: how many locales there are, each with folders of its own.
     """
-    build_once(folder, make)
+    digests = build_once(folder, make)
     others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
     others = [path for path in others if not path.name.startswith(".")]
     for old in sorted(others, key=_age, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
         forget(old)  # who has mapped a file keeps it
+    return digests
 
 
 def map_table(path: Path) -> pa.Table:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import (
     atomic_directory,
@@ -62,7 +63,7 @@ def forget(folder: Path) -> None:
 def _beside(folder: Path) -> tuple[Path, Path]:
     """Return the seal and the lock of a folder."""
     return (
-        folder.with_name(f".{folder.name}.seal.json"),
+        layout.seal(folder),
         folder.with_name(f".{folder.name}.lock"),
     )
 

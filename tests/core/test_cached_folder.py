@@ -8,15 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from pipeline.core.cached_folder import build_once, folder_name
 from pipeline.core.files import sha256_file
-from pipeline.encoders.cached_folder import build_once, folder_name
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
 
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from pipeline.encoders.cached_folder import build_once
+from pipeline.core.cached_folder import build_once
 
 def fill(folder):
     with open(sys.argv[2], "a") as log:

@@ -1,0 +1,165 @@
+"""The postings of a locale's products: kept in the cache, for every stage and command.
+
+They depend on the texts and the analyser alone: k1, b and the queries may change.
+"""
+
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Mapping
+from functools import lru_cache
+from importlib.metadata import version
+from pathlib import Path
+from unicodedata import unidata_version
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.bm25 import analysers, counting
+from pipeline.bm25.postings import Postings
+from pipeline.core import files, kept, layout
+from pipeline.core.cached_folder import Digests, forget
+from pipeline.core.stage import log
+
+FORM = 2
+"""Version of the files; another makes them again."""
+
+LIBRARIES = ("pystemmer", "regex", "sudachidict-core", "sudachipy")
+"""What terms also depend on."""
+
+MADE_OF = b"made_of"
+"""Where the file of terms says what it was made of."""
+
+REMEMBERED = 1 << 16
+
+
+class SortedTerms(Mapping[str, int]):
+    """The number of each term, looked up in a mapped table that is sorted by term."""
+
+    def __init__(self, table: pa.Table) -> None:
+        """Take the columns `term`, ascending, and `number`."""
+        self._terms, self._numbers = table["term"], table["number"]
+        self._number = lru_cache(REMEMBERED)(self._look_up)
+
+    def __getitem__(self, term: str) -> int:
+        """Return the number of a term."""
+        if (number := self._number(term)) is None:
+            raise KeyError(term)
+        return number
+
+    def _look_up(self, term: str) -> int | None:
+        terms = self._terms
+        at = bisect_left(range(len(terms)), term, key=lambda row: terms[row].as_py())
+        found = at < len(terms) and terms[at].as_py() == term
+        return int(self._numbers[at].as_py()) if found else None
+
+    def __iter__(self) -> Iterator[str]:
+        """Yield the terms."""
+        return (term.as_py() for term in self._terms)
+
+    def __len__(self) -> int:
+        """Return how many terms there are."""
+        return len(self._terms)
+
+
+def postings_of(
+    locale: str,
+    analyser: analysers.Analyser,
+    source_sha256: str,
+    locales: int,
+    make: Callable[[], Postings],
+    *,
+    thorough: bool,
+) -> tuple[Postings, bool]:
+    """Return the postings of a locale's products, and whether they were kept before.
+
+    New ones are kept. Where the cache cannot be written, they are returned all the same, after a
+    message.
+
+    Args:
+        locale: whose products they are.
+        analyser: what makes the terms.
+        source_sha256: the hash of the clean products.
+        locales: how many locales there are; see `kept.keep`.
+        make: returns the postings.
+        thorough: whether to compare the hashes of all files, and not only their sizes and times.
+
+    Raises:
+        PipelineError: as `make` does.
+    """
+    made_of = _made_of(analyser, source_sha256)
+    folder = layout.postings(f"{locale}-{files.sha256_lines(made_of)[:16]}").folder
+    made: list[Postings] = []
+
+    def fill(partial: Path) -> None:
+        made.append(make())
+        _write(made[0], layout.PostingFiles(partial), made_of)
+
+    for _ in range(2):
+        try:
+            digests = kept.keep(folder, fill, locales)
+        except OSError as err:
+            log.warning("warning: the %s terms are not kept for the next run: %s", locale, err)
+            return (made[0] if made else make()), False
+        if made:
+            return made[0], False
+        fault = _fault(layout.PostingFiles(folder), digests if thorough else {}, made_of)
+        if not fault:
+            return _read(layout.PostingFiles(folder)), True
+        log.warning("warning: %s %s; the terms are made again", folder, fault)
+        forget(folder)
+    raise AssertionError("what was just made has no fault")
+
+
+def _made_of(analyser: analysers.Analyser, source_sha256: str) -> list[str]:
+    """Return all that decides the terms, one thing a line."""
+    code = [files.sha256_file(Path(str(module.__file__))) for module in (analysers, counting)]
+    libraries = [f"{name} {version(name)}" for name in LIBRARIES]
+    # The name is that of several languages where no stemmer knows them.
+    of = [analyser.name, analyser.language]
+    return [str(FORM), source_sha256, *of, unidata_version, *code, *libraries]
+
+
+def _write(found: Postings, out: layout.PostingFiles, made_of: list[str]) -> None:
+    terms = pa.table(
+        {
+            "term": pa.array(found.vocabulary, pa.string()),
+            "number": pa.array(found.vocabulary.values(), pa.int32()),
+        }
+    )
+    terms = terms.take(pc.sort_indices(terms["term"]))
+    kept.write_table(out.terms, terms.replace_schema_metadata({MADE_OF: "\n".join(made_of)}))
+    for path, array in (
+        (out.starts, found.starts),
+        (out.products, found.products),
+        (out.times, found.times),
+        (out.lengths, found.lengths),
+    ):
+        files.write_npy(path, array)
+
+
+def _fault(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> str:
+    """Return what is wrong with kept postings, nothing if nothing is; `digests` are compared."""
+    try:
+        for name, digest in digests.items():
+            if files.sha256_file(found.folder / name) != digest:
+                return "is damaged"
+        terms = kept.map_table(found.terms)
+        if (terms.schema.metadata or {}).get(MADE_OF) != "\n".join(made_of).encode():
+            return "is of other texts"
+        read = _read(found)
+    except (OSError, EOFError, ValueError, KeyError, pa.ArrowException):
+        return "is damaged"
+    starts = read.starts
+    fits = len(starts) == len(terms) + 1 and starts[0] == 0
+    fits = fits and starts[-1] == len(read.products) == len(read.times)
+    return "" if fits else "is damaged"
+
+
+def _read(found: layout.PostingFiles) -> Postings:
+    return Postings(
+        SortedTerms(kept.map_table(found.terms)),
+        np.load(found.starts, allow_pickle=False),
+        np.load(found.products, mmap_mode="r", allow_pickle=False),
+        np.load(found.times, mmap_mode="r", allow_pickle=False),
+        np.load(found.lengths, allow_pickle=False),
+    )
