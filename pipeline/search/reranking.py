@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 import pyarrow as pa
 
-from pipeline.core import files, layout, tables
+from pipeline.core import files, kept, layout, tables
 from pipeline.core.params import Params, Reranker
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.loading import resolve_engine
@@ -15,7 +15,6 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.rerank.documents import BATCH_ROWS, documents_of
 from pipeline.rerank.reorder import in_window, reorder
 from pipeline.runs.ranking import Ranked
-from pipeline.search import kept
 
 FORM = 1
 """Version of the kept documents; another makes them again."""
