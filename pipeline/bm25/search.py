@@ -174,6 +174,9 @@ class _Best:
 
     def add(self, first: int, scores: Floats) -> None:
         """Add the scores of consecutive products."""
+        if not self._least and np.count_nonzero(scores) > self._depth:
+            # So that the first range, too, leaves few products to look at.
+            self._least = max(kth_largest(scores, self._depth) - ROUNDED_OFF, 0.0)
         near = np.flatnonzero(scores >= self._least if self._least > 0 else scores)
         self._codes = np.concatenate([self._codes, near + first])
         self._scores = np.concatenate([self._scores, scores[near]])
