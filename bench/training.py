@@ -4,7 +4,8 @@
 
 The source has ESCI's two parquet files. Its test queries, with all products, are evaluated; its
 train queries are learned from. In FOLDER a clone of the last commit trains the recipes, `--jobs` at
-a time, and runs `dvc repro report` for each experiment. What is there already is not done again.
+a time, and runs `dvc repro report` for each experiment. What is there already is not done again; a
+folder of another commit, or results of other settings, are refused.
 
 The tables, also in FOLDER/results.md, have for each measure the mean, the paired difference from
 what the experiment is compared with, its bootstrap interval, and * where p < .05 by paired
@@ -33,7 +34,7 @@ from ruamel.yaml import YAML
 from pipeline.compare.pairs import values
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file
+from pipeline.core.files import atomic_file, write_json
 from pipeline.core.params import Params, Uncertainty
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
@@ -43,6 +44,7 @@ from pipeline.evaluate.uncertainty import Interval
 
 RECIPES = Path(__file__).with_suffix(".yaml")
 BASE = "base"
+SETTINGS = "settings.json"
 MEASURES = ("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100")
 RERANKED, FIRST = "rerank.ndcg@10", "hybrid.ndcg@10"
 FULL_LIST = 40
@@ -100,6 +102,7 @@ def main() -> int:
         for name, experiment in experiments.items():
             evaluate(options.folder, name, experiment, data)
         text = report(options.folder, experiments, check_params(data, str(PARAMS_FILE)))
+        text += f"\nOf the commit {commit_of(project)[:7]}.\n"
         with atomic_file(options.folder / "results.md") as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
@@ -121,12 +124,21 @@ def chosen(given: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Ex
 
 
 def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str, Any]:
-    """Clone the project's last commit into a folder, unless it is there; return the params."""
+    """Clone the project's last commit into a folder, unless it is there; return the params.
+
+    Raises:
+        PipelineError: the folder's clone is of another commit.
+    """
     project = folder / "project"
     if not project.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        git = shutil.which("git") or "git"
-        subprocess.run([git, "clone", "--quiet", ".", str(project)], check=True)
+        git("clone", "--quiet", ".", str(project))
+    here, there = commit_of(Path()), commit_of(project)
+    if here != there:
+        raise PipelineError(
+            f"{project}: is of the commit {there[:7]}, and this one is {here[:7]}. Give another "
+            "--folder: vectors and trained weights are in the cache."
+        )
     data: dict[str, Any] = YAML(typ="safe", pure=True).load(PARAMS_FILE)
     whole = {"source": str(source), "version": "all", "queries": "all"}
     data["sample"] |= {**whole, "splits": ["test"], "distractors": "all"}
@@ -135,6 +147,17 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str,
     check_params(data, str(PARAMS_FILE))
     write_params(project, data)
     return data
+
+
+def git(*arguments: str) -> str:
+    """Run git, and return what it prints."""
+    command = [shutil.which("git") or "git", *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
+
+
+def commit_of(folder: Path) -> str:
+    """Return the commit of a folder's repository."""
+    return git("-C", str(folder), "rev-parse", "HEAD").strip()
 
 
 def write_params(project: Path, data: Mapping[str, Any]) -> None:
@@ -164,24 +187,33 @@ def train(project: Path, names: Sequence[str], jobs: int) -> None:
         run(project, "dvc", "repro", f"models/dvc.yaml:pairs@{name}")
     for name in ("minilm", "e5-small-q4"):
         run(project, "dvc", "repro", f"models/dvc.yaml:contract@{name}")
-    todo = [name for name in names if not any((project / "models").glob(f"*/{name}/card.json"))]
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda name: run(project, "pipeline.train", "--name", name), todo))
+        list(pool.map(lambda name: run(project, "pipeline.train", "--name", name), names))
 
 
 def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str, Any]) -> None:
-    """Run the graph with an experiment's settings, and keep its per-query tables."""
+    """Run the graph with an experiment's settings, and keep them and its per-query tables.
+
+    Raises:
+        PipelineError: there are results of other settings.
+    """
     results, project = folder / "results" / name, folder / "project"
-    if results.exists():
-        return
     data = json.loads(json.dumps(base))  # no part shared, as those of YAML's anchors are
     experiment.apply(data)
     check_params(data, str(PARAMS_FILE))
+    # An entry that the experiment does not use changes nothing.
+    used = {experiment.encoder, experiment.rerank}
+    settings = data | {"trained": {key: of for key, of in data["trained"].items() if key in used}}
+    if results.exists():
+        if json.loads((results / SETTINGS).read_text("utf-8")) != settings:
+            raise PipelineError(f"{results}: is of other settings. Delete it.")
+        return
     write_params(project, data)
     run(project, "dvc", "repro", "report")
     partial = results.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(project / layout.PER_QUERY, partial)
+    write_json(partial / SETTINGS, settings)
     partial.rename(results)
 
 
