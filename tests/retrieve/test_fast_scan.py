@@ -1,0 +1,77 @@
+"""What fast scan leaves out is found, and what it finds stays as it is."""
+
+import faiss
+import numpy as np
+import pytest
+
+from pipeline.core.arrays import Matrix
+from pipeline.core.params import PqFastscanIndex, Similarity
+from pipeline.index.build import build_index
+from pipeline.index.kinds import to_index_form
+from pipeline.retrieve import neighbours
+from pipeline.search.nearest import nearest
+from tests.helpers.artefacts import random_vectors
+
+ROWS, DIMENSION = 500, 64
+CODES = PqFastscanIndex(kind="pq-fastscan", subvectors=4)
+SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
+
+
+def decoded_scores(built: faiss.Index, queries: Matrix, similarity: Similarity) -> Matrix:
+    """Return the scores of the decoded vectors, [queries, products]."""
+    vectors = built.reconstruct_n(0, built.ntotal)
+    if similarity == "l2":
+        return np.asarray(-np.square(queries[:, None] - vectors).sum(axis=2))
+    return np.asarray(queries @ vectors.T)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_where_all_products_are_asked_for_each_is_found_once_with_the_score_of_its_codes(
+    similarity: Similarity,
+) -> None:
+    rng = np.random.default_rng(0)
+    products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 60, DIMENSION)
+    queries[::2, 8:] = 0  # sparse: many products tie at the least score
+    built = build_index(CODES, DIMENSION, similarity, [products])
+    queries = to_index_form(queries, similarity, "queries")
+    if similarity != "l2":  # FAISS leaves some out
+        assert (built.search(queries, ROWS)[1] < 0).any()
+    scores, codes = neighbours.search(built, queries, 1000)
+    np.testing.assert_array_equal(np.sort(codes, axis=1), np.tile(np.arange(ROWS), (60, 1)))
+    truth = np.take_along_axis(decoded_scores(built, queries, similarity), codes, axis=1)
+    # A step of 255 for the widest table of the four; each table rounds by half a step.
+    step = np.ptp(truth, axis=1, keepdims=True) / 255
+    assert (np.abs(scores - truth) <= 2.5 * step + 1e-5).all()
+    for at in range(60):
+        pairs = list(zip(-scores[at], -codes[at], strict=True))
+        assert pairs == sorted(pairs)
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_what_is_found_among_some_products_is_the_whole_ranking_cut_down(
+    similarity: Similarity,
+) -> None:
+    rng = np.random.default_rng(1)
+    products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 10, DIMENSION)
+    queries[::2, 8:] = 0
+    built = build_index(CODES, DIMENSION, similarity, [products])
+    allowed = rng.random(ROWS) < 0.5
+    for query in to_index_form(queries, similarity, "queries")[:, None]:
+        every, order = neighbours.search(built, query, ROWS)
+        scores, codes = nearest(built, query, ROWS, allowed)
+        np.testing.assert_array_equal(codes, order[0][allowed[order[0]]])
+        np.testing.assert_array_equal(scores, every[0][allowed[order[0]]])
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+def test_where_all_products_tie_the_last_ones_are_found(similarity: Similarity) -> None:
+    rng = np.random.default_rng(2)
+    products = random_vectors(rng, ROWS, DIMENSION)
+    if similarity == "l2":
+        products[:] = products[0]
+    built = build_index(CODES, DIMENSION, similarity, [products])
+    query = np.zeros((1, DIMENSION), np.float32)
+    scores, codes = neighbours.search(built, query, 20)
+    np.testing.assert_array_equal(codes[0], np.arange(ROWS)[:-21:-1])
+    expected = decoded_scores(built, query, similarity)[0, :20]
+    np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-5)
