@@ -6,6 +6,7 @@ from typing import Any
 
 import faiss
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import (
@@ -56,33 +57,46 @@ def build_index(
         add: adds the vectors to an inverted file.
     """
     rows = sum(map(len, shards)) if rows is None else rows
-    built = empty_index(index, dimension, similarity)
     threads = faiss.omp_get_max_threads()
+    # One thread: with several, k-means and a rotation depend on the BLAS, and a graph on which is
+    # first.
+    parallel = isinstance(index, HnswIndex) and GRAPHS_ARE_DETERMINISTIC
+    faiss.omp_set_num_threads(threads if parallel else 1)
+    try:
+        with threadpool_limits(None if parallel else 1, "blas"):
+            return _build(index, dimension, similarity, shards, rows, add)
+    finally:
+        faiss.omp_set_num_threads(threads)
+
+
+def _build(
+    index: Index,
+    dimension: int,
+    similarity: Similarity,
+    shards: Iterable[Matrix],
+    rows: int,
+    add: Adder,
+) -> faiss.Index:
+    built = empty_index(index, dimension, similarity)
     turn = rotation(dimension) if is_rotated(index) else None
 
     def pieces() -> Iterator[Matrix]:
         found = _pieces(shards, similarity)
         return found if turn is None else map(partial(rotate, turn), found)
 
-    # One thread: with several, k-means depends on the BLAS, and a graph on which is first.
-    parallel = isinstance(index, HnswIndex) and GRAPHS_ARE_DETERMINISTIC
-    faiss.omp_set_num_threads(threads if parallel else 1)
-    try:
-        if isinstance(index, Sq8Index):
-            built.train(_extremes(pieces()))
-        elif turn is not None:
-            built.train(_mean(pieces()))
-        elif not built.is_trained:
-            wanted = index_size.training_rows(index, rows)
-            built.train(_sample(pieces(), rows, wanted))
-        _reserve(built, rows)
-        if isinstance(index, IvfFlatIndex | IvfPqIndex):
-            add(built, pieces())
-        else:
-            for piece in pieces():
-                built.add(piece)
-    finally:
-        faiss.omp_set_num_threads(threads)
+    if isinstance(index, Sq8Index):
+        built.train(_extremes(pieces()))
+    elif turn is not None:
+        built.train(_mean(pieces()))
+    elif not built.is_trained:
+        wanted = index_size.training_rows(index, rows)
+        built.train(_sample(pieces(), rows, wanted))
+    _reserve(built, rows)
+    if isinstance(index, IvfFlatIndex | IvfPqIndex):
+        add(built, pieces())
+    else:
+        for piece in pieces():
+            built.add(piece)
     return built if turn is None else _rotated(turn, built)
 
 

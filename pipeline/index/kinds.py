@@ -116,7 +116,8 @@ def is_rotated(index: Index) -> bool:
 def rotation(dimension: int) -> Any:
     """Return a random rotation, by a fixed seed.
 
-    RaBitQ and EDEN count on components of the same spread, which an encoder's are not.
+    RaBitQ and EDEN count on components of the same spread, which an encoder's are not. Its last
+    bits depend on the number of threads of FAISS's BLAS.
     """
     turned = faiss.RandomRotationMatrix(dimension, dimension)
     turned.init(TRAINING_SEED)
@@ -127,7 +128,7 @@ def rotate(rotated: Any, vectors: Matrix) -> Matrix:
     """Return vectors that are rotated by a FAISS rotation.
 
     FAISS does it in float32, with other last bits for other numbers of vectors and threads. In
-    float64 these are lost in the rounding.
+    float64 nearly all of these are lost in the rounding: one of about 1e8 components keeps one.
     """
     matrix = faiss.vector_to_array(rotated.A).reshape(rotated.d_out, rotated.d_in)
     turn, out = matrix.T.astype(np.float64), np.empty_like(vectors)

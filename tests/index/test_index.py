@@ -6,6 +6,7 @@ from typing import Any
 import faiss
 import numpy as np
 import pytest
+from threadpoolctl import threadpool_limits
 
 from pipeline.core import layout
 from pipeline.core.arrays import Matrix
@@ -101,6 +102,22 @@ def test_the_same_shards_give_the_same_bytes_whatever_the_thread_count(settings:
         index = build_index(settings, DIMENSION, "cosine", [products[:700], products[700:]])
         built.add(faiss.serialize_index(index).tobytes())
         assert faiss.omp_get_max_threads() == threads
+    faiss.omp_set_num_threads(before)
+    assert len(built) == 1
+
+
+@pytest.mark.parametrize("settings", [RABITQ, EDEN], ids=lambda settings: settings.kind)
+def test_the_rotation_of_many_components_has_the_same_bytes_whatever_the_threads_of_the_blas(
+    settings: Index,
+) -> None:
+    products, built = random_vectors(np.random.default_rng(1), 300, 384), set()
+    before = faiss.omp_get_max_threads()
+    for threads in (1, 2, 8):
+        faiss.omp_set_num_threads(threads)
+        for blas in (1, 8):
+            with threadpool_limits(blas, "blas"):
+                index = build_index(settings, 384, "cosine", [products])
+                built.add(faiss.serialize_index(index).tobytes())
     faiss.omp_set_num_threads(before)
     assert len(built) == 1
 
