@@ -54,7 +54,8 @@ def search(
     """Return the first `depth` products of each query in the order of `ranking`.
 
     More products are asked for until none that was not returned can be among them: the ids decide
-    between equal scores at the last place, not the order of FAISS.
+    between equal scores at the last place, not the order of FAISS. That holds for an index that
+    compares all codes; hnsw, inverted lists and RaBitQ of several bits pass over some.
 
     Args:
         index: what is searched. Of a `Rescored` one, the first `factor * depth` products by their

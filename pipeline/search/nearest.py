@@ -24,7 +24,8 @@ class Restricted:
     """An index of which only some vectors are searched; `neighbours.search` takes it for one.
 
     All of these are compared, with any kind of index: all inverted lists are searched, and of a
-    graph the vectors are. So a filter never loses a product.
+    graph the vectors are. So a filter never loses a product. RaBitQ of several bits may pass over
+    one by its first bit, with a filter as without.
     """
 
     def __init__(self, index: faiss.Index, allowed: Allowed) -> None:

@@ -13,9 +13,7 @@ from pipeline.index.kinds import codes_of
 
 Found = tuple[NDArray[np.float32], Ints]
 
-_SCANNED = tuple(
-    getattr(faiss, name) for name in ("IndexScalarQuantizer", "IndexRaBitQ") if hasattr(faiss, name)
-)
+_RABITQ = getattr(faiss, "IndexRaBitQ", ())
 
 LEAST_ROWS = 16_384
 """Fewer vectors take less time than the threads to begin."""
@@ -62,15 +60,19 @@ def on_threads(index: faiss.Index, threads: int) -> faiss.Index | InParts:
     """Return what searches `index` for one query with several threads, where that helps.
 
     An inverted file shares the lists of a query out by itself, once it is told to. A graph needs
-    few comparisons. `neighbours` compares the vectors of a flat index with l2 by itself.
+    few comparisons. `neighbours` compares the vectors of a flat index with l2 by itself. RaBitQ of
+    several bits passes over vectors by the worst score of those found so far, so its parts would
+    find others than the whole.
     """
     searched: Any = faiss.downcast_index(index)
     if isinstance(searched, faiss.IndexIVF):
         searched.parallel_mode = 1
     if isinstance(searched, faiss.IndexPreTransform):
         searched = faiss.downcast_index(searched.index)
-    one_by_one = isinstance(searched, _SCANNED) or (
-        isinstance(searched, faiss.IndexFlat) and searched.metric_type != faiss.METRIC_L2
+    one_by_one = (
+        isinstance(searched, faiss.IndexScalarQuantizer)
+        or (isinstance(searched, _RABITQ) and searched.rabitq.nb_bits == 1)
+        or (isinstance(searched, faiss.IndexFlat) and searched.metric_type != faiss.METRIC_L2)
     )
     if not one_by_one or threads == 1 or searched.ntotal < LEAST_ROWS or searched.codes.is_owned:
         return index

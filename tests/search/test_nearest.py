@@ -6,7 +6,7 @@ import faiss
 import numpy as np
 import pytest
 
-from pipeline.core.params import Similarity
+from pipeline.core.params import RabitqIndex, Similarity
 from pipeline.index.build import build_index
 from pipeline.index.card import write_index
 from pipeline.index.kinds import to_index_form
@@ -65,12 +65,15 @@ def test_threads_change_no_byte_of_one_query(
     monkeypatch.setattr(parts, "LEAST_ROWS", 1)
     rng = np.random.default_rng(7)
     products = np.concatenate([random_vectors(rng, 301), np.tile(tie_heavy(rng, 200), 8)])
-    for kind in KINDS:
-        built = build_index(params(FITTING).indexes[kind], 48, similarity, [products])
+    given = params(FITTING).indexes
+    every = {kind: given[kind] for kind in KINDS}
+    every["rabitq-1"] = RabitqIndex(kind="rabitq", bits=1)
+    for kind, settings in every.items():
+        built = build_index(settings, 48, similarity, [products])
         write_index(built, tmp_path / kind)
         mapped = [faiss.read_index(str(tmp_path / kind), faiss.IO_FLAG_MMAP_IFC) for _ in range(3)]
         searched = [parts.on_threads(mapped[threads - 1], threads) for threads in (1, 2, 3)]
-        split = kind in ("sq8", "rabitq") or (kind == "flat" and similarity != "l2")
+        split = kind in ("sq8", "rabitq-1") or (kind == "flat" and similarity != "l2")
         assert [isinstance(each, parts.InParts) for each in searched] == [False, split, split]
         del mapped
         allowed = rng.random(len(products)) < 0.5
