@@ -52,8 +52,8 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
         asked: how many products per query.
 
     Returns:
-        Scores (higher is better) and rows, both [queries, asked], the best first; and the best
-        score that a product not among them can have, [queries].
+        Scores (higher is better) and rows, both [queries, asked], in no order; and the best score
+        that a product not among them can have, [queries].
     """
     scores = np.empty((len(queries), asked), np.float32)
     rows = np.empty((len(queries), asked), np.int64)
@@ -63,7 +63,7 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     parts = [slice(start, start + size) for start in range(0, len(queries), size)]
     search = partial(_search, index, queries, scores, rows, last)
     with threadpool_limits(1, "blas"):  # each thread multiplies by itself
-        longest = max(in_parallel(search, parts, threads)) + _undecoded(index)
+        longest = np.max(list(in_parallel(search, parts, threads))) + _undecoded(index)
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
     # and this one are. The rest is for the squares and for their sum.
@@ -101,7 +101,7 @@ def _search(
             products = mine @ vectors.T
             if index.metric_type == faiss.METRIC_L2:
                 products -= squares / 2
-        longest = max(longest, float(squares.max()))
+        longest = float(np.maximum(longest, squares.max()))  # stays NaN, unlike max()
         heaps.addn(len(vectors), faiss.swig_ptr(products), start)
     last[part] = near[:, 0]  # the least of a heap
     _score(index, mine, rows[part], scores[part])
@@ -109,16 +109,19 @@ def _search(
 
 
 def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
-    """Let FAISS score the proposed rows, and put the best first, in place."""
+    """Let FAISS score the proposed rows, in place; few at once, as their codes are copied."""
     codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
     codes = codes.reshape(index.ntotal, index.code_size)
     few = _empty(index)
     for at in range(len(queries)):
-        few.reset()
-        proposed = np.sort(rows[at])
-        few.add_sa_codes(codes[proposed])
-        scores[at], places = few.search(queries[at : at + 1], len(proposed))
-        rows[at] = proposed[places[0]]
+        rows[at].sort()
+        for start in range(0, rows.shape[1], BLOCK_PRODUCTS):
+            part = slice(start, start + BLOCK_PRODUCTS)
+            proposed = rows[at, part]
+            few.reset()
+            few.add_sa_codes(codes[proposed])
+            near, places = few.search(queries[at : at + 1], len(proposed))
+            scores[at, part], rows[at, part] = near[0], proposed[places[0]]
 
 
 def _undecoded(index: Any) -> float:
