@@ -183,7 +183,9 @@ def measure_index(name: str, products: int) -> Figures:
         "bytes_a_vector": round(size / rows, 1),
         "bytes": size,
         "bytes_predicted": index_size.disk_bytes(settings, rows, DIMENSION),
-        "peak_bytes_predicted": index_size.memory_bytes(settings, rows, DIMENSION),
+        "peak_bytes_predicted": index_size.memory_bytes(
+            settings, rows, DIMENSION, params.runtime.thread_count()
+        ),
     }
 
 

@@ -43,8 +43,8 @@ is copied when it doubles."""
 LINK_ROOM = 1.01
 """Room for links over those expected: the more nodes, the closer the drawn number is to it."""
 
-VISIT = 64
-"""Bytes a node takes while vectors are added to a graph: whether it was visited, for 64 threads."""
+VISIT = 1
+"""Bytes a node takes for each thread that adds vectors to a graph: whether it was visited."""
 
 
 def training_rows(index: Index, rows: int) -> int:
@@ -119,7 +119,7 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
             return codes + rows * ID + lists + books
 
 
-def memory_bytes(index: Index, rows: int, dimension: int) -> int:
+def memory_bytes(index: Index, rows: int, dimension: int, threads: int) -> int:
     """Return how many bytes the stage `index` takes at most; the shards stay on disk.
 
     They are the index (and one list twice: it is copied when it gets more room) or the training
@@ -136,6 +136,6 @@ def memory_bytes(index: Index, rows: int, dimension: int) -> int:
         training *= 2
     if isinstance(index, HnswIndex):
         room = graph_links(index.m, rows) - round(rows * _links(index.m))
-        size += room * LINK + rows * VISIT
+        size += room * LINK + rows * threads * VISIT
     pieces = 6 * min(rows, PIECE_ROWS) * vector
     return memory.PROCESS_BYTES + pieces + max(size, training)

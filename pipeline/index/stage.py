@@ -34,11 +34,11 @@ def check_memory(params: Params, locale: str, rows: int, dimension: int) -> None
 
     It names the other indexes in params.yaml that would fit.
     """
-    limit = memory.limit_bytes(params.runtime)
+    limit, threads = memory.limit_bytes(params.runtime), params.runtime.thread_count()
     chosen = params.index[locale]
     others = []
     for name, settings in params.indexes.items():
-        needed = index_size.memory_bytes(settings, rows, dimension)
+        needed = index_size.memory_bytes(settings, rows, dimension, threads)
         if name == chosen or needed > limit:
             continue
         with suppress(PipelineError):
@@ -50,7 +50,7 @@ def check_memory(params: Params, locale: str, rows: int, dimension: int) -> None
         else "no other index of params.yaml would fit: add one of kind pq-fastscan"
     )
     memory.check(
-        index_size.memory_bytes(params.indexes[chosen], rows, dimension),
+        index_size.memory_bytes(params.indexes[chosen], rows, dimension, threads),
         f"index.{locale}: building {chosen} of {rows} vectors of {dimension} components",
         params.runtime,
         remedy,
@@ -82,5 +82,6 @@ def index(params: Params, locale: str) -> stage.Done:
         params.index_way(locale),
         products=built.ntotal,
         dimension=built.d,
+        threads=params.runtime.thread_count(),
         **settings.model_dump(exclude={"kind"}),
     )

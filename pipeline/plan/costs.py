@@ -187,7 +187,9 @@ def _index_amounts(kind: str, units: Units) -> dict[str, float]:
     exact = queries if kind == "flat" else min(queries, 1_000)
     return {
         "index bytes": index_size.disk_bytes(index, products, dimension),
-        "memory bytes": index_size.memory_bytes(index, products, dimension),
+        "memory bytes": index_size.memory_bytes(
+            index, products, dimension, int(units.get("threads", 1))
+        ),
         "exact": exact * products * dimension,
         "quantised": queries * products * dimension * SCANS.get(kind, 0),
         "rescored": queries * min(units.get("depth", 0), products) * found * dimension,

@@ -47,13 +47,14 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     """Yield a locale's rows from embed on."""
     embed, index = embed_row(params, locale, size, row), params.index_of(locale)
     settings, depth = index.model_dump(exclude={"kind"}), {"depth": params.retrieve.depth}
+    threads = {"threads": params.runtime.thread_count()}
     products, queries = {"products": size.products}, {"queries": size.queries}
     built = {**products, "dimension": embed.units["dimension"], **settings}
     searched = {**products, **queries, **depth}
     yield embed
-    yield row("index", locale, built, params.index_way(locale))
+    yield row("index", locale, {**built, **threads}, params.index_way(locale))
     yield row("retrieve", locale, {**built, **queries, **depth}, index.kind)
-    words = {**searched, "counted": size.products, "threads": params.runtime.thread_count()}
+    words = {**searched, "counted": size.products, **threads}
     yield row("bm25", locale, words, analyser_name(params.language[locale]))
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
