@@ -137,6 +137,11 @@ class EmbeddingFiles:
         """What the vectors are, and what they were made with."""
         return self.folder / "manifest.json"
 
+    @property
+    def curve(self) -> Path:
+        """How the encoder was trained, where that was here."""
+        return self.folder / "curve.csv"
+
     def shard(self, kind: str, number: int) -> Path:
         """Return the file of a shard of the products or the queries."""
         return self.folder / f"{kind}-{number:05d}.npy"
@@ -239,7 +244,7 @@ class RunFiles:
 
     @property
     def curve(self) -> Path:
-        """How the reranker was trained, where that was here."""
+        """How the encoder of dense runs, or the reranker of reranked ones, was trained here."""
         return self.folder / "curve.csv"
 
     @property

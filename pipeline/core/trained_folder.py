@@ -1,5 +1,7 @@
-"""Whether a model that was trained here is the one that params.yaml means."""
+"""Models that were trained here: whether they are those of params.yaml, and their curves."""
 
+import shutil
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -32,3 +34,11 @@ def refuse_other_settings(params: Params, name: str) -> None:
         found = read_model(path, _Card, remedy).settings
         why = "the model was trained with other settings"
         refuse_differences(path, found, trained.of_weights(), why, remedy)
+
+
+def copy_curve(params: Params, name: str, path: Path) -> None:
+    """Copy the curve of a model under `trained` to `path`; of another model there is none."""
+    if name in params.trained:
+        curve = layout.model(params.trained[name].kind, name).curve
+        if curve.is_file():
+            shutil.copyfile(curve, path)

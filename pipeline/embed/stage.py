@@ -1,5 +1,7 @@
 """Encode one locale: data/clean/<locale> -> data/embeddings/<locale>, shards and a manifest.
 
+The curve of an encoder that was trained here goes along with its vectors.
+
 `python -m pipeline.embed --plan` says how many texts are to be encoded, how many the store has
 already, and how long the rest would take.
 """
@@ -14,6 +16,7 @@ from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, write_json
 from pipeline.core.params import FolderWeights, Params
+from pipeline.core.trained_folder import copy_curve
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import PROBE_TEXTS
@@ -72,6 +75,7 @@ def embed(params: Params, locale: str) -> stage.Done:
             queries=queries,
         )
         write_json(layout.EmbeddingFiles(out).manifest, manifest.model_dump(mode="json"))
+        copy_curve(params, encoder.name, layout.EmbeddingFiles(out).curve)
     prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
         products=products.rows,

@@ -78,7 +78,9 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     )
     if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
         found.record["labels"] = labels
-    _write_all(_outputs(locale, found, read_training(params, locale)))
+    reranker = cards["rerank"].of["reranker"] if "rerank" in cards else None
+    training = read_training(locale, cards["dense"].of["encoder"], reranker)
+    _write_all(_outputs(locale, found, training))
     headline = params.evaluate.headline()[0]
     stage.log.info(
         "evaluate locale=%s queries=%d %s: %s",

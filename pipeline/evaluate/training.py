@@ -8,7 +8,8 @@ from pathlib import Path
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Params
+from pipeline.core.params import System
+from pipeline.runs.card import rerun_hint
 
 Row = tuple[str, str, float, str, float, int]
 """Kind and name of the model, epoch, measure, its value, 1 where the epoch was kept (else 0)."""
@@ -17,27 +18,28 @@ EPOCH_DECIMALS = 4
 _PLACES = ("epoch", "step", "loss", "kept")  # the other columns are dev measures
 
 
-def read_training(params: Params, locale: str) -> list[Row]:
+def read_training(locale: str, encoder: str, reranker: str | None) -> list[Row]:
     """Return the curves of a locale's encoder and of its reranker, where they were trained here.
 
-    The curve of an encoder is beside its weights; that of a reranker, beside the runs it made. One
-    that is not there gives no rows.
+    Each is beside the runs that the model made. One that is not there gives no rows.
+
+    Args:
+        locale: the locale of the runs.
+        encoder: the name of the encoder of the dense runs.
+        reranker: that of the reranked runs; None without such runs.
 
     Raises:
         PipelineError: a curve is damaged, or is of an older version.
     """
-    encoder, reranker = params.encoder[locale], params.rerank[locale]
-    found = (
-        ("encoder", encoder, layout.model("encoder", encoder).curve,
-         layout.train_hint(encoder)),
-        ("reranker", reranker, layout.runs("rerank", locale).curve,
-         layout.rerun_hint("rerank", locale)),
-    )  # fmt: skip
+    models: tuple[tuple[str, str | None, System], ...] = (
+        ("encoder", encoder, "dense"),
+        ("reranker", reranker, "rerank"),
+    )
     return [
         row
-        for kind, name, path, remedy in found
-        if name in params.trained and path.is_file()
-        for row in _rows_of(kind, name, path, remedy)
+        for kind, name, system in models
+        if name is not None and (path := layout.runs(system, locale).curve).is_file()
+        for row in _rows_of(kind, name, path, rerun_hint(system, locale))
     ]
 
 

@@ -97,8 +97,10 @@ def _training(kind: str, model: str, rows: Sequence[Mapping[str, Any]]) -> Train
         curves.setdefault(measure, []).append((epoch, value))
     measures = [name for name in curves if name != LOSS]
     epochs = {tuple(epoch for epoch, _ in curves[name]) for name in measures}
-    if kind not in _KINDS or len(kept - {0}) != 1 or not curves.get(LOSS):
-        raise ValueError(f"{kind} {model} has no loss, or not one epoch that was kept")
+    if kind not in _KINDS:
+        raise ValueError(f"{model} is of the kind {kind}")
+    if len(kept - {0}) != 1 or not curves.get(LOSS):
+        raise ValueError(f"{model} has no loss, or not one epoch that was kept")
     if len(epochs) != 1 or epochs != {tuple(map(float, range(len(curves[measures[0]]))))}:
         raise ValueError(f"{model} lacks a dev measure of an epoch")
     return Training(

@@ -1,6 +1,5 @@
 """Both runs of a locale, scored and put in order again."""
 
-import shutil
 import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
 from pipeline.core.text_settings import check_text_settings
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import copy_curve, refuse_other_settings
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
 from pipeline.rerank.documents import read_documents
 from pipeline.rerank.reorder import in_window, reorder
@@ -102,8 +101,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
             table = labels_table(inputs, *_joined(judged))
             pq.write_table(table, path, **tables.WRITE_OPTIONS)
             of["labels_sha256"] = files.sha256_file(path)
-        if name in params.trained and (curve := layout.model("reranker", name).curve).is_file():
-            shutil.copyfile(curve, pool.folder / layout.runs("rerank", locale).curve.name)
+        copy_curve(params, name, layout.RunFiles(pool.folder).curve)
     prune_after_run(params.runtime.store_gigabytes, started)
     stage.log.info(
         "rerank locale=%s reranker=%s run=%s queries=%d pairs=%d distinct=%d reused=%d scored=%d "

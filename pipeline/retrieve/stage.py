@@ -2,16 +2,17 @@
 
 `catalogue.parquet` ranks the whole catalogue for each query, through the index. `pool.parquet`
 ranks each query's judged products by the vectors themselves. `run.json` says which share of the
-exact top 100 the index finds; `gate` checks it.
+exact top 100 the index finds; `gate` checks it. The curve beside the vectors goes along.
 """
 
+import shutil
 from collections.abc import Iterator
 
 import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core import stage
+from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
@@ -71,6 +72,8 @@ def retrieve(params: Params, locale: str) -> stage.Done:
                 catalogue.add(at + start, codes[at, place], scores[at, place])
         for ranked in _pool(inputs, queries, similarity, products):
             pool.add(*ranked)
+        if (curve := layout.embeddings(locale).curve).is_file():
+            shutil.copyfile(curve, layout.RunFiles(pool.folder).curve)
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,

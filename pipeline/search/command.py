@@ -1,4 +1,4 @@
-"""Search a locale from the shell: every system side by side.
+"""Search a locale from the shell: systems side by side.
 
 python -m pipeline.search "zapatillas rojas mujer" --locale es
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.params import FIRST_SYSTEMS, System
 from pipeline.core.params_file import load_params
 from pipeline.search.answer import Answer
 from pipeline.search.display import draw, list_hits
@@ -32,10 +33,11 @@ def main() -> int:
     with stage.report_errors("search", "was interrupted.") as outcome:
         locale = arguments.locale or _only_locale()
         queries = _queries(arguments.query, arguments.file)
-        systems = None if arguments.system is None else read_systems(arguments.system.split(","))
+        systems: tuple[System, ...] = FIRST_SYSTEMS
+        if arguments.system is not None:
+            systems = read_systems(arguments.system.split(","))
         filters = read_filters(brand=arguments.brand, color=arguments.color)
         engine = open_engine(locale)
-        systems = systems or engine.params.systems_of(locale)
         if "rerank" in systems:
             engine.reranker().load()
         check_k(arguments.k, engine.params.retrieve.depth)
@@ -90,7 +92,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("query", nargs="?", help="what to search for")
     parser.add_argument("--locale", help="a key of `encoder` in params.yaml")
     parser.add_argument(
-        "--system", help="one or more, with commas (default: all that the locale has)"
+        "--system", help=f"one or more, with commas (default: {','.join(FIRST_SYSTEMS)})"
     )
     parser.add_argument("-k", type=int, default=FIRST_PLACES, help="products of each system")
     parser.add_argument("--brand", help="search only products of this brand")

@@ -47,9 +47,10 @@ class QueryVectors:
             PipelineError: the encoder cannot be loaded or is not the one of the shards, or the
                 vector is zero.
         """
-        with _LOADING:
-            if self._model is None:
-                self._model = self._load()
+        if self._model is None:  # else nobody waits while another locale's is being loaded
+            with _LOADING:
+                if self._model is None:
+                    self._model = self._load()
         vector = self._model.encode_queries([text])
         rounded = vector.astype(self._manifest.dtype).astype(np.float32)
         return to_index_form(rounded, self._similarity, "the query")

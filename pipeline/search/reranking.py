@@ -71,14 +71,15 @@ class Reordering:
         Raises:
             PipelineError: the weights are not there, are of other settings, or cannot be loaded.
         """
-        with _LOADING:
-            if self._model is None:
-                self._model, self._before = self._load_model(), None
-            return self._model
+        if self._model is None:  # else nobody waits while another locale's is being loaded
+            with _LOADING:
+                if self._model is None:
+                    self._model, self._before = self._load_model(), None
+        return self._model
 
     def keep_model(self, other: "Reordering") -> None:
         """Keep the model of another one, so that it need not be loaded again if it is the same."""
-        self._before = other._model
+        self._before = other._model or other._before
 
     def _load_model(self) -> PairScorer:
         name, runtime = self._params.rerank[self._locale], self._params.runtime

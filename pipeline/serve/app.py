@@ -14,6 +14,7 @@ from starlette.types import ASGIApp
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS, System
+from pipeline.search.answer import Answer, Similar
 from pipeline.search.engine import Engine
 from pipeline.search.question import (
     Question,
@@ -22,22 +23,20 @@ from pipeline.search.question import (
     read_systems,
 )
 from pipeline.serve import pages, requests
-from pipeline.serve.desk import BusyError, Desk
+from pipeline.serve.desk import BusyError, Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.gate import Gate, Refusal
 from pipeline.serve.requests import Asked, Values, read_asked, read_collapse, read_k, read_values
-
-RETRY = {"Retry-After": "1"}
-
-BUSY = "too many searches at once. Try again in a second."
 
 EXAMPLES = 6
 """How many judged queries the empty page offers."""
 
 
-def make_app(engines: Engines, desk: Desk, crowded: Callable[[], bool] = lambda: False) -> ASGIApp:
+def make_app(
+    engines: Engines, desks: Desks, crowded: Callable[[], bool] = lambda: False
+) -> ASGIApp:
     """Return the application; while it is crowded, every request is sent away."""
-    handlers = Handlers(engines, desk)
+    handlers = Handlers(engines, desks)
     routes = [
         Route("/", handlers.page),
         Route("/similar/{product_id:path}", handlers.similar_page),
@@ -55,9 +54,9 @@ def make_app(engines: Engines, desk: Desk, crowded: Callable[[], bool] = lambda:
 class Handlers:
     """What answers each route."""
 
-    def __init__(self, engines: Engines, desk: Desk) -> None:
-        """Answer from these engines, at this desk."""
-        self._engines, self._desk = engines, desk
+    def __init__(self, engines: Engines, desks: Desks) -> None:
+        """Answer from these engines, at these desks."""
+        self._engines, self._desks = engines, desks
 
     async def page(self, request: Request) -> Response:
         """Show the page of a search."""
@@ -65,7 +64,7 @@ class Handlers:
         async def answer(asked: Asked, engine: Engine, show: Callable[..., str]) -> str:
             if "q" not in request.query_params:
                 return show(examples=_examples(engine))
-            found = await self._desk.run(lambda: engine.search(asked.question()))
+            found = await self._search(engine, asked.question())
             return show(answer=found, depth=engine.params.retrieve.depth)
 
         return await self._page(request, requests.PAGE, pages.search_page, answer)
@@ -75,7 +74,7 @@ class Handlers:
 
         async def answer(asked: Asked, engine: Engine, show: Callable[..., str]) -> str:
             product_id = request.path_params["product_id"]
-            return show(similar=await self._desk.run(lambda: engine.similar(product_id, asked.k)))
+            return show(similar=await self._similar(engine, product_id, asked.k))
 
         return await self._page(request, requests.SIMILAR_PAGE, pages.similar_page, answer)
 
@@ -84,7 +83,7 @@ class Handlers:
 
         async def answer(values: Values) -> Any:
             engine = self._engine(values.get("locale"))
-            systems = engine.params.systems_of(engine.locale)
+            systems: tuple[System, ...] = FIRST_SYSTEMS
             if "systems" in values:
                 systems = read_systems(values["systems"].split(","))
             filters = read_filters(brand=values.get("brand"), color=values.get("color"))
@@ -92,7 +91,7 @@ class Handlers:
                 values.get("q", ""), systems, read_k(values), filters,
                 collapse=read_collapse(values),
             )  # fmt: skip
-            return await self._desk.run(lambda: engine.search(question))
+            return await self._search(engine, question)
 
         return await _answer_json(request, requests.API_SEARCH, answer)
 
@@ -101,7 +100,7 @@ class Handlers:
 
         async def answer(values: Values) -> Any:
             engine, k = self._engine(values.get("locale")), read_k(values)
-            return await self._desk.run(lambda: engine.similar(values.get("id", ""), k))
+            return await self._similar(engine, values.get("id", ""), k)
 
         return await _answer_json(request, requests.API_SIMILAR, answer)
 
@@ -169,6 +168,12 @@ class Handlers:
             text = render(asked.cut(), states, systems, language, problem=refusal.problem)
             return HTMLResponse(text, refusal.status, refusal.headers)
 
+    async def _search(self, engine: Engine, question: Question) -> Answer:
+        return await self._desks.of(question.systems).run(lambda: engine.search(question))
+
+    async def _similar(self, engine: Engine, product_id: str, k: int) -> Similar:
+        return await self._desks.quick.run(lambda: engine.similar(product_id, k))
+
     def _engine(self, locale: str | None) -> Engine:
         ready = self._engines.ready()
         return self._engines.get(
@@ -189,7 +194,8 @@ async def _answer_json(
 
 def _refusal(err: PipelineError | BusyError) -> Refusal:
     if isinstance(err, BusyError):
-        return Refusal(BUSY, HTTPStatus.SERVICE_UNAVAILABLE, RETRY)
+        retry = {"Retry-After": str(err.seconds)}
+        return Refusal(str(err), HTTPStatus.SERVICE_UNAVAILABLE, retry)
     unknown = isinstance(err, UnknownProductError)
     return Refusal(str(err), HTTPStatus.NOT_FOUND if unknown else HTTPStatus.BAD_REQUEST)
 

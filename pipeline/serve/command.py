@@ -17,7 +17,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import MOST_PORT
 from pipeline.core.params_file import load_params
 from pipeline.serve.app import make_app
-from pipeline.serve.desk import Desk
+from pipeline.serve.desk import Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.protocol import MOST_REQUEST_BYTES, Protocol
 
@@ -62,8 +62,8 @@ def serve(port: int, locale: str | None) -> bool:
         engines = Engines(None if locale is None else [locale])
         if not engines.ready():
             raise PipelineError(next(iter(engines.states.values())).problem)
-        desk = Desk()
-        server = make_server(engines, desk)
+        desks = Desks()
+        server = make_server(engines, desks)
         stage.log.info(
             "http://%s:%d locales=%s seconds=%.1f (Ctrl-C ends it)",
             HOST, listener.getsockname()[1], ",".join(engines.ready()), time.monotonic() - started,
@@ -74,13 +74,13 @@ def serve(port: int, locale: str | None) -> bool:
         except KeyboardInterrupt:
             stage.log.info("ended")
         finally:
-            ended = [desk.close(), engines.stop()]
+            ended = [desks.close(), engines.stop()]
     return all(ended)
 
 
-def make_server(engines: Engines, desk: Desk) -> uvicorn.Server:
+def make_server(engines: Engines, desks: Desks) -> uvicorn.Server:
     """Return the server, which answers when it is run with a socket."""
-    app = make_app(engines, desk, lambda: len(server.server_state.connections) > MOST_CONNECTIONS)
+    app = make_app(engines, desks, lambda: len(server.server_state.connections) > MOST_CONNECTIONS)
     server = uvicorn.Server(
         uvicorn.Config(
             app, log_config=None, access_log=False, server_header=False, lifespan="off",

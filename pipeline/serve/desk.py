@@ -1,30 +1,59 @@
-"""One worker and a short queue: beyond it, who asks is sent away at once and told to come again."""
+"""A worker and a short queue: beyond it, who asks is sent away at once and told to come again."""
 
 import asyncio
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from functools import partial
 from typing import TypeVar
+
+from pipeline.core.params import System
 
 T = TypeVar("T")
 
 WAITING = 8
 """How many searches may wait: at a tenth of a second each, the last one waits about a second."""
 
+RERANKS_WAITING = 1
+"""The same of searches with `rerank`: each takes seconds."""
+
+RERANK_SECONDS = 10
+"""When a search with `rerank` that was sent away may come again."""
+
 END_SECONDS = 5.0
 """How long the end of the server waits for the search that runs."""
 
 
 class BusyError(Exception):
-    """The queue is full."""
+    """The queue is full.
+
+    Attributes:
+        seconds: when to come again.
+    """
+
+    def __init__(self, searches: str, seconds: int) -> None:
+        """Say of which searches there are too many."""
+        when = "a second" if seconds == 1 else f"{seconds} seconds"
+        super().__init__(f"too many {searches} at once. Try again in {when}.")
+        self.seconds = seconds
 
 
 class Desk:
     """Runs one search after the other on one thread: a model and an index use all cores anyway."""
 
-    def __init__(self, waiting: int = WAITING) -> None:
-        """Open the desk; `waiting` searches may wait while one runs."""
+    def __init__(
+        self, waiting: int = WAITING, searches: str = "searches", seconds: int = 1
+    ) -> None:
+        """Open the desk.
+
+        Args:
+            waiting: how many searches may wait while one runs.
+            searches: what they are, for the message.
+            seconds: when a search that is sent away may come again.
+        """
+        self._busy = partial(BusyError, searches, seconds)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
         self._size = waiting + 1
         self._places = threading.BoundedSemaphore(self._size)
@@ -36,7 +65,7 @@ class Desk:
             BusyError: too many wait.
         """
         if not self._places.acquire(blocking=False):
-            raise BusyError
+            raise self._busy()
         try:
             future = self._worker.submit(work)
         except BaseException:
@@ -54,3 +83,28 @@ class Desk:
             self._places.acquire(timeout=max(0.0, until - time.monotonic()))
             for _ in range(self._size)
         )
+
+
+def _open_rerank_desk() -> Desk:
+    return Desk(RERANKS_WAITING, "searches with rerank", RERANK_SECONDS)
+
+
+@dataclass(frozen=True)
+class Desks:
+    """A desk of its own for searches with `rerank`, so that no other search waits for one.
+
+    Attributes:
+        rerank: searches with `rerank`.
+        quick: all others.
+    """
+
+    quick: Desk = field(default_factory=Desk)
+    rerank: Desk = field(default_factory=_open_rerank_desk)
+
+    def of(self, systems: Sequence[System]) -> Desk:
+        """Return the desk for a search with these systems."""
+        return self.rerank if "rerank" in systems else self.quick
+
+    def close(self) -> bool:
+        """Close both, as `Desk.close` does; return whether all searches have ended."""
+        return all([self.quick.close(), self.rerank.close()])

@@ -120,17 +120,22 @@ class Engines:
         return settled
 
     def _open(self, locale: str) -> None:
-        """Open the artefacts as they are now; if that fails, the engine before stays."""
+        """Open the artefacts as they are now; if that fails, the engine before stays.
+
+        It stays too until the models of the new one are loaded, and where they cannot be.
+        """
         state = self.states[locale]
         state.tried = state.seen = signature(locale)
         try:
             opened = open_engine(locale)
+            if state.engine is not None:
+                opened.keep_models(state.engine)
+                opened.warm()
         except Exception as err:  # noqa: BLE001 (the other locales are followed)
             state.problem = one_line(err) or type(err).__name__
             stage.log.warning("warning: %s: %s", locale, state.problem)
             return
         if state.engine is not None:
-            opened.keep_models(state.engine)
             stage.log.info("locale=%s: the new artefacts are open", locale)
         state.engine, state.problem = opened, ""
 

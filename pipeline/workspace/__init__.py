@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import Params, System
+from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.stage import check_locale
 from pipeline.evaluate.per_query_reader import read_per_query
@@ -95,7 +95,7 @@ class Workspace:
 
         Args:
             query: any text.
-            systems: which systems; None: all that the locale has.
+            systems: which systems; None: dense, bm25 and hybrid, not `rerank`, which takes seconds.
             k: how many products of each, `retrieve.depth` at most.
             brand: search only products of this brand, in any case.
             color: search only products of this colour.
@@ -113,8 +113,7 @@ class Workspace:
         filters = read_filters(brand=brand, color=color)
         if not isinstance(collapse, bool):
             raise PipelineError(f"collapse: must be True or False (found {shorten(collapse)}).")
-        there = self._engine.params.systems_of(self.locale)
-        names = there if systems is None else read_systems(systems)
+        names = FIRST_SYSTEMS if systems is None else read_systems(systems)
         question = Question(query, names, k, filters, collapse=collapse)
         answer = self._engine.search(question)
         hits = [

@@ -1,6 +1,7 @@
 """The trainings of the models in use: from a model's curve to the page and `dvc plots`."""
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -8,7 +9,7 @@ import pytest
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params
+from pipeline.core.params import NO_RERANKER, Params
 from pipeline.evaluate.training import read_training
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
@@ -37,6 +38,11 @@ def of_locales(**encoders: str) -> Params:
     )
 
 
+def reranker_of(given: Params, locale: str) -> str | None:
+    """Return the name of a locale's reranker, as evaluate says it."""
+    return None if given.rerank[locale] == NO_RERANKER else given.rerank[locale]
+
+
 def write_curve(path: Path, text: str = CURVE) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")
@@ -46,12 +52,14 @@ def test_a_curve_goes_from_the_model_to_the_page_and_the_plot_once_for_all_its_l
     project: Path,
 ) -> None:
     given = of_locales(us="minilm-demo", es="minilm-demo", jp="e5-small-q4")
-    write_curve(layout.model("encoder", "minilm-demo").curve)
+    for locale in ("us", "es"):
+        write_curve(layout.runs("dense", locale).curve)
     short = CURVE.replace(",dev_ndcg@10", "").replace(",0.31,", ",").replace(",0.4,", ",")
     short = short.replace(",0.45,", ",").replace(",0.42,", ",").replace(",,,0", ",,0")
     write_curve(layout.runs("rerank", "es").curve, short)
     for locale in given.locales:
-        write_locale(given, locale, queries=9, trained=read_training(given, locale))
+        trained = read_training(locale, given.encoder[locale], reranker_of(given, locale))
+        write_locale(given, locale, queries=9, trained=trained)
     us, es = (read_locale(given, locale).trainings for locale in ("us", "es"))
     assert [(each.kind, each.model, each.kept, each.chooses) for each in es] == [
         ("encoder", "minilm-demo", 2, "dev_ndcg@10"),
@@ -78,23 +86,19 @@ def test_a_curve_goes_from_the_model_to_the_page_and_the_plot_once_for_all_its_l
     ]  # fmt: skip
 
 
-def test_without_a_trained_model_in_use_there_is_nothing_though_its_folder_stays(
-    project: Path,
-) -> None:
+def test_where_the_runs_are_of_no_trained_model_there_is_nothing(project: Path) -> None:
     given = of_locales(us="minilm")
-    for name in ("minilm-demo", "minilm"):  # one that nobody uses; a file where no training was
-        write_curve(layout.model("encoder", name).curve)
-    write_curve(layout.runs("rerank", "us").curve)
-    assert read_training(given, "us") == []
-    assert read_training(of_locales(us="minilm-demo"), "us") != []
+    # Today's models: the runs that are scored may be of earlier ones.
+    write_curve(layout.model("encoder", "minilm").curve)
+    write_curve(layout.model("encoder", "minilm-demo").curve)
+    assert read_training("us", "minilm", None) == []
+    assert read_training("us", "minilm-demo", None) == []
     write_locale(given, "us", queries=9)
     report.report(given)
     assert 'href="#training"' not in layout.PAGE.read_text(encoding="utf-8")
     assert layout.plot("training").read_text(encoding="utf-8") == (
         "locale,kind,model,epoch,measure,value,kept\n"
     )
-    layout.model("encoder", "minilm-demo").curve.unlink()
-    assert read_training(of_locales(us="minilm-demo"), "us") == []
 
 
 @pytest.mark.parametrize(
@@ -108,24 +112,60 @@ def test_without_a_trained_model_in_use_there_is_nothing_though_its_folder_stays
     ],
 )
 def test_a_damaged_curve_is_one_message_with_the_command(project: Path, damage: Any) -> None:
-    given = of_locales(us="minilm-demo")
-    write_curve(layout.model("encoder", "minilm-demo").curve, damage(CURVE))
-    with pytest.raises(PipelineError, match=r"repro models/dvc.yaml:train@minilm-demo`\.$"):
-        read_training(given, "us")
+    for system, stage in (("dense", "retrieve"), ("rerank", "rerank")):
+        folder = layout.runs(system, "us").folder
+        write_curve(layout.runs(system, "us").curve, damage(CURVE))
+        with pytest.raises(PipelineError, match=rf"^{folder}/curve.csv .*repro {stage}@us`\.$"):
+            read_training("us", "minilm-demo", "reranker-demo")
+        write_curve(layout.runs(system, "us").curve)
+
+
+Row = tuple[Any, ...]
+EPOCH_1 = ("encoder", "minilm-demo", 1.0, "dev_ndcg@10", 0.4, 0)
+LOSS_1 = ("encoder", "minilm-demo", 1.0, "loss", 1.25, 0)
+
+
+def replaced(row: Row, place: int, value: object) -> Callable[[list[Row]], list[Row]]:
+    """Return what gives one row of a table another value."""
+
+    def replace(rows: list[Row]) -> list[Row]:
+        at = rows.index(row)
+        return [*rows[:at], (*row[:place], value, *row[place + 1 :]), *rows[at + 1 :]]
+
+    return replace
 
 
 @pytest.mark.parametrize(
-    "row",
+    ("change", "said"),
     [
-        ("encoder", "m", 1.0, "dev_ndcg@10", 1.5, 1),
-        ("encoder", "m", 0.5, "dev_ndcg@10", 0.5, 1),
-        ("encoder", "m", 1.0, "loss", 0.5, 0),
-        ("decoder", "m", 1.0, "dev_ndcg@10", 0.5, 1),
-        ("encoder", "m", "x", "dev_ndcg@10", 0.5, 1),
+        (replaced(EPOCH_1, 2, "x"), "conversion error to double: invalid value 'x'"),
+        (replaced(EPOCH_1, 2, -1.0), "epoch -1.0, dev_ndcg@10 0.4"),
+        (replaced(LOSS_1, 4, "inf"), "epoch 1.0, loss inf"),
+        (replaced(EPOCH_1, 4, 1.5), "dev_ndcg@10 1.5 in epoch 1.0"),
+        (replaced(EPOCH_1, 2, 0.5), "dev_ndcg@10 0.4 in epoch 0.5"),
+        (replaced(EPOCH_1, 2, 4.0), "minilm-demo lacks a dev measure of an epoch"),
+        (replaced(EPOCH_1, 5, 1), "minilm-demo has no loss, or not one epoch that was kept"),
+        (
+            lambda rows: [row for row in rows if row[3] != "loss"],
+            "minilm-demo has no loss, or not one epoch that was kept",
+        ),
+        (
+            lambda rows: [("decoder", *row[1:]) for row in rows],
+            "minilm-demo is of the kind decoder",
+        ),
     ],
 )
-def test_a_table_that_no_training_made_is_refused(project: Path, row: tuple[object, ...]) -> None:
+def test_a_table_that_no_training_made_is_refused(
+    project: Path, change: Callable[[list[Row]], list[Row]], said: str
+) -> None:
     given = of_locales(us="minilm-demo")
-    write_locale(given, "us", queries=9, trained=[row])
-    with pytest.raises(PipelineError, match=r"^reports/plots/training/us.csv .*evaluate@us`"):
+    write_curve(layout.runs("dense", "us").curve)
+    rows: list[Row] = [*read_training("us", "minilm-demo", None)]
+    write_locale(given, "us", queries=9, trained=rows)
+    assert len(read_locale(given, "us").trainings) == 1
+    write_locale(given, "us", queries=9, trained=change(rows))
+    with pytest.raises(PipelineError) as caught:
         read_locale(given, "us")
+    assert str(caught.value).startswith("reports/plots/training/us.csv is not a table of trainings")
+    assert said in str(caught.value)
+    assert "`dvc repro evaluate@us`" in str(caught.value)

@@ -1,7 +1,11 @@
 """A typed query is reranked as the stage reranks judged ones; else one line says why not."""
 
+import gc
 import shutil
+import threading
+import weakref
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +18,18 @@ from starlette.testclient import TestClient
 from pipeline import workspace
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS
 from pipeline.core.params_file import load_params
-from pipeline.encoders.pairs import load_scorer, scores_of
+from pipeline.encoders.pairs import PairScorer, load_scorer, scores_of
 from pipeline.rerank.stage import rerank
 from pipeline.search import command
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
+from pipeline.search.reranking import Reordering
 from pipeline.serve.app import make_app
-from pipeline.serve.desk import Desk
+from pipeline.serve.desk import Desks
 from pipeline.serve.engines import Engines
 from tests.helpers.small_project import inside
 from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
@@ -108,22 +113,28 @@ def whole_title(product_id: str) -> str:
     return str(table["text"][row].as_py()[: table["field_ends"][row][0].as_py()])
 
 
-def test_it_is_there_wherever_systems_are_and_its_model_is_loaded_once(
+def test_it_answers_wherever_it_is_asked_for_and_its_model_is_loaded_once(
     folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    engines, desk = Engines([LOCALE]), Desk()
-    client = TestClient(make_app(engines, desk), base_url="http://127.0.0.1")
-    assert list(client.get("/api/search?q=zapatos&k=3").json()["systems"]) == list(SYSTEMS)
+    engines, desks = Engines([LOCALE]), Desks()
+    client = TestClient(make_app(engines, desks), base_url="http://127.0.0.1")
+    asked = "/api/search?q=zapatos&k=3"
+    assert list(client.get(asked).json()["systems"]) == list(FIRST_SYSTEMS)
+    systems = client.get(f"{asked}&systems={','.join(SYSTEMS)}").json()["systems"]
+    assert list(systems) == list(SYSTEMS)
     page = client.get("/?q=zapatos&left=rerank&right=hybrid")
     assert page.status_code == 200
     assert '<option value="rerank" selected>' in page.text
     assert 'id="heading-rerank"' in page.text
-    found = workspace.open(LOCALE).search("zapatos", k=2)
-    assert found["system"].unique().tolist() == list(SYSTEMS)
-    monkeypatch.setattr("sys.argv", ["search", "zapatos", "-k", "1"])
-    assert command.main() == 0
-    said = capsys.readouterr().out
-    assert [line.split("\t")[1] for line in said.splitlines()] == list(SYSTEMS)
+    es = workspace.open(LOCALE)
+    for given, shown in ((None, FIRST_SYSTEMS), (SYSTEMS, SYSTEMS)):
+        found = es.search("zapatos", systems=given, k=2)
+        assert found["system"].unique().tolist() == list(shown)
+        named = [] if given is None else ["--system", ",".join(given)]
+        monkeypatch.setattr("sys.argv", ["search", "zapatos", "-k", "1", *named])
+        assert command.main() == 0
+        said = capsys.readouterr().out
+        assert [line.split("\t")[1] for line in said.splitlines()] == list(shown)
 
     old, before = engines.get(LOCALE), signature(LOCALE)
     rerank(load_params(), LOCALE)
@@ -133,7 +144,75 @@ def test_it_is_there_wherever_systems_are_and_its_model_is_loaded_once(
     new = engines.get(LOCALE)
     assert new is not old
     assert new.reranker().load() is old.reranker().load()
-    desk.close()
+    desks.close()
+
+
+def look_twice(engines: Engines) -> None:
+    """Let a server take up the artefacts that are there."""
+    for _ in range(2):
+        engines.look(LOCALE)
+
+
+def test_a_reranker_that_cannot_be_loaded_does_not_replace_the_engine_that_works(
+    folder: Path,
+) -> None:
+    rerank(load_params(), LOCALE)
+    engines = Engines([LOCALE])
+    old = engines.get(LOCALE)
+    question = Question("zapatos", ("hybrid", "rerank"), 5)
+    before = old.search(question)
+    choose({"rerank.es": "reranker-demo"})  # which DVC is about to train
+    look_twice(engines)
+    assert engines.get(LOCALE) is old
+    assert "not trained yet. Run `dvc repro" in engines.states[LOCALE].problem
+    assert engines.get(LOCALE).search(question) == before
+    choose({"rerank.es": "tiny", "reranking.depth": DEPTH + 1})
+    look_twice(engines)
+    new = engines.get(LOCALE)
+    assert new is not old
+    assert engines.states[LOCALE].problem == ""
+    assert new.reranker().load() is old.reranker().load()
+
+
+def test_an_engine_answers_while_the_models_of_the_next_one_are_loaded(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    engines = Engines([LOCALE])
+    old = engines.get(LOCALE)
+    old.warm()
+    question = Question("unos zapatos", ("hybrid", "rerank"), 5)
+    before = old.search(question)
+    loading, go_on, load = threading.Event(), threading.Event(), Reordering._load_model
+
+    def wait_and_load(self: Reordering) -> PairScorer:
+        loading.set()
+        assert go_on.wait(60)
+        return load(self)
+
+    monkeypatch.setattr(Reordering, "_load_model", wait_and_load)
+    choose({"reranking.depth": DEPTH + 1})
+    opening = threading.Thread(target=look_twice, args=[engines], daemon=True)
+    opening.start()
+    assert loading.wait(60)
+    assert engines.get(LOCALE) is old
+    with ThreadPoolExecutor(1) as pool:
+        try:
+            assert pool.submit(old.search, question).result(60) == before
+        finally:
+            go_on.set()
+    opening.join(60)
+    assert engines.get(LOCALE) is not old
+
+
+def test_a_model_is_kept_over_an_engine_that_never_loaded_it(folder: Path) -> None:
+    first, second, third = (open_engine(LOCALE) for _ in range(3))
+    model = weakref.ref(first.reranker().load())
+    second.keep_models(first)
+    third.keep_models(second)
+    del first, second
+    gc.collect()
+    assert model() is not None
+    assert third.reranker().load() is model()
 
 
 def test_without_a_reranker_or_its_model_one_line_says_what_to_do(
@@ -146,15 +225,15 @@ def test_without_a_reranker_or_its_model_one_line_says_what_to_do(
         engine.search(Question("a", ("rerank",)))
     with pytest.raises(PipelineError, match=none):
         workspace.open(LOCALE).search("a", systems=["rerank"])
-    desk = Desk()
-    client = TestClient(make_app(Engines([LOCALE]), desk), base_url="http://127.0.0.1")
-    assert list(client.get("/api/search?q=a").json()["systems"]) == list(SYSTEMS[:-1])
+    desks = Desks()
+    client = TestClient(make_app(Engines([LOCALE]), desks), base_url="http://127.0.0.1")
+    assert list(client.get("/api/search?q=a").json()["systems"]) == list(FIRST_SYSTEMS)
     for address in ("/api/search?q=a&systems=rerank", "/?q=a&left=rerank"):
         answered = client.get(address)
         assert answered.status_code == 400
         assert "es has no rerank" in answered.text
     assert 'value="rerank"' not in client.get("/?q=a").text
-    desk.close()
+    desks.close()
 
     choose({"rerank.es": "reranker-demo"})
     monkeypatch.setattr("sys.argv", ["search", "a", "--system", "rerank"])

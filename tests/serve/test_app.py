@@ -22,8 +22,8 @@ from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.serve import command
-from pipeline.serve.app import BUSY, make_app
-from pipeline.serve.desk import Desk
+from pipeline.serve.app import make_app
+from pipeline.serve.desk import RERANKS_WAITING, Desk, Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.gate import CROWDED
 from pipeline.text.normalise import normalise
@@ -50,9 +50,9 @@ def engines(folder: Path) -> Engines:
 @pytest.fixture
 def client(engines: Engines) -> Iterator[TestClient]:
     """A client of the application."""
-    desk = Desk()
-    yield TestClient(make_app(engines, desk), base_url="http://127.0.0.1:8000")
-    desk.close()
+    desks = Desks()
+    yield TestClient(make_app(engines, desks), base_url="http://127.0.0.1:8000")
+    desks.close()
 
 
 def test_json_is_what_the_engine_says(client: TestClient, engines: Engines) -> None:
@@ -94,12 +94,12 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
     engines: Engines, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(engines.states["es"], "engine", object())
-    desk = Desk()
+    desks = Desks()
     app = TestClient(
-        make_app(engines, desk), base_url="http://127.0.0.1:8000", raise_server_exceptions=False
+        make_app(engines, desks), base_url="http://127.0.0.1:8000", raise_server_exceptions=False
     )
     answered = app.get("/api/similar?id=B1")
-    desk.close()
+    desks.close()
     assert answered.status_code == 500
     assert answered.json() == {"error": "Internal Server Error"}
     assert answered.headers["content-security-policy"].startswith("default-src 'none'")
@@ -172,8 +172,8 @@ def test_every_error_of_the_api_is_json_and_of_the_page_a_page(
 
 
 def test_a_server_that_is_too_full_or_gets_no_http_says_so_in_json(engines: Engines) -> None:
-    desk = Desk()
-    server = command.make_server(engines, desk)
+    desks = Desks()
+    server = command.make_server(engines, desks)
     with command.bind(0) as listener:
         address = listener.getsockname()
         thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]}, daemon=True)
@@ -205,7 +205,7 @@ def test_a_server_that_is_too_full_or_gets_no_http_says_so_in_json(engines: Engi
         assert not thread.is_alive()
         for connection in held:
             connection.close()
-    assert desk.close()
+    assert desks.close()
 
 
 def test_what_may_be_searched_for_is_never_markup_on_the_page(client: TestClient) -> None:
@@ -246,23 +246,44 @@ def test_the_page_shows_both_systems_their_labels_and_links_that_lead_on(
 
 
 def test_a_full_queue_is_503_and_says_when_to_come_again(engines: Engines) -> None:
-    desk = Desk(waiting=0)
-    client = TestClient(make_app(engines, desk), base_url="http://localhost:8000")
-    assert desk._places.acquire(blocking=False)
+    desks = Desks(quick=Desk(waiting=0))
+    client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
+    assert desks.quick._places.acquire(blocking=False)
     for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a", "/similar/a"):
         busy = client.get(path)
         assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
-        assert BUSY in busy.text
+        assert "too many searches at once. Try again in a second." in busy.text
     assert client.get("/healthz").status_code == 200
-    desk._places.release()
+    desks.quick._places.release()
     assert client.get("/?q=a").status_code == 200
-    desk.close()
+    desks.close()
+
+
+def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines) -> None:
+    desks, go_on = Desks(), threading.Event()
+    client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
+
+    desks.rerank._worker.submit(go_on.wait, 60)
+    for _ in range(1 + RERANKS_WAITING):
+        assert desks.rerank._places.acquire(blocking=False)
+    for path in ("/?q=a&left=rerank", "/api/search?q=a&systems=bm25,rerank"):
+        busy = client.get(path)
+        assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
+        assert "too many searches with rerank at once. Try again in 10 seconds." in busy.text
+    for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a"):
+        assert client.get(path).status_code != 503
+    assert list(client.get("/api/search?q=a").json()["systems"]) == list(FIRST_SYSTEMS)
+    go_on.set()
+    for _ in range(1 + RERANKS_WAITING):
+        desks.rerank._places.release()
+    assert client.get("/api/search?q=a&systems=rerank").status_code == 400  # es has none
+    assert desks.close()
 
 
 def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None:
     engines = Engines(["es"])
-    desk = Desk()
-    client = TestClient(make_app(engines, desk), base_url="http://127.0.0.1")
+    desks = Desks()
+    client = TestClient(make_app(engines, desks), base_url="http://127.0.0.1")
     before = client.get("/api/search?q=zapatillas").json()
     index = layout.index("es").folder
     shutil.move(index, "away")  # as DVC does before it runs the stage
@@ -283,7 +304,7 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     shutil.rmtree("away")
     assert engines.states["es"].tried == signature("es")
     assert open_engine("es").locale == "es"
-    desk.close()
+    desks.close()
 
 
 def test_locales_come_and_go_with_params(folder: Path) -> None:

@@ -1,0 +1,54 @@
+"""The curve of an encoder goes with its vectors and runs, and so it is of the scored model."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pipeline.core import layout
+from pipeline.core.params_file import check_params
+from pipeline.embed.stage import embed
+from pipeline.evaluate.training import read_training
+from pipeline.index.stage import index
+from pipeline.retrieve.stage import retrieve
+from tests.helpers.artefacts import LOCALE, write_clean
+from tests.helpers.tiny_models import build_model
+from tests.helpers.training import NAME, write_project
+
+CURVE = "epoch,step,loss,dev_ndcg@10,kept\n0,0,,0.3,0\n1,8,1.5,0.4,1\n"
+FILES = ["catalogue.parquet", "pool.parquet", "run.json"]
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_other_does(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(layout.CACHE_VARIABLE, str(project / "cache"))
+    data = write_project(project)
+    write_clean(np.random.default_rng(0), 40, 5)
+    model = layout.model("encoder", NAME)
+    build_model(model.weights, tokenizer="wordpiece", seed=2)
+    given = check_params(data, "params.yaml")
+    model.card.write_text(json.dumps({"settings": given.trained[NAME].of_weights()}))
+    # An entry of `encoders` has no curve, though a file be there.
+    other = layout.model("encoder", "tiny").curve
+    other.parent.mkdir(parents=True)
+    for path in (model.curve, other):
+        path.write_text(CURVE)
+    for encoder, curves in ((NAME, ["curve.csv"]), ("tiny", [])):
+        data["encoder"][LOCALE] = encoder
+        given = check_params(data, "params.yaml")
+        for body in (embed, index, retrieve):
+            body(given, LOCALE)
+        vectors, runs = layout.embeddings(LOCALE), layout.runs("dense", LOCALE)
+        expected = [*curves, "manifest.json", "products-00000.npy", "queries-00000.npy"]
+        assert names(vectors.folder) == expected
+        assert names(runs.folder) == sorted([*curves, *FILES])
+        if curves:
+            model.curve.write_text("of a model that was trained since")
+            assert vectors.curve.read_text() == runs.curve.read_text() == CURVE
+        assert len(read_training(LOCALE, encoder, None)) == (3 if curves else 0)
