@@ -350,14 +350,15 @@ def parse_json(data: bytes, where: str, remedy: str, *, foreign: bool = False) -
             text that Python cannot compute with or write: NaN, 1e400, half a surrogate pair.
     """
     try:
-        found = json.loads(data.decode("utf-8"), object_pairs_hook=_without_repeats)
+        found = json.loads(data.decode("utf-8"), object_pairs_hook=without_repeats)
         _check_values(found, most_bits=MOST_FOREIGN_BITS if foreign else 64)
     except (ValueError, RecursionError) as err:
         raise PipelineError(f"{where} is not readable as JSON ({one_line(err)}). {remedy}") from err
     return found
 
 
-def _without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def without_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return the pairs of a JSON object as a dict; raise a ValueError for a repeated name."""
     found = dict(pairs)
     if len(found) < len(pairs):
         names = [name for name, _ in pairs]

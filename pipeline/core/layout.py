@@ -21,6 +21,9 @@ EXAMPLES_STEMS = (Path(EXAMPLES_FILE).stem, "judgements")
 PRODUCTS_STEMS = (Path(PRODUCTS_FILE).stem, "products")
 """The names that a source's tables may have before their endings."""
 
+SHOP_MARK = ".pipeline-shop"
+"""The empty file by which the command `shop` knows a folder that it wrote."""
+
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
 LOCK = Path("dvc.lock")

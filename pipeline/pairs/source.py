@@ -1,6 +1,6 @@
 """The train queries of a source, drawn as `sample` draws and cleaned as `clean` cleans."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,13 +13,15 @@ from pipeline.clean.products import CleanedProducts, clean_product_file
 from pipeline.clean.texts import clean_queries
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Clean, Sample
+from pipeline.core.params import Clean, Params, Sample
 from pipeline.core.trained import Training
 from pipeline.pairs.leakage import Evaluated, drop_evaluated
 from pipeline.sample import esci as source
 from pipeline.sample import opening
+from pipeline.sample.absent import judged_products
 from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
+from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import draw_queries
 
 Counts = dict[str, dict[str, int]]
@@ -65,25 +67,26 @@ def drawing_of(settings: Training) -> Sample:
     )  # fmt: skip
 
 
+def open_training(params: Params, name: str) -> tuple[SourceFile, SourceFile]:
+    """Open the judgements and products that a trained encoder learns from.
+
+    A source without product_locale is of the only locale of params.yaml. If params.yaml has
+    others, the source may be of one of those, so it needs the column.
+    """
+    locales = {*params.language, *params.trained[name].locales}
+    return opening.open_tables(drawing_of(params.training), locales, asker_of(name))
+
+
 def read_judged(
-    settings: Training,
-    fields: Clean,
-    locales: Sequence[str],
-    evaluated: Evaluated,
-    scratch: Path,
-    asker: Asker,
-    threads: int,
+    params: Params, name: str, evaluated: Evaluated, scratch: Path
 ) -> tuple[int, dict[str, Judged]]:
-    """Read, draw and clean what some locales can be learned from.
+    """Read, draw and clean what each locale of a trained encoder can be learned from.
 
     Args:
-        settings: the source, and how many queries.
-        fields: what a product's text is made of.
-        locales: the locales.
+        params: its section `training` says where the judgements are.
+        name: the encoder.
         evaluated: the queries that are left out.
         scratch: an empty folder, for files of products.
-        asker: the keys of params.yaml, for messages.
-        threads: how many threads clean.
 
     Returns:
         How many rows the source has, and what each locale can be learned from.
@@ -91,26 +94,26 @@ def read_judged(
     Raises:
         PipelineError: as `sample` and `clean`, or every query is evaluated.
     """
-    drawing = drawing_of(settings)
-    examples_file, products_file = opening.open_tables(drawing, locales, asker)
+    drawing, asker = drawing_of(params.training), asker_of(name)
+    locales, threads = sorted(params.trained[name].locales), params.runtime.thread_count()
+    examples_file, products_file = open_training(params, name)
     examples_path, products_path = examples_file.path, products_file.path
     rows = source.read_examples(examples_file, drawing, locales, asker).rows
     drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
     ids = source.read_product_ids(products_file, locales, asker)
     chosen = {
-        locale: pd.Index(sorted(set(each.judgements["product_id"].to_pylist()) & ids[locale]))
+        locale: pd.Index(
+            sorted(judged_products(each.judgements, ids[locale], locale, products_path))
+        )
         for locale, each in drawn.items()
     }
-    for locale, products in chosen.items():
-        if not len(products):
-            raise PipelineError(
-                f"{products_path}: none of the products judged for the {locale} train queries is "
-                "there. Add them."
-            )
+    for locale in locales:
         (scratch / locale).mkdir()
     write_products(products_file, chosen, scratch)
     judged = {
-        locale: _clean(drawn[locale], locale, fields, examples_path, scratch / locale, threads)
+        locale: _clean(
+            drawn[locale], locale, params.clean, examples_path, scratch / locale, threads
+        )
         for locale in locales
     }
     return examples_file.rows + products_file.rows, judged

@@ -8,7 +8,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, scratch_beside, write_json
 from pipeline.core.params import Params
 from pipeline.pairs.leakage import draw_dev, read_evaluated
-from pipeline.pairs.source import Judged, asker_of, count_shared, read_judged
+from pipeline.pairs.source import Judged, count_shared, read_judged
 from pipeline.pairs.write import Written, write_pairs
 
 SIDES = ("train", "dev")
@@ -20,17 +20,14 @@ def pairs(params: Params, name: str) -> stage.Done:
     Raises:
         PipelineError: the source cannot be used, or a side has no product labelled E.
     """
-    settings, locales = params.training, sorted(params.trained[name].locales)
-    asker = asker_of(name)
+    settings = params.training
     target, threads = layout.pairs(name), params.runtime.thread_count()
     refuse_overlap([Path(settings.source)], target.folder)
     evaluated = read_evaluated(params.language)
     with atomic_directory(target.folder) as folder:
         out = layout.PairFiles(folder)
         with scratch_beside(out.counts) as scratch:
-            rows, judged = read_judged(
-                settings, params.clean, locales, evaluated, scratch, asker, threads
-            )
+            rows, judged = read_judged(params, name, evaluated, scratch)
             queries = {locale: each.queries for locale, each in judged.items()}
             dev = draw_dev(queries, settings.dev_share, settings.seed)
             written = write_pairs({side: out.side(side) for side in SIDES}, judged, dev)

@@ -13,6 +13,7 @@ from pipeline.core.params import Params
 from pipeline.demo.tables import LOCALES
 from pipeline.sample import esci as source
 from pipeline.sample import opening
+from pipeline.sample.absent import judged_products
 from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import draw_queries
 
@@ -46,7 +47,7 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
     characters, sizes = bytes_per_row(products_file, params.clean.fields), {}
     for locale in locales:
         queries, judgements = draw_queries(examples, settings, locale, examples_file.path)
-        judged = ids[locale] & set(judgements["product_id"].to_pylist())
+        judged = judged_products(judgements, ids[locale], locale, products_file.path)
         others = len(ids[locale]) - len(judged)
         if settings.distractors != "all":
             others = min(settings.distractors, others)

@@ -9,12 +9,11 @@ from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.core.trained import TrainedEncoder
 from pipeline.demo.tables import LOCALES
-from pipeline.pairs.source import asker_of, drawing_of
+from pipeline.pairs.source import asker_of, drawing_of, open_training
 from pipeline.plan.costs import Row
 from pipeline.plan.encoding import CHARACTERS_PER_TOKEN
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
-from pipeline.sample import opening
 from pipeline.sample.draw import draw_queries
 
 _QUERY_TOKENS = 8  # about
@@ -74,7 +73,7 @@ def _measure(params: Params, name: str) -> Source:
         labels = {label: round(judged * share) for label, share in _DEMO_LABELS.items()}
         return Source(rows, Counter(labels), DEMO_CHARACTERS)
     asker, drawing = asker_of(name), drawing_of(settings)
-    examples_file, products_file = opening.open_tables(drawing, locales, asker)
+    examples_file, products_file = open_training(params, name)
     examples = source.read_examples(examples_file, drawing, locales, asker).rows
     labels_of: Counter[str] = Counter()
     for locale in locales:

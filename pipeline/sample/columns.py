@@ -33,7 +33,7 @@ QUERY_ID_BITS = 53
 """As many as a number in a browser has."""
 EXAMPLE_ID_BITS = 62
 
-_NEAR, _NEAR_END = 0.85, 0.75
+_NEAR = 0.9
 _LISTED = 20
 
 
@@ -142,12 +142,22 @@ def _nearly(name: str, others: Collection[str]) -> str | None:
         return difflib.SequenceMatcher(None, first, second).ratio()
 
     def end(text: str) -> str:
-        return text.removeprefix("product_")
+        return text.removeprefix("product_").removesuffix("s")
 
     for other in sorted(others):
-        if like(name, other) >= _NEAR or like(end(name), end(other)) >= _NEAR_END:
+        if max(like(name, other), like(end(name), end(other))) >= _NEAR:
+            return other
+        if _one_error(end(name), end(other)):
             return other
     return None
+
+
+def _one_error(first: str, second: str) -> bool:
+    """Return whether one letter is another, as by a flipped bit, or two are swapped."""
+    if len(first) != len(second):
+        return False
+    unlike = sum(one != other for one, other in zip(first, second, strict=True))
+    return unlike <= 1 or (unlike == 2 and sorted(first) == sorted(second))
 
 
 def _wrong_type(name: str, own: str, form: Form, field: pa.Field) -> tuple[str, str]:
@@ -213,8 +223,8 @@ def to_type(values: pa.ChunkedArray, field: pa.Field, path: Path) -> pa.ChunkedA
 def fill(table: pa.Table, file: SourceFile, schema: pa.Schema) -> pa.Table:
     """Return a table with the columns of a schema, of which it may lack those that can be filled.
 
-    Without query_id a query is named by the hash of its text, and an example without example_id by
-    that of what it says: neither depends on the order or the other rows of the file.
+    An example without example_id is named by the hash of what it says, which does not depend on
+    the order or the other rows of the file. `spelling.ids_of` names queries.
     """
     fields = [field for field in schema if field.name not in table.column_names]
     for field in sorted(fields, key=lambda each: each.name == "example_id"):
@@ -230,9 +240,6 @@ def _filling(field: pa.Field, table: pa.Table, file: SourceFile) -> pa.Array:
             rows = zip(*(table[name].cast(pa.string()).to_pylist() for name in names), strict=True)
             ids = [hashed("\n".join(row), EXAMPLE_ID_BITS) for row in rows]
             return pa.array(ids, pa.int64())
-        case "query_id":
-            texts = table["query"].fill_null("")
-            return by_value(texts, lambda text: hashed(text, QUERY_ID_BITS)).combine_chunks()
         case "product_locale":
             return pa.repeat(pa.scalar(file.locale, pa.string()), count)
         case "split":

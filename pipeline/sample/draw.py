@@ -86,9 +86,14 @@ def _refuse_two_meanings(
     rows = rows.sort_by([(name, "ascending") for name in (key, *shown)])
     ids = rows[key].to_numpy()
     place = int(np.flatnonzero(ids[1:] == ids[:-1])[0])
+    one, other = rows.slice(place, 2).to_pylist()
+    if key == "query_id" and one["query"] == other["query"]:
+        raise PipelineError(
+            f"{path}: query {shorten(one['query'])} of locale {locale} is in both splits. Put all "
+            "its rows in one."
+        )
     first, second = (
-        ", ".join(f"{name} {shorten(row[name])}" for name in shown)
-        for row in rows.slice(place, 2).to_pylist()
+        ", ".join(f"{name} {shorten(row[name])}" for name in shown) for row in (one, other)
     )
     raise PipelineError(
         f"{path}: {key} {ids[place]} of locale {locale} appears twice with different content: "

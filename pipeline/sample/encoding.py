@@ -32,6 +32,17 @@ def refuse_encoding(path: Path) -> None:
             line += chunk.count(b"\n")
 
 
+def refuse_half_a_character(text: str, where: str) -> None:
+    r"""Refuse a surrogate without its other half, such as \ud800: UTF-8 has no form for it."""
+    try:
+        text.encode()
+    except UnicodeEncodeError as err:
+        raise PipelineError(
+            f"{where} holds \\u{ord(text[err.start]):04x}, which is half a character. Correct or "
+            "remove it."
+        ) from err
+
+
 def _not_utf8(path: Path, found: str, encoding: str) -> PipelineError:
     if path.suffix.lower() in (".jsonl", ".ndjson"):
         mend = (

@@ -13,7 +13,7 @@ import pyarrow.csv as pcsv
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
 from pipeline.core.params import Sample
-from pipeline.sample import columns, forms
+from pipeline.sample import absent, columns, forms, spelling
 from pipeline.sample.asker import SAMPLE, Asker
 from pipeline.sample.columns import EXAMPLES, SourceFile
 from pipeline.sample.forms import brief, unreadable
@@ -40,6 +40,8 @@ class Examples:
     """How many the filters left out: columns product_locale, query_id, count_all."""
     other_locales: dict[str, int]
     """How many are of a locale that params.yaml does not name."""
+    spellings_joined: Mapping[str, int]
+    """How many spellings of each locale's queries gave way to another of the same text."""
 
 
 def read_batches(file: SourceFile, schema: pa.Schema) -> Iterator[pa.Table]:
@@ -62,6 +64,8 @@ def read_batches(file: SourceFile, schema: pa.Schema) -> Iterator[pa.Table]:
             _refuse_broken_text(table, row, file)
             row += len(table)
             _refuse_nulls(table, required, path)
+            if "query_id" in schema.names and file.lacks("query_id"):
+                table = table.append_column("query_id", spelling.ids_of(table["query"]))
             yield columns.fill(table, file, schema)
     except _READ_ERRORS as err:
         raise unreadable(path, file.form.name, err) from err
@@ -96,18 +100,16 @@ def read_examples(
             mask = pc.and_(mask, pc.equal(table[f"{settings.version}_version"], 1))
         kept.append(table.filter(mask))
         left_out.append(_rows_by_query(table.filter(pc.invert(mask))))
-    examples = pa.concat_tables(kept)
+    examples, joined = pa.concat_tables(kept), Counter[str]()
+    if file.lacks("query_id"):
+        examples, joined = spelling.join_spellings(examples)
     if settings.queries == "none":
-        return Examples(examples, pa.concat_tables(left_out), {})
+        return Examples(examples, pa.concat_tables(left_out), {}, joined)
     others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
     for locale in locales:
         if not before[locale]:
-            found = ", ".join([*sorted(others), *sorted(left)]) or "nothing"
-            raise PipelineError(
-                f"{path}: column product_locale never holds {locale!r} (found: {found}). Remove "
-                f"{locale} from {asker.locales} in params.yaml, or add its rows."
-            )
+            raise absent.no_rows(path, locale, before.keys(), asker)
         if locale not in left:
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "
@@ -115,7 +117,7 @@ def read_examples(
                 f"{','.join(settings.splits)} (rows before: {before[locale]}). "
                 f"{'Widen them.' if not file.lacks('split') else _NO_SPLIT}"
             )
-    return Examples(examples, pa.concat_tables(left_out), others)
+    return Examples(examples, pa.concat_tables(left_out), others, joined)
 
 
 def rows_by_locale(table: pa.Table) -> Counter[str]:
@@ -147,15 +149,14 @@ def read_product_ids(
     """
     ids: dict[str, set[str]] = {locale: set() for locale in locales}
     wanted = pa.schema(map(tables.SAMPLE_PRODUCTS.field, ("product_id", "product_locale")))
+    found = set[str]()
     for table in read_batches(file, wanted):
+        found.update(table["product_locale"].unique().to_pylist())
         for locale, known in ids.items():
             known.update(of_locale(table, locale)["product_id"].to_pylist())
     for locale in locales:
         if not ids[locale]:
-            raise PipelineError(
-                f"{file.path}: column product_locale never holds {locale!r}. Remove {locale} from "
-                f"{asker.locales} in params.yaml, or add its rows."
-            )
+            raise absent.no_rows(file.path, locale, found, asker)
     return ids
 
 

@@ -15,7 +15,8 @@ import pyarrow.parquet as pq
 
 from pipeline.core import tables
 from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
-from pipeline.sample.encoding import refuse_encoding
+from pipeline.core.files import without_repeats
+from pipeline.sample.encoding import refuse_encoding, refuse_half_a_character
 
 REMEDY = "Fetch or write it again."
 READ_ERRORS = (*tables.READ_ERRORS, ValueError)
@@ -148,7 +149,9 @@ class JsonLines:
         self.path = path
         keys: dict[str, None] = {}
         self.rows = 0
-        for _, row in self._objects():
+        for number, row in self._objects():
+            for key in row.keys() - keys.keys():
+                refuse_half_a_character(key, f"{path}: line {number}, key {shorten(key)}")
             keys |= dict.fromkeys(row)
             self.rows += 1
         self.schema = pa.schema([(each, pa.string()) for each in keys])
@@ -177,12 +180,14 @@ class JsonLines:
                 if not line.strip():
                     continue
                 try:
-                    row = json.loads(line, parse_float=str, parse_int=str)
+                    row = json.loads(
+                        line, parse_float=str, parse_int=str, object_pairs_hook=without_repeats
+                    )
                 except (ValueError, RecursionError) as err:
                     raise PipelineError(
                         f"{self.path}: line {number} is not JSON ({brief(err)}). Write one object "
-                        "per line: pandas does with `frame.to_json(PATH, orient='records', "
-                        "lines=True)`, polars with `frame.write_ndjson(PATH)`."
+                        "per line, each key once: pandas does with `frame.to_json(PATH, "
+                        "orient='records', lines=True)`, polars with `frame.write_ndjson(PATH)`."
                     ) from err
                 if not isinstance(row, dict):
                     raise PipelineError(
@@ -235,7 +240,12 @@ def _text(value: Any, where: str) -> str | None:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str):
+        refuse_half_a_character(value, where)
         return value
+    if isinstance(value, float):  # numbers are read as texts: this is none
+        raise PipelineError(
+            f"{where} is {json.dumps(value)}, which JSON does not have. Write null there."
+        )
     raise PipelineError(f"{where} must be a text or a number (found {shorten(value)}). Flatten it.")
 
 

@@ -107,7 +107,7 @@ def open_source(
         path: the file.
         schema: ESCI's columns.
         settings: the own names of columns, and the version; None: ESCI's, and all.
-        locales: those that are asked for. A table without product_locale is of the only one.
+        locales: those of params.yaml. A table without product_locale is of the only one.
         asker: the keys of params.yaml, for messages.
 
     Raises:

@@ -16,6 +16,7 @@ from pipeline.core.files import atomic_directory, refuse_overlap, write_json
 from pipeline.core.params import Params, Sample
 from pipeline.sample import esci as source
 from pipeline.sample import opening
+from pipeline.sample.absent import judged_products
 from pipeline.sample.buckets import write_products
 from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import count_outside_filters, draw, draw_queries, sources_of
@@ -54,7 +55,9 @@ def sample(params: Params) -> stage.Done:
                 "products": len(chosen[locale]),
                 "queries": len(queries),
                 "queries_without_source": of_queries["source"].null_count,
-                **_count_filled(examples_file, queries, judgements),
+                **_count_filled(
+                    examples_file, queries, judgements, examples.spellings_joined.get(locale, 0)
+                ),
             }
         rows_of, repeated = write_products(products_file, chosen, out)
         for locale in locales:
@@ -74,11 +77,14 @@ def sample(params: Params) -> stage.Done:
     )
 
 
-def _count_filled(file: SourceFile, queries: pa.Table, judgements: pa.Table) -> dict[str, int]:
+def _count_filled(
+    file: SourceFile, queries: pa.Table, judgements: pa.Table, joined: int
+) -> dict[str, int]:
     """Return how much of a sample was filled in, by a source that lacks columns of ESCI's."""
     counts = {}
     if file.lacks("query_id"):
         counts["queries_named_by_text"] = len(queries)
+        counts["query_spellings_joined"] = joined
     if file.lacks("split"):
         counts["judgements_taken_as_test"] = len(judgements)
     return counts
@@ -88,13 +94,12 @@ def _choose_products(
     ids: set[str], judgements: pa.Table, settings: Sample, locale: str, path: Path
 ) -> pd.Index:
     """Return the judged products that the source has, and the drawn distractors, sorted."""
-    judged = set(judgements["product_id"].to_pylist())
+    judged = judged_products(judgements, ids, locale, path)
     distractors = draw(ids - judged, settings.distractors, settings.seed, locale)
-    chosen = pd.Index(sorted(judged & ids | set(distractors)))
+    chosen = pd.Index(sorted(judged | set(distractors)))
     if not len(chosen):
         raise PipelineError(
-            f"{path}: none of the {len(judged)} products judged for locale {locale!r} is there. "
-            "Add them, or raise sample.distractors."
+            f"{path}: no product of locale {locale!r} is judged or drawn. Raise sample.distractors."
         )
     return chosen
 

@@ -15,6 +15,12 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from pipeline.clean.judgements import clean_judgements
+from pipeline.clean.texts import clean_queries
 from pipeline.core import files, layout, params_edit, params_text, stage
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
@@ -22,51 +28,79 @@ from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening
+from pipeline.sample.absent import judged_products
 from pipeline.sample.asker import Asker
+from pipeline.sample.buckets import write_products
+from pipeline.sample.draw import draw_queries
 
 ASKER = Asker("sample", "encoder, index and language", options=True)
 
 
 def settings_of(
-    params: Params, locale: str, language: str, encoder: str, sample: Mapping[str, Any]
+    params: Params,
+    locale: str,
+    language: str | None,
+    encoder: str | None,
+    sample: Mapping[str, Any],
 ) -> dict[tuple[str, ...], Any]:
     """Return what must change in params.yaml, by path, for one locale of a source.
 
     Args:
         params: what params.yaml says.
         locale: the only locale that it will have.
-        language: its language.
-        encoder: its encoder.
+        language: its language; None: that of params.yaml, or the one the locale is named after.
+        encoder: its encoder; None: that of params.yaml, or one that knows any language.
         sample: what of the section `sample` changes.
+
+    A locale that is the only one already keeps its encoder, index and reranker, unless `encoder` is
+    given, and its language, unless `language` is.
     """
-    return {
-        ("encoder",): {locale: encoder},
-        ("index",): {locale: "flat"},
-        ("language",): {locale: language},
-        ("rerank",): {locale: NO_RERANKER},
+    is_there = set(params.encoder) == {locale}
+    changes: dict[tuple[str, ...], Any] = {
         **{("sample", key): each for key, each in sample.items()},
         ("explore",): [locale] if locale in params.explore else [],
     }
+    if language or not is_there:
+        changes["language",] = {locale: language or language_of(locale)}
+    if encoder or not is_there:
+        changes["encoder",] = {locale: encoder or ANY_LANGUAGE_ENCODER}
+        changes["index",] = {locale: "flat"}
+        changes["rerank",] = {locale: NO_RERANKER}
+    return changes
 
 
-def check_tables(params: Params, judged: Path, sold: Path) -> dict[str, Any]:
-    """Read two tables as `sample` will, and return what they hold.
+def check_tables(params: Params, judged: Path, sold: Path, scratch: Path) -> dict[str, Any]:
+    """Read two tables as `sample` and `clean` will, and return what they hold.
 
     The judgements are not read if `sample.queries` is none.
 
+    Args:
+        params: what params.yaml will say, for one locale; `sample.splits` is not used.
+        judged: the table of judgements.
+        sold: the table of products.
+        scratch: an empty folder.
+
     Returns:
-        `splits`, those of the judgements, and the counts `products`, `queries` and `judgements`.
+        `splits`, which to evaluate, and the counts `products`, `queries` and `judgements`.
 
     Raises:
-        PipelineError: what `sample` would say of them.
+        PipelineError: what `sample` would say of them, or `clean` of the labels.
     """
-    locales = list(params.language)
+    (locale,) = locales = list(params.language)
     settings = params.sample.model_copy(update={"splits": ("test", "train")})
     judgements, products = opening.open_pair(judged, sold, settings, locales, ASKER)
     rows = source.read_examples(judgements, settings, locales, ASKER).rows
-    (ids,) = source.read_product_ids(products, locales, ASKER).values()
+    ids = source.read_product_ids(products, locales, ASKER)[locale]
+    splits = evaluated(rows["split"].unique().to_pylist())
+    rows_evaluated = rows.filter(pc.is_in(rows["split"], value_set=pa.array(splits)))
+    queries, judgements = draw_queries(rows_evaluated, settings, locale, judged)
+    judged_products(judgements, ids, locale, sold)
+    known = pa.array(sorted(ids), pa.string())
+    clean_judgements(judgements, clean_queries(queries), pa.chunked_array([known]), judged)
+    (scratch / locale).mkdir()
+    write_products(products, {locale: pd.Index(known)}, scratch)
     return {
-        "splits": set(rows["split"].unique().to_pylist()),
+        "splits": splits,
         "products": len(ids),
         "queries": len(rows["query_id"].unique()),
         "judgements": len(rows),
@@ -79,7 +113,7 @@ def evaluated(splits: Collection[str]) -> list[str]:
 
 
 def _refuse_to_lose(out: Path) -> None:
-    """Raise a `PipelineError` if a folder that would be replaced is not an earlier source."""
+    """Raise a `PipelineError` if a folder that would be replaced is not one of this command."""
     if not out.exists():
         return
     if not out.is_dir():
@@ -89,10 +123,13 @@ def _refuse_to_lose(out: Path) -> None:
         for stem in (*layout.EXAMPLES_STEMS, *layout.PRODUCTS_STEMS)
         for ending in forms.ENDINGS
     }
-    if others := {path.name for path in out.iterdir()} - ours:
+    there = {path.name for path in out.iterdir()}
+    if layout.SHOP_MARK in there:
+        there -= ours | {layout.SHOP_MARK, layout.SOURCES_FILE}
+    if there:
         raise PipelineError(
-            f"--out {out}: the folder would be replaced, but holds {min(others)}, which this "
-            "command did not write. Name a folder that is absent or empty."
+            f"--out {out}: the folder would be replaced, but holds {min(there)}, which this "
+            "command did not write. Name a folder that is absent or empty, or move its files."
         )
 
 
@@ -129,10 +166,13 @@ def _parse() -> argparse.Namespace:
     )  # fmt: skip
     parser.add_argument("--locale", required=True, help="a name for the catalogue, such as de")
     parser.add_argument(
-        "--language", help="an ISO 639-1 code, or any (default: the locale if it is such a code)"
+        "--language",
+        help="an ISO 639-1 code, or any (default: as before for the same locale; the locale if it "
+        "is such a code)",
     )
     parser.add_argument(
-        "--encoder", default=ANY_LANGUAGE_ENCODER, help="its encoder (default: %(default)s)"
+        "--encoder",
+        help=f"its encoder (default: as before for the same locale; {ANY_LANGUAGE_ENCODER})",
     )
     for option, about in (
         ("--column", "your column for one of ESCI's, such as product_id=sku"),
@@ -147,8 +187,8 @@ def _parse() -> argparse.Namespace:
     return parser.parse_intermixed_args()
 
 
-def _take(asked: argparse.Namespace) -> dict[str, Any]:
-    """Check the tables, copy them and write params.yaml; return what `check_tables` does."""
+def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
+    """Check the tables, copy them and write params.yaml; return it and what the tables hold."""
     refuse_locale_name(asked.locale)
     given = {layout.EXAMPLES_STEMS[1]: asked.labels, layout.PRODUCTS_STEMS[1]: asked.products}
     copies = {
@@ -173,26 +213,30 @@ def _take(asked: argparse.Namespace) -> dict[str, Any]:
     changes = settings_of(current, asked.locale, asked.language, asked.encoder, sample)
     params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
     judged = asked.labels or asked.out / layout.EXAMPLES_FILE
-    found = check_tables(params, judged, asked.products)
-    changes["sample", "splits"] = evaluated(found["splits"])
+    with files.scratch_beside(PARAMS_FILE) as scratch:
+        found = check_tables(params, judged, asked.products, scratch)
+    changes["sample", "splits"] = found["splits"]
+    params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
     after = params_edit.put_all(before, changes, str(PARAMS_FILE))
     with files.atomic_directory(asked.out) as partial:
+        (partial / layout.SHOP_MARK).touch()
+        if (sources := asked.out / layout.SOURCES_FILE).exists():
+            shutil.copyfile(sources, partial / sources.name)
         for name, path in copies.items():
             shutil.copyfile(path, partial / name)
     with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
         partial.write_bytes(after)
-    return found
+    return params, found
 
 
 def main() -> int:
     """Copy the tables, set params.yaml, say what comes next; return the exit status."""
     asked = _parse()
     with stage.report_errors("shop") as outcome:
-        asked.language = asked.language or language_of(asked.locale)
-        found = _take(asked)
+        params, found = _take(asked)
         stage.log.info(
             "shop source=%s locale=%s language=%s encoder=%s products=%d queries=%d judgements=%d",
-            asked.out, asked.locale, asked.language, asked.encoder,
+            asked.out, asked.locale, params.language[asked.locale], params.encoder[asked.locale],
             found["products"], found["queries"], found["judgements"],
         )  # fmt: skip
         then = "make repro" if asked.labels else f"dvc repro hybrid@{asked.locale}"

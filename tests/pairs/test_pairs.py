@@ -233,7 +233,7 @@ def test_a_query_stays_on_its_side_when_others_come_and_equal_texts_are_on_one_s
         ([], {}, "no query of locale 'us' is left after training.version=small and training.spl"),
         ([train(1, query="query 900")], {}, "none of the 1 train queries of us can be lea"),
         ([train(1, query=None)], {}, "none of the 1 train queries of us can be lea"),
-        ([example(1, 1, "GONE", split="train")], {}, "none of the products judged for the us"),
+        ([example(1, 1, "GONE", split="train")], {}, "none of the 1 products judged for"),
         ([train(1)], {"training.source": "nowhere"}, "training.source must be a folder with"),
         ([train(1)], {f"trained.{NAME}.locales": ["us", "de"]}, "never holds 'de'"),
         ([train(1), {**train(1), "example_id": 2, "esci_label": "S"}], {}, "must have one label"),

@@ -161,7 +161,7 @@ def test_a_shop_needs_a_query_a_product_a_label_and_a_text(shop: Shop, form: str
     assert counts() == {
         "judgements": 4, "judgements_outside_filters": 0, "judgements_taken_as_test": 4,
         "products": 4, "products_repeated_rows_dropped": 0, "queries": 2,
-        "queries_named_by_text": 2, "queries_without_source": 2,
+        "queries_named_by_text": 2, "queries_without_source": 2, "query_spellings_joined": 0,
     }  # fmt: skip
 
 
@@ -182,6 +182,52 @@ def test_ids_that_are_filled_in_depend_on_their_own_row_alone(shop: Shop) -> Non
     # Equal rows are one example, which `clean` counts as repeated.
     assert (len(rows), len({row["example_id"] for row in rows})) == (6, 5)
     assert examples < {row["example_id"] for row in rows}
+
+
+def test_spellings_that_clean_makes_one_text_are_one_query(shop: Shop) -> None:
+    sample(shop())
+    before = {row["query"]: row["query_id"] for row in rows_of("queries")}
+    spellings = ("hut\u00a0", "ｈｕｔ", " hut ", "&#104;ut")
+    judged = [
+        *JUDGED[:2],
+        *({**JUDGED[2], "sku": f"00{at}", "query": each} for at, each in enumerate(spellings, 1)),
+    ]
+    found = []
+    for rows in (judged, judged[::-1]):
+        sample(shop(rows))
+        queries = {row["query"]: row["query_id"] for row in rows_of("queries")}
+        assert queries == {"roter schuh": before["roter schuh"], " hut ": before["hut"]}
+        assert len(rows_of("judgements")) == 6
+        assert counts()["queries_named_by_text"] == 2
+        assert counts()["query_spellings_joined"] == 3
+        found.append(output(["de"]))
+    assert found[0] == found[1]
+
+
+def test_columns_of_another_meaning_are_not_taken_for_errors_in_a_name(shop: Shop) -> None:
+    others = (
+        "product_rank", "brand_id", "color_id", "title_de", "subtitle", "description_html",
+        "split_id", "query_date", "sample_id",
+    )  # fmt: skip
+    sample(shop(judged_as(**dict.fromkeys(others, "x"))))
+    sample(shop(sold=[{**row, **dict.fromkeys(others, "x")} for row in SOLD]))
+    columns = {"product_bullet_point": "name", "product_id": "sku", "esci_label": "grade"}
+    for near in ("colour", "colours", "product_colours", "brands", "splits", "titel", "brant"):
+        judged = judged_as(splits="x") if near == "splits" else JUDGED
+        params = shop(judged, [{**row, near: "x"} for row in SOLD], columns=columns)
+        with pytest.raises(PipelineError, match=f"did you mean '{near}'"):
+            sample(params)
+
+
+def test_a_source_that_lacks_most_judged_products_is_warned_of(
+    shop: Shop, caplog: pytest.LogCaptureFixture
+) -> None:
+    sample(shop(sold=SOLD[:2]))
+    assert not caplog.messages or "are missing" not in "".join(caplog.messages)
+    sample(shop(sold=SOLD[:1]))
+    assert "2 of the 3 products judged for locale de are missing, such as product_id '002'" in (
+        "".join(caplog.messages)
+    )
 
 
 def test_query_ids_that_are_whole_numbers_stay_and_others_become_numbers(shop: Shop) -> None:
@@ -231,6 +277,24 @@ def test_a_source_without_split_is_evaluated_and_never_learned_from(
             layout.clean("de").folder / f"{name}.parquet", schema.empty_table(), schema
         )
     with pytest.raises(PipelineError, match=r"Without a column split, all its queries are of the"):
+        pairs(params, "minilm-demo")
+
+
+def test_a_training_source_without_locales_is_never_taken_for_one_of_several(
+    shop: Shop, changed_params: ChangedParams
+) -> None:
+    shop([{**row, "split": "train"} for row in JUDGED])
+    params = changed_params({
+        "training.source": "shop", "training.columns": NAMES, "training.labels": LABELS,
+        "training.version": "all", "trained.minilm-demo.locales": ["us"],
+    })  # fmt: skip
+    assert len(params.language) > 1
+    for locale in params.language:
+        layout.clean(locale).folder.mkdir(parents=True)
+        for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
+            path = layout.clean(locale).folder / f"{name}.parquet"
+            tables.write_table(path, schema.empty_table(), schema)
+    with pytest.raises(PipelineError, match=r"product_locale is missing\. Without it, params\.yam"):
         pairs(params, "minilm-demo")
 
 
@@ -285,6 +349,20 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another version": (
         {"judged": judged_as(small_version="yes")}, r"small_version holds 'yes'; only 0, 1"
     ),
+    "one text in both splits": (
+        {"judged": [{**row, "split": "test" if at else "train"} for at, row in enumerate(JUDGED)],
+         "splits": ["train", "test"]},
+        r"query 'roter schuh' of locale de is in both splits\. Put all its rows in one\.",
+    ),
+    "a locale in large letters": (
+        {"judged": judged_as(product_locale="DE")},
+        r"never holds 'de' \(found: 'DE'\)\. Write de in place of 'DE'",
+    ),
+    "ids of two forms": (
+        {"judged": [{**row, "sku": f"{int(row['sku'])}.0"} for row in JUDGED]},
+        r"none of the 3 products judged for locale 'de' is there: judgements have product_id '1\.0'"
+        r", products '001'",
+    ),
     "one query_id, two texts": ({"judged": judged_as(query_id="5")}, r"query_id 5 of locale de ap"),
 }  # fmt: skip
 
@@ -336,13 +414,26 @@ def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
     ("name", "data", "said"),
     [
         ("products.csv", b"", r"column product_id is missing"),
-        ("products.csv", b"sku,name\n", r"never holds 'de'"),
+        ("products.csv", b"sku,name\n", r"products\.csv has no rows\."),
         ("products.csv", b"sku,name\n1,a,b\n", r"not readable as CSV .*Expected 2 columns"),
         ("products.csv", b"sku,name,name\n1,a,b\n", r"product_title \('name'\) appears 2 times"),
         ("products.csv", b'sku,name\n1,"a\n2,b\n3,c\n', r"quotes are not in pairs by line 4"),
         ("products.csv", b'sku,name\n1,"a" b\n', r"quotes are not in pairs by line 2"),
         ("products.jsonl", b"[1]\n", r"line 1 must be an object \(found \['1'\]\)"),
-        ("products.jsonl", b'{"sku": "1", "name": ["a"]}\n', r"line 1, name must be a text or a"),
+        ("products.jsonl", b'{"sku": "001", "name": ["a"]}\n', r"line 1, name must be a text or a"),
+        ("products.jsonl", b'{"sku": NaN, "name": "a"}\n', r"line 1, sku is NaN, .*Write null"),
+        ("products.jsonl", b'{"sku": "001", "name": -Infinity}\n', r"line 1, name is -Infinity, "),
+        (
+            "products.jsonl",
+            b'{"sku": "001", "sku": "2"}\n',
+            r"line 1 .*'sku' is repeated.*key once",
+        ),
+        (
+            "products.jsonl",
+            b'{"sku": "\\ud800", "name": "a"}\n',
+            r"line 1, sku holds \\ud800, which is half a",
+        ),
+        ("products.jsonl", b'{"sku": "1"}\n{"\\udfff": 1}\n', r"line 2, key .* holds \\udfff, whi"),
         ("products.jsonl", b'{"sku": "1"}\n{\n', r"line 2 is not JSON .*write_ndjson"),
         ("products.jsonl", b'{"sku": "1", "name": "\xfc"}\n', r"must be UTF-8 \(found: line 1 has"),
         ("products.parquet", b"PAR1", "not readable as parquet"),

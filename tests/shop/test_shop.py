@@ -92,6 +92,65 @@ def test_one_command_makes_a_source_that_the_next_stages_take(
     assert {path.name: path.read_bytes() for path in (shop / "data/shop").iterdir()} == source
 
 
+def test_a_second_run_keeps_what_was_chosen_for_the_locale_and_the_sources(
+    shop: Path, command: Command
+) -> None:
+    assert command(*ARGUMENTS, *IDS, "--language", "any").returncode == 0
+    text = (shop / "params.yaml").read_text(encoding="utf-8")
+    for old, new in (
+        ("encoder:\n  de: e5-small-q4", "encoder:\n  de: labse"),
+        ("de: flat", "de: hnsw"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    (shop / "params.yaml").write_text(text, encoding="utf-8")
+    (shop / "data/shop" / layout.SOURCES_FILE).write_text("query_id,source\n1,x\n")
+    done = command(*ARGUMENTS, *IDS)
+    assert "language=any encoder=labse" in done.stderr
+    assert (shop / "params.yaml").read_text(encoding="utf-8") == text
+    assert (shop / "data/shop" / layout.SOURCES_FILE).read_text() == "query_id,source\n1,x\n"
+
+    assert command(*ARGUMENTS, *IDS, "--encoder", "e5-small-q4").returncode == 0
+    assert load_params().encoder == {"de": "e5-small-q4"}
+    assert load_params().index == {"de": "flat"}
+
+
+def test_what_sample_or_clean_would_refuse_is_refused_before_anything_is_written(
+    shop: Path, command: Command
+) -> None:
+    before = (shop / "params.yaml").read_bytes()
+    labels = (shop / "labels.jsonl").read_text(encoding="utf-8")
+    conflict = '{"query": "hut ", "sku": "003", "grade": "none"}\n'
+    for products, judged, said in (
+        (PRODUCTS + "001;Anderer Schuh;\n", labels, "product_id 001 of locale de appears twice"),
+        (PRODUCTS, labels + conflict, "must have one label"),
+        (PRODUCTS, labels.replace('"sku": "00', '"sku": "'), "judgements have product_id '1', pro"),
+        (PRODUCTS.splitlines()[0] + "\n", labels, "products.csv has no rows"),
+        (
+            "product_locale;" + PRODUCTS.replace("\n", "\nfr;")[:-3], labels,
+            "Use --locale fr, or add rows of de",
+        ),
+    ):  # fmt: skip
+        (shop / "products.csv").write_text(products, encoding="utf-8")
+        (shop / "labels.jsonl").write_text(judged, encoding="utf-8")
+        done = command(*ARGUMENTS, *IDS)
+        assert done.returncode == 1
+        assert said in done.stderr, done.stderr
+        assert (shop / "params.yaml").read_bytes() == before
+        assert not (shop / "data/shop").exists()
+        assert not list(shop.glob("*partial*"))
+
+
+def test_tables_that_the_command_did_not_write_are_never_replaced(
+    shop: Path, command: Command
+) -> None:
+    (shop / "mine").mkdir()
+    (shop / "mine/products.csv").write_text("by hand")
+    done = command(*ARGUMENTS, *IDS, "--out", "mine")
+    assert "holds products.csv, which this command did not write" in done.stderr
+    assert (shop / "mine/products.csv").read_text() == "by hand"
+
+
 def test_locales_that_were_explored_before_are_left_out_and_the_shops_own_stays(
     shop: Path, command: Command
 ) -> None:

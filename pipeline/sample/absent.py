@@ -1,0 +1,66 @@
+"""What a source lacks of a locale: its rows, or the products that are judged."""
+
+import logging
+from collections.abc import Collection
+from pathlib import Path
+
+import pyarrow as pa
+
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.sample.asker import Asker
+
+log = logging.getLogger("pipeline")
+
+
+def no_rows(path: Path, locale: str, found: Collection[str], asker: Asker) -> PipelineError:
+    """Return the error of a table that has no row of a locale.
+
+    Args:
+        path: the table.
+        locale: the locale that is asked for.
+        found: the locales that the table has.
+        asker: the keys of params.yaml, for messages.
+    """
+    if not found:
+        return PipelineError(f"{path} has no rows. Write it again with all its rows.")
+    first, listed = min(found), ", ".join(map(shorten, sorted(found)))
+    wrong = f"{path}: column product_locale never holds {locale!r} (found: {listed})."
+    for other in sorted(found):
+        if other.strip().lower() == locale:
+            return PipelineError(f"{wrong} Write {locale} in place of {shorten(other)}.")
+    if asker.options:
+        return PipelineError(f"{wrong} Use --locale {first.lower()}, or add rows of {locale}.")
+    return PipelineError(
+        f"{wrong} Remove {locale} from {asker.locales} in params.yaml, or add its rows."
+    )
+
+
+def judged_products(
+    judgements: pa.Table, ids: Collection[str], locale: str, path: Path
+) -> set[str]:
+    """Return the judged products that a source has; warn if it has less than half of them.
+
+    Args:
+        judgements: those of the locale, columns as in `tables.SAMPLE_JUDGEMENTS`.
+        ids: the products of the locale that the source has.
+        locale: the locale.
+        path: the table of products.
+
+    Raises:
+        PipelineError: products are judged, and the source has none of them.
+    """
+    judged = set(judgements["product_id"].to_pylist())
+    there = judged.intersection(ids)
+    if judged and not there:
+        raise PipelineError(
+            f"{path}: none of the {len(judged)} products judged for locale {locale!r} is there: "
+            f"judgements have product_id {shorten(min(judged))}, products {shorten(min(ids))}. "
+            "Write ids in the same way in both tables, or add the judged products."
+        )
+    if 2 * len(there) < len(judged):
+        log.warning(
+            "warning: %s: %d of the %d products judged for locale %s are missing, such as "
+            "product_id %s; their judgements are left out",
+            path, len(judged) - len(there), len(judged), locale, shorten(min(judged - there)),
+        )  # fmt: skip
+    return there
