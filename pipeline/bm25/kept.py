@@ -5,6 +5,7 @@ They depend on the texts and the analyser alone: k1, b and the queries may chang
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import lru_cache
 from importlib.metadata import version
 from pathlib import Path
@@ -14,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.bm25 import analysers, counting
+from pipeline.bm25 import analysers, counting, postings, texts
 from pipeline.bm25.postings import Postings
 from pipeline.core import files, kept, layout
 from pipeline.core.cached_folder import Digests, forget
@@ -23,8 +24,14 @@ from pipeline.core.stage import log
 FORM = 2
 """Version of the files; another makes them again."""
 
-LIBRARIES = ("pystemmer", "regex", "sudachidict-core", "sudachipy")
-"""What terms also depend on."""
+CODE = (analysers, counting, postings, texts)
+"""What decides the files, beside this module."""
+
+LIBRARIES = ("pyarrow", "pystemmer", "regex", "sudachidict-core", "sudachipy")
+"""What they also depend on; of Python it is the version of Unicode, for case and accents."""
+
+TRIES = 3
+"""How often kept postings are read that are damaged, or gone because others needed the room."""
 
 MADE_OF = b"made_of"
 """Where the file of terms says what it was made of."""
@@ -94,25 +101,28 @@ def postings_of(
         made.append(make())
         _write(made[0], layout.PostingFiles(partial), made_of)
 
-    for _ in range(2):
-        try:
+    try:
+        for _ in range(TRIES):
             digests = kept.keep(folder, fill, locales)
-        except OSError as err:
-            log.warning("warning: the %s terms are not kept for the next run: %s", locale, err)
-            return (made[0] if made else make()), False
-        if made:
-            return made[0], False
-        fault = _fault(layout.PostingFiles(folder), digests if thorough else {}, made_of)
-        if not fault:
-            return _read(layout.PostingFiles(folder)), True
-        log.warning("warning: %s %s; the terms are made again", folder, fault)
-        forget(folder)
-    raise AssertionError("what was just made has no fault")
+            if made:
+                return made[0], False
+            with suppress(FileNotFoundError):  # another process has just made room for its own
+                found = _open(layout.PostingFiles(folder), digests if thorough else {}, made_of)
+                if isinstance(found, Postings):
+                    return found, True
+                log.warning("warning: %s %s; the terms are made again", folder, found)
+                forget(folder)
+    except OSError as err:
+        log.warning("warning: the %s terms are not kept for the next run: %s", locale, err)
+    return (made[0] if made else make()), False
 
 
 def _made_of(analyser: analysers.Analyser, source_sha256: str) -> list[str]:
-    """Return all that decides the terms, one thing a line."""
-    code = [files.sha256_file(Path(str(module.__file__))) for module in (analysers, counting)]
+    """Return all that decides the files, one thing a line."""
+    code = [
+        files.sha256_file(Path(str(path)))
+        for path in (__file__, *(module.__file__ for module in CODE))
+    ]
     libraries = [f"{name} {version(name)}" for name in LIBRARIES]
     # The name is that of several languages where no stemmer knows them.
     of = [analyser.name, analyser.language]
@@ -137,8 +147,14 @@ def _write(found: Postings, out: layout.PostingFiles, made_of: list[str]) -> Non
         files.write_npy(path, array)
 
 
-def _fault(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> str:
-    """Return what is wrong with kept postings, nothing if nothing is; `digests` are compared."""
+def _open(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> Postings | str:
+    """Return kept postings, or what is wrong with them; `digests` are compared.
+
+    What is returned is what was checked: it stays whole if the folder is then deleted.
+
+    Raises:
+        FileNotFoundError: the folder is deleted, as a whole or in part.
+    """
     try:
         for name, digest in digests.items():
             if files.sha256_file(found.folder / name) != digest:
@@ -146,19 +162,21 @@ def _fault(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> 
         terms = kept.map_table(found.terms)
         if (terms.schema.metadata or {}).get(MADE_OF) != "\n".join(made_of).encode():
             return "is of other texts"
-        read = _read(found)
+        read = _read(found, terms)
+    except FileNotFoundError:
+        raise
     except (OSError, EOFError, ValueError, KeyError, pa.ArrowException):
         return "is damaged"
     starts = read.starts
     fits = len(starts) == len(terms) + 1 and starts[0] == 0
     fits = fits and starts[-1] == len(read.products) == len(read.times)
-    return "" if fits else "is damaged"
+    return read if fits else "is damaged"
 
 
-def _read(found: layout.PostingFiles) -> Postings:
+def _read(found: layout.PostingFiles, terms: pa.Table) -> Postings:
     # As plain arrays: every slice of numpy's own class for mapped files takes microseconds.
     return Postings(
-        SortedTerms(kept.map_table(found.terms)),
+        SortedTerms(terms),
         np.load(found.starts, allow_pickle=False),
         np.asarray(np.load(found.products, mmap_mode="r", allow_pickle=False)),
         np.asarray(np.load(found.times, mmap_mode="r", allow_pickle=False)),

@@ -115,8 +115,9 @@ def memory_bytes(
     piece_postings: int,
     found: int,
     threads: int = 1,
+    workers: int = 0,
 ) -> int:
-    """Return how many bytes bm25 takes at most.
+    """Return how many bytes bm25 takes at most, with the processes that it starts.
 
     Args:
         analyser: its name.
@@ -127,9 +128,10 @@ def memory_bytes(
         piece_postings: the most postings of a piece.
         found: how many products are found for the queries searched at once.
         threads: how many search at a time.
+        workers: how many other processes count.
     """
     # One after the other.
-    counting = COUNTED_BYTES * postings + COUNTING_BYTES * piece_terms
+    counting = COUNTED_BYTES * postings + COUNTING_BYTES * piece_terms + WORKER_BYTES * workers
     merging = (COUNTED_BYTES + MERGED_BYTES) * postings + MERGING_BYTES * piece_postings
     weighing = (MERGED_BYTES + WEIGHT_BYTES) * postings
     weighing += WEIGHING_BYTES * min(postings, WEIGHED_AT_ONCE * threads)
@@ -164,10 +166,12 @@ class Collection:
         self.piece_terms = max(self.piece_terms, int(piece.lengths.sum()))
         self.piece_postings = max(self.piece_postings, len(piece.products))
 
-    def memory_bytes(self, analyser: str, products: int, found: int, threads: int = 1) -> int:
+    def memory_bytes(
+        self, analyser: str, products: int, found: int, threads: int = 1, workers: int = 0
+    ) -> int:
         """Return how many bytes `products` will take if the others are like those added.
 
-        `analyser`, `found` and `threads` are those of `memory_bytes`.
+        `analyser`, `found`, `threads` and `workers` are those of `memory_bytes`.
         """
         share = products / max(self.products, 1)
         return memory_bytes(
@@ -179,6 +183,7 @@ class Collection:
             piece_postings=self.piece_postings,
             found=found,
             threads=threads,
+            workers=workers,
         )
 
     def merge(self) -> Postings:

@@ -18,7 +18,7 @@ from pipeline.bm25 import analysers as lexical
 from pipeline.bm25 import postings
 from pipeline.bm25.kept import postings_of
 from pipeline.bm25.search import TermIndex, search
-from pipeline.bm25.texts import count_products, terms_of
+from pipeline.bm25.texts import count_products, terms_of, worker_count
 from pipeline.core import layout, memory, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
@@ -30,7 +30,8 @@ from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.runs.ranking import Ranked
 
 LIBRARY = "bm25s"
-"""Whose scores these are, to the last bit."""
+"""Whose scores these are, to the last bit. It does not make them any more; cards still name it, so
+that runs keep their bytes until the next change of `runs.card.RUN_SCHEMA`."""
 BATCH_QUERIES = 256
 """These are written together."""
 QUERIES_AT_ONCE = 32
@@ -66,6 +67,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
         queries=len(queries),
         depth=params.retrieve.depth,
         threads=threads,
+        workers=0 if reused else worker_count(analyser.name, products, params.runtime),
     )
 
 
@@ -94,11 +96,12 @@ def open_postings(
         PipelineError: making or searching them would take more memory than allowed, or the clean
             products are damaged.
     """
-    check = memory_check(params, locale, analyser, products, queries)
+    workers = worker_count(analyser.name, products, params.runtime)
 
     def make() -> postings.Postings:
         pieces = count_products(locale, analyser, products, params.runtime)
         counted = track(pieces, products, "products", lambda piece: len(piece.lengths))
+        check = memory_check(params, locale, analyser, products, queries, workers)
         found = postings.collect(counted, check)
         path = layout.clean(locale).products
         if sha256_file(path) != source_sha256:
@@ -109,23 +112,30 @@ def open_postings(
         locale, analyser, source_sha256, len(params.locales), make, thorough=thorough
     )
     if reused:
+        check = memory_check(params, locale, analyser, products, queries, workers=0)
         check(postings.Collection(products=products, postings=len(found.products)))
     return found, reused
 
 
 def memory_check(
-    params: Params, locale: str, analyser: lexical.Analyser, products: int, queries: int
+    params: Params,
+    locale: str,
+    analyser: lexical.Analyser,
+    products: int,
+    queries: int,
+    workers: int,
 ) -> Callable[[postings.Collection], None]:
     """Return what refuses a collection that will take more memory than allowed.
 
-    It runs after each piece: a stage that must fail fails soon.
+    It runs after each piece: a stage that must fail fails soon. `workers` are those of
+    `postings.memory_bytes`.
     """
     threads = params.runtime.thread_count()
     results = min(queries, BATCH_QUERIES) * min(params.retrieve.depth, products)
 
     def check(found: postings.Collection) -> None:
         memory.check(
-            found.memory_bytes(analyser.name, products, results, threads),
+            found.memory_bytes(analyser.name, products, results, threads, workers),
             f"bm25 of the {products} {locale} products",
             params.runtime,
             "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",

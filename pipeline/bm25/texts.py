@@ -51,10 +51,9 @@ def count_products(
     Raises:
         PipelineError: the table is missing or damaged, or a process that counted has ended.
     """
-    size = PIECE_PRODUCTS if analyser.parts else JAPANESE_PIECE_PRODUCTS
-    texts = _texts(locale, size)
-    workers = worker_count(-(-products // size), runtime)
-    if workers == 1:
+    texts = _texts(locale, _piece_products(analyser.name))
+    workers = worker_count(analyser.name, products, runtime)
+    if not workers:
         counter = Counter(analyser)
         yield from (counter.count(batch["text"]) for batch in texts)
         return
@@ -64,12 +63,21 @@ def count_products(
         yield from map(Counted.of_batch, processes.map(texts, waiting=workers))
 
 
-def worker_count(pieces: int, runtime: Runtime) -> int:
-    """Return how many processes count so many pieces; 1 is this one alone."""
+def worker_count(analyser: str, products: int, runtime: Runtime) -> int:
+    """Return how many other processes count the terms of so many products; 0 if this one does.
+
+    `analyser` is its name.
+    """
+    pieces = -(-products // _piece_products(analyser))
     if pieces < FEWEST_PIECES:
-        return 1
+        return 0
     room = memory.limit_bytes(runtime) // (WORKERS_SHARE * WORKER_BYTES)
-    return max(1, min(runtime.thread_count(), pieces, room))
+    workers = min(runtime.thread_count(), pieces, room)
+    return workers if workers > 1 else 0
+
+
+def _piece_products(analyser: str) -> int:
+    return JAPANESE_PIECE_PRODUCTS if analyser.startswith("sudachi") else PIECE_PRODUCTS
 
 
 def _texts(locale: str, size: int) -> Iterator[pa.RecordBatch]:

@@ -5,9 +5,10 @@ import json
 import logging
 import shutil
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
@@ -54,10 +55,17 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
 
 
 def forget(folder: Path) -> None:
-    """Delete a folder that `build_once` has built, and what it keeps beside it."""
-    shutil.rmtree(folder, ignore_errors=True)
-    for path in _beside(folder):
-        path.unlink(missing_ok=True)
+    """Delete a folder that `build_once` has built, and its seal; not while a process builds it.
+
+    Its lock stays: a process that waits for a lock which is deleted would not exclude the next one.
+
+    Raises:
+        OSError: the cache cannot be written.
+    """
+    seal, lock = _beside(folder)
+    with suppress(Timeout), FileLock(lock, timeout=0):
+        shutil.rmtree(folder, ignore_errors=True)
+        seal.unlink(missing_ok=True)
 
 
 def _beside(folder: Path) -> tuple[Path, Path]:
@@ -94,11 +102,14 @@ def _digests_if_as_built(folder: Path, seal: Path) -> Digests | None:
         stamps, digests = dict(sealed["stamps"]), dict(sealed["sha256"])
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None
-    found = _stamps(folder) if folder.is_dir() else {}
-    if found.keys() != digests.keys():
-        return None
-    changed = [name for name, stamp in found.items() if stamp != stamps.get(name)]
-    if any(sha256_file(folder / name) != digests[name] for name in changed):
+    try:
+        found = _stamps(folder) if folder.is_dir() else {}
+        if found.keys() != digests.keys():
+            return None
+        changed = [name for name, stamp in found.items() if stamp != stamps.get(name)]
+        if any(sha256_file(folder / name) != digests[name] for name in changed):
+            return None
+    except FileNotFoundError:  # another process deletes it now
         return None
     return digests
 

@@ -3,7 +3,10 @@
 A folder is named after the hash of what it was made from, so it is never out of date.
 """
 
+import os
+import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pyarrow as pa
@@ -16,9 +19,10 @@ KEPT_FOLDERS = 6
 
 
 def keep(folder: Path, make: Callable[[Path], None], locales: int) -> Digests:
-    """Fill a folder of the cache, unless it is there whole; make room for it by the oldest.
+    """Fill a folder of the cache, unless it is there whole; those unused longest make room for it.
 
-    Returns the hashes of its files, as they were when it was filled.
+    Returns the hashes of its files, as they were when it was filled. Another process may make room
+    for its own folder at any time: the files may be gone when they are opened.
 
     Args:
         folder: the folder.
@@ -26,10 +30,13 @@ def keep(folder: Path, make: Callable[[Path], None], locales: int) -> Digests:
         locales: how many locales there are, each with folders of its own.
     """
     digests = build_once(folder, make)
-    others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
-    others = [path for path in others if not path.name.startswith(".")]
-    for old in sorted(others, key=_age, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
-        forget(old)  # who has mapped a file keeps it
+    now = time.time_ns()  # the system's own time of change is coarser
+    with suppress(OSError):  # a cache that can only be read
+        os.utime(folder, ns=(now, now))
+        others = [path for path in folder.parent.iterdir() if path.is_dir() and path != folder]
+        others = [path for path in others if not path.name.startswith(".")]
+        for old in sorted(others, key=_used, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
+            forget(old)  # who has mapped a file keeps it
     return digests
 
 
@@ -45,7 +52,8 @@ def write_table(path: Path, table: pa.Table) -> None:
         writer.write_table(table)
 
 
-def _age(folder: Path) -> float:
+def _used(folder: Path) -> float:
+    """Return when a folder was made or used last, in Unix seconds."""
     try:
         return folder.stat().st_mtime
     except OSError:

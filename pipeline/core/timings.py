@@ -30,7 +30,8 @@ class Record(Strict):
         units: how much it worked on, by unit, as `stage.Done` has it.
         threads: how many it could use, as `Runtime.thread_count`.
         seconds: of the stage's own work, without Python's start.
-        peak_bytes: the process's resident memory at its highest.
+        peak_bytes: the process's resident memory at its highest, without the processes that it
+            started, such as those that count bm25's terms.
         ended: when, in Unix seconds.
     """
 

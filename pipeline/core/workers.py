@@ -71,7 +71,8 @@ class Workers:
         """Yield the answer to each batch, in their order; `waiting` is that of `in_parallel`.
 
         Raises:
-            PipelineError: a process ended before its answer.
+            PipelineError: a process was killed before its answer.
+            RuntimeError: it failed by itself, after its own traceback, or answered something else.
         """
         return in_parallel(self._ask, batches, self._count, waiting, given_up=self._kill)
 
@@ -80,10 +81,16 @@ class Workers:
         try:
             return worker.ask(batch)
         except (OSError, EOFError, StopIteration, pa.ArrowException) as err:
+            status = worker.status()
+            if status is None or status >= 0:  # a bug, which another run would only repeat
+                found = "a broken answer" if status is None else f"status {status}"
+                raise RuntimeError(
+                    f"{self._name}: {' '.join(self._command[3:])} failed (found {found})"
+                ) from err
             raise PipelineError(
-                f"{self._name}: one of {self._count} processes for it ended early (found "
-                f"{worker.status()}). Run it again; if it had too little memory, with a smaller "
-                "runtime.threads."
+                f"{self._name}: one of {self._count} processes for it ended early (found signal "
+                f"{_signal_name(-status)}). Run it again; if it had too little memory, with a "
+                "smaller runtime.threads."
             ) from err
         finally:
             self._free.put(worker)
@@ -114,13 +121,12 @@ class _Worker:
             self._reader = pa.ipc.open_stream(self._process.stdout)
         return self._reader.read_next_batch()
 
-    def status(self) -> str:
-        """Return how the process ended, in words."""
+    def status(self) -> int | None:
+        """Return the exit status, -N for signal N; None of a process that has not ended."""
         try:
-            status = self._process.wait(timeout=1)
+            return self._process.wait(timeout=1)
         except subprocess.TimeoutExpired:
-            return "a broken answer"
-        return f"signal {signal.Signals(-status).name}" if status < 0 else f"status {status}"
+            return None
 
     def kill(self) -> None:
         """End the process, whatever it does."""
@@ -131,6 +137,13 @@ class _Worker:
         with suppress(OSError):  # it has ended before
             self._process.communicate()
         self._process.wait()
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # a real-time signal
+        return str(number)
 
 
 def _python_path() -> list[str]:

@@ -166,7 +166,7 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         found["memory bytes"] = postings.memory_bytes(
             kind, products, postings=different * products, terms=round(vocabulary * products**0.5),
             piece_terms=terms * piece, piece_postings=different * piece,
-            found=min(queries, 256) * depth, threads=threads,
+            found=min(queries, 256) * depth, threads=threads, workers=units.get("workers", 0),
         )  # fmt: skip
     return found
 

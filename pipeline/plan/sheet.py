@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.bm25.analysers import analyser_name
+from pipeline.bm25.texts import worker_count
 from pipeline.core import layout, memory
 from pipeline.core.params import Params
 from pipeline.core.timings import Record
@@ -54,8 +55,10 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     yield embed
     yield row("index", locale, {**built, **threads}, params.index_way(locale))
     yield row("retrieve", locale, {**built, **queries, **depth}, index.kind)
-    words = {**searched, "counted": size.products, **threads}
-    yield row("bm25", locale, words, analyser_name(params.language[locale]))
+    analyser = analyser_name(params.language[locale])
+    workers = worker_count(analyser, size.products, params.runtime)
+    words = {**searched, "counted": size.products, **threads, "workers": workers}
+    yield row("bm25", locale, words, analyser)
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
         scored = size.queries * min(params.reranking.depth, size.products) + size.judgements

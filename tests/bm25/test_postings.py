@@ -142,6 +142,12 @@ def test_the_plan_reckons_with_the_same_memory(analyser: str) -> None:
     )
     assert least > memory.PROCESS_BYTES + lexical.dictionary_bytes(analyser)
     assert least < planned < 4 * least
+    counting = default_cost("bm25", analyser, {**units, "workers": 6}).work_bytes
+    assert counting > least + 5 * postings.WORKER_BYTES
+    with_six = postings.memory_bytes(
+        analyser, 50_000, postings=0, terms=0, piece_terms=0, piece_postings=0, found=0, workers=6
+    )
+    assert with_six >= memory.PROCESS_BYTES + 6 * postings.WORKER_BYTES
 
 
 def test_bm25_refuses_what_would_pass_the_limit_and_writes_nothing(

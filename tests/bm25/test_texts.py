@@ -5,6 +5,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -12,14 +13,18 @@ import psutil
 import pyarrow as pa
 import pytest
 
+from pipeline.bm25 import analysers, counting, postings
+from pipeline.bm25 import kept as bm25_kept
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
 from pipeline.bm25.analysers import Analyser, analyser_for
 from pipeline.bm25.counting import Counted, Counter, count_terms
-from pipeline.bm25.postings import WORKER_BYTES, Postings, collect
+from pipeline.bm25.postings import WORKER_BYTES, Collection, Postings, collect
 from pipeline.bm25.texts import count_products, terms_of, terms_of_rows, worker_count
-from pipeline.core import files, layout, tables
+from pipeline.core import files, kept, layout, tables
+from pipeline.core.cached_folder import forget
 from pipeline.core.errors import PipelineError
+from pipeline.core.workers import Workers
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
 WORDS = r"""
@@ -108,12 +113,44 @@ def test_any_number_of_processes_and_any_pieces_give_the_same_postings(
 
 def test_few_pieces_and_little_memory_are_counted_by_one_process() -> None:
     runtime = params({"runtime.threads": 8, "runtime.memory_limit": None}).runtime
-    assert worker_count(bm25_texts.FEWEST_PIECES - 1, runtime) == 1
-    assert worker_count(bm25_texts.FEWEST_PIECES, runtime) > 1
-    limit = 4 * 3 * WORKER_BYTES / 1e9
-    few = params({"runtime.threads": 8, "runtime.memory_limit": limit}).runtime
-    assert worker_count(100, few) == 3
-    assert worker_count(100, params({"runtime.threads": 1}).runtime) == 1
+    for analyser, size in (
+        ("snowball-es", bm25_texts.PIECE_PRODUCTS),
+        ("sudachi-bigrams", bm25_texts.JAPANESE_PIECE_PRODUCTS),
+    ):
+        fewest = (bm25_texts.FEWEST_PIECES - 1) * size
+        assert worker_count(analyser, fewest, runtime) == 0
+        assert worker_count(analyser, fewest + 1, runtime) > 1
+    limit = 4 * WORKER_BYTES / 1e9
+    for room, workers in ((3, 3), (1, 0)):
+        few = params({"runtime.threads": 8, "runtime.memory_limit": room * limit}).runtime
+        assert worker_count("words", 10**6, few) == workers
+    assert worker_count("words", 10**6, params({"runtime.threads": 1}).runtime) == 0
+
+
+def test_the_memory_of_processes_that_count_is_part_of_what_the_limit_allows(clean: int) -> None:
+    analyser, limits = analyser_for("es"), params({"runtime.memory_limit": 1.0})
+    found = Collection(products=1, postings=1)
+    bm25.memory_check(limits, LOCALE, analyser, 1, 1, workers=2)(found)
+    with pytest.raises(PipelineError, match=r"would take 1\.1 GB"):
+        bm25.memory_check(limits, LOCALE, analyser, 1, 1, workers=3)(found)
+
+
+@pytest.mark.slow
+def test_a_worker_that_fails_is_a_bug_and_one_that_is_killed_a_message() -> None:
+    batch = pa.record_batch({"text": ["zapato"]})
+    with (
+        pytest.raises(RuntimeError, match=r"it: pipeline\.bm25\.worker es failed .*status 1"),
+        Workers("pipeline.bm25.worker", ["es"], 1, "it") as workers,
+    ):
+        list(workers.map([pa.record_batch({"other": ["zapato"]})], waiting=1))
+    real_time = signal.SIGRTMIN + 1
+    with Workers("pipeline.bm25.worker", ["es"], 1, "it") as workers:
+        assert len(list(workers.map([batch], waiting=1))) == 1
+        for child in psutil.Process().children():
+            if "pipeline.bm25.worker" in child.cmdline():
+                child.send_signal(real_time)
+        with pytest.raises(PipelineError, match=rf"ended early \(found signal {real_time:d}\)"):
+            list(workers.map([batch], waiting=1))
 
 
 RUN = """
@@ -240,6 +277,42 @@ def test_postings_of_other_texts_are_not_used_under_a_wrong_name(
     one.with_name(f".{one.name}.seal.json").write_bytes(seal.read_bytes())
     bm25.bm25(params(), LOCALE)
     assert "is of other texts; the terms are made again" in caplog.text
+    assert _runs() == mine
+
+
+def test_changed_code_that_decides_the_postings_makes_them_again(
+    clean: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    for module in (analysers, counting, postings, bm25_texts, bm25_kept):
+        changed = Path(f"{module.__name__}.py")
+        changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed\n")
+        for reused in (0, clean):
+            bm25.bm25(params(), LOCALE)
+            assert caplog.text.splitlines()[-1].count(f" reused={reused} ")
+        monkeypatch.setattr(module, "__file__", str(changed))
+    bm25.bm25(params(), LOCALE)
+    assert caplog.text.splitlines()[-1].count(" reused=0 ")
+
+
+def test_postings_that_another_process_deletes_are_made_again_without_a_warning(
+    clean: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bm25.bm25(params(), LOCALE)
+    mine, found, gone = _runs(), kept.keep, list[Path]()
+
+    def keep_and_lose(folder: Path, make: Callable[[Path], None], locales: int) -> dict[str, str]:
+        digests = found(folder, make, locales)
+        if not gone:
+            forget(folder)
+            gone.append(folder)
+        return digests
+
+    monkeypatch.setattr(kept, "keep", keep_and_lose)
+    caplog.clear()
+    bm25.bm25(params(), LOCALE)
+    assert gone[0].is_dir()
+    assert caplog.text == ""
     assert _runs() == mine
 
 

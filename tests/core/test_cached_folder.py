@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from filelock import FileLock
 
-from pipeline.core.cached_folder import build_once, folder_name
+from pipeline.core.cached_folder import build_once, folder_name, forget
 from pipeline.core.files import sha256_file
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
@@ -118,6 +119,18 @@ def test_a_folder_that_is_gone_is_made_again_without_a_word(
     build_once(folder, making)
     assert (making.count, caplog.text) == (2, "")
     assert as_made(folder)
+
+
+def test_a_folder_is_forgotten_except_while_a_process_builds_it(tmp_path: Path) -> None:
+    folder, lock = tmp_path / "model", tmp_path / ".model.lock"
+    build_once(folder, Making())
+    with FileLock(lock):
+        forget(folder)
+    assert as_made(folder)
+    held = lock.stat().st_ino
+    forget(folder)
+    assert [path.name for path in tmp_path.iterdir()] == [".model.lock"]
+    assert lock.stat().st_ino == held  # who waits for it excludes others
 
 
 def test_the_same_content_under_another_time_is_taken(tmp_path: Path) -> None:

@@ -169,6 +169,10 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
         f".{name}.seal.json" for name in stay
     ]
     assert (folder / f"kept/es-{kept.KEPT_FOLDERS + 2}/a").is_file()
+    kept.keep(folder / f"kept/{stay[0]}", fill, locales=1)
+    kept.keep(folder / "kept/es-new", fill, locales=1)  # what was used last stays, however old
+    names = {path.name for path in (folder / "kept").glob("es-*")}
+    assert names == {stay[0], *stay[2:], "es-new"}
     for number in range(20):
         kept.keep(folder / f"kept/l{number}", fill, locales=20)
     assert all((folder / f"kept/l{number}/a").is_file() for number in range(20))
