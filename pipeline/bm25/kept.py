@@ -30,9 +30,6 @@ CODE = (analysers, counting, postings, texts)
 LIBRARIES = ("pyarrow", "pystemmer", "regex", "sudachidict-core", "sudachipy")
 """What they also depend on; of Python it is the version of Unicode, for case and accents."""
 
-TRIES = 3
-"""How often kept postings are read that are damaged, or gone because others needed the room."""
-
 MADE_OF = b"made_of"
 """Where the file of terms says what it was made of."""
 
@@ -102,7 +99,7 @@ def postings_of(
         _write(made[0], layout.PostingFiles(partial), made_of)
 
     try:
-        for _ in range(TRIES):
+        for _ in range(kept.TRIES):
             digests = kept.keep(folder, fill, locales)
             if made:
                 return made[0], False

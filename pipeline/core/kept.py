@@ -8,10 +8,16 @@ import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
+from typing import TypeVar
 
 import pyarrow as pa
 
 from pipeline.core.cached_folder import Digests, build_once, forget
+
+R = TypeVar("R")
+
+TRIES = 3
+"""How often a folder is read that others delete, or that is damaged."""
 
 KEPT_FOLDERS = 6
 """The fewest folders that stay; two for each locale, before and after a change, if these are more.
@@ -38,6 +44,21 @@ def keep(folder: Path, make: Callable[[Path], None], locales: int) -> Digests:
         for old in sorted(others, key=_used, reverse=True)[max(KEPT_FOLDERS, 2 * locales) - 1 :]:
             forget(old)  # who has mapped a file keeps it
     return digests
+
+
+def keep_and_read(
+    folder: Path, make: Callable[[Path], None], locales: int, read: Callable[[], R]
+) -> R:
+    """Return what `read` reads of a folder that is kept; again if others deleted it meanwhile.
+
+    `folder`, `make` and `locales` are those of `keep`.
+    """
+    for _ in range(TRIES - 1):
+        keep(folder, make, locales)
+        with suppress(FileNotFoundError):
+            return read()
+    keep(folder, make, locales)
+    return read()
 
 
 def map_table(path: Path) -> pa.Table:

@@ -111,5 +111,7 @@ def _open_documents(
                 texts = pa.array(documents_of(batch, spec, clean), pa.string())
                 writer.write_batch(pa.record_batch([texts], schema=DOCUMENTS))
 
-    kept.keep(path.parent, write, len(params.locales))
-    return kept.map_table(path)["document"]
+    def read() -> pa.ChunkedArray:
+        return kept.map_table(path)["document"]
+
+    return kept.keep_and_read(path.parent, write, len(params.locales), read)

@@ -63,14 +63,20 @@ def open_shown(params: Params, locale: str, source_sha256: str) -> Shown:
     settings = params.clean
     key = files.sha256_lines([str(FORM), source_sha256, *settings.fields, repr(settings.separator)])
     found = layout.shown(f"{locale}-{key[:16]}")
-    kept.keep(found.folder, lambda folder: _make(params, path, folder, remedy), len(params.locales))
-    facets = {}
-    for name, column in FACETS.items():
-        if column in settings.fields:
-            codes: Codes = np.load(found.codes(name), mmap_mode="r", allow_pickle=False)
-            values = kept.map_table(found.values(name))
-            facets[name] = Facet(name, codes, values["key"], values["shown"])
-    return Shown(kept.map_table(found.products), facets)
+
+    def make(folder: Path) -> None:
+        _make(params, path, folder, remedy)
+
+    def read() -> Shown:
+        facets = {}
+        for name, column in FACETS.items():
+            if column in settings.fields:
+                codes: Codes = np.load(found.codes(name), mmap_mode="r", allow_pickle=False)
+                values = kept.map_table(found.values(name))
+                facets[name] = Facet(name, codes, values["key"], values["shown"])
+        return Shown(kept.map_table(found.products), facets)
+
+    return kept.keep_and_read(found.folder, make, len(params.locales), read)
 
 
 def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:

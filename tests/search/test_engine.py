@@ -16,6 +16,7 @@ import pytest
 from pipeline.bm25.analysers import analyser_for
 from pipeline.bm25.texts import terms_of
 from pipeline.core import kept, layout, tables
+from pipeline.core.cached_folder import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search.engine import Engine
@@ -173,6 +174,17 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
     kept.keep(folder / "kept/es-new", fill, locales=1)  # what was used last stays, however old
     names = {path.name for path in (folder / "kept").glob("es-*")}
     assert names == {stay[0], *stay[2:], "es-new"}
+
+    gone: list[Path] = []
+
+    def read() -> bytes:
+        if not gone:  # as another process does it that makes room
+            gone.append(folder / "kept/es-new")
+            forget(gone[0])
+        return (folder / "kept/es-new/a").read_bytes()
+
+    assert kept.keep_and_read(folder / "kept/es-new", fill, 1, read) == b"a"
+    assert gone
     for number in range(20):
         kept.keep(folder / f"kept/l{number}", fill, locales=20)
     assert all((folder / f"kept/l{number}/a").is_file() for number in range(20))
