@@ -157,8 +157,8 @@ def test_a_damaged_file_of_a_commit_gives_the_same_moves_or_one_message(
 def test_a_file_too_large_to_be_a_report_is_not_read(
     repository: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pipeline.compare.revision.LARGEST", 20_000)
-    assert "larger than 20,000 bytes. Compare with" in outcome() or isinstance(outcome(), list)
+    monkeypatch.setattr("pipeline.compare.revision.LARGEST", 40_000)
+    assert "larger than 40,000 bytes. Compare with" in outcome() or isinstance(outcome(), list)
     with layout.per_query("es").open("ab") as file:
         file.truncate(1 << 20)
     assert f"{layout.per_query('es')} of workspace is larger than" in outcome()
