@@ -161,7 +161,7 @@ def commit_of(folder: Path) -> str:
 
 
 def write_params(project: Path, data: Mapping[str, Any]) -> None:
-    """Write params.yaml; a file that says the same is left alone."""
+    """Write params.yaml."""
     yaml = YAML(typ="safe", pure=True)
     yaml.default_flow_style = False
     with atomic_file(project / PARAMS_FILE) as partial:

@@ -15,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.parallel import in_parallel
+from pipeline.vectors.lengths import squared_lengths
 
 Floats = NDArray[np.float64]
 Floats32 = NDArray[np.float32]
@@ -68,7 +69,7 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
     # and this one are. The rest is for the squares and for their sum.
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
-    squares, distances = _squares(queries), index.metric_type == faiss.METRIC_L2
+    squares, distances = squared_lengths(queries), index.metric_type == faiss.METRIC_L2
     lengths = np.sqrt(squares)
     sizes = (lengths + longest) ** 2 if distances else lengths * longest
     if not (sizes < LARGEST).all():
@@ -145,7 +146,3 @@ def _empty(index: Any) -> Any:
     made: Any = faiss.IndexScalarQuantizer(index.d, index.sq.qtype, index.metric_type)
     made.sq.trained, made.is_trained = index.sq.trained, True
     return made
-
-
-def _squares(vectors: Matrix) -> Floats:
-    return np.asarray(np.square(vectors, dtype=np.float64).sum(axis=1))

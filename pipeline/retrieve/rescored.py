@@ -11,6 +11,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Index, QuantisedIndex, Similarity
 from pipeline.retrieve import exact_l2
 from pipeline.runs import ranking
+from pipeline.vectors.lengths import squared_lengths
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
@@ -90,6 +91,11 @@ class Rescored:
         return scores if self.lengths is None else scores / self.lengths[codes]
 
 
+def rescore_factor(settings: Index) -> int:
+    """Return how many times as many products an index proposes as are wanted; 1: no rescoring."""
+    return (settings.rescore or 1) if isinstance(settings, QuantisedIndex) else 1
+
+
 def rescored(index: Any, settings: Index, similarity: Similarity, vectors: ShardReader) -> Any:
     """Return an index, with the vectors that order what it finds if its settings say so.
 
@@ -102,13 +108,13 @@ def rescored(index: Any, settings: Index, similarity: Similarity, vectors: Shard
     Raises:
         PipelineError: a shard is missing or damaged.
     """
-    factor = (settings.rescore or 1) if isinstance(settings, QuantisedIndex) else 1
+    factor = rescore_factor(settings)
     if factor == 1:
         return index
     vectors.check()
     lengths = None
     if similarity == "cosine":
-        lengths = np.concatenate([_lengths(piece) for piece in vectors])
+        lengths = np.sqrt(np.concatenate([squared_lengths(piece) for piece in vectors]))
         if np.abs(lengths - 1).max() <= UNIT_LENGTH:
             lengths = None
     return Rescored(index, vectors, similarity, lengths, factor)
@@ -126,7 +132,3 @@ def _inner_products(queries: Matrix, shard: NDArray[Any], rows: Ints) -> Matrix:
         *map(faiss.swig_ptr, (found, queries, shard, rows)), queries.shape[1], *rows.shape
     )
     return found
-
-
-def _lengths(vectors: Matrix) -> Floats:
-    return np.asarray(np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1)))

@@ -16,12 +16,13 @@ from pipeline.bm25.stage import open_postings
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints
-from pipeline.core.params import FlatIndex, Params, QuantisedIndex
+from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
+from pipeline.retrieve.rescored import rescore_factor
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar import anchors as labelled
@@ -79,13 +80,12 @@ def open_catalogue(params: Params, locale: str) -> tuple[Manifest, Catalogue]:
         PipelineError: they are missing, damaged, or of other settings.
     """
     manifest, settings = read_manifest(params, locale), params.index_of(locale)
-    rescore = settings.rescore if isinstance(settings, QuantisedIndex) else None
     return manifest, Catalogue(
         read_index(params, locale, manifest),
         ShardReader(manifest, "products", locale),
         params.encoder_of(locale).similarity,
         isinstance(settings, FlatIndex),
-        max(PROPOSED, rescore or 1),
+        max(PROPOSED, rescore_factor(settings)),
     )
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 import numpy as np
+from numpy.typing import NDArray
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
@@ -65,13 +66,18 @@ def at_unit_length(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
     )
 
 
+def squared_lengths(vectors: Matrix) -> NDArray[np.float64]:
+    """Return the squared length of each vector, float64 [rows]; other rows do not change a bit."""
+    # In float64 no square over- or underflows. In C order NumPy sums each row by itself and in the
+    # same order, whatever the number of rows; BLAS and einsum do not promise that.
+    return np.asarray(np.square(vectors, dtype=np.float64, order="C").sum(axis=1))
+
+
 def _at_length_one(vectors: Matrix, say_zero: Callable[[int], str]) -> Matrix:
     out: Matrix = np.empty(vectors.shape, dtype=np.float32)
     for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
         piece = vectors[start:stop]
-        # In float64 no square over- or underflows. In C order NumPy sums each row by itself and in
-        # the same order, whatever the number of rows; BLAS and einsum do not promise that.
-        lengths = np.sqrt(np.square(piece, dtype=np.float64, order="C").sum(axis=1, keepdims=True))
+        lengths = np.sqrt(squared_lengths(piece))[:, np.newaxis]
         if (zero := np.flatnonzero(lengths == 0)).size:
             raise PipelineError(say_zero(start + int(zero[0])))
         np.divide(piece, lengths, out=out[start:stop], casting="same_kind")
