@@ -172,6 +172,8 @@ def run(project: Path, module: str, *arguments: str) -> None:
     """Run a module in the project; its lines go to standard error."""
     environment = {**os.environ, "PYTHONPATH": "", "DVC_NO_ANALYTICS": "1"}
     environment.setdefault("PIPELINE_CACHE", str(layout.cache().resolve()))
+    # DVC's stages run `python`: this one.
+    environment["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [sys.executable, "-m", module, *arguments]
     status = subprocess.run(command, cwd=project, env=environment, stdout=sys.stderr).returncode
     if status:

@@ -3,6 +3,7 @@
 DVC 3.67 writes both in place, and refuses every command while one of them is broken. A run here
 keeps a copy of each dvc.lock until it ends. A cut file is the beginning of a whole one, so its
 stages are good up to the last, which may be cut; the other stages come from the copy, or from Git.
+A second DVC may read the file that the killed one had emptied, and write its own stages alone.
 """
 
 import fcntl
@@ -73,13 +74,12 @@ def repaired(text: str, base: str) -> str | None:
     return mended.text() if whole else None
 
 
-def is_cut(text: str, base: str) -> bool:
-    """Return whether a dvc.lock that DVC can read ends before the one that it was made from.
+def has_lost(text: str, base: str) -> bool:
+    """Return whether a dvc.lock that DVC can read lacks stages of the one that it was made from.
 
-    DVC keeps the order of the stages and adds new ones at the end.
+    `dvc repro` never removes a stage from dvc.lock, and keeps their order.
     """
-    names, earlier = list(LockText.parse(text).stages), list(LockText.parse(base).stages)
-    return len(names) < len(earlier) and names == earlier[: len(names)]
+    return not LockText.parse(base).stages.keys() <= LockText.parse(text).stages.keys()
 
 
 @contextmanager
@@ -146,7 +146,9 @@ def _is_broken(lock: Path) -> bool:
     if not lock.exists():
         return False
     text = _read(lock)
-    return not is_whole(text) or is_cut(text, _read(_copy(lock)))
+    if not is_whole(text):
+        return True
+    return has_lost(text, _read(_copy(lock))) and text != _committed(lock)
 
 
 def _rwlock_is_broken() -> bool:
@@ -164,8 +166,11 @@ def _rwlock_is_broken() -> bool:
 
 def _earlier(lock: Path) -> str:
     """Return the last whole dvc.lock: that of an interrupted run's start, or that of Git."""
-    if copy := _read(_copy(lock)):
-        return copy
+    return _read(_copy(lock)) or _committed(lock)
+
+
+def _committed(lock: Path) -> str:
+    """Return the dvc.lock of Git's last commit; nothing where there is no whole one."""
     command = ("git", "show", f"HEAD:./{lock}")
     with suppress(OSError):
         shown = subprocess.run(command, capture_output=True, check=False)

@@ -10,7 +10,7 @@ import pytest
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.repro import repair
-from pipeline.repro.repair import LockText, is_cut, is_whole, protected, repaired
+from pipeline.repro.repair import LockText, has_lost, is_whole, protected, repaired
 from tests.helpers.artefacts import ROOT
 
 pytestmark = pytest.mark.slow
@@ -28,6 +28,13 @@ def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / ".dvc/tmp").mkdir(parents=True)
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def commit_lock(text: str) -> None:
+    """Commit a dvc.lock in the working folder."""
+    layout.LOCK.write_text(text)
+    for command in ("init -q", "add dvc.lock", "-c user.name=t -c user.email=t@t commit -qm lock"):
+        subprocess.run(["git", *command.split()], check=True)
 
 
 def test_a_lock_is_its_head_and_its_stages() -> None:
@@ -49,14 +56,38 @@ def test_a_lock_cut_anywhere_has_every_stage_again_the_whole_ones_as_dvc_wrote_t
         assert {found[name] for name in old.keys() - set(whole)} <= set(old.values())
 
 
-def test_a_lock_that_was_cut_at_the_end_of_a_line_is_seen_by_its_missing_stages() -> None:
+def test_a_lock_that_dvc_can_read_and_that_lacks_stages_has_lost_them() -> None:
     stages = LockText.parse(OLD).stages
     cut = OLD[: OLD.index(stages["report"])]
     assert is_whole(cut)
-    assert is_cut(cut, OLD)
-    assert not is_cut(OLD, cut)
-    others = cut.replace("  demo:\n", "  other:\n")  # of another branch of Git, say
-    assert not is_cut(others, OLD)
+    assert has_lost(cut, OLD)
+    assert not has_lost(OLD, cut)
+    alone = LockText(LockText.parse(OLD).head, {"clean@us": stages["clean@us"]}).text()
+    assert is_whole(alone)
+    assert has_lost(alone, OLD)
+
+
+def test_a_second_dvc_that_read_an_emptied_lock_costs_no_stage(repository: Path) -> None:
+    """The killed one had emptied dvc.lock; the other one then wrote its own stage alone."""
+    layout.LOCK.write_text(OLD)
+    old, new = LockText.parse(OLD), LockText.parse(NEW)
+    with protected():
+        layout.LOCK.write_text(
+            LockText(old.head, {name: new.stages[name] for name in ("embed@es", "clean@us")}).text()
+        )
+    found = LockText.parse(layout.LOCK.read_text()).stages
+    assert list(found) == list(old.stages)
+    assert found["embed@es"] == new.stages["embed@es"]
+    others = old.stages.keys() - {"embed@es", "clean@us"}
+    assert {found[name] for name in others} == {old.stages[name] for name in others}
+
+
+def test_a_lock_that_git_restored_is_no_lost_one(repository: Path) -> None:
+    small = LockText(LockText.parse(OLD).head, {"demo": LockText.parse(OLD).stages["demo"]}).text()
+    commit_lock(small)
+    COPY.write_text(OLD)  # of a run that was killed on another branch
+    with protected():
+        assert layout.LOCK.read_text() == small
 
 
 def test_without_any_earlier_lock_the_whole_stages_of_a_cut_one_are_kept() -> None:
@@ -117,9 +148,7 @@ def test_a_whole_lock_is_never_changed(repository: Path) -> None:
 
 
 def test_git_has_the_stages_where_plain_dvc_was_killed(repository: Path) -> None:
-    layout.LOCK.write_text(OLD)
-    for command in ("init -q", "add dvc.lock", "-c user.name=t -c user.email=t@t commit -qm lock"):
-        subprocess.run(["git", *command.split()], check=True)
+    commit_lock(OLD)
     layout.LOCK.write_text(NEW[:9_000])
     with protected():
         assert is_whole(layout.LOCK.read_text())
