@@ -63,7 +63,7 @@ def main() -> int:
         if asked.command == "add-locale":
             choices = {
                 "encoder": asked.encoder, "index": asked.index, "rerank": asked.rerank,
-                "language": asked.language or language_of(asked.locale),
+                "language": language_of(asked.locale) if asked.language is None else asked.language,
             }  # fmt: skip
             before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
             after = add_locale(before, asked.locale, choices)

@@ -34,8 +34,8 @@ def test_a_locale_is_added_by_four_lines(project: Path, monkeypatch: pytest.Monk
     ("arguments", "said"),
     [
         (("es",), "the locale es is there already"),
-        (("De",), "the locale De: must be of small letters"),
-        (("1e3",), "the locale 1e3: must be of small letters"),
+        (("De",), "the locale 'De': must be of small letters"),
+        (("1e3",), "the locale '1e3': must be of small letters"),
         (("de", "--encoder", "labes"), "encoder.de: 'labes' is not defined under encoders"),
         (("de", "--index", "hnws"), "index.de: 'hnws' is not defined under indexes"),
         (("de", "--language", "german"), "language.de: must be an ISO 639-1 code or 'any'"),

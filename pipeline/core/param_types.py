@@ -80,8 +80,9 @@ def _known_commit(revision: str) -> str:
 
 
 # A dot in a name would read as a path of parameters.
-NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$"
-Name = Annotated[str, Field(pattern=NAME)]
+NAME, MOST_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$", 60
+"""What a locale or a model may be called, and its longest name: it is part of file names."""
+Name = Annotated[str, Field(pattern=NAME, max_length=MOST_NAME)]
 Text = Annotated[str, Field(min_length=1)]
 Label = Literal["E", "S", "C", "I"]
 # The source's own name of a column by ESCI's.

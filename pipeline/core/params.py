@@ -29,8 +29,8 @@ from pipeline.core.trained import Trained, TrainedEncoder, TrainedReranker, Trai
 
 # Other modules import these from here too.
 from pipeline.core.param_types import (  # isort: skip
-    MOST_PORT as MOST_PORT, NAME as NAME, Choices as Choices, Count as Count, Name as Name,
-    Seed as Seed, Sha256 as Sha256, Share as Share, Strict as Strict,
+    MOST_NAME as MOST_NAME, MOST_PORT as MOST_PORT, NAME as NAME, Choices as Choices,
+    Count as Count, Name as Name, Seed as Seed, Sha256 as Sha256, Share as Share, Strict as Strict,
 )  # fmt: skip
 from pipeline.core.trained import Precision as Precision  # isort: skip
 

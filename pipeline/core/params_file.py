@@ -8,10 +8,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from pipeline.core import layout, params_text
-from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line
+from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
 from pipeline.core.params import (
     LEAST_STEP,
     MEAN,
+    MOST_NAME,
     NAME,
     NO_RERANKER,
     HnswIndex,
@@ -60,10 +61,11 @@ def check_params(data: object, where: str) -> Params:
 
 def refuse_locale_name(locale: str) -> None:
     """Raise a `PipelineError` if a locale cannot have this name."""
-    if not re.fullmatch(NAME, locale) or params_text.is_read_otherwise(locale):
+    fits = re.fullmatch(NAME, locale) and len(locale) <= MOST_NAME
+    if not fits or params_text.is_read_otherwise(locale):
         raise PipelineError(
-            f"the locale {locale}: must be of small letters, digits and hyphens, such as de. "
-            "Correct it."
+            f"the locale {shorten(locale)}: must be of small letters, digits and hyphens, "
+            f"{MOST_NAME} at most, such as de. Correct it."
         )
 
 

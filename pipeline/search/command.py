@@ -31,7 +31,7 @@ def main() -> int:
     """Search; return the exit status."""
     arguments = _parser().parse_args()
     with stage.report_errors("search", "was interrupted.") as outcome:
-        locale = arguments.locale or _only_locale()
+        locale = _only_locale() if arguments.locale is None else arguments.locale
         queries = _queries(arguments.query, arguments.file)
         systems: tuple[System, ...] = FIRST_SYSTEMS
         if arguments.system is not None:

@@ -20,11 +20,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.clean.judgements import clean_judgements
-from pipeline.clean.texts import clean_queries
-from pipeline.core import files, layout, params_edit, params_text, stage
+from pipeline.clean.products import BATCH_ROWS
+from pipeline.clean.texts import clean_products, clean_queries
+from pipeline.core import files, layout, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
-from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER, Params
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, ESCI_GAINS, NO_RERANKER, Clean, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening
@@ -60,10 +61,10 @@ def settings_of(
         **{("sample", key): each for key, each in sample.items()},
         ("explore",): [locale] if locale in params.explore else [],
     }
-    if language or not is_there:
-        changes["language",] = {locale: language or language_of(locale)}
-    if encoder or not is_there:
-        changes["encoder",] = {locale: encoder or ANY_LANGUAGE_ENCODER}
+    if language is not None or not is_there:
+        changes["language",] = {locale: language_of(locale) if language is None else language}
+    if encoder is not None or not is_there:
+        changes["encoder",] = {locale: ANY_LANGUAGE_ENCODER if encoder is None else encoder}
         changes["index",] = {locale: "flat"}
         changes["rerank",] = {locale: NO_RERANKER}
     return changes
@@ -84,7 +85,8 @@ def check_tables(params: Params, judged: Path, sold: Path, scratch: Path) -> dic
         `splits`, which to evaluate, and the counts `products`, `queries` and `judgements`.
 
     Raises:
-        PipelineError: what `sample` would say of them, or `clean` of the labels.
+        PipelineError: what `sample` or `clean` would say of them, or no query has a product that it
+            should find.
     """
     (locale,) = locales = list(params.language)
     settings = params.sample.model_copy(update={"splits": ("test", "train")})
@@ -93,18 +95,53 @@ def check_tables(params: Params, judged: Path, sold: Path, scratch: Path) -> dic
     ids = source.read_product_ids(products, locales, ASKER)[locale]
     splits = evaluated(rows["split"].unique().to_pylist())
     rows_evaluated = rows.filter(pc.is_in(rows["split"], value_set=pa.array(splits)))
-    queries, judgements = draw_queries(rows_evaluated, settings, locale, judged)
+    sampled, judgements = draw_queries(rows_evaluated, settings, locale, judged)
     judged_products(judgements, ids, locale, sold)
     known = pa.array(sorted(ids), pa.string())
-    clean_judgements(judgements, clean_queries(queries), pa.chunked_array([known]), judged)
+    queries = clean_queries(sampled)
+    pairs = clean_judgements(judgements, queries, pa.chunked_array([known]), judged).table
+    if settings.queries != "none":
+        _check_queries(len(sampled), len(queries), pairs, judged)
     (scratch / locale).mkdir()
     write_products(products, {locale: pd.Index(known)}, scratch)
+    _check_texts(scratch / locale, len(ids), params.clean, sold)
     return {
         "splits": splits,
         "products": len(ids),
         "queries": len(rows["query_id"].unique()),
         "judgements": len(rows),
     }
+
+
+def _check_queries(count: int, with_text: int, pairs: pa.Table, judged: Path) -> None:
+    """Refuse labels that nothing can be measured by; warn of queries without a text."""
+    relevant = [label for label, gain in zip(tables.LABELS, ESCI_GAINS, strict=True) if gain]
+    if not with_text:
+        raise PipelineError(
+            f"{judged}: none of the {count} queries has a text. Write the texts of the queries."
+        )
+    if not pc.any(pc.is_in(pairs["label"], value_set=pa.array(relevant))).as_py():
+        raise PipelineError(
+            f"{judged}: no product of {len(pairs)} judged ones is labelled {', '.join(relevant)}, "
+            "so no system can be right. Add such labels, or leave the table out to search only."
+        )
+    if with_text < count:
+        stage.log.warning(
+            "warning: %s: %d of %d queries have no text, and are left out",
+            judged, count - with_text, count,
+        )  # fmt: skip
+
+
+def _check_texts(sampled: Path, count: int, settings: Clean, sold: Path) -> None:
+    """Raise a `PipelineError` if no product has a text."""
+    batches = tables.iter_table(
+        layout.SampleFiles(sampled).products, tables.SAMPLE_PRODUCTS, BATCH_ROWS, ""
+    )
+    if not any(len(clean_products(batch, settings)) for batch in batches):
+        raise PipelineError(
+            f"{sold}: none of the {count} products has a text in {', '.join(settings.fields)}. "
+            "Name the columns that have them, such as `--column product_title=NAME`."
+        )
 
 
 def evaluated(splits: Collection[str]) -> list[str]:

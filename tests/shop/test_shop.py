@@ -193,7 +193,10 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
         ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
-        ((*ARGUMENTS, *IDS, "--locale", "De"), "the locale De: must be of small letters"),
+        ((*ARGUMENTS, *IDS, "--encoder", ""), "encoder.de"),
+        ((*ARGUMENTS, *IDS, "--language", ""), "language.de"),
+        ((*ARGUMENTS, *IDS, "--locale", "x" * 300), "60 at most"),
+        ((*ARGUMENTS, *IDS, "--locale", "De"), "the locale 'De': must be of small letters"),
     ):
         done = command(*arguments)
         assert done.returncode == 1, arguments
@@ -201,6 +204,30 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         assert "Traceback" not in done.stderr
         assert not (shop / "data/shop").exists()
         assert (shop / "params.yaml").read_bytes() == before
+
+
+def test_tables_that_nothing_can_be_measured_by_are_refused(shop: Path, command: Command) -> None:
+    products, labels = shop / "products.csv", shop / "labels.jsonl"
+    judged = labels.read_text()
+    silent = (
+        judged.replace("roter schuh", "\u200b").replace("hut", " ").replace('"001"', '"004"', 1)
+    )
+    for text, said in (
+        (judged.replace("exact", "none").replace("partial", "none"), "labelled E, S, C, so no"),
+        (silent, "queries has a text"),
+    ):
+        labels.write_text(text, encoding="utf-8")
+        done = command(*ARGUMENTS, *IDS)
+        assert done.returncode == 1, said
+        assert said in done.stderr
+    labels.write_text(judged.replace('"query": "hut"', '"query": " "'))
+    done = command(*ARGUMENTS, *IDS)
+    assert done.returncode == 0
+    assert "labels.jsonl: 1 of 2 queries have no text, and are left out" in done.stderr
+    products.write_text("sku;name;text\n001; ;<br>\n002;;\n003;;\n", encoding="utf-8")
+    done = command(*ARGUMENTS, *IDS)
+    assert done.returncode == 1
+    assert "products.csv: none of the 3 products has a text in product_title" in done.stderr
 
 
 def test_train_queries_are_evaluated_only_where_there_are_no_others() -> None:
