@@ -76,7 +76,7 @@ class Handlers:
             product_id = request.path_params["product_id"]
             return show(similar=await self._similar(engine, product_id, asked.k))
 
-        return await self._page(request, requests.SIMILAR_PAGE, pages.similar_page, answer)
+        return await self._page(request, requests.PAGE, pages.similar_page, answer)
 
     async def api_search(self, request: Request) -> Response:
         """Search: q, locale, systems (with commas), k, brand, color, collapse."""

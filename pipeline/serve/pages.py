@@ -99,8 +99,5 @@ def _link(asked: Asked, changes: dict[str, Any]) -> str:
 
 
 def _similar_link(asked: Asked, product_id: str) -> str:
-    """Return the address of what is similar to a product, from which a link leads back."""
-    values = {name: getattr(asked, name) for name in ("locale", "q", "left", "right")}
-    if asked.collapse:
-        values["collapse"] = "1"
-    return f"/similar/{quote(product_id, safe='')}?{urlencode(values)}"
+    """Return the address of what is similar to a product; it has all that leads back."""
+    return f"/similar/{quote(product_id, safe='')}{_link(asked, {}).removeprefix('/')}"

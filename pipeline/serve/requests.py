@@ -20,7 +20,6 @@ RIGHT: System = "bm25"
 """The systems that are shown where the address names none."""
 
 PAGE = ("q", "locale", "left", "right", "k", "brand", "color", "collapse")
-SIMILAR_PAGE = ("q", "locale", "left", "right", "k", "collapse")
 API_SEARCH = ("q", "locale", "systems", "k", "brand", "color", "collapse")
 API_SIMILAR = ("id", "locale", "k")
 """The parameters of each address."""

@@ -245,6 +245,15 @@ def test_the_page_shows_both_systems_their_labels_and_links_that_lead_on(
             assert client.get(link).status_code == 200, link
 
 
+def test_the_way_back_from_a_similar_product_has_all_that_was_asked_for(client: TestClient) -> None:
+    asked = "/?q=zapatos&locale=es&left=hybrid&k=20"
+    page = client.get(asked).text
+    similar = next(part for part in page.split('href="') if part.startswith("/similar/"))
+    there = client.get(similar.split('"')[0].replace("&amp;", "&")).text
+    back = there.split('class="back"')[1].split('href="')[1].split('"')[0].replace("&amp;", "&")
+    assert set(back.removeprefix("/?").split("&")) == set(asked.removeprefix("/?").split("&"))
+
+
 def test_a_full_queue_is_503_and_says_when_to_come_again(engines: Engines) -> None:
     desks = Desks(quick=Desk(waiting=0))
     client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
