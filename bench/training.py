@@ -11,7 +11,8 @@ The tables, also in FOLDER/results.md, have for each measure the mean, the paire
 what the experiment is compared with, its bootstrap interval, and * where p < .05 by paired
 randomisation, adjusted (Holm) for all differences of the table. A system `rerank` is compared with
 the hybrid run that it reorders. Full lists are the queries with 40 judged products or more: most
-others of the sample have one.
+others of the sample have one. The last table is ESCI's task 2, the label of each judged pair: a
+reranker's F1 beside that of a threshold on BM25 and of the most frequent label.
 """
 
 import argparse
@@ -45,6 +46,9 @@ from pipeline.evaluate.uncertainty import Interval
 RECIPES = Path(__file__).with_suffix(".yaml")
 BASE = "base"
 SETTINGS = "settings.json"
+METRICS = "metrics"
+GUESSES = {"reranker": "", "bm25 threshold": "bm25_", "most frequent label": "majority_"}
+"""Who guesses the labels, and how the keys of its F1 begin in the metrics."""
 MEASURES = ("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100")
 RERANKED, FIRST = "rerank.ndcg@10", "hybrid.ndcg@10"
 FULL_LIST = 40
@@ -194,7 +198,7 @@ def train(project: Path, names: Sequence[str], jobs: int) -> None:
 
 
 def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str, Any]) -> None:
-    """Run the graph with an experiment's settings, and keep them and its per-query tables.
+    """Run the graph with an experiment's settings; keep them, its metrics and per-query tables.
 
     Raises:
         PipelineError: there are results of other settings.
@@ -215,6 +219,7 @@ def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str,
     partial = results.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(project / layout.PER_QUERY, partial)
+    shutil.copytree(project / layout.METRICS, partial / METRICS)
     write_json(partial / SETTINGS, settings)
     partial.rename(results)
 
@@ -234,7 +239,26 @@ def report(folder: Path, experiments: Mapping[str, Experiment], params: Params) 
         ]
         if found:
             text.append(f"{title}\n\n{table(found, params.compare.alpha)}")
+    rows = [
+        row
+        for name, experiment in experiments.items()
+        if experiment.rerank is not None
+        for locale in experiment.locales
+        for row in labels(folder, name, locale)
+    ]
+    if rows:
+        header = ("experiment", "locale", "guess", "macro F1", "micro F1")
+        text.append(f"Labels of the judged pairs\n\n{markdown(header, rows, header[3:])}")
     return "\n".join(text)
+
+
+def labels(folder: Path, name: str, locale: str) -> Iterator[list[str]]:
+    """Yield a row for each guess at the labels of an experiment's pairs."""
+    path = folder / "results" / name / METRICS / layout.metrics(locale).name
+    found = json.loads(path.read_text("utf-8"))["labels"]
+    for guess, prefix in GUESSES.items():
+        scores = (found[f"{prefix}{kind}_f1"] for kind in ("macro", "micro"))
+        yield [name, locale, guess, *(f"{score:.4f}" for score in scores)]
 
 
 def differences(
