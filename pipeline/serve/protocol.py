@@ -8,7 +8,7 @@ import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 MOST_REQUEST_BYTES = 1 << 18
-"""A longer request is refused before it is read: an address that long is no search."""
+"""A longer request line with its headers is refused before it is read."""
 
 
 class Protocol(H11Protocol):
@@ -19,7 +19,8 @@ class Protocol(H11Protocol):
         hint = getattr(sys.exception(), "error_status_hint", None)
         if hint == HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE:
             status = HTTPStatus.REQUEST_URI_TOO_LONG
-            problem = f"the address must have at most {MOST_REQUEST_BYTES:,} bytes. Shorten it."
+            most = f"{MOST_REQUEST_BYTES:,} bytes"
+            problem = f"the address and the headers must have at most {most}. Shorten them."
         else:
             status = HTTPStatus.BAD_REQUEST
             problem = "the request is not HTTP. Percent-encode the address."
