@@ -1,12 +1,15 @@
 """The recipes of bench.training."""
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
 from ruamel.yaml import YAML
 
-from bench.training import BASE, MEASURES, RECIPES, Difference, Experiment, chosen, table
+from bench.training import (
+    BASE, GUESSES, MEASURES, METRICS, RECIPES, Difference, Experiment, chosen, labels, table,
+)  # fmt: skip
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.evaluate.uncertainty import Interval
@@ -47,6 +50,21 @@ def test_differences_of_one_table_are_adjusted_together() -> None:
     sure = "| a | us | 9 | 0.5000, +0.1000 [+0.0500, +0.1500]* |"
     assert sure in table([of("a", 0.04)], 0.05)
     assert sure not in table([of("a", 0.04), of("b", 0.5)], 0.05)
+
+
+def test_the_labels_of_a_reranker_are_a_row_for_each_guess(tmp_path: Path) -> None:
+    scores = {
+        f"{prefix}{kind}_f1": place / 10
+        for place, prefix in enumerate(GUESSES.values())
+        for kind in ("macro", "micro")
+    }
+    path = tmp_path / "results/mine" / METRICS / "us.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"labels": scores}))
+    assert list(labels(tmp_path, "mine", "us")) == [
+        ["mine", "us", guess, f"{place / 10:.4f}", f"{place / 10:.4f}"]
+        for place, guess in enumerate(GUESSES)
+    ]
 
 
 def test_an_experiment_with_an_unknown_key_is_refused() -> None:
