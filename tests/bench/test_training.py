@@ -8,7 +8,16 @@ import pytest
 from ruamel.yaml import YAML
 
 from bench.training import (
-    BASE, GUESSES, MEASURES, METRICS, RECIPES, Difference, Experiment, chosen, labels, table,
+    BASE,
+    GUESSES,
+    MEASURES,
+    METRICS,
+    RECIPES,
+    Difference,
+    Experiment,
+    chosen,
+    labels,
+    table,
 )  # fmt: skip
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import PARAMS_FILE, check_params
