@@ -33,7 +33,7 @@ from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.question import Question, UnknownProductError, check_k, check_text
 from pipeline.search.reranking import Reordering
 from pipeline.search.shown import Shown
-from pipeline.search.variants import Groups, Variants
+from pipeline.search.variants import VariantGroups, Variants
 from pipeline.vectors.shards import ShardReader
 
 FACET_VALUES = 12
@@ -225,7 +225,7 @@ class Engine:
         rankings: Mapping[System, Ranked],
         k: int,
         labels: Mapping[str, str],
-        groups: Groups | None,
+        groups: VariantGroups | None,
         allowed: Allowed | None,
     ) -> dict[System, list[Hit]]:
         # Collapsed, a system ranks a product where it ranks another of the same group.

@@ -17,7 +17,7 @@ from pipeline.vectors.manifest import Manifest
 
 
 @dataclass(frozen=True)
-class Groups:
+class VariantGroups:
     """The group of each product.
 
     Attributes:
@@ -51,10 +51,10 @@ class Groups:
 class Variants:
     """The groups of a locale, or why there are none to collapse by."""
 
-    found: Groups | None
+    found: VariantGroups | None
     problem: str = ""
 
-    def groups(self) -> Groups:
+    def groups(self) -> VariantGroups:
         """Return the groups.
 
         Raises:
@@ -68,6 +68,6 @@ class Variants:
 def open_variants(params: Params, locale: str, manifest: Manifest) -> Variants:
     """Return the groups of a locale; without them, everything but collapsing works."""
     try:
-        return Variants(Groups(read_kept(params, locale, manifest)))
+        return Variants(VariantGroups(read_kept(params, locale, manifest)))
     except PipelineError as err:
         return Variants(None, str(err))

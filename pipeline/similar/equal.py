@@ -19,7 +19,7 @@ DIGEST_BYTES = 16
 
 
 @dataclass(frozen=True)
-class Groups:
+class EqualVectors:
     """The products of a catalogue by their vectors.
 
     Attributes:
@@ -35,13 +35,13 @@ class Groups:
     starts: Ints
 
     @classmethod
-    def single(cls, products: int) -> "Groups":
+    def single(cls, products: int) -> "EqualVectors":
         """Return a group for each product."""
         rows = np.arange(products)
         return cls(rows, rows, rows, np.arange(products + 1))
 
     @classmethod
-    def of_vectors(cls, pieces: Iterable[Matrix]) -> "Groups":
+    def of_vectors(cls, pieces: Iterable[Matrix]) -> "EqualVectors":
         """Return the groups of equal vectors; `pieces` are all of them, in the order of rows.
 
         Memory: about 60 bytes a product.
@@ -87,7 +87,7 @@ class Groups:
         return first_scores, first_codes
 
 
-def one_of_each(index: faiss.Index, groups: Groups) -> faiss.Index:
+def one_of_each(index: faiss.Index, groups: EqualVectors) -> faiss.Index:
     """Return an index of the first vector of each group; vector i is that of group i."""
     if len(groups.first) == index.ntotal:
         return index

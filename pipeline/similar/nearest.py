@@ -19,7 +19,7 @@ from pipeline.core.params import Similarity
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
-from pipeline.similar.equal import Groups, one_of_each
+from pipeline.similar.equal import EqualVectors, one_of_each
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
@@ -114,16 +114,16 @@ def nearest_products(
         yield rows, *_nearest(search, rows, own, kept)
 
 
-def group_products(catalogue: Catalogue) -> Groups:
+def group_products(catalogue: Catalogue) -> EqualVectors:
     """Return groups of equal vectors where that saves time, else each product by itself.
 
     An approximate index is asked once, and a few products that tie fit the extra results.
     """
     if catalogue.exact:
-        groups = Groups.of_vectors(piece for _, piece in catalogue.pieces())
+        groups = EqualVectors.of_vectors(piece for _, piece in catalogue.pieces())
         if np.diff(groups.starts).max() > neighbours.EXTRA_RESULTS:
             return groups
-    return Groups.single(catalogue.vectors.rows)
+    return EqualVectors.single(catalogue.vectors.rows)
 
 
 @dataclass(frozen=True)
@@ -131,7 +131,7 @@ class Search:
     """How a catalogue is searched: one vector of each group for all its products."""
 
     catalogue: Catalogue
-    groups: Groups
+    groups: EqualVectors
     find: neighbours.Find
     longest: float
     threads: int

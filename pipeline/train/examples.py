@@ -169,7 +169,7 @@ class Examples:
             )  # fmt: skip
 
 
-class Groups:
+class QueryGroups:
     """The steps of a reranker: whole queries with all their judged products, `batch` pairs or so.
 
     Attributes:

@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.train.examples import Examples, Groups, Step
+from pipeline.train.examples import Examples, QueryGroups, Step
 from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import RERANKER, SETTINGS, pair_table
 
@@ -28,7 +28,7 @@ def pairs(queries: int = 20, **options: Any) -> Pairs:
     return pairs_of(pair_table(queries, 5, **options))
 
 
-def all_steps(examples: Examples | Groups, epoch: int = 0) -> list[Step]:
+def all_steps(examples: Examples | QueryGroups, epoch: int = 0) -> list[Step]:
     return [examples.step(rows, epoch, number) for number, rows in enumerate(examples.steps(epoch))]
 
 
@@ -136,13 +136,13 @@ def test_targets_are_those_of_the_labels() -> None:
 
 def test_a_rerankers_step_has_whole_queries_and_about_a_batch() -> None:
     found = pairs()
-    groups = Groups(found, reranker(batch=12), "x")
+    groups = QueryGroups(found, reranker(batch=12), "x")
     steps = groups.steps(0)
     assert sorted(np.concatenate(steps).tolist()) == list(range(len(found)))
     for rows in steps:
         assert len(rows) <= 12
         assert all((found.group == group).sum() == 5 for group in found.group[rows])
-    assert [len(rows) for rows in Groups(found, reranker(batch=3), "x").steps(0)] == [5] * 20
+    assert [len(rows) for rows in QueryGroups(found, reranker(batch=3), "x").steps(0)] == [5] * 20
 
 
 @pytest.mark.parametrize(
@@ -170,4 +170,4 @@ def test_a_reranker_needs_more_than_one_label() -> None:
     table = pair_table(5, 5)
     table = table.filter([label == "E" for label in table["label"].to_pylist()])
     with pytest.raises(PipelineError, match="all pairs have one label"):
-        Groups(pairs_of(table), reranker(), "trained.x")
+        QueryGroups(pairs_of(table), reranker(), "trained.x")
