@@ -36,9 +36,9 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "index": (layout.index(LOCALE).folder,),
     **{run_card.STAGE_OF[system]: (layout.runs(system, LOCALE).folder,) for system in SYSTEMS},
     "evaluate": (
-        layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
-        layout.recall_curve(LOCALE), layout.per_query(LOCALE), layout.top(LOCALE),
-        layout.training_plot(LOCALE),
+        layout.metrics(LOCALE), layout.key_metrics(LOCALE), layout.intervals(LOCALE),
+        layout.slices(LOCALE), layout.recall_curve(LOCALE), layout.per_query(LOCALE),
+        layout.top(LOCALE), layout.training_plot(LOCALE),
     ),
     "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),
 }  # fmt: skip

@@ -48,6 +48,7 @@ CLUSTERS = Path("data/clusters")
 CLUSTERS_REPORTS = Path("reports/clusters")
 CATALOGUE = Path("reports/catalogue")
 METRICS = Path("reports/metrics")
+KEY_METRICS = Path("reports/key_metrics")
 TRADEOFF = Path("reports/tradeoff")
 PER_QUERY = Path("reports/per_query")
 SUMMARY = Path("reports/summary.json")
@@ -444,6 +445,16 @@ def metrics(locale: str) -> Path:
     return METRICS / f"{locale}.json"
 
 
+def key_metrics(locale: str) -> Path:
+    """Return the few numbers of a locale that DVC shows as its metrics."""
+    return KEY_METRICS / f"{locale}.json"
+
+
+def similar_key_metrics(locale: str) -> Path:
+    """Return the few numbers of a locale's neighbours that DVC shows as metrics."""
+    return KEY_METRICS / "similar" / f"{locale}.json"
+
+
 def intervals(locale: str) -> Path:
     """Return a locale's confidence intervals of the measures kept query by query."""
     return Path("reports/intervals") / f"{locale}.json"
@@ -585,7 +596,7 @@ def artefacts() -> tuple[Path, ...]:
         Path(".git"), Path(".dvc"),
         PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS,
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
-        CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, TRADEOFF,
+        CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
         PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
         recall_curve("").parent.parent, COSTS.parent,
     )  # fmt: skip

@@ -159,6 +159,14 @@ class Evaluate(Strict):
             "pool_ndcg",
         )
 
+    def key_measures(self) -> tuple[str, str, str]:
+        """Return the measures that are columns of DVC's tables.
+
+        Of the headline: nDCG, MRR and the last recall, which is what a reranker could reach.
+        """
+        ndcg, mrr, *others = self.headline()
+        return ndcg, mrr, [name for name in others if name.startswith("recall@")][-1]
+
     def per_query(self) -> tuple[str, ...]:
         """Return the measures that are kept query by query and with intervals, in order.
 

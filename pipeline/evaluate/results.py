@@ -25,11 +25,13 @@ class Results:
     """The reports of a locale.
 
     `record` holds the means of every measure by system and the counts that explain them;
+    `key_metrics` is the little of it that DVC shows;
     `intervals` is by system and measure; `slices` is by kind of query; `curves` is mean recall by
     system and cutoff; `per_query` and `top` are tables.
     """
 
     record: dict[str, Any]
+    key_metrics: dict[str, Any]
     intervals: dict[str, dict[str, dict[str, float]]]
     slices: dict[str, Any]
     curves: Means
@@ -68,20 +70,46 @@ def summarise(
     if dense.index_overlap is not None:
         means["dense"][INDEX_OVERLAP] = dense.index_overlap
     top = first_products.table(tops, judged.ids.queries, judged.ids.products, titles)
+    record = {
+        **means,
+        **_chosen(dense, locale),
+        **metrics.counts(judged.qrels),
+        "products": len(judged.ids.products),
+        **dropped,
+    }
     return Results(
-        record={
-            **means,
-            **_chosen(dense, locale),
-            **metrics.counts(judged.qrels),
-            "products": len(judged.ids.products),
-            **dropped,
-        },
+        record=record,
+        key_metrics=key_metrics(record, locale, tuple(tops), params.evaluate.key_measures()),
         intervals=intervals(params, measures),
         slices=by_kind(params, locale, judged, measures, tops, brands, sources),
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
         per_query=_rows(params, locale, judged, measures, tops, dense, top),
         top=top,
     )
+
+
+def key_metrics(
+    record: Mapping[str, Any], locale: str, systems: Sequence[str], measures: Sequence[str]
+) -> dict[str, Any]:
+    """Return the numbers of a locale that DVC shows, under the locale's name.
+
+    The name makes each path unique among the locales: else the columns of `dvc exp show` would have
+    the name of the file before it. The number of queries and the index's overlap with exact search
+    are there because they explain a jump.
+
+    Args:
+        record: the locale's numbers of record.
+        locale: the locale.
+        systems: those that have runs.
+        measures: by name; one that is defined for no query is left out.
+    """
+    shown = {
+        system: {name: record[system][name] for name in measures if name in record[system]}
+        for system in systems
+    }
+    if INDEX_OVERLAP in record["dense"]:
+        shown["dense"][INDEX_OVERLAP] = record["dense"][INDEX_OVERLAP]
+    return {locale: {**shown, "queries": record["queries"]}}
 
 
 def _rows(

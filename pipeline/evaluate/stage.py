@@ -1,8 +1,8 @@
 """Score one locale's runs, system by system, and write every report of it under reports/.
 
-The means of every measure (the numbers of record), intervals of the measures that are kept query by
-query, the first of them by kind of query, all of them query by query, the first products of each
-query, and tables for `dvc plots`.
+The means of every measure (the numbers of record), the few of them that DVC shows, intervals of the
+measures that are kept query by query, the first of them by kind of query, all of them query by
+query, the first products of each query, and tables for `dvc plots`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -203,6 +203,7 @@ def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:
         (layout.recall_curve(locale), partial(plots.write_recall, curves=found.curves)),
         (layout.slices(locale), partial(_write_json, found.slices)),
         (layout.intervals(locale), partial(_write_json, found.intervals)),
+        (layout.key_metrics(locale), partial(_write_json, found.key_metrics)),
         # The numbers of record come last, when all else is there.
         (layout.metrics(locale), partial(_write_json, found.record)),
     ]

@@ -1,9 +1,10 @@
 """Find each product's nearest others: data/embeddings + models/index -> data/similar/<locale>.
 
 `reports/similar/<locale>.json` says what they are worth by the ESCI labels (see `anchors`), beside
-random products and those with the same words.
+random products and those with the same words. DVC shows a few of its numbers.
 """
 
+from collections.abc import Mapping
 from typing import Any
 
 import faiss
@@ -37,6 +38,9 @@ Floats = NDArray[np.float64]
 BATCH_ANCHORS = 512
 DECIMALS = 5
 
+KEY_MEASURES = ("concordance", f"precision@{labelled.PLACES}")
+"""The measures that are columns of DVC's tables."""
+
 
 def similar(params: Params, locale: str) -> stage.Done:
     """Write each product's nearest others, and what they are worth."""
@@ -61,6 +65,7 @@ def similar(params: Params, locale: str) -> stage.Done:
         f"index_overlap@{kept}": overlap(catalogue, locale, kept),
         **evaluate(params, locale, catalogue, labelled.draw_anchors(pool)),
     }
+    files.write_json(layout.similar_key_metrics(locale), key_metrics(report, locale))
     files.write_json(layout.similar_report(locale), report)
     stage.log.info(
         "similar locale=%s products=%d neighbours=%d queries=%d concordance=%s",
@@ -166,6 +171,16 @@ def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
             vectors[at[: len(own)]], vectors[at[len(own) :]], catalogue.similarity
         )
     return scores
+
+
+def key_metrics(report: Mapping[str, Any], locale: str) -> dict[str, Any]:
+    """Return the numbers of a report that DVC shows, under the locale's name."""
+    shown = {
+        system: {name: report[system][name] for name in KEY_MEASURES if name in report[system]}
+        for system in ("bm25", "dense")
+        if system in report
+    }
+    return {locale: {"similar": {**shown, "queries": report["queries"]}}}
 
 
 def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | int]:

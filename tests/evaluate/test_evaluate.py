@@ -18,7 +18,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import FIRST_SYSTEMS, System
-from pipeline.evaluate import per_query, plots, system_scores, top_products
+from pipeline.evaluate import per_query, plots, results, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
@@ -394,6 +394,25 @@ def test_the_per_query_table_names_the_choice_and_the_first_products_beside_it(
     assert found.top_sha256 == per_query.contents_sha256(pq.read_table(layout.top(LOCALE)))
 
 
+def test_the_key_metrics_are_numbers_of_record_and_fit_in_a_table(judgements: pa.Table) -> None:
+    found, record = json.loads(layout.key_metrics(LOCALE).read_text()), _metrics()
+    assert found.keys() == {LOCALE}  # so that no column of `dvc exp show` needs the file's name
+    queries, systems = found[LOCALE].pop("queries"), found[LOCALE]
+    assert queries == record["queries"]
+    measures = {"ndcg@10", "mrr@10", "recall@100"}
+    assert {name: set(of) for name, of in systems.items()} == {
+        **dict.fromkeys(FIRST_SYSTEMS, measures), "dense": measures | {"index_overlap@100"},
+    }  # fmt: skip
+    for system, of in systems.items():
+        assert of.items() <= record[system].items()
+
+
+def test_a_measure_that_no_query_has_is_no_key_metric() -> None:
+    record = {"dense": {"ndcg@10": 0.5}, "bm25": {"ndcg@10": 0.4}, "queries": 3}
+    found = results.key_metrics(record, LOCALE, ("dense", "bm25"), params().evaluate.key_measures())
+    assert found == {LOCALE: record}
+
+
 def test_a_text_in_a_plot_cannot_run_as_a_formula(judgements: pa.Table) -> None:
     texts = ["=1+1", "+1", "-1", "@sum(a1)", "＝1", "3-5", "a=1", "'=1"]
     write_sources(dict(zip(_per_query().index.tolist(), texts, strict=False)))
@@ -409,8 +428,8 @@ def test_a_text_in_a_plot_cannot_run_as_a_formula(judgements: pa.Table) -> None:
 
 def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:
     written = [
-        layout.metrics, layout.intervals, layout.slices, layout.recall_curve, layout.per_query,
-        layout.top,
+        layout.metrics, layout.key_metrics, layout.intervals, layout.slices, layout.recall_curve,
+        layout.per_query, layout.top,
     ]  # fmt: skip
     before = [where(LOCALE).read_bytes() for where in written]
     evaluate.evaluate(params(SHALLOW), LOCALE)

@@ -182,6 +182,12 @@ def test_the_report_has_each_system_with_its_intervals(artefacts: np.random.Gene
             assert 0 <= low <= mean <= high <= 1
             assert 0 < report[system][f"{name}_queries"] <= report["queries"]
     assert report["random"]["concordance"] == 0.5
+    shown = json.loads(layout.similar_key_metrics(LOCALE).read_text())[LOCALE]["similar"]
+    assert shown.pop("queries") == report["queries"]
+    assert set(shown) == {"bm25", "dense"}
+    for system, of in shown.items():
+        assert set(of) == {"concordance", "precision@10"}
+        assert of.items() <= report[system].items()
 
 
 def test_the_scores_of_anchors_are_those_of_their_vectors(artefacts: np.random.Generator) -> None:
@@ -210,6 +216,8 @@ def test_without_judgements_there_are_neighbours_and_the_report_says_why_no_more
     assert report["not_evaluated"].startswith("no query has an Exact product")
     assert (report["queries"], report["anchors"]) == (0, 0)
     assert "dense" not in report
+    shown = json.loads(layout.similar_key_metrics(LOCALE).read_text())
+    assert shown == {LOCALE: {"similar": {"queries": 0}}}
 
 
 def test_words_that_would_take_more_memory_than_allowed_are_refused(
