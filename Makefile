@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test thorough check fix diff leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
+.PHONY: help setup params repro try plan costs quick test thorough check fix diff experiments leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -67,6 +67,10 @@ diff: setup ## compare the metrics with BASE (default: the merge base with main)
 	  echo 'error: there is no branch main or origin/main to compare with. Run make diff BASE=REVISION.' >&2; exit 1; \
 	}; \
 	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+
+# A column of a dependency has a path for its name, so a slash drops it.
+experiments: setup ## show what the experiments changed: settings and key metrics (ARGS='--all-commits')
+	dvc exp show --no-pager --only-changed --drop '.*/' $(ARGS)
 
 leaderboard: setup ## rank the encoders and systems of all branches, tags and experiments (ARGS='--markdown FILE')
 	python -m pipeline.leaderboard $(ARGS)
