@@ -278,4 +278,6 @@ def main() -> int:
         )  # fmt: skip
         then = "make repro" if asked.labels else f"dvc repro hybrid@{asked.locale}"
         sys.stdout.write(f"params.yaml uses {asked.out} now. Run `{then}`.\n")
+        if not asked.out.with_name(f"{asked.out.name}.dvc").exists():
+            sys.stdout.write(f"For colleagues and `dvc exp run --temp`: `dvc add {asked.out}`.\n")
     return outcome.status

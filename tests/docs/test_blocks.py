@@ -115,6 +115,8 @@ def clone(reproduced: Clone) -> Iterator[Clone]:
     """The reproduced clone; what a page does to it is undone."""
     yield reproduced
     reproduced.git("reset", "--quiet", "--hard", "baseline")
+    reproduced.git("push", "--quiet", "--force", "origin", "HEAD")
+    shutil.rmtree(reproduced.origin.parent / "colleague", ignore_errors=True)
     call(reproduced.folder, reproduced.environment, "dvc", "checkout", "--quiet", "--force")
 
 
