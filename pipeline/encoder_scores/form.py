@@ -63,7 +63,7 @@ class Measure(Strict):
     value: Figure | None = None
     low: Figure | None = None
     high: Figure | None = None
-    floor: Figure
+    floor: Figure | None = None
     threshold: Figure | None = None
     pairs: Number
     queries: Number
@@ -94,13 +94,12 @@ def describe(measured: Measured, interval: Interval, name: str) -> Measure:
     numbers = {}
     if interval.queries:
         low, high = (min(max(end, least), most) for end in (interval.low, interval.high))
-        numbers = {"value": measured.value, "low": low, "high": high}
+        numbers = {"value": measured.value, "low": low, "high": high, "floor": measured.floor}
         if not math.isnan(measured.threshold):
             numbers["threshold"] = measured.threshold
     rounded = {key: round(value, MEAN_DECIMALS) for key, value in numbers.items()}
     return Measure(
         **rounded,
-        floor=round(measured.floor, MEAN_DECIMALS),
         pairs=measured.pairs,
         queries=interval.queries,
         queries_left_out=len(measured.by_query) - interval.queries,

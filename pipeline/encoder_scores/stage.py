@@ -39,7 +39,7 @@ def encoder_scores(params: Params, locale: str) -> stage.Done:
     )  # fmt: skip
     return stage.Done(
         queries=scores.sample.queries, products=scores.sample.products,
-        dimension=manifest.dimension, pairs=scores.pairs,
+        dimension=manifest.dimension, judgements=scores.pairs,
     )  # fmt: skip
 
 
@@ -69,11 +69,13 @@ def write_reports(
         measures=_with_intervals(measured, params.uncertainty),
     )
     rows = form.table(judged.ids.queries, measured, Top.of_run(ranked, 0, run).strings())
-    with files.atomic_file(layout.encoder_values(locale)) as partial:
-        form.write_table(partial, rows, card)
-    files.write_json(
-        layout.encoder_scores(locale), scores.model_dump(mode="json", exclude_none=True)
-    )
+    text = files.canonical_json(scores.model_dump(mode="json", exclude_none=True))
+    with (
+        files.atomic_file(layout.encoder_scores(locale)) as report,
+        files.atomic_file(layout.encoder_values(locale)) as values,
+    ):
+        form.write_table(values, rows, card)
+        report.write_text(text, encoding="utf-8", newline="\n")
     return scores
 
 

@@ -82,9 +82,8 @@ def encoder_table(encoders: Mapping[str, EncoderScores]) -> str:
     rows: list[Sequence[str]] = []
     for locale, scores in encoders.items():
         measures = [scores.measures[name] for name in ENCODER_MEASURES]
-        rows.append(
-            [locale, "random", f"{scores.pairs:,}", *(f"{each.floor:.3f}" for each in measures)]
-        )
+        luck = ("" if each.floor is None else f"{each.floor:.3f}" for each in measures)
+        rows.append([locale, "random", f"{scores.pairs:,}", *luck])
         rows.append(["", scores.encoder, "", *_cells(measures)])
     header = ("locale", "encoder", "pairs", *ENCODER_MEASURES)
     return text_tables.markdown(header, rows, header[2:])
@@ -107,18 +106,18 @@ def _impossible(
         yield f"the labels must be of {scores.pairs} pairs (found {scores.labels})"
     for name, each in scores.measures.items():
         least, most = bounds(name)
-        numbers = [each.value, each.low, each.high]
+        numbers = [each.value, each.low, each.high, each.floor]
         mean = means[name]
         if mean is None or None in numbers:
-            if mean is not None or numbers != [None] * 3:
+            if mean is not None or numbers != [None] * 4:
                 yield f"{name} must have numbers where the table has, and nowhere else"
             continue
-        value, low, high = (number for number in numbers if number is not None)
+        value, low, high, floor = (number for number in numbers if number is not None)
         if abs(value - mean) > ROUNDED:
             yield f"{name} must be {mean:.5f}, as in the table by query (found {value})"
         if not least <= low <= high <= most:
             yield f"{name} cannot have the interval [{low}, {high}]"
-        if not (0 <= each.floor <= 1 and each.pairs <= scores.pairs):
-            yield f"{name} cannot have the floor {each.floor} on {each.pairs} pairs"
+        if not (0 <= floor <= 1 and each.pairs <= scores.pairs):
+            yield f"{name} cannot have the floor {floor} on {each.pairs} pairs"
         if each.queries + each.queries_left_out != card.sample.queries:
             yield f"{name} must count {card.sample.queries} queries"
