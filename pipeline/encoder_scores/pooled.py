@@ -73,7 +73,7 @@ def best_f1(scores: Floats, positive: Flags) -> Pooled:
     """Return the highest F1 of any threshold, and the highest threshold that has it.
 
     A pair is taken as positive if its score is at least the threshold. The threshold is chosen by
-    the pairs that it is measured on, so F1 on others is lower; its derivative is that of F1 at the
+    the pairs that it is measured on, so expect less on others; its derivative is that of F1 at the
     threshold (the envelope theorem). Undefined without a positive and a negative.
     """
     if not 0 < positive.sum() < len(positive):

@@ -26,8 +26,8 @@ MEASURE_WORDS = {
     ),
     "f1_e_vs_i": (
         "best F1, E or I",
-        "F1 of the best single threshold on the score. It is chosen on these very pairs, so other "
-        "pairs have less.",
+        "F1 of the best single threshold on the score. It is chosen on these very pairs, so expect "
+        "less on others.",
     ),
     "ap_e_vs_sci": ("AP, E or S, C, I", "Average precision of Exact pairs against all others."),
     "f1_e_vs_sci": ("best F1, E or S, C, I", "Best F1 of Exact pairs against all others."),
