@@ -40,6 +40,7 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
         layout.slices(LOCALE), layout.recall_curve(LOCALE), layout.per_query(LOCALE),
         layout.top(LOCALE), layout.training_plot(LOCALE),
     ),
+    "encoder_scores": (layout.encoder_scores(LOCALE), layout.encoder_values(LOCALE)),
     "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),
 }  # fmt: skip
 """What each stage writes, in the order of the stages."""
@@ -53,7 +54,8 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
     "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
-    "report": ("evaluate",),
+    "encoder_scores": ("clean", "embed"),
+    "report": ("evaluate", "encoder_scores"),
 }
 """The stages whose outputs a stage reads, where it reads more than their JSON.
 

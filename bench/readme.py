@@ -33,12 +33,13 @@ def put_between_markers(text: str, name: str, block: str) -> str:
 
 
 def shorten(table: str) -> str:
-    """Return `SHOWN_COLUMNS` and the rows of `SHOWN_LOCALES` of a Markdown table of the report.
+    """Return `SHOWN_COLUMNS` and the rows of `SHOWN_LOCALES` of the first table of the report.
 
     Raises:
         PipelineError: the table has no such column or locale.
     """
-    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines(table))
+    first = table.partition("\n\n")[0]
+    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines(first))
     missing = [name for name in SHOWN_COLUMNS if name not in header]
     if missing:
         raise PipelineError(f"the report has no column {', '.join(missing)}")

@@ -32,6 +32,7 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params import FIRST_SYSTEMS, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.encoder_scores.stage import encoder_scores
 from pipeline.evaluate import system_scores
 from pipeline.evaluate.stage import evaluate
 from pipeline.hybrid.stage import hybrid
@@ -260,6 +261,8 @@ def need_reports(products: int) -> None:
     for locale in params.locales:
         if not layout.per_query(locale).exists():
             evaluate(params, locale)
+        if not layout.encoder_scores(locale).exists():
+            encoder_scores(params, locale)
 
 
 def need_runs(products: int) -> None:

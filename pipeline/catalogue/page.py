@@ -15,7 +15,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Params
 from pipeline.report import parts
 from pipeline.report.browse import embedded_json
-from pipeline.report.render import trusted_markup
+from pipeline.report.parts import trusted_markup
 from pipeline.report.wording import count, share
 
 _ASSETS = Path(__file__).parent / "assets"

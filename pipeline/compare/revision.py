@@ -15,6 +15,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
+from pipeline.encoder_scores.form import check_fits, read_table
 from pipeline.evaluate import per_query
 from pipeline.evaluate.per_query_reader import read_parquet, read_per_query
 from pipeline.evaluate.top_products import TOP
@@ -100,15 +101,32 @@ class Revision:
     def sides(self, locales: Sequence[str]) -> dict[str, Side]:
         """Return each locale's side of a comparison.
 
+        The encoder's own measures are in it, where the revision has them.
+
         Raises:
-            PipelineError: a locale's per-query table is missing, of an older form, or damaged.
+            PipelineError: a locale's per-query table is missing, of an older form, or damaged; or
+                the table of its encoder is damaged, or of another encoder or sample.
         """
         found = {}
         for locale in locales:
             path = layout.per_query(locale)
             where = f"{path} of {self}"
-            found[locale] = Side(*read_per_query(self._read(path), where, locale, REPORTS))
+            side = Side(*read_per_query(self._read(path), where, locale, REPORTS))
+            found[locale] = self._with_encoder(locale, side)
         return found
+
+    def _with_encoder(self, locale: str, side: Side) -> Side:
+        path = layout.encoder_values(locale)
+        if (data := self.find(path)) is None:  # of an older revision
+            return side
+        where = f"{path} of {self}"
+        values, card = read_table(data, where, locale, REPORTS)
+        check_fits(card, side.card.sample, side.card.encoder, where, REPORTS)
+        if not values["query_id"].equals(side.table["query_id"]):
+            raise PipelineError(
+                f"{where}: the query_ids are not those of {layout.per_query(locale)}. {REPORTS}"
+            )
+        return side.beside(values.drop_columns(["query_id"]))
 
     def settings(self) -> Settings:
         """Return params.yaml as one level of dotted keys, the values as they are written."""

@@ -30,6 +30,13 @@ class Side:
         """The encoder and the index."""
         return {"encoder": self.card.encoder, "index": self.card.index}
 
+    def beside(self, more: pa.Table) -> "Side":
+        """Return this side with more columns, of the same queries in the same order."""
+        table = self.table
+        for name, column in zip(more.column_names, more.columns, strict=True):
+            table = table.append_column(name, column)
+        return Side(table, self.card)
+
 
 def metrics(table: pa.Table) -> list[str]:
     """Return the columns of a per-query table that hold measures, such as dense.ndcg@10."""

@@ -51,6 +51,7 @@ METRICS = Path("reports/metrics")
 KEY_METRICS = Path("reports/key_metrics")
 TRADEOFF = Path("reports/tradeoff")
 PER_QUERY = Path("reports/per_query")
+ENCODER_SCORES = Path("reports/encoder_scores")
 SUMMARY = Path("reports/summary.json")
 REPORT = Path("reports/report.md")
 PAGE = Path("reports/report.html")
@@ -470,6 +471,16 @@ def per_query(locale: str) -> Path:
     return PER_QUERY / f"{locale}.parquet"
 
 
+def encoder_scores(locale: str) -> Path:
+    """Return what a locale's encoder is worth by itself."""
+    return ENCODER_SCORES / f"{locale}.json"
+
+
+def encoder_values(locale: str) -> Path:
+    """Return the table of these measures, one row per query."""
+    return ENCODER_SCORES / f"{locale}.parquet"
+
+
 def top(locale: str) -> Path:
     """Return a locale's table of each query's first products, by system."""
     return Path("reports/top") / f"{locale}.parquet"
@@ -597,8 +608,8 @@ def artefacts() -> tuple[Path, ...]:
         PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS,
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
         CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
-        PER_QUERY, SUMMARY, REPORT, PAGE, intervals("").parent, slices("").parent, top("").parent,
-        recall_curve("").parent.parent, COSTS.parent,
+        PER_QUERY, ENCODER_SCORES, SUMMARY, REPORT, PAGE, intervals("").parent,
+        slices("").parent, top("").parent, recall_curve("").parent.parent, COSTS.parent,
     )  # fmt: skip
 
 

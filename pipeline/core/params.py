@@ -187,6 +187,15 @@ NO_RERANKER = "none"
 """The reranker of a locale that has no system `rerank`."""
 
 
+ENCODER = "encoder"
+"""What the measures of an encoder by itself are of, where other measures are of a system."""
+
+ENCODER_MEASURES = (
+    "ap_e_vs_i", "f1_e_vs_i", "ap_e_vs_sci", "f1_e_vs_sci", "spearman", "query_spearman", "map",
+)  # fmt: skip
+"""The measures of an encoder by itself, in the order in which they are shown."""
+
+
 class Uncertainty(Strict):
     """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
 

@@ -10,6 +10,8 @@ from pydantic import ValidationError
 from pipeline.core import layout, params_text
 from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
 from pipeline.core.params import (
+    ENCODER,
+    ENCODER_MEASURES,
     LEAST_STEP,
     MEAN,
     MOST_NAME,
@@ -293,6 +295,7 @@ def _not_kept(params: Params) -> Iterator[str]:
     asked, measures = params.compare, params.evaluate.per_query()
     systems = min(map(params.systems_of, params.locales), key=len)  # those of every locale
     known = [f"{system}.{measure}" for system in systems for measure in measures]
+    known += [f"{ENCODER}.{measure}" for measure in ENCODER_MEASURES]
     for metric in asked.metrics:
         if metric in known:
             continue
@@ -300,7 +303,8 @@ def _not_kept(params: Params) -> Iterator[str]:
         way = f", or {KEPT_WHERE[name].format(k=k)}" if k and name in KEPT_WHERE else ""
         yield (
             f"compare.metrics: {metric!r} is not kept query by query (kept of "
-            f"{', '.join(systems)}: {', '.join(measures)}){did_you_mean(metric, known) or '.'} "
+            f"{', '.join(systems)}: {', '.join(measures)}; of {ENCODER}: "
+            f"{', '.join(ENCODER_MEASURES)}){did_you_mean(metric, known) or '.'} "
             f"Name one of these{way}."
         )
 

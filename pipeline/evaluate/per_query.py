@@ -35,6 +35,10 @@ TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
 """The types that `contents_sha256` can read."""
 
 
+ContentsHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+"""The field `contents_sha256` of a card; empty while the hash is computed."""
+
+
 class Sample(Strict):
     """What the numbers are of: two tables compare only if this is equal."""
 
@@ -58,7 +62,7 @@ class Card(Strict):
     encoder: Name
     index: Name
     top_sha256: Sha256
-    contents_sha256: Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
+    contents_sha256: ContentsHash
 
 
 def sample(
@@ -133,7 +137,12 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Tabl
         top_sha256=contents_sha256(top),
         contents_sha256="",
     )
-    card = open_card.model_copy(update={"contents_sha256": contents_sha256(rows, open_card)})
+    return seal(rows, open_card)
+
+
+def seal(rows: pa.Table, card: Strict) -> pa.Table:
+    """Return a table with its card, which gets the hash of both as its `contents_sha256`."""
+    card = card.model_copy(update={"contents_sha256": contents_sha256(rows, card)})
     return rows.replace_schema_metadata({CARD: card.model_dump_json().encode()})
 
 
@@ -142,7 +151,7 @@ def write(path: Path, rows: pa.Table) -> None:
     pq.write_table(rows, path, compression_level=COMPRESSION_LEVEL, **tables.WRITE_OPTIONS)
 
 
-def contents_sha256(rows: pa.Table, card: Card | None = None) -> str:
+def contents_sha256(rows: pa.Table, card: Strict | None = None) -> str:
     """Return a hash of a table's columns, their names, types, order, values and nulls.
 
     How the table is divided into chunks, and what wrote it, do not matter.

@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 from itertools import pairwise
+from typing import TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -11,6 +12,7 @@ from pydantic import ValidationError
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.params import Strict
 from pipeline.evaluate.per_query import (
     CARD,
     MEASURE,
@@ -20,6 +22,8 @@ from pipeline.evaluate.per_query import (
     contents_sha256,
 )
 from pipeline.evaluate.top_products import MARKS, PLACES
+
+C = TypeVar("C", bound=Strict)
 
 _METRIC = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?")
 _LABELS = f"^[{re.escape(''.join(MARKS))}]{{0,{PLACES}}}$"
@@ -38,16 +42,36 @@ def read_per_query(data: bytes, where: str, locale: str, remedy: str) -> tuple[p
         PipelineError: the file is damaged, is of another version or locale, or holds a value that
             its column cannot have.
     """
-    rows = read_parquet(data, where, remedy)
-    card = _read_card(rows, where, remedy)
-    found = contents_sha256(rows, card.model_copy(update={"contents_sha256": ""}))
-    if found != card.contents_sha256:
-        raise PipelineError(
-            f"{where}: the contents have the hash {found[:12]}, but the card says "
-            f"{card.contents_sha256[:12]}: the file is damaged or was edited. {remedy}"
-        )
+    rows, card = read_sealed(data, where, Card, ("per_query_schema", PER_QUERY_SCHEMA), remedy)
     for wrong in _impossible(rows, card, locale):
         raise PipelineError(f"{where}: {wrong}: the file was edited. {remedy}")
+    return rows, card
+
+
+def read_sealed(
+    data: bytes, where: str, form: type[C], schema: tuple[str, int], remedy: str
+) -> tuple[pa.Table, C]:
+    """Read a table that `per_query.seal` has given a card, and check the hash of both.
+
+    Args:
+        data: the file.
+        where: what messages call it.
+        form: of its card.
+        schema: the key of the card's version, and which one it must be.
+        remedy: a sentence that says how to get a good table; messages end with it.
+
+    Raises:
+        PipelineError: the file is damaged, was edited, or is of another version.
+    """
+    rows = read_parquet(data, where, remedy)
+    card = _read_card(rows, where, form, schema, remedy)
+    said = card.model_dump()["contents_sha256"]
+    found = contents_sha256(rows, card.model_copy(update={"contents_sha256": ""}))
+    if found != said:
+        raise PipelineError(
+            f"{where}: the contents have the hash {found[:12]}, but the card says "
+            f"{said[:12]}: the file is damaged or was edited. {remedy}"
+        )
     return rows, card
 
 
@@ -80,25 +104,25 @@ def read_parquet(data: bytes, where: str, remedy: str) -> pa.Table:
         ) from err
 
 
-def _read_card(rows: pa.Table, where: str, remedy: str) -> Card:
+def _read_card(
+    rows: pa.Table, where: str, form: type[C], schema: tuple[str, int], remedy: str
+) -> C:
     text = (rows.schema.metadata or {}).get(CARD)
+    version, expected = schema
     if text is None:
         raise PipelineError(
-            f"{where} has no card: it is of an older form than {PER_QUERY_SCHEMA}. {remedy}"
+            f"{where} has no card: it is of an older form than {expected}. {remedy}"
         )
     try:
-        card = Card.model_validate_json(text)
+        card = form.model_validate_json(text)
     except ValidationError as err:
         first = err.errors()[0]
         key = ".".join(map(str, first["loc"])) or "(top level)"
         raise PipelineError(
             f"{where}: the card's {key}: {first['msg']} (found {shorten(first['input'])}). {remedy}"
         ) from err
-    if card.per_query_schema != PER_QUERY_SCHEMA:
-        raise PipelineError(
-            f"{where}: per_query_schema must be {PER_QUERY_SCHEMA} (found "
-            f"{card.per_query_schema}). {remedy}"
-        )
+    if (found := getattr(card, version)) != expected:
+        raise PipelineError(f"{where}: {version} must be {expected} (found {found}). {remedy}")
     return card
 
 

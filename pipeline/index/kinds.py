@@ -20,7 +20,9 @@ from pipeline.core.params import (
     Sq8Index,
 )
 from pipeline.index.size import FAST_SCAN_BITS, FAST_SCAN_CENTROIDS
-from pipeline.vectors.lengths import at_unit_length
+from pipeline.vectors.lengths import (
+    to_index_form as to_index_form,
+)  # other modules import it from here
 
 TRAINING_SEED = 1234
 """Seed of the k-means of inverted lists and product quantisers, and of rotations."""
@@ -148,11 +150,3 @@ def codes_of(index: Any, queries: Matrix) -> tuple[Any, Matrix]:
     chain: Any = index.chain
     turn = faiss.downcast_VectorTransform(chain.at(0))
     return faiss.downcast_index(index.index), rotate(turn, queries)
-
-
-def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:
-    """Return vectors in the form the index compares: at length 1 for cosine, else as they are.
-
-    `what` they are and the number of the first are for the message about one without a length.
-    """
-    return at_unit_length(matrix, what, first_row) if similarity == "cosine" else matrix

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.compare.pairs import mean, values
 from pipeline.compare.sides import Side
-from pipeline.core.params import System, Uncertainty
+from pipeline.core.params import ENCODER, System, Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
 from pipeline.evaluate.uncertainty import Floats, Interval
@@ -32,9 +32,9 @@ class Entry:
     Attributes:
         revisions: their names, the first found first.
         locale: the locale.
-        system: dense, bm25, hybrid, rerank or random.
+        system: dense, bm25, hybrid, rerank, random; or encoder, for its own measures.
         encoder: its name; empty for a system without vectors.
-        index: its name; empty likewise.
+        index: its name; empty likewise, and for `encoder`.
         sample: what the numbers are of.
         settings: settings of the first revision that not all revisions share, as they are written.
         measures: a value per query of each measure, [queries], NaN where undefined.
@@ -102,17 +102,20 @@ def entries_of(
                 if name.startswith(f"{system}.") and not name.endswith(".labels")
             }
             uses = system not in WITHOUT_VECTORS
+            index = side.card.index if uses and system != ENCODER else ""
+            speed = speeds.get(locale, Speed()) if uses else Speed()
             found.append(
                 Entry(
                     revisions=(revision,),
                     locale=locale,
                     system=system,
                     encoder=side.card.encoder if uses else "",
-                    index=side.card.index if uses else "",
+                    index=index,
                     sample=side.card.sample,
                     settings=_decisive(settings, system, side),
                     measures=measures,
-                    speed=speeds.get(locale, Speed()) if uses else Speed(),
+                    # How large and fast an index is says nothing of the encoder by itself.
+                    speed=speed if index else Speed(speed.tokens_per_second),
                 )
             )
     return found
@@ -173,13 +176,15 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
     """Return the settings that a system's numbers depend on."""
     locale = side.card.sample.locale
     shared = ("clean.", "evaluate.", "retrieve.")
-    vectors = ("embed.", f"indexes.{side.card.index}.", *_of_model(settings, side.card.encoder))
+    encoder = ("embed.", *_of_model(settings, side.card.encoder))
+    vectors = (*encoder, f"indexes.{side.card.index}.")
     words = ("bm25.", f"language.{locale}")
     chosen = settings.get(f"rerank.{locale}", "")
     named = (f"rerankers.{chosen}.", f"trained.{chosen}.") if chosen else ("rerankers.",)
     reranker = (f"rerank.{locale}", *named)
     sections = {
         "bm25": (*shared, *words),
+        ENCODER: ("clean.", *encoder),
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
         "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),

@@ -16,11 +16,11 @@ from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, Params
 from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
-from pipeline.leaderboard.speed import Speed, read_speed
+from pipeline.leaderboard.speed import Speed, network_of, read_speed
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,8 @@ def rank_revisions(
             f"{', '.join(known) or 'none'}). Name one of these, or run `dvc repro`."
         )
     boards = board.rank_entries(entries, measure, params.uncertainty, params.compare.alpha)
+    if measure not in ENCODER_MEASURES and any(each.system == ENCODER for each in entries):
+        notes.append("the encoders by themselves: --measure map, spearman or ap_e_vs_sci")
     return boards, notes
 
 
@@ -111,7 +113,7 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
             revision.find(layout.tradeoff(locale)),
             side.card.encoder,
             side.card.index,
-            settings.get(f"encoders.{side.card.encoder}.precision", ""),
+            network_of(settings, side.card.encoder),
             side.card.sample.product_ids_sha256,
         )
         for locale, side in sides.items()

@@ -13,10 +13,12 @@ from typing import Any
 
 from pipeline.compare.display import inline, plain
 from pipeline.core import text_tables
+from pipeline.core.params import ENCODER_MEASURES
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.leaderboard.board import BASELINE, Board, Placed
 
 OTHERS = ("mrr@10", "recall@100")
+OTHERS_OF_ENCODER = ("ap_e_vs_sci", "query_spearman", "map")
 """Measures beside the one that ranks, where they are kept per query."""
 
 NAMES_SHOWN = 3
@@ -30,6 +32,12 @@ class Shown:
     notes: Sequence[str]
     measure: str
     confidence: float
+
+    @property
+    def others(self) -> list[str]:
+        """The measures beside the one that ranks."""
+        names = OTHERS_OF_ENCODER if self.measure in ENCODER_MEASURES else OTHERS
+        return [name for name in names if name != self.measure]
 
 
 def terminal(shown: Shown) -> str:
@@ -86,9 +94,8 @@ def as_json(shown: Shown) -> dict[str, Any]:
 
 
 def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
-    others = [name for name in OTHERS if name != shown.measure]
     header = [
-        "rank", "system", "encoder", "index", shown.measure, "interval", "p", *others,
+        "rank", "system", "encoder", "index", shown.measure, "interval", "p", *shown.others,
         "tokens/s", "bytes/vector", "p50 ms", "settings", "revisions",
     ]  # fmt: skip
     rows = []
@@ -100,7 +107,7 @@ def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
                 entry.system, entry.encoder, entry.index, _number(interval.mean, 4),
                 f"[{_number(interval.low, 4)}, {_number(interval.high, 4)}]",
                 _number(placed.p, 4),
-                *(_number(placed.means.get(name, math.nan), 4) for name in others),
+                *(_number(placed.means.get(name, math.nan), 4) for name in shown.others),
                 *(
                     "" if value is None else f"{value:,.{digits}f}"
                     for value, digits in zip(asdict(entry.speed).values(), (0, 0, 3), strict=True)
@@ -113,7 +120,16 @@ def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
 
 
 def _numbers(shown: Shown) -> tuple[str, ...]:
-    return ("rank", shown.measure, "interval", "p", *OTHERS, "tokens/s", "bytes/vector", "p50 ms")
+    return (
+        "rank",
+        shown.measure,
+        "interval",
+        "p",
+        *shown.others,
+        "tokens/s",
+        "bytes/vector",
+        "p50 ms",
+    )
 
 
 def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
@@ -131,11 +147,7 @@ def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
         "high": _rounded(placed.interval.high),
         "p_adjusted": _rounded(placed.p),
         "surely_worse": placed.worse,
-        **{
-            name: _rounded(placed.means.get(name, math.nan))
-            for name in OTHERS
-            if name != shown.measure
-        },
+        **{name: _rounded(placed.means.get(name, math.nan)) for name in shown.others},
         **asdict(entry.speed),
         "settings": dict(entry.settings),
         "revisions": list(entry.revisions),

@@ -4,6 +4,7 @@ Both are measured by hand, so they may be missing, or of other choices than the 
 """
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -41,7 +42,7 @@ def read_speed(
     tradeoff: bytes | None,
     encoder: str,
     index: str,
-    precision: str,
+    network: tuple[str, str],
     product_ids_sha256: str,
 ) -> Speed:
     """Return what two reports say of an encoder and an index; a damaged report says nothing.
@@ -53,10 +54,11 @@ def read_speed(
         tradeoff: reports/tradeoff/<locale>.json of it, if it has one.
         encoder: the encoder's name.
         index: the index's name.
-        precision: the encoder's precision.
+        network: what `network_of` returns for the encoder.
         product_ids_sha256: the products of the numbers.
     """
-    side = _at(_parse(bench), "encoders", encoder, "sides", f"openvino cpu {precision}")
+    name, precision = network
+    side = _at(_parse(bench), "encoders", name, "sides", f"openvino cpu {precision}")
     measured = _parse(tradeoff)
     of = _at(measured, "encoder"), _at(measured, "product_ids_sha256")
     listed = _at(measured, "indexes") if of == (encoder, product_ids_sha256) else None
@@ -69,6 +71,21 @@ def read_speed(
         _number(_at(of_index, "bytes_per_vector")),
         _number(_at(of_index, "p50_milliseconds")),
     )
+
+
+def network_of(settings: Mapping[str, str], encoder: str) -> tuple[str, str]:
+    """Return the encoder whose network an encoder has, and the precision in which it reads.
+
+    `make bench` measures the entries under `encoders`. A trained encoder has the network of the one
+    that it started from, and its precision unless it has its own.
+    """
+    precision, name, seen = "", encoder, set[str]()
+    while name not in seen and (base := settings.get(f"trained.{name}.base")):
+        seen.add(name)
+        own = settings.get(f"trained.{name}.precision", "null")
+        precision = precision or ("" if own == "null" else own)
+        name = base
+    return name, precision or settings.get(f"encoders.{name}.precision", "")
 
 
 def _parse(data: bytes | None) -> Any:

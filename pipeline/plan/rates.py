@@ -63,6 +63,10 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "start": (0.5, 240e6, 0), "products": (0.6e-6, 200, 0), "results at once": (0, 330, 0),
         "results": (0.6e-6, 0, 0), "queries": (0, 4_000, 600),
     },
+    "encoder_scores": {
+        "start": (0.5, 240e6, 0), "products": (0.3e-6, 200, 0), "judgements": (8e-6, 400, 2),
+        "queries": (60e-6, 2_000, 20), "components": (2e-9, 0, 0),
+    },
     "similar": {
         "start": (0.5, 480e6, 0), "exact": (1 / 20e9, 0, 0), "quantised": (1 / 20e9, 0, 0),
         "walked": (1 / 40e9, 0, 0), "probed": (1 / 5e9, 0, 0), "components": (1e-9, 0, 0),

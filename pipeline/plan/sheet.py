@@ -66,6 +66,8 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
         units = {**searched, "scored": scored, "characters": scored * read}
         yield row("rerank", locale, units, params.rerank[locale])
     yield row("evaluate", locale, searched)
+    vectors = {**products, **queries, "dimension": built["dimension"]}
+    yield row("encoder_scores", locale, {**vectors, "judgements": size.judgements})
 
 
 def _explored(

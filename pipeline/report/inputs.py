@@ -13,7 +13,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Params, System
-from pipeline.evaluate.per_query import Card, contents_sha256, judgements_sha256
+from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgements_sha256
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
@@ -167,13 +167,14 @@ class Numbers:
 
 @dataclass(frozen=True)
 class LocaleResults(Numbers):
-    """All that the page shows of a locale.
+    """All that the page shows of a locale, except what its encoder is worth by itself.
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
     of the form `TOP`, of the same runs. `tradeoff` says why there is none where nothing was
     measured on these data.
     """
 
+    sample: Sample
     language: str
     slices: Slices
     recall: Mapping[str, list[tuple[int, float]]]
@@ -230,6 +231,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     refuse_differences(path, found, of, why, remedy)
     return LocaleResults(
         locale=locale,
+        sample=card.sample,
         language=params.language[locale],
         scores=numbers.scores,
         means=numbers.means,

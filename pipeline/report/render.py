@@ -1,17 +1,19 @@
 """Render the page: what the template is filled with."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
 
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
+from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
+from pipeline.report.encoder import MEASURE_WORDS
 from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
@@ -39,13 +41,17 @@ class Cell:
 
 
 def render(
-    locales: Sequence[LocaleResults], params: Params, scaled: scale.Scale | None = None
+    locales: Sequence[LocaleResults],
+    params: Params,
+    encoders: Mapping[str, EncoderScores],
+    scaled: scale.Scale | None = None,
 ) -> str:
     """Return the page of these locales' results, the same text for the same results.
 
     Args:
         locales: the results.
         params: what they are of.
+        encoders: what each locale's encoder is worth by itself.
         scaled: what the stages take for large catalogues, if that was measured.
     """
     environment = Environment(
@@ -77,6 +83,8 @@ def render(
         locales=sections,
         sample=params.sample,
         data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
+        encoders=encoders,
+        encoder_words=MEASURE_WORDS,
         trainings=trainings,
         training_words=WORDS,
         scale=scaled,
@@ -132,11 +140,6 @@ def _trainings(locales: Sequence[LocaleResults]) -> list[dict[str, Any]]:
         }
         for number, (each, by) in enumerate(used.items())
     ]
-
-
-def trusted_markup(markup: str) -> Markup:
-    """Mark text that this package made as markup; texts of the data must be escaped before."""
-    return Markup(markup)  # noqa: S704
 
 
 def _shown(by_system: dict[str, Any]) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.params import Params
 from pipeline.report import plots, render
 from pipeline.report.checks import check_results
+from pipeline.report.encoder import encoder_table, read_encoder
 from pipeline.report.inputs import read_locale
 from pipeline.report.scale import read_scale
 from pipeline.report.summary import summarise, table
@@ -18,13 +19,14 @@ def report(params: Params) -> stage.Done:
     locales = [read_locale(params, locale) for locale in params.locales]
     for each in locales:
         check_results(each, params)
+    encoders = {each.locale: read_encoder(each) for each in locales}
     measures = params.evaluate.headline()
     summary = summarise(locales, measures)
-    page = render.render(locales, params, read_scale())
+    page = render.render(locales, params, encoders, read_scale())
     for path, text in (
         *((layout.plot(name), plots.table(plot, locales)) for name, plot in plots.PLOTS.items()),
         (layout.PAGE, page),
-        (layout.REPORT, table(summary, measures)),
+        (layout.REPORT, f"{table(summary, measures)}\n{encoder_table(encoders)}"),
         (layout.SUMMARY, files.canonical_json(summary)),
     ):
         with files.atomic_file(path) as partial:

@@ -11,22 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.vectors.pairs import l2_scores
 
 Floats = NDArray[np.float64]
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 4_096
 """How many are compared at once: 16 MB of distances, which fit the CPU's caches."""
-
-
-def l2_scores(queries: Matrix, products: Matrix) -> Floats:
-    """Return minus the squared distance of query i and product i, float64 [rows].
-
-    Args:
-        queries: float32 [rows, dimension], or one query as [dimension].
-        products: float32 [rows, dimension].
-    """
-    differences = np.subtract(queries, products, dtype=np.float64)
-    return np.asarray(-np.einsum("ij,ij->i", differences, differences))
 
 
 def propose(vectors: Matrix, queries: Matrix, asked: int) -> tuple[Floats, Ints, Floats]:

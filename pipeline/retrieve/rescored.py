@@ -9,9 +9,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Index, QuantisedIndex, Similarity
-from pipeline.retrieve import exact_l2
 from pipeline.runs import ranking
 from pipeline.vectors.lengths import squared_lengths
+from pipeline.vectors.pairs import l2_scores
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]
@@ -74,7 +74,7 @@ class Rescored:
         for mine, query, rows in zip(scores, queries, codes, strict=True):
             found = np.flatnonzero(rows != ranking.NO_PRODUCT)
             found = found[np.argsort(rows[found])]
-            mine[found] = exact_l2.l2_scores(query, self.vectors.take(rows[found]))
+            mine[found] = l2_scores(query, self.vectors.take(rows[found]))
         return scores
 
     def _products(self, queries: Matrix, codes: Ints) -> Floats:

@@ -10,7 +10,6 @@ from collections.abc import Iterator
 
 import faiss
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix
@@ -18,25 +17,18 @@ from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
 from pipeline.index.kinds import to_index_form
-from pipeline.retrieve import exact_l2, neighbours
+from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.vectors.manifest import check_ids, read_manifest
+from pipeline.vectors.pairs import score_judged
 from pipeline.vectors.shards import ShardReader, read_vectors
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
 GROUP_QUERIES = 1_024
 """Queries whose results are written at once; later stages read a run in these pieces."""
-BATCH_PAIRS = 65_536
-
-
-def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> NDArray[np.float64]:
-    """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
-    if similarity == "l2":
-        return exact_l2.l2_scores(queries, products)
-    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
 
 
 def retrieve(params: Params, locale: str) -> stage.Done:
@@ -95,12 +87,12 @@ def _pool(
     vectors_of: ShardReader,
 ) -> Iterator[ranking.Ranked]:
     """Rank the judged pairs, some queries at a time."""
-    rows, codes, start = inputs.pair_queries, inputs.pair_products, 0
-    while start < len(rows):
-        # A piece ends where a query does.
-        stop = int(np.searchsorted(rows, rows[min(start + BATCH_PAIRS, len(rows)) - 1], "right"))
-        judged, place = np.unique(codes[start:stop], return_inverse=True)
-        products = to_index_form(vectors_of.take(judged), similarity, "products")
-        scores = score_pairs(queries[rows[start:stop]], products[place], similarity)
-        yield ranking.rank_pairs(rows[start:stop], codes[start:stop], scores)
-        start = stop
+    rows, codes = inputs.pair_queries, inputs.pair_products
+    for part, scores in score_judged(
+        rows,
+        codes,
+        lambda some: queries[some],
+        lambda some: to_index_form(vectors_of.take(some), similarity, "products"),
+        similarity,
+    ):
+        yield ranking.rank_pairs(rows[part], codes[part], scores)

@@ -21,7 +21,6 @@ from pipeline.core.params import NO_RERANKER, Params, System
 from pipeline.hybrid.fuse import fuse, ranks
 from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.rescored import Rescored
-from pipeline.retrieve.stage import score_pairs
 from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
 from pipeline.search.answer import SCORE_DIGITS, Answer, Hit, Product, Similar
@@ -34,6 +33,7 @@ from pipeline.search.question import Question, UnknownProductError, check_k, che
 from pipeline.search.reranking import Reordering
 from pipeline.search.shown import Shown
 from pipeline.search.variants import VariantGroups, Variants
+from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 
 FACET_VALUES = 12

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Encoder
+from pipeline.core.params import Encoder, Similarity
 from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
 
 
@@ -64,6 +64,14 @@ def at_unit_length(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
             "Use an encoder with another similarity, or leave that text out."
         ),
     )
+
+
+def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:
+    """Return vectors in the form that is compared: at length 1 for cosine, else as they are.
+
+    `what` they are and the number of the first are for the message about one without a length.
+    """
+    return at_unit_length(matrix, what, first_row) if similarity == "cosine" else matrix
 
 
 def squared_lengths(vectors: Matrix) -> NDArray[np.float64]:

@@ -18,7 +18,7 @@ from pydantic import ValidationError
 
 from pipeline.core import params_text
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, LEAST_STEP, Params, RrfFusion
+from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS, LEAST_STEP, Params, RrfFusion
 from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.runs.ranking import SCORE_DECIMALS
 from tests.helpers.artefacts import ROOT, shipped
@@ -873,6 +873,14 @@ def test_what_is_kept_of_every_system_may_be_compared() -> None:
     data["compare"]["metrics"] = [f"{system}.{each}" for system in FIRST_SYSTEMS for each in kept]
     check_params(data, "params.yaml")
     assert {each.partition("@")[0] for each in kept} == {*KEPT_WHERE, "pool_ndcg"}
+
+
+def test_an_encoders_own_measures_may_be_compared_and_a_typo_is_refused_with_the_nearest() -> None:
+    data = shipped()
+    data["compare"]["metrics"] = [f"encoder.{name}" for name in ENCODER_MEASURES]
+    check_params(data, "params.yaml")
+    (told,) = lines(put("compare.metrics", ["encoder.mapp"]))
+    assert "; did you mean 'encoder.map'? " in told
 
 
 def test_both_ways_out_of_a_cutoff_that_takes_a_compared_metric_away_are_right() -> None:

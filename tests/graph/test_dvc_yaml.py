@@ -113,7 +113,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
             layout.intervals(key), layout.slices(key), layout.similar_key_metrics(key),
             layout.top(key), layout.recall_curve(key), layout.labels_plot(key),
             layout.intervals_plot(key), layout.slices_plot(key), layout.training_plot(key),
-            layout.similar(key).folder,
+            layout.encoder_scores(key), layout.encoder_values(key), layout.similar(key).folder,
             layout.similar_report(key), layout.duplicates(key).folder,
             layout.duplicates_report(key), layout.clusters(key).folder, layout.clusters_report(key),
             layout.catalogue(key), layout.PAGE, layout.REPORT, layout.SUMMARY,

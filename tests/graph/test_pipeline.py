@@ -29,7 +29,10 @@ from tests.helpers.tiny_models import build_model
 pytestmark = pytest.mark.dvc
 
 TRAINED = "minilm-demo"
-BRANCH = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "evaluate")
+BRANCH = (
+    "clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "evaluate",
+    "encoder_scores",
+)  # fmt: skip
 COPIED = (
     "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
     "reports/tradeoff/README.md",
@@ -38,7 +41,7 @@ COPIED = (
 PLOTS = ("intervals", "labels", "recall", "slices")
 REPORTED = (
     "metrics/{}.json", "key_metrics/{}.json", "intervals/{}.json", "slices/{}.json",
-    "per_query/{}.parquet",
+    "per_query/{}.parquet", "encoder_scores/{}.json", "encoder_scores/{}.parquet",
     *(f"plots/{name}/{{}}.csv" for name in (*PLOTS, "training")),
 )  # fmt: skip
 """What Git holds of each locale, under reports/."""
@@ -51,7 +54,7 @@ def model(stage: str, name: str) -> str:
 
 def after_embed(locale: str) -> set[str]:
     """Return the stages that other vectors of a locale rerun."""
-    stages = ("embed", "index", "retrieve", "hybrid", "rerank", "evaluate")
+    stages = ("embed", "index", "retrieve", "hybrid", "rerank", "evaluate", "encoder_scores")
     return {"report", *(f"{stage}@{locale}" for stage in stages)}
 
 

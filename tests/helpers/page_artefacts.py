@@ -12,10 +12,13 @@ import pyarrow.parquet as pq
 from pipeline.core import files, layout, tables
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
+from pipeline.encoder_scores import stage as encoder_scores
 from pipeline.evaluate import per_query, plots
+from pipeline.evaluate.system_scores import read_judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
 from pipeline.runs.inputs import read_judgements
+from pipeline.runs.ranking import rank_pairs
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
@@ -79,11 +82,20 @@ def write_locale(
     _write_slices(rng, given, locale, values, top, queries)
     _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
+    _write_encoder(given, manifest, seed)
     seal(locale)
     layout.training_plot(locale).parent.mkdir(parents=True, exist_ok=True)
     plots.write_training(layout.training_plot(locale), trained)
     if measured:
         write_tradeoff(rng, given, locale, manifest)
+
+
+def _write_encoder(given: Params, manifest: Manifest, seed: int) -> None:
+    """Write what an encoder with random scores is worth by itself."""
+    judged = read_judged(manifest.locale)
+    rows, codes = judged.pool.positions(), judged.pool.codes
+    scores = np.random.default_rng(seed).random(len(rows))
+    encoder_scores.write_reports(given, manifest, judged, rank_pairs(rows, codes, scores))
 
 
 def _text(rng: np.random.Generator, locale: str, row: int) -> str:

@@ -2,13 +2,14 @@ import itertools
 import math
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.leaderboard import board
 from pipeline.leaderboard.board import Board, Entry
-from pipeline.leaderboard.speed import Speed, read_speed
+from pipeline.leaderboard.speed import Speed, network_of, read_speed
 from tests.helpers import comparisons
 
 DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
@@ -137,7 +138,7 @@ def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )
 def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
-    assert read_speed(damaged, damaged, "labse", "flat", "float32", "a1") == Speed()
+    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1") == Speed()
 
 
 def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
@@ -147,7 +148,50 @@ def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() ->
         b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2},'
         b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4}]}'
     )
-    assert read_speed(bench, tradeoff, "labse", "flat", "int8", "a1") == Speed(7, 3, 4)
-    assert read_speed(bench, tradeoff, "labse", "flat", "float32", "a1") == Speed(None, 3, 4)
-    assert read_speed(bench, tradeoff, "minilm", "flat", "int8", "a1") == Speed()
-    assert read_speed(bench, tradeoff, "labse", "flat", "int8", "b2") == Speed(7)  # other products
+    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "a1") == Speed(7, 3, 4)
+    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "float32"), "a1") == Speed(
+        None, 3, 4
+    )
+    assert read_speed(bench, tradeoff, "minilm", "flat", ("minilm", "int8"), "a1") == Speed()
+    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "b2") == Speed(
+        7
+    )  # other products
+
+
+def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_precision() -> None:
+    settings = {
+        "encoders.minilm.precision": "float32", "trained.first.base": "minilm",
+        "trained.second.base": "first", "trained.second.precision": "null",
+        "trained.third.base": "second", "trained.third.precision": "int8",
+        "trained.a.base": "b", "trained.b.base": "a",
+    }  # fmt: skip
+    for name, network in (
+        ("minilm", ("minilm", "float32")), ("second", ("minilm", "float32")),
+        ("third", ("minilm", "int8")), ("a", ("a", "")), ("unknown", ("unknown", "")),
+    ):  # fmt: skip
+        assert network_of(settings, name) == network
+    bench = b'{"encoders": {"minilm": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
+    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1")
+    assert found == Speed(7)
+
+
+def test_the_encoder_by_itself_is_an_entry_without_an_index() -> None:
+    values = np.linspace(0, 1, 20).round(5)
+    side = comparisons.side({"dense.ndcg@10": values}).beside(
+        pa.table({
+            "encoder.map": pa.array(values, pa.float32()),
+            "encoder.spearman": pa.array(40 * values - 19.3, pa.float32()),
+            "encoder.labels": ["EI"] * 20,
+        })
+    )  # fmt: skip
+    settings = {
+        "embed.dtype": "x", "evaluate.mrr": "9", "indexes.flat.kind": "flat",
+        "encoders.labse.pooling": "mean",
+    }  # fmt: skip
+    speeds = {"es": Speed(1, 2, 3)}
+    *_, found = board.entries_of("one", {"es": side}, settings, speeds)
+    assert (found.system, found.encoder, found.index) == ("encoder", "labse", "")
+    assert found.speed == Speed(1)
+    assert list(found.settings) == ["embed.dtype", "encoders.labse.pooling"]
+    (ranked,) = board.rank_entries([found], "spearman", DRAWS, 0.05)
+    assert ranked.placed[0].interval.mean == pytest.approx(0.7)

@@ -61,6 +61,7 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("bm25", "sudachi-bigrams"): {**SEARCHED, "counted": 5_000, "threads": 2},
     ("hybrid", None): SEARCHED,
     ("evaluate", None): SEARCHED,
+    ("encoder_scores", None): {**VECTORS, "judgements": 6_000},
     ("similar", "flat"): {"products": 5_000, "dimension": 64, "neighbours": 20},
     ("duplicates", None): {"products": 5_000, "neighbours": 20},
     ("clusters", None): {"products": 5_000, "dimension": 64},

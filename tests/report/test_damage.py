@@ -12,7 +12,9 @@ import pytest
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
+from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report.checks import check_results
+from pipeline.report.encoder import read_encoder
 from pipeline.report.inputs import LocaleResults, read_locale
 from pipeline.report.scale import read_scale
 from tests.helpers.artefacts import params
@@ -37,17 +39,17 @@ def given() -> Params:
 
 
 @pytest.fixture
-def read(project: Path, given: Params) -> Callable[[], tuple[LocaleResults, Any]]:
+def read(project: Path, given: Params) -> Callable[[], tuple[LocaleResults, EncoderScores, Any]]:
     """Return what reads and checks all that the page shows."""
     write_locale(given, LOCALE, queries=9)
     point = {"products": 10, "seconds": 1.5, "peak_bytes": 7}
     stages = {"clean": [point, point | {"products": 20}]}
     files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": stages})
 
-    def read_and_check() -> tuple[LocaleResults, Any]:
+    def read_and_check() -> tuple[LocaleResults, EncoderScores, Any]:
         results = read_locale(given, LOCALE)
         check_results(results, given)
-        return results, read_scale()
+        return results, read_encoder(results), read_scale()
 
     return read_and_check
 
@@ -57,7 +59,7 @@ pytestmark = pytest.mark.slow
 JSON = (
     layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
     layout.clean(LOCALE).counts, layout.embeddings(LOCALE).manifest, layout.tradeoff(LOCALE),
-    layout.SCALE_BENCH,
+    layout.SCALE_BENCH, layout.encoder_scores(LOCALE),
 )  # fmt: skip
 CSV = (
     layout.recall_curve(LOCALE), layout.intervals_plot(LOCALE), layout.labels_plot(LOCALE),
@@ -65,7 +67,7 @@ CSV = (
 )  # fmt: skip
 PARQUET = (
     layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,
-    layout.clean(LOCALE).products, layout.clean(LOCALE).judgements,
+    layout.clean(LOCALE).products, layout.clean(LOCALE).judgements, layout.encoder_values(LOCALE),
 )  # fmt: skip
 
 

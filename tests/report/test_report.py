@@ -7,8 +7,10 @@ import pytest
 
 from pipeline.core import layout
 from pipeline.core.params import Params
+from pipeline.encoder_scores.form import read_scores
 from pipeline.report import stage as report
 from pipeline.report import summary as summary_of
+from pipeline.report.encoder import encoder_table
 from pipeline.report.inputs import SHOWN, Interval, Numbers, Scores, read_numbers
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.page_artefacts import write_locale
@@ -74,7 +76,8 @@ def test_the_committed_report_and_summary_are_those_of_the_committed_metrics(
     summary = summary_of.summarise([read_numbers(locale) for locale in params().locales], measures)
     assert json.loads(layout.SUMMARY.read_text(encoding="utf-8")) == summary
     committed = layout.REPORT.read_text(encoding="utf-8")
-    assert committed == summary_of.table(summary, measures)
+    encoders = {locale: read_scores(locale) for locale in params().locales}
+    assert committed == f"{summary_of.table(summary, measures)}\n{encoder_table(encoders)}"
 
 
 def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
@@ -91,7 +94,9 @@ def test_the_stage_writes_page_table_and_summary_of_the_same_numbers(
             assert summary["es"]["systems"][system][measure]["mean"] == found[system][measure]
     numbers_read = [read_numbers(locale) for locale in params.locales]
     expected = summary_of.table(summary_of.summarise(numbers_read, measures), measures)
-    assert layout.REPORT.read_text(encoding="utf-8") == expected
+    table, _, of_encoders = layout.REPORT.read_text(encoding="utf-8").partition("\n\n")
+    assert f"{table}\n" == expected
+    assert of_encoders == encoder_table({each: read_scores(each) for each in params.locales})
     assert layout.PAGE.is_file()
 
 

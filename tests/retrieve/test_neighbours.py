@@ -18,8 +18,8 @@ from pipeline.retrieve.neighbours import (
     sampled_rows,
     search,
 )
-from pipeline.retrieve.stage import score_pairs
 from pipeline.runs import ranking
+from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import random_vectors, tie_heavy
 
 SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]

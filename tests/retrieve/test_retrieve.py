@@ -17,9 +17,10 @@ from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.retrieve.neighbours import search
-from pipeline.retrieve.stage import score_pairs
 from pipeline.runs import card as run_card
 from pipeline.runs.inputs import read_inputs
+from pipeline.vectors import pairs as vector_pairs
+from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -103,7 +104,7 @@ def test_the_pool_run_ranks_exactly_the_judged_pairs(
         judgements["query_id"].to_pylist(), judgements["product_id"].to_pylist(), strict=True
     )
     assert sorted(pairs) == sorted(judged)
-    monkeypatch.setattr(retrieve, "BATCH_PAIRS", 5)
+    monkeypatch.setattr(vector_pairs, "BATCH_PAIRS", 5)
     retrieve.retrieve(params(), LOCALE)
     assert _run("pool").equals(whole)
 

@@ -13,12 +13,12 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.index import stage as stage_index
-from pipeline.retrieve.stage import score_pairs
 from pipeline.runs.ranking import NO_PRODUCT
 from pipeline.similar import anchors as labelled
 from pipeline.similar import more_like_this
 from pipeline.similar import stage as similar
 from pipeline.similar.anchors import Anchors, draw_anchors, measure, measure_random
+from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 from tests.helpers.terms import index_of
 

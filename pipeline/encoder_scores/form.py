@@ -1,0 +1,205 @@
+"""The forms of reports/encoder_scores, as the stage writes them and others read them."""
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import pyarrow as pa
+from pydantic import Field
+
+from pipeline.core import layout
+from pipeline.core.cards import read_model
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, Count, Name, Sha256, Similarity, Strict
+from pipeline.encoder_scores.measures import Measured
+from pipeline.evaluate import per_query
+from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.per_query import MEASURE, ContentsHash, Sample
+from pipeline.evaluate.per_query_reader import read_sealed
+from pipeline.evaluate.uncertainty import Interval
+
+ENCODER_SCORES_SCHEMA = 1
+"""Version of both files; others are refused."""
+
+OF_EACH_QUERY = {"query_spearman": (-1.0, 1.0), "map": (0.0, 1.0)}
+"""The range of the measures that every query has by itself."""
+
+ROUNDED = 2e-5
+"""How far a mean of values that are rounded to 5 digits may be from the rounded measure."""
+
+Number = Annotated[int, Field(ge=0)]
+Figure = Annotated[float, Field(allow_inf_nan=False)]
+
+
+class JudgedSample(Strict):
+    """What the numbers are of, as `per_query.Sample` without the depth of runs."""
+
+    locale: Name
+    products: Count
+    queries: Count
+    product_ids_sha256: Sha256
+    query_ids_sha256: Sha256
+    judgements_sha256: Sha256
+
+
+class ValuesCard(Strict):
+    """What a table of values by query is of, and a hash of its contents."""
+
+    encoder_scores_schema: int
+    sample: JudgedSample
+    encoder: Name
+    weights_sha256: Sha256
+    contents_sha256: ContentsHash
+
+
+class Measure(Strict):
+    """A measure and its interval, without numbers where it is undefined; see `Measured`.
+
+    `queries` take part, `queries_left_out` do not.
+    """
+
+    value: Figure | None = None
+    low: Figure | None = None
+    high: Figure | None = None
+    floor: Figure | None = None
+    threshold: Figure | None = None
+    pairs: Number
+    queries: Number
+    queries_left_out: Number
+
+
+class EncoderScores(Strict):
+    """What an encoder is worth by itself: reports/encoder_scores/<locale>.json.
+
+    `judgements_without_text` are of products without a text, which have no vector; `labels` counts
+    the `pairs` that are left.
+    """
+
+    encoder_scores_schema: int
+    sample: JudgedSample
+    encoder: Name
+    weights_sha256: Sha256
+    similarity: Similarity
+    judgements_without_text: Number
+    pairs: Number
+    labels: dict[str, Number]
+    measures: dict[str, Measure]
+
+
+def describe(measured: Measured, interval: Interval, name: str) -> Measure:
+    """Return a measure as the report has it, its interval cut to what the measure can be."""
+    least, most = bounds(name)
+    numbers = {}
+    if interval.queries:
+        low, high = (min(max(end, least), most) for end in (interval.low, interval.high))
+        numbers = {"value": measured.value, "low": low, "high": high, "floor": measured.floor}
+        if not math.isnan(measured.threshold):
+            numbers["threshold"] = measured.threshold
+    rounded = {key: round(value, MEAN_DECIMALS) for key, value in numbers.items()}
+    return Measure(
+        **rounded,
+        pairs=measured.pairs,
+        queries=interval.queries,
+        queries_left_out=len(measured.by_query) - interval.queries,
+    )
+
+
+def bounds(name: str) -> tuple[float, float]:
+    """Return the least and the most that a measure can be."""
+    return (-1.0, 1.0) if name.endswith("spearman") else (0.0, 1.0)
+
+
+def read_scores(locale: str) -> EncoderScores:
+    """Read a locale's report.
+
+    Raises:
+        PipelineError: it is missing or of another form.
+    """
+    return read_model(
+        layout.encoder_scores(locale), EncoderScores, layout.rerun_hint("encoder_scores", locale),
+        ("encoder_scores_schema", ENCODER_SCORES_SCHEMA),
+    )  # fmt: skip
+
+
+def table(
+    query_ids: pa.ChunkedArray, measured: Mapping[str, Measured], labels: Sequence[str]
+) -> pa.Table:
+    """Return the table of values by query without its card.
+
+    Columns: query_id; `encoder.map` and the other measures, float32, rounded to 5 digits, null
+    where a query takes no part; `encoder.labels`: those of the first judged products.
+    """
+    columns = {"query_id": query_ids}
+    for name, each in measured.items():
+        rounded = np.round(each.by_query, MEAN_DECIMALS).astype(np.float32)
+        columns[f"{ENCODER}.{name}"] = pa.array(rounded, MEASURE, from_pandas=True)
+    columns[f"{ENCODER}.labels"] = pa.array(labels, pa.string())
+    return pa.table(columns)
+
+
+def write_table(path: Path, rows: pa.Table, card: ValuesCard) -> None:
+    """Write the table with its card, small."""
+    per_query.write(path, per_query.seal(rows, card))
+
+
+def read_table(data: bytes, where: str, locale: str, remedy: str) -> tuple[pa.Table, ValuesCard]:
+    """Read a table of values by query, and check all that it says.
+
+    Args:
+        data: the file.
+        where: what messages call it.
+        locale: whose table it must be.
+        remedy: a sentence that says how to get a good table; messages end with it.
+
+    Raises:
+        PipelineError: the file is damaged, was edited, or is of another version or locale.
+    """
+    schema = ("encoder_scores_schema", ENCODER_SCORES_SCHEMA)
+    rows, card = read_sealed(data, where, ValuesCard, schema, remedy)
+    for wrong in _impossible(rows, card, locale):
+        raise PipelineError(f"{where}: {wrong}: the file was edited. {remedy}")
+    return rows, card
+
+
+def check_fits(
+    scores: ValuesCard | EncoderScores, sample: Sample, encoder: str, where: str, remedy: str
+) -> None:
+    """Check that an encoder's measures are of the encoder and the sample of other numbers.
+
+    Raises:
+        PipelineError: they are not.
+    """
+    of = sample.model_dump(exclude={"depth"}) | {"encoder": encoder}
+    found = scores.sample.model_dump() | {"encoder": scores.encoder}
+    for key, expected in of.items():
+        if found[key] != expected:
+            raise PipelineError(
+                f"{where}: {key} must be {str(expected)[:12]}, as in the table of the systems "
+                f"(found {str(found[key])[:12]}): one of them is older. {remedy}"
+            )
+
+
+def _impossible(rows: pa.Table, card: ValuesCard, locale: str) -> Iterator[str]:
+    """Say what the stage cannot have written: a wrong hash is damage, but this was edited."""
+    if card.sample.locale != locale:
+        yield f"the table is of the locale {card.sample.locale}"
+    if len(rows) != card.sample.queries:
+        yield f"{len(rows):,} rows for the {card.sample.queries:,} queries of the sample"
+    names = ["query_id", *(f"{ENCODER}.{each}" for each in (*ENCODER_MEASURES, "labels"))]
+    types = [pa.int64(), *[MEASURE] * len(ENCODER_MEASURES), pa.string()]
+    if rows.column_names != names or rows.schema.types != types:
+        yield f"the columns must be {', '.join(names)}"
+        return
+    for name in ENCODER_MEASURES:
+        values = rows[f"{ENCODER}.{name}"].drop_null().to_numpy().astype(np.float64)
+        least, most = OF_EACH_QUERY.get(name, (-math.inf, math.inf))
+        if not (np.isfinite(values).all() and ((values >= least) & (values <= most)).all()):
+            yield f"{ENCODER}.{name} has a value that it cannot have"
+        elif len(values) and not _inside(float(values.mean()), *bounds(name)):
+            yield f"the mean of {ENCODER}.{name} cannot be {values.mean():g}"
+
+
+def _inside(value: float, least: float, most: float) -> bool:
+    return least - ROUNDED <= value <= most + ROUNDED

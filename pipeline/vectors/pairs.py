@@ -1,0 +1,66 @@
+"""How similar the vectors of two texts are, pair by pair."""
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.params import Similarity
+
+Floats = NDArray[np.float64]
+
+BATCH_PAIRS = 65_536
+
+Take = Callable[[Ints], Matrix]
+"""Returns the vectors of rows, which ascend, in the form that is compared (`to_index_form`)."""
+
+
+def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> Floats:
+    """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
+    if similarity == "l2":
+        return l2_scores(queries, products)
+    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
+
+
+def l2_scores(queries: Matrix, products: Matrix) -> Floats:
+    """Return minus the squared distance of query i and product i, float64 [rows].
+
+    Args:
+        queries: float32 [rows, dimension], or one query as [dimension].
+        products: float32 [rows, dimension].
+    """
+    differences = np.subtract(queries, products, dtype=np.float64)
+    return np.asarray(-np.einsum("ij,ij->i", differences, differences))
+
+
+def score_judged(
+    query_rows: Ints,
+    product_rows: Ints,
+    queries_of: Take,
+    products_of: Take,
+    similarity: Similarity,
+) -> Iterator[tuple[slice, Floats]]:
+    """Yield the similarities of judged pairs, some queries at a time.
+
+    Args:
+        query_rows: [pairs], ascending.
+        product_rows: [pairs].
+        queries_of: returns vectors of queries.
+        products_of: returns vectors of products.
+        similarity: how both are compared.
+
+    Yields:
+        Which of the pairs, and their similarities. A piece ends where a query does.
+    """
+    start = 0
+    while start < len(query_rows):
+        last = query_rows[min(start + BATCH_PAIRS, len(query_rows)) - 1]
+        piece = slice(start, int(np.searchsorted(query_rows, last, "right")))
+        queries, query = np.unique(query_rows[piece], return_inverse=True)
+        products, product = np.unique(product_rows[piece], return_inverse=True)
+        yield (
+            piece,
+            score_pairs(queries_of(queries)[query], products_of(products)[product], similarity),
+        )
+        start = piece.stop
