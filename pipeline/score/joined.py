@@ -1,0 +1,166 @@
+"""Somebody's run joined with somebody's judgements, and what of either is left over."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.core import tables
+from pipeline.core.arrays import Ints
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.evaluate import metrics
+from pipeline.evaluate.judged_run import JudgedRun, Judgements, judge
+from pipeline.score.given import Given
+from pipeline.score.labels import Meanings, read_labels
+
+Floats = NDArray[np.float64]
+
+LARGEST = float(np.finfo(np.float32).max)
+
+
+@dataclass(frozen=True)
+class Joined:
+    """What the measures need, and the counts that explain them.
+
+    Attributes:
+        queries: the query_ids of the judgements, as text: sorted as numbers if all are integers.
+        run: the judged products in the run; queries by their place in `queries`.
+        counts: see `score.evaluate`.
+        judgements_sha256: a hash of queries, products and labels.
+    """
+
+    queries: pa.Array
+    run: JudgedRun
+    counts: dict[str, int]
+    judgements_sha256: str
+
+
+def join(run: Given, qrels: Given, meanings: Meanings | None) -> Joined:
+    """Join a run with judgements.
+
+    Raises:
+        PipelineError: a column is missing or holds what it cannot hold, a query has a product
+            twice, or the two share no query or no product.
+    """
+    judged_queries, judged_products = qrels.ids("query_id"), qrels.ids("product_id")
+    labels = read_labels(qrels, meanings)
+    ran_queries, ran_products = run.ids("query_id"), run.ids("product_id")
+    scores = _read_scores(run)
+    queries = _sorted_queries(judged_queries)
+    for name in ("query_id", "product_id"):
+        _refuse_strangers(run, qrels, name)
+
+    # Codes follow the order of the ids: trec_eval breaks ties by id.
+    products = pc.unique(pa.chunked_array([*ran_products.chunks, *judged_products.chunks]))
+    products = products.take(pc.sort_indices(products))
+    judged = _places(judged_queries, queries), _places(judged_products, products)
+    ran = _places(ran_queries, queries), _places(ran_products, products)
+    _refuse_twice(qrels, *judged)
+    _refuse_twice(run, *ran)
+    order = np.lexsort((-ran[1], -scores, ran[0]))
+    rows, codes, scores = ran[0][order], ran[1][order], scores[order]
+    of_judged = rows < len(queries)
+    judgements = Judgements.from_pairs(*judged, labels, len(queries))
+    found = judge(rows[of_judged], codes[of_judged], judgements)
+    tied = (np.diff(rows) == 0) & (np.diff(scores) == 0) & of_judged[1:]
+    counts = {
+        **metrics.counts(judgements),
+        "queries_without_results": int((found.retrieved == 0).sum()),
+        "queries_not_judged": len(np.unique(rows[~of_judged])),
+        "queries_against_rank": _against_rank(run, ran[0], len(queries)),
+        "results": int(of_judged.sum()),
+        "results_judged": len(found.query),
+        "results_tied": int(tied.sum()),
+        "depth": int(found.retrieved.max()),
+    }
+    return Joined(queries, found, counts, _sha256(queries, products, judgements))
+
+
+def _read_scores(run: Given) -> Floats:
+    """Return what orders a run, higher is better: its scores, or its ranks if it has no scores.
+
+    Scores are compared as numbers of 32 bits, as trec_eval compares them.
+    """
+    names = run.names("score", "rank")
+    if not names:
+        raise PipelineError(
+            f"{run.where}: there must be a column score or rank (the columns are "
+            f"{', '.join(run.table.column_names)}). Rename yours."
+        )
+    found = run.numbers(names[0])
+    if names[0] == "rank":
+        return -found
+    if (unfit := np.flatnonzero(np.abs(found) > LARGEST)).size:
+        row = int(unfit[0])
+        raise run.wrong(
+            row, f"score {found[row]:g} is too large for 32 bits. Scale the scores of the run."
+        )
+    return found.astype(np.float32).astype(np.float64)
+
+
+def _against_rank(run: Given, rows: Ints, queries: int) -> int:
+    """Return in how many judged queries a product has a higher score than one of a better rank."""
+    if len(run.names("score", "rank")) < 2:
+        return 0
+    ranks, scores = run.numbers("rank"), run.numbers("score")
+    order = np.lexsort((-scores, ranks, rows))
+    rows, ranks, scores = rows[order], ranks[order], scores[order]
+    against = (np.diff(rows) == 0) & (np.diff(scores) > 0) & (np.diff(ranks) > 0)
+    against &= rows[1:] < queries
+    return len(np.unique(rows[1:][against]))
+
+
+def _sorted_queries(ids: pa.ChunkedArray) -> pa.Array:
+    """Return each id once: in the order of the numbers if all are integers, as the stages have it.
+
+    The order decides the draws of the intervals.
+    """
+    found = pc.unique(ids)
+    if pc.all(pc.match_substring_regex(found, r"^(0|-?[1-9][0-9]{0,17})$")).as_py():
+        return found.take(pc.sort_indices(found.cast(pa.int64())))
+    return found.take(pc.sort_indices(found))
+
+
+def _places(ids: pa.ChunkedArray, known: pa.Array) -> Ints:
+    """Return the place of each id among the known ones; others have places after all of them."""
+    inside = pc.index_in(ids, value_set=known)
+    if inside.null_count:
+        beyond = pc.add(pc.index_in(ids, value_set=pc.unique(ids)), len(known))
+        inside = pc.coalesce(inside, beyond)
+    return np.asarray(inside).astype(np.int64)
+
+
+def _refuse_strangers(run: Given, qrels: Given, name: str) -> None:
+    """Raise a `PipelineError` if run and judgements share no id: one is of another catalogue."""
+    ran, judged = pc.unique(run.ids(name)), pc.unique(qrels.ids(name))
+    if not pc.any(pc.is_in(ran, value_set=judged)).as_py():
+        raise PipelineError(
+            f"{run.where}: none of its {len(ran):,} {name} is judged in {qrels.where} (such as "
+            f"{shorten(ran[0].as_py())}; judged is {shorten(judged[0].as_py())}). Name a run and "
+            "judgements of the same queries and products."
+        )
+
+
+def _refuse_twice(given: Given, rows: Ints, codes: Ints) -> None:
+    """Raise a `PipelineError` if a query has a product twice."""
+    order = np.lexsort((codes, rows))
+    twice = (np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0)
+    if twice.any():
+        row = int(order[1:][twice].min())
+        query, product = (given.ids(name)[row].as_py() for name in ("query_id", "product_id"))
+        raise given.wrong(
+            row,
+            f"query {shorten(query)} has product {shorten(product)} twice "
+            f"({int(twice.sum()):,} such rows in all). Keep one of each.",
+        )
+
+
+def _sha256(queries: pa.Array, products: pa.Array, judgements: Judgements) -> str:
+    """Return a hash of judgements that does not depend on their order or on the run."""
+    of_queries = queries.take(pa.array(judgements.positions()))
+    of_products = products.take(pa.array(judgements.codes))
+    labels = pa.array(judgements.labels.astype(np.int64))
+    columns = [pa.chunked_array([each]) for each in (of_queries, of_products, labels)]
+    return tables.columns_sha256(columns)
