@@ -1,19 +1,31 @@
 """What other programs import of this project; docs/python.md explains it.
 
-    from esci_retrieval import compare, evaluate, open_workspace
+    from esci_retrieval import compare, evaluate, open_workspace, read_per_query
 
-`evaluate` and `compare` need the light install alone. `open_workspace` needs the extra `run`.
+`open_workspace` needs the extra `run`; the others need the light install alone.
 """
 
 from typing import TYPE_CHECKING
 
-from pipeline.core.errors import PipelineError
-from pipeline.score import Difference, Result, compare, evaluate
+import pyarrow as pa
+
+from pipeline.compare.revision import WORKSPACE, Revision
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.score import compare, evaluate
+from pipeline.score.results import Difference, Result
 
 if TYPE_CHECKING:
     from pipeline.workspace import Workspace
 
-__all__ = ["Difference", "PipelineError", "Result", "compare", "evaluate", "open_workspace"]
+__all__ = [
+    "Difference",
+    "PipelineError",
+    "Result",
+    "compare",
+    "evaluate",
+    "open_workspace",
+    "read_per_query",
+]
 
 
 def open_workspace(locale: str) -> "Workspace":
@@ -25,3 +37,26 @@ def open_workspace(locale: str) -> "Workspace":
     from pipeline import workspace
 
     return workspace.open(locale)
+
+
+def read_per_query(locale: str, revision: str = WORKSPACE) -> pa.Table:
+    """Return each query's measures at a revision of the project in this folder, from Git alone.
+
+    Args:
+        locale: such as es.
+        revision: what Git knows, a DVC experiment, or workspace.
+
+    Returns:
+        query_id, query, then for each system its measures, such as dense.ndcg@10 (float32, rounded
+        to 5 digits, null where undefined), and the labels of its first products.
+
+    Raises:
+        PipelineError: there is no such revision, or it has no sound table of the locale.
+    """
+    found = Revision(revision)
+    if locale not in (known := found.locales([])):
+        raise PipelineError(
+            f"{found} has no locale {shorten(locale)} (it has: {', '.join(known)}). Name one of "
+            "these."
+        )
+    return found.sides([locale])[locale].table

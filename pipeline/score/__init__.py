@@ -10,10 +10,9 @@ Needs no project: no params.yaml, no catalogue, no encoder.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, TypeVar, get_args
 
 import numpy as np
 import pyarrow as pa
@@ -25,12 +24,11 @@ from pipeline.compare.pairs import pair
 from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
 from pipeline.core.params import Evaluate, Uncertainty
 from pipeline.evaluate import metrics
-from pipeline.evaluate.uncertainty import Interval, bootstrap_intervals
+from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.score.given import TREC_QRELS, TREC_RUN, Source, read_given
 from pipeline.score.joined import Joined, join
 from pipeline.score.labels import Meanings
-
-Track = Literal["catalogue", "pool"]
+from pipeline.score.results import Difference, Result, Track
 
 CUTOFFS = Evaluate(
     ndcg=(10, 100), recall=(10, 50, 100, 1000), judged=(10, 100), mrr=10, precision=10, map=100,
@@ -45,96 +43,13 @@ _SYSTEM = "run"
 _Model = TypeVar("_Model", bound=BaseModel)
 
 
-@dataclass(frozen=True)
-class Result:
-    """What a run is worth.
-
-    Attributes:
-        name: what the run is called.
-        track: see `evaluate`.
-        per_query: query_id (string), then a float64 column for each measure, null where it is
-            undefined; one row per judged query.
-        means: the mean of each measure over the queries that it is defined for, with the ends of
-            its interval and the number of these queries. A measure that is defined for no query is
-            left out.
-        counts: what explains the means; see `evaluate`.
-        cutoffs: those of the measures.
-        draws: those of the intervals.
-        judgements_sha256: a hash of the judgements; only results of the same ones compare.
-    """
-
-    name: str
-    track: Track
-    per_query: pa.Table
-    means: dict[str, Interval]
-    counts: dict[str, int]
-    cutoffs: Evaluate
-    draws: Uncertainty
-    judgements_sha256: str
-
-    def headline(self) -> list[str]:
-        """Return the measures that are compared if none are named."""
-        if self.track == "pool":
-            return [name for name in ("pool_ndcg", "pool_mrr") if name in self.means]
-        shown = (name for name in self.cutoffs.headline() if not name.startswith("judged"))
-        return [name for name in shown if name in self.means]
-
-    def notes(self) -> Iterator[str]:
-        """Say what a reader must know beside the means."""
-        counts = self.counts
-        if number := counts["queries_without_results"]:
-            yield f"judged queries without results, which score 0: {number:,}"
-        if number := counts["queries_not_judged"]:
-            yield f"queries of the run that are not judged and are left out: {number:,}"
-        if number := counts["queries_against_rank"]:
-            yield f"queries in which scores contradict ranks, and scores decide: {number:,}"
-        deepest = self.cutoffs.deepest()
-        if self.track == "catalogue" and counts["depth"] < deepest:
-            yield (
-                f"no query has more than {counts['depth']:,} results: a measure at a larger "
-                f"cutoff, up to {deepest:,}, is that of these"
-            )
-
-
-@dataclass(frozen=True)
-class Difference:
-    """How a measure differs between two runs: of `name`, against the first run.
-
-    Attributes:
-        name: of the run.
-        measure: such as ndcg@10.
-        a: the mean of the first run.
-        b: the mean of this run.
-        difference: b - a, with its interval and the number of queries.
-        p: the randomisation test of the paired queries.
-        p_adjusted: p, adjusted for all that is compared (Holm).
-        won: in how many queries this run is better.
-        lost: in how many it is worse.
-        tied: in how many both are equal.
-        significant: whether p_adjusted is below alpha.
-        verdict: in words; `holes?` where judged@k moved too, see docs/comparing.md.
-    """
-
-    name: str
-    measure: str
-    a: float
-    b: float
-    difference: Interval
-    p: float
-    p_adjusted: float
-    won: int
-    lost: int
-    tied: int
-    significant: bool
-    verdict: str
-
-
 def evaluate(
     run: Source,
     qrels: Source,
     *,
     name: str | None = None,
     labels: Meanings | None = None,
+    products: Source | None = None,
     track: Track = "catalogue",
     cutoffs: Mapping[str, Any] | None = None,
     samples: int = DRAWS.samples,
@@ -161,6 +76,9 @@ def evaluate(
         name: what the run is called; None: its file's name, or "run".
         labels: the label E, S, C or I of each value, for labels of another scale, such as
             {3: "E", 2: "S", 1: "C", 0: "I"}.
+        products: the catalogue, for a run that may have others: a parquet file or a frame with
+            product_id. Results outside it are left out, and counted as `results_unknown`: the next
+            ones move up, as if the engine had searched this catalogue.
         track: "catalogue", a search through all products; or "pool", an order of each query's
             judged products (ESCI's task 1).
         cutoffs: of some measures, such as {"ndcg": [5, 10], "mrr": 5}; others as in `CUTOFFS`.
@@ -181,7 +99,9 @@ def evaluate(
     given = {"samples": samples, "confidence": confidence, "seed": seed}
     draws = _settings(Uncertainty, given, "intervals")
     ours = read_given(run, TREC_RUN, "the run")
-    joined = join(ours, read_given(qrels, TREC_QRELS, "the judgements"), labels)
+    theirs = read_given(qrels, TREC_QRELS, "the judgements")
+    catalogue = None if products is None else read_given(products, ["product_id"], "the products")
+    joined = join(ours, theirs, labels, catalogue)
     values = _measure(joined, track, chosen, ours.where)
     columns = np.column_stack([np.asarray(each, np.float64) for each in values.values()])
     intervals = bootstrap_intervals(columns, **draws.model_dump())

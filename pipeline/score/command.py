@@ -21,14 +21,19 @@ from pipeline.compare import git
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
-from pipeline.score import CUTOFFS, DRAWS, Difference, Result, Track, compare, evaluate
+from pipeline.score import CUTOFFS, DRAWS, compare, evaluate
 from pipeline.score.display import as_json, terminal
+from pipeline.score.results import Difference, Result, Track
 
 WRITTEN = ("csv", "json")
 
 
 def score(
-    qrels: Path, runs: Sequence[Path], labels: dict[str, str] | None, track: Track
+    qrels: Path,
+    runs: Sequence[Path],
+    labels: dict[str, str] | None,
+    products: Path | None,
+    track: Track,
 ) -> tuple[list[Result], tuple[Difference, ...]]:
     """Score runs, and compare all others with the first one.
 
@@ -41,8 +46,8 @@ def score(
         cutoffs, draws, alpha = params.evaluate, params.uncertainty, params.compare.alpha
     results = [
         evaluate(
-            run, qrels, name=name, labels=labels, track=track, cutoffs=cutoffs.model_dump(),
-            **draws.model_dump(),
+            run, qrels, name=name, labels=labels, products=products, track=track,
+            cutoffs=cutoffs.model_dump(), **draws.model_dump(),
         )
         for run, name in zip(runs, _names(runs), strict=True)
     ]  # fmt: skip
@@ -97,6 +102,10 @@ def main() -> int:
         help="E, S, C or I for one of your labels, such as 2=E; give it for each of them",
     )  # fmt: skip
     parser.add_argument(
+        "--products", type=Path, metavar="FILE",
+        help="the catalogue; results outside it are left out, and counted",
+    )  # fmt: skip
+    parser.add_argument(
         "--track", choices=get_args(Track), default="catalogue",
         help="pool: the runs order each query's judged products alone (default: catalogue)",
     )  # fmt: skip
@@ -107,9 +116,15 @@ def main() -> int:
         named = {f"--{kind}": getattr(arguments, kind) for kind in WRITTEN}
         files.refuse_artefacts(named, layout.artefacts())
         git.refuse_tracked(named)
-        _refuse_inputs(named, (arguments.qrels, *arguments.runs))
+        _refuse_inputs(
+            named, (arguments.qrels, *arguments.runs, *filter(None, [arguments.products]))
+        )
         results, differences = score(
-            arguments.qrels, arguments.runs, _read_labels(arguments.label), arguments.track
+            arguments.qrels,
+            arguments.runs,
+            _read_labels(arguments.label),
+            arguments.products,
+            arguments.track,
         )
         if arguments.csv:
             with files.atomic_file(arguments.csv, follow_links=True) as partial:

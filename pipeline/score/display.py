@@ -9,7 +9,7 @@ from pipeline.compare.display import plain
 from pipeline.core import text_tables
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import Interval
-from pipeline.score import Difference, Result
+from pipeline.score.results import Difference, Result
 
 COMPARED = (
     "run", "measure", "A", "B", "difference", "interval", "p", "adjusted p", "queries", "won",

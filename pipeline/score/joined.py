@@ -37,8 +37,10 @@ class Joined:
     judgements_sha256: str
 
 
-def join(run: Given, qrels: Given, meanings: Meanings | None) -> Joined:
-    """Join a run with judgements.
+def join(
+    run: Given, qrels: Given, meanings: Meanings | None, catalogue: Given | None = None
+) -> Joined:
+    """Join a run with judgements, and leave out what is not in a catalogue, if there is one.
 
     Raises:
         PipelineError: a column is missing or holds what it cannot hold, a query has a product
@@ -61,21 +63,33 @@ def join(run: Given, qrels: Given, meanings: Meanings | None) -> Joined:
     _refuse_twice(run, *ran)
     order = np.lexsort((-ran[1], -scores, ran[0]))
     rows, codes, scores = ran[0][order], ran[1][order], scores[order]
-    of_judged = rows < len(queries)
+    is_judged = rows < len(queries)
+    unknown = _unknown(products, catalogue)[codes] & is_judged
+    kept = is_judged & ~unknown
     judgements = Judgements.from_pairs(*judged, labels, len(queries))
-    found = judge(rows[of_judged], codes[of_judged], judgements)
-    tied = (np.diff(rows) == 0) & (np.diff(scores) == 0) & of_judged[1:]
+    found = judge(rows[kept], codes[kept], judgements)
+    tied = (np.diff(rows[kept]) == 0) & (np.diff(scores[kept]) == 0)
     counts = {
         **metrics.counts(judgements),
         "queries_without_results": int((found.retrieved == 0).sum()),
-        "queries_not_judged": len(np.unique(rows[~of_judged])),
+        "queries_not_judged": len(np.unique(rows[~is_judged])),
         "queries_against_rank": _against_rank(run, ran[0], len(queries)),
-        "results": int(of_judged.sum()),
+        "results": int(kept.sum()),
         "results_judged": len(found.query),
         "results_tied": int(tied.sum()),
         "depth": int(found.retrieved.max()),
     }
+    if catalogue is not None:
+        counts["results_unknown"] = int(unknown.sum())
     return Joined(queries, found, counts, _sha256(queries, products, judgements))
+
+
+def _unknown(products: pa.Array, catalogue: Given | None) -> NDArray[np.bool_]:
+    """Return which products are not in the catalogue, [products]; none if there is no catalogue."""
+    if catalogue is None:
+        return np.zeros(len(products), dtype=bool)
+    known = pc.unique(catalogue.ids("product_id"))
+    return ~np.asarray(pc.is_in(products, value_set=known))
 
 
 def _read_scores(run: Given) -> Floats:
@@ -145,8 +159,10 @@ def _refuse_strangers(run: Given, qrels: Given, name: str) -> None:
 
 def _refuse_twice(given: Given, rows: Ints, codes: Ints) -> None:
     """Raise a `PipelineError` if a query has a product twice."""
-    order = np.lexsort((codes, rows))
-    twice = (np.diff(rows[order]) == 0) & (np.diff(codes[order]) == 0)
+    # One number per pair sorts several times as fast as two columns.
+    pairs = rows * (1 + codes.max()) + codes
+    order = np.argsort(pairs, kind="stable")
+    twice = np.diff(pairs[order]) == 0
     if twice.any():
         row = int(order[1:][twice].min())
         query, product = (given.ids(name)[row].as_py() for name in ("query_id", "product_id"))

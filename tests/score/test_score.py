@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import os
 import re
 import subprocess
 import sys
@@ -17,7 +18,7 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
-from esci_retrieval import PipelineError, Result, compare, evaluate
+from esci_retrieval import PipelineError, Result, compare, evaluate, read_per_query
 from pipeline.compare import differences
 from pipeline.compare.pairs import pair
 from pipeline.core import layout
@@ -25,6 +26,7 @@ from pipeline.evaluate import stage
 from pipeline.score import CUTOFFS, DRAWS, command
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean, write_runs, write_sources
 from tests.helpers.pages import blocks_of
+from tests.helpers.repository import GIT_IDENTITY, commit_all
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 ORACLE = {
@@ -232,6 +234,30 @@ def table_measures(table: pa.Table) -> list[str]:
     ]
 
 
+@pytest.mark.slow
+def test_each_query_of_a_revision_is_read_from_git(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = layout.per_query(LOCALE)
+    expected = pq.read_table(evaluated / path)
+    folder = Path("clone")
+    (folder / path).parent.mkdir(parents=True)
+    (folder / path).write_bytes((evaluated / path).read_bytes())
+    commit_all(folder, {**os.environ, **GIT_IDENTITY}, "reports")
+    monkeypatch.chdir(folder)
+    assert read_per_query(LOCALE).equals(expected)
+    path.unlink()
+    assert read_per_query(LOCALE, "HEAD").equals(expected)
+    refused = [
+        (("us", "HEAD"), r"HEAD .* has no locale 'us' .it has: es.\. Name one of these"),
+        ((LOCALE, "no-such"), "no-such is not a revision or an experiment"),
+        ((LOCALE, "workspace"), "workspace has no tables in reports/per_query"),
+    ]
+    for arguments, message in refused:
+        with pytest.raises(PipelineError, match=message):
+            read_per_query(*arguments)
+
+
 def test_p_is_adjusted_over_all_runs_and_measures_that_are_compared() -> None:
     results = []
     for seed in range(3):
@@ -333,6 +359,23 @@ def test_what_is_missing_unknown_or_tied_is_counted() -> None:
     assert found.per_query["query_id"].to_pylist() == ["1", "2", "3", "10"]
     assert found.per_query["mrr@10"].to_pylist() == [0.5, 0.0, None, None]  # x before a: a tie
     assert "judged queries without results, which score 0: 2" in " ".join(found.notes())
+
+
+def test_results_outside_a_catalogue_are_left_out_and_counted_and_the_next_move_up() -> None:
+    qrels = pd.DataFrame({"query_id": [1, 1], "product_id": ["a", "b"], "label": ["E", "I"]})
+    run = pd.DataFrame(
+        {"query_id": [1, 1, 1, 9], "product_id": ["x", "y", "a", "z"], "score": [3, 2, 1, 1]}
+    )
+    whole = evaluate(run, qrels)
+    found = evaluate(run, qrels, products={"product_id": ["a", "b", "y"]})
+    assert (whole.means["mrr@10"].mean, found.means["mrr@10"].mean) == (1 / 3, 1 / 2)
+    assert whole.counts.keys() | {"results_unknown"} == found.counts.keys()
+    assert (found.counts["results"], found.counts["results_unknown"]) == (2, 1)
+    assert "not in the catalogue and are left out: 1" in " ".join(found.notes())
+    alone = evaluate(run.iloc[:1].assign(product_id="a"), qrels, products={"product_id": ["b"]})
+    assert alone.counts["queries_without_results"] == 1
+    with pytest.raises(PipelineError, match="the products: there must be one column product_id"):
+        evaluate(run, qrels, products={"sku": ["a"]})
 
 
 def test_the_pool_is_scored_as_escis_first_task_is() -> None:
