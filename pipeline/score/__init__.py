@@ -95,6 +95,8 @@ def evaluate(
         raise PipelineError(
             f"track: must be one of {', '.join(get_args(Track))} (found {shorten(track)})."
         )
+    if not isinstance(cutoffs or {}, Mapping):
+        raise PipelineError(f"cutoffs: must be a dict (found {shorten(cutoffs)}).")
     chosen = _settings(Evaluate, CUTOFFS.model_dump() | dict(cutoffs or {}), "cutoffs")
     given = {"samples": samples, "confidence": confidence, "seed": seed}
     draws = _settings(Uncertainty, given, "intervals")
@@ -143,11 +145,15 @@ def compare(
     """
     if not others:
         raise PipelineError("compare: there must be two results or more (found 1). Give another.")
-    if not 0 < alpha < 1:
+    if not (isinstance(alpha, int | float) and 0 < alpha < 1):
         raise PipelineError(f"compare: alpha must be between 0 and 1 (found {shorten(alpha)}).")
     for other in others:
         _refuse_unlike(a, other)
     chosen = list(a.headline() if measures is None else dict.fromkeys(measures))
+    if isinstance(measures, str) or not chosen:
+        raise PipelineError(
+            f"compare: measures must be a list of one name or more (found {shorten(measures)})."
+        )
     for result in (a, *others):
         _refuse_missing(result, chosen)
     pairs = [
@@ -188,6 +194,11 @@ def _settings(model: type[_Model], given: Mapping[str, Any], what: str) -> _Mode
 
 def _refuse_unlike(a: Result, b: Result) -> None:
     """Raise a `PipelineError` if two results are of other judgements, tracks or draws."""
+    for each in (a, b):
+        if not isinstance(each, Result):
+            raise PipelineError(
+                f"compare: {type(each).__name__} is no result. Give what `evaluate` returns."
+            )
     for what, one, other in (
         ("judgements", a.judgements_sha256[:12], b.judgements_sha256[:12]),
         ("tracks", a.track, b.track),

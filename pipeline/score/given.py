@@ -127,6 +127,8 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
     """
     if isinstance(source, str | os.PathLike):
         path, trec = Path(source), Path(source).suffix not in PARQUET
+        if "\0" in str(path):
+            raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")
         files.check_regular(path, f"Name {what}: a TREC file or a parquet file.")
         where = str(path)
         table = _read_lines(path, trec_columns, what) if trec else _read_parquet(path)

@@ -48,13 +48,13 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
         )
     values = pc.unique(column)
     keys = [_key(value) for value in values.to_pylist()]
-    meant = _usual(given, name, keys) if meanings is None else _checked(meanings)
+    meant = _checked(meanings) if meanings else _usual(given, name, keys)
     if unknown := [key for key in keys if key not in meant]:
         row = pc.index(column, values[keys.index(unknown[0])]).as_py()
         raise given.wrong(
             row,
             f"{name} must be one of {', '.join(meant)} (found {unknown[0]}; in all: "
-            f"{_listed(keys)}). {_advice(keys)}",
+            f"{_listed(keys)}). {_advice(keys, unknown[0])}",
         )
     positions: NDArray[np.int8] = np.array([LABELS.index(meant[key]) for key in keys], np.int8)
     found: NDArray[np.int8] = positions[np.asarray(pc.index_in(column, value_set=values))]
@@ -69,12 +69,16 @@ def _usual(given: Given, name: str, keys: list[str]) -> Mapping[str, str]:
     if set(keys) <= {"0", "1"}:
         raise PipelineError(
             f"{given.where}: the grades are only {_listed(keys)}, and 1 may be the best grade or, "
-            f"as pipeline.trec writes it, a complement. {_advice(['1', '0'], 'EI')}"
+            f"as pipeline.trec writes it, a complement. {_advice(keys, '1', 'EI')}"
         )
     return GRADES
 
 
 def _checked(meanings: Meanings) -> dict[str, str]:
+    if not isinstance(meanings, Mapping):
+        raise PipelineError(
+            f"labels: must give each value a label (found {shorten(meanings)}). Give a dict."
+        )
     for own, label in meanings.items():
         if label not in LABELS:
             raise PipelineError(
@@ -84,9 +88,12 @@ def _checked(meanings: Meanings) -> dict[str, str]:
     return {_key(own): label for own, label in meanings.items()}
 
 
-def _advice(keys: list[str], example: str = "ESCI") -> str:
-    """Return how to say what values mean, the first ones as an example."""
-    shown = list(zip(sorted(keys, reverse=True), example, strict=False))
+def _advice(keys: list[str], unknown: str, example: str = "ESCI") -> str:
+    """Return how to say what values mean: an example of all, where they are numbers."""
+    try:
+        shown = list(zip(sorted(keys, key=float, reverse=True), example, strict=False))
+    except ValueError:
+        shown = [(unknown, "E")]
     pairs = ", ".join(f"{key!r}: {label!r}" for key, label in shown)
     options = " ".join(f"--label {key}={label}" for key, label in shown)
     return (

@@ -427,7 +427,10 @@ def test_a_run_that_cannot_be_right_is_refused_with_one_message(run: Any, messag
 @pytest.mark.parametrize(
     ("qrels", "message"),
     [
-        (QRELS.assign(label=["E", "Exact"]), r"row 1 .*one of E, S, C, I .found Exact; in all: E,"),
+        (
+            QRELS.assign(label=["E", "Exact"]),
+            r"row 1 .*one of E, S, C, I .found Exact; in all: E, .*labels=\{'Exact': 'E'\}",
+        ),
         (QRELS.assign(label=[3, 1]), r"label must be one of E, S, C, I .*labels=\{'3': 'E', '1'"),
         (QRELS.assign(label=["E", None]), "row 1 .*label is missing"),
         (QRELS.rename(columns={"label": "gain"}), "row 0 .*gain must be one of 1, 0.1, 0.01, 0"),
@@ -487,7 +490,13 @@ def test_settings_and_results_that_do_not_fit_are_refused() -> None:
         (lambda: evaluate(RUN, QRELS, confidence=95), "intervals: confidence"),
         (lambda: evaluate(RUN, QRELS, track="all"), "track: must be one of"),  # type: ignore[arg-type]
         (lambda: evaluate(RUN, QRELS, labels={"E": "1"}), "labels: 'E' must mean one of E, S"),
+        (lambda: evaluate(RUN, QRELS, labels="E"), "labels: must give each value a label"),  # type: ignore[arg-type]
+        (lambda: evaluate(RUN, QRELS, cutoffs="mrr"), "cutoffs: must be a dict"),  # type: ignore[arg-type]
+        (lambda: evaluate("a\0b", QRELS), "the run: .* is no path"),
         (lambda: compare(good), "two results or more"),
+        (lambda: compare(good, RUN), "DataFrame is no result"),
+        (lambda: compare(good, good, measures="ndcg@10"), "list of one name or more"),
+        (lambda: compare(good, good, measures=[]), "list of one name or more"),
         (lambda: compare(good, other), "different judgements"),
         (lambda: compare(good, drawn), "different draws"),
         (lambda: compare(good, good, measures=["ndcg@11"]), "no 'ndcg@11' .*did you mean"),
