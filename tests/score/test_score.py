@@ -335,6 +335,16 @@ def test_ranks_decide_only_where_there_are_no_scores() -> None:
     assert any("contradict" in note for note in both.notes())
 
 
+def test_scores_that_32_bits_cannot_tell_apart_tie_as_in_trec_eval() -> None:
+    for scores in ([0.1234567892, 0.1234567891], [16777217, 16777216], [1e-46, 0], [0.5, 0.5]):
+        judged = [ir_measures.Qrel("1", "a", 100), ir_measures.Qrel("1", "b", 0)]
+        docs = [ir_measures.ScoredDoc("1", *each) for each in zip("ab", scores, strict=True)]
+        theirs = ir_measures.calc_aggregate([nDCG @ 10], judged, docs)[nDCG @ 10]
+        found = evaluate(RUN.assign(score=scores), QRELS)
+        assert found.means["ndcg@10"].mean == pytest.approx(theirs, abs=1e-9)
+        assert found.counts["results_tied"] == 1
+
+
 def test_what_is_missing_unknown_or_tied_is_counted() -> None:
     qrels = pd.DataFrame(
         {
@@ -592,4 +602,4 @@ def test_the_page_about_python_runs() -> None:
     blocks = [each.code for each in blocks_of(Path("docs/python.md")) if each.language == "python"]
     names: dict[str, Any] = {}
     exec(blocks[0], names)  # noqa: S102
-    assert names["found"].means["mrr@10"].mean == 0.75
+    assert repr(names["found"].means["mrr@10"]) in blocks[0]
