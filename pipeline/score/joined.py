@@ -44,7 +44,7 @@ def join(
 
     Raises:
         PipelineError: a column is missing or holds what it cannot hold, a query has a product
-            twice, or the two share no query or no product.
+            twice, or the run shares no query or no product with the others.
     """
     judged_queries, judged_products = qrels.ids("query_id"), qrels.ids("product_id")
     labels = read_labels(qrels, meanings)
@@ -53,6 +53,8 @@ def join(
     queries = _sorted_queries(judged_queries)
     for name in ("query_id", "product_id"):
         _refuse_strangers(run, qrels, name)
+    if catalogue is not None:
+        _refuse_strangers(run, catalogue, "product_id")
 
     # Codes follow the order of the ids: trec_eval breaks ties by id.
     products = pc.unique(pa.chunked_array([*ran_products.chunks, *judged_products.chunks]))
@@ -146,14 +148,14 @@ def _places(ids: pa.ChunkedArray, known: pa.Array) -> Ints:
     return np.asarray(inside).astype(np.int64)
 
 
-def _refuse_strangers(run: Given, qrels: Given, name: str) -> None:
-    """Raise a `PipelineError` if run and judgements share no id: one is of another catalogue."""
-    ran, judged = pc.unique(run.ids(name)), pc.unique(qrels.ids(name))
-    if not pc.any(pc.is_in(ran, value_set=judged)).as_py():
+def _refuse_strangers(run: Given, other: Given, name: str) -> None:
+    """Raise a `PipelineError` if a run and another table share no id: all would score 0."""
+    ran, known = pc.unique(run.ids(name)), pc.unique(other.ids(name))
+    if not pc.any(pc.is_in(ran, value_set=known)).as_py():
         raise PipelineError(
-            f"{run.where}: none of its {len(ran):,} {name} is judged in {qrels.where} (such as "
-            f"{shorten(ran[0].as_py())}; judged is {shorten(judged[0].as_py())}). Name a run and "
-            "judgements of the same queries and products."
+            f"{run.where}: none of its {len(ran):,} {name} is in {other.where} (such as "
+            f"{shorten(ran[0].as_py())}; there is {shorten(known[0].as_py())}). Name tables of the "
+            "same queries and products."
         )
 
 

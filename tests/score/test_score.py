@@ -382,8 +382,10 @@ def test_results_outside_a_catalogue_are_left_out_and_counted_and_the_next_move_
     assert whole.counts.keys() | {"results_unknown"} == found.counts.keys()
     assert (found.counts["results"], found.counts["results_unknown"]) == (2, 1)
     assert "not in the catalogue and are left out: 1" in " ".join(found.notes())
-    alone = evaluate(run.iloc[:1].assign(product_id="a"), qrels, products={"product_id": ["b"]})
-    assert alone.counts["queries_without_results"] == 1
+    bare = evaluate(run, qrels, products={"product_id": ["b", "z"]})
+    assert bare.counts["queries_without_results"] == 1
+    with pytest.raises(PipelineError, match="none of its 4 product_id is in the products"):
+        evaluate(run, qrels, products={"product_id": ["b"]})
     with pytest.raises(PipelineError, match="the products: there must be one column product_id"):
         evaluate(run, qrels, products={"sku": ["a"]})
 
@@ -417,8 +419,8 @@ RUN = pd.DataFrame({"query_id": [1, 1], "product_id": ["a", "b"], "score": [2.0,
         (RUN.assign(product_id=["a", None]), "row 1 .*product_id is missing"),
         (RUN.assign(product_id=["a", ""]), "row 1 .*product_id is empty"),
         (RUN.assign(query_id=[1.0, 2.0]), "query_id must be text or integers .found double"),
-        (RUN.assign(query_id=[7, 8]), r"none of its 2 query_id is judged .*such as '7'; judged is"),
-        (RUN.assign(product_id=["x", "y"]), r"none of its 2 product_id is judged"),
+        (RUN.assign(query_id=[7, 8]), r"none of its 2 query_id is in .*such as '7'; there is '1'"),
+        (RUN.assign(product_id=["x", "y"]), r"none of its 2 product_id is in the judg"),
         (RUN.drop(columns="score"), "column score or rank .the columns are query_id, product_id"),
         (RUN.rename(columns={"query_id": "qid"}), "one column query_id .found 0; .*'qid'"),
         (RUN.iloc[:0], "has no rows"),
