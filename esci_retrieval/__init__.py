@@ -11,14 +11,17 @@ import pyarrow as pa
 
 from pipeline.compare.revision import WORKSPACE, Revision
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.evaluate.uncertainty import Interval
 from pipeline.score import compare, evaluate
 from pipeline.score.results import Difference, Result
 
 if TYPE_CHECKING:
-    from pipeline.workspace import Workspace
+    # For annotations alone, so that the import stays light.
+    from pipeline.workspace import Workspace as Workspace
 
 __all__ = [
     "Difference",
+    "Interval",
     "PipelineError",
     "Result",
     "compare",
@@ -47,12 +50,18 @@ def read_per_query(locale: str, revision: str = WORKSPACE) -> pa.Table:
         revision: what Git knows, a DVC experiment, or workspace.
 
     Returns:
-        query_id, query, then for each system its measures, such as dense.ndcg@10 (float32, rounded
-        to 5 digits, null where undefined), and the labels of its first products.
+        query_id (int64), query, then for each system its measures, such as dense.ndcg@10 (float32,
+        rounded to 5 digits, null where undefined), and the labels of its first products. Where the
+        revision has a table of its encoder's measures, `encoder` is the last of the systems.
 
     Raises:
-        PipelineError: there is no such revision, or it has no sound table of the locale.
+        PipelineError: there is no such revision, it has no sound table of the locale, or the table
+            of its encoder is damaged, or of another encoder or sample.
     """
+    if not isinstance(revision, str):
+        raise PipelineError(
+            f"revision: must be text (found {shorten(revision)}). Put it in quotes."
+        )
     found = Revision(revision)
     if locale not in (known := found.locales([])):
         raise PipelineError(

@@ -9,6 +9,7 @@ Needs no project: no params.yaml, no catalogue, no encoder.
 """
 
 import json
+import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -25,7 +26,7 @@ from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line,
 from pipeline.core.params import Evaluate, Uncertainty
 from pipeline.evaluate import metrics
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.score.given import TREC_QRELS, TREC_RUN, Source, read_given
+from pipeline.score.given import PRODUCTS, TREC_QRELS, TREC_RUN, Source, read_given
 from pipeline.score.joined import Joined, join
 from pipeline.score.labels import Meanings
 from pipeline.score.results import Difference, Result, Track
@@ -35,6 +36,7 @@ CUTOFFS = Evaluate(
     capped_recall=10, ndcg_judged_only=10,
 )  # fmt: skip
 DRAWS = Uncertainty(samples=2000, confidence=0.95, seed=17)
+ALPHA = 0.05
 """The settings of the shipped params.yaml."""
 
 _SYSTEM = "run"
@@ -64,16 +66,16 @@ def evaluate(
 
     The counts: `queries`, `judgements` and the queries without an E, without an E or S, and without
     a gain, which leave a measure, as in the reports; `queries_without_results`;
-    `queries_not_judged`, of the run; `queries_against_rank`, where score and rank contradict each
-    other; `results` of judged queries, `results_judged` of these, `results_tied` with the score of
-    the one before; `depth`, the most that a query has.
+    `queries_not_judged`, of the run; `queries_against_rank`, whose order is not that of the ranks
+    beside the scores; `results` of judged queries, `results_judged` of these, `results_tied` with
+    the score of the one before; `depth`, the most that a query has.
 
     Args:
         run: query_id, product_id, and score (higher is better) or rank; a TREC file, a parquet
             file, or a frame of pandas, polars or Arrow.
         qrels: query_id, product_id and one column label or esci_label (E, S, C, I), gain (1, 0.1,
             0.01, 0) or grade (100, 10, 1, 0); a TREC file has grades.
-        name: what the run is called; None: its file's name, or "run".
+        name: what the run is called; None: its file's name, or "run" for a frame.
         labels: the label E, S, C or I of each value, for labels of another scale, such as
             {3: "E", 2: "S", 1: "C", 0: "I"}.
         products: the catalogue, for a run that may have others: a parquet file or a frame with
@@ -81,28 +83,31 @@ def evaluate(
             ones move up, as if the engine had searched this catalogue.
         track: "catalogue", a search through all products; or "pool", an order of each query's
             judged products (ESCI's task 1).
-        cutoffs: of some measures, such as {"ndcg": [5, 10], "mrr": 5}; others as in `CUTOFFS`.
+        cutoffs: of some measures, such as {"ndcg": [5, 10], "mrr": 5}; others as in `CUTOFFS`. The
+            pool's measures have none.
         samples: draws of bootstrap and randomisation.
         confidence: of the intervals.
         seed: decides the draws.
 
     Raises:
         PipelineError: a file or a frame cannot be read; a column is missing; a score is NaN or
-            infinite; a query has a product twice; a label is of another scale; run and judgements
-            share no query or no product; or a setting is wrong.
+            infinite; a query has a product twice, or, without scores, a rank; a label is of another
+            scale; run and judgements share no query or no product; or a setting is wrong.
     """
     if track not in get_args(Track):
         raise PipelineError(
             f"track: must be one of {', '.join(get_args(Track))} (found {shorten(track)})."
         )
-    if not isinstance(cutoffs or {}, Mapping):
+    if cutoffs is not None and not isinstance(cutoffs, Mapping):
         raise PipelineError(f"cutoffs: must be a dict (found {shorten(cutoffs)}).")
+    if cutoffs is not None and track == "pool":
+        raise PipelineError("cutoffs: the measures of the pool have none. Leave them out.")
     chosen = _settings(Evaluate, CUTOFFS.model_dump() | dict(cutoffs or {}), "cutoffs")
     given = {"samples": samples, "confidence": confidence, "seed": seed}
     draws = _settings(Uncertainty, given, "intervals")
     ours = read_given(run, TREC_RUN, "the run")
     theirs = read_given(qrels, TREC_QRELS, "the judgements")
-    catalogue = None if products is None else read_given(products, ["product_id"], "the products")
+    catalogue = None if products is None else read_given(products, PRODUCTS, "the products")
     joined = join(ours, theirs, labels, catalogue)
     values = _measure(joined, track, chosen, ours.where)
     columns = np.column_stack([np.asarray(each, np.float64) for each in values.values()])
@@ -111,7 +116,9 @@ def evaluate(
     return Result(
         name=name or (Path(run).name if isinstance(run, str | os.PathLike) else "run"),
         track=track,
-        per_query=pa.table([joined.queries, *arrays], names=["query_id", *values]),
+        per_query=pa.table(
+            [joined.queries.cast(pa.string()), *arrays], names=["query_id", *values]
+        ),
         means={
             measure: interval
             for measure, interval in zip(values, intervals, strict=True)
@@ -121,17 +128,18 @@ def evaluate(
         cutoffs=chosen,
         draws=draws,
         judgements_sha256=joined.judgements_sha256,
+        products_sha256=joined.products_sha256,
     )
 
 
 def compare(
-    a: Result, *others: Result, measures: Iterable[str] | None = None, alpha: float = 0.05
+    a: Result, *others: Result, measures: Iterable[str] | None = None, alpha: float = ALPHA
 ) -> tuple[Difference, ...]:
     """Compare runs with the first one, query by query, as `python -m pipeline.compare` does.
 
     Args:
         a: the first run.
-        others: one or more runs, scored by the same judgements.
+        others: one or more runs, scored by the same judgements and, if one is given, catalogue.
         measures: which; None: nDCG, MRR and recall at the first cutoffs (`Result.headline`). The
             p-values are adjusted over all of them, and over all runs.
         alpha: below which adjusted p a difference is significant.
@@ -140,8 +148,8 @@ def compare(
         For each run its measures, in order.
 
     Raises:
-        PipelineError: there is nothing to compare, the judgements, tracks or draws differ, or a
-            result lacks a measure.
+        PipelineError: there is nothing to compare, the judgements, catalogues, tracks or draws
+            differ, or a result lacks a measure.
     """
     if not others:
         raise PipelineError("compare: there must be two results or more (found 1). Give another.")
@@ -149,11 +157,7 @@ def compare(
         raise PipelineError(f"compare: alpha must be between 0 and 1 (found {shorten(alpha)}).")
     for other in others:
         _refuse_unlike(a, other)
-    chosen = list(a.headline() if measures is None else dict.fromkeys(measures))
-    if isinstance(measures, str) or not chosen:
-        raise PipelineError(
-            f"compare: measures must be a list of one name or more (found {shorten(measures)})."
-        )
+    chosen = _unique_names(a.headline() if measures is None else measures)
     for result in (a, *others):
         _refuse_missing(result, chosen)
     pairs = [
@@ -161,7 +165,7 @@ def compare(
         for result in others
         for measure in chosen
     ]
-    moves = measure_moves(pairs, alpha, max_drop=1.0, draws=a.draws, queries=0)
+    moves = measure_moves(pairs, alpha, max_drop=math.inf, draws=a.draws, queries=0)
     return tuple(
         Difference(
             move.locale, move.metric.partition(".")[2], move.a, move.b, move.difference, move.p,
@@ -192,15 +196,25 @@ def _settings(model: type[_Model], given: Mapping[str, Any], what: str) -> _Mode
         raise PipelineError(f"{what}: {one_line(err)}. Give plain numbers.") from err
 
 
+def _unique_names(measures: Iterable[str]) -> list[str]:
+    names = [] if isinstance(measures, str) or not isinstance(measures, Iterable) else [*measures]
+    if not names or not all(isinstance(name, str) for name in names):
+        raise PipelineError(
+            f"compare: measures must be a list of one name or more (found {shorten(measures)})."
+        )
+    return list(dict.fromkeys(names))
+
+
 def _refuse_unlike(a: Result, b: Result) -> None:
-    """Raise a `PipelineError` if two results are of other judgements, tracks or draws."""
+    """Raise a `PipelineError` if two results are not of the same judgements and settings."""
     for each in (a, b):
         if not isinstance(each, Result):
             raise PipelineError(
                 f"compare: {type(each).__name__} is no result. Give what `evaluate` returns."
             )
     for what, one, other in (
-        ("judgements", a.judgements_sha256[:12], b.judgements_sha256[:12]),
+        ("judgements", _short(a.judgements_sha256), _short(b.judgements_sha256)),
+        ("products", _short(a.products_sha256), _short(b.products_sha256)),
         ("tracks", a.track, b.track),
         ("draws", a.draws, b.draws),
     ):
@@ -209,6 +223,10 @@ def _refuse_unlike(a: Result, b: Result) -> None:
                 f"compare: {a.name} and {b.name} have different {what} ({one} and {other}). "
                 f"Evaluate both with the same {what}."
             )
+
+
+def _short(sha256: str | None) -> str:
+    return sha256[:12] if sha256 else "none"
 
 
 def _refuse_missing(result: Result, measures: Iterable[str]) -> None:

@@ -21,8 +21,9 @@ from pipeline.compare import git
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
-from pipeline.score import CUTOFFS, DRAWS, compare, evaluate
+from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare, evaluate
 from pipeline.score.display import as_json, terminal
+from pipeline.score.given import PRODUCTS, TREC_QRELS, read_given
 from pipeline.score.results import Difference, Result, Track
 
 WRITTEN = ("csv", "json")
@@ -40,14 +41,16 @@ def score(
     Raises:
         PipelineError: as `evaluate` and `compare` do, or params.yaml is wrong.
     """
-    cutoffs, draws, alpha = CUTOFFS, DRAWS, 0.05
+    cutoffs, draws, alpha = CUTOFFS, DRAWS, ALPHA
     if layout.PARAMS.is_file():
         params = load_params()
         cutoffs, draws, alpha = params.evaluate, params.uncertainty, params.compare.alpha
+    judgements = read_given(qrels, TREC_QRELS, "the judgements")
+    catalogue = None if products is None else read_given(products, PRODUCTS, "the products")
     results = [
         evaluate(
-            run, qrels, name=name, labels=labels, products=products, track=track,
-            cutoffs=cutoffs.model_dump(), **draws.model_dump(),
+            run, judgements, name=name, labels=labels, products=catalogue, track=track,
+            cutoffs=None if track == "pool" else cutoffs.model_dump(), **draws.model_dump(),
         )
         for run, name in zip(runs, _names(runs), strict=True)
     ]  # fmt: skip

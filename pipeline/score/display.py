@@ -46,6 +46,7 @@ def as_json(results: Sequence[Result], differences: Sequence[Difference]) -> dic
         "cutoffs": first.cutoffs.model_dump(mode="json"),
         "draws": first.draws.model_dump(mode="json"),
         "judgements_sha256": first.judgements_sha256,
+        "products_sha256": first.products_sha256,
         "runs": [
             {
                 "name": result.name,

@@ -4,9 +4,10 @@ Nothing is repaired here: what cannot be read in one way alone is refused with i
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import pyarrow as pa
@@ -18,11 +19,15 @@ from numpy.typing import NDArray
 from pipeline.core import files, tables
 from pipeline.core.errors import PipelineError, one_line, shorten
 
-Source = object
-"""A path of a TREC or parquet file; or a frame of pandas, polars or Arrow, or a dict of columns."""
-
 TREC_RUN = ("query_id", "iteration", "product_id", "rank", "score", "system")
 TREC_QRELS = ("query_id", "iteration", "product_id", "grade")
+PRODUCTS = ("product_id",)
+
+LABEL_COLUMNS = ("label", "esci_label", "gain", "grade")
+"""The columns of judgements, one of which there must be."""
+
+READ = {"query_id", "product_id", "score", "rank", *LABEL_COLUMNS}
+"""The columns of a parquet file that are read: others may be long texts."""
 
 PARQUET = (".parquet", ".pq")
 LINE = "line"
@@ -31,20 +36,31 @@ LINE = "line"
 _LINES = pyarrow.csv.ParseOptions(
     delimiter="\x1f", quote_char=False, escape_char=False, ignore_empty_lines=False
 )
-_AS_TEXT = pyarrow.csv.ConvertOptions(column_types={LINE: pa.string()}, strings_can_be_null=False)
+# Text is large_string everywhere: a chunk of string ends at 2 GB.
+_AS_TEXT = pyarrow.csv.ConvertOptions(
+    column_types={LINE: pa.large_string()}, strings_can_be_null=False
+)
+
+
+class Frame(Protocol):
+    """A frame of pandas, polars or Arrow: what hands its columns to Arrow."""
+
+    def __arrow_c_stream__(self, requested_schema: object = None) -> object:
+        """Return the columns, as Arrow's PyCapsule interface has it."""
 
 
 @dataclass(frozen=True)
 class Given:
-    """A table, what messages call it, and whether it comes from a TREC file."""
+    """A table, the columns of its source, what messages call it, and whether it is a TREC file."""
 
     table: pa.Table
+    columns: Sequence[str]
     where: str
     trec: bool
 
     def names(self, *wanted: str) -> list[str]:
         """Return which of some columns the table has."""
-        return [name for name in wanted if name in self.table.column_names]
+        return [name for name in wanted if name in self.columns]
 
     def wrong(self, row: int, what: str) -> PipelineError:
         """Return an error that names a row's place."""
@@ -53,20 +69,18 @@ class Given:
         return PipelineError(f"{self.where}: row {row} (from 0): {what}")
 
     def column(self, name: str) -> pa.ChunkedArray:
-        """Return a column.
+        """Return a column, its text as large_string.
 
         Raises:
             PipelineError: it is missing, is there twice, or has a null.
         """
-        if (times := self.table.column_names.count(name)) != 1:
-            there = ", ".join(map(shorten, self.table.column_names)) or "none"
+        if (times := self.columns.count(name)) != 1:
+            there = ", ".join(map(shorten, self.columns)) or "none"
             raise PipelineError(
                 f"{self.where}: there must be one column {name} (found {times}; the columns are "
                 f"{there}). Rename yours."
             )
-        column = self.table[name]
-        if pa.types.is_dictionary(column.type):  # as categories of pandas are
-            column = column.cast(column.type.value_type)
+        column = pa.chunked_array([_plain(chunk) for chunk in self.table[name].chunks])
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
             raise self.wrong(row, f"{name} is missing (null or NaN). Fill it, or drop the row.")
@@ -83,7 +97,7 @@ class Given:
             raise PipelineError(
                 f"{self.where}: {name} must be text or integers (found {column.type}). Cast it."
             )
-        ids = column.cast(pa.string())
+        ids = column.cast(pa.large_string())
         if (row := pc.index(ids, "").as_py()) >= 0:
             raise self.wrong(row, f"{name} is empty. Fill it, or drop the row.")
         return ids
@@ -102,7 +116,7 @@ class Given:
         try:
             found = np.asarray(column.cast(pa.float64()))
         except pa.ArrowInvalid:
-            found = np.array([_number(text.as_py()) for text in column])
+            found = np.array([_number(str(value)) for value in column])
         if (unfit := np.flatnonzero(~np.isfinite(found))).size:
             row = int(unfit[0])
             raise self.wrong(
@@ -111,6 +125,10 @@ class Given:
                 "the run, or drop the row.",
             )
         return found
+
+
+Source = str | os.PathLike[str] | Frame | Mapping[str, Any] | Given
+"""A path of a TREC or parquet file; a frame, or a dict of columns; or what is read already."""
 
 
 def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
@@ -125,36 +143,43 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
     Raises:
         PipelineError: the file or frame cannot be read, or has no rows.
     """
+    if isinstance(source, Given):
+        return source
     if isinstance(source, str | os.PathLike):
-        path, trec = Path(source), Path(source).suffix not in PARQUET
+        path = Path(source)
         if "\0" in str(path):
             raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")
         files.check_regular(path, f"Name {what}: a TREC file or a parquet file.")
-        where = str(path)
-        table = _read_lines(path, trec_columns, what) if trec else _read_parquet(path)
+        if path.suffix in PARQUET:
+            given = _read_parquet(path)
+        else:
+            table = _read_lines(path, trec_columns, what)
+            given = Given(table, trec_columns, str(path), trec=True)
     else:
-        where, trec = what, False
         try:
             table = pa.table(source)
-        except (TypeError, ValueError, pa.ArrowException) as err:
+        except (TypeError, ValueError, OverflowError, pa.ArrowException) as err:
             raise PipelineError(
                 f"{what} must be a path, or a frame of pandas, polars or Arrow (found "
                 f"{type(source).__name__}: {one_line(err)}). Give one of them."
             ) from err
-    if not len(table):
-        raise PipelineError(f"{where} has no rows. Name a file or frame that has some.")
-    return Given(table, where, trec)
+        given = Given(table, table.column_names, what, trec=False)
+    if not len(given.table):
+        raise PipelineError(f"{given.where} has no rows. Name a file or frame that has some.")
+    return given
 
 
-def _read_parquet(path: Path) -> pa.Table:
+def _read_parquet(path: Path) -> Given:
     # A file of anyone's need not have checksums, so `tables.read_table` does not fit.
     try:
         with pq.ParquetFile(path) as file:
-            return file.read()
+            names = file.schema_arrow.names
+            table = file.read(columns=[name for name in names if name in READ])
     except tables.READ_ERRORS as err:
         raise PipelineError(
             f"{path} is not readable as parquet ({one_line(err)}). Write it again."
         ) from err
+    return Given(table, names, str(path), trec=False)
 
 
 def _read_lines(path: Path, names: Sequence[str], what: str) -> pa.Table:
@@ -178,7 +203,7 @@ def _read_lines(path: Path, names: Sequence[str], what: str) -> pa.Table:
     if (wrong := np.flatnonzero(lengths != len(names))).size:
         row = int(wrong[0])
         raise PipelineError(
-            f"{path}: line {numbers[row]} has {lengths[row]} columns, but {what} as a TREC file "
+            f"{path}: line {numbers[row]} has {lengths[row]} columns, but a TREC file of {what} "
             f"has {len(names)}: {' '.join(names)}. Correct it, or give a frame with named columns."
         )
     values = parts.flatten()
@@ -193,7 +218,16 @@ def is_text(kind: pa.DataType) -> bool:
     return bool(types.is_string(kind) or types.is_large_string(kind) or types.is_string_view(kind))
 
 
+def _plain(array: pa.Array) -> pa.Array:
+    """Return an array without categories, its text as large_string."""
+    if pa.types.is_dictionary(array.type):  # Arrow cannot cast those of polars
+        return _plain(array.dictionary).take(array.indices)
+    return array.cast(pa.large_string()) if is_text(array.type) else array
+
+
 def _number(text: str) -> float:
+    if "_" in text or not text.isascii():  # Python reads 1_0 as 10
+        return float("nan")
     try:
         return float(text)
     except ValueError:

@@ -29,12 +29,14 @@ class Joined:
         run: the judged products in the run; queries by their place in `queries`.
         counts: see `score.evaluate`.
         judgements_sha256: a hash of queries, products and labels.
+        products_sha256: a hash of the catalogue's ids; None: there is no catalogue.
     """
 
     queries: pa.Array
     run: JudgedRun
     counts: dict[str, int]
     judgements_sha256: str
+    products_sha256: str | None
 
 
 def join(
@@ -44,7 +46,8 @@ def join(
 
     Raises:
         PipelineError: a column is missing or holds what it cannot hold, a query has a product
-            twice, or the run shares no query or no product with the others.
+            twice or, without scores, a rank, or the run shares no query or no product with the
+            others.
     """
     judged_queries, judged_products = qrels.ids("query_id"), qrels.ids("product_id")
     labels = read_labels(qrels, meanings)
@@ -53,8 +56,10 @@ def join(
     queries = _sorted_queries(judged_queries)
     for name in ("query_id", "product_id"):
         _refuse_strangers(run, qrels, name)
+    known = None
     if catalogue is not None:
         _refuse_strangers(run, catalogue, "product_id")
+        known = pc.unique(catalogue.ids("product_id"))
 
     # Codes follow the order of the ids: trec_eval breaks ties by id.
     products = pc.unique(pa.chunked_array([*ran_products.chunks, *judged_products.chunks]))
@@ -65,8 +70,12 @@ def join(
     _refuse_twice(run, *ran)
     order = np.lexsort((-ran[1], -scores, ran[0]))
     rows, codes, scores = ran[0][order], ran[1][order], scores[order]
+    if not run.names("score"):
+        _refuse_equal_ranks(run, order, rows, scores)
     is_judged = rows < len(queries)
-    unknown = _unknown(products, catalogue)[codes] & is_judged
+    unknown = np.zeros(len(rows), dtype=bool)
+    if known is not None:
+        unknown = is_judged & ~np.asarray(pc.is_in(products, value_set=known))[codes]
     kept = is_judged & ~unknown
     judgements = Judgements.from_pairs(*judged, labels, len(queries))
     found = judge(rows[kept], codes[kept], judgements)
@@ -75,23 +84,19 @@ def join(
         **metrics.counts(judgements),
         "queries_without_results": int((found.retrieved == 0).sum()),
         "queries_not_judged": len(np.unique(rows[~is_judged])),
-        "queries_against_rank": _against_rank(run, ran[0], len(queries)),
+        "queries_against_rank": _against_rank(run, order[kept], rows[kept]),
         "results": int(kept.sum()),
         "results_judged": len(found.query),
         "results_tied": int(tied.sum()),
         "depth": int(found.retrieved.max()),
     }
-    if catalogue is not None:
+    products_sha256 = None
+    if known is not None:
         counts["results_unknown"] = int(unknown.sum())
-    return Joined(queries, found, counts, _sha256(queries, products, judgements))
-
-
-def _unknown(products: pa.Array, catalogue: Given | None) -> NDArray[np.bool_]:
-    """Return which products are not in the catalogue, [products]; none if there is no catalogue."""
-    if catalogue is None:
-        return np.zeros(len(products), dtype=bool)
-    known = pc.unique(catalogue.ids("product_id"))
-    return ~np.asarray(pc.is_in(products, value_set=known))
+        in_order = known.take(pc.sort_indices(known))
+        products_sha256 = tables.ids_sha256(pa.chunked_array([in_order]))
+    judgements_sha256 = _sha256(queries, products, judgements)
+    return Joined(queries, found, counts, judgements_sha256, products_sha256)
 
 
 def _read_scores(run: Given) -> Floats:
@@ -103,7 +108,7 @@ def _read_scores(run: Given) -> Floats:
     if not names:
         raise PipelineError(
             f"{run.where}: there must be a column score or rank (the columns are "
-            f"{', '.join(run.table.column_names)}). Rename yours."
+            f"{', '.join(run.columns)}). Rename yours."
         )
     found = run.numbers(names[0])
     if names[0] == "rank":
@@ -116,16 +121,35 @@ def _read_scores(run: Given) -> Floats:
     return found.astype(np.float32).astype(np.float64)
 
 
-def _against_rank(run: Given, rows: Ints, queries: int) -> int:
-    """Return in how many judged queries a product has a higher score than one of a better rank."""
+def _against_rank(run: Given, order: Ints, rows: Ints) -> int:
+    """Return in how many queries the order of scores is not that of the ranks, if there are both.
+
+    Args:
+        run: of which the rows are.
+        order: the rows that count, [results], in their final order.
+        rows: the query of each.
+    """
     if len(run.names("score", "rank")) < 2:
         return 0
-    ranks, scores = run.numbers("rank"), run.numbers("score")
-    order = np.lexsort((-scores, ranks, rows))
-    rows, ranks, scores = rows[order], ranks[order], scores[order]
-    against = (np.diff(rows) == 0) & (np.diff(scores) > 0) & (np.diff(ranks) > 0)
-    against &= rows[1:] < queries
+    try:
+        ranks = run.numbers("rank")[order]
+    except PipelineError:  # such as the - of some TREC files: the scores decide
+        return 0
+    against = (np.diff(rows) == 0) & (np.diff(ranks) < 0)
     return len(np.unique(rows[1:][against]))
+
+
+def _refuse_equal_ranks(run: Given, order: Ints, rows: Ints, ranks: Floats) -> None:
+    """Raise a `PipelineError` if a query has a rank twice: no order is right."""
+    twice = (np.diff(rows) == 0) & (np.diff(ranks) == 0)
+    if twice.any():
+        row = int(order[1:][twice].min())
+        raise run.wrong(
+            row,
+            f"query {shorten(run.ids('query_id')[row].as_py())} has rank "
+            f"{run.numbers('rank')[row]:g} twice ({int(twice.sum()):,} such rows in all). Rank "
+            "each product, or give scores.",
+        )
 
 
 def _sorted_queries(ids: pa.ChunkedArray) -> pa.Array:

@@ -1,6 +1,8 @@
 """What the labels of judgements mean: E, S, C and I, whatever scale they are written in."""
 
+import re
 from collections.abc import Mapping
+from decimal import Decimal
 
 import numpy as np
 import pyarrow as pa
@@ -10,17 +12,17 @@ from numpy.typing import NDArray
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import ESCI_GAINS
 from pipeline.core.tables import LABELS
-from pipeline.score.given import Given, is_text
+from pipeline.score.given import LABEL_COLUMNS, Given, is_text
 
 Meanings = Mapping[str, str] | Mapping[int, str] | Mapping[float, str]
 """The label E, S, C or I of each value."""
 
-COLUMNS = ("label", "esci_label", "gain", "grade")
 GAINS = {f"{gain:g}": label for gain, label in zip(ESCI_GAINS, LABELS, strict=True)}
 GRADES = {"100": "E", "10": "S", "1": "C", "0": "I"}
 """The gains times 100, as `python -m pipeline.trec` writes them."""
 
 _MOST_SHOWN = 8
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
@@ -34,10 +36,10 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
         PipelineError: there is no such column or more than one, a label is of another scale, or
             `meanings` gives something else than E, S, C or I.
     """
-    names = given.names(*COLUMNS)
+    names = given.names(*LABEL_COLUMNS)
     if len(names) != 1:
         raise PipelineError(
-            f"{given.where}: there must be one column of {', '.join(COLUMNS)} (found "
+            f"{given.where}: there must be one column of {', '.join(LABEL_COLUMNS)} (found "
             f"{', '.join(names) or 'none'}). Rename yours."
         )
     (name,) = names
@@ -47,17 +49,20 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
             f"{given.where}: {name} must be text or numbers (found {column.type}). Cast it."
         )
     values = pc.unique(column)
-    keys = [_key(value) for value in values.to_pylist()]
-    meant = _checked(meanings) if meanings else _usual(given, name, keys)
+    # The shortest text of a number of 32 bits is what was meant: 0.1, not 0.10000000149011612.
+    shown = np.asarray(values) if pa.types.is_floating(column.type) else values.to_pylist()
+    keys = [_key(value) for value in shown]
+    meant = _usual(given, name, keys) if meanings is None else _checked(meanings)
+    places = np.asarray(pc.index_in(column, value_set=values))
     if unknown := [key for key in keys if key not in meant]:
-        row = pc.index(column, values[keys.index(unknown[0])]).as_py()
+        row = int(np.argmax(places == keys.index(unknown[0])))
         raise given.wrong(
             row,
             f"{name} must be one of {', '.join(meant)} (found {unknown[0]}; in all: "
             f"{_listed(keys)}). {_advice(keys, unknown[0])}",
         )
     positions: NDArray[np.int8] = np.array([LABELS.index(meant[key]) for key in keys], np.int8)
-    found: NDArray[np.int8] = positions[np.asarray(pc.index_in(column, value_set=values))]
+    found: NDArray[np.int8] = positions[places]
     return found
 
 
@@ -75,17 +80,21 @@ def _usual(given: Given, name: str, keys: list[str]) -> Mapping[str, str]:
 
 
 def _checked(meanings: Meanings) -> dict[str, str]:
-    if not isinstance(meanings, Mapping):
+    if not isinstance(meanings, Mapping) or not meanings:
         raise PipelineError(
             f"labels: must give each value a label (found {shorten(meanings)}). Give a dict."
         )
+    found: dict[str, str] = {}
     for own, label in meanings.items():
         if label not in LABELS:
             raise PipelineError(
                 f"labels: {shorten(own)} must mean one of {', '.join(LABELS)} (found "
                 f"{shorten(label)}). Correct it."
             )
-    return {_key(own): label for own, label in meanings.items()}
+        if (key := _key(own)) in found:
+            raise PipelineError(f"labels: {shorten(own)} is given twice, as {key}. Keep one.")
+        found[key] = label
+    return found
 
 
 def _advice(keys: list[str], unknown: str, example: str = "ESCI") -> str:
@@ -108,10 +117,11 @@ def _listed(keys: list[str]) -> str:
 
 
 def _key(value: object) -> str:
-    """Return a value as text, a number always in one way: 1, 1.0, float32's 0.1 and "1"."""
-    try:
-        number = float(str(value))
-    except ValueError:
-        return str(value)
-    with np.errstate(over="ignore"):
-        return np.format_float_positional(np.float32(number), trim="-")
+    """Return a value as text, equal numbers in one way: 1, 1.0 and "1"; all digits count."""
+    text = str(value)
+    if not _NUMBER.fullmatch(text):
+        return text
+    digits = format(Decimal(text), "f")
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if Decimal(digits) else "0"

@@ -1,7 +1,7 @@
 """What scoring and comparing runs give."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 import pyarrow as pa
@@ -28,16 +28,18 @@ class Result:
         cutoffs: those of the measures.
         draws: those of the intervals.
         judgements_sha256: a hash of the judgements; only results of the same ones compare.
+        products_sha256: a hash of the catalogue's ids, likewise; None: none was given.
     """
 
     name: str
     track: Track
-    per_query: pa.Table
+    per_query: pa.Table = field(repr=False)
     means: dict[str, Interval]
     counts: dict[str, int]
     cutoffs: Evaluate
     draws: Uncertainty
     judgements_sha256: str
+    products_sha256: str | None
 
     def headline(self) -> list[str]:
         """Return the measures that are compared if none are named."""
@@ -55,8 +57,12 @@ class Result:
             yield f"queries of the run that are not judged and are left out: {number:,}"
         if number := counts.get("results_unknown", 0):
             yield f"results that are not in the catalogue and are left out: {number:,}"
+        if number := counts["results_tied"]:
+            yield f"results that tie with the one before, so product_ids decide: {number:,}"
         if number := counts["queries_against_rank"]:
-            yield f"queries in which scores contradict ranks, and scores decide: {number:,}"
+            yield f"queries whose ranks contradict the order of scores, which decides: {number:,}"
+        if self.track == "pool" and (number := counts["judgements"] - counts["results_judged"]):
+            yield f"judged products that the run leaves out, which earn nothing: {number:,}"
         deepest = self.cutoffs.deepest()
         if self.track == "catalogue" and counts["depth"] < deepest:
             yield (

@@ -13,6 +13,7 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pandas as pd
+import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -23,7 +24,8 @@ from pipeline.compare import differences
 from pipeline.compare.pairs import pair
 from pipeline.core import layout
 from pipeline.evaluate import stage
-from pipeline.score import CUTOFFS, DRAWS, command
+from pipeline.score import ALPHA, CUTOFFS, DRAWS, command
+from pipeline.score.given import TREC_RUN, read_given
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean, write_runs, write_sources
 from tests.helpers.pages import blocks_of
 from tests.helpers.repository import GIT_IDENTITY, commit_all
@@ -299,6 +301,7 @@ def test_every_form_and_every_order_of_rows_gives_the_same_result() -> None:
         (categories[0], categories[1]),
         (run.set_index("query_id"), qrels),
         (pa.Table.from_pandas(run), pa.Table.from_pandas(qrels)),
+        (pl.DataFrame(run.to_dict("list")), pl.DataFrame(qrels.to_dict("list"))),
         (run.to_dict("list"), qrels.to_dict("list")),
     ]
     for one, other in given:
@@ -313,7 +316,11 @@ def test_gains_grades_and_labels_of_esci_need_no_meanings_also_in_32_bits() -> N
     qrels, run = graded(np.random.default_rng(2))
     letters = qrels.label.map(SHAPES[0][1])
     expected = evaluate(run, qrels.assign(label=letters))
+    of_polars = pl.DataFrame(qrels.assign(label=letters).to_dict("list"))
     forms = [
+        of_polars,
+        of_polars.with_columns(pl.col("label").cast(pl.Categorical)),
+        of_polars.with_columns(pl.col("label").cast(pl.Enum(["E", "S", "C", "I"]))),
         qrels.drop(columns="label").assign(esci_label=letters),
         qrels.drop(columns="label").assign(
             gain=letters.map({"E": 1, "S": 0.1, "C": 0.01, "I": 0}).astype(np.float32)
@@ -325,6 +332,28 @@ def test_gains_grades_and_labels_of_esci_need_no_meanings_also_in_32_bits() -> N
         assert evaluate(run, form).means == expected.means
 
 
+def test_values_of_labels_are_merged_only_if_they_are_equal_numbers() -> None:
+    def labelled(first: object, second: object) -> Any:
+        return {"query_id": [1, 1], "product_id": ["a", "b"], "label": [first, second]}
+
+    cases: tuple[tuple[Any, Any, Any], ...] = (
+        (16777217, 16777216, {16777217: "E", 16777216: "I"}),
+        (2**53 + 1, 2**53, {str(2**53 + 1): "E", 2**53: "I"}),
+        ("1_0", "10", {"1_0": "E", "10": "I"}),
+        ("１", "1", {"１": "E", 1: "I"}),
+        (1.0, 0.0, {"1": "E", "-0": "I"}),
+        ("1e-3", "0.01", {0.001: "E", 0.01: "I"}),
+    )
+    for first, second, own in cases:
+        assert (
+            evaluate(RUN, labelled(first, second), labels=own).means == evaluate(RUN, QRELS).means
+        )
+    twice: tuple[Any, ...] = ({1: "E", "1": "I", 0: "I"}, {"1": "E", "1.0": "S", "0": "I"})
+    for own in twice:
+        with pytest.raises(PipelineError, match=r"is given twice, as 1\. Keep one"):
+            evaluate(RUN, labelled(1, 0), labels=own)
+
+
 def test_ranks_decide_only_where_there_are_no_scores() -> None:
     qrels = pd.DataFrame({"query_id": [1, 1], "product_id": ["a", "b"], "label": ["E", "I"]})
     ranks = pd.DataFrame({"query_id": [1, 1, 1], "product_id": ["a", "b", "c"], "rank": [3, 2, 1]})
@@ -333,6 +362,15 @@ def test_ranks_decide_only_where_there_are_no_scores() -> None:
     assert both.means["mrr@10"].mean == 1
     assert both.counts["queries_against_rank"] == 1
     assert any("contradict" in note for note in both.notes())
+    tied = evaluate(RUN.assign(score=0, rank=[1, 2]), QRELS)  # b is first, by its id
+    assert (tied.means["mrr@10"].mean, tied.counts["queries_against_rank"]) == (0.5, 1)
+    assert any("tie with the one before" in note for note in tied.notes())
+
+
+def test_ranks_beside_scores_need_be_no_numbers() -> None:
+    Path("dash.run").write_text("1 Q0 a - 2.0 x\n1 Q0 b - 1.0 x\n")
+    for run in ("dash.run", RUN.assign(rank=["first", "second"])):
+        assert evaluate(run, QRELS).means == evaluate(RUN, QRELS).means
 
 
 def test_scores_that_32_bits_cannot_tell_apart_tie_as_in_trec_eval() -> None:
@@ -384,6 +422,11 @@ def test_results_outside_a_catalogue_are_left_out_and_counted_and_the_next_move_
     assert "not in the catalogue and are left out: 1" in " ".join(found.notes())
     bare = evaluate(run, qrels, products={"product_id": ["b", "z"]})
     assert bare.counts["queries_without_results"] == 1
+    again = evaluate(run, qrels, products={"product_id": ["y", "b", "a", "a"]})
+    assert compare(found, again)[0].verdict == "equal"
+    for other in (whole, bare):
+        with pytest.raises(PipelineError, match=r"different products .[0-9a-f]{12} and "):
+            compare(found, other)
     with pytest.raises(PipelineError, match="none of its 4 product_id is in the products"):
         evaluate(run, qrels, products={"product_id": ["b"]})
     with pytest.raises(PipelineError, match="the products: there must be one column product_id"):
@@ -398,6 +441,8 @@ def test_the_pool_is_scored_as_escis_first_task_is() -> None:
     assert found.means["pool_ndcg"].mean == pytest.approx(1)
     assert "ndcg@10" not in found.means
     assert [each.measure for each in compare(found, found)] == ["pool_ndcg", "pool_mrr"]
+    part = evaluate(perfect[1:], labelled, track="pool")
+    assert any("leaves out, which earn nothing: 1" in note for note in part.notes())
     _, run = graded(np.random.default_rng(4))
     with pytest.raises(PipelineError, match=r"ranks judged products alone .found [0-9,]+ results"):
         evaluate(run, labelled, track="pool")
@@ -415,6 +460,11 @@ RUN = pd.DataFrame({"query_id": [1, 1], "product_id": ["a", "b"], "score": [2.0,
         (RUN.assign(score=[np.inf, 1]), r"row 0 .* finite number .found inf"),
         (RUN.assign(score=[1e60, 1]), "too large for 32 bits"),
         (RUN.assign(score=["2", "1"]), "score must be numbers .found (large_)?string"),
+        ({**RUN, "score": [10**30, 1]}, "the run must be a path, or a frame .*dict: .*too"),
+        (
+            {"query_id": [1, 2, 2], "product_id": ["a", "a", "b"], "rank": [1, 1, 1]},
+            r"row 1 .*query '2' has rank 1 twice .1 such rows",
+        ),
         (RUN.assign(product_id="a"), r"row 1 .*query '1' has product 'a' twice .1 such rows"),
         (RUN.assign(product_id=["a", None]), "row 1 .*product_id is missing"),
         (RUN.assign(product_id=["a", ""]), "row 1 .*product_id is empty"),
@@ -469,10 +519,12 @@ def test_judgements_that_cannot_be_read_in_one_way_are_refused(qrels: Any, messa
             b"1 Q0 a 1 2.0 x\n1 Q0 b 2 high x\n",
             "line 2: score must be a finite number .found 'high'",
         ),
+        (b"1 Q0 a 1 2.0 x\n1 Q0 b 2 1_0 x\n", "line 2: score must be .* .found '1_0'"),
+        ("1 Q0 a 1 ２ x\n".encode(), "line 1: score must be .* .found '２'"),
         (b"1 Q0 a 1 2.0 x\n1 Q0 a 2 1.0 x\n", "line 2: query '1' has product 'a' twice"),
         (
             b"1 Q0 a 1 2.0 x\n1 Q0 b 2 1.0\n",
-            "line 2 has 5 columns, but the run as a TREC file has 6",
+            "line 2 has 5 columns, but a TREC file of the run has 6",
         ),
         (b"1 Q0 \xff 1 2.0 x\n", "not readable as a TREC file .*UTF-8"),
         (b"query-id\tcorpus-id\tscore\n", "line 1 has 3 columns"),
@@ -503,12 +555,18 @@ def test_settings_and_results_that_do_not_fit_are_refused() -> None:
         (lambda: evaluate(RUN, QRELS, track="all"), "track: must be one of"),  # type: ignore[arg-type]
         (lambda: evaluate(RUN, QRELS, labels={"E": "1"}), "labels: 'E' must mean one of E, S"),
         (lambda: evaluate(RUN, QRELS, labels="E"), "labels: must give each value a label"),  # type: ignore[arg-type]
+        (lambda: evaluate(RUN, QRELS, labels={}), "labels: must give each value a label"),
         (lambda: evaluate(RUN, QRELS, cutoffs="mrr"), "cutoffs: must be a dict"),  # type: ignore[arg-type]
+        (lambda: evaluate(RUN, QRELS, cutoffs=[]), "cutoffs: must be a dict"),  # type: ignore[arg-type]
+        (lambda: evaluate(RUN, QRELS, track="pool", cutoffs={"mrr": 5}), "of the pool have none"),
         (lambda: evaluate("a\0b", QRELS), "the run: .* is no path"),
         (lambda: compare(good), "two results or more"),
         (lambda: compare(good, RUN), "DataFrame is no result"),
         (lambda: compare(good, good, measures="ndcg@10"), "list of one name or more"),
         (lambda: compare(good, good, measures=[]), "list of one name or more"),
+        (lambda: compare(good, good, measures=5), "list of one name or more"),  # type: ignore[arg-type]
+        (lambda: compare(good, good, measures=[["a"]]), "list of one name or more"),  # type: ignore[list-item]
+        (lambda: read_per_query("es", None), "revision: must be text"),  # type: ignore[arg-type]
         (lambda: compare(good, other), "different judgements"),
         (lambda: compare(good, drawn), "different draws"),
         (lambda: compare(good, good, measures=["ndcg@11"]), "no 'ndcg@11' .*did you mean"),
@@ -522,6 +580,36 @@ def test_settings_and_results_that_do_not_fit_are_refused() -> None:
 def test_the_defaults_are_those_of_the_shipped_params() -> None:
     assert params().evaluate == CUTOFFS
     assert params().uncertainty == DRAWS
+    assert params().compare.alpha == ALPHA
+
+
+def test_a_measure_above_1_is_never_refused_in_a_comparison() -> None:
+    qrels = pd.DataFrame({"query_id": range(20), "product_id": "p0", "label": "E"})
+    found = [
+        evaluate(
+            pd.DataFrame(
+                [
+                    (query, f"p{product}", -product)
+                    for query in range(20)
+                    for product in range(depth)
+                ],
+                columns=["query_id", "product_id", "score"],
+            ),
+            qrels,
+        )
+        for depth in (30, 5)
+    ]
+    (moved,) = compare(*found, measures=["retrieved"])
+    assert (moved.difference.mean, moved.verdict) == (-25, "worse")
+
+
+def test_a_parquet_file_is_read_without_the_columns_that_are_not_needed() -> None:
+    RUN.assign(text=["long", "text"]).to_parquet("run.parquet")
+    given = read_given("run.parquet", TREC_RUN, "the run")
+    assert given.table.column_names == ["query_id", "product_id", "score"]
+    RUN.rename(columns={"score": "sim"}).to_parquet("run.parquet")
+    with pytest.raises(PipelineError, match="columns are query_id, product_id, sim"):
+        evaluate("run.parquet", QRELS)
 
 
 def run_command(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -578,7 +666,10 @@ def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
         (("a.qrels", "a.run", "--label", "3"), "--label 3: must be VALUE=LABEL"),
         (("a.qrels", "a.run", "--label", "3=E", "--label", "3=S"), "--label 3 is given twice"),
         (("a.qrels", "a.run", "--json", "a.run"), "this file is read"),
-        (("a.run", "a.qrels"), "a.qrels: line 1 has 4 columns, but the run as a TREC file has 6"),
+        (
+            ("a.run", "a.qrels"),
+            "a.run: line 1 has 6 columns, but a TREC file of the judgements has 4",
+        ),
     ]
     before = {path: path.read_bytes() for path in Path().iterdir()}
     for arguments, message in cases:
