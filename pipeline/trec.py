@@ -186,14 +186,14 @@ def export(locale: str, systems: Sequence[System], out: Path, cutoffs: Evaluate)
         )  # fmt: skip
     for qrels in QRELS:
         kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
-        _write(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
+        write_lines(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
     columns = ("query_id", "product_id", "rank", "score")
     for system in systems:
         for track in TRACKS:
             path = layout.runs(system, locale).track(track)
             pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
             lines = (line for piece in pieces for line in run_lines(piece, system))
-            _write(out / _run_name(locale, system, track), lines)
+            write_lines(out / _run_name(locale, system, track), lines)
     with (
         atomic_file(out / f"{locale}.measures.csv", follow_links=True) as partial,
         partial.open("w", encoding="utf-8", newline="") as file,
@@ -231,7 +231,8 @@ def _joined(*columns: pa.Array | str) -> Iterator[str]:
     yield from pc.binary_join_element_wise(*as_strings, " ").to_pylist()
 
 
-def _write(path: Path, lines: Iterable[str]) -> None:
+def write_lines(path: Path, lines: Iterable[str]) -> None:
+    """Write a text file, whole or not at all."""
     with (
         atomic_file(path, follow_links=True) as partial,
         partial.open("w", encoding="utf-8", newline="\n") as handle,

@@ -4,7 +4,7 @@ Everything here is a pure function of per-query tables; `command` reads them, `d
 outcome.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -115,16 +115,38 @@ def compare(
             f"{names[0]} has none of compare.metrics ({', '.join(settings.metrics)}), so there is "
             "nothing to compare. Name a metric that both sides have."
         )
+    return Comparison(
+        measure_moves(pairs, settings.alpha, settings.max_drop, draws, queries), tuple(notes)
+    )
+
+
+def measure_moves(
+    pairs: Sequence[Pair], alpha: float, max_drop: float, draws: Uncertainty, queries: int
+) -> tuple[Move, ...]:
+    """Return how each metric moved, the p-values adjusted together.
+
+    Args:
+        pairs: what is compared.
+        alpha: below which adjusted p a move is significant.
+        max_drop: the largest significant fall that is not refused.
+        draws: of bootstrap and randomisation.
+        queries: how many of the largest wins, and of the largest losses, are kept per metric.
+    """
     p = [p_value(each.differences, draws) for each in pairs]
-    moves = tuple(
-        _move(each, p_alone, p_together, settings, draws, queries)
+    return tuple(
+        _move(each, p_alone, p_together, alpha, max_drop, draws, queries)
         for each, p_alone, p_together in zip(pairs, p, uncertainty.holm(p), strict=True)
     )
-    return Comparison(moves, tuple(notes))
 
 
 def _move(
-    pair: Pair, p: float, p_adjusted: float, settings: Compare, draws: Uncertainty, queries: int
+    pair: Pair,
+    p: float,
+    p_adjusted: float,
+    alpha: float,
+    max_drop: float,
+    draws: Uncertainty,
+    queries: int,
 ) -> Move:
     differences = pair.differences
     equal = not differences.any()
@@ -132,7 +154,7 @@ def _move(
     difference = uncertainty.bootstrap_interval(
         differences[:1] if equal else differences, draws.samples, draws.confidence, draws.seed
     )._replace(queries=len(differences))
-    significant = p_adjusted < settings.alpha
+    significant = p_adjusted < alpha
     return Move(
         locale=pair.locale,
         metric=pair.metric,
@@ -146,8 +168,8 @@ def _move(
         lost=int((differences < 0).sum()),
         tied=int((differences == 0).sum()),
         significant=significant,
-        refused=significant and round(-difference.mean, 9) > settings.max_drop,
-        holes=None if equal else find_holes(pair, difference.mean, settings.alpha, draws),
+        refused=significant and round(-difference.mean, 9) > max_drop,
+        holes=None if equal else find_holes(pair, difference.mean, alpha, draws),
         wins=_changes(pair, -differences, queries),
         losses=_changes(pair, differences, queries),
     )

@@ -155,26 +155,27 @@ def _cells(move: Move) -> tuple[str, ...]:
         move.locale, move.metric, _number(move.a), _number(move.b),
         "" if move.equal else f"{mean:+.4f}", "" if move.equal else f"[{low:+.4f}, {high:+.4f}]",
         f"{move.p:.4f}", f"{move.p_adjusted:.4f}", f"{queries:,}",
-        f"{move.won:,}", f"{move.lost:,}", f"{move.tied:,}", _verdict(move),
+        f"{move.won:,}", f"{move.lost:,}", f"{move.tied:,}", verdict(move),
     )  # fmt: skip
 
 
-def _verdict(move: Move) -> str:
+def verdict(move: Move) -> str:
+    """Return in a few words how a metric moved, and what to doubt."""
     if not move.difference.queries:
         return "defined for no query"
     if move.equal:
         return "equal"
-    verdict = "not significant"
+    said = "not significant"
     if move.significant:
-        verdict = "better" if move.difference.mean > 0 else "worse"
+        said = "better" if move.difference.mean > 0 else "worse"
     if move.refused:
-        verdict += ", refused"
+        said += ", refused"
     if (holes := move.holes) and holes.suspect:
         measure = holes.metric.partition(".")[2]
-        verdict += f"; holes? {measure} {holes.a:.4f} → {holes.b:.4f}"
+        said += f"; holes? {measure} {holes.a:.4f} → {holes.b:.4f}"
         if holes.judged_only is not None:
-            verdict += f", judged only {holes.judged_only:+.4f}"
-    return verdict
+            said += f", judged only {holes.judged_only:+.4f}"
+    return said
 
 
 def _number(value: float) -> str:

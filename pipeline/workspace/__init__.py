@@ -65,7 +65,7 @@ class Workspace:
         Args:
             system: dense, bm25, hybrid or, where the locale has it, rerank.
         """
-        (name,) = read_systems([system], self._engine.params.systems_of(self.locale))
+        (name,) = read_systems([system], self.params.systems_of(self.locale))
         ids, _, _ = read_judgements(self.locale)
         runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
         read_card(runs, name, ids.queries, ids.products, remedy)

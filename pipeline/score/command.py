@@ -1,0 +1,138 @@
+"""Score run files of any engine by judgements, and compare them with the first one.
+
+Runs and judgements are TREC files, as trec_eval takes them, or parquet files with named columns:
+query_id, product_id, and score or rank; and label, gain or grade. The measures are those of the
+reports. Where params.yaml is in this folder, its `evaluate` and `uncertainty` count.
+
+    python -m pipeline.score judgements.qrels bm25.run dense.run
+    python -m pipeline.score judgements.qrels bm25.run --label 2=E --label 1=S --label 0=I
+"""
+
+import argparse
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import get_args
+
+import pyarrow as pa
+import pyarrow.csv
+
+from pipeline.compare import git
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.params_file import load_params
+from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare, evaluate
+from pipeline.score.display import as_json, terminal
+from pipeline.score.given import PRODUCTS, TREC_QRELS, read_given
+from pipeline.score.results import Difference, Result, Track
+
+WRITTEN = ("csv", "json")
+
+
+def score(
+    qrels: Path,
+    runs: Sequence[Path],
+    labels: dict[str, str] | None,
+    products: Path | None,
+    track: Track,
+) -> tuple[list[Result], tuple[Difference, ...]]:
+    """Score runs, and compare all others with the first one.
+
+    Raises:
+        PipelineError: as `evaluate` and `compare` do, or params.yaml is wrong.
+    """
+    cutoffs, draws, alpha = CUTOFFS, DRAWS, ALPHA
+    if layout.PARAMS.is_file():
+        params = load_params()
+        cutoffs, draws, alpha = params.evaluate, params.uncertainty, params.compare.alpha
+    judgements = read_given(qrels, TREC_QRELS, "the judgements")
+    catalogue = None if products is None else read_given(products, PRODUCTS, "the products")
+    results = [
+        evaluate(
+            run, judgements, name=name, labels=labels, products=catalogue, track=track,
+            cutoffs=None if track == "pool" else cutoffs.model_dump(), **draws.model_dump(),
+        )
+        for run, name in zip(runs, _names(runs), strict=True)
+    ]  # fmt: skip
+    return results, compare(*results, alpha=alpha) if len(results) > 1 else ()
+
+
+def _names(runs: Sequence[Path]) -> list[str]:
+    """Return the names of files, or their paths if two have one name."""
+    names = [run.name for run in runs]
+    return names if len(set(names)) == len(names) else list(map(str, runs))
+
+
+def _refuse_inputs(named: Mapping[str, Path | None], inputs: Sequence[Path]) -> None:
+    """Raise a `PipelineError` if an option names a file that is read."""
+    read = {path.resolve() for path in inputs}
+    for option, path in named.items():
+        if path is not None and path.resolve() in read:
+            raise PipelineError(f"{option} {path}: this file is read. Name another path.")
+
+
+def _read_labels(asked: Sequence[str]) -> dict[str, str] | None:
+    labels: dict[str, str] = {}
+    for each in asked:
+        own, equals, label = each.rpartition("=")
+        if not (own and equals):
+            raise PipelineError(f"--label {each}: must be VALUE=LABEL, such as 2=E. Correct it.")
+        if own in labels:
+            raise PipelineError(f"--label {own} is given twice. Keep one.")
+        labels[own] = label
+    return labels or None
+
+
+def _per_query(results: Sequence[Result]) -> pa.Table:
+    """Return the measures of each query and run, one table."""
+    return pa.concat_tables(
+        result.per_query.add_column(0, "run", pa.array([result.name] * len(result.per_query)))
+        for result in results
+    )
+
+
+def main() -> int:
+    """Score, write what was asked for, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.score",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("qrels", type=Path, help="the judgements")
+    parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="a run; the first is A")
+    parser.add_argument(
+        "--label", action="append", default=[], metavar="VALUE=LABEL",
+        help="E, S, C or I for one of your labels, such as 2=E; give it for each of them",
+    )  # fmt: skip
+    parser.add_argument(
+        "--products", type=Path, metavar="FILE",
+        help="the catalogue; results outside it are left out, and counted",
+    )  # fmt: skip
+    parser.add_argument(
+        "--track", choices=get_args(Track), default="catalogue",
+        help="pool: the runs order each query's judged products alone (default: catalogue)",
+    )  # fmt: skip
+    parser.add_argument("--csv", type=Path, metavar="FILE", help="write each query's measures")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write means and differences")
+    arguments = parser.parse_args()
+    with stage.report_errors("score") as outcome:
+        named = {f"--{kind}": getattr(arguments, kind) for kind in WRITTEN}
+        files.refuse_artefacts(named, layout.artefacts())
+        git.refuse_tracked(named)
+        _refuse_inputs(
+            named, (arguments.qrels, *arguments.runs, *filter(None, [arguments.products]))
+        )
+        results, differences = score(
+            arguments.qrels,
+            arguments.runs,
+            _read_labels(arguments.label),
+            arguments.products,
+            arguments.track,
+        )
+        if arguments.csv:
+            with files.atomic_file(arguments.csv, follow_links=True) as partial:
+                pyarrow.csv.write_csv(_per_query(results), partial)
+        if arguments.json:
+            files.write_json(arguments.json, as_json(results, differences), follow_links=True)
+        sys.stdout.write(terminal(results, differences))
+    return outcome.status

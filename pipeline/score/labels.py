@@ -1,0 +1,127 @@
+"""What the labels of judgements mean: E, S, C and I, whatever scale they are written in."""
+
+import re
+from collections.abc import Mapping
+from decimal import Decimal
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.params import ESCI_GAINS
+from pipeline.core.tables import LABELS
+from pipeline.score.given import LABEL_COLUMNS, Given, is_text
+
+Meanings = Mapping[str, str] | Mapping[int, str] | Mapping[float, str]
+"""The label E, S, C or I of each value."""
+
+GAINS = {f"{gain:g}": label for gain, label in zip(ESCI_GAINS, LABELS, strict=True)}
+GRADES = {"100": "E", "10": "S", "1": "C", "0": "I"}
+"""The gains times 100, as `python -m pipeline.trec` writes them."""
+
+_MOST_SHOWN = 8
+_NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)
+
+
+def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
+    """Return the position in `LABELS` of each judgement's label, [rows].
+
+    Without `meanings`, a column `label` or `esci_label` holds E, S, C and I, a column `gain` 1,
+    0.1, 0.01 and 0, and the grades of a TREC file or a column `grade` are 100, 10, 1 and 0. Grades
+    of 0 and 1 alone are refused: in many files 1 is the best grade, here it would be a complement.
+
+    Raises:
+        PipelineError: there is no such column or more than one, a label is of another scale, or
+            `meanings` gives something else than E, S, C or I.
+    """
+    names = given.names(*LABEL_COLUMNS)
+    if len(names) != 1:
+        raise PipelineError(
+            f"{given.where}: there must be one column of {', '.join(LABEL_COLUMNS)} (found "
+            f"{', '.join(names) or 'none'}). Rename yours."
+        )
+    (name,) = names
+    column = given.column(name)
+    if not (is_text(column.type) or pa.types.is_primitive(column.type)):
+        raise PipelineError(
+            f"{given.where}: {name} must be text or numbers (found {column.type}). Cast it."
+        )
+    values = pc.unique(column)
+    # The shortest text of a number of 32 bits is what was meant: 0.1, not 0.10000000149011612.
+    shown = np.asarray(values) if pa.types.is_floating(column.type) else values.to_pylist()
+    keys = [_key(value) for value in shown]
+    meant = _usual(given, name, keys) if meanings is None else _checked(meanings)
+    places = np.asarray(pc.index_in(column, value_set=values))
+    if unknown := [key for key in keys if key not in meant]:
+        row = int(np.argmax(places == keys.index(unknown[0])))
+        raise given.wrong(
+            row,
+            f"{name} must be one of {', '.join(meant)} (found {unknown[0]}; in all: "
+            f"{_listed(keys)}). {_advice(keys, unknown[0])}",
+        )
+    positions: NDArray[np.int8] = np.array([LABELS.index(meant[key]) for key in keys], np.int8)
+    found: NDArray[np.int8] = positions[places]
+    return found
+
+
+def _usual(given: Given, name: str, keys: list[str]) -> Mapping[str, str]:
+    if name == "gain":
+        return GAINS
+    if name != "grade":
+        return dict(zip(LABELS, LABELS, strict=True))
+    if set(keys) <= {"0", "1"}:
+        raise PipelineError(
+            f"{given.where}: the grades are only {_listed(keys)}, and 1 may be the best grade or, "
+            f"as pipeline.trec writes it, a complement. {_advice(keys, '1', 'EI')}"
+        )
+    return GRADES
+
+
+def _checked(meanings: Meanings) -> dict[str, str]:
+    if not isinstance(meanings, Mapping) or not meanings:
+        raise PipelineError(
+            f"labels: must give each value a label (found {shorten(meanings)}). Give a dict."
+        )
+    found: dict[str, str] = {}
+    for own, label in meanings.items():
+        if label not in LABELS:
+            raise PipelineError(
+                f"labels: {shorten(own)} must mean one of {', '.join(LABELS)} (found "
+                f"{shorten(label)}). Correct it."
+            )
+        if (key := _key(own)) in found:
+            raise PipelineError(f"labels: {shorten(own)} is given twice, as {key}. Keep one.")
+        found[key] = label
+    return found
+
+
+def _advice(keys: list[str], unknown: str, example: str = "ESCI") -> str:
+    """Return how to say what values mean: an example of all, where they are numbers."""
+    try:
+        shown = list(zip(sorted(keys, key=float, reverse=True), example, strict=False))
+    except ValueError:
+        shown = [(unknown, "E")]
+    pairs = ", ".join(f"{key!r}: {label!r}" for key, label in shown)
+    options = " ".join(f"--label {key}={label}" for key, label in shown)
+    return (
+        f"Say what each value means, such as labels={{{pairs}}}, or {options} (E exact, S "
+        "substitute, C complement, I irrelevant)."
+    )
+
+
+def _listed(keys: list[str]) -> str:
+    more = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
+    return ", ".join(shorten(key).strip("'") for key in sorted(keys)[:_MOST_SHOWN]) + more
+
+
+def _key(value: object) -> str:
+    """Return a value as text, equal numbers in one way: 1, 1.0 and "1"; all digits count."""
+    text = str(value)
+    if not _NUMBER.fullmatch(text):
+        return text
+    digits = format(Decimal(text), "f")
+    if "." in digits:
+        digits = digits.rstrip("0").rstrip(".")
+    return digits if Decimal(digits) else "0"
