@@ -6,7 +6,6 @@ random products and those with the same words.
 
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from pipeline.bm25.stage import open_postings
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
