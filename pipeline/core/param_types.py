@@ -110,9 +110,4 @@ RayAddress = Annotated[str, AfterValidator(_known_address)]
 class Strict(BaseModel):
     """No unknown keys, no silent conversions, no changes after loading."""
 
-    model_config = ConfigDict(
-        extra="forbid",
-        strict=True,
-        frozen=True,
-        defer_build=True,  # most are only parts of others, which build them again
-    )
+    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)

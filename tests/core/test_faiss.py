@@ -4,10 +4,11 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
-from pipeline.core.cpu import cpu_flags
-from pipeline.core.faiss import KERNEL_VARIABLE, KERNELS, kernel
+from pipeline.core.cpu import cpu_facts, cpu_flags
+from pipeline.core.faiss import KERNEL_VARIABLE, KERNELS, faiss, kernel
 from tests.helpers.artefacts import ROOT
 
 AVX2 = " ".join(KERNELS["Haswell"])
@@ -79,3 +80,25 @@ def test_only_the_openblas_of_faiss_gets_the_kernel_unless_the_user_has_chosen_o
     assert found["own"] == found["child"] == "None"
     found = asked(**{KERNEL_VARIABLE: "Nehalem"})
     assert found["faiss_cpu"] == found["own"] == found["child"] == "Nehalem"
+
+
+@pytest.mark.skipif(
+    KERNEL_VARIABLE in os.environ or kernel(cpu_facts()) != "SkylakeX",
+    reason="another kernel is used",
+)
+def test_scores_have_the_same_bits_on_any_number_of_threads() -> None:
+    rng = np.random.default_rng(1)
+    products = rng.standard_normal((5_000, 768), dtype=np.float32)
+    index = faiss.IndexFlatIP(products.shape[1])
+    index.add(products)
+    queries = rng.standard_normal((512, 768), dtype=np.float32)
+    threads, found = faiss.omp_get_max_threads(), []
+    try:
+        for count in (1, 2, 3, 8):
+            faiss.omp_set_num_threads(count)
+            found.append(index.search(queries, 200))
+    finally:
+        faiss.omp_set_num_threads(threads)
+    for scores, rows in found[1:]:
+        np.testing.assert_array_equal(scores, found[0][0])
+        np.testing.assert_array_equal(rows, found[0][1])
