@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -30,6 +29,7 @@ from bench.memory import watched
 from bench.scale_search import DIMENSION, LOCALE, PRODUCTS_A_CENTRE, Mixture, write_manifest
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, check_params

@@ -18,7 +18,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,6 +28,7 @@ from bench.memory import watched
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params import FIRST_SYSTEMS, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params

@@ -11,12 +11,12 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.browser.onnx_model import to_8_bits
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BRAND, iter_fields
 from pipeline.index.kinds import TRAINING_SEED

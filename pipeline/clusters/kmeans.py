@@ -5,13 +5,13 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
 

@@ -6,7 +6,6 @@ The instructions decide the last bits of vectors and indexes.
 import os
 import platform
 import re
-from contextlib import suppress
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError, shorten
@@ -23,14 +22,19 @@ def cpu_flags() -> frozenset[str]:
         return frozenset()
 
 
+def cpu_facts() -> dict[str, str]:
+    """Return what the first core says of itself, such as its vendor; empty if it says nothing."""
+    try:
+        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
+    except OSError:
+        return {}
+    pairs = (line.partition(":") for line in first.splitlines())
+    return {key.strip(): value.strip() for key, _, value in pairs}
+
+
 def cpu_model() -> str:
     """Return the name that the CPU gives itself; the architecture's where it cannot be asked."""
-    with suppress(OSError):
-        for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines():
-            key, _, name = line.partition(":")
-            if key.strip() == "model name":
-                return name.strip()
-    return platform.machine()
+    return cpu_facts().get("model name") or platform.machine()
 
 
 def widest_instructions() -> str:

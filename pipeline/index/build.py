@@ -4,11 +4,11 @@ from collections.abc import Iterable, Iterator
 from functools import partial
 from typing import Any
 
-import faiss
 import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import (
     HnswIndex,
     Index,

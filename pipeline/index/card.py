@@ -2,11 +2,10 @@
 
 from pathlib import Path
 
-import faiss
-
 from pipeline.core import files, layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Index, Params, Similarity, Strict
 from pipeline.vectors.manifest import Manifest
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -19,6 +18,7 @@ from pipeline.cluster.connection import connected
 from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Runtime
 
 ADDED_ROWS = 4_096

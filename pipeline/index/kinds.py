@@ -2,11 +2,11 @@
 
 from typing import Any
 
-import faiss
 import numpy as np
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import (
     EdenIndex,
     FlatIndex,

@@ -14,10 +14,9 @@ shards and however many threads there are:
 
 from contextlib import suppress
 
-import faiss
-
 from pipeline.core import files, layout, memory, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.files import atomic_directory
 from pipeline.core.params import Params
 from pipeline.index import size as index_size

@@ -4,7 +4,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -102,9 +101,7 @@ def read_judged(
     drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
     ids = source.read_product_ids(products_file, locales, asker)
     chosen = {
-        locale: pd.Index(
-            sorted(judged_products(each.judgements, ids[locale], locale, products_path))
-        )
+        locale: sorted(judged_products(each.judgements, ids[locale], locale, products_path))
         for locale, each in drawn.items()
     }
     for locale in locales:

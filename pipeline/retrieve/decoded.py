@@ -8,12 +8,12 @@ scores are its own to the last bit. A bound of the product's error says how good
 from functools import partial
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.lengths import squared_lengths
 

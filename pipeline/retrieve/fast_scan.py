@@ -8,11 +8,11 @@ scores that are not numbers.
 
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 
 
 def fill(index: Any, queries: Matrix, scores: NDArray[np.float32], rows: Ints) -> None:

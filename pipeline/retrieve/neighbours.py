@@ -3,11 +3,11 @@
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Similarity
 from pipeline.index.kinds import codes_of, empty_index, to_index_form
 from pipeline.retrieve import decoded, exact_l2, fast_scan

@@ -3,11 +3,11 @@
 from dataclasses import dataclass
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Index, QuantisedIndex, Similarity
 from pipeline.runs import ranking
 from pipeline.vectors.lengths import squared_lengths

@@ -8,11 +8,11 @@ exact top 100 the index finds; `gate` checks it. The curve beside the vectors go
 import shutil
 from collections.abc import Iterator
 
-import faiss
 import numpy as np
 
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index

@@ -5,17 +5,18 @@ disk, and one bucket is sorted in memory at a time.
 """
 
 from collections import Counter
+from collections.abc import Iterator
 from contextlib import ExitStack
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.parallel import ahead
+from pipeline.core.parallel import ahead, in_parallel
 from pipeline.core.progress import track
 from pipeline.sample import esci as source
 from pipeline.sample.columns import SourceFile
@@ -25,7 +26,7 @@ BUCKET_ROWS = 50_000
 
 
 def write_products(
-    file: SourceFile, chosen: dict[str, pd.Index], out: Path
+    file: SourceFile, chosen: dict[str, list[str]], out: Path
 ) -> tuple[Counter[str], dict[str, int]]:
     """Stream the chosen products to `out`, sorted by id.
 
@@ -42,40 +43,63 @@ def write_products(
     """
     batches = ahead(source.read_batches(file, tables.SAMPLE_PRODUCTS))
     schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
+    places_of = {
+        locale: {each: place for place, each in enumerate(ids)} for locale, ids in chosen.items()
+    }
     rows_of: Counter[str] = Counter()
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
         for batch in track(batches, file.rows, "products", len):
             rows_of += source.rows_by_locale(batch)
-            for locale, index in chosen.items():
-                rows = source.of_locale(batch, locale)
-                places = index.get_indexer(rows["product_id"].to_pandas())
-                rows = rows.append_column("place", pa.array(places, pa.int64()))
-                for bucket in np.unique(places[places >= 0] // BUCKET_ROWS).tolist():
+            for locale, places in places_of.items():
+                rows = _by_place(source.of_locale(batch, locale), places).cast(schema)
+                for bucket, of_bucket in _by_bucket(rows):
                     spool = _spool(out / locale, bucket)
                     if spool not in buckets:
                         stream = pa.ipc.new_stream(spool, schema)
                         buckets[spool] = open_buckets.enter_context(stream)
-                    of_bucket = pa.array(places // BUCKET_ROWS == bucket)
-                    buckets[spool].write_table(rows.filter(of_bucket).cast(schema))
+                    buckets[spool].write_table(of_bucket)
     repeated = {
-        locale: _gather_buckets(out / locale, -(-len(index) // BUCKET_ROWS), file.path)
-        for locale, index in chosen.items()
+        locale: _gather_buckets(out / locale, -(-len(ids) // BUCKET_ROWS), file.path)
+        for locale, ids in chosen.items()
     }
     return rows_of, repeated
 
 
+def _by_place(rows: pa.Table, places: dict[str, int]) -> pa.Table:
+    """Return the rows that have a place, with it as a column more, in its order."""
+    ids = rows["product_id"].to_numpy().tolist()
+    place = np.fromiter(map(places.get, ids, repeat(-1)), np.int64, len(ids))
+    order = np.argsort(place, kind="stable")
+    order = order[np.searchsorted(place, 0, sorter=order) :]
+    return rows.take(pa.array(order)).append_column("place", pa.array(place[order]))
+
+
+def _by_bucket(rows: pa.Table) -> Iterator[tuple[int, pa.Table]]:
+    """Yield each bucket's number and rows; `rows` are sorted by place."""
+    found, starts, counts = np.unique(
+        rows["place"].to_numpy() // BUCKET_ROWS, return_index=True, return_counts=True
+    )
+    for bucket, start, count in zip(found, starts, counts, strict=True):
+        yield int(bucket), rows.slice(start, count)
+
+
 def _gather_buckets(folder: Path, count: int, path: Path) -> int:
     """Write `folder`'s buckets, sorted, to one file; return how many repeated rows are left out."""
+
+    def sort(bucket: int) -> pa.Table:
+        spool = _spool(folder, bucket)
+        with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
+            rows = stream.read_all().sort_by("place").drop_columns("place")
+        spool.unlink()
+        return rows
+
     repeated = 0
     with pq.ParquetWriter(
         layout.SampleFiles(folder).products, tables.SAMPLE_PRODUCTS, **tables.WRITE_OPTIONS
     ) as writer:
-        for bucket in range(count):
-            spool = _spool(folder, bucket)
-            with pa.OSFile(str(spool)) as handle, pa.ipc.open_stream(handle) as stream:
-                rows = stream.read_all().sort_by("place").drop_columns("place")
-            spool.unlink()
+        # One bucket is sorted while the one before is compressed.
+        for rows in in_parallel(sort, range(count), threads=1, waiting=0):
             unique = _without_repeats(rows, path)
             repeated += len(rows) - len(unique)
             writer.write_table(unique)

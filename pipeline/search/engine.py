@@ -9,7 +9,6 @@ two products whose scores differ by a millionth may change places.
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from pipeline.bm25 import analysers
 from pipeline.bm25.search import TermIndex, top
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.faiss import faiss
 from pipeline.core.params import NO_RERANKER, Params, System
 from pipeline.hybrid.fuse import fuse, ranks
 from pipeline.index.kinds import to_index_form

@@ -3,11 +3,11 @@
 from dataclasses import replace
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.index.kinds import codes_of
 from pipeline.retrieve import fast_scan, neighbours
 from pipeline.retrieve.rescored import Rescored

@@ -2,11 +2,10 @@
 
 from typing import get_args
 
-import faiss
-
 from pipeline.bm25 import analysers
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_settings import check_text_settings

@@ -15,7 +15,6 @@ from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -97,13 +96,14 @@ def check_tables(params: Params, judged: Path, sold: Path, scratch: Path) -> dic
     rows_evaluated = rows.filter(pc.is_in(rows["split"], value_set=pa.array(splits)))
     sampled, judgements = draw_queries(rows_evaluated, settings, locale, judged)
     judged_products(judgements, ids, locale, sold)
-    known = pa.array(sorted(ids), pa.string())
+    known = sorted(ids)
+    sampled_ids = pa.chunked_array([pa.array(known, pa.string())])
     queries = clean_queries(sampled)
-    pairs = clean_judgements(judgements, queries, pa.chunked_array([known]), judged).table
+    pairs = clean_judgements(judgements, queries, sampled_ids, judged).table
     if settings.queries != "none":
         _check_queries(len(sampled), len(queries), pairs, judged)
     (scratch / locale).mkdir()
-    write_products(products, {locale: pd.Index(known)}, scratch)
+    write_products(products, {locale: known}, scratch)
     _check_texts(scratch / locale, len(ids), params.clean, sold)
     return {
         "splits": splits,

@@ -4,11 +4,11 @@ import hashlib
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.runs import ranking
 from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
 

@@ -9,11 +9,11 @@ index is asked once, for `PROPOSED` times as many as are kept, or more if its en
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
 from pipeline.index.kinds import to_index_form

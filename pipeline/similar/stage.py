@@ -7,7 +7,6 @@ random products and those with the same words. DVC shows a few of its numbers.
 from collections.abc import Mapping
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
@@ -17,6 +16,7 @@ from pipeline.bm25.stage import open_postings
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements

@@ -17,13 +17,13 @@ from functools import partial
 from statistics import median
 from typing import Any
 
-import faiss
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError, did_you_mean
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Index, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.progress import track

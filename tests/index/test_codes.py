@@ -4,11 +4,11 @@ from functools import partial
 from pathlib import Path
 from unittest.mock import patch
 
-import faiss
 import numpy as np
 import pytest
 
 from pipeline.core import layout
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Index, IvfFlatIndex, IvfPqIndex, Similarity
 from pipeline.index import codes as index_codes
 from pipeline.index import stage as stage_index

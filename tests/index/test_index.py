@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
@@ -11,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.core import layout
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import (
     EdenIndex,
     FlatIndex,

@@ -56,7 +56,7 @@ def test_building_takes_more_than_the_index_and_grows_with_it(settings: Index) -
 
 BUILD = """
 import sys
-import faiss
+from pipeline.core.faiss import faiss
 import numpy as np
 from pydantic import TypeAdapter
 from pipeline.index.build import build_index

@@ -1,10 +1,10 @@
 """Codes that are decoded and multiplied: what is found is what FAISS finds by the codes."""
 
-import faiss
 import numpy as np
 import pytest
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import EdenIndex, Index, Similarity, Sq8Index
 from pipeline.index.build import build_index
 from pipeline.index.kinds import codes_of, to_index_form

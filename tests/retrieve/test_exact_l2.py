@@ -2,11 +2,11 @@
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Sq8Index
 from pipeline.index.build import build_index
 from pipeline.index.card import write_index

@@ -1,10 +1,10 @@
 """What fast scan leaves out is found, and what it finds stays as it is."""
 
-import faiss
 import numpy as np
 import pytest
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import PqFastscanIndex, Similarity
 from pipeline.index.build import build_index
 from pipeline.index.kinds import to_index_form

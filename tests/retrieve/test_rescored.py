@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.core.arrays import Matrix
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Index, Similarity
 from pipeline.index.build import build_index
 from pipeline.index.kinds import to_index_form

@@ -2,10 +2,10 @@
 
 from pathlib import Path
 
-import faiss
 import numpy as np
 import pytest
 
+from pipeline.core.faiss import faiss
 from pipeline.core.params import RabitqIndex, Similarity
 from pipeline.index.build import build_index
 from pipeline.index.card import write_index

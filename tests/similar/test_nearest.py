@@ -5,13 +5,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pytest
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
 from pipeline.index import stage as stage_index
 from pipeline.runs import ranking

@@ -6,13 +6,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-import faiss
 import numpy as np
 import pyarrow.compute as pc
 import pytest
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
 from pipeline.evaluate import metrics, system_scores
 from pipeline.index import stage as index

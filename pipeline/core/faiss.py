@@ -1,0 +1,51 @@
+"""FAISS, with the matrix product that is fastest on this CPU.
+
+FAISS' wheels bring OpenBLAS 0.3.15, of 2021. It chooses its kernel when it is loaded, by the CPU's
+model. On a newer model it takes one with 128-bit instructions: a fifth of the speed, and the last
+bits of scores depend on the number of threads. So the kernel is chosen here, by the instructions.
+"""
+
+import os
+
+import numpy  # noqa: F401  before, because its own OpenBLAS chooses by itself
+
+from pipeline.core.cpu import cpu_facts
+
+KERNEL_VARIABLE = "OPENBLAS_CORETYPE"
+"""The environment variable that names OpenBLAS' kernel."""
+
+LAST_KNOWN_AMD_FAMILY = 25
+"""Zen 1 to 4. OpenBLAS 0.3.15 has kernels for these, and knows them."""
+
+KERNELS = {
+    "SkylakeX": {"avx512f", "avx512dq", "avx512bw", "avx512vl", "avx512cd", "avx2", "fma"},
+    "Haswell": {"avx2", "fma"},
+}
+"""The instructions that a kernel needs, the fastest kernel first."""
+
+
+def kernel(facts: dict[str, str]) -> str | None:
+    """Return the name of OpenBLAS' kernel, None where its own choice is right or nothing is known.
+
+    Args:
+        facts: as `cpu_facts` returns them. An Intel CPU that OpenBLAS 0.3.15 knows gets the kernel
+            that OpenBLAS would choose.
+    """
+    vendor, family = facts.get("vendor_id"), facts.get("cpu family", "")
+    unknown_amd = family.isdecimal() and int(family) > LAST_KNOWN_AMD_FAMILY
+    if vendor != "GenuineIntel" and not (vendor == "AuthenticAMD" and unknown_amd):
+        return None
+    flags = set(facts.get("flags", "").split())
+    return next((name for name, needed in KERNELS.items() if needed <= flags), None)
+
+
+_chosen = None if KERNEL_VARIABLE in os.environ else kernel(cpu_facts())
+if _chosen:
+    os.environ[KERNEL_VARIABLE] = _chosen
+try:
+    import faiss
+finally:  # scipy, and the processes that this one starts, choose by themselves
+    if _chosen:
+        del os.environ[KERNEL_VARIABLE]
+
+__all__ = ["faiss"]
