@@ -38,6 +38,7 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "evaluate": (
         layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE),
         layout.recall_curve(LOCALE), layout.per_query(LOCALE), layout.top(LOCALE),
+        layout.exact(LOCALE), layout.kinds(LOCALE),
         layout.training_plot(LOCALE),
     ),
     "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),
