@@ -61,7 +61,7 @@ def render(
         "said": format_estimate,
         "named": display_name,
     }
-    script = parts.join_scripts(parts.ASSETS / "page.js")
+    script = parts.join_scripts(parts.ASSETS / "queries.js", parts.ASSETS / "page.js")
     measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]

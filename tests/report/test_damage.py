@@ -66,6 +66,7 @@ CSV = (
 PARQUET = (
     layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,
     layout.clean(LOCALE).products, layout.clean(LOCALE).judgements,
+    layout.exact(LOCALE), layout.kinds(LOCALE),
 )  # fmt: skip
 
 
