@@ -15,6 +15,7 @@ from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
 from pipeline.report.summary import shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
+from pipeline.report.verdict import verdict
 from pipeline.report.wording import (
     LABEL_WORDS,
     REASONS,
@@ -73,6 +74,7 @@ def render(
         script=trusted_markup(script),
         script_hash=parts.integrity(script),
         measures=measures,
+        verdict=verdict(locales, params.uncertainty),
         explained=describe,
         locales=sections,
         sample=params.sample,

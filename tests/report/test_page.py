@@ -457,7 +457,7 @@ def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
         "data/&lt;mine&gt;, version large, split test", "queries: 77, distractors: all, seed 13",
         f"12 queries, 80 products, encoder labse (weights {manifest['weights_sha256'][:12]}), "
         f"index flat, data {basis.data_sha256('es')[:12]}",
-        basis.all_sha256({"es": basis.data_sha256("es")})[:12],
+        basis.all_sha256({"es": basis.data_sha256("es")})[:12], "By nDCG@10: in es, rerank ",
     ):  # fmt: skip
         assert words in top
 
