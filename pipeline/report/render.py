@@ -12,6 +12,7 @@ from pipeline.core.tables import LABELS
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.moves import Moves
 from pipeline.report.summary import shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
@@ -40,7 +41,10 @@ class Cell:
 
 
 def render(
-    locales: Sequence[LocaleResults], params: Params, scaled: scale.Scale | None = None
+    locales: Sequence[LocaleResults],
+    params: Params,
+    scaled: scale.Scale | None = None,
+    moves: Moves | None = None,
 ) -> str:
     """Return the page of these locales' results, the same text for the same results.
 
@@ -48,6 +52,7 @@ def render(
         locales: the results.
         params: what they are of.
         scaled: what the stages take for large catalogues, if that was measured.
+        moves: what moved since another revision, if that is asked for.
     """
     environment = Environment(
         loader=FileSystemLoader(parts.ASSETS),
@@ -74,6 +79,7 @@ def render(
         script=trusted_markup(script),
         script_hash=parts.integrity(script),
         measures=measures,
+        moves=moves,
         verdict=verdict(locales, params.uncertainty),
         explained=describe,
         locales=sections,

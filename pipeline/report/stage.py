@@ -8,19 +8,17 @@ from pipeline.core import files, layout, stage
 from pipeline.core.params import Params
 from pipeline.report import plots, render
 from pipeline.report.checks import check_results
-from pipeline.report.inputs import read_locale
-from pipeline.report.scale import read_scale
+from pipeline.report.inputs import LocaleResults, read_locale
+from pipeline.report.scale import Scale, read_scale
 from pipeline.report.summary import summarise, table
 
 
 def report(params: Params) -> stage.Done:
     """Read what the stages found of every locale, and write page, table, summary and plots."""
-    locales = [read_locale(params, locale) for locale in params.locales]
-    for each in locales:
-        check_results(each, params)
+    locales, scaled = read_results(params)
     measures = params.evaluate.headline()
     summary = summarise(locales, measures)
-    page = render.render(locales, params, read_scale())
+    page = render.render(locales, params, scaled)
     for path, text in (
         *((layout.plot(name), plots.table(plot, locales)) for name, plot in plots.PLOTS.items()),
         (layout.PAGE, page),
@@ -33,3 +31,11 @@ def report(params: Params) -> stage.Done:
         locales=len(locales),
         queries=sum(min(each.scores.queries, params.report.queries) for each in locales),
     )
+
+
+def read_results(params: Params) -> tuple[list[LocaleResults], Scale | None]:
+    """Read and check what the page shows of every locale, and what was measured at scale."""
+    locales = [read_locale(params, locale) for locale in params.locales]
+    for each in locales:
+        check_results(each, params)
+    return locales, read_scale()

@@ -271,7 +271,7 @@
   byId("previous").addEventListener("click", turn(-1));
   byId("next").addEventListener("click", turn(1));
   byId("csv").addEventListener("click", download);
-  for (const link of document.querySelectorAll("a[data-slice]"))
+  for (const link of document.querySelectorAll("a[data-locale]"))
     link.setAttribute("href", addressOf({ ...start(), ...link.dataset }));
   addEventListener("hashchange", read);
   // A link to what the address says already changes nothing in the address.
