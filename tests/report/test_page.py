@@ -257,18 +257,18 @@ def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_roo
             assert found == wanted
 
 
-def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
+def test_the_page_has_a_section_of_scale_only_where_that_was_measured(
     project: Path, params: Params
 ) -> None:
     for locale in params.locales:
         write_locale(params, locale, queries=3)
     report.report(params)
-    assert "Not measured. Run make scale." in layout.PAGE.read_text(encoding="utf-8")
+    assert 'href="#scale"' not in layout.PAGE.read_text(encoding="utf-8")
     measured = random_scale(3)
     files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
     report.report(params)
     page = layout.PAGE.read_text(encoding="utf-8")
-    assert "Run make scale" not in page
+    assert 'href="#scale"' in page
     for points in measured.stages.values():
         assert f'<td class="number">{points[0].products:,}</td>' in page
     files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
