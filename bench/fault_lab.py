@@ -38,7 +38,8 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "evaluate": (
         layout.metrics(LOCALE), layout.key_metrics(LOCALE), layout.intervals(LOCALE),
         layout.slices(LOCALE), layout.recall_curve(LOCALE), layout.per_query(LOCALE),
-        layout.top(LOCALE), layout.training_plot(LOCALE),
+        layout.top(LOCALE), layout.exact(LOCALE), layout.kinds(LOCALE),
+        layout.training_plot(LOCALE),
     ),
     "encoder_scores": (layout.encoder_scores(LOCALE), layout.encoder_values(LOCALE)),
     "report": (layout.PAGE, layout.REPORT, layout.SUMMARY),

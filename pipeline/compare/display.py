@@ -70,9 +70,9 @@ def terminal(report: Report) -> str:
     if report.settings:
         lines += ["", "settings that differ"]
         lines += [f"  {plain(key)}: {plain(a)} → {plain(b)}" for key, a, b in _settings(report)]
-    moves = text_tables.aligned(HEADER, [_cells(move) for move in report.found.moves], NUMBERS)
+    moves = text_tables.aligned(HEADER, [cells(move) for move in report.found.moves], NUMBERS)
     lines += ["", *moves.splitlines()]
-    for move in _shown(report.found.moves):
+    for move in with_queries(report.found.moves):
         for kind, changes in (("wins", move.wins), ("losses", move.losses)):
             if changes:
                 lines += ["", f"{move.locale} {move.metric}: the largest {kind}"]
@@ -80,7 +80,7 @@ def terminal(report: Report) -> str:
                 lines.append(f"  {change.query_id}  {plain(change.query)}  {_values(change)}")
                 for name, hits in _results(report, move, change):
                     lines.append(f"    {name}  {' | '.join(hits)}")
-    lines += ["", *_closing(report), *report.notes]
+    lines += ["", *closing(report), *report.notes]
     return "\n".join(lines) + "\n"
 
 
@@ -90,13 +90,13 @@ def markdown(report: Report) -> str:
     parts = [
         f"## Metrics\n\nA: {_code(report.a)}, B: {_code(report.b)}\n",
         text_tables.markdown(("locale", "chosen"), chosen),
-        text_tables.markdown(HEADER, [_cells(move) for move in report.found.moves], NUMBERS),
-        "".join(f"{inline(line)}  \n" for line in (*_closing(report), *report.notes)),
+        text_tables.markdown(HEADER, [cells(move) for move in report.found.moves], NUMBERS),
+        "".join(f"{inline(line)}  \n" for line in (*closing(report), *report.notes)),
     ]
     if report.settings:
         rows = [tuple(map(_code, row)) for row in _settings(report)]
         parts.append(text_tables.markdown(("setting", "A", "B"), rows))
-    folded = [_folded(report, move) for move in _shown(report.found.moves)]
+    folded = [_folded(report, move) for move in with_queries(report.found.moves)]
     whole = "\n".join([*parts, *folded])
     if len(whole) <= MARKDOWN_LIMIT:
         return whole
@@ -123,7 +123,7 @@ def _settings(report: Report) -> Iterator[tuple[str, str, str]]:
         yield f"and {more} more", "…", "…"
 
 
-def _closing(report: Report) -> Iterator[str]:
+def closing(report: Report) -> Iterator[str]:
     """Say how many metrics moved, by which rules, and what is refused."""
     moves = report.found.moves
     significant = sum(move.significant for move in moves)
@@ -140,7 +140,7 @@ def _closing(report: Report) -> Iterator[str]:
         yield f"Refused: {refusal(report)}."
 
 
-def _shown(moves: Iterable[Move]) -> list[Move]:
+def with_queries(moves: Iterable[Move]) -> list[Move]:
     """Return the first move of each locale and system that has queries to show."""
     first: dict[tuple[str, str], Move] = {}
     for move in moves:
@@ -149,7 +149,8 @@ def _shown(moves: Iterable[Move]) -> list[Move]:
     return list(first.values())
 
 
-def _cells(move: Move) -> tuple[str, ...]:
+def cells(move: Move) -> tuple[str, ...]:
+    """Return a move as a row of a table with `HEADER`."""
     mean, low, high, queries = move.difference
     return (
         move.locale, move.metric, _number(move.a), _number(move.b),

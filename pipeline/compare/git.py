@@ -107,7 +107,12 @@ def read(entry: Entry) -> bytes:
     return _bytes("cat-file", "blob", entry.sha)
 
 
-_ENDINGS = {"--markdown": (".md", ".markdown"), "--json": (".json",), "--csv": (".csv",)}
+_ENDINGS = {
+    "--out": (".html",),
+    "--markdown": (".md", ".markdown"),
+    "--json": (".json",),
+    "--csv": (".csv",),
+}
 
 
 def refuse_tracked(given: Mapping[str, Path | None]) -> None:

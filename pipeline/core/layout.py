@@ -486,6 +486,16 @@ def top(locale: str) -> Path:
     return Path("reports/top") / f"{locale}.parquet"
 
 
+def exact(locale: str) -> Path:
+    """Return a locale's table of each query's Exact products, and where each system ranks them."""
+    return Path("reports/exact") / f"{locale}.parquet"
+
+
+def kinds(locale: str) -> Path:
+    """Return a locale's table of which slices each query is in."""
+    return Path("reports/kinds") / f"{locale}.parquet"
+
+
 def recall_curve(locale: str) -> Path:
     """Return a locale's recall-at-k curve, for `dvc plots`."""
     return Path("reports/plots/recall") / f"{locale}.csv"
@@ -609,7 +619,8 @@ def artefacts() -> tuple[Path, ...]:
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
         CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
         PER_QUERY, ENCODER_SCORES, SUMMARY, REPORT, PAGE, intervals("").parent,
-        slices("").parent, top("").parent, recall_curve("").parent.parent, COSTS.parent,
+        slices("").parent, top("").parent, exact("").parent, kinds("").parent,
+        recall_curve("").parent.parent, COSTS.parent,
     )  # fmt: skip
 
 

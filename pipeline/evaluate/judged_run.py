@@ -73,12 +73,13 @@ class Judgements:
 class JudgedRun:
     """What measures need of a run: the judged products in it, sorted by query and rank.
 
-    `query` (counted from the first), `rank` (from 1) and `label` (position in `LABELS`) have one
-    entry per judged product; `retrieved` [queries] is how many products each query ranks, and
-    `label_counts` [queries, labels] how many are judged, retrieved or not.
+    `query` (counted from the first), `code` (of the product), `rank` (from 1) and `label` (position
+    in `LABELS`) have one entry per judged product; `retrieved` [queries] is how many products each
+    query ranks, and `label_counts` [queries, labels] how many are judged, retrieved or not.
     """
 
     query: Ints
+    code: Ints
     rank: Ints
     label: NDArray[np.int8]
     retrieved: Ints
@@ -126,7 +127,7 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
     retrieved = np.bincount(query, minlength=len(judgements))
     start = np.cumsum(retrieved) - retrieved
     return JudgedRun(
-        query[at], at - start[query[at]] + 1, label, retrieved, judgements.label_counts()
+        query[at], codes[at], at - start[query[at]] + 1, label, retrieved, judgements.label_counts()
     )
 
 

@@ -10,12 +10,14 @@ import pyarrow as pa
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
-from pipeline.evaluate import metrics, per_query, slices, system_scores
+from pipeline.evaluate import exact_ranks, metrics, per_query, slices, system_scores
 from pipeline.evaluate import top_products as first_products
+from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.system_scores import Judged, Scores
 from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard, rerun_hint
+from pipeline.runs.inputs import product_ids
 
 Means = dict[str, dict[str, float]]
 
@@ -27,7 +29,7 @@ class Results:
     `record` holds the means of every measure by system and the counts that explain them;
     `key_metrics` is the little of it that DVC shows;
     `intervals` is by system and measure; `slices` is by kind of query; `curves` is mean recall by
-    system and cutoff; `per_query` and `top` are tables.
+    system and cutoff; `per_query`, `top`, `exact` and `kinds` are tables.
     """
 
     record: dict[str, Any]
@@ -37,6 +39,15 @@ class Results:
     curves: Means
     per_query: pa.Table
     top: pa.Table
+    exact: pa.Table
+    kinds: pa.Table
+
+
+def shown_products(judged: Judged, tops: Mapping[str, Top]) -> Ints:
+    """Return the codes of all products in any first place and of the Exact ones, ascending."""
+    _, exact = exact_ranks.codes(judged.qrels)
+    exact = exact[exact < len(judged.ids.products)]
+    return np.union1d(first_products.shown_products(tops), exact)
 
 
 def summarise(
@@ -63,7 +74,7 @@ def summarise(
         dropped: how many judgements, products and queries clean left out.
         brands: see `slices.divide`.
         sources: see `slices.divide`.
-        titles: of the first products, see `top_products.table`.
+        titles: of the first products and of the Exact ones that have a text, by ascending code.
     """
     measures = {system: each.measures for system, each in scores.items()}
     means = {system: metrics.means(each) for system, each in measures.items()}
@@ -77,14 +88,34 @@ def summarise(
         "products": len(judged.ids.products),
         **dropped,
     }
+    divided = slices.divide(
+        judged.queries["text"].to_pylist(),
+        params.language[locale],
+        judged.qrels.label_counts(),
+        brands,
+        sources,
+    )
     return Results(
         record=record,
         key_metrics=key_metrics(record, locale, tuple(tops), params.evaluate.key_measures()),
         intervals=intervals(params, measures),
-        slices=by_kind(params, locale, judged, measures, tops, brands, sources),
+        slices=by_kind(params, judged, measures, tops, divided),
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
         per_query=_rows(params, locale, judged, measures, tops, dense, top),
         top=top,
+        exact=_exact(judged, {system: scores[system].exact for system in tops}, titles),
+        kinds=slices.table(judged.ids.queries, divided),
+    )
+
+
+def _exact(judged: Judged, ranks: Mapping[str, Ints], titles: Mapping[int, str]) -> pa.Table:
+    """Return the table of Exact products."""
+    rows, codes = exact_ranks.codes(judged.qrels)
+    return exact_ranks.table(
+        judged.ids.queries.take(pa.array(rows)),
+        product_ids(judged.ids, judged.judgements, codes),
+        pa.array([titles.get(code) for code in codes.tolist()], pa.string()),
+        ranks,
     )
 
 
@@ -162,32 +193,21 @@ def intervals(
 
 def by_kind(
     params: Params,
-    locale: str,
     judged: Judged,
     measures: Mapping[str, metrics.PerQuery],
     tops: Mapping[str, Top],
-    brands: Collection[str] | None,
-    sources: Sequence[str | None] | None,
+    divided: Sequence[slices.Slice],
 ) -> dict[str, Any]:
     """Return the first headline measure by kind of query, and which labels fill the first places.
 
     Args:
         params: the settings.
-        locale: the locale of the queries.
         judged: what was evaluated.
         measures: by system, [queries] each.
         tops: the first products of each system that has runs.
-        brands: see `slices.divide`.
-        sources: see `slices.divide`.
+        divided: the kinds of the same queries.
     """
     name = params.evaluate.headline()[0]
-    divided = slices.divide(
-        judged.queries["text"].to_pylist(),
-        params.language[locale],
-        judged.qrels.label_counts(),
-        brands,
-        sources,
-    )
     values = {system: of_system[name] for system, of_system in measures.items()}
     mixes = {system: each.mix() for system, each in tops.items()}
     return {

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
@@ -114,6 +115,12 @@ def divide(
     if sources is not None:
         found.append(_named("source", [normalise(source) or "none" for source in sources]))
     return found
+
+
+def table(query_ids: pa.ChunkedArray, slices: Iterable[Slice]) -> pa.Table:
+    """Return the value of each query in each slice: query_id, then a column for each slice."""
+    values = {each.name: pa.array(each.values).take(pa.array(each.of_query)) for each in slices}
+    return pa.table({"query_id": query_ids, **values})
 
 
 def measure(

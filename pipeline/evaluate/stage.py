@@ -19,7 +19,7 @@ from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS, Clean, Evaluate, Params, System
-from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, top_products
+from pipeline.evaluate import per_query, plots, product_fields, results, system_scores
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.evaluate.training import Row, read_training
@@ -69,7 +69,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
     titles, brands = product_fields.read_shown(
         layout.clean(locale).products,
-        top_products.shown_products(tops),
+        results.shown_products(judged, tops),
         params.clean,
         layout.rerun_hint("clean", locale),
     )
@@ -194,6 +194,8 @@ def read_dropped(locale: str, settings: Clean) -> dict[str, int]:
 def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:
     """Return a locale's reports in the order in which they are put in place."""
     return [
+        (layout.kinds(locale), partial(_write_parquet, found.kinds)),
+        (layout.exact(locale), partial(_write_parquet, found.exact)),
         (layout.top(locale), partial(_write_parquet, found.top)),
         (layout.per_query(locale), partial(per_query.write, rows=found.per_query)),
         (layout.training_plot(locale), partial(plots.write_training, rows=trained)),

@@ -10,7 +10,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Evaluate, Params, System
-from pipeline.evaluate import judged_run, metrics, random_order
+from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top
 from pipeline.runs import card as run_card
@@ -39,10 +39,14 @@ class Judged:
 
 @dataclass(frozen=True)
 class Scores:
-    """A system's measures and its recall at each of `CURVE_CUTOFFS`, [queries] each."""
+    """A system's measures and its recall at each of `CURVE_CUTOFFS`, [queries] each.
+
+    `exact` is what `exact_ranks.find` gives of a run.
+    """
 
     measures: PerQuery
     curve: PerQuery
+    exact: judged_run.Ints
 
 
 def read_judged(locale: str) -> Judged:
@@ -119,23 +123,21 @@ def score(
 
     def pieces(
         track: str, by: judged_run.Judgements
-    ) -> Iterator[tuple[int, ranking.Ranked, judged_run.JudgedRun]]:
+    ) -> Iterator[tuple[judged_run.Judgements, ranking.Ranked, judged_run.JudgedRun]]:
         path = runs.track(track)
         for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_PER_PIECE, remedy):
-            yield (
-                queries.start,
-                ranked,
-                judged_run.judge(ranked[0], ranked[1], by.rows(queries.start, queries.stop)),
-            )
+            judgements = by.rows(queries.start, queries.stop)
+            yield judgements, ranked, judged_run.judge(ranked[0], ranked[1], judgements)
 
-    catalogue, curve, tops = [], [], []
-    for first, ranked, run in pieces("catalogue", judged.qrels):
+    catalogue, curve, tops, exact = [], [], [], []
+    for judgements, ranked, run in pieces("catalogue", judged.qrels):
         catalogue.append(metrics.catalogue_measures(run, cutoffs))
         curve.append(recall_curve(run, depth))
-        tops.append(Top.of_run(ranked, first, run))
+        tops.append(Top.of_run(ranked, judgements.first_query, run))
+        exact.append(exact_ranks.find(run, judgements))
     pool = [metrics.pool_measures(run) for _, _, run in pieces("pool", judged.pool)]
     measures = {**_concatenate(catalogue), **_concatenate(pool)}
-    return Scores(measures, _concatenate(curve)), Top.concatenate(tops)
+    return Scores(measures, _concatenate(curve), np.concatenate(exact)), Top.concatenate(tops)
 
 
 def score_random(judged: Judged, cutoffs: Evaluate, depth: int) -> Scores:
@@ -152,6 +154,7 @@ def score_random(judged: Judged, cutoffs: Evaluate, depth: int) -> Scores:
             for k in CURVE_CUTOFFS
             if k <= depth
         },
+        np.empty(0, np.int64),
     )
 
 

@@ -100,7 +100,7 @@ def table(
         tops: the first places of each system, of the same queries.
         query_ids: of those queries.
         product_ids: of all products.
-        titles: by product code, those of `shown_products` in that order.
+        titles: by product code, ascending, at least those of `shown_products`.
     """
     codes = np.stack([top.codes for top in tops.values()], axis=1)
     labels = np.stack([top.labels for top in tops.values()], axis=1)

@@ -1,7 +1,8 @@
 """The queries to browse: which ones are on the page, and their data for its script."""
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -60,20 +61,26 @@ def differences(results: LocaleResults) -> NDArray[np.float64]:
 def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     """Return what the page's script shows of a locale, ready for `embedded_json`.
 
-    `products` are [id, title]. `queries` are [id, text, values, lists]: `values` has one row per
-    system with one value per measure (or null), `lists` one list per system as `_ranked_lists`
-    gives it. An id of a query is a string: a number beyond 2**53 loses digits in JavaScript.
+    `products` are [id, title], the title null where the product has no text. `queries` are [id,
+    text, values, lists, kinds, exact, missed]: `values` has one row per system with one value per
+    measure (or null), `lists` one list per system as `_ranked_lists` gives it, `kinds` the place of
+    the query's value in each of the `kinds` of the locale, `exact` how many products are Exact, and
+    `missed` is what `_missed` gives. An id of a query is a string: a number beyond 2**53 loses
+    digits in JavaScript.
     """
     queries = results.per_query.take(choose_queries(differences(results), settings))
-    top = results.top.filter(
-        pc.and_(
-            pc.less_equal(results.top["rank"], settings.results),
-            pc.is_in(results.top["query_id"], value_set=queries["query_id"].combine_chunks()),
-        )
-    ).sort_by([("query_id", "ascending"), ("system", "ascending"), ("rank", "ascending")])
-    products = pc.unique(top["product_id"]).sort()
-    first = pc.index_in(products, value_set=top["product_id"].combine_chunks())
-    titles = _texts(top["title"].take(first))
+    ids = queries["query_id"]
+    top, exact = (_of_queries(each, ids) for each in (results.top, results.exact))
+    top = top.filter(pc.less_equal(top["rank"], settings.results)).sort_by(
+        [("query_id", "ascending"), ("system", "ascending"), ("rank", "ascending")]
+    )
+    missed = exact.filter(_is_missed(exact, results.runs, settings.results))
+    named, titled = (
+        pa.chunked_array([*top[name].chunks, *missed[name].chunks], pa.string())
+        for name in ("product_id", "title")
+    )
+    products = pc.unique(named).sort()
+    titles = titled.take(pc.index_in(products, value_set=named.combine_chunks())).to_pylist()
     values = np.array(
         [
             [_rounded(queries[f"{system}.{measure}"]) for measure in results.measures]
@@ -81,20 +88,87 @@ def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
         ],
         dtype=object,
     )
-    ids = queries["query_id"].cast(pa.string()).to_pylist()
-    lists = _ranked_lists(results, queries["query_id"], top, products)
+    lists = _ranked_lists(results, ids, top, products)
+    kinds, members = _kinds(_of_queries(results.kinds, ids))
+    numbers = _exact_products(ids, exact)
+    absent = _missed(ids, missed, products, results.runs)
+    texts = _texts(queries["query"])
     return {
         "locale": results.locale,
         "note": note(results, settings),
+        "total": results.per_query.num_rows,
+        "depth": results.depth,
+        "results": settings.results,
         "language": "" if results.language == "any" else results.language,
         "systems": list(results.runs),
         "measures": [display_name(measure) for measure in results.measures],
+        "kinds": kinds,
         "products": [list(pair) for pair in zip(products.to_pylist(), titles, strict=True)],
         "queries": [
-            [query_id, text, values[:, :, row].tolist(), lists[row]]
-            for row, (query_id, text) in enumerate(zip(ids, _texts(queries["query"]), strict=True))
+            [query_id, texts[row], values[:, :, row].tolist(), lists[row], members[row],
+             numbers[row], absent[row]]
+            for row, query_id in enumerate(ids.cast(pa.string()).to_pylist())
         ],
-    }
+    }  # fmt: skip
+
+
+def _of_queries(table: pa.Table, query_ids: pa.ChunkedArray) -> pa.Table:
+    """Return the rows of a table that are of some queries."""
+    return table.filter(pc.is_in(table["query_id"], value_set=query_ids.combine_chunks()))
+
+
+def _is_missed(exact: pa.Table, systems: Sequence[str], shown: int) -> pa.ChunkedArray:
+    """Return of each Exact product whether a system lacks it among its first `shown` products."""
+    missed = pa.chunked_array([np.zeros(len(exact), dtype=bool)])
+    for system in systems:
+        found = pc.less_equal(exact[system], shown).fill_null(False)
+        missed = pc.or_(missed, pc.invert(found))
+    return missed
+
+
+def _kinds(kinds: pa.Table) -> tuple[list[list[Any]], list[list[int]]]:
+    """Return each slice as [name, values], and the places of the queries' values, [queries][kinds].
+
+    A value that none of these queries has is left out.
+    """
+    columns = [kinds[name].combine_chunks().dictionary_encode() for name in kinds.column_names[1:]]
+    named = [
+        [name, column.dictionary.to_pylist()]
+        for name, column in zip(kinds.column_names[1:], columns, strict=True)
+    ]
+    places = [column.indices.to_pylist() for column in columns]
+    return named, [list(row) for row in zip(*places, strict=True)] or [
+        [] for _ in range(len(kinds))
+    ]
+
+
+def _exact_products(query_ids: pa.ChunkedArray, exact: pa.Table) -> list[int]:
+    """Return how many products of each query are Exact."""
+    counts = exact["query_id"].value_counts()
+    of_id = dict(
+        zip(*(counts.field(name).to_pylist() for name in ("values", "counts")), strict=True)
+    )
+    return [of_id.get(query_id, 0) for query_id in query_ids.to_pylist()]
+
+
+def _missed(
+    query_ids: pa.ChunkedArray, missed: pa.Table, products: pa.Array, systems: Sequence[str]
+) -> list[list[list[int]]]:
+    """Return of each query the Exact products that a system misses: [place in `products`, ranks].
+
+    A product is one flat list with a rank for each system, 0 where its run lacks the product. The
+    one that any system ranks highest is first.
+    """
+    codes = pc.index_in(missed["product_id"].combine_chunks(), value_set=products).to_pylist()
+    ranks = [pc.fill_null(missed[system], 0).to_pylist() for system in systems]
+    of_id: dict[int, list[list[int]]] = {each: [] for each in query_ids.to_pylist()}
+    for query_id, *numbers in zip(missed["query_id"].to_pylist(), codes, *ranks, strict=True):
+        of_id[query_id].append(numbers)
+    for found in of_id.values():
+        found.sort(
+            key=lambda each: (min((rank for rank in each[1:] if rank), default=math.inf), each)
+        )
+    return list(of_id.values())
 
 
 def _ranked_lists(

@@ -20,6 +20,7 @@ from pipeline.core.tables import LABELS
 from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
+from pipeline.report.expected import EXACT
 from pipeline.report.inputs import LocaleResults, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 
@@ -37,6 +38,8 @@ def check_results(results: LocaleResults, params: Params) -> None:
     _check_means(results)
     _check_per_query(results)
     _check_top(results)
+    _check_exact(results)
+    _check_kinds(results)
     _check_curve(results)
     _check_plots(results)
 
@@ -132,6 +135,46 @@ def _check_top(results: LocaleResults) -> None:
         strange = top[name].filter(pc.invert(pc.is_in(top[name], value_set=known)))
         if len(strange):
             raise _refuse(results, path, f"{name} cannot be {shorten(strange[0].as_py())}")
+
+
+def _check_exact(results: LocaleResults) -> None:
+    """Check that the Exact products have possible ranks, the first of them those of the runs."""
+    path, exact, depth = layout.exact(results.locale), results.exact, results.depth
+    columns = ("query_id", "rank", "product_id")
+    order = [(name, "ascending") for name in columns]
+    for system in results.runs:
+        ranks = exact[system]
+        beyond = pc.or_(pc.less(ranks, 1), pc.greater(ranks, depth))
+        if pc.any(pc.or_(beyond, exact["title"].is_null())).as_py():
+            raise _refuse(results, path, f"{system} has a rank that no product can have")
+        of_system = pc.equal(results.top["system"], system)
+        first = results.top.filter(pc.and_(of_system, pc.equal(results.top["label"], EXACT)))
+        ours = exact.filter(pc.less_equal(ranks, PLACES)).rename_columns({system: "rank"})
+        one, other = ours.sort_by(order), first.sort_by(order)
+        if any(not one[name].equals(other[name]) for name in columns):
+            raise _refuse(
+                results, path, f"the ranks of {system} up to {PLACES} are not those of "
+                f"{layout.top(results.locale)}",
+            )  # fmt: skip
+
+
+def _check_kinds(results: LocaleResults) -> None:
+    """Check that the queries of each slice have the number and the means that the slices say."""
+    path, kinds = layout.kinds(results.locale), results.kinds
+    for each in results.slices.slices:
+        if each.slice not in kinds.column_names:
+            raise _refuse(results, path, f"it has no column {shorten(each.slice)}")
+        members = results.per_query.filter(pc.equal(kinds[each.slice], each.value))
+        for system in results.runs:
+            values = pc.drop_null(members[f"{system}.{results.measures[0]}"]).to_numpy()
+            mean = each.systems[system].mean if system in each.systems else None
+            if len(values) != each.queries or (
+                mean is not None and len(values) and abs(float(values.mean()) - mean) > ROUNDED
+            ):
+                raise _refuse(
+                    results, path, f"its queries of {shorten(each.slice)} {shorten(each.value)} "
+                    f"are not those of {layout.slices(results.locale)}",
+                )  # fmt: skip
 
 
 def _check_curve(results: LocaleResults) -> None:

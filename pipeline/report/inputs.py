@@ -17,6 +17,7 @@ from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgement
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
+from pipeline.report.expected import read_exact, read_kinds
 from pipeline.report.training import Training, read_training
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
@@ -170,8 +171,8 @@ class LocaleResults(Numbers):
     """All that the page shows of a locale, except what its encoder is worth by itself.
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
-    of the form `TOP`, of the same runs. `tradeoff` says why there is none where nothing was
-    measured on these data.
+    of the form `TOP`, of the same runs, which are `depth` deep. `exact` and `kinds` are what
+    `expected` reads. `tradeoff` says why there is none where nothing was measured on these data.
     """
 
     sample: Sample
@@ -179,8 +180,11 @@ class LocaleResults(Numbers):
     slices: Slices
     recall: Mapping[str, list[tuple[int, float]]]
     measures: tuple[str, ...]
+    depth: int
     per_query: pa.Table
     top: pa.Table
+    exact: pa.Table
+    kinds: pa.Table
     counts: CleanCounts
     manifest: Manifest
     tradeoff: TradeOff | str
@@ -239,7 +243,10 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         slices=read_model(layout.slices(locale), Slices, remedy),
         recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
+        depth=card.sample.depth,
         per_query=per_query,
+        exact=read_exact(locale, numbers.runs, judgements, remedy),
+        kinds=read_kinds(locale, per_query["query_id"], remedy),
         top=_read_top(layout.top(locale), card, remedy),
         counts=read_model(layout.clean(locale).counts, CleanCounts, clean_again),
         manifest=manifest,

@@ -13,10 +13,12 @@ from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.encoder import MEASURE_WORDS
 from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
+from pipeline.report.verdict import verdict
 from pipeline.report.wording import (
     LABEL_WORDS,
     REASONS,
@@ -45,6 +47,7 @@ def render(
     params: Params,
     encoders: Mapping[str, EncoderScores],
     scaled: scale.Scale | None = None,
+    moves: Moves | None = None,
 ) -> str:
     """Return the page of these locales' results, the same text for the same results.
 
@@ -53,6 +56,7 @@ def render(
         params: what they are of.
         encoders: what each locale's encoder is worth by itself.
         scaled: what the stages take for large catalogues, if that was measured.
+        moves: what moved since another revision, if that is asked for.
     """
     environment = Environment(
         loader=FileSystemLoader(parts.ASSETS),
@@ -67,7 +71,7 @@ def render(
         "said": format_estimate,
         "named": display_name,
     }
-    script = parts.join_scripts(parts.ASSETS / "page.js")
+    script = parts.join_scripts(parts.ASSETS / "queries.js", parts.ASSETS / "page.js")
     measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
@@ -79,6 +83,8 @@ def render(
         script=trusted_markup(script),
         script_hash=parts.integrity(script),
         measures=measures,
+        moves=moves,
+        verdict=verdict(locales, params.uncertainty),
         explained=describe,
         locales=sections,
         sample=params.sample,

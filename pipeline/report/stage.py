@@ -6,23 +6,21 @@ programs, and reports/plots/*.csv for `dvc plots`.
 
 from pipeline.core import files, layout, stage
 from pipeline.core.params import Params
+from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import plots, render
 from pipeline.report.checks import check_results
 from pipeline.report.encoder import encoder_table, read_encoder
-from pipeline.report.inputs import read_locale
-from pipeline.report.scale import read_scale
+from pipeline.report.inputs import LocaleResults, read_locale
+from pipeline.report.scale import Scale, read_scale
 from pipeline.report.summary import summarise, table
 
 
 def report(params: Params) -> stage.Done:
     """Read what the stages found of every locale, and write page, table, summary and plots."""
-    locales = [read_locale(params, locale) for locale in params.locales]
-    for each in locales:
-        check_results(each, params)
-    encoders = {each.locale: read_encoder(each) for each in locales}
+    locales, encoders, scaled = read_results(params)
     measures = params.evaluate.headline()
     summary = summarise(locales, measures)
-    page = render.render(locales, params, encoders, read_scale())
+    page = render.render(locales, params, encoders, scaled)
     for path, text in (
         *((layout.plot(name), plots.table(plot, locales)) for name, plot in plots.PLOTS.items()),
         (layout.PAGE, page),
@@ -35,3 +33,13 @@ def report(params: Params) -> stage.Done:
         locales=len(locales),
         queries=sum(min(each.scores.queries, params.report.queries) for each in locales),
     )
+
+
+def read_results(
+    params: Params,
+) -> tuple[list[LocaleResults], dict[str, EncoderScores], Scale | None]:
+    """Read and check what the page shows: every locale, its encoder by itself, and the scale."""
+    locales = [read_locale(params, locale) for locale in params.locales]
+    for each in locales:
+        check_results(each, params)
+    return locales, {each.locale: read_encoder(each) for each in locales}, read_scale()

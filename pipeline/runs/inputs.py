@@ -63,6 +63,12 @@ def read_inputs(locale: str) -> Inputs:
     return Inputs(ids.queries, ids.products, rows[text], codes[text])
 
 
+def product_ids(ids: Ids, judgements: pa.Table, codes: Ints) -> pa.ChunkedArray:
+    """Return the product_id of each code that `read_judgements` gave of these judgements."""
+    judged = judgements["product_id"].combine_chunks().dictionary_encode().dictionary
+    return pa.chunked_array([*ids.products.chunks, judged]).take(pa.array(codes))
+
+
 def _codes(products: pa.ChunkedArray, judged: pa.ChunkedArray) -> Ints:
     """Return each judged product's row; one without text gets a code above all rows."""
     known = tables.row_of(products, judged)

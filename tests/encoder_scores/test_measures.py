@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -200,7 +201,7 @@ def test_the_floor_of_average_precision_is_its_mean_over_random_orders() -> None
     drawn: dict[str, list[float]] = {name: [] for name in ("ap_e_vs_i", "ap_e_vs_sci", "map")}
     for _ in range(300):
         order = np.lexsort((rng.random(len(run.query)), run.query))
-        shuffled = JudgedRun(run.query, run.rank, run.label[order], run.retrieved, run.label_counts)
+        shuffled = replace(run, label=run.label[order])
         values = measure(shuffled, rng.random(len(run.query)))
         for name, each in drawn.items():
             each.append(values[name].value)

@@ -18,7 +18,14 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import FIRST_SYSTEMS, System
-from pipeline.evaluate import per_query, plots, results, system_scores, top_products
+from pipeline.evaluate import (
+    exact_ranks,
+    per_query,
+    plots,
+    results,
+    system_scores,
+    top_products,
+)  # fmt: skip
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
@@ -296,6 +303,53 @@ def test_labels_and_top_products_are_those_of_the_runs(judgements: pa.Table) -> 
     assert 1 - shares["random"]["unjudged"] == pytest.approx(len(labels) / 60 / 250, abs=3e-5)
 
 
+def test_every_exact_product_is_where_each_run_ranks_it_or_without_a_rank(
+    judgements: pa.Table,
+) -> None:
+    path = layout.clean(LOCALE).judgements
+    query = judgements["query_id"][0].as_py()
+    more = {"query_id": [query, query], "product_id": ["no text", "no text S"], "label": ["E", "S"]}
+    rows = pa.concat_tables([judgements, pa.table(more, judgements.schema)])
+    tables.write_table(path, rows.sort_by("query_id"), tables.JUDGEMENTS)
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    found = pq.read_table(layout.exact(LOCALE))
+    assert found.column_names == [*exact_ranks.IDS.names, *FIRST_SYSTEMS]
+    titles = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")["text"]
+    ranks = {
+        system: pd.read_parquet(layout.runs(system, LOCALE).catalogue)
+        .set_index(["query_id", "product_id"])["rank"]
+        .to_dict()
+        for system in FIRST_SYSTEMS
+    }
+    expected = [
+        {**row, "title": titles.get(row["product_id"])}
+        | {system: of.get((row["query_id"], row["product_id"])) for system, of in ranks.items()}
+        for row in rows.to_pylist()
+        if row.pop("label") == "E"
+    ]
+
+    def by_ids(row: dict[str, Any]) -> tuple[int, str]:
+        return row["query_id"], row["product_id"]
+
+    assert sorted(found.to_pylist(), key=by_ids) == sorted(expected, key=by_ids)
+    assert found["title"].null_count == 1
+    assert all(0 < found[system].null_count < len(found) for system in FIRST_SYSTEMS)
+
+
+def test_each_query_has_a_value_of_every_slice_and_its_members_are_those_of_the_means(
+    judgements: pa.Table,
+) -> None:
+    kinds = pq.read_table(layout.kinds(LOCALE)).to_pandas().set_index("query_id")
+    values = _per_query()["dense.ndcg@10"]
+    assert kinds.index.tolist() == values.index.tolist()
+    slices = json.loads(layout.slices(LOCALE).read_text())["slices"]
+    assert set(kinds.columns) == {each["slice"] for each in slices}
+    for each in slices:
+        members = values[kinds[each["slice"]] == each["value"]].dropna()
+        assert len(members) == each["queries"]
+        assert members.mean() == pytest.approx(each["systems"]["dense"]["mean"], abs=1.5e-5)
+
+
 def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements: pa.Table) -> None:
     curves = pd.read_csv(layout.recall_curve(LOCALE))
     assert curves.columns.tolist() == ["system", "k", "recall"]
@@ -429,7 +483,7 @@ def test_a_text_in_a_plot_cannot_run_as_a_formula(judgements: pa.Table) -> None:
 def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:
     written = [
         layout.metrics, layout.key_metrics, layout.intervals, layout.slices, layout.recall_curve,
-        layout.per_query, layout.top,
+        layout.per_query, layout.top, layout.exact, layout.kinds,
     ]  # fmt: skip
     before = [where(LOCALE).read_bytes() for where in written]
     evaluate.evaluate(params(SHALLOW), LOCALE)
@@ -580,7 +634,10 @@ def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
 def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
     judgements: pa.Table, change: "object", said: str, system: str
 ) -> None:
-    written = [layout.metrics, layout.intervals, layout.slices, layout.per_query, layout.top]
+    written = [
+        layout.metrics, layout.intervals, layout.slices, layout.per_query, layout.top,
+        layout.exact, layout.kinds,
+    ]  # fmt: skip
     before = [where(LOCALE).read_bytes() for where in written]
     _rewrite(layout.runs(system, LOCALE).catalogue, change)
     with pytest.raises(PipelineError, match=said):

@@ -13,7 +13,7 @@ from pipeline.core import files, layout, tables
 from pipeline.core.params import SYSTEMS, Params
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import stage as encoder_scores
-from pipeline.evaluate import per_query, plots
+from pipeline.evaluate import exact_ranks, per_query, plots
 from pipeline.evaluate.system_scores import read_judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
@@ -53,6 +53,10 @@ _WORDS = {
 _GOOD = {"random": 0.02, "bm25": 0.52, "dense": 0.58, "hybrid": 0.64, "rerank": 0.69}
 
 
+WITHOUT_TEXT = "B-without-text"
+"""The last Exact product; it is in no table of products."""
+
+
 def write_locale(
     given: Params,
     locale: str,
@@ -79,7 +83,8 @@ def write_locale(
     top = _top(rng, locale, query_ids, given)
     _write_numbers(given, locale, values, measures, queries)
     _write_tables(locale, query_ids, texts, values, top)
-    _write_slices(rng, given, locale, values, top, queries)
+    _write_exact(rng, locale, query_ids, top)
+    _write_slices(rng, given, locale, values, top, query_ids)
     _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
     _write_encoder(given, manifest, seed)
@@ -133,9 +138,7 @@ def _top(
     catalogue = [f"B{code:08d}" for code in range(5 * len(query_ids) + 20)]
     titles = [_text(rng, locale, row) + f" {row}" for row in range(len(catalogue))]
     for place, query_id in enumerate(query_ids[:-1]):
-        judged = dict(
-            zip(range(5 * place, 5 * place + 12), rng.choice(LABELS, 12).tolist(), strict=True)
-        )
+        judged = {5 * place + code: LABELS[code % 4] for code in range(12)}
         for system in SYSTEMS:
             codes = rng.permutation(np.arange(5 * place, 5 * place + 20))[:10].tolist()
             for rank, code in enumerate(codes, start=1):
@@ -211,6 +214,32 @@ def _write_tables(
         pq.write_table(table, path, **tables.WRITE_OPTIONS)
 
 
+def _write_exact(
+    rng: np.random.Generator, locale: str, query_ids: list[int], top: dict[str, list[Any]]
+) -> None:
+    """Write where each system ranks the Exact products, three a query; one has no text."""
+    first = {
+        (query_id, product_id, system): rank
+        for query_id, system, rank, product_id in zip(
+            *(top[name] for name in ("query_id", "system", "rank", "product_id")), strict=True
+        )
+    }
+    titles = dict(zip(top["product_id"], top["title"], strict=True))
+    rows = []
+    for place, query_id in enumerate(query_ids):
+        for product in (f"B{5 * place + code:08d}" for code in (0, 4, 8)):
+            row: dict[str, Any] = {"query_id": query_id, "product_id": product}
+            row["title"] = titles.get(product, f"never found {product}")
+            for system in SYSTEMS:
+                further = int(rng.integers(11, 100)) if rng.random() < 0.5 else None
+                row[system] = first.get((query_id, product, system), further)
+            rows.append(row)
+    rows[-1] |= {**dict.fromkeys(["title", *SYSTEMS]), "product_id": WITHOUT_TEXT}
+    schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in SYSTEMS)])
+    layout.exact(locale).parent.mkdir(parents=True, exist_ok=True)
+    pq.write_table(pa.Table.from_pylist(rows, schema), layout.exact(locale), **tables.WRITE_OPTIONS)
+
+
 def seal(locale: str) -> None:
     """Write the card of the table by query anew, after a change of it or of the first products."""
     path, (ids, judgements, _) = layout.per_query(locale), read_judgements(locale)
@@ -229,9 +258,14 @@ def seal(locale: str) -> None:
 
 
 def _write_slices(
-    rng: np.random.Generator, given: Params, locale: str, values: Any, top: Any, queries: int
+    rng: np.random.Generator,
+    given: Params,
+    locale: str,
+    values: Any,
+    top: Any,
+    query_ids: list[int],
 ) -> None:
-    measure = given.evaluate.headline()[0]
+    measure, queries = given.evaluate.headline()[0], len(query_ids)
     groups = {
         "query length": ("1 word", "2-3 words", "4 or more words"),
         "exact products": ("none", "1", "2-4", "5 or more"),
@@ -239,12 +273,12 @@ def _write_slices(
         "brand in the query": ("yes", "no"),
         "script mix": ("kanji+hiragana+katakana", "kanji+hiragana+katakana+latin"),
     }
-    slices = []
+    slices, kinds = [], {}
     for group, names in groups.items():
+        taken = [name for name in names if name != "none"]
+        kinds[group] = rng.choice(taken, queries, p=rng.dirichlet(np.ones(len(taken)))).tolist()
         for name in names:
-            rows = np.flatnonzero(rng.random(queries) < rng.uniform(0.05, 0.9))
-            if name == "none":
-                rows = rows[:0]
+            rows = np.flatnonzero(np.array(kinds[group]) == name)
             nothing = {"mean": None, "low": None, "high": None}
             slices.append({
                 "slice": group, "value": name, "queries": len(rows), "small": len(rows) < 30,
@@ -253,6 +287,9 @@ def _write_slices(
                     for system in SHOWN
                 },
             })  # fmt: skip
+    layout.kinds(locale).parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"query_id": query_ids, **kinds})
+    pq.write_table(table, layout.kinds(locale), **tables.WRITE_OPTIONS)
     shares: dict[str, dict[str, float]] = {}
     for system in SYSTEMS:
         labels = [
@@ -288,6 +325,7 @@ def _write_clean(given: Params, locale: str, query_ids: list[int]) -> None:
         for place, query_id in enumerate(query_ids)
         for code in range(12)
     ]
+    judged[-4] = (query_ids[-1], WITHOUT_TEXT, "E")
     for path, columns, schema in (
         (layout.clean(locale).queries,
          {"query_id": query_ids, "text": [f"query {one}" for one in query_ids]}, tables.QUERIES),

@@ -68,6 +68,7 @@ CSV = (
 PARQUET = (
     layout.per_query(LOCALE), layout.top(LOCALE), layout.clean(LOCALE).queries,
     layout.clean(LOCALE).products, layout.clean(LOCALE).judgements, layout.encoder_values(LOCALE),
+    layout.exact(LOCALE), layout.kinds(LOCALE),
 )  # fmt: skip
 
 

@@ -105,7 +105,7 @@ def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
     assert data["queries"][5][2][1][0] == round(table[5][f"{RUNS[1]}.{results.measures[0]}"], 5)
     shown = [
         (int(query_id), system, place // 2 + 1, *data["products"][ranked[place]], ranked[place + 1])
-        for query_id, _, _, lists in data["queries"]
+        for query_id, _, _, lists, *_ in data["queries"]
         for system, ranked in zip(RUNS, lists, strict=True)
         for place in range(0, len(ranked), 2)
     ]
@@ -116,6 +116,33 @@ def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
         if row["rank"] <= 4
     ]  # fmt: skip
     assert sorted(shown) == sorted(expected)
+
+
+def test_what_a_system_misses_in_the_shown_places_is_there_with_its_rank_in_every_system(
+    results: LocaleResults,
+) -> None:
+    data = browse.queries_data(results, Report(queries=100, results=4, seed=0))
+    found = {
+        (int(query_id), *data["products"][place], *ranks)
+        for query_id, *_, missed in data["queries"]
+        for place, *ranks in missed
+    }
+    expected = {
+        (row["query_id"], row["product_id"], row["title"], *(row[s] or 0 for s in RUNS))
+        for row in results.exact.to_pylist()
+        if any(row[s] is None or row[s] > 4 for s in RUNS)
+    }
+    assert found == expected
+    for *_, missed in data["queries"]:
+        best = [min((rank for rank in ranks if rank), default=1000) for _, *ranks in missed]
+        assert best == sorted(best)
+    assert [query[5] for query in data["queries"]] == [3] * 24
+    kinds = results.kinds.to_pylist()
+    for row, query in zip(kinds, data["queries"], strict=True):
+        named = {
+            name: values[at] for (name, values), at in zip(data["kinds"], query[4], strict=True)
+        }
+        assert {"query_id": int(query[0]), **named} == row
 
 
 def test_the_reader_is_told_which_queries_the_page_holds(results: LocaleResults) -> None:
@@ -230,18 +257,18 @@ def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_roo
             assert found == wanted
 
 
-def test_the_page_draws_what_was_measured_at_scale_or_says_that_nothing_was(
+def test_the_page_has_a_section_of_scale_only_where_that_was_measured(
     project: Path, params: Params
 ) -> None:
     for locale in params.locales:
         write_locale(params, locale, queries=3)
     report.report(params)
-    assert "Not measured. Run make scale." in layout.PAGE.read_text(encoding="utf-8")
+    assert 'href="#scale"' not in layout.PAGE.read_text(encoding="utf-8")
     measured = random_scale(3)
     files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
     report.report(params)
     page = layout.PAGE.read_text(encoding="utf-8")
-    assert "Run make scale" not in page
+    assert 'href="#scale"' in page
     for points in measured.stages.values():
         assert f'<td class="number">{points[0].products:,}</td>' in page
     files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
@@ -299,6 +326,21 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
     seal("es")
 
 
+def _drop_one_that_is_not_exact(rows: list[dict[str, Any]]) -> None:
+    rows.remove(next(row for row in rows if row["label"] != "E" and row["rank"] < 10))
+
+
+def _edit_table(path: Path, column: str, rows: int | slice, value: object) -> None:
+    """Set one value of a table, or those of some rows."""
+    table = pq.read_table(path)
+    place = table.column_names.index(column)
+    values = table[column].to_pylist()
+    for row in range(len(values))[rows] if isinstance(rows, slice) else [rows]:
+        values[row] = value
+    field = table.schema.field(column)
+    pq.write_table(table.set_column(place, field, pa.array(values, field.type)), path)
+
+
 @pytest.mark.parametrize(
     ("damage", "told"),
     [
@@ -323,7 +365,16 @@ def _with_top(change: Callable[[list[dict[str, Any]]], object]) -> None:
         (lambda: _without(layout.per_query("es"), "hybrid.mrr@10"), "no column hybrid.mrr@10"),
         (lambda: _with_top(lambda rows: rows[0].update(system="bm52")), "system cannot be 'bm52'"),
         (lambda: _with_top(lambda rows: rows[0].update(query_id=-5)), "query_id cannot be -5"),
-        (lambda: _with_top(lambda rows: rows.pop(3)), "next (found"),
+        (lambda: _with_top(_drop_one_that_is_not_exact), "next (found"),
+        (lambda: layout.exact("es").unlink(), "exact/es.parquet is missing"),
+        (lambda: _edit_table(layout.exact("es"), "product_id", 5, "B1"), "product_id must name"),
+        (lambda: _edit_table(layout.exact("es"), "bm25", 5, 101), "a rank that no product"),
+        (lambda: _edit_table(layout.exact("es"), "bm25", -1, 50), "a rank that no product"),
+        (lambda: _edit_table(layout.exact("es"), "dense", slice(9), 7), "the ranks of dense up to"),
+        (lambda: layout.kinds("es").unlink(), "kinds/es.parquet is missing"),
+        (lambda: _edit_table(layout.kinds("es"), "query_id", 2, 3), "must have the query_ids"),
+        (lambda: _edit_table(layout.kinds("es"), "brand in the query", slice(9), "maybe"),
+         "its queries of 'brand in the query'"),
         (lambda: _of_other_runs(layout.top("es")), "top/es.parquet: the contents must have the"),
         (lambda: _of_other_runs(layout.per_query("es")), "per_query/es.parquet: the contents have"),
         (lambda: _of_other_runs(layout.clean("es").judgements),
@@ -406,7 +457,7 @@ def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
         "data/&lt;mine&gt;, version large, split test", "queries: 77, distractors: all, seed 13",
         f"12 queries, 80 products, encoder labse (weights {manifest['weights_sha256'][:12]}), "
         f"index flat, data {basis.data_sha256('es')[:12]}",
-        basis.all_sha256({"es": basis.data_sha256("es")})[:12],
+        basis.all_sha256({"es": basis.data_sha256("es")})[:12], "By nDCG@10: in es, rerank ",
     ):  # fmt: skip
         assert words in top
 
@@ -473,15 +524,14 @@ def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
 ) -> None:
     ids = [2**53 + 1 + row for row in range(23)] + [2**63 - 1]
     new = dict(zip(results.per_query["query_id"].to_pylist(), ids, strict=True))
-    changed = dataclasses.replace(
-        results,
-        per_query=results.per_query.set_column(0, "query_id", pa.array(ids)),
-        top=results.top.set_column(
-            0,
-            "query_id",
-            pa.array([new[one] for one in results.top["query_id"].to_pylist()]),
-        ),
-    )
+    tables_of = {
+        name: table.set_column(
+            0, "query_id", pa.array([new[one] for one in table["query_id"].to_pylist()])
+        )
+        for name in ("per_query", "top", "exact", "kinds")
+        for table in [getattr(results, name)]
+    }
+    changed = dataclasses.replace(results, **tables_of)
     data = browse.queries_data(changed, Report(queries=100, results=4, seed=0))
     text = json.loads(browse.embedded_json(data), parse_int=float)
     assert [query[0] for query in text["queries"]] == [str(one) for one in ids]

@@ -4,6 +4,7 @@ Needs chromium, chromium-browser or google-chrome on the PATH; the tests skip wh
 """
 
 import contextlib
+import csv
 import itertools
 import json
 import shutil
@@ -92,7 +93,7 @@ def opened(browser: Browser, folder: Path) -> Iterator[Open]:
 
     yield open_page
     for one in all_opened:
-        alone = [url for url in one.requests if not url.startswith("data:")]
+        alone = [url for url in one.requests if not url.startswith(("data:", "blob:"))]
         told = one.told
         one.page.context.close()
         assert told == []
@@ -114,7 +115,7 @@ def _top_rows(folder: Path, locale: str) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("width", [360, 768, 1280])
 def test_no_element_overflows_the_page_or_its_chart(opened: Open, width: int, scheme: str) -> None:
     page = opened(width, scheme)
-    for locale in ("us", "jp"):
+    for locale in ("", "jp"):
         page.select_option("#locale", locale)
         page.get_by_role("button", name="query", exact=True).click()
         _open_everything(page)
@@ -210,11 +211,13 @@ def test_results_stand_side_by_side_with_title_label_and_place_and_the_unjudged_
 ) -> None:
     page = opened()
     query_id = pq.read_table(folder / layout.per_query("us"))["query_id"][0].as_py()
-    page.fill("#filter", NASTY[0])
-    page.locator("#rows button").click()
-    detail = page.locator(f"#detail-{query_id}")
-    assert detail.locator("h3").all_text_contents() == list(RUNS)
-    tops = [box["y"] for each in detail.locator("section").all() if (box := each.bounding_box())]
+    page.select_option("#locale", "us")
+    page.fill("#filter", str(query_id))
+    page.locator("#rows tr td").first.click()
+    detail = page.locator(f"#detail-us-{query_id}")
+    assert detail.locator("h3").all_text_contents() == [*RUNS, "What should have been found"]
+    detail_lists = detail.locator(".lists section").all()
+    tops = [box["y"] for each in detail_lists if (box := each.bounding_box())]
     assert len(set(tops)) == 1
     for place, system in enumerate(RUNS):
         rows = [
@@ -232,6 +235,14 @@ def test_results_stand_side_by_side_with_title_label_and_place_and_the_unjudged_
         assert [name == "not judged" for name in names] == [row["label"] is None for row in rows]
     dashed = detail.locator(".chip-unjudged").first
     assert dashed.evaluate("chip => getComputedStyle(chip).borderStyle") == "dashed"
+    missed = [
+        " · ".join([row["product_id"], *(f"{s}\u00a0{row[s] or '–'}" for s in RUNS)])
+        for row in pq.read_table(folder / layout.exact("us")).to_pylist()
+        if row["query_id"] == query_id and any(row[s] is None or row[s] > 10 for s in RUNS)
+    ]
+    assert sorted(detail.locator(".missed .id").all_text_contents()) == sorted(missed)
+    page.locator("#rows tr td").first.click()
+    assert page.locator(".detail").count() == 0
 
 
 def test_the_numbers_are_those_of_the_artefacts(opened: Open, folder: Path) -> None:
@@ -262,6 +273,7 @@ def test_the_table_of_queries_sorts_by_each_column_both_ways_and_undefined_comes
     opened: Open, folder: Path
 ) -> None:
     page = opened()
+    page.select_option("#locale", "us")
     values = pq.read_table(folder / layout.per_query("us")).to_pylist()
     for place, system in enumerate(RUNS):
         button = page.locator("#columns button").nth(1 + place)
@@ -273,6 +285,120 @@ def test_the_table_of_queries_sorts_by_each_column_both_ways_and_undefined_comes
             shown = page.locator(f"#rows tr td:nth-child({2 + place})").all_text_contents()
             every = sorted((round(row[f"{system}.ndcg@10"], 5) for row in values), reverse=falling)
             assert shown == [f"{value:.3f}" for value in every[:25]]
+
+
+def _follow(page: Page, address: str) -> None:
+    page.evaluate("address => { location.hash = address; }", address)
+    page.wait_for_timeout(50)
+
+
+def _shown(page: Page) -> list[str]:
+    texts: list[str] = page.locator("#rows > tr:not(.detail) bdi").all_text_contents()
+    return texts
+
+
+def test_a_link_shows_what_it_was_copied_from_and_says_what_of_it_is_gone(
+    opened: Open, folder: Path
+) -> None:
+    page, other = opened(), opened()
+    page.select_option("#locale", "es")
+    page.fill("#filter", "ZAPATILLAS")
+    page.locator("#columns button").nth(2).click()
+    page.locator("#columns button").nth(2).click()
+    page.locator("#rows button").nth(1).click()
+    page.wait_for_function("location.hash.includes('query')")
+    address = page.evaluate("location.hash")
+    _follow(other, address)
+    assert _shown(other) == _shown(page) != []
+    assert other.input_value("#filter") == "ZAPATILLAS"
+    assert other.locator(".detail").get_attribute("id") == page.locator(".detail").get_attribute(
+        "id"
+    )
+    assert other.locator("#gone").text_content() == ""
+    assert other.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
+    query_id = pq.read_table(folder / layout.per_query("es"))["query_id"][0].as_py()
+    for asked, problems in (
+        ("locale=es&query=-7", ["these data have no query of es with the id -7."]),
+        ("query=<b>", ["these data have no query with the id <b>."]),
+        (f"locale=es&query={query_id}&filter=nowhere", ["not in what this link filters"]),
+        ("locale=xx&sort=splade&slice=a&value=b",
+         ["no locale xx", "no column splade", "in the slice a: b"]),
+        (f"locale=es&query={query_id}", []),
+    ):  # fmt: skip
+        _follow(page, asked)
+        told = page.locator("#gone p").all_text_contents()
+        assert len(told) == len(problems)
+        assert all(problem in line for problem, line in zip(problems, told, strict=True))
+        assert page.locator(".detail").count() == (f"query={query_id}" in asked)
+    _follow(page, "recall")
+    assert page.locator(".detail").count() == 1
+
+
+def test_the_filter_finds_texts_ids_and_titles_of_all_locales_and_the_csv_has_what_it_shows(
+    opened: Open, folder: Path
+) -> None:
+    page = opened()
+    rows = {
+        locale: pq.read_table(folder / layout.per_query(locale)).to_pylist() for locale in LANGUAGES
+    }
+    tops = {locale: _top_rows(folder, locale) for locale in LANGUAGES}
+    product = tops["jp"][0]["product_id"]
+    for wanted, folded in (
+        ("NIÑO Inalambricos", ("nino", "inalambricos")), ("ﾜｲﾔﾚｽ", ("ワイヤレス",)),
+        (product, (product.lower(),)),
+    ):  # fmt: skip
+        page.fill("#filter", wanted)
+        with page.expect_download() as started:
+            page.locator("#csv").click()
+        assert started.value.suggested_filename == "queries.csv"
+        with started.value.path().open(encoding="utf-8-sig", newline="") as file:
+            found = list(csv.DictReader(file))
+
+        def holds(*texts: str, words: tuple[str, ...] = folded) -> bool:
+            plain = " ".join(texts).lower().replace("ñ", "n").replace("á", "a")
+            return all(word in plain for word in words)
+
+        expected = set()
+        for locale, of_locale in rows.items():
+            by_title = {
+                row["query_id"] for row in tops[locale] if holds(row["title"], row["product_id"])
+            } | {
+                row["query_id"]
+                for row in pq.read_table(folder / layout.exact(locale)).to_pylist()
+                if holds(row["title"] or "", row["product_id"])
+            }
+            expected |= {
+                (locale, str(row["query_id"]), row["query"])
+                for row in of_locale
+                if holds(row["query"], str(row["query_id"])) or row["query_id"] in by_title
+            }
+        assert {(each["locale"], each["query_id"], each["query"]) for each in found} == expected
+        assert len(found) == len(expected) > 0
+        assert [each["query"] for each in found][:25] == _shown(page)
+        first = found[0]
+        (row,) = (one for one in rows[first["locale"]] if str(one["query_id"]) == first["query_id"])
+        for system in RUNS:
+            value = row[f"{system}.ndcg@10"]
+            assert float(first[f"{system}.nDCG@10"]) == round(value, 5)
+
+
+def test_a_slice_leads_to_its_queries(opened: Open, folder: Path) -> None:
+    page = opened()
+    kinds = pq.read_table(folder / layout.kinds("es")).to_pylist()
+    texts = pq.read_table(folder / layout.per_query("es"))["query"].to_pylist()
+    page.get_by_text("As a table of the slices, es").click()
+    region = page.get_by_role("region", name="Slices, es")
+    link = region.get_by_role("link", name="2-3 words")
+    for _ in range(2):  # the second time, the address is the same already
+        link.click()
+        page.wait_for_function("!document.getElementById('slice').hidden")
+        assert page.text_content("#slice-name") == "query length: 2-3 words"
+        expected = [text for text, each in zip(texts, kinds, strict=True)
+                    if each["query length"] == "2-3 words"]  # fmt: skip
+        assert f"of {len(expected)} quer" in (page.text_content("#status") or "")
+        assert set(_shown(page)) <= set(expected)
+    page.locator("#all").click()
+    assert "of 60 queries" in (page.text_content("#status") or "")
 
 
 def test_everything_is_reached_by_keyboard_and_focus_is_seen(opened: Open) -> None:
@@ -318,6 +444,7 @@ def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: 
     page.keyboard.press("Space")
     assert page.locator("details").first.get_attribute("open") is not None
     _tab_to(page, "#locale")
+    page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     assert "of es" in (page.text_content("#note") or "")
     _tab_to(page, "#filter")
@@ -444,7 +571,7 @@ def test_headings_names_languages_and_ids_are_in_order(opened: Open) -> None:
                 for (const element of document.querySelectorAll(`[${name}]`))
                     for (const id of element.getAttribute(name).split(' '))
                         if (!ids.has(id)) faults.push(`${name}: no ${id}`);
-            for (const link of document.querySelectorAll('a[href^="#"]'))
+            for (const link of document.querySelectorAll('a[href^="#"]:not([href*="="])'))
                 if (!ids.has(link.hash.slice(1))) faults.push(`leads nowhere: ${link.hash}`);
             for (const chart of document.querySelectorAll('svg.chart')) {
                 const title = chart.querySelector(':scope > title').textContent;

@@ -1,0 +1,57 @@
+"""Write the page of the workspace with what moved since a revision, as `pipeline.compare` finds it.
+
+The stage report cannot draw this: main and HEAD name other commits tomorrow, and DVC would not know
+that the page is old. So this is a command, and its page is no output of the graph.
+"""
+
+import argparse
+from pathlib import Path
+
+from pipeline.compare import display, git
+from pipeline.compare.command import compare
+from pipeline.compare.display import Report
+from pipeline.compare.revision import WORKSPACE, Revision
+from pipeline.core import files, layout, stage
+from pipeline.core.params_file import load_params
+from pipeline.report import render
+from pipeline.report.moves import Changed, Moves
+from pipeline.report.stage import read_results
+
+
+def moves_of(report: Report) -> Moves:
+    """Return what the page shows of a comparison with the workspace."""
+    return Moves(
+        since=report.a,
+        header=display.HEADER,
+        numbers=display.NUMBERS,
+        rows=tuple(display.cells(move) for move in report.found.moves),
+        changed=tuple(
+            Changed(move.locale, move.metric, change.query_id, change.query, change.a, change.b)
+            for move in display.with_queries(report.found.moves)
+            for change in (*move.wins, *move.losses)
+        ),
+        settings=tuple((key, a, b) for key, (a, b) in report.settings.items()),
+        notes=(*display.closing(report), *report.notes),
+    )
+
+
+def main() -> int:
+    """Write the page, and return the exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.since",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("revision", help="the old side: a Git revision or an experiment")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page")
+    arguments = parser.parse_args()
+    with stage.report_errors("since") as outcome:
+        files.refuse_artefacts({"--out": arguments.out}, layout.artefacts())
+        git.refuse_tracked({"--out": arguments.out})
+        params = load_params()
+        report = compare(params, Revision(arguments.revision), Revision(WORKSPACE), queries=5)
+        locales, encoders, scaled = read_results(params)
+        page = render.render(locales, params, encoders, scaled, moves_of(report))
+        with files.atomic_file(arguments.out, follow_links=True) as partial:
+            partial.write_text(page, encoding="utf-8", newline="\n")
+    return outcome.status
