@@ -6,11 +6,12 @@ of spelling errors). The first letter is seldom wrong (Pollock and Zamora 1984),
 same, as in Lucene's DirectSpellChecker. So must the last one, where inflections differ.
 """
 
+from typing import NamedTuple
+
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import regex
-from numpy.typing import NDArray
 from rapidfuzz import process
 from rapidfuzz.distance import OSA
 
@@ -29,6 +30,14 @@ _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
 _LETTERS = regex.compile(rf"(?:(?![{UNSPACED_LETTERS}])\p{{L}}\p{{M}}*)+")
 
 
+class _Alike(NamedTuple):
+    """The words that begin and end with the same letters."""
+
+    folded: list[str]
+    words: list[tuple[int, str]]
+    """In how many products each is, below 0, and the word with its accents."""
+
+
 class Corrector:
     """Corrects the spelling of queries by a vocabulary.
 
@@ -37,7 +46,7 @@ class Corrector:
     """
 
     def __init__(self, vocabulary: pa.Table) -> None:
-        """Sort the words that may replace others by length.
+        """Sort the words that may replace others by their first and last letters.
 
         Args:
             vocabulary: a table of `tables.VOCABULARY`.
@@ -45,18 +54,13 @@ class Corrector:
         words = vocabulary["word"].to_pylist()
         self._known = frozenset(words)
         self._corrected: dict[str, str] = {}
-        rows = zip(words, vocabulary["products"].to_pylist(), strict=True)
-        wanted = [
-            (fold_accents(word), products, word)
-            for word, products in rows
-            if products >= LEAST_PRODUCTS and len(word) >= LEAST_LETTERS - 1
-        ]
-        wanted.sort(key=lambda each: len(each[0]))
-        self._folded = [folded for folded, _, _ in wanted]
-        self._products = [products for _, products, _ in wanted]
-        self._words = [word for _, _, word in wanted]
-        self._lengths = np.array([len(folded) for folded in self._folded], np.int64)
-        self._letters = letters_of(self._folded)
+        self._alike: dict[str, _Alike] = {}
+        for word, products in zip(words, vocabulary["products"].to_pylist(), strict=True):
+            if products >= LEAST_PRODUCTS and len(word) >= LEAST_LETTERS - 1:
+                folded = fold_accents(word)
+                alike = self._alike.setdefault(_ends(folded), _Alike([], []))
+                alike.folded.append(folded)
+                alike.words.append((-products, word))
 
     def correct(self, text: str) -> str:
         """Return a clean query with its words corrected; what is between them stays."""
@@ -82,31 +86,16 @@ class Corrector:
         return self._corrected[low]
 
     def _nearest(self, word: str) -> str | None:
-        edits = 2 if len(word) >= TWO_EDITS_LETTERS else 1
-        first, last = np.searchsorted(self._lengths, [len(word) - edits, len(word) + edits + 1])
-        # An edit takes a letter out of the set, puts one in, or both.
-        differing = np.bitwise_count(self._letters[first:last] ^ letters_of([word]))
-        rows = [
-            row
-            for row in (np.flatnonzero(differing <= 2 * edits) + first).tolist()
-            if self._folded[row][0] == word[0] and self._folded[row][-1] == word[-1]
-        ]
-        if not rows:
+        alike = self._alike.get(_ends(word))
+        if alike is None:
             return None
-        folded = [self._folded[row] for row in rows]
-        (distances,) = process.cdist([word], folded, scorer=OSA.distance, score_cutoff=edits)
-        reached = [
-            (distance, -self._products[row], self._words[row])
-            for distance, row in zip(distances.tolist(), rows, strict=True)
-            if distance <= edits
-        ]
-        return min(reached)[2] if reached else None
+        edits = 2 if len(word) >= TWO_EDITS_LETTERS else 1
+        (distances,) = process.cdist([word], alike.folded, scorer=OSA.distance, score_cutoff=edits)
+        reached = np.flatnonzero(distances <= edits).tolist()
+        best = min(((distances[each], *alike.words[each]) for each in reached), default=None)
+        return None if best is None else best[2]
 
 
-def letters_of(words: list[str]) -> NDArray[np.uint64]:
-    """Return the set of letters of each word as bits; letters may share one. No word is empty."""
-    codes = np.frombuffer("".join(words).encode("utf-32-le"), np.uint32).astype(np.uint64)
-    if not words:
-        return codes
-    starts = np.cumsum([0, *map(len, words[:-1])])
-    return np.bitwise_or.reduceat(np.uint64(1) << (codes & np.uint64(63)), starts)
+def _ends(word: str) -> str:
+    """Return the first and the last letter."""
+    return word[0] + word[-1]
