@@ -100,7 +100,7 @@ class Server:
 def take_for_encoded() -> None:
     """Let the made-up vectors of this folder be those of the encoder that us has as shipped."""
     data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-    for section in ("encoder", "index", "language", "rerank"):
+    for section in ("encoder", "index", "language", "spelling", "rerank"):
         data[section] = {LOCALE: data[section][LOCALE]}
     data["indexes"] |= INDEXES
     data["index"][LOCALE] = files.read_json(layout.index(LOCALE).card, "")["index"]

@@ -6,7 +6,7 @@ import sys
 from pipeline.core import files, params_edit, params_text
 from pipeline.core.errors import PipelineError
 from pipeline.core.languages import language_of
-from pipeline.core.params import ANY_LANGUAGE_ENCODER, NO_RERANKER
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, NO_RERANKER
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params, refuse_locale_name
 
 
@@ -64,6 +64,7 @@ def main() -> int:
             choices = {
                 "encoder": asked.encoder, "index": asked.index, "rerank": asked.rerank,
                 "language": language_of(asked.locale) if asked.language is None else asked.language,
+                "spelling": AS_TYPED,
             }  # fmt: skip
             before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
             after = add_locale(before, asked.locale, choices)

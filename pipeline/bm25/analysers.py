@@ -7,7 +7,6 @@ them little weight. A text of punctuation alone has no terms.
 
 import re
 import string
-import unicodedata
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
@@ -15,6 +14,8 @@ from functools import lru_cache
 import regex
 import Stemmer
 import sudachipy
+
+from pipeline.core.languages import UNSPACED_LETTERS, fold_accents
 
 _ACCENTS_LEFT_OUT = {"en", "es"}
 """Languages whose users often leave accents out of a query ("portatil" for "portátil")."""
@@ -27,14 +28,11 @@ _DOTLESS_CASE = str.maketrans("Iİ", "ıi")
 _GROUPED_BY_COMMA = {"en", "he", "hi", "ko", "th", "zh"}
 _GROUPED_BY_POINT = {"az", "da", "de", "el", "es", "hr", "id", "is", "it", "nl", "pt", "ro", "tr"}
 
-_DIACRITICS = dict.fromkeys(range(0x300, 0x370))
-
-# Scripts without spaces between words. The long vowel mark belongs to no script.
-_UNSPACED = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
-_UNSPACED_RUN = regex.compile(rf"[{_UNSPACED}]+")
+_UNSPACED_RUN = regex.compile(rf"[{UNSPACED_LETTERS}]+")
 # A number, an unspaced run, or a word: "500ml" is 500 and ml, as "500 ml" is.
 _WORD = regex.compile(
-    rf"\p{{N}}+(?:[.,]\p{{N}}+)*|[{_UNSPACED}]+|[\p{{L}}--[{_UNSPACED}]][[\p{{L}}\p{{M}}]--[{_UNSPACED}]]*",
+    rf"\p{{N}}+(?:[.,]\p{{N}}+)*|[{UNSPACED_LETTERS}]+"
+    rf"|[\p{{L}}--[{UNSPACED_LETTERS}]][[\p{{L}}\p{{M}}]--[{UNSPACED_LETTERS}]]*",
     regex.VERSION1,
 )
 _GROUPS = {
@@ -204,13 +202,6 @@ def bigrams(text: str) -> list[str]:
     """Return the overlapping pairs of characters within each run of an unspaced script."""
     runs = _UNSPACED_RUN.findall(text)
     return [run[i : i + 2] for run in runs for i in range(len(run) - 1)]
-
-
-def fold_accents(text: str) -> str:
-    """Return a text without the marks of Latin letters: é is e, ñ is n."""
-    if text.isascii():
-        return text
-    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_DIACRITICS))
 
 
 def _japanese() -> Callable[[str], list[str]]:

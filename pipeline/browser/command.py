@@ -27,7 +27,7 @@ from pipeline.browser.tokens import token_settings
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params, Similarity
+from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.weights import LocalWeights, resolve_weights
@@ -51,14 +51,20 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
     """Write the folder, and return its manifest.
 
     Raises:
-        PipelineError: an artefact is missing or stale, the encoder cannot be run in a browser, is
-            too large for one or differs from ours there, or npm cannot fetch what the page needs.
+        PipelineError: an artefact is missing or stale, the spelling is corrected, the encoder
+            cannot be run in a browser, is too large for one or differs from ours there, or npm
+            cannot fetch what the page needs.
     """
     spec = params.encoder_of(locale)
     if spec.similarity == "l2":
         raise PipelineError(
             f"{params.entry_of(params.encoder[locale])}.similarity: the page searches by cosine or "
             "dot product (found l2). Use another encoder for this locale."
+        )
+    if params.spelling[locale] != AS_TYPED:
+        raise PipelineError(
+            f"spelling.{locale}: the page searches for queries as they are typed (found "
+            f"{params.spelling[locale]}). Set it to {AS_TYPED} for this page."
         )
     refuse_to_lose(out)
     held, weights = _read_inputs(params, locale)

@@ -6,11 +6,12 @@ import pyarrow as pa
 
 from pipeline.clean.judgements import Pairs, clean_judgements
 from pipeline.clean.products import CleanedProducts, clean_product_file, refuse_other_locales
+from pipeline.clean.spelling import correct_queries
 from pipeline.clean.texts import clean_queries, count_cut
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
-from pipeline.core.params import Params
+from pipeline.core.params import CORRECTED, Params
 from pipeline.text.normalise import MAX_CHARACTERS
 
 
@@ -36,6 +37,9 @@ def clean(params: Params, locale: str) -> stage.Done:
                 f"{source.folder}: none of its {len(sampled_queries)} queries has a text and a "
                 "judged product. Draw others (sample in params.yaml)."
             )
+        spelling = {}
+        if params.spelling[locale] == CORRECTED:
+            kept_queries, spelling["spelling"] = correct_queries(kept_queries, out)
         tables.write_table(out.queries, kept_queries, tables.QUERIES)
         tables.write_table(out.judgements, pairs.table, tables.JUDGEMENTS)
         cut = count_cut(sampled_queries, ["query"])
@@ -49,6 +53,7 @@ def clean(params: Params, locale: str) -> stage.Done:
                 "in": len(sampled_queries),
                 "out": len(kept_queries),
             },
+            **spelling,
         }
         write_json(out.counts, counts)
     _warn_of_cut(source.products, products.fields_cut)

@@ -1,4 +1,6 @@
-"""The language codes of ISO 639-1."""
+"""The language codes of ISO 639-1, and what languages and scripts are like."""
+
+import unicodedata
 
 _CODES = """
 aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
@@ -12,7 +14,23 @@ tt tw ty ug uk ur uz ve vi vo wa wo xh yi yo za zh zu
 LANGUAGES = frozenset(_CODES.split())
 """The codes of ISO 639-1."""
 
+UNSPACED = {"ja", "km", "lo", "my", "th", "zh"}
+"""Languages that are written without spaces between words."""
+
+UNSPACED_LETTERS = r"\p{Han}\p{Hiragana}\p{Katakana}\p{Thai}\p{Lao}\p{Khmer}\p{Myanmar}ー"
+"""The letters of scripts without spaces between words, within brackets of the library `regex`. The
+long vowel mark belongs to no script."""
+
+_DIACRITICS = dict.fromkeys(range(0x300, 0x370))
+
 
 def language_of(locale: str) -> str:
     """Return the language of a locale that is named by its code; `any` for another name."""
     return locale if locale in LANGUAGES else "any"
+
+
+def fold_accents(text: str) -> str:
+    """Return a text without the marks of Latin letters: é is e, ñ is n."""
+    if text.isascii():
+        return text
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFD", text).translate(_DIACRITICS))

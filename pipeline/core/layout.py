@@ -121,6 +121,16 @@ class CleanFiles:
         return self.folder / f"{kind}.parquet"
 
     @property
+    def vocabulary(self) -> Path:
+        """The products' words, where the queries' spelling is corrected by them."""
+        return self.folder / "vocabulary.parquet"
+
+    @property
+    def corrections(self) -> Path:
+        """The queries whose spelling was corrected, where it is."""
+        return self.folder / "corrections.parquet"
+
+    @property
     def judgements(self) -> Path:
         """The labels of pairs."""
         return self.folder / "judgements.parquet"

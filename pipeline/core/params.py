@@ -176,6 +176,11 @@ class Evaluate(Strict):
         return (*self.headline(), f"ndcg_judged_only@{self.ndcg_judged_only}")
 
 
+Spelling = Literal["typed", "corrected"]
+AS_TYPED: Spelling = "typed"
+CORRECTED: Spelling = "corrected"
+"""How the queries of a locale are searched for: as they are, or with their spelling corrected."""
+
 System = Literal["dense", "bm25", "hybrid", "rerank"]
 SYSTEMS: tuple[System, ...] = get_args(System)
 """All systems, in the order in which they are shown; see `Params.systems_of`."""
@@ -488,6 +493,7 @@ class Params(Strict):
     index: dict[Name, str]
     index_gate: Share | None
     language: dict[Name, Language]
+    spelling: dict[Name, Spelling]
     demo: Demo
     sample: Sample
     clean: Clean

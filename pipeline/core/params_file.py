@@ -9,7 +9,10 @@ from pydantic import ValidationError
 
 from pipeline.core import layout, params_text
 from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
+from pipeline.core.languages import UNSPACED
 from pipeline.core.params import (
+    AS_TYPED,
+    CORRECTED,
     ENCODER,
     ENCODER_MEASURES,
     LEAST_STEP,
@@ -75,7 +78,7 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
     """Say which locales and names are undefined, even if types are wrong too."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
-    for section in ("index", "language", "rerank") if locales else ():
+    for section in ("index", "language", "spelling", "rerank") if locales else ():
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
@@ -118,6 +121,7 @@ def _contradictions(params: Params) -> Iterator[str]:
     """Say which settings exclude each other, which types alone cannot express."""
     if MEAN in params.encoder:
         yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
+    yield from _uncorrectable(params)
     yield from _unfit_indexes(params)
     untrainable = list(_untrainable(params))
     yield from untrainable
@@ -133,6 +137,18 @@ def _contradictions(params: Params) -> Iterator[str]:
     yield from _too_shallow(params)
     yield from _not_kept(params)
     yield from _too_few_draws(params)
+
+
+def _uncorrectable(params: Params) -> Iterator[str]:
+    """Say which locales have no words to correct."""
+    for locale, spelling in params.spelling.items():
+        language = params.language.get(locale, "any")
+        if spelling == CORRECTED and language in UNSPACED:
+            yield (
+                f"spelling.{locale}: must be {AS_TYPED} (found {spelling}): the language "
+                f"{language} is written without spaces, so its queries have no words to compare. "
+                f"Set it to {AS_TYPED}."
+            )
 
 
 def _untrainable(params: Params) -> Iterator[str]:

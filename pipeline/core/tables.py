@@ -73,6 +73,25 @@ QUERIES = pa.schema(
 )
 """Cleaned queries, none empty; sorted by query_id, unique."""
 
+CORRECTIONS = pa.schema(
+    [
+        pa.field("query_id", pa.int64(), nullable=False),
+        pa.field("typed", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+    ]
+)
+"""Queries whose spelling was corrected: clean as they were typed, and as `QUERIES` has them; sorted
+by query_id, unique."""
+
+VOCABULARY = pa.schema(
+    [
+        pa.field("word", pa.string(), nullable=False),
+        pa.field("products", pa.int64(), nullable=False),
+    ]
+)
+"""The words of the clean products in lower case, of letters alone, and how many products have each;
+sorted by word, unique."""
+
 PRODUCTS = pa.schema(
     [
         pa.field("product_id", pa.string(), nullable=False),

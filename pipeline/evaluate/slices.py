@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.languages import UNSPACED
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
 from pipeline.evaluate.judged_run import Ints
@@ -26,8 +27,6 @@ SMALL_BELOW = 30
 """A slice of fewer queries is marked: its interval is wide, and the bootstrap's ends are rough."""
 
 JAPANESE = "ja"
-UNSPACED = {JAPANESE, "km", "lo", "my", "th", "zh"}
-"""Languages that are written without spaces between words."""
 
 MOST_NAMES = 10
 OTHER = "other"

@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.compare.pairs import mean, values
 from pipeline.compare.sides import Side
-from pipeline.core.params import ENCODER, System, Uncertainty
+from pipeline.core.params import AS_TYPED, ENCODER, System, Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
 from pipeline.evaluate.uncertainty import Floats, Interval
@@ -175,7 +175,7 @@ def adjust_for_all_pairs(p_values: Sequence[float], entries: int) -> list[float]
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:
     """Return the settings that a system's numbers depend on."""
     locale = side.card.sample.locale
-    shared = ("clean.", "evaluate.", "retrieve.")
+    shared = ("clean.", "evaluate.", "retrieve.", f"spelling.{locale}")
     encoder = ("embed.", *_of_model(settings, side.card.encoder))
     vectors = (*encoder, f"indexes.{side.card.index}.")
     words = ("bm25.", f"language.{locale}")
@@ -189,7 +189,10 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
         "hybrid": (*shared, *vectors, *words, "hybrid."),
         "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
     }.get(system, ())
-    return {key: value for key, value in settings.items() if key.startswith(sections)}
+    # Metrics of before there was the setting are of queries as they are typed.
+    usual = f"spelling.{locale}", AS_TYPED
+    decisive = {key: value for key, value in settings.items() if key.startswith(sections)}
+    return dict(each for each in decisive.items() if each != usual)
 
 
 def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.core import layout, tables
+from pipeline.core.spelling import read_typed
 
 
 @dataclass(frozen=True)
@@ -15,7 +16,7 @@ class Evaluated:
 
     Attributes:
         query_ids: of the queries.
-        texts: what `text_key` gives for the queries.
+        texts: what `text_key` gives for the queries, as they were typed and as they are searched.
         products: by locale, the ids of the products that are judged for them.
     """
 
@@ -44,6 +45,7 @@ def read_evaluated(locales: Iterable[str]) -> Evaluated:
         judged = tables.read_column(files.judgements, tables.JUDGEMENTS, "product_id", remedy)
         query_ids.update(queries["query_id"].to_pylist())
         texts.update(map(text_key, queries["text"].to_pylist()))
+        texts.update(map(text_key, read_typed(locale).values()))
         products[locale] = frozenset(judged.unique().to_pylist())
     return Evaluated(frozenset(query_ids), frozenset(texts), products)
 

@@ -63,13 +63,14 @@ class Answer:
         locale: where it was searched.
         query: as the user wrote it.
         searched: as it was searched for.
-        query_id: the judged query with that text (the first one), None where there is none.
+        query_id: the judged query that was typed so (the first one), None where there is none.
         filters: as they were asked for.
         systems: the first k products of each system.
         found: how many products each ranked, `retrieve.depth` at most.
         facets: the most frequent values of the products that are among the first 100 of a system,
             and how many of those products have each.
         collapsed: whether of each group of duplicates only the first product is there.
+        corrected: whether the spelling of the query was corrected.
     """
 
     locale: str
@@ -81,6 +82,7 @@ class Answer:
     found: Mapping[System, int]
     facets: Mapping[str, list[tuple[str, int]]]
     collapsed: bool = False
+    corrected: bool = False
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -91,6 +93,7 @@ class Answer:
             "query_id": self.query_id,
             "filters": dict(self.filters),
             **({"collapsed": True} if self.collapsed else {}),
+            **({"corrected": True} if self.corrected else {}),
             "systems": {
                 name: {"found": self.found[name], "hits": [hit.as_dict() for hit in hits]}
                 for name, hits in self.systems.items()

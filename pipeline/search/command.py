@@ -43,7 +43,7 @@ def main() -> int:
         check_k(arguments.k, engine.params.retrieve.depth)
         if arguments.collapse:
             engine.variants.groups()
-        asked = Question("", systems, arguments.k, filters, collapse=arguments.collapse)
+        asked = Question("", systems, arguments.k, filters, arguments.collapse, arguments.as_typed)
         try:
             _answer(engine, asked, queries, arguments)
         except BrokenPipeError:
@@ -99,6 +99,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--color", help="search only products of this colour")
     parser.add_argument(
         "--collapse", action="store_true", help="show the first product of each group of duplicates"
+    )
+    parser.add_argument(
+        "--as-typed", action="store_true", help="correct no spelling, where `spelling` does"
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one line of JSON per query")

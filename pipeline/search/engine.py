@@ -33,6 +33,7 @@ from pipeline.search.question import Question, UnknownProductError, check_k, che
 from pipeline.search.reranking import Reordering
 from pipeline.search.shown import Shown
 from pipeline.search.variants import VariantGroups, Variants
+from pipeline.text.correction import Corrector
 from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 
@@ -66,6 +67,7 @@ class Engine:
     terms: TermIndex
     variants: Variants
     reordering: Reordering | None
+    corrector: Corrector | None
 
     def search(self, question: Question) -> Answer:
         """Search for a query with some systems.
@@ -74,11 +76,14 @@ class Engine:
             PipelineError: the query, k or a filter cannot be searched for, there are no groups to
                 collapse by, or no reranker.
         """
-        text = question.text()
+        typed = text = question.text()
+        if self.corrector is not None and not question.as_typed:
+            text = self.corrector.correct(typed)
         check_k(question.k, self.params.retrieve.depth)
         allowed = self._allowed(question.filters)
-        row = self.judged.rows.get(text)
-        rankings = self._rank(text, row, question.systems, allowed)
+        row = self.judged.rows.get(typed)
+        stored = row if row is not None and self.judged.texts[row] == text else None
+        rankings = self._rank(text, stored, question.systems, allowed)
         groups = self.variants.groups() if question.collapse else None
         if groups is not None:
             rankings = groups.collapse(rankings)
@@ -97,6 +102,7 @@ class Engine:
                 name: facet.count(found, FACET_VALUES) for name, facet in self.shown.facets.items()
             },
             collapsed=question.collapse,
+            corrected=text != typed,
         )
 
     def similar(self, product_id: str, k: int) -> Similar:
@@ -190,7 +196,10 @@ class Engine:
     def _rank(
         self, text: str, row: int | None, systems: tuple[System, ...], allowed: Allowed | None
     ) -> dict[System, Ranked]:
-        """Return the whole ranking of each system, as deep as its run."""
+        """Return the whole ranking of each system, as deep as its run.
+
+        `row` is that of the stored vector of the text, None where there is none.
+        """
         depth = self.params.retrieve.depth
         needed = set(systems)
         if "rerank" in needed:

@@ -1,6 +1,6 @@
 """The queries of the sample, found by their text, and their labels."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.spelling import read_typed
 
 
 @dataclass(frozen=True)
@@ -16,13 +17,15 @@ class Judged:
     """The queries of the sample and their labels.
 
     Attributes:
-        rows: the row of each text; of the first query where several have it.
+        rows: the row of each text as it was typed; of the first query where several have it.
+        texts: of each row, as it is searched for: its spelling may be corrected.
         query_ids: of each row, int64 [queries].
         judgements: the clean table, sorted by query.
         starts: where the judgements of each row start, int64 [queries + 1].
     """
 
     rows: Mapping[str, int]
+    texts: Sequence[str]
     query_ids: NDArray[np.int64]
     judgements: pa.Table
     starts: NDArray[np.int64]
@@ -46,6 +49,8 @@ def read_judged(locale: str) -> Judged:
     if (np.diff(rows) < 0).any():
         raise PipelineError(f"{clean.judgements} is not sorted by query_id. {remedy}")
     texts = queries["text"].to_pylist()
-    first = {text: row for row, text in reversed(list(enumerate(texts)))}
+    by_id, query_ids = read_typed(locale), queries["query_id"].to_pylist()
+    typed = [by_id.get(each, text) for each, text in zip(query_ids, texts, strict=True)]
+    first = {text: row for row, text in reversed(list(enumerate(typed)))}
     starts = np.searchsorted(rows, np.arange(len(texts) + 1))
-    return Judged(first, queries["query_id"].to_numpy(), judgements, starts)
+    return Judged(first, texts, queries["query_id"].to_numpy(), judgements, starts)

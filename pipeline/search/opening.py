@@ -3,11 +3,12 @@
 from typing import get_args
 
 from pipeline.bm25 import analysers
-from pipeline.core import stage
+from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
-from pipeline.core.params import Params
+from pipeline.core.params import AS_TYPED, Params
 from pipeline.core.params_file import load_params
+from pipeline.core.spelling import check_spelling
 from pipeline.core.text_settings import check_text_settings
 from pipeline.index.card import read_index
 from pipeline.retrieve.rescored import rescored
@@ -20,6 +21,7 @@ from pipeline.search.reranking import Reordering
 from pipeline.search.shown import open_shown
 from pipeline.search.terms import open_terms
 from pipeline.search.variants import open_variants
+from pipeline.text.correction import Corrector
 from pipeline.vectors.manifest import Kind, check_texts, read_manifest
 from pipeline.vectors.shards import ShardReader
 
@@ -54,6 +56,7 @@ def open_engine(locale: str) -> Engine:
 def _open(params: Params, locale: str) -> Engine:
     stage.check_locale(params, locale)
     check_text_settings(locale, params.clean)
+    check_spelling(locale, params.spelling[locale])
     manifest = read_manifest(params, locale)
     for kind in get_args(Kind):
         check_texts(manifest, kind, locale)
@@ -80,4 +83,12 @@ def _open(params: Params, locale: str) -> Engine:
         terms=open_terms(params, locale, analyser, len(shown.ids), digest),
         variants=open_variants(params, locale, manifest),
         reordering=None if spec is None else Reordering(params, locale, spec, digest),
+        corrector=_open_corrector(params, locale),
     )
+
+
+def _open_corrector(params: Params, locale: str) -> Corrector | None:
+    if params.spelling[locale] == AS_TYPED:
+        return None
+    path, remedy = layout.clean(locale).vocabulary, layout.rerun_hint("clean", locale)
+    return Corrector(tables.read_table(path, tables.VOCABULARY, remedy))

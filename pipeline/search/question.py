@@ -30,6 +30,7 @@ class Question:
         k: how many products of each.
         filters: the value that products must have, by facet.
         collapse: whether of each group of duplicates only the first product is shown.
+        as_typed: whether the spelling is left as it is, where that of the locale is corrected.
     """
 
     query: str
@@ -37,9 +38,10 @@ class Question:
     k: int = FIRST_PLACES
     filters: Mapping[str, str] = field(default_factory=lambda: MappingProxyType({}))
     collapse: bool = False
+    as_typed: bool = False
 
     def text(self) -> str:
-        """Return the query as `clean` would write it.
+        """Return the query as `clean` would write it before it corrects the spelling.
 
         Raises:
             PipelineError: it is not text, is too long, is not Unicode, or has no text.

@@ -26,7 +26,7 @@ from pipeline.serve import pages, requests
 from pipeline.serve.desk import BusyError, Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.gate import Gate, Refusal
-from pipeline.serve.requests import Asked, Values, read_asked, read_collapse, read_k, read_values
+from pipeline.serve.requests import Asked, Values, read_asked, read_flag, read_k, read_values
 
 EXAMPLES = 6
 """How many judged queries the empty page offers."""
@@ -79,7 +79,7 @@ class Handlers:
         return await self._page(request, requests.PAGE, pages.similar_page, answer)
 
     async def api_search(self, request: Request) -> Response:
-        """Search: q, locale, systems (with commas), k, brand, color, collapse."""
+        """Search: q, locale, systems (with commas), k, brand, color, collapse, typed."""
 
         async def answer(values: Values) -> Any:
             engine = self._engine(values.get("locale"))
@@ -89,7 +89,8 @@ class Handlers:
             filters = read_filters(brand=values.get("brand"), color=values.get("color"))
             question = Question(
                 values.get("q", ""), systems, read_k(values), filters,
-                collapse=read_collapse(values),
+                collapse=read_flag(values, "collapse"),
+                as_typed=read_flag(values, "typed"),
             )  # fmt: skip
             return await self._search(engine, question)
 

@@ -20,6 +20,9 @@ STYLE = join_styles(ASSETS / "style.css")
 MORE_PLACES = 3
 """How many times as many products the link for more shows."""
 
+FLAGS = ("collapse", "typed")
+"""What an address asks for by 1."""
+
 LABELS = {"E": "exact", "S": "substitute", "C": "complement", "I": "irrelevant"}
 LANGUAGES = {"any": "und"}
 
@@ -93,8 +96,7 @@ def _link(asked: Asked, changes: dict[str, Any]) -> str:
     values = {**vars(asked), **changes}
     usual = vars(Asked())
     shown = {name: value for name, value in values.items() if value != usual[name]}
-    if values["collapse"]:
-        shown["collapse"] = "1"
+    shown |= {name: "1" for name in FLAGS if values[name]}
     return "/?" + urlencode({"q": values["q"], **shown})
 
 

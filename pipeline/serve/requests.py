@@ -19,8 +19,8 @@ LEFT: System = "dense"
 RIGHT: System = "bm25"
 """The systems that are shown where the address names none."""
 
-PAGE = ("q", "locale", "left", "right", "k", "brand", "color", "collapse")
-API_SEARCH = ("q", "locale", "systems", "k", "brand", "color", "collapse")
+PAGE = ("q", "locale", "left", "right", "k", "brand", "color", "collapse", "typed")
+API_SEARCH = ("q", "locale", "systems", "k", "brand", "color", "collapse", "typed")
 API_SIMILAR = ("id", "locale", "k")
 """The parameters of each address."""
 
@@ -32,7 +32,10 @@ Values = Mapping[str, str]
 
 @dataclass(frozen=True)
 class Asked:
-    """What an address asks for; `left` and `right` are the systems of the page's columns."""
+    """What an address asks for; `left` and `right` are the systems of the page's columns.
+
+    `typed` asks for the query as it was typed.
+    """
 
     q: str = ""
     locale: str = ""
@@ -42,12 +45,13 @@ class Asked:
     brand: str = ""
     color: str = ""
     collapse: bool = False
+    typed: bool = False
 
     def question(self) -> Question:
         """Return it as a question to an engine."""
         filters = read_filters(brand=self.brand or None, color=self.color or None)
         systems = tuple(dict.fromkeys((self.left, self.right)))
-        return Question(self.q, systems, self.k, filters, collapse=self.collapse)
+        return Question(self.q, systems, self.k, filters, self.collapse, self.typed)
 
     def cut(self) -> "Asked":
         """Return it with texts of a length that a page can show."""
@@ -93,7 +97,8 @@ def read_asked(values: Values, locales: list[str]) -> Asked:
     """Read the address of a page; what it leaves out gets the usual value.
 
     Raises:
-        PipelineError: a system is unknown, k is not a number, or collapse is not 0 or 1.
+        PipelineError: a system is unknown, k is not a number, or collapse or typed is
+            not 0 or 1.
     """
     left, right = (
         read_systems([values.get(name) or usual])[0]
@@ -107,7 +112,8 @@ def read_asked(values: Values, locales: list[str]) -> Asked:
         k=read_k(values),
         brand=values.get("brand", "").strip(),
         color=values.get("color", "").strip(),
-        collapse=read_collapse(values),
+        collapse=read_flag(values, "collapse"),
+        typed=read_flag(values, "typed"),
     )
 
 
@@ -126,13 +132,13 @@ def read_k(values: Values) -> int:
     return int(given)
 
 
-def read_collapse(values: Values) -> bool:
-    """Return whether one product of each group of duplicates is asked for.
+def read_flag(values: Values, name: str) -> bool:
+    """Return whether what the parameter names is asked for.
 
     Raises:
         PipelineError: it is not 0 or 1.
     """
-    given = values.get("collapse") or "0"
+    given = values.get(name) or "0"
     if given not in ("0", "1"):
-        raise PipelineError(f"collapse: must be 0 or 1 (found {shorten(given)}).")
+        raise PipelineError(f"{name}: must be 0 or 1 (found {shorten(given)}).")
     return given == "1"

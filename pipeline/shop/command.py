@@ -24,7 +24,14 @@ from pipeline.clean.texts import clean_products, clean_queries
 from pipeline.core import files, layout, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
-from pipeline.core.params import ANY_LANGUAGE_ENCODER, ESCI_GAINS, NO_RERANKER, Clean, Params
+from pipeline.core.params import (
+    ANY_LANGUAGE_ENCODER,
+    AS_TYPED,
+    ESCI_GAINS,
+    NO_RERANKER,
+    Clean,
+    Params,
+)
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening
@@ -52,8 +59,8 @@ def settings_of(
         encoder: its encoder; None: that of params.yaml, or one that knows any language.
         sample: what of the section `sample` changes.
 
-    A locale that is the only one already keeps its encoder, index and reranker, unless `encoder` is
-    given, and its language, unless `language` is.
+    A locale that is the only one already keeps its encoder, index, reranker and spelling, unless
+    `encoder` is given, and its language, unless `language` is.
     """
     is_there = set(params.encoder) == {locale}
     changes: dict[tuple[str, ...], Any] = {
@@ -66,6 +73,7 @@ def settings_of(
         changes["encoder",] = {locale: ANY_LANGUAGE_ENCODER if encoder is None else encoder}
         changes["index",] = {locale: "flat"}
         changes["rerank",] = {locale: NO_RERANKER}
+        changes["spelling",] = {locale: AS_TYPED}
     return changes
 
 

@@ -40,7 +40,7 @@ class Workspace:
 
     @property
     def queries(self) -> pd.DataFrame:
-        """The clean queries: query_id, text."""
+        """The clean queries: query_id, text; as they are searched for, which may be corrected."""
         return self._clean("queries", tables.QUERIES).to_pandas()
 
     @property
@@ -90,6 +90,7 @@ class Workspace:
         brand: str | None = None,
         color: str | None = None,
         collapse: bool = False,
+        as_typed: bool = False,
     ) -> pd.DataFrame:
         """Search for a query, as the stages do.
 
@@ -100,6 +101,7 @@ class Workspace:
             brand: search only products of this brand, in any case.
             color: search only products of this colour.
             collapse: show only the first product of each group of duplicates.
+            as_typed: correct no spelling, where `spelling` in params.yaml does.
 
         Returns:
             system, rank, score, product_id, title, brand, color, label; label is empty where the
@@ -111,10 +113,11 @@ class Workspace:
                 another type, or there are no groups to collapse by.
         """
         filters = read_filters(brand=brand, color=color)
-        if not isinstance(collapse, bool):
-            raise PipelineError(f"collapse: must be True or False (found {shorten(collapse)}).")
+        for name, value in (("collapse", collapse), ("as_typed", as_typed)):
+            if not isinstance(value, bool):
+                raise PipelineError(f"{name}: must be True or False (found {shorten(value)}).")
         names = FIRST_SYSTEMS if systems is None else read_systems(systems)
-        question = Question(query, names, k, filters, collapse=collapse)
+        question = Question(query, names, k, filters, collapse, as_typed)
         answer = self._engine.search(question)
         hits = [
             {"system": system, **hit.as_dict()}

@@ -459,3 +459,36 @@ def test_the_stage_cleans_the_locale_it_is_given(project: Path, run_stage: RunSt
     assert said == "clean locale=es queries=2 products=3 judgements=3"
     assert timed.startswith("stage=clean locale=es seconds=")
     assert [path.name for path in Path("data/clean").iterdir()] == ["es"]
+
+
+def test_spelling_is_corrected_where_it_is_asked_for_and_every_correction_is_listed(
+    project: Path, changed_params: ChangedParams
+) -> None:
+    typed = ["Red snekaers", "red sneakers", "rde hta 5l", "snekaers snekaers"]
+    examples = [example(i, i, "A", query=text) for i, text in enumerate(typed)]
+    examples += [
+        example(9 + place, 9 + place, "A", locale=locale, query="snekaers")
+        for place, locale in enumerate(("es", "jp"))
+    ]
+    titles = {one: {"product_title": "red sneakers"} for one in "AB"}
+    products = [product(one, of, **titles[one]) for of in LOCALES for one in "AB"]
+    off = changed_params({"sample.source": "source"})
+    run_both(off, examples, products)
+    before = {path: path.read_bytes() for path in sorted(layout.CLEAN.rglob("*.*"))}
+    assert not layout.clean("us").corrections.exists()
+    assert "spelling" not in counts("us")
+
+    clean(changed_params({"sample.source": "source", "spelling.us": "corrected"}), "us")
+
+    texts = ["Red sneakers", "red sneakers", "rde hta 5l", "sneakers sneakers"]
+    assert cleaned("us")["queries"]["text"].tolist() == texts
+    path = layout.clean("us").corrections
+    assert tables.read_table(path, tables.CORRECTIONS, "").to_pylist() == [
+        {"query_id": i, "typed": typed[i], "text": texts[i]} for i in (0, 3)
+    ]
+    assert counts("us")["spelling"] == {"queries": 2, "vocabulary": 2, "words": 3}
+    changed = {path for path, data in before.items() if path.read_bytes() != data}
+    assert changed == {layout.clean("us").queries, layout.clean("us").counts}
+
+    clean(off, "us")
+    assert {path: path.read_bytes() for path in sorted(layout.CLEAN.rglob("*.*"))} == before

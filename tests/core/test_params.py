@@ -72,7 +72,8 @@ def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 OPEN: set[tuple[str, ...]] = {
     (name,)
     for name in (
-        "encoder", "index", "language", "rerank", "encoders", "rerankers", "indexes", "trained",
+        "encoder", "index", "language", "spelling", "rerank", "encoders", "rerankers", "indexes",
+        "trained",
     )
 }  # fmt: skip
 # Names of the source's own columns and labels, for ESCI's.
@@ -822,9 +823,17 @@ def test_settings_of_a_ray_cluster_that_would_not_be_obeyed_are_refused() -> Non
     assert told.startswith("runtime.device: mps, which Ray does not support")
 
 
+def test_a_language_without_spaces_is_not_corrected() -> None:
+    (told,) = lines(put("spelling.jp", "corrected"))
+    assert told.startswith("spelling.jp: must be typed (found corrected): the language ja")
+    assert told.endswith("Set it to typed.")
+    (told,) = lines(put("spelling.es", True))
+    assert told.startswith("spelling.es: must be")
+
+
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
-        for section in ("encoder", "index", "language", "rerank"):
+        for section in ("encoder", "index", "language", "spelling", "rerank"):
             data[section]["mean"] = data[section].pop("jp")
 
     (told,) = lines(named)

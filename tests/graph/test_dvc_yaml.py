@@ -139,6 +139,15 @@ def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
     assert not [each for each in STAGES["embed"]["params"] if each.startswith("encoders.")]
 
 
+def test_only_the_clean_texts_of_a_locale_depend_on_its_spelling() -> None:
+    both = STAGES | BY_NAME
+    asked = {
+        name: [each for each in stage.get("params", []) if "spelling" in each]
+        for name, stage in both.items()
+    }
+    assert {name: found for name, found in asked.items() if found} == {"clean": ["spelling.${key}"]}
+
+
 def test_each_plot_is_of_the_table_that_report_writes() -> None:
     plots = YAML(typ="safe", pure=True).load(ROOT / "dvc.yaml")["plots"]
     definitions = {name: body for plot in plots for name, body in plot.items()}

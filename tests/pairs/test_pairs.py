@@ -167,6 +167,19 @@ def test_a_text_that_is_evaluated_in_any_locale_is_dropped_in_whatever_form_it_i
     assert not [row for side in ("train", "dev") for row in read(side) if row["query_id"] < 100]
 
 
+def test_a_corrected_query_is_dropped_as_it_was_typed_and_as_it_is_searched_for(
+    drawn: Draw,
+) -> None:
+    products = [
+        product(one, locale, product_title="red sneakers") for locale in LOCALES for one in "AB"
+    ]
+    examples = [train(number, query=text) for number, text in enumerate(["snekaers", "sneakers"])]
+    others = [train(number) for number in range(100, 120)]
+    test = [*evaluated(), example(990, 990, "A", query="snekaers")]
+    drawn([*examples, *others, *test], products, changes={"spelling.us": "corrected"})
+    assert counts()["queries"]["dropped_evaluated_text"] == len(examples)
+
+
 def test_a_query_id_that_is_evaluated_is_dropped_though_its_text_is_another(
     drawn: Draw, project: Path, changed_params: ChangedParams
 ) -> None:

@@ -121,6 +121,7 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
         ({"q": "a", "k": "1e9"}, "k: must be a whole number in at most 100 digits (found '1e9')"),
         ({"q": "a", "k": "²"}, "k: must be a whole number"),
         ({"q": "a", "collapse": "yes"}, "collapse: must be 0 or 1 (found 'yes')"),
+        ({"q": "a", "typed": "yes"}, "typed: must be 0 or 1 (found 'yes')"),
         ({"q": "a", "collapse": "1"}, "groups.json is missing. Add es to explore"),
         ({"q": "a", "brnd": "x"}, "address: unknown parameter 'brnd'; did you mean 'brand'?"),
         ({"q": "a", "brand": "Nobody"}, "brand: no es product has 'Nobody'"),
