@@ -1,8 +1,9 @@
 """FAISS, with the matrix product that is fastest on this CPU.
 
 FAISS' wheels bring OpenBLAS 0.3.15, of 2021. It chooses its kernel when it is loaded, by the CPU's
-model. On a newer model it takes one with 128-bit instructions: a fifth of the speed, and the last
-bits of scores depend on the number of threads. So the kernel is chosen here, by the instructions.
+model. On a newer model it takes one with 128-bit instructions, a fifth as fast. So the kernel is
+chosen here, by the instructions. With AVX-512 the bits of a score are then the same on any number
+of threads. With AVX2 the last bits are not, as with OpenBLAS' own choice; runs round them away.
 """
 
 import os
@@ -29,7 +30,7 @@ def kernel(facts: dict[str, str]) -> str | None:
 
     Args:
         facts: as `cpu_facts` returns them. An Intel CPU that OpenBLAS 0.3.15 knows gets the kernel
-            that OpenBLAS would choose.
+            that OpenBLAS would choose, apart from Cooper Lake, whose own kernel has no name there.
     """
     vendor, family = facts.get("vendor_id"), facts.get("cpu family", "")
     unknown_amd = family.isdecimal() and int(family) > LAST_KNOWN_AMD_FAMILY

@@ -1,8 +1,10 @@
 """FAISS multiplies with the kernel that fits the CPU, and nothing else changes."""
 
+import ctypes
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -80,6 +82,19 @@ def test_only_the_openblas_of_faiss_gets_the_kernel_unless_the_user_has_chosen_o
     assert found["own"] == found["child"] == "None"
     found = asked(**{KERNEL_VARIABLE: "Nehalem"})
     assert found["faiss_cpu"] == found["own"] == found["child"] == "Nehalem"
+
+
+def test_the_openblas_of_faiss_is_the_one_that_the_choice_was_made_for() -> None:
+    """A newer one knows newer CPUs: then `pipeline.core.faiss` has to be thought over."""
+    maps = Path("/proc/self/maps")
+    paths = {line.split()[-1] for line in maps.read_text().splitlines()} if maps.exists() else set()
+    ours = [path for path in paths if "faiss" in path and "openblas" in path]
+    if not ours:
+        pytest.skip("this FAISS brings no OpenBLAS")
+    for path in ours:
+        ask = ctypes.CDLL(path).openblas_get_config
+        ask.restype = ctypes.c_char_p
+        assert ask().split()[:2] == [b"OpenBLAS", b"0.3.15"]
 
 
 @pytest.mark.skipif(
