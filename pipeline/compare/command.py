@@ -27,7 +27,9 @@ ABSENT = "(absent)"
 Sides = Mapping[str, Side]
 
 
-def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
+def compare(
+    params: Params, a: Revision, b: Revision, queries: int, with_titles: bool = True
+) -> Report:
     """Compare two revisions by the metrics and thresholds of the workspace's params.yaml.
 
     A side's locales are those that its own params.yaml names: tables of a locale that it dropped
@@ -38,6 +40,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
         a: the old side.
         b: the new one.
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
+        with_titles: whether the titles of what these queries find are looked up.
 
     Raises:
         PipelineError: the two cannot be compared.
@@ -52,7 +55,7 @@ def compare(params: Params, a: Revision, b: Revision, queries: int) -> Report:
     found = differences.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
     )
-    titles, without = _titles(found, (a, one), (b, other))
+    titles, without = _titles(found, (a, one), (b, other)) if with_titles else ({}, [])
     changed = _changed(before, after)
     return Report(
         a=str(a),

@@ -49,7 +49,8 @@ def main() -> int:
         files.refuse_artefacts({"--out": arguments.out}, layout.artefacts())
         git.refuse_tracked({"--out": arguments.out})
         params = load_params()
-        report = compare(params, Revision(arguments.revision), Revision(WORKSPACE), queries=5)
+        since, workspace = Revision(arguments.revision), Revision(WORKSPACE)
+        report = compare(params, since, workspace, queries=5, with_titles=False)
         locales, encoders, scaled = read_results(params)
         page = render.render(locales, params, encoders, scaled, moves_of(report))
         with files.atomic_file(arguments.out, follow_links=True) as partial:

@@ -61,6 +61,7 @@ def test_the_page_shows_what_compare_finds_and_leads_to_the_queries_that_moved(
     ]
     assert set(map(display.cells, found.found.moves)) <= set(rows)
     assert "better" in section
+    assert "titles" not in section
     assert not any(nasty in section for nasty in NASTY[:2])
     (moved,) = (move for move in found.found.moves if not move.equal)
     links = re.findall(r'data-locale="es" data-query="(\d+)"', section)
