@@ -128,6 +128,7 @@ def rank_judged(judged: Judged, manifest: Manifest, similarity: Similarity) -> R
         _reader(manifest, "queries", similarity),
         _reader(manifest, "products", similarity),
         similarity,
+        manifest.dimension,
     )
     for part, some in pieces:
         scores[part] = some

@@ -103,7 +103,7 @@ def test_the_files_are_the_same_however_many_pairs_are_read_at_once(
     write(settings)
     encoder_scores(settings, LOCALE)
     whole = [path.read_bytes() for path in OUTPUTS]
-    monkeypatch.setattr(pairs, "BATCH_PAIRS", 5)
+    monkeypatch.setattr(pairs, "BATCH_BYTES", 1)
     encoder_scores(settings, LOCALE)
     assert [path.read_bytes() for path in OUTPUTS] == whole
 
