@@ -12,11 +12,11 @@ from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.demo.stage import demo
 from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.neighbours import search
 from pipeline.runs.inputs import read_judgements
 from pipeline.sample.stage import sample
 from pipeline.tradeoff.command import judged
+from pipeline.vectors.lengths import to_index_form
 
 DEPTH = 10
 

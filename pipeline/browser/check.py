@@ -11,8 +11,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.encoders.encoder import Role, prefix_of
 from pipeline.encoders.tokens import Tokenizer
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Kind, Manifest
 from pipeline.vectors.shards import ShardReader
 

@@ -31,8 +31,8 @@ from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.weights import LocalWeights, resolve_weights
-from pipeline.index.kinds import to_index_form
 from pipeline.runs.inputs import read_inputs
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import PIECE_ROWS, ShardReader, shard_bounds
 

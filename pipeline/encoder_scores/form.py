@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Self
 
 import numpy as np
 import pyarrow as pa
@@ -17,14 +17,14 @@ from pipeline.encoder_scores.measures import Measured
 from pipeline.evaluate import per_query
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.per_query import MEASURE, ContentsHash, Sample
-from pipeline.evaluate.per_query_reader import read_sealed
+from pipeline.evaluate.per_query_reader import impossible_labels, read_sealed
 from pipeline.evaluate.uncertainty import Interval
 
 ENCODER_SCORES_SCHEMA = 1
 """Version of both files; others are refused."""
 
-OF_EACH_QUERY = {"query_spearman": (-1.0, 1.0), "map": (0.0, 1.0)}
-"""The range of the measures that every query has by itself."""
+OF_EACH_QUERY = ("query_spearman", "map")
+"""The measures that every query has by itself: each value is within `bounds`, and not the mean."""
 
 ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded measure."""
@@ -43,14 +43,27 @@ class JudgedSample(Strict):
     query_ids_sha256: Sha256
     judgements_sha256: Sha256
 
+    @classmethod
+    def of(cls, sample: Sample) -> Self:
+        """Return the sample without the depth."""
+        return cls(**sample.model_dump(exclude={"depth"}))
 
-class ValuesCard(Strict):
-    """What a table of values by query is of, and a hash of its contents."""
+
+class Basis(Strict):
+    """What the numbers are of: judged pairs, the vectors of both sides, and how they compare."""
 
     encoder_scores_schema: int
     sample: JudgedSample
     encoder: Name
     weights_sha256: Sha256
+    product_vectors_sha256: Sha256
+    query_vectors_sha256: Sha256
+    similarity: Similarity
+
+
+class ValuesCard(Basis):
+    """What a table of values by query is of, and a hash of its contents."""
+
     contents_sha256: ContentsHash
 
 
@@ -70,18 +83,13 @@ class Measure(Strict):
     queries_left_out: Number
 
 
-class EncoderScores(Strict):
+class EncoderScores(Basis):
     """What an encoder is worth by itself: reports/encoder_scores/<locale>.json.
 
     `judgements_without_text` are of products without a text, which have no vector; `labels` counts
     the `pairs` that are left.
     """
 
-    encoder_scores_schema: int
-    sample: JudgedSample
-    encoder: Name
-    weights_sha256: Sha256
-    similarity: Similarity
     judgements_without_text: Number
     pairs: Number
     labels: dict[str, Number]
@@ -90,20 +98,29 @@ class EncoderScores(Strict):
 
 def describe(measured: Measured, interval: Interval, name: str) -> Measure:
     """Return a measure as the report has it, its interval cut to what the measure can be."""
-    least, most = bounds(name)
     numbers = {}
     if interval.queries:
-        low, high = (min(max(end, least), most) for end in (interval.low, interval.high))
+        _, low, high, _ = cut(interval, name)
         numbers = {"value": measured.value, "low": low, "high": high, "floor": measured.floor}
-        if not math.isnan(measured.threshold):
-            numbers["threshold"] = measured.threshold
     rounded = {key: round(value, MEAN_DECIMALS) for key, value in numbers.items()}
+    # As it is: it is a score, and scores have a digit more than measures.
+    threshold = None if math.isnan(measured.threshold) else measured.threshold
     return Measure(
         **rounded,
+        threshold=threshold,
         pairs=measured.pairs,
         queries=interval.queries,
         queries_left_out=len(measured.by_query) - interval.queries,
     )
+
+
+def cut(interval: Interval, name: str) -> Interval:
+    """Return an interval without the part that the measure cannot be.
+
+    The values of a measure over all pairs may be outside, so the ends of its interval may be too.
+    """
+    low, high = (float(np.clip(end, *bounds(name))) for end in (interval.low, interval.high))
+    return interval._replace(low=low, high=high)
 
 
 def bounds(name: str) -> tuple[float, float]:
@@ -163,15 +180,13 @@ def read_table(data: bytes, where: str, locale: str, remedy: str) -> tuple[pa.Ta
     return rows, card
 
 
-def check_fits(
-    scores: ValuesCard | EncoderScores, sample: Sample, encoder: str, where: str, remedy: str
-) -> None:
+def check_fits(scores: Basis, sample: Sample, encoder: str, where: str, remedy: str) -> None:
     """Check that an encoder's measures are of the encoder and the sample of other numbers.
 
     Raises:
         PipelineError: they are not.
     """
-    of = sample.model_dump(exclude={"depth"}) | {"encoder": encoder}
+    of = JudgedSample.of(sample).model_dump() | {"encoder": encoder}
     found = scores.sample.model_dump() | {"encoder": scores.encoder}
     for key, expected in of.items():
         if found[key] != expected:
@@ -194,11 +209,12 @@ def _impossible(rows: pa.Table, card: ValuesCard, locale: str) -> Iterator[str]:
         return
     for name in ENCODER_MEASURES:
         values = rows[f"{ENCODER}.{name}"].drop_null().to_numpy().astype(np.float64)
-        least, most = OF_EACH_QUERY.get(name, (-math.inf, math.inf))
+        least, most = bounds(name) if name in OF_EACH_QUERY else (-math.inf, math.inf)
         if not (np.isfinite(values).all() and ((values >= least) & (values <= most)).all()):
             yield f"{ENCODER}.{name} has a value that it cannot have"
         elif len(values) and not _inside(float(values.mean()), *bounds(name)):
             yield f"the mean of {ENCODER}.{name} cannot be {values.mean():g}"
+    yield from impossible_labels(names[-1], rows[names[-1]])
 
 
 def _inside(value: float, least: float, most: float) -> bool:

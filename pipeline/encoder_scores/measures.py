@@ -29,7 +29,7 @@ class Measured:
     Attributes:
         value: over all pairs or, for a measure of each query, their mean; NaN where undefined.
         by_query: [queries]; their mean is `value`; NaN for queries that take no part.
-        floor: what scores without any meaning give.
+        floor: what scores without any meaning give; of F1, what taking all pairs gives.
         pairs: how many take part.
         threshold: of best F1; else NaN.
     """

@@ -57,12 +57,11 @@ def write_reports(
     locale = manifest.locale
     run = judged_run.judge(ranked[0], ranked[1], judged.pool)
     measured = measure(run, ranked[2])
-    card = _card(judged, manifest)
+    card = _card(judged, manifest, params.encoder_of(locale).similarity)
     labels = run.label_counts.sum(axis=0).tolist()
     scores = form.EncoderScores(
         **card.model_dump(exclude={"sample", "contents_sha256"}),
         sample=card.sample,
-        similarity=params.encoder_of(locale).similarity,
         judgements_without_text=len(judged.qrels.codes) - len(judged.pool.codes),
         pairs=len(run.label),
         labels=dict(zip(LABELS, labels, strict=True)),
@@ -79,7 +78,7 @@ def write_reports(
     return scores
 
 
-def _card(judged: Judged, manifest: Manifest) -> form.ValuesCard:
+def _card(judged: Judged, manifest: Manifest, similarity: Similarity) -> form.ValuesCard:
     sample = form.JudgedSample(
         locale=manifest.locale,
         products=len(judged.ids.products),
@@ -93,6 +92,9 @@ def _card(judged: Judged, manifest: Manifest) -> form.ValuesCard:
         sample=sample,
         encoder=manifest.encoder,
         weights_sha256=manifest.weights_sha256,
+        product_vectors_sha256=manifest.products.sha256(),
+        query_vectors_sha256=manifest.queries.sha256(),
+        similarity=similarity,
         contents_sha256="",
     )
 
@@ -128,6 +130,7 @@ def rank_judged(judged: Judged, manifest: Manifest, similarity: Similarity) -> R
         _reader(manifest, "queries", similarity),
         _reader(manifest, "products", similarity),
         similarity,
+        manifest.dimension,
     )
     for part, some in pieces:
         scores[part] = some

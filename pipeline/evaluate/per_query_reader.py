@@ -155,7 +155,12 @@ def _impossible_column(name: str, column: pa.ChunkedArray) -> Iterator[str]:
         if len(outside := column.filter(pc.invert(inside))):
             yield f"{name} must be from 0 to 1 (found {outside[0].as_py():g})"
     elif column.type == pa.string() and re.fullmatch(r"[a-z0-9_]+\.labels", name):
-        if column.null_count or not pc.all(pc.match_substring_regex(column, _LABELS)).as_py():
-            yield f"{name} must be the labels of at most {PLACES} products"
+        yield from impossible_labels(name, column)
     else:
         yield f"a column may not be called {shorten(name)}"
+
+
+def impossible_labels(name: str, column: pa.ChunkedArray) -> Iterator[str]:
+    """Say what is wrong with a column of labels, which reach terminals and pages as they are."""
+    if column.null_count or not pc.all(pc.match_substring_regex(column, _LABELS)).as_py():
+        yield f"{name} must be the labels of at most {PLACES} products"

@@ -25,8 +25,8 @@ from pipeline.index.kinds import (
     is_rotated,
     rotate,
     rotation,
-    to_index_form,
 )
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.shards import PIECE_ROWS
 
 GRAPHS_ARE_DETERMINISTIC = hasattr(faiss, "hnsw_add_vertices_deterministic")

@@ -20,9 +20,6 @@ from pipeline.core.params import (
     Sq8Index,
 )
 from pipeline.index.size import FAST_SCAN_BITS, FAST_SCAN_CENTROIDS
-from pipeline.vectors.lengths import (
-    to_index_form as to_index_form,
-)  # other modules import it from here
 
 TRAINING_SEED = 1234
 """Seed of the k-means of inverted lists and product quantisers, and of rotations."""

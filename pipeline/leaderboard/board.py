@@ -14,6 +14,7 @@ import numpy as np
 from pipeline.compare.pairs import mean, values
 from pipeline.compare.sides import Side
 from pipeline.core.params import AS_TYPED, ENCODER, System, Uncertainty
+from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
 from pipeline.evaluate.uncertainty import Floats, Interval
@@ -35,7 +36,7 @@ class Entry:
         system: dense, bm25, hybrid, rerank, random; or encoder, for its own measures.
         encoder: its name; empty for a system without vectors.
         index: its name; empty likewise, and for `encoder`.
-        sample: what the numbers are of.
+        sample: what the numbers are of; an encoder's do not depend on the depth of runs.
         settings: settings of the first revision that not all revisions share, as they are written.
         measures: a value per query of each measure, [queries], NaN where undefined.
         speed: what was measured of the encoder and the index.
@@ -46,7 +47,7 @@ class Entry:
     system: System | str
     encoder: str
     index: str
-    sample: Sample
+    sample: Sample | JudgedSample
     settings: Mapping[str, str]
     measures: Mapping[str, Floats]
     speed: Speed
@@ -73,7 +74,7 @@ class Board:
     """The entries of one locale and one sample, the highest mean first."""
 
     locale: str
-    sample: Sample
+    sample: Sample | JudgedSample
     queries: int
     placed: tuple[Placed, ...]
 
@@ -94,6 +95,7 @@ def entries_of(
     """
     found = []
     for locale, side in sides.items():
+        sample = side.card.sample
         names = [name for name in side.table.column_names if name.endswith(".labels")]
         for system in (name.removesuffix(".labels") for name in names):
             measures = {
@@ -111,7 +113,7 @@ def entries_of(
                     system=system,
                     encoder=side.card.encoder if uses else "",
                     index=index,
-                    sample=side.card.sample,
+                    sample=JudgedSample.of(sample) if system == ENCODER else sample,
                     settings=_decisive(settings, system, side),
                     measures=measures,
                     # How large and fast an index is says nothing of the encoder by itself.
@@ -240,8 +242,11 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
             Placed(
                 entry=entry,
                 rank=1 + above if worse else 1,
-                interval=uncertainty.bootstrap_interval(
-                    entry.measures[measure], draws.samples, draws.confidence, draws.seed
+                interval=cut(
+                    uncertainty.bootstrap_interval(
+                        entry.measures[measure], draws.samples, draws.confidence, draws.seed
+                    ),
+                    measure,
                 ),
                 means={name: _mean(each) for name, each in entry.measures.items()},
                 p=p,

@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Mapping, Sequence
 
 from pipeline.core import files, layout, text_tables
+from pipeline.core.cards import refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER, ENCODER_MEASURES
 from pipeline.core.tables import LABELS
@@ -57,13 +58,16 @@ def read_encoder(results: LocaleResults) -> EncoderScores:
     scores = read_scores(locale)
     values = layout.encoder_values(locale)
     table, card = read_table(files.read_bytes(values, remedy), str(values), locale, remedy)
+    vectors = {
+        "weights_sha256": manifest.weights_sha256,
+        "product_vectors_sha256": manifest.products.sha256(),
+        "query_vectors_sha256": manifest.queries.sha256(),
+        "similarity": manifest.contract["similarity"],
+    }
     for where, each in ((path, scores), (values, card)):
         check_fits(each, results.sample, results.scores.encoder, str(where), remedy)
-        if each.weights_sha256 != manifest.weights_sha256:
-            raise PipelineError(
-                f"{where}: weights_sha256 must be {manifest.weights_sha256[:12]}, as in "
-                f"{layout.embeddings(locale).manifest} (found {each.weights_sha256[:12]}). {remedy}"
-            )
+        found = each.model_dump(include=set(vectors))
+        refuse_differences(where, found, vectors, "the numbers are of other vectors", remedy)
     means = {
         name: (float(column.to_numpy().mean()) if len(column) else None)
         for name in ENCODER_MEASURES
@@ -75,15 +79,15 @@ def read_encoder(results: LocaleResults) -> EncoderScores:
 
 
 def encoder_table(encoders: Mapping[str, EncoderScores]) -> str:
-    """Return a Markdown table: a row for each locale's encoder, below one for what luck gives.
+    """Return a Markdown table: a row for each locale's encoder, below one for its floors.
 
     The first measure has its interval; all are on the page and in reports/encoder_scores.
     """
     rows: list[Sequence[str]] = []
     for locale, scores in encoders.items():
         measures = [scores.measures[name] for name in ENCODER_MEASURES]
-        luck = ("" if each.floor is None else f"{each.floor:.3f}" for each in measures)
-        rows.append([locale, "random", f"{scores.pairs:,}", *luck])
+        floors = ("" if each.floor is None else f"{each.floor:.3f}" for each in measures)
+        rows.append([locale, "random", f"{scores.pairs:,}", *floors])
         rows.append(["", scores.encoder, "", *_cells(measures)])
     header = ("locale", "encoder", "pairs", *ENCODER_MEASURES)
     return text_tables.markdown(header, rows, header[2:])

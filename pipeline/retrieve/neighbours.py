@@ -9,10 +9,11 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Similarity
-from pipeline.index.kinds import codes_of, empty_index, to_index_form
+from pipeline.index.kinds import codes_of, empty_index
 from pipeline.retrieve import decoded, exact_l2, fast_scan
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
+from pipeline.vectors.lengths import to_index_form
 
 EXTRA_RESULTS = 100
 """Results beyond the depth, so that most ties at the last place need no second search."""

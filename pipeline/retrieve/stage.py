@@ -16,12 +16,12 @@ from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.pairs import score_judged
 from pipeline.vectors.shards import ShardReader, read_vectors
@@ -94,5 +94,6 @@ def _pool(
         lambda some: queries[some],
         lambda some: to_index_form(vectors_of.take(some), similarity, "products"),
         similarity,
+        queries.shape[1],
     ):
         yield ranking.rank_pairs(rows[part], codes[part], scores)

@@ -19,7 +19,6 @@ from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.faiss import faiss
 from pipeline.core.params import NO_RERANKER, Params, System
 from pipeline.hybrid.fuse import fuse, ranks
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
@@ -34,6 +33,7 @@ from pipeline.search.reranking import Reordering
 from pipeline.search.shown import Shown
 from pipeline.search.variants import VariantGroups, Variants
 from pipeline.text.correction import Corrector
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 

@@ -13,7 +13,7 @@ from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads
 from pipeline.encoders.loading import load_engine
-from pipeline.index.kinds import to_index_form
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest
 from pipeline.vectors.shards import ShardReader
 

@@ -16,10 +16,10 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
 from pipeline.similar.equal import EqualVectors, one_of_each
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.shards import ShardReader
 
 Floats = NDArray[np.float64]

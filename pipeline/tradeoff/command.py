@@ -30,7 +30,7 @@ from pipeline.core.progress import track
 from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
-from pipeline.index.kinds import check_fit, to_index_form
+from pipeline.index.kinds import check_fit
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
@@ -43,6 +43,7 @@ from pipeline.tradeoff.figures import (
     read_figures,
     table,
 )
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader, read_vectors
 

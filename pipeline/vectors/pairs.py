@@ -10,7 +10,11 @@ from pipeline.core.params import Similarity
 
 Floats = NDArray[np.float64]
 
-BATCH_PAIRS = 65_536
+BATCH_BYTES = 256_000_000
+"""The most bytes of the pairs that are compared at once, unless one query alone has more."""
+
+COMPONENT_BYTES = 20
+"""Bytes of a component of a pair: the vectors as read, as they are compared, and pair by pair."""
 
 Take = Callable[[Ints], Matrix]
 """Returns the vectors of rows, which ascend, in the form that is compared (`to_index_form`)."""
@@ -40,6 +44,7 @@ def score_judged(
     queries_of: Take,
     products_of: Take,
     similarity: Similarity,
+    dimension: int,
 ) -> Iterator[tuple[slice, Floats]]:
     """Yield the similarities of judged pairs, some queries at a time.
 
@@ -49,13 +54,15 @@ def score_judged(
         queries_of: returns vectors of queries.
         products_of: returns vectors of products.
         similarity: how both are compared.
+        dimension: of the vectors.
 
     Yields:
         Which of the pairs, and their similarities. A piece ends where a query does.
     """
+    most = max(1, BATCH_BYTES // (COMPONENT_BYTES * dimension))
     start = 0
     while start < len(query_rows):
-        last = query_rows[min(start + BATCH_PAIRS, len(query_rows)) - 1]
+        last = query_rows[min(start + most, len(query_rows)) - 1]
         piece = slice(start, int(np.searchsorted(query_rows, last, "right")))
         queries, query = np.unique(query_rows[piece], return_inverse=True)
         products, product = np.unique(product_rows[piece], return_inverse=True)

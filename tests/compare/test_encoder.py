@@ -47,6 +47,9 @@ def write_side(folder: Path, noise: float, encoder: str = "e5-small-q4", **card:
             sample=form.JudgedSample(**of_sample),
             encoder=encoder,
             weights_sha256="3" * 64,
+            product_vectors_sha256="4" * 64,
+            query_vectors_sha256="5" * 64,
+            similarity="cosine",
             contents_sha256="",
         ),
     )

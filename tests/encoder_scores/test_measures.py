@@ -14,10 +14,11 @@ from sklearn.metrics import average_precision_score, f1_score
 from pipeline.core.arrays import Ints
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.tables import LABELS
-from pipeline.encoder_scores import pooled
+from pipeline.encoder_scores import form, pooled
 from pipeline.encoder_scores.measures import Measured, measure
 from pipeline.encoder_scores.pooled import Flags, Floats
 from pipeline.evaluate.judged_run import JudgedRun, Judgements, judge
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval
 from pipeline.runs.ranking import rank_pairs
 
@@ -83,6 +84,22 @@ def test_measures_of_all_pairs_are_those_of_scikit_learn_and_scipy() -> None:
         worth = 3 - run.label
         expected = spearmanr(scores, worth).statistic
         assert found["spearman"].value == pytest.approx(expected, abs=TO)
+
+
+def test_the_threshold_of_the_report_gives_the_f1_of_the_report() -> None:
+    rng = np.random.default_rng(11)
+    for best in (0.800006, 0.799996, -3.000001, 1234.567891):
+        rest = best - rng.uniform(0.05, 0.2, 100)
+        query = np.repeat(np.arange(100), 2).tolist()
+        scores = np.column_stack([np.full(100, best), rest]).ravel().tolist()
+        run, ranked = judged(query, "EI" * 100, scores, 100)
+        found = measure(run, ranked)["f1_e_vs_i"]
+        interval = bootstrap_interval(found.by_query, 200, 0.95, 1)
+        shown = form.describe(found, interval, "f1_e_vs_i")
+        given = form.Measure.model_validate_json(shown.model_dump_json()).threshold
+        assert given is not None
+        f1 = f1_score(run.label == 0, ranked >= given)
+        assert shown.value == round(f1, MEAN_DECIMALS) == 1
 
 
 def test_measures_of_each_query_are_those_of_scipy_and_scikit_learn() -> None:

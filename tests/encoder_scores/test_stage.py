@@ -7,6 +7,7 @@ from typing import Any
 import ir_measures
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP
@@ -103,7 +104,7 @@ def test_the_files_are_the_same_however_many_pairs_are_read_at_once(
     write(settings)
     encoder_scores(settings, LOCALE)
     whole = [path.read_bytes() for path in OUTPUTS]
-    monkeypatch.setattr(pairs, "BATCH_PAIRS", 5)
+    monkeypatch.setattr(pairs, "BATCH_BYTES", 1)
     encoder_scores(settings, LOCALE)
     assert [path.read_bytes() for path in OUTPUTS] == whole
 
@@ -159,12 +160,19 @@ def test_a_table_that_is_damaged_edited_or_of_another_locale_is_refused() -> Non
         ("encoder.map", 1.5, "encoder.map has a value that it cannot have"),
         ("encoder.spearman", 700.0, "the mean of encoder.spearman cannot be 700"),
         ("encoder.labels", None, "the columns must be"),
+        (
+            "encoder.labels",
+            "\x1b[31mEVIL\n\n# heading @someone",
+            "must be the labels of at most 10",
+        ),
+        ("encoder.labels", "EEEEEEEEEEE", "must be the labels of at most 10"),
+        ("encoder.labels", pa.NA, "must be the labels of at most 10"),
     ):
         at = table.column_names.index(column)
         edited = table.remove_column(at)
         if value is not None:
-            constant = np.full(QUERIES, value, np.float32)
-            edited = edited.add_column(at, column, [constant])
+            constant = pa.array([pa.scalar(value).as_py()] * QUERIES, table[column].type)
+            edited = edited.add_column(at, column, constant)
         path = Path("edited.parquet")
         form.write_table(path, edited, card.model_copy(update={"contents_sha256": ""}))
         with pytest.raises(PipelineError, match=said):

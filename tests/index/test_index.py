@@ -26,9 +26,10 @@ from pipeline.core.params import (
 from pipeline.index import stage as stage_index
 from pipeline.index.build import build_index
 from pipeline.index.card import read_index
-from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, to_index_form
+from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index
 from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings

@@ -195,3 +195,21 @@ def test_the_encoder_by_itself_is_an_entry_without_an_index() -> None:
     assert list(found.settings) == ["embed.dtype", "encoders.labse.pooling"]
     (ranked,) = board.rank_entries([found], "spearman", DRAWS, 0.05)
     assert ranked.placed[0].interval.mean == pytest.approx(0.7)
+    assert ranked.placed[0].interval.high == 1  # where single values go up to 20.7
+
+
+def test_encoders_share_a_board_whatever_the_depth_of_runs_and_systems_do_not() -> None:
+    values = np.linspace(0, 1, 20).round(5)
+    entries = []
+    for place, depth in enumerate((1000, 50, 50)):
+        side = comparisons.side({"dense.ndcg@10": values}, depth=depth).beside(
+            pa.table({
+                "encoder.map": pa.array(values / (1 + place % 2), pa.float32()),
+                "encoder.labels": ["EI"] * 20,
+            })
+        )  # fmt: skip
+        entries += board.entries_of(str(place), {"es": side}, {}, {})
+    merged = board.merge_equal(entries)
+    (found,) = board.rank_entries(merged, "map", DRAWS, 0.05)
+    assert [placed.entry.revisions for placed in found.placed] == [("0", "2"), ("1",)]
+    assert len(board.rank_entries(merged, "ndcg@10", DRAWS, 0.05)) == 2

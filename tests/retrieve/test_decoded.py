@@ -7,8 +7,9 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import EdenIndex, Index, Similarity, Sq8Index
 from pipeline.index.build import build_index
-from pipeline.index.kinds import codes_of, to_index_form
+from pipeline.index.kinds import codes_of
 from pipeline.retrieve import decoded, neighbours
+from pipeline.vectors.lengths import to_index_form
 from tests.helpers.artefacts import random_vectors, tie_heavy
 
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")

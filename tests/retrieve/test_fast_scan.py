@@ -7,9 +7,9 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import PqFastscanIndex, Similarity
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.search.nearest import nearest
+from pipeline.vectors.lengths import to_index_form
 from tests.helpers.artefacts import random_vectors
 
 ROWS, DIMENSION = 500, 64

@@ -8,7 +8,6 @@ import pytest
 from pipeline.core.arrays import Matrix
 from pipeline.core.params import FlatIndex, HnswIndex, Index, IvfFlatIndex, IvfPqIndex, Similarity
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.neighbours import (
     OVERLAP_DEPTH,
@@ -19,6 +18,7 @@ from pipeline.retrieve.neighbours import (
     search,
 )
 from pipeline.runs import ranking
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import random_vectors, tie_heavy
 

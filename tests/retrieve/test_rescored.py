@@ -11,11 +11,11 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Index, Similarity
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours, rescored
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
 from pipeline.search.nearest import nearest
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.shards import ShardReader
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 

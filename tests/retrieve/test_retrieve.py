@@ -13,13 +13,13 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import FlatIndex, IvfFlatIndex, Similarity
 from pipeline.index import stage as stage_index
 from pipeline.index.build import build_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.retrieve.neighbours import search
 from pipeline.runs import card as run_card
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors import pairs as vector_pairs
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import (
     LOCALE,
@@ -104,7 +104,7 @@ def test_the_pool_run_ranks_exactly_the_judged_pairs(
         judgements["query_id"].to_pylist(), judgements["product_id"].to_pylist(), strict=True
     )
     assert sorted(pairs) == sorted(judged)
-    monkeypatch.setattr(vector_pairs, "BATCH_PAIRS", 5)
+    monkeypatch.setattr(vector_pairs, "BATCH_BYTES", 1)
     retrieve.retrieve(params(), LOCALE)
     assert _run("pool").equals(whole)
 

@@ -9,10 +9,10 @@ from pipeline.core.faiss import faiss
 from pipeline.core.params import RabitqIndex, Similarity
 from pipeline.index.build import build_index
 from pipeline.index.card import write_index
-from pipeline.index.kinds import to_index_form
 from pipeline.retrieve import neighbours
 from pipeline.search import parts
 from pipeline.search.nearest import nearest
+from pipeline.vectors.lengths import to_index_form
 from tests.helpers.artefacts import params, random_vectors, tie_heavy
 
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
