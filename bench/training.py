@@ -32,7 +32,6 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
-from pipeline.compare.pairs import values
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
@@ -40,7 +39,7 @@ from pipeline.core.params import Params, Uncertainty
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.evaluate.per_query_reader import read_per_query, values
 from pipeline.evaluate.uncertainty import Interval
 
 RECIPES = Path(__file__).with_suffix(".yaml")

@@ -9,7 +9,7 @@ from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.per_query_reader import values
 from pipeline.evaluate.uncertainty import Floats
 
 
@@ -56,16 +56,6 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
             "the same: evaluate changed in between. Run `dvc repro` on both sides."
         )
     return Pair(locale, metric, a, b, np.flatnonzero(defined), old[defined], new[defined])
-
-
-def values(table: pa.Table, column: str) -> Floats:
-    """Return a column as floats, NaN where null.
-
-    The digits were rounded, then cut to 32 bits. They are rounded again, so that equal differences
-    count as equal in the randomisation test.
-    """
-    rounded: Floats = np.round(table[column].to_numpy().astype(np.float64), MEAN_DECIMALS)
-    return rounded
 
 
 def mean(numbers: Floats) -> float:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import TypeVar
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Strict
+from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
 from pipeline.evaluate.per_query import (
     CARD,
     MEASURE,
@@ -102,6 +104,16 @@ def read_parquet(data: bytes, where: str, remedy: str) -> pa.Table:
         raise PipelineError(
             f"{where} is not readable as parquet ({one_line(err)}). {remedy}"
         ) from err
+
+
+def values(table: pa.Table, column: str) -> Floats:
+    """Return a column as floats, NaN where null.
+
+    The digits were rounded, then cut to 32 bits. They are rounded again, so that equal differences
+    count as equal in the randomisation test.
+    """
+    rounded: Floats = np.round(table[column].to_numpy().astype(np.float64), MEAN_DECIMALS)
+    return rounded
 
 
 def _read_card(

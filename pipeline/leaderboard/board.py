@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.compare.pairs import mean, values
+from pipeline.compare.pairs import mean
 from pipeline.compare.sides import Side
 from pipeline.core.params import AS_TYPED, ENCODER, System, Uncertainty
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
+from pipeline.evaluate.per_query_reader import values
 from pipeline.evaluate.uncertainty import Floats, Interval
 from pipeline.leaderboard.speed import Speed
 

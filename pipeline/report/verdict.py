@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.metrics import Floats
+from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
+from pipeline.evaluate.per_query_reader import values
 from pipeline.report.inputs import LocaleResults
 from pipeline.report.wording import display_name
 
@@ -17,11 +18,12 @@ from pipeline.report.wording import display_name
 class Winner:
     """The system with the highest mean in a locale, and those that it does not surely beat.
 
-    `best` is empty where there are not two systems with a mean.
+    `best` names several where their means are equal, and then no rivals; it is empty where there
+    are not two systems with a mean.
     """
 
     locale: str
-    best: str
+    best: tuple[str, ...]
     rivals: tuple[str, ...]
 
 
@@ -38,32 +40,34 @@ def find_winners(
         locales: by locale and system, one measure of its queries; NaN where it is undefined.
         draws: of the test.
     """
-    pairs = sum(math.comb(len(of), 2) for of in locales.values())
-    alpha = round(1 - draws.confidence, 10)
-    # No p is below 1 / (samples + 1): with too few draws, many pairs could never be significant.
-    samples = max(draws.samples, math.ceil(2 * pairs / alpha))
-    best: dict[str, str] = {}
+    best: dict[str, tuple[str, ...]] = {}
     tested: list[tuple[str, str, float]] = []
     for locale, of in locales.items():
-        known = {system: values[~np.isnan(values)] for system, values in of.items()}
-        means = {system: float(values.mean()) for system, values in known.items() if len(values)}
+        known = {system: each[~np.isnan(each)] for system, each in of.items()}
+        means = {
+            system: round(float(each.mean()), MEAN_DECIMALS)
+            for system, each in known.items()
+            if len(each)
+        }
         if len(means) < 2:
             continue
-        first = best[locale] = max(means, key=lambda system: means[system])
-        for other in means:
-            if other != first:
-                p = uncertainty.paired_randomisation(of[first] - of[other], samples, draws.seed)
-                tested.append((locale, other, p))
+        highest = max(means.values())
+        best[locale] = tuple(s for s, mean in means.items() if mean == highest)
+        first, *equal = best[locale]
+        for other in [] if equal else [s for s in means if s != first]:
+            differences = of[first] - of[other]
+            p = uncertainty.paired_randomisation(differences, draws.samples, draws.seed)
+            tested.append((locale, other, p))
     p_values = [p for _, _, p in tested]
-    adjusted = uncertainty.holm([*p_values, *[1.0] * (pairs - len(p_values))])
+    adjusted = uncertainty.holm([*p_values, *[1.0] * (_pairs(locales) - len(p_values))])
     return tuple(
         Winner(
             locale,
-            best.get(locale, ""),
+            best.get(locale, ()),
             tuple(
                 other
                 for (of, other, _), p in zip(tested, adjusted, strict=False)
-                if of == locale and p >= alpha
+                if of == locale and p >= _alpha(draws)
             ),
         )
         for locale in locales
@@ -72,7 +76,7 @@ def find_winners(
 
 def describe_winners(winners: Sequence[Winner], measure: str) -> str:
     """Return a sentence about the winners by a measure; locales with the same outcome share it."""
-    outcomes: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    outcomes: dict[tuple[tuple[str, ...], tuple[str, ...]], list[str]] = {}
     for each in winners:
         outcomes.setdefault((each.best, each.rivals), []).append(each.locale)
     parts = []
@@ -80,26 +84,40 @@ def describe_winners(winners: Sequence[Winner], measure: str) -> str:
         where = f"in {_listed(locales, 'and')}"
         if not best:
             parts.append(f"{where}, there are not two systems to compare")
+        elif len(best) > 1:
+            parts.append(f"{where}, {_listed(best, 'and')} have the same highest mean")
         elif rivals:
             beaten = _listed(rivals, "or")
             parts.append(
-                f"{where}, {best} has the highest mean, but may be no better than {beaten}"
+                f"{where}, {best[0]} has the highest mean, but may be no better than {beaten}"
             )
         else:
-            parts.append(f"{where}, {best} is surely the best")
+            parts.append(f"{where}, {best[0]} is surely the best")
     return f"By {display_name(measure)}: {'; '.join(parts)}."
 
 
 def verdict(locales: Sequence[LocaleResults], draws: Uncertainty) -> str:
     """Return what the page says first of its results: which system wins where, and how surely."""
     measure = locales[0].measures[0]
-    values: dict[str, dict[str, Floats]] = {
+    by_locale: dict[str, dict[str, Floats]] = {
         results.locale: {
-            system: results.per_query[f"{system}.{measure}"].to_numpy() for system in results.runs
+            system: values(results.per_query, f"{system}.{measure}") for system in results.runs
         }
         for results in locales
     }
-    return describe_winners(find_winners(values, draws), measure)
+    said = describe_winners(find_winners(by_locale, draws), measure)
+    # No p is below 1 / (samples + 1), and Holm's adjustment multiplies the least by all pairs.
+    if _pairs(by_locale) / (draws.samples + 1) < _alpha(draws):
+        return said
+    return f"{said} {draws.samples:,} draws are too few to be sure: raise uncertainty.samples."
+
+
+def _pairs(locales: Mapping[str, Mapping[str, Floats]]) -> int:
+    return sum(math.comb(len(of), 2) for of in locales.values())
+
+
+def _alpha(draws: Uncertainty) -> float:
+    return round(1 - draws.confidence, 10)
 
 
 def _listed(names: Sequence[str], last: str) -> str:
