@@ -303,10 +303,11 @@ def test_a_link_shows_what_it_was_copied_from_and_says_what_of_it_is_gone(
     page, other = opened(), opened()
     page.select_option("#locale", "es")
     page.fill("#filter", "ZAPATILLAS")
+    page.wait_for_timeout(200)
     page.locator("#columns button").nth(2).click()
     page.locator("#columns button").nth(2).click()
     page.locator("#rows button").nth(1).click()
-    page.wait_for_function("location.hash.includes('query')")
+    page.wait_for_timeout(400)  # the address is written a little later
     address = page.evaluate("location.hash")
     _follow(other, address)
     assert _shown(other) == _shown(page) != []
@@ -318,20 +319,47 @@ def test_a_link_shows_what_it_was_copied_from_and_says_what_of_it_is_gone(
     assert other.evaluate("document.activeElement.getAttribute('aria-expanded')") == "true"
     query_id = pq.read_table(folder / layout.per_query("es"))["query_id"][0].as_py()
     for asked, problems in (
-        ("locale=es&query=-7", ["these data have no query of es with the id -7."]),
-        ("query=<b>", ["these data have no query with the id <b>."]),
-        (f"locale=es&query={query_id}&filter=nowhere", ["not in what this link filters"]),
+        ("locale=es&query=es/-7", ["these data have no query of es with the id -7."]),
+        ("query=<b>", ["names no query of a locale that is shown: <b>."]),
+        (f"locale=es&query=es/{query_id}&filter=nowhere", ["not in what this link filters"]),
         ("locale=xx&sort=splade&slice=a&value=b",
          ["no locale xx", "no column splade", "in the slice a: b"]),
-        (f"locale=es&query={query_id}", []),
+        (f"locale=es&query=es/{query_id}", []),
     ):  # fmt: skip
         _follow(page, asked)
         told = page.locator("#gone p").all_text_contents()
         assert len(told) == len(problems)
         assert all(problem in line for problem, line in zip(problems, told, strict=True))
-        assert page.locator(".detail").count() == (f"query={query_id}" in asked)
+        assert page.locator(".detail").count() == (f"query=es/{query_id}" in asked)
     _follow(page, "recall")
     assert page.locator(".detail").count() == 1
+    page.locator("#next").click()
+    page.wait_for_timeout(400)  # the address is written a little later
+    second = _shown(page)
+    _follow(other, page.evaluate("location.hash"))
+    assert _shown(other) == second
+    _follow(other, "")
+    assert other.text_content("#status") == f"1 to 25 of {3 * QUERIES} queries"
+
+
+def test_a_link_opens_the_query_of_its_locale_where_another_has_its_id(
+    browser: Browser, folder: Path, tmp_path: Path
+) -> None:
+    ids = {
+        locale: str(pq.read_table(folder / layout.per_query(locale))["query_id"][0])
+        for locale in ("us", "es")
+    }
+    html = (folder / layout.PAGE).read_text(encoding="utf-8")
+    assert html.count(f'["{ids["es"]}",') == 1
+    (tmp_path / "page.html").write_text(
+        html.replace(f'["{ids["es"]}",', f'["{ids["us"]}",'), encoding="utf-8"
+    )
+    page = browser.new_page()
+    for locale in ("us", "es"):
+        page.goto("about:blank")
+        page.goto(f"{(tmp_path / 'page.html').as_uri()}#query={locale}/{ids['us']}")
+        assert page.locator(".detail").get_attribute("id") == f"detail-{locale}-{ids['us']}"
+    page.close()
 
 
 def test_the_filter_finds_texts_ids_and_titles_of_all_locales_and_the_csv_has_what_it_shows(
@@ -348,6 +376,7 @@ def test_the_filter_finds_texts_ids_and_titles_of_all_locales_and_the_csv_has_wh
         (product, (product.lower(),)),
     ):  # fmt: skip
         page.fill("#filter", wanted)
+        page.wait_for_timeout(200)  # it filters when the typing pauses
         with page.expect_download() as started:
             page.locator("#csv").click()
         assert started.value.suggested_filename == "queries.csv"
@@ -449,11 +478,14 @@ def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: 
     assert "of es" in (page.text_content("#note") or "")
     _tab_to(page, "#filter")
     page.keyboard.type("no such query")
+    page.wait_for_timeout(200)
     assert page.text_content("#status") == "No query contains that."
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
+    page.wait_for_timeout(200)
     assert page.text_content("#status") == f"1 to 25 of {QUERIES} queries"
     page.keyboard.type("ZAPATILLAS")
+    page.wait_for_timeout(200)
     assert 0 < page.locator("#rows tr").count() < QUERIES
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")

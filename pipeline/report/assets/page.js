@@ -3,7 +3,7 @@
 // the # says what the table shows, so that it can be sent to somebody.
 (() => {
   const PAGE = 25;
-  const KEYS = ["locale", "filter", "slice", "value", "sort", "order", "query"];
+  const KEYS = ["locale", "filter", "slice", "value", "sort", "order", "page", "query"];
   const byId = (id) => document.getElementById(id);
   const select = byId("locale");
   const locales = [...select.options].map((option) => option.value).filter(Boolean);
@@ -39,7 +39,8 @@
   const addressOf = (wanted) => {
     const usual = wanted.falling === (wanted.sort !== "query");
     const sort = wanted.sort === "apart" ? "" : wanted.sort;
-    const given = { ...wanted, sort, order: usual ? "" : wanted.falling ? "descending" : "ascending" };
+    const order = usual ? "" : wanted.falling ? "descending" : "ascending";
+    const given = { ...wanted, sort, order, page: wanted.page && wanted.page + 1 };
     return `#${new URLSearchParams(KEYS.filter((key) => given[key]).map((key) => [key, given[key]]))}`;
   };
   let waiting = 0;
@@ -94,7 +95,7 @@
       );
     });
     const kinds = data.kinds.map(([name, values], at) => `${name}: ${values[row.kinds[at]]}`);
-    const link = make("a", { href: addressOf({ ...start(), locale: data.locale, query: row.id }) }, "Link to this query");
+    const link = make("a", { href: addressOf({ ...start(), locale: data.locale, query: row.key }) }, "Link to this query");
     const facts = [`${data.locale}, query_id ${row.id}`, ...kinds].join(" · ");
     return make(
       "tr", { class: "detail", id },
@@ -128,8 +129,8 @@
     // A click on the button arrives here too. A row whose text is being selected stays as it is.
     element.addEventListener("click", (event) => {
       if (!button.contains(event.target) && !getSelection().isCollapsed) return;
-      if (toggle()) state.query = row.id;
-      else if (state.query === row.id) state.query = "";
+      if (toggle()) state.query = row.key;
+      else if (state.query === row.key) state.query = "";
       remember();
     });
     return { element, button, toggle };
@@ -137,6 +138,7 @@
 
   // Draw the page of rows that the state names, and return its rows.
   const draw = () => {
+    state.page = Math.min(state.page, Math.max(0, Math.ceil(shown.length / PAGE) - 1));
     const first = state.page * PAGE;
     const systems = systemsOf(datasets());
     const part = shown.slice(first, first + PAGE).map((row) => bodyRow(row, systems));
@@ -183,7 +185,9 @@
     shown = Queries.sort(Queries.filter(rows, state.filter), state.sort, state.falling);
     draw();
   };
+  let typed = 0;
   const change = (changed) => {
+    clearTimeout(typed);
     Object.assign(state, { page: 0, query: "" }, changed);
     say([]);
     show();
@@ -193,20 +197,21 @@
     byId("gone").replaceChildren(...problems.map((problem) => make("p", { class: "missing" }, problem)));
   };
 
-  const gone = (id) => {
-    const all = datasets();
-    const of = state.locale ? ` of ${state.locale}` : "";
-    const here = all.reduce((sum, data) => sum + data.rows.length, 0);
-    const total = all.reduce((sum, data) => sum + data.total, 0);
-    return here === total
-      ? `The linked query is gone: these data have no query${of} with the id ${id}.`
-      : `The linked query ${id} is not on this page. The page has ${here.toLocaleString("en")} of ${plural(total, "query", "queries")}${of}; ${id} is one of the others, or is gone from the data.`;
+  const gone = (key) => {
+    const [locale, id] = key.split("/");
+    if (!datasets().some((data) => data.locale === locale)) return `The link names no query of a locale that is shown: ${key}.`;
+    const { rows, total } = dataOf(locale);
+    return rows.length === total
+      ? `The linked query is gone: these data have no query of ${locale} with the id ${id}.`
+      : `The linked query ${id} is not on this page. The page has ${rows.length.toLocaleString("en")} of ${plural(total, "query", "queries")} of ${locale}; ${id} is one of the others, or is gone from the data.`;
   };
 
-  // Show what the address asks for; say what of it this page does not have.
+  // Show what the address asks for; say what of it this page does not have. An address without any
+  // asks for the beginning. Return false, and change nothing, where it names a section of the page.
   const read = () => {
     const given = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-    if (!location.hash.includes("=") || !KEYS.some((key) => key in given)) return;
+    if (location.hash && !(location.hash.includes("=") && KEYS.some((key) => key in given))) return false;
+    clearTimeout(typed);
     const problems = [];
     state = { ...start(), filter: given.filter ?? "" };
     if (locales.includes(given.locale)) state.locale = given.locale;
@@ -219,25 +224,27 @@
     if (given.order) state.falling = given.order !== "ascending";
     if (all.some((data) => Queries.find(data, given.slice, given.value))) Object.assign(state, { slice: given.slice, value: given.value });
     else if (given.slice) problems.push(`No query here is in the slice ${given.slice}: ${given.value ?? ""}. All queries are shown.`);
+    if (given.page >= 1) state.page = Math.floor(given.page) - 1;
     show();
-    byId("queries").scrollIntoView();
+    if (location.hash) byId("queries").scrollIntoView();
     if (given.query) open(given.query, problems);
     say(problems);
+    return true;
   };
 
   // Open a query, on its page of the table.
-  const open = (id, problems) => {
-    if (!datasets().some((data) => data.rows.some((row) => row.id === id))) {
-      problems.push(gone(id));
+  const open = (key, problems) => {
+    if (!datasets().some((data) => data.rows.some((row) => row.key === key))) {
+      problems.push(gone(key));
       return;
     }
-    const place = () => shown.findIndex((row) => row.id === id);
+    const place = () => shown.findIndex((row) => row.key === key);
     if (place() < 0) {
-      problems.push(`The linked query ${id} is not in what this link filters: all queries are shown.`);
+      problems.push(`The linked query ${key} is not in what this link filters: all queries are shown.`);
       Object.assign(state, { filter: "", slice: "", value: "" });
       show();
     }
-    Object.assign(state, { query: id, page: Math.floor(place() / PAGE) });
+    Object.assign(state, { query: key, page: Math.floor(place() / PAGE) });
     const { element, button, toggle } = draw()[place() % PAGE];
     toggle();
     button.focus({ preventScroll: true });
@@ -247,7 +254,9 @@
   const turn = (step) => (event) => {
     if (event.currentTarget.getAttribute("aria-disabled") === "true") return;
     state.page += step;
+    state.query = "";
     draw();
+    remember();
   };
 
   const download = (event) => {
@@ -262,7 +271,11 @@
   byId("browse").hidden = false;
   byId("needs-script").hidden = true;
   byId("browse").querySelector("form").addEventListener("submit", (event) => event.preventDefault());
-  byId("filter").addEventListener("input", (event) => change({ filter: event.target.value }));
+  byId("filter").addEventListener("input", (event) => {
+    state.filter = event.target.value;
+    clearTimeout(typed);
+    typed = setTimeout(change, 150); // not at each key
+  });
   select.addEventListener("change", () => change({ locale: select.value }));
   byId("all").addEventListener("click", () => {
     change({ slice: "", value: "" });
@@ -279,6 +292,5 @@
     const link = event.target.closest("a[href*='=']");
     if (link && link.hash === location.hash) read();
   });
-  show();
-  read();
+  if (!read()) show();
 })();

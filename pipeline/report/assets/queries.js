@@ -16,7 +16,7 @@ const Queries = (() => {
       const firsts = Object.values(keys);
       const known = firsts.every((value) => value !== null);
       keys.apart = known ? Math.max(...firsts) - Math.min(...firsts) : null;
-      return { data, id, text, values, lists, kinds, exact, missed, keys, folded: null };
+      return { data, id, key: `${data.locale}/${id}`, text, values, lists, kinds, exact, missed, keys, folded: null };
     });
     return data;
   };
@@ -72,7 +72,10 @@ const Queries = (() => {
     );
   };
 
-  // Return rows as CSV: every value as it is in the data, and nothing for one that is undefined.
+  // A text that a spreadsheet could take for a formula gets an apostrophe, as evaluate/plots.py does.
+  const asText = (text) => (/^([\t\r\n]|\s*[=+\-@＝＋－＠])/.test(text) ? `'${text}` : text);
+
+  // Return rows as CSV: numbers as they are in the data, and nothing for one that is undefined.
   const csv = (rows, systems) => {
     const { measures } = rows[0].data;
     const quote = (cell) => (/[",\r\n]/.test(cell) ? `"${cell.replaceAll('"', '""')}"` : cell);
@@ -83,7 +86,7 @@ const Queries = (() => {
         return measures.map((_, measure) => values[place]?.[measure] ?? "");
       });
       const apart = keys.apart === null ? "" : Number(keys.apart.toFixed(5));
-      return [data.locale, id, text, ...numbers, apart];
+      return [asText(data.locale), id, asText(text), ...numbers, apart];
     });
     const table = [["locale", "query_id", "query", ...named, "apart"], ...lines];
     return table.map((line) => line.map((cell) => quote(String(cell))).join(",") + "\r\n").join("");
