@@ -28,6 +28,10 @@ ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
 
 
+HALF = 0.51e-5
+"""How far a mean may be from the same mean rounded to 5 digits."""
+
+
 def check_results(results: LocaleResults, params: Params) -> None:
     """Check that the artefacts of a locale belong together and hold possible numbers.
 
@@ -155,6 +159,25 @@ def _check_exact(results: LocaleResults) -> None:
             raise _refuse(
                 results, path, f"the ranks of {system} up to {PLACES} are not those of "
                 f"{layout.top(results.locale)}",
+            )  # fmt: skip
+        _check_recall(results, system)
+
+
+def _check_recall(results: LocaleResults, system: str) -> None:
+    """Check that the ranks of the Exact products give the means of recall."""
+    of_query = results.exact["query_id"].to_numpy()
+    _, rows, numbers = np.unique(of_query, return_inverse=True, return_counts=True)
+    ranks = results.exact[system].fill_null(results.depth + 1).to_numpy()
+    for measure, mean in results.means[system].items():
+        name, _, k = measure.partition("@")
+        if name != "recall":
+            continue
+        # The ranks are whole, so only the mean that was kept is rounded.
+        recall = np.bincount(rows, ranks <= int(k)) / numbers
+        if abs(float(recall.mean()) - mean) > HALF:
+            raise _refuse(
+                results, layout.exact(results.locale), f"the ranks of {system} do not give the "
+                f"{measure} of {layout.metrics(results.locale)}",
             )  # fmt: skip
 
 

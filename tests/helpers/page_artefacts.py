@@ -1,7 +1,7 @@
 """Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
 
 from collections.abc import Sequence
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -81,9 +81,12 @@ def write_locale(
     query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
     values = _values(rng, measures, queries)
     top = _top(rng, locale, query_ids, given)
+    exact = _write_exact(rng, locale, query_ids, top)
+    for system, measure in product(SYSTEMS, (m for m in measures if m.startswith("recall@"))):
+        ranks = np.array([row[system] or np.inf for row in exact]).reshape(queries, -1)
+        values[system][measure] = (ranks <= int(measure[7:])).mean(axis=1)
     _write_numbers(given, locale, values, measures, queries)
     _write_tables(locale, query_ids, texts, values, top)
-    _write_exact(rng, locale, query_ids, top)
     _write_slices(rng, given, locale, values, top, query_ids)
     _write_clean(given, locale, query_ids)
     manifest = _write_inputs(given, locale, queries)
@@ -216,8 +219,8 @@ def _write_tables(
 
 def _write_exact(
     rng: np.random.Generator, locale: str, query_ids: list[int], top: dict[str, list[Any]]
-) -> None:
-    """Write where each system ranks the Exact products, three a query; one has no text."""
+) -> list[dict[str, Any]]:
+    """Write, and return, where each system ranks the three Exact products of a query."""
     first = {
         (query_id, product_id, system): rank
         for query_id, system, rank, product_id in zip(
@@ -227,17 +230,18 @@ def _write_exact(
     titles = dict(zip(top["product_id"], top["title"], strict=True))
     rows = []
     for place, query_id in enumerate(query_ids):
-        for product in (f"B{5 * place + code:08d}" for code in (0, 4, 8)):
-            row: dict[str, Any] = {"query_id": query_id, "product_id": product}
-            row["title"] = titles.get(product, f"never found {product}")
+        for name in (f"B{5 * place + code:08d}" for code in (0, 4, 8)):
+            row: dict[str, Any] = {"query_id": query_id, "product_id": name}
+            row["title"] = titles.get(name, f"never found {name}")
             for system in SYSTEMS:
                 further = int(rng.integers(11, 100)) if rng.random() < 0.5 else None
-                row[system] = first.get((query_id, product, system), further)
+                row[system] = first.get((query_id, name, system), further)
             rows.append(row)
     rows[-1] |= {**dict.fromkeys(["title", *SYSTEMS]), "product_id": WITHOUT_TEXT}
     schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in SYSTEMS)])
     layout.exact(locale).parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(pa.Table.from_pylist(rows, schema), layout.exact(locale), **tables.WRITE_OPTIONS)
+    return rows
 
 
 def seal(locale: str) -> None:

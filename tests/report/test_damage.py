@@ -7,9 +7,11 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.core import files, layout
+from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.encoder_scores.form import EncoderScores
@@ -34,7 +36,13 @@ STRANGE: tuple[Any, ...] = (
 @pytest.fixture(scope="module")
 def given() -> Params:
     """Parameters of one locale."""
-    one = {"encoder": "labse", "index": "flat", "language": "es", "rerank": "none"}
+    one = {
+        "encoder": "labse",
+        "index": "flat",
+        "language": "es",
+        "rerank": "none",
+        "spelling": "typed",
+    }
     return params({section: {LOCALE: name} for section, name in one.items()})
 
 
@@ -113,6 +121,20 @@ def test_a_damaged_name_of_a_number_is_refused(
     assert was in data
     path.write_bytes(data.replace(was, damaged, 1))
     assert message in outcome(read)
+
+
+def test_a_rank_that_the_recall_of_its_query_contradicts_is_refused(
+    read: Callable[[], Any],
+) -> None:
+    assert not isinstance(outcome(read), str)
+    path = layout.exact(LOCALE)
+    table = pq.read_table(path)
+    ranks = table["bm25"].to_pylist()
+    ranks[next(row for row, rank in enumerate(ranks) if rank and 10 < rank <= 100)] = None
+    place = table.column_names.index("bm25")
+    changed = table.set_column(place, table.schema.field("bm25"), [pa.array(ranks, pa.int32())])
+    pq.write_table(changed, path, **tables.WRITE_OPTIONS)
+    assert "the ranks of bm25 do not give the recall@" in outcome(read)
 
 
 @pytest.mark.parametrize("path", JSON, ids=str)

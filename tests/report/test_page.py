@@ -35,7 +35,7 @@ RNG = np.random.default_rng(20)
 
 ONE = {
     "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
-    "rerank": {"es": "none"},
+    "rerank": {"es": "none"}, "spelling": {"es": "typed"},
 }  # fmt: skip
 """Settings of one locale."""
 
