@@ -1,5 +1,6 @@
 """Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
 
+import json
 from collections.abc import Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -258,7 +259,9 @@ def seal(locale: str) -> None:
         judgements_sha256=per_query.judgements_sha256(judgements),
     )
     top = pq.read_table(layout.top(locale))
-    per_query.write(path, per_query.with_card(rows, of, "labse", "flat", top))
+    chosen = json.loads(layout.metrics(locale).read_text("utf-8"))
+    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], top)
+    per_query.write(path, card)
 
 
 def _write_slices(
