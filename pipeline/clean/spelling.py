@@ -1,5 +1,7 @@
 """The spelling of queries, corrected by the words of the catalogue."""
 
+from collections import Counter
+
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -29,8 +31,10 @@ def correct_queries(queries: pa.Table, files: layout.CleanFiles) -> tuple[pa.Tab
     changed = corrections.filter(pc.not_equal(corrections["typed"], corrections["text"]))
     tables.write_table(files.vocabulary, vocabulary, tables.VOCABULARY)
     tables.write_table(files.corrections, changed, tables.CORRECTIONS)
+    having = Counter(texts.to_pylist())
     counts = {
         "queries": len(changed),
+        "sharing_a_text": sum(having[text] > 1 for text in changed["text"].to_pylist()),
         "vocabulary": len(vocabulary),
         "words": sum(map(corrector.count, changed["typed"].to_pylist())),
     }

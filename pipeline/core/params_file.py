@@ -89,6 +89,9 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                     f"{section}.{locale}: encoder has no such locale "
                     f"(it has: {', '.join(map(str, locales))})"
                 )
+    if locales and "spelling" not in data:
+        lines = ", ".join(f"{locale}: {AS_TYPED}" for locale in locales)
+        yield f"spelling: add `spelling: {{{lines}}}`; a locale may be {CORRECTED} instead"
     explored = data.get("explore")
     for locale in explored if locales and isinstance(explored, list) else ():
         if isinstance(locale, str) and locale not in locales:

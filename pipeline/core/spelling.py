@@ -10,10 +10,14 @@ from pipeline.core.params import AS_TYPED, CORRECTED, Spelling
 
 
 class Corrected(BaseModel):
-    """How many queries and words were corrected, by how many words of the catalogue."""
+    """How many queries and words were corrected, by how many words of the catalogue.
+
+    `sharing_a_text` counts the corrected queries whose text another query has too.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
     queries: Annotated[int, Field(ge=0)]
+    sharing_a_text: Annotated[int, Field(ge=0)]
     vocabulary: Annotated[int, Field(ge=0)]
     words: Annotated[int, Field(ge=0)]
 

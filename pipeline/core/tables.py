@@ -89,8 +89,8 @@ VOCABULARY = pa.schema(
         pa.field("products", pa.int64(), nullable=False),
     ]
 )
-"""The words of the clean products in lower case, of letters alone, and how many products have each;
-sorted by word, unique."""
+"""The words of the clean products in lower case, of letters alone, and how many products have each:
+0 if only with marks in it, such as `levis` for "Levi's"; sorted by word, unique."""
 
 PRODUCTS = pa.schema(
     [

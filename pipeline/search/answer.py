@@ -70,7 +70,7 @@ class Answer:
         facets: the most frequent values of the products that are among the first 100 of a system,
             and how many of those products have each.
         collapsed: whether of each group of duplicates only the first product is there.
-        corrected: whether the spelling of the query was corrected.
+        typed: the clean query as it was typed where its spelling was corrected, else None.
     """
 
     locale: str
@@ -82,7 +82,7 @@ class Answer:
     found: Mapping[System, int]
     facets: Mapping[str, list[tuple[str, int]]]
     collapsed: bool = False
-    corrected: bool = False
+    typed: str | None = None
 
     def as_dict(self) -> dict[str, Any]:
         """Return it as JSON has it."""
@@ -93,7 +93,7 @@ class Answer:
             "query_id": self.query_id,
             "filters": dict(self.filters),
             **({"collapsed": True} if self.collapsed else {}),
-            **({"corrected": True} if self.corrected else {}),
+            **({} if self.typed is None else {"typed": self.typed}),
             "systems": {
                 name: {"found": self.found[name], "hits": [hit.as_dict() for hit in hits]}
                 for name, hits in self.systems.items()

@@ -58,7 +58,7 @@ def _heading(answer: Answer) -> str:
     judged = "not judged" if answer.query_id is None else f"judged, query_id {answer.query_id}"
     filters = "".join(f", {name} {value}" for name, value in answer.filters.items())
     collapsed = ", duplicates collapsed" if answer.collapsed else ""
-    typed = f", typed {answer.query.strip()}" if answer.corrected else ""
+    typed = "" if answer.typed is None else f", typed {answer.typed}"
     return f"{answer.searched} ({answer.locale}{filters}{collapsed}{typed}; {judged})"
 
 

@@ -102,7 +102,7 @@ class Engine:
                 name: facet.count(found, FACET_VALUES) for name, facet in self.shown.facets.items()
             },
             collapsed=question.collapse,
-            corrected=text != typed,
+            typed=None if text == typed else typed,
         )
 
     def similar(self, product_id: str, k: int) -> Similar:

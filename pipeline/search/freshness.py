@@ -16,6 +16,7 @@ def signature(locale: str) -> Signature:
     clean, index, groups = layout.clean(locale), layout.index(locale), layout.duplicates(locale)
     paths = (
         layout.PARAMS, clean.products, clean.queries, clean.judgements, clean.counts,
+        clean.vocabulary, clean.corrections,
         layout.embeddings(locale).manifest, index.card, index.index, groups.card, groups.groups,
         layout.runs("rerank", locale).card,  # a reranker that was trained again reranks again
     )  # fmt: skip

@@ -6,6 +6,9 @@ of spelling errors). The first letter is seldom wrong (Pollock and Zamora 1984),
 same, as in Lucene's DirectSpellChecker. So must the last one, where inflections differ.
 """
 
+from bisect import bisect_left
+from functools import lru_cache
+from itertools import takewhile
 from typing import NamedTuple
 
 import numpy as np
@@ -26,23 +29,30 @@ TWO_EDITS_LETTERS = 8
 LEAST_PRODUCTS = 2
 """A word of a single product may be misspelled itself."""
 
+ENDING_LETTERS = 2
+"""An inflection adds or drops so many letters at most."""
+
+REMEMBERED = 1 << 16
+"""How many words are remembered with their corrections."""
+
 _WORD = regex.compile(r"[\p{L}\p{M}\p{N}]+")
-_LETTERS = regex.compile(rf"(?:(?![{UNSPACED_LETTERS}])\p{{L}}\p{{M}}*)+")
+_LETTER = rf"(?:(?![{UNSPACED_LETTERS}])\p{{L}}\p{{M}}*)"
+_CORRECTABLE = regex.compile(rf"{_LETTER}{{{LEAST_LETTERS},}}")
+_LONG = regex.compile(rf"{_LETTER}{{{TWO_EDITS_LETTERS},}}")
 
 
 class _Alike(NamedTuple):
-    """The words that begin and end with the same letters."""
+    """The words that begin and end with the same letters, those of most products first."""
 
     folded: list[str]
-    words: list[tuple[int, str]]
-    """In how many products each is, below 0, and the word with its accents."""
+    words: list[str]
 
 
 class Corrector:
     """Corrects the spelling of queries by a vocabulary.
 
-    A word is left alone if the vocabulary has it, if it is short, has a digit, or is of a script
-    without spaces between words.
+    A word is left alone if the vocabulary has it or an inflection of it, if it is short, has a
+    digit, or is of a script without spaces between words.
     """
 
     def __init__(self, vocabulary: pa.Table) -> None:
@@ -51,16 +61,21 @@ class Corrector:
         Args:
             vocabulary: a table of `tables.VOCABULARY`.
         """
-        words = vocabulary["word"].to_pylist()
-        self._known = frozenset(words)
-        self._corrected: dict[str, str] = {}
+        ranked = vocabulary.sort_by([("products", "descending"), ("word", "ascending")])
+        words = ranked["word"].to_pylist()
+        self._known: dict[str, str] = {}
         self._alike: dict[str, _Alike] = {}
-        for word, products in zip(words, vocabulary["products"].to_pylist(), strict=True):
+        for word, products in zip(words, ranked["products"].to_pylist(), strict=True):
+            folded = fold_accents(word)
+            if products:
+                self._known.setdefault(folded, word)
             if products >= LEAST_PRODUCTS and len(word) >= LEAST_LETTERS - 1:
-                folded = fold_accents(word)
                 alike = self._alike.setdefault(_ends(folded), _Alike([], []))
                 alike.folded.append(folded)
-                alike.words.append((-products, word))
+                alike.words.append(word)
+        self._known.update(zip(words, words, strict=True))
+        self._sorted = sorted(self._known)
+        self._find = lru_cache(REMEMBERED)(self._search)
 
     def correct(self, text: str) -> str:
         """Return a clean query with its words corrected; what is between them stays."""
@@ -79,21 +94,32 @@ class Corrector:
         """
         # As the vocabulary is lowered: Python knows more rules, such as a final sigma.
         low = pc.utf8_lower(pa.scalar(word)).as_py()
-        if len(low) < LEAST_LETTERS or low in self._known or not _LETTERS.fullmatch(low):
-            return word
-        if low not in self._corrected:
-            self._corrected[low] = self._nearest(fold_accents(low)) or word
-        return self._corrected[low]
+        found = self._find(low) if _CORRECTABLE.fullmatch(low) else low
+        return word if found == low else found
+
+    def _search(self, word: str) -> str:
+        folded = fold_accents(word)
+        known = self._known.get(word) or self._known.get(folded)
+        if known is not None:
+            return known
+        return word if self._is_inflected(folded) else self._nearest(folded) or word
+
+    def _is_inflected(self, word: str) -> bool:
+        """Say whether a known word is this one with a few letters more or fewer at its end."""
+        if any(word[:-letters] in self._known for letters in range(1, ENDING_LETTERS + 1)):
+            return True
+        after = range(bisect_left(self._sorted, word), len(self._sorted))
+        longer = takewhile(lambda each: each.startswith(word), map(self._sorted.__getitem__, after))
+        return any(len(each) <= len(word) + ENDING_LETTERS for each in longer)
 
     def _nearest(self, word: str) -> str | None:
         alike = self._alike.get(_ends(word))
         if alike is None:
             return None
-        edits = 2 if len(word) >= TWO_EDITS_LETTERS else 1
+        edits = 2 if _LONG.match(word) else 1
         (distances,) = process.cdist([word], alike.folded, scorer=OSA.distance, score_cutoff=edits)
-        reached = np.flatnonzero(distances <= edits).tolist()
-        best = min(((distances[each], *alike.words[each]) for each in reached), default=None)
-        return None if best is None else best[2]
+        best = np.argmin(distances)  # the first of equals
+        return alike.words[best] if distances[best] <= edits else None
 
 
 def _ends(word: str) -> str:

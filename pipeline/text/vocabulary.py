@@ -16,6 +16,8 @@ _LETTERS = r"^\p{L}[\p{L}\p{M}]*$"
 def count_words(texts: Iterable[pa.ChunkedArray]) -> pa.Table:
     """Return the words of clean texts, in lower case; one with a digit is a size or a model.
 
+    What is between two spaces is a word of no product without its marks: `levis` for "Levi's".
+
     Args:
         texts: of products, some thousands at a time.
 
@@ -42,5 +44,7 @@ def _count(texts: pa.ChunkedArray) -> pa.Table:
     pairs.sort()  # several times as fast as np.unique
     once = pairs[np.diff(pairs, prepend=-1) != 0]
     products = np.bincount(once % size, minlength=len(words.dictionary))
-    found = pa.table([words.dictionary, pa.array(products.astype(np.int64))], VOCABULARY)
+    joined = pc.replace_substring_regex(between.dictionary, _BETWEEN_WORDS, "").unique()
+    counts = np.concatenate([products.astype(np.int64), np.zeros(len(joined), np.int64)])
+    found = pa.table([pa.concat_arrays([words.dictionary, joined]), counts], VOCABULARY)
     return found.filter(pc.match_substring_regex(found["word"], _LETTERS))

@@ -18,6 +18,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
+from pipeline.core.spelling import read_typed
 from pipeline.core.stage import check_locale
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.runs.card import read_card, rerun_hint
@@ -40,8 +41,14 @@ class Workspace:
 
     @property
     def queries(self) -> pd.DataFrame:
-        """The clean queries: query_id, text; as they are searched for, which may be corrected."""
-        return self._clean("queries", tables.QUERIES).to_pandas()
+        """The clean queries: query_id, text, typed.
+
+        `text` is what is searched for, which may be corrected. Search for `typed`: a query is known
+        as it was typed.
+        """
+        queries = self._clean("queries", tables.QUERIES).to_pandas()
+        typed = queries["query_id"].map(read_typed(self.locale)).astype(object)
+        return queries.assign(typed=typed.fillna(queries["text"]))
 
     @property
     def judgements(self) -> pd.DataFrame:

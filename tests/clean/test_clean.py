@@ -464,7 +464,7 @@ def test_the_stage_cleans_the_locale_it_is_given(project: Path, run_stage: RunSt
 def test_spelling_is_corrected_where_it_is_asked_for_and_every_correction_is_listed(
     project: Path, changed_params: ChangedParams
 ) -> None:
-    typed = ["Red snekaers", "red sneakers", "rde hta 5l", "snekaers snekaers"]
+    typed = ["Red snekaers", "red sneakers", "rde hta 5l", "snekaers snekaers", "red sneakres"]
     examples = [example(i, i, "A", query=text) for i, text in enumerate(typed)]
     examples += [
         example(9 + place, 9 + place, "A", locale=locale, query="snekaers")
@@ -480,13 +480,18 @@ def test_spelling_is_corrected_where_it_is_asked_for_and_every_correction_is_lis
 
     clean(changed_params({"sample.source": "source", "spelling.us": "corrected"}), "us")
 
-    texts = ["Red sneakers", "red sneakers", "rde hta 5l", "sneakers sneakers"]
+    texts = ["Red sneakers", "red sneakers", "rde hta 5l", "sneakers sneakers", "red sneakers"]
     assert cleaned("us")["queries"]["text"].tolist() == texts
     path = layout.clean("us").corrections
     assert tables.read_table(path, tables.CORRECTIONS, "").to_pylist() == [
-        {"query_id": i, "typed": typed[i], "text": texts[i]} for i in (0, 3)
+        {"query_id": i, "typed": typed[i], "text": texts[i]} for i in (0, 3, 4)
     ]
-    assert counts("us")["spelling"] == {"queries": 2, "vocabulary": 2, "words": 3}
+    assert counts("us")["spelling"] == {
+        "queries": 3,
+        "sharing_a_text": 1,
+        "vocabulary": 2,
+        "words": 4,
+    }
     changed = {path for path, data in before.items() if path.read_bytes() != data}
     assert changed == {layout.clean("us").queries, layout.clean("us").counts}
 

@@ -831,6 +831,12 @@ def test_a_language_without_spaces_is_not_corrected() -> None:
     assert told.startswith("spelling.es: must be")
 
 
+def test_without_the_section_of_spelling_its_line_is_named() -> None:
+    found = lines(lambda data: data.pop("spelling"))
+    assert found[0] == "spelling: missing"
+    assert found[1].startswith("spelling: add `spelling: {us: typed, es: typed, jp: typed}`")
+
+
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
         for section in ("encoder", "index", "language", "spelling", "rerank"):

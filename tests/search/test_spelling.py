@@ -71,7 +71,8 @@ def test_a_judged_query_is_known_as_it_was_typed_and_finds_the_products_of_its_r
             answer = engine.search(Question(typed, (system,), 10))
             assert answer.query_id is not None
             _, expected = corrections.get(answer.query_id, (typed, typed))
-            assert (answer.searched, answer.corrected) == (expected, expected != typed)
+            assert answer.searched == expected
+            assert answer.typed == (None if expected == typed else typed)
             first = run[(run["query_id"] == answer.query_id) & (run["rank"] <= 10)]
             found = [
                 (hit.product.product_id, np.float32(hit.score)) for hit in answer.systems[system]
@@ -86,10 +87,12 @@ def test_as_typed_corrects_nothing_and_keeps_the_labels(
         right, wrong = (
             engine.search(Question(typed, ("bm25",), as_typed=flag)) for flag in (False, True)
         )
-        assert (wrong.searched, wrong.corrected, wrong.query_id) == (typed, False, query_id)
-        assert "corrected" not in wrong.as_dict()
-        assert right.as_dict()["corrected"] is True
-        assert f"{text} ({LOCALE}, typed {typed}; judged" in draw(right, 1000)
+        assert (wrong.searched, wrong.typed, wrong.query_id) == (typed, None, query_id)
+        assert "typed" not in wrong.as_dict()
+        assert right.as_dict()["typed"] == typed
+        raw = engine.search(Question(f"\x1b{typed}\x1b", ("bm25",)))
+        for answer in (right, raw):
+            assert f"{text} ({LOCALE}, typed {typed}; judged" in draw(answer, 1000)
     table = tables.read_table(layout.clean(LOCALE).vocabulary, tables.VOCABULARY, "")
     words = [each for each in table.to_pylist() if len(each["word"]) == TWO_EDITS_LETTERS]
     word = max(words, key=lambda each: each["products"])["word"]
@@ -119,6 +122,8 @@ def test_page_json_and_python_say_what_was_searched_for_and_lead_to_the_query_as
         assert found["searched"] == (typed if flag == "1" else text)
         hits = [hit["product_id"] for hit in found["systems"]["bm25"]["hits"]]
         es = workspace.open(LOCALE)
+        assert typed in es.queries["typed"].tolist()
+        assert es.queries["text"].tolist() == list(es._engine.judged.texts)
         frame = es.search(typed, systems=["bm25"], as_typed=flag == "1")
         assert frame["product_id"].tolist() == hits
     desks.close()

@@ -33,7 +33,8 @@ def folder(small_project: Path) -> Iterator[Path]:
 def test_the_tables_are_what_the_stages_wrote(folder: Path) -> None:
     es = workspace.open("es")
     clean = layout.clean("es")
-    pd.testing.assert_frame_equal(es.queries, pq.read_table(clean.queries).to_pandas())
+    queries = pq.read_table(clean.queries).to_pandas()
+    pd.testing.assert_frame_equal(es.queries, queries.assign(typed=queries["text"]))
     pd.testing.assert_frame_equal(es.judgements, pq.read_table(clean.judgements).to_pandas())
     raw = pq.read_table(layout.sample("es").products)
     shown = es.products.to_pandas()
