@@ -46,9 +46,10 @@ class Workspace:
         `text` is what is searched for, which may be corrected. Search for `typed`: a query is known
         as it was typed.
         """
-        queries = self._clean("queries", tables.QUERIES).to_pandas()
-        typed = queries["query_id"].map(read_typed(self.locale)).astype(object)
-        return queries.assign(typed=typed.fillna(queries["text"]))
+        queries, typed = self._clean("queries", tables.QUERIES), read_typed(self.locale)
+        rows = zip(queries["query_id"].to_pylist(), queries["text"].to_pylist(), strict=True)
+        texts = [typed.get(query_id, text) for query_id, text in rows]
+        return queries.append_column("typed", pa.array(texts, pa.string())).to_pandas()
 
     @property
     def judgements(self) -> pd.DataFrame:
