@@ -13,8 +13,8 @@ from pipeline.core.cpu import cpu_facts, cpu_flags
 from pipeline.core.faiss import KERNEL_VARIABLE, KERNELS, faiss, kernel
 from tests.helpers.artefacts import ROOT
 
-AVX2 = " ".join(KERNELS["Haswell"])
-AVX512 = " ".join(KERNELS["SkylakeX"])
+AVX2 = " ".join(sorted(KERNELS["Haswell"]))
+AVX512 = " ".join(sorted(KERNELS["SkylakeX"]))
 
 # On a CPU with AVX-512, FAISS is to believe in AVX2 alone: so its kernel is not numpy's.
 ASK = """
