@@ -58,7 +58,13 @@ def write_side(folder: Path, noise: float, encoder: str = "e5-small-q4", **card:
 
 
 def given(*metrics: str) -> Params:
-    one = {"encoder": "e5-small-q4", "index": "flat", "language": "es", "rerank": "none"}
+    one = {
+        "encoder": "e5-small-q4",
+        "index": "flat",
+        "language": "es",
+        "rerank": "none",
+        "spelling": "typed",
+    }
     only_es = {section: {"es": name} for section, name in one.items()}
     return params({**only_es, "compare.metrics": list(metrics), "uncertainty.samples": 1000})
 

@@ -16,7 +16,13 @@ LOCALE = "es"
 
 
 def test_numbers_of_other_vectors_or_another_similarity_are_refused(project: Path) -> None:
-    one = {"encoder": "labse", "index": "flat", "language": LOCALE, "rerank": "none"}
+    one = {
+        "encoder": "labse",
+        "index": "flat",
+        "language": LOCALE,
+        "rerank": "none",
+        "spelling": "typed",
+    }
     given = params({section: {LOCALE: name} for section, name in one.items()})
     write_locale(given, LOCALE, queries=9)
     results = read_locale(given, LOCALE)

@@ -501,6 +501,7 @@ def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
             "index": dict.fromkeys(names, "flat"),
             "language": dict.fromkeys(names, "en"),
             "rerank": dict.fromkeys(names, "none"),
+            "spelling": dict.fromkeys(names, "typed"),
         }
     )
     for locale in names:

@@ -6,9 +6,11 @@ import os
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
-from pipeline.core import layout
+from pipeline.core import layout, tables
 from pipeline.core.params import Params
 from pipeline.report import plots
 from pipeline.report import stage as report
@@ -26,6 +28,7 @@ def of_locales(**locales: str) -> Params:
             "index": dict.fromkeys(locales, "flat"),
             "language": locales,
             "rerank": dict.fromkeys(locales, "none"),
+            "spelling": dict.fromkeys(locales, "typed"),
         }
     )
 
@@ -85,9 +88,13 @@ def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
 ) -> None:
     given = of_locales(us="en")
     write_locale(given, "us", queries=9)
-    ends = {"mean": 0.5, "low": 0.25, "high": 0.75}
-    one = {"slice": "source", "value": name, "queries": 9, "small": True, "systems": {"bm25": ends}}
-    write_slices("us", {}, [one])
+    rows = pq.read_table(layout.per_query("us"))
+    values = rows[f"bm25.{given.evaluate.headline()[0]}"].drop_null().to_numpy()
+    ends = {"mean": round(float(values.mean()), 5), "low": 0.0, "high": 1.0}
+    one = {"slice": "source", "value": name, "queries": len(values), "small": True}
+    write_slices("us", {}, [one | {"systems": {"bm25": ends}}])
+    kinds = pa.table({"query_id": rows["query_id"], "source": [name] * len(rows)})
+    pq.write_table(kinds, layout.kinds("us"), **tables.WRITE_OPTIONS)
     report.report(given)
     (row,) = drawn("slices")
     assert row["value"] in (name, f"'{name}")

@@ -34,6 +34,7 @@ def of_locales(**encoders: str) -> Params:
             "index": dict.fromkeys(encoders, "flat"),
             "language": dict.fromkeys(encoders, "en"),
             "rerank": {each: "reranker-demo" if each == "es" else "none" for each in encoders},
+            "spelling": dict.fromkeys(encoders, "typed"),
         }
     )
 

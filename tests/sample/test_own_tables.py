@@ -30,7 +30,7 @@ Shop = Callable[..., Params]
 FILES = ("queries", "products", "judgements", "sources")
 ONE_LOCALE: Row = {
     "encoder": {"de": "e5-small-q4"}, "index": {"de": "flat"}, "language": {"de": "de"},
-    "rerank": {"de": "none"}, "explore": [],
+    "rerank": {"de": "none"}, "spelling": {"de": "typed"}, "explore": [],
 }  # fmt: skip
 JUDGED: list[Row] = [
     {"id": "17", "query": "roter schuh", "sku": "001", "grade": "Exact"},
@@ -276,6 +276,7 @@ def test_a_source_without_split_is_evaluated_and_never_learned_from(
         tables.write_table(
             layout.clean("de").folder / f"{name}.parquet", schema.empty_table(), schema
         )
+    layout.clean("de").counts.write_text("{}")
     with pytest.raises(PipelineError, match=r"Without a column split, all its queries are of the"):
         pairs(params, "minilm-demo")
 
@@ -294,6 +295,7 @@ def test_a_training_source_without_locales_is_never_taken_for_one_of_several(
         for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
             path = layout.clean(locale).folder / f"{name}.parquet"
             tables.write_table(path, schema.empty_table(), schema)
+        layout.clean(locale).counts.write_text("{}")
     with pytest.raises(PipelineError, match=r"product_locale is missing\. Without it, params\.yam"):
         pairs(params, "minilm-demo")
 
