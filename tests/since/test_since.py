@@ -64,7 +64,7 @@ def test_the_page_shows_what_compare_finds_and_leads_to_the_queries_that_moved(
     assert "titles" not in section
     assert not any(nasty in section for nasty in NASTY[:2])
     (moved,) = (move for move in found.found.moves if not move.equal)
-    links = re.findall(r'data-locale="es" data-query="(\d+)"', section)
+    links = re.findall(r'data-locale="es" data-query="es/(\d+)"', section)
     assert links == [str(change.query_id) for change in moved.wins]
     # The page of the graph has no such section, and all else is the same.
     report.report(params())
