@@ -191,7 +191,7 @@ def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
     assert [row["locale"] for row in clean] == ["us", "es", "jp"]
     assert {row["known"] for row in rows} == {"default rate"}
     assert done.stdout.splitlines()[0] == (
-        "Sizes: those of the demo in params.yaml. Costs: 0 of 24 rows measured here, others by "
+        "Sizes: those of the demo in params.yaml. Costs: 0 of 27 rows measured here, others by "
         "default."
     )
     # Nothing was drawn, fetched or encoded.
@@ -479,7 +479,7 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
     assert status == 0
     ran = [line.split()[0] for line in printed.splitlines()[1:]]
     assert ran == ["clean", "bm25", "total"]
-    assert "2 of 10 rows ran since" in printed
+    assert "2 of 11 rows ran since" in printed
     assert layout.COSTS.read_text().count("\n") == 5
     layout.last_plan().write_text("{}")
     assert planned("--against-last-run")[0] == 1
