@@ -12,7 +12,6 @@ that it gets, so each measure needs its own: see docs/trec.md. Prefixes such as 
 the texts: the tool must add them.
 """
 
-import argparse
 import json
 import sys
 from collections.abc import Iterator
@@ -20,12 +19,10 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.core import layout, stage, tables
+from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.files import refuse_artefacts
-from pipeline.core.params_file import load_params
 from pipeline.runs.inputs import read_judgements
-from pipeline.trec import EXACT, GAIN, qrels_lines, write_lines
+from pipeline.trec import EXACT, GAIN, export_locales, qrels_lines, write_lines
 
 QRELS = {"test": GAIN, "exact": EXACT}
 """Which judgements each split has."""
@@ -78,24 +75,8 @@ def _tsv(trec_lines: Iterator[str]) -> Iterator[str]:
 
 
 def main() -> int:
-    """Export one locale, or each; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.beir",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
-    )
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
-    arguments = parser.parse_args()
-    with stage.report_errors("beir") as outcome:
-        refuse_artefacts({"--out": arguments.out}, layout.artefacts(), folders=True)
-        params = load_params()
-        for locale in params.locales if arguments.locale is None else (arguments.locale,):
-            stage.check_locale(params, locale)
-            export(locale, arguments.out / locale)
-    return outcome.status
+    """Export the locales; return the exit status."""
+    return export_locales("beir", __doc__, lambda _, locale, out: export(locale, out / locale))
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ trec_eval: -c).
 import argparse
 import csv
 import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -48,7 +48,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, refuse_artefacts
-from pipeline.core.params import Evaluate, System
+from pipeline.core.params import Evaluate, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
@@ -240,25 +240,37 @@ def write_lines(path: Path, lines: Iterable[str]) -> None:
         handle.writelines(f"{line}\n" for line in lines)
 
 
-def main() -> int:
-    """Export one locale, or each; return the exit status."""
-    parser = argparse.ArgumentParser(
-        prog="python -m pipeline.trec",
-        description=__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    parser.add_argument(
-        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
-    )
+def export_locales(
+    name: str, about: str | None, export_one: Callable[[Params, str, Path], None]
+) -> int:
+    """Export one locale, or each, to the folder that --out names; return the exit status.
+
+    Args:
+        name: the command's module.
+        about: what it says of itself.
+        export_one: writes a locale's files.
+    """
+    parser = stage.locale_parser(name)
+    parser.description = about
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
-    with stage.report_errors("trec") as outcome:
+    with stage.report_errors(name) as outcome:
         refuse_artefacts({"--out": arguments.out}, layout.artefacts(), folders=True)
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)
-            export(locale, params.systems_of(locale), arguments.out, params.evaluate)
+            export_one(params, locale, arguments.out)
     return outcome.status
+
+
+def main() -> int:
+    """Export the locales; return the exit status."""
+    return export_locales(
+        "trec",
+        __doc__,
+        lambda params, locale, out: export(locale, params.systems_of(locale), out, params.evaluate),
+    )
 
 
 if __name__ == "__main__":

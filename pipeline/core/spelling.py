@@ -2,6 +2,7 @@
 
 from typing import Annotated
 
+import pyarrow as pa
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import layout, tables
@@ -52,6 +53,18 @@ def read_typed(locale: str) -> dict[int, str]:
     path, remedy = layout.clean(locale).corrections, layout.rerun_hint("clean", locale)
     table = tables.read_table(path, tables.CORRECTIONS, remedy)
     return dict(zip(table["query_id"].to_pylist(), table["typed"].to_pylist(), strict=True))
+
+
+def typed_texts(queries: pa.Table, locale: str) -> list[str]:
+    """Return the text of each clean query as it was typed; raises as `read_typed`.
+
+    Args:
+        queries: columns as in `tables.QUERIES`.
+        locale: theirs.
+    """
+    typed, ids = read_typed(locale), queries["query_id"].to_pylist()
+    texts = queries["text"].to_pylist()
+    return [typed.get(query_id, text) for query_id, text in zip(ids, texts, strict=True)]
 
 
 def _read_corrected(locale: str) -> Corrected | None:

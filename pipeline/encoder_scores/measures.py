@@ -15,9 +15,8 @@ from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import pooled
 from pipeline.encoder_scores.pooled import Flags, Floats, Pooled
 from pipeline.evaluate import metrics, random_order
-from pipeline.evaluate.judged_run import JudgedRun
+from pipeline.evaluate.judged_run import EXACT, JudgedRun
 
-EXACT = LABELS.index("E")
 NEGATIVES = {"i": ("I",), "sci": ("S", "C", "I")}
 """The labels that E is told from, by the names in `ENCODER_MEASURES`."""
 

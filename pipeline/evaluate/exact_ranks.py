@@ -6,10 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import Ints, JudgedRun, Judgements
-
-_EXACT = LABELS.index("E")
+from pipeline.evaluate.judged_run import EXACT, Ints, JudgedRun, Judgements
 
 IDS = pa.schema(
     [
@@ -32,9 +29,9 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
         run: the run of some queries.
         judgements: of the same queries; the result is in the order of those that are Exact.
     """
-    exact = judgements.labels == _EXACT
+    exact = judgements.labels == EXACT
     query, code = judgements.positions()[exact], judgements.codes[exact]
-    found = run.label == _EXACT
+    found = run.label == EXACT
     width = 1 + max(code.max(initial=0), run.code.max(initial=0))
     ranks = np.zeros(query.size, dtype=np.int64)
     places = np.searchsorted(query * width + code, (run.query * width + run.code)[found])
@@ -44,7 +41,7 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
 
 def codes(judgements: Judgements) -> tuple[Ints, Ints]:
     """Return the query row and the product code of each Exact product, in the order of `find`."""
-    exact = judgements.labels == _EXACT
+    exact = judgements.labels == EXACT
     return judgements.positions()[exact] + judgements.first_query, judgements.codes[exact]
 
 

@@ -15,6 +15,9 @@ from pipeline.runs.ranking import places
 
 Ints = NDArray[np.int64]
 
+EXACT = LABELS.index("E")
+"""The position of Exact, as judgements have labels."""
+
 
 @dataclass(frozen=True)
 class Judgements:

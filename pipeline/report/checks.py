@@ -17,10 +17,10 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
+from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
-from pipeline.report.expected import EXACT
 from pipeline.report.inputs import LocaleResults, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 
@@ -152,7 +152,9 @@ def _check_exact(results: LocaleResults) -> None:
         if pc.any(pc.or_(beyond, exact["title"].is_null())).as_py():
             raise _refuse(results, path, f"{system} has a rank that no product can have")
         of_system = pc.equal(results.top["system"], system)
-        first = results.top.filter(pc.and_(of_system, pc.equal(results.top["label"], EXACT)))
+        first = results.top.filter(
+            pc.and_(of_system, pc.equal(results.top["label"], LABELS[EXACT]))
+        )
         ours = exact.filter(pc.less_equal(ranks, PLACES)).rename_columns({system: "rank"})
         one, other = ours.sort_by(order), first.sort_by(order)
         if any(not one[name].equals(other[name]) for name in columns):

@@ -7,10 +7,10 @@ import pyarrow.compute as pc
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.tables import LABELS
 from pipeline.evaluate.exact_ranks import IDS, RANK
+from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.per_query_reader import read_parquet
-
-EXACT = "E"
 
 
 def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: str) -> pa.Table:
@@ -36,7 +36,7 @@ def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: s
             f"{shorten(', '.join(map(str, table.schema)))}). {remedy}"
         )
     by_pair = [("query_id", "ascending"), ("product_id", "ascending")]
-    wanted = judgements.filter(pc.equal(judgements["label"], EXACT)).sort_by(by_pair)
+    wanted = judgements.filter(pc.equal(judgements["label"], LABELS[EXACT])).sort_by(by_pair)
     named = table.sort_by(by_pair)
     for name, _ in by_pair:
         if not named[name].equals(wanted[name]):

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.spelling import read_typed
+from pipeline.core.spelling import typed_texts
 
 
 @dataclass(frozen=True)
@@ -49,8 +49,7 @@ def read_judged(locale: str) -> Judged:
     if (np.diff(rows) < 0).any():
         raise PipelineError(f"{clean.judgements} is not sorted by query_id. {remedy}")
     texts = queries["text"].to_pylist()
-    by_id, query_ids = read_typed(locale), queries["query_id"].to_pylist()
-    typed = [by_id.get(each, text) for each, text in zip(query_ids, texts, strict=True)]
+    typed = typed_texts(queries, locale)
     first = {text: row for row, text in reversed(list(enumerate(typed)))}
     starts = np.searchsorted(rows, np.arange(len(texts) + 1))
     return Judged(first, texts, queries["query_id"].to_numpy(), judgements, starts)

@@ -18,7 +18,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
-from pipeline.core.spelling import read_typed
+from pipeline.core.spelling import typed_texts
 from pipeline.core.stage import check_locale
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.runs.card import read_card, rerun_hint
@@ -46,10 +46,9 @@ class Workspace:
         `text` is what is searched for, which may be corrected. Search for `typed`: a query is known
         as it was typed.
         """
-        queries, typed = self._clean("queries", tables.QUERIES), read_typed(self.locale)
-        rows = zip(queries["query_id"].to_pylist(), queries["text"].to_pylist(), strict=True)
-        texts = [typed.get(query_id, text) for query_id, text in rows]
-        return queries.append_column("typed", pa.array(texts, pa.string())).to_pandas()
+        queries = self._clean("queries", tables.QUERIES)
+        typed = pa.array(typed_texts(queries, self.locale), pa.string())
+        return queries.append_column("typed", typed).to_pandas()
 
     @property
     def judgements(self) -> pd.DataFrame:
