@@ -35,6 +35,12 @@ def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
         if (found := known.get(section)) != chosen:
             yield f"{where}: {section} must be {chosen!r} (found {shorten(found)}). {remedy}"
             return
+    if run_card.NOT_MEASURED in known:
+        yield (
+            f"{where}: nothing is measured ({shorten(known[run_card.NOT_MEASURED])}), so what the "
+            "index misses is not known. Empty index_gate, or use a sample with judgements."
+        )
+        return
     dense = known.get("dense")
     overlap = dense.get(run_card.INDEX_OVERLAP) if isinstance(dense, dict) else None
     if not isinstance(overlap, float) or not 0 <= overlap <= 1:

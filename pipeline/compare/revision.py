@@ -104,14 +104,20 @@ class Revision:
         The encoder's own measures are in it, where the revision has them.
 
         Raises:
-            PipelineError: a locale's per-query table is missing, of an older form, or damaged; or
-                the table of its encoder is damaged, or of another encoder or sample.
+            PipelineError: a locale's per-query table is missing, of an older form, damaged, or
+                without queries; or the table of its encoder is damaged, or of another encoder or
+                sample.
         """
         found = {}
         for locale in locales:
             path = layout.per_query(locale)
             where = f"{path} of {self}"
             side = Side(*read_per_query(self._read(path), where, locale, REPORTS))
+            if not side.card.sample.queries:
+                raise PipelineError(
+                    f"{where}: nothing is measured: the sample has no judgements. Compare with a "
+                    "revision whose sample has."
+                )
             found[locale] = self._with_encoder(locale, side)
         return found
 

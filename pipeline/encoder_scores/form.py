@@ -16,7 +16,7 @@ from pipeline.core.params import ENCODER, ENCODER_MEASURES, Count, Name, Sha256,
 from pipeline.encoder_scores.measures import Measured
 from pipeline.evaluate import per_query
 from pipeline.evaluate.metrics import MEAN_DECIMALS
-from pipeline.evaluate.per_query import MEASURE, ContentsHash, Sample
+from pipeline.evaluate.per_query import MEASURE, ContentsHash, Number, Sample
 from pipeline.evaluate.per_query_reader import impossible_labels, read_sealed
 from pipeline.evaluate.uncertainty import Interval
 
@@ -29,7 +29,6 @@ OF_EACH_QUERY = ("query_spearman", "map")
 ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded measure."""
 
-Number = Annotated[int, Field(ge=0)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 
 
@@ -38,7 +37,7 @@ class JudgedSample(Strict):
 
     locale: Name
     products: Count
-    queries: Count
+    queries: Number
     product_ids_sha256: Sha256
     query_ids_sha256: Sha256
     judgements_sha256: Sha256

@@ -34,6 +34,7 @@ MEASURE = pa.float32()
 TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
 """The types that `contents_sha256` can read."""
 
+Number = Annotated[int, Field(ge=0)]
 
 ContentsHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """The field `contents_sha256` of a card; empty while the hash is computed."""
@@ -44,7 +45,7 @@ class Sample(Strict):
 
     locale: Name
     products: Count
-    queries: Count
+    queries: Number
     depth: Count
     product_ids_sha256: Sha256
     query_ids_sha256: Sha256

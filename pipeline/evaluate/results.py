@@ -83,7 +83,7 @@ def summarise(
     top = first_products.table(tops, judged.ids.queries, judged.ids.products, titles)
     record = {
         **means,
-        **_chosen(dense, locale),
+        **chosen(dense, locale),
         **metrics.counts(judged.qrels),
         "products": len(judged.ids.products),
         **dropped,
@@ -160,10 +160,15 @@ def _rows(
         params.evaluate.per_query(),
     )
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
-    return per_query.with_card(rows, of, top=top, **_chosen(dense, locale))
+    return per_query.with_card(rows, of, top=top, **chosen(dense, locale))
 
 
-def _chosen(dense: RunCard, locale: str) -> dict[str, str]:
+def chosen(dense: RunCard, locale: str) -> dict[str, str]:
+    """Return the names of the encoder and the index of dense runs.
+
+    Raises:
+        PipelineError: the card lacks one.
+    """
     names = ("encoder", "index")
     if missing := [name for name in names if name not in dense.of]:
         raise PipelineError(

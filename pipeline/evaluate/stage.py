@@ -9,19 +9,20 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import files, layout, stage, tables
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.cards import refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, Clean, Evaluate, Params, System
-from pipeline.evaluate import per_query, plots, product_fields, results, system_scores
+from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params, System
+from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
+from pipeline.evaluate.kept import read_dropped
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
+from pipeline.evaluate.system_scores import Judged
 from pipeline.evaluate.training import Row, read_training
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
@@ -29,32 +30,6 @@ from pipeline.runs.inputs import Ids
 
 Outputs = list[tuple[Path, Callable[[Path], object]]]
 """Files and what writes each of them."""
-
-
-class Kept(BaseModel):
-    """How many rows of a table clean read and wrote; counts.json holds more."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True, populate_by_name=True)
-
-    read: Annotated[int, Field(ge=0, alias="in")]
-    written: Annotated[int, Field(ge=0, alias="out")]
-
-
-class KeptProducts(Kept):
-    """The same of products, and what their texts were made of."""
-
-    fields: tuple[str, ...]
-    separator: str
-
-
-class Counts(BaseModel):
-    """The part of clean's counts.json that evaluate reads."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-    judgements: Kept
-    products: KeptProducts
-    queries: Kept
 
 
 def evaluate(params: Params, locale: str) -> stage.Done:
@@ -65,6 +40,33 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     check_cards(locale, cards, params.evaluate)
     if "rerank" in cards:
         check_reranking(params, locale, cards["rerank"])
+    measured = len(judged.queries) > 0
+    found = (_measure if measured else unmeasured.describe)(params, locale, judged, cards, dropped)
+    reranker = cards["rerank"].of["reranker"] if "rerank" in cards else None
+    training = read_training(locale, cards["dense"].of["encoder"], reranker)
+    _write_all(_outputs(locale, found, training))
+    headline = params.evaluate.headline()[0]
+    means = {system: found.record[system].get(headline) for system in found.curves}
+    stage.log.info(
+        "evaluate locale=%s queries=%d %s: %s",
+        locale, len(judged.queries), headline,
+        " ".join(f"{system}={mean}" for system, mean in means.items()) if measured
+        else f"not measured, {unmeasured.WHY}",
+    )  # fmt: skip
+    return stage.Done(
+        queries=len(judged.queries),
+        products=len(judged.ids.products),
+        depth=cards["dense"].depth,
+    )
+
+
+def _measure(
+    params: Params,
+    locale: str,
+    judged: Judged,
+    cards: Mapping[System, RunCard],
+    dropped: Mapping[str, int],
+) -> Results:
     sources = read_sources(locale, judged.ids)
     scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
     titles, brands = product_fields.read_shown(
@@ -78,20 +80,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     )
     if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
         found.record["labels"] = labels
-    reranker = cards["rerank"].of["reranker"] if "rerank" in cards else None
-    training = read_training(locale, cards["dense"].of["encoder"], reranker)
-    _write_all(_outputs(locale, found, training))
-    headline = params.evaluate.headline()[0]
-    stage.log.info(
-        "evaluate locale=%s queries=%d %s: %s",
-        locale, len(judged.queries), headline,
-        " ".join(f"{system}={found.record[system].get(headline)}" for system in scores),
-    )  # fmt: skip
-    return stage.Done(
-        queries=len(judged.queries),
-        products=len(judged.ids.products),
-        depth=cards["dense"].depth,
-    )
+    return found
 
 
 def check_cards(locale: str, cards: Mapping[System, RunCard], cutoffs: Evaluate) -> None:
@@ -158,37 +147,6 @@ def read_sources(locale: str, ids: Ids) -> list[str | None] | None:
     rows = tables.rows_of(table["query_id"], ids.queries, path, remedy)
     sources: list[str | None] = table["source"].take(rows).to_pylist()
     return sources if any(sources) else None
-
-
-def read_dropped(locale: str, settings: Clean) -> dict[str, int]:
-    """Return how many judgements, products and queries clean left out.
-
-    Raises:
-        PipelineError: the counts are missing or cannot be, or the products' texts were made of
-            other fields than these or joined otherwise: titles and brands would be cut out of them
-            at wrong places.
-    """
-    path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    counts = read_model(path, Counts, remedy)
-    made, asked = (
-        {"products.fields": list(of.fields), "products.separator": of.separator}
-        for of in (counts.products, settings)
-    )
-    refuse_differences(path, made, asked, "the texts are of other fields", remedy)
-    dropped = {
-        f"{name}_dropped": kept.read - kept.written
-        for name, kept in (
-            ("judgements", counts.judgements),
-            ("products", counts.products),
-            ("queries", counts.queries),
-        )
-    }
-    for name, number in dropped.items():
-        if number < 0:
-            raise PipelineError(
-                f"{path}: {name.removesuffix('_dropped')}: out is {-number} more than in. {remedy}"
-            )
-    return dropped
 
 
 def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:

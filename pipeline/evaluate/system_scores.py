@@ -11,6 +11,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Evaluate, Params, System
 from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
+from pipeline.evaluate.kept import read_counts
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top
 from pipeline.runs import card as run_card
@@ -52,19 +53,21 @@ class Scores:
 def read_judged(locale: str) -> Judged:
     """Read a locale's clean tables.
 
+    A catalogue that is only searched has neither queries nor judgements.
+
     Raises:
-        PipelineError: as `read_judgements` does; or a table is empty.
+        PipelineError: as `read_judgements` does; or a table is empty, though the sample had queries
+            or judgements.
     """
     clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
     queries = tables.read_table(clean.queries, tables.QUERIES, remedy)
     ids, judgements, pairs = read_judgements(locale)
-    for name, one in (("queries", queries), ("products", ids.products), ("judgements", judgements)):
+    needed = {"products": ids.products}
+    if len(queries) or len(judgements) or read_counts(locale).has_judgements:
+        needed |= {"queries": queries, "judgements": judgements}
+    for name, one in needed.items():
         if not len(one):
-            raise PipelineError(
-                f"{clean.folder}: there are no {name} to evaluate. {remedy} Without judgements "
-                "(sample.queries: none) a catalogue can only be searched: run `dvc repro "
-                f"hybrid@{locale}`, then `python -m pipeline.search`."
-            )
+            raise PipelineError(f"{clean.folder}: there are no {name} to evaluate. {remedy}")
     rows, codes, labels = pairs
     text = codes < len(ids.products)
     return Judged(

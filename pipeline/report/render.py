@@ -12,7 +12,7 @@ from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.encoder import MEASURE_WORDS
-from pipeline.report.inputs import SHOWN, UNJUDGED, LocaleResults
+from pipeline.report.inputs import SHOWN, UNJUDGED, CleanCounts, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import shown
@@ -30,6 +30,7 @@ from pipeline.report.wording import (
     share,
 )
 from pipeline.tradeoff.figures import TradeOff
+from pipeline.vectors.manifest import Manifest
 
 
 @dataclass(frozen=True)
@@ -58,50 +59,58 @@ def render(
         scaled: what the stages take for large catalogues, if that was measured.
         moves: what moved since another revision, if that is asked for.
     """
-    environment = Environment(
-        loader=FileSystemLoader(parts.ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": count,
-        "share": share,
-        "said": format_estimate,
-        "named": display_name,
-    }
     script = parts.join_scripts(parts.ASSETS / "queries.js", parts.ASSETS / "page.js")
     measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
         sections = [_locale(results, measures, params) for results in locales]
         trainings = _trainings(locales)
         scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
-    template = environment.get_template("page.html.j2")
-    return template.render(
-        css=trusted_markup(parts.join_styles(parts.ASSETS / "page.css")),
-        script=trusted_markup(script),
-        script_hash=parts.integrity(script),
-        measures=measures,
-        moves=moves,
-        verdict=verdict(locales, params.uncertainty),
-        explained=describe,
-        locales=sections,
-        sample=params.sample,
-        data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
-        encoders=encoders,
-        encoder_words=MEASURE_WORDS,
-        trainings=trainings,
-        training_words=WORDS,
-        scale=scaled,
-        scale_chart=scale_chart,
-        means=_means(locales, measures) if len(locales) > 1 else [],
-        systems={system: SYSTEM_WORDS[system] for system in compared},
-        with_runs=compared[1:],
-        labels=LABEL_WORDS,
-        label_order=(*LABELS, UNJUDGED),
-        uncertainty=params.uncertainty,
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            css=trusted_markup(parts.join_styles(parts.ASSETS / "page.css")),
+            script=trusted_markup(script),
+            script_hash=parts.integrity(script),
+            measures=measures,
+            moves=moves,
+            verdict=verdict(locales, params.uncertainty),
+            explained=describe,
+            locales=sections,
+            sample=params.sample,
+            data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
+            encoders=encoders,
+            encoder_words=MEASURE_WORDS,
+            trainings=trainings,
+            training_words=WORDS,
+            scale=scaled,
+            scale_chart=scale_chart,
+            means=_means(locales, measures) if len(locales) > 1 else [],
+            systems={system: SYSTEM_WORDS[system] for system in compared},
+            with_runs=compared[1:],
+            labels=LABEL_WORDS,
+            label_order=(*LABELS, UNJUDGED),
+            uncertainty=params.uncertainty,
+        )
     )
+
+
+def environment() -> Environment:
+    """Return what finds the templates, and escapes all that is put into them."""
+    found = Environment(
+        loader=FileSystemLoader(parts.ASSETS),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= {
+        "count": count,
+        "share": share,
+        "said": format_estimate,
+        "named": display_name,
+    }
+    return found
 
 
 def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> dict[str, Any]:
@@ -125,11 +134,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
         "tradeoff_measured": measured,
         "query_numbers": _query_numbers(results, measures),
         "rows": [(system, _cells(results, system, measures)) for system in results.shown],
-        "counts": list(_counts(results)),
-        "cuts": [
-            (kind, getattr(results.manifest.truncation, kind)) for kind in ("queries", "products")
-        ],
-        "max_tokens": results.manifest.contract["max_tokens"],
+        **describe_data(results.counts, results.manifest),
         "data": trusted_markup(browse.embedded_json(browse.queries_data(results, params.report))),
     }
 
@@ -208,9 +213,18 @@ def _means(
     return rows
 
 
-def _counts(results: LocaleResults) -> Iterable[tuple[str, int, int, str, str]]:
+def describe_data(counts: CleanCounts, manifest: Manifest) -> dict[str, Any]:
+    """Return what the template shows of a locale's tables and of the texts that were cut."""
+    return {
+        "counts": list(_counts(counts)),
+        "cuts": [(kind, getattr(manifest.truncation, kind)) for kind in ("queries", "products")],
+        "max_tokens": manifest.contract["max_tokens"],
+    }
+
+
+def _counts(of: CleanCounts) -> Iterable[tuple[str, int, int, str, str]]:
     """Yield by kind how many rows clean read and kept, what it left out, what it noticed."""
-    for kind, counts in results.counts:
+    for kind, counts in of:
         reasons: dict[bool, list[str]] = {True: [], False: []}
         for reason, number in sorted(counts.reasons.items()):
             if number:

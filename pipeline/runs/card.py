@@ -29,6 +29,9 @@ STAGE_OF: Mapping[System, str] = {
 INDEX_OVERLAP = "index_overlap@100"
 """The name of `RunCard.index_overlap` in the metrics."""
 
+NOT_MEASURED = "not_measured"
+"""The key that says in a locale's metrics why there are no measures."""
+
 
 class RunCard(Strict):
     """What runs are: their system and what it was made `of`, their depth, ids and contents.

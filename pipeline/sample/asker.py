@@ -30,5 +30,14 @@ class Asker:
         """Return how a label is given a meaning."""
         return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
 
+    @property
+    def search_only(self) -> str:
+        """Return how products are searched without judgements; empty where those are needed."""
+        if self.options:
+            return " To search the products alone, leave the table of judgements out."
+        if self.section != "sample":
+            return ""
+        return " To search products alone, and measure nothing, set sample.queries to none."
+
 
 SAMPLE = Asker("sample", "encoder, index and language")

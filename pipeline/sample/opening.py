@@ -77,13 +77,6 @@ def open_pair(
     return examples, products
 
 
-def _search_only(path: Path, asker: Asker) -> str:
-    """Return how a catalogue is searched without judgements, if those are missing."""
-    if asker.section != "sample" or path.stem not in layout.EXAMPLES_STEMS:
-        return ""
-    return " To search products alone, and measure nothing, set sample.queries to none."
-
-
 def without_judgements(path: Path, settings: Sample) -> SourceFile:
     """Return judgements of which there are none, for a catalogue that is only searched."""
     own = {
@@ -119,7 +112,8 @@ def open_source(
             f"{path} is missing. {asker.section}.source must be a folder with "
             f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
             f"ones to data/esci), or with {layout.EXAMPLES_STEMS[1]} and "
-            f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl.{_search_only(path, asker)}"
+            f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl."
+            f"{asker.search_only if path.stem in layout.EXAMPLES_STEMS else ''}"
         )
     try:
         with path.open("rb") as handle:

@@ -284,8 +284,7 @@ def main() -> int:
             asked.out, asked.locale, params.language[asked.locale], params.encoder[asked.locale],
             found["products"], found["queries"], found["judgements"],
         )  # fmt: skip
-        then = "make repro" if asked.labels else f"dvc repro hybrid@{asked.locale}"
-        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `{then}`.\n")
+        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `make repro`.\n")
         if not asked.out.with_name(f"{asked.out.name}.dvc").exists():
             sys.stdout.write(f"For colleagues and `dvc exp run --temp`: `dvc add {asked.out}`.\n")
     return outcome.status

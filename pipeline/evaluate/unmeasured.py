@@ -1,0 +1,58 @@
+"""What evaluate reports of a catalogue without judgements: what it is, and not one measure."""
+
+from collections.abc import Mapping
+
+import pyarrow as pa
+
+from pipeline.core.params import Params, System
+from pipeline.evaluate import exact_ranks, metrics, per_query, slices
+from pipeline.evaluate.results import Results, chosen
+from pipeline.evaluate.system_scores import Judged
+from pipeline.evaluate.top_products import TOP
+from pipeline.runs.card import NOT_MEASURED, RunCard
+
+WHY = "there are no judgements"
+
+
+def describe(
+    params: Params,
+    locale: str,
+    judged: Judged,
+    cards: Mapping[System, RunCard],
+    dropped: Mapping[str, int],
+) -> Results:
+    """Return a locale's reports: counts, empty tables, and why nothing is measured.
+
+    Args:
+        params: the settings.
+        locale: the locale.
+        judged: its tables, of which only the products have rows.
+        cards: of the runs, which are empty.
+        dropped: how many judgements, products and queries clean left out.
+    """
+    dense = cards["dense"]
+    rows = per_query.table(judged.queries, {}, {}, ())
+    of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
+    top, no_ids = TOP.empty_table(), pa.chunked_array([], pa.string())
+    return Results(
+        record={
+            NOT_MEASURED: WHY,
+            **chosen(dense, locale),
+            **metrics.counts(judged.qrels),
+            "products": len(judged.ids.products),
+            **dropped,
+        },
+        key_metrics={locale: {NOT_MEASURED: WHY, "queries": 0}},
+        intervals={},
+        slices={
+            "measure": params.evaluate.headline()[0],
+            "small_below": slices.SMALL_BELOW,
+            "top10": {},
+            "slices": [],
+        },
+        curves={},
+        per_query=per_query.with_card(rows, of, top=top, **chosen(dense, locale)),
+        top=top,
+        exact=exact_ranks.table(judged.ids.queries, no_ids, pa.array([], pa.string()), {}),
+        kinds=slices.table(judged.ids.queries, []),
+    )
