@@ -10,7 +10,7 @@ ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
 
 .DEFAULT_GOAL := help
-.PHONY: help setup params repro try plan costs quick test thorough check fix diff experiments leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser
+.PHONY: help setup params repro try plan costs quick test thorough check fix diff experiments leaderboard lock-current gate esci clean-cache bench bench-ray prove fuzz scale full-size tradeoff readme constraints serve browser plots
 
 help: ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## /\t/' | expand -t 14
@@ -60,6 +60,9 @@ fix: setup ## format the code, and fix what the linter can fix
 
 serve: setup ## search in the browser, on this machine alone (ARGS='--port 8080 --locale es')
 	python -m pipeline.serve $(ARGS)
+
+plots: setup ## draw the plots of DVC on a page that opens offline (ARGS='diff HEAD'); npm, the first time
+	python -m pipeline.plots $(ARGS)
 
 diff: setup ## compare the metrics with BASE (default: the merge base with main); MARKDOWN=FILE
 	@base='$(BASE)'; \

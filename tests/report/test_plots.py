@@ -3,14 +3,19 @@
 import csv
 import json
 import os
+import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from playwright.sync_api import sync_playwright
 
+from pipeline import plots as plots_command
 from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.report import plots
 from pipeline.report import stage as report
@@ -18,6 +23,9 @@ from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
 from tests.helpers.page_artefacts import write_locale, write_slices, write_tradeoff
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def of_locales(**locales: str) -> Params:
@@ -122,3 +130,41 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
             points = found[name][0]["content"]["data"]["values"]
             assert {point["locale"] for point in points} == set(locales)
             assert set(plot.columns) <= set(points[0])
+
+
+@pytest.mark.slow
+@pytest.mark.dvc
+@pytest.mark.weights
+@pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is here")
+@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here")
+def test_the_page_of_make_plots_draws_every_plot_without_a_network(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    copy_project(("dvc.yaml", ".dvc/config", ".dvc/plots"), project)
+    commit_all(project, {**os.environ, **GIT_IDENTITY, "PATH": PATH}, "project")
+    given = of_locales(us="en")
+    write_locale(given, "us", queries=9)
+    report.report(given)
+    monkeypatch.setattr(sys, "argv", ["plots"])
+    assert plots_command.main() == 0
+    asked: list[str] = []
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+        page = browser.new_page()
+        page.set_default_timeout(120_000)
+        page.on("request", lambda request: asked.append(request.url))
+        page.context.set_offline(True)
+        address = (project / "dvc_plots/index.html").as_uri()
+        page.goto(address)
+        page.wait_for_function(
+            "count => document.querySelectorAll('.vega-embed canvas').length === count",
+            arg=len(plots.PLOTS),
+        )
+        browser.close()
+    assert asked == [address]
+
+
+def test_another_vega_than_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plots_command, "PACKAGES", plots_command.PACKAGES[:2])
+    with pytest.raises(PipelineError, match=r"draws with .*vega-embed@.* pinned"):
+        plots_command.check_versions()

@@ -1,0 +1,111 @@
+"""Draw the plots of DVC on a page that opens without a network: `make plots`.
+
+The page of `dvc plots` loads Vega from another host. DVC takes a template for its page, so here the
+same versions of Vega are put into one. It is in the cache: the libraries have a megabyte.
+"""
+
+import argparse
+import re
+import subprocess
+import sys
+import tarfile
+from pathlib import Path
+
+from pipeline.browser.npm import Package, fetch
+from pipeline.core import files, layout, stage
+from pipeline.core.errors import PipelineError
+
+PACKAGES = (
+    Package(
+        "vega@5.20.2",
+        "qmH7aD9GGPpssVdxL1xgcdxTbQzyRUeRR16Os385ymvQhiwCYQNA6+eXUPAZDTVLfk0RXu6Jzj6kUE5jQ80EVw==",
+        {"package/build/vega.min.js": "vega"},
+    ),
+    Package(
+        "vega-lite@5.2.0",
+        "Yxcg8MvYfxHcG6BbkaKT0oVCIMIcE19UvqIsEwBmyd/7h2nzW7oRnID81T8UrY7hpDrIr6wa2JADOT2dhGNErw==",
+        {"package/build/vega-lite.min.js": "vega-lite"},
+    ),
+    Package(
+        "vega-embed@6.18.2",
+        "wcDyQPE4J5aiCDc3/suH5RQDvrKkjuLkhzUcbOLwEkNF8/+pp17tS0JghzEvAPNRg+5aG1/N2ydixq8Lk3dOlg==",
+        {"package/build/vega-embed.min.js": "vega-embed"},
+    ),
+)
+"""What DVC's page loads, in its order (BSD-3-Clause)."""
+
+PAGE = """<!DOCTYPE html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<title>DVC plots</title>
+{refresh_tag}
+<script>
+%s
+</script>
+</head>
+<body>
+{plot_divs}
+</body>
+</html>
+"""
+"""DVC fills what is in braces; `{scripts}`, which would load the libraries, is left out."""
+
+
+def write_template(path: Path) -> None:
+    """Write a template of DVC's page with the libraries inside.
+
+    Raises:
+        PipelineError: this DVC uses other versions, or npm cannot fetch the packages.
+    """
+    check_versions()
+    scripts = []
+    for package in PACKAGES:
+        with tarfile.open(fetch(package)) as archive:
+            for member in package.taken:
+                taken = archive.extractfile(member)
+                assert taken is not None, member  # the hash pins what is in it
+                scripts.append(taken.read().decode())
+    with files.atomic_file(path) as partial:
+        partial.write_text(PAGE % "\n".join(scripts), encoding="utf-8", newline="\n")
+
+
+def check_versions() -> None:
+    """Check that DVC's page loads the packages that are pinned here.
+
+    Raises:
+        PipelineError: it loads others.
+    """
+    from dvc_render.vega import VegaRenderer
+
+    asked = re.findall(r"/npm/([^\"]+)\"", VegaRenderer.SCRIPTS)
+    if asked != (ours := [package.name for package in PACKAGES]):
+        raise PipelineError(
+            f"this DVC draws with {', '.join(asked) or 'nothing known'}, but {', '.join(ours)} are "
+            "pinned. Install the DVC of constraints.txt, or use `dvc plots`, whose page needs a "
+            "network."
+        )
+
+
+def main() -> int:
+    """Run `dvc plots` with the template; return its exit status."""
+    parser = argparse.ArgumentParser(
+        prog="python -m pipeline.plots",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument(
+        "words", nargs=argparse.REMAINDER, metavar="ARGUMENT",
+        help="what follows `dvc plots`: show (default), or diff and two revisions",
+    )  # fmt: skip
+    words = parser.parse_args().words or ["show"]
+    with stage.report_errors("plots") as outcome:
+        template = layout.cache().absolute() / "plots" / "page.html"
+        write_template(template)
+        command = [sys.executable, "-m", "dvc", "plots", *words, "--html-template", str(template)]
+        outcome.status = subprocess.run(command, check=False).returncode
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
