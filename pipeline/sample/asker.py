@@ -31,6 +31,13 @@ class Asker:
         return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
 
     @property
+    def path(self) -> str:
+        """Return how the path of a table is corrected."""
+        if self.options:
+            return "Name another file."
+        return f"Correct {self.section}.source in params.yaml."
+
+    @property
     def search_only(self) -> str:
         """Return how products are searched without judgements; empty where those are needed."""
         if self.options:

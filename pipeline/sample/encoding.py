@@ -9,16 +9,17 @@ from pipeline.core.errors import PipelineError
 
 _CHUNK_BYTES = 1 << 20
 _UTF_16 = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+_HEADER_BYTES = 64
 
 
 def refuse_encoding(path: Path) -> None:
-    """Raise a `PipelineError` that names the first place of a file that is not UTF-8."""
+    """Raise a `PipelineError` that names the first place of a file that is not UTF-8 text."""
     decoder = codecs.getincrementaldecoder("utf-8")()
     line, is_first = 1, True
     with path.open("rb") as handle:
         while True:
             chunk = handle.read(_CHUNK_BYTES)
-            if is_first and (chunk.startswith(_UTF_16) or b"\0" in chunk[:64]):
+            if is_first and _looks_like_utf_16(chunk):
                 raise _not_utf8(path, "it looks like UTF-16", "utf-16")
             is_first = False
             try:
@@ -27,9 +28,21 @@ def refuse_encoding(path: Path) -> None:
                 line += bytes(err.object[: err.start]).count(b"\n")
                 byte = err.object[err.start]
                 raise _not_utf8(path, f"line {line} has the byte {byte:#04x}", "cp1252") from err
+            if (place := chunk.find(b"\0")) >= 0:
+                line += chunk.count(b"\n", 0, place)
+                raise PipelineError(
+                    f"{path}: line {line} has a NUL byte, which no text has: the file is damaged. "
+                    "Write it again."
+                )
             if not chunk:
                 return
             line += chunk.count(b"\n")
+
+
+def _looks_like_utf_16(start: bytes) -> bool:
+    """Return whether every other byte or so of a header is 0, or a byte order mark is before it."""
+    header = start[:_HEADER_BYTES]
+    return start.startswith(_UTF_16) or header.count(0) > len(header) // 4
 
 
 def refuse_half_a_character(text: str, where: str) -> None:

@@ -108,13 +108,7 @@ def open_source(
             columns or has some of another type.
     """
     if not is_file(path, asker):
-        raise PipelineError(
-            f"{path} is missing. {asker.section}.source must be a folder with "
-            f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
-            f"ones to data/esci), or with {layout.EXAMPLES_STEMS[1]} and "
-            f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl."
-            f"{asker.search_only if path.stem in layout.EXAMPLES_STEMS else ''}"
-        )
+        raise _missing(path, asker)
     try:
         with path.open("rb") as handle:
             start = handle.read(len(_LFS_POINTER))
@@ -138,6 +132,18 @@ def open_source(
     return SourceFile(form, theirs, next(iter(locales), None))
 
 
+def _missing(path: Path, asker: Asker) -> PipelineError:
+    if asker.options:
+        return PipelineError(f"{path} is missing. {asker.path}")
+    return PipelineError(
+        f"{path} is missing. {asker.section}.source must be a folder with "
+        f"{layout.EXAMPLES_FILE} and {layout.PRODUCTS_FILE} (`make esci` brings the official "
+        f"ones to data/esci), or with {layout.EXAMPLES_STEMS[1]} and "
+        f"{layout.PRODUCTS_STEMS[1]} as .parquet, .csv or .jsonl."
+        f"{asker.search_only if path.stem in layout.EXAMPLES_STEMS else ''}"
+    )
+
+
 def is_file(path: Path, asker: Asker = SAMPLE) -> bool:
     """Return whether there is a regular file at `path`; False if there is nothing.
 
@@ -150,11 +156,12 @@ def is_file(path: Path, asker: Asker = SAMPLE) -> bool:
         return False
     except (OSError, ValueError) as err:
         raise PipelineError(
-            f"{shorten(str(path))} cannot be opened ({forms.brief(err)}). Correct "
-            f"{asker.section}.source in params.yaml."
+            f"{shorten(str(path))} cannot be opened ({forms.brief(err)}). {asker.path}"
         ) from err
     if stat.S_ISDIR(mode):
         parts = sum(1 for _ in path.rglob("*.parquet"))
+        if not parts:
+            raise PipelineError(f"{path} must be a file (found a folder). {asker.path}")
         raise PipelineError(
             f"{path} must be one file (found a folder with {parts} parquet files). Join them with "
             f"`python -c \"import pyarrow.parquet as pq; pq.write_table(pq.read_table('{path}'), "

@@ -439,6 +439,9 @@ def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
         ("products.jsonl", b'{"sku": "1"}\n{\n', r"line 2 is not JSON .*write_ndjson"),
         ("products.jsonl", b'{"sku": "1", "name": "\xfc"}\n', r"must be UTF-8 \(found: line 1 has"),
         ("products.parquet", b"PAR1", "not readable as parquet"),
+        ("products.csv", b"sku,name\n1,Be\0tt\n", r"products\.csv: line 2 has a NUL byte"),
+        ("products.csv", b"sku,name\n" + b"1,a\n" * 99 + b"2,\0", "line 101 has a NUL byte"),
+        ("products.jsonl", b'{"sku": "1"}\n{"sku": "\0"}\n', "line 2 has a NUL byte"),
     ],
 )
 def test_a_damaged_table_is_one_message(shop: Shop, name: str, data: bytes, said: str) -> None:

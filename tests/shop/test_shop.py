@@ -171,6 +171,8 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
     before = (shop / "params.yaml").read_bytes()
     (shop / "kept").mkdir()
     (shop / "kept/mine.txt").touch()
+    (shop / "dir.csv").mkdir()
+    (shop / "loop.csv").symlink_to("loop.csv")
     for arguments, said in (
         (ARGUMENTS, "column product_id is missing"),
         ((*ARGUMENTS, *IDS, "--column", "product_colour=x"), "did you mean 'product_color'"),
@@ -183,7 +185,9 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS[:-2], *IDS), "holds 'none' (query 'hut', product_id '001')"),
         ((*ARGUMENTS, *IDS, "--column", "query_id=sku"), "'sku' is named for product_id and for"),
         (("products.txt", *ARGUMENTS[1:]), "products.txt: the name must end in .parquet, .csv"),
-        (("absent.csv", *ARGUMENTS[1:], *IDS), "absent.csv is missing"),
+        (("absent.csv", *ARGUMENTS[1:], *IDS), "absent.csv is missing. Name another file."),
+        (("dir.csv", *ARGUMENTS[1:], *IDS), r"dir.csv must be a file (found a folder). Name ano"),
+        (("loop.csv", *ARGUMENTS[1:], *IDS), "symbolic links: 'loop.csv'). Name another file."),
         ((*ARGUMENTS, *IDS, "--label", "exact=S"), "--label exact is given twice"),
         (
             (*ARGUMENTS, *IDS, "--label", "good=G"),
