@@ -101,7 +101,7 @@ def compare(
         PipelineError: no locale is on both sides, their samples differ, or there is no such metric.
     """
     notes = list(sides.in_one_alone(a, b, names))
-    shared = sides.comparable(a, b, names)
+    shared = sides.comparable(a, b, names, settings.metrics)
     pairs = []
     for locale in shared:
         for metric in settings.metrics:

@@ -1,12 +1,13 @@
 """The two sides of a comparison: what a revision says of a locale, and whether two of them fit."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import pyarrow as pa
 import pyarrow.types as pt
 
 from pipeline.core.errors import PipelineError, did_you_mean
+from pipeline.core.params import ENCODER
 from pipeline.evaluate.per_query import Card
 
 Names = tuple[str, str]
@@ -61,8 +62,12 @@ def in_one_alone(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> 
                 yield f"{locale} is only in {name}: not compared"
 
 
-def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> list[str]:
+def comparable(
+    a: Mapping[str, Side], b: Mapping[str, Side], names: Names, metrics: Sequence[str]
+) -> list[str]:
     """Return the locales that both sides have.
+
+    The depth of the runs may differ where all metrics are of the encoder by itself, which has none.
 
     Raises:
         PipelineError: there are none, or the sides are of different samples in one of them.
@@ -73,10 +78,12 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
             f"{names[0]} has the locales {', '.join(a) or 'none'}, {names[1]} has "
             f"{', '.join(b) or 'none'}: none is on both sides. Compare revisions that share one."
         )
+    of_runs = any(metric.partition(".")[0] != ENCODER for metric in metrics)
+    free = () if of_runs else ("depth",)
     unlike = [
         f"{locale}: {'; '.join(found)}"
         for locale in shared
-        if (found := list(_differences(a[locale], b[locale], names)))
+        if (found := list(_differences(a[locale], b[locale], names, free)))
     ]
     if unlike:
         raise PipelineError(
@@ -86,11 +93,11 @@ def comparable(a: Mapping[str, Side], b: Mapping[str, Side], names: Names) -> li
     return shared
 
 
-def _differences(a: Side, b: Side, names: Names) -> Iterator[str]:
-    """Say in what two samples differ, the value of each side in turn."""
+def _differences(a: Side, b: Side, names: Names, free: Collection[str]) -> Iterator[str]:
+    """Say in what two samples differ, the value of each side in turn; `free` may."""
     other = b.card.sample.model_dump()
     for key, value in a.card.sample.model_dump().items():
-        if value != other[key]:
+        if value != other[key] and key not in free:
             name = key.removesuffix("_sha256").replace("_", " ")
             yield f"{name} {_brief(value)} and {_brief(other[key])}"
     ids = [set(each.table["query_id"].to_pylist()) for each in (a, b)]
