@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -58,8 +58,12 @@ def differences(results: LocaleResults) -> NDArray[np.float64]:
     return np.asarray(values.max(axis=1) - values.min(axis=1))
 
 
-def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
+def queries_data(
+    results: LocaleResults, settings: Report, also: Collection[int] = ()
+) -> Mapping[str, Any]:
     """Return what the page's script shows of a locale, ready for `embedded_json`.
+
+    The queries are those that `choose_queries` chooses, and those with the ids in `also`.
 
     `products` are [id, title], the title null where the product has no text. `queries` are [id,
     text, values, lists, kinds, exact, missed]: `values` has one row per system with one value per
@@ -68,7 +72,10 @@ def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     `missed` is what `_missed` gives. An id of a query is a string: a number beyond 2**53 loses
     digits in JavaScript.
     """
-    queries = results.per_query.take(choose_queries(differences(results), settings))
+    chosen = choose_queries(differences(results), settings)
+    linked = pc.is_in(results.per_query["query_id"], value_set=pa.array(also, pa.int64()))
+    places = np.union1d(chosen, np.flatnonzero(linked))
+    queries = results.per_query.take(places)
     ids = queries["query_id"]
     top, exact = (_of_queries(each, ids) for each in (results.top, results.exact))
     top = top.filter(pc.less_equal(top["rank"], settings.results)).sort_by(
@@ -95,7 +102,7 @@ def queries_data(results: LocaleResults, settings: Report) -> Mapping[str, Any]:
     texts = _texts(queries["query"])
     return {
         "locale": results.locale,
-        "note": note(results, settings),
+        "note": note(results, settings, len(places) - len(chosen)),
         "total": results.per_query.num_rows,
         "depth": results.depth,
         "results": settings.results,
@@ -197,8 +204,14 @@ def _ranked_lists(
     return lists
 
 
-def note(results: LocaleResults, settings: Report) -> str:
-    """Return which queries of a locale are on the page, for its reader."""
+def note(results: LocaleResults, settings: Report, more: int = 0) -> str:
+    """Return which queries of a locale are on the page, for its reader.
+
+    Args:
+        results: those of the locale.
+        settings: how many queries are chosen.
+        more: how many are there beside them, because something else on the page links to them.
+    """
     queries = results.per_query.num_rows
     if queries <= settings.queries:
         return f"All {queries:,} queries of {results.locale}."
@@ -207,6 +220,7 @@ def note(results: LocaleResults, settings: Report) -> str:
         f"{settings.queries:,} of the {queries:,} queries of {results.locale}: the {differing:,} "
         f"on which the systems' {display_name(results.measures[0])} differs the most, and "
         f"{settings.queries - differing:,} of the others, drawn at random (seed {settings.seed})."
+        + (f" Beside them, {more:,} that moved." if more else "")
     )
 
 

@@ -30,3 +30,7 @@ class Moves:
     changed: tuple[Changed, ...]
     settings: tuple[tuple[str, str, str], ...]
     notes: tuple[str, ...]
+
+    def queries(self, locale: str) -> list[int]:
+        """Return the ids of a locale's queries that the page links to."""
+        return [each.query_id for each in self.changed if each.locale == locale]

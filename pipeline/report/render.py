@@ -62,7 +62,7 @@ def render(
     script = parts.join_scripts(parts.ASSETS / "queries.js", parts.ASSETS / "page.js")
     measures, compared = params.evaluate.headline(), shown(locales)
     with svg.style():
-        sections = [_locale(results, measures, params) for results in locales]
+        sections = [_locale(results, measures, params, moves) for results in locales]
         trainings = _trainings(locales)
         scale_chart = trusted_markup(scale.draw_scale(scaled)) if scaled and scaled.stages else ""
     return (
@@ -113,8 +113,12 @@ def environment() -> Environment:
     return found
 
 
-def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> dict[str, Any]:
+def _locale(
+    results: LocaleResults, measures: Sequence[str], params: Params, moves: Moves | None
+) -> dict[str, Any]:
     """Return what the template shows of a locale."""
+    linked = () if moves is None else moves.queries(results.locale)
+    queries = browse.queries_data(results, params.report, linked)
     measured = isinstance(results.tradeoff, TradeOff)
     return {
         "name": results.locale,
@@ -135,7 +139,7 @@ def _locale(results: LocaleResults, measures: Sequence[str], params: Params) -> 
         "query_numbers": _query_numbers(results, measures),
         "rows": [(system, _cells(results, system, measures)) for system in results.shown],
         **describe_data(results.counts, results.manifest),
-        "data": trusted_markup(browse.embedded_json(browse.queries_data(results, params.report))),
+        "data": trusted_markup(browse.embedded_json(queries)),
     }
 
 

@@ -1,5 +1,6 @@
 """The page with what moved since a revision: compare's numbers, and links into its own queries."""
 
+import json
 import re
 import subprocess
 import sys
@@ -71,6 +72,18 @@ def test_the_page_shows_what_compare_finds_and_leads_to_the_queries_that_moved(
     stages = layout.PAGE.read_text(encoding="utf-8")
     assert 'id="since"' not in stages
     assert stages[stages.index('<section id="recall"') :] in page
+
+    # A query that moved is there though it is not among those that the page chooses.
+    text = layout.PARAMS.read_text(encoding="utf-8")
+    layout.PARAMS.write_text(text.replace("  queries: 2500\n", "  queries: 1\n"), encoding="utf-8")
+    monkeypatch.setattr(sys, "argv", ["since", "old", "--out", "since.html"])
+    assert command.main() == 0
+    few = Path("since.html").read_text(encoding="utf-8")
+    (data,) = re.findall(r'id="queries-of-es">(.*?)</script>', few)
+    assert set(links) <= {query[0] for query in json.loads(data)["queries"]}
+    assert "1 of the 40 queries of es" in json.loads(data)["note"]
+    assert "that moved." in json.loads(data)["note"]
+    layout.PARAMS.write_text(text, encoding="utf-8")
 
     for asked, told in (
         (["nowhere", "--out", "x.html"], "nowhere is not a revision"),
