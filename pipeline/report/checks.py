@@ -17,6 +17,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
+from pipeline.evaluate import exact_ranks
 from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
@@ -142,7 +143,7 @@ def _check_top(results: LocaleResults) -> None:
 
 
 def _check_exact(results: LocaleResults) -> None:
-    """Check that the Exact products have possible ranks, the first of them those of the runs."""
+    """Check that the Exact products have possible ranks, and those that evaluate wrote."""
     path, exact, depth = layout.exact(results.locale), results.exact, results.depth
     columns = ("query_id", "rank", "product_id")
     order = [(name, "ascending") for name in columns]
@@ -163,6 +164,8 @@ def _check_exact(results: LocaleResults) -> None:
                 f"{layout.top(results.locale)}",
             )  # fmt: skip
         _check_recall(results, system)
+    if not exact_ranks.is_sealed(exact):
+        raise _refuse(results, path, "the contents do not have the hash that the file names")
 
 
 def _check_recall(results: LocaleResults, system: str) -> None:

@@ -1,16 +1,16 @@
 """What each query should find, and which slices it is in: two tables of evaluate, read."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.core import files, layout
+from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.exact_ranks import IDS, RANK
 from pipeline.evaluate.judged_run import EXACT
-from pipeline.evaluate.per_query_reader import read_parquet
 
 
 def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: str) -> pa.Table:
@@ -27,7 +27,7 @@ def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: s
             those that the judgements call Exact.
     """
     path = layout.exact(locale)
-    table = read_parquet(files.read_bytes(path, remedy), str(path), remedy)
+    table = _read_all(path, remedy)
     schema = pa.schema([*IDS, *(pa.field(system, RANK) for system in runs)])
     found = {field.name: field for field in table.schema}
     if found != {field.name: field for field in schema}:
@@ -54,7 +54,7 @@ def read_kinds(locale: str, query_ids: pa.ChunkedArray, remedy: str) -> pa.Table
         PipelineError: the table is missing, damaged, of another form, or of other queries.
     """
     path = layout.kinds(locale)
-    table = read_parquet(files.read_bytes(path, remedy), str(path), remedy)
+    table = _read_all(path, remedy)
     of_queries = table.column_names[:1] == ["query_id"] and table[0].equals(query_ids)
     values = table.columns[1:]
     if not of_queries or any(each.type != pa.string() or each.null_count for each in values):
@@ -63,3 +63,11 @@ def read_kinds(locale: str, query_ids: pa.ChunkedArray, remedy: str) -> pa.Table
             f"slice. {remedy}"
         )
     return table
+
+
+def _read_all(path: Path, remedy: str) -> pa.Table:
+    """Read a table whose columns are not known before."""
+    with tables.open_parquet(path, remedy) as file:
+        (table,) = tables.check_row_count([file.read()], file, path, remedy)
+        table.validate(full=True)
+        return table

@@ -241,7 +241,8 @@ def _write_exact(
     rows[-1] |= {**dict.fromkeys(["title", *SYSTEMS]), "product_id": WITHOUT_TEXT}
     schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in SYSTEMS)])
     layout.exact(locale).parent.mkdir(parents=True, exist_ok=True)
-    pq.write_table(pa.Table.from_pylist(rows, schema), layout.exact(locale), **tables.WRITE_OPTIONS)
+    sealed = exact_ranks.seal(pa.Table.from_pylist(rows, schema))
+    pq.write_table(sealed, layout.exact(locale), **tables.WRITE_OPTIONS)
     return rows
 
 

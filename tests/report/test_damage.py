@@ -123,18 +123,24 @@ def test_a_damaged_name_of_a_number_is_refused(
     assert message in outcome(read)
 
 
-def test_a_rank_that_the_recall_of_its_query_contradicts_is_refused(
+def test_a_wrong_rank_of_an_exact_product_is_refused_also_between_two_cutoffs(
     read: Callable[[], Any],
 ) -> None:
     assert not isinstance(outcome(read), str)
     path = layout.exact(LOCALE)
     table = pq.read_table(path)
     ranks = table["bm25"].to_pylist()
-    ranks[next(row for row, rank in enumerate(ranks) if rank and 10 < rank <= 100)] = None
     place = table.column_names.index("bm25")
-    changed = table.set_column(place, table.schema.field("bm25"), [pa.array(ranks, pa.int32())])
-    pq.write_table(changed, path, **tables.WRITE_OPTIONS)
-    assert "the ranks of bm25 do not give the recall@" in outcome(read)
+    changed = next(row for row, rank in enumerate(ranks) if rank and 10 < rank < 50)
+    for rank, said in (
+        (None, "the ranks of bm25 do not give the recall@"),
+        (ranks[changed] + 1, "the contents do not have the hash that the file names"),
+    ):
+        ranks[changed] = rank
+        column = [pa.array(ranks, pa.int32())]
+        wrong = table.set_column(place, table.schema.field("bm25"), column)
+        pq.write_table(wrong, path, **tables.WRITE_OPTIONS)
+        assert said in outcome(read)
 
 
 @pytest.mark.parametrize("path", JSON, ids=str)
