@@ -312,15 +312,15 @@ def test_different_samples_are_refused_and_every_difference_is_named() -> None:
 
 def test_the_depth_of_runs_may_differ_only_where_the_encoder_alone_is_compared() -> None:
     values = {"encoder.map": np.linspace(0, 1, 30), "dense.ndcg@10": np.linspace(0, 1, 30)}
-    sides = {"es": side(values, "es")}, {"es": side(values, "es", depth=500)}
-    for metrics in (["encoder.map"], ["encoder.map", "dense.ndcg@10"]):
-        settings = SETTINGS.model_copy(update={"metrics": metrics})
-        if metrics == ["encoder.map"]:
-            (move,) = compare(*sides, NAMES, settings, DRAWS, 3).moves
-            assert move.equal
-        else:
-            said = refusal(lambda given=settings: compare(*sides, NAMES, given, DRAWS, 3))
-            assert "es: depth 1,000 and 500" in said
+    a, b = {"es": side(values, "es")}, {"es": side(values, "es", depth=500)}
+    alone, both = (
+        SETTINGS.model_copy(update={"metrics": metrics})
+        for metrics in (["encoder.map"], ["encoder.map", "dense.ndcg@10"])
+    )
+    (move,) = compare(a, b, NAMES, alone, DRAWS, 3).moves
+    assert move.equal
+    said = refusal(lambda: compare(a, b, NAMES, both, DRAWS, 3))
+    assert "es: depth 1,000 and 500" in said
 
 
 def test_queries_missing_on_one_side_are_counted_and_one_is_named() -> None:
