@@ -51,7 +51,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
         "evaluate locale=%s queries=%d %s: %s",
         locale, len(judged.queries), headline,
         " ".join(f"{system}={mean}" for system, mean in means.items()) if measured
-        else f"not measured, {unmeasured.WHY}",
+        else f"not measured, {run_card.NO_JUDGEMENTS}",
     )  # fmt: skip
     return stage.Done(
         queries=len(judged.queries),

@@ -9,9 +9,7 @@ from pipeline.evaluate import exact_ranks, metrics, per_query, slices
 from pipeline.evaluate.results import Results, chosen
 from pipeline.evaluate.system_scores import Judged
 from pipeline.evaluate.top_products import TOP
-from pipeline.runs.card import NOT_MEASURED, RunCard
-
-WHY = "there are no judgements"
+from pipeline.runs.card import NO_JUDGEMENTS, NOT_MEASURED, RunCard
 
 
 def describe(
@@ -36,13 +34,13 @@ def describe(
     top, no_ids = TOP.empty_table(), pa.chunked_array([], pa.string())
     return Results(
         record={
-            NOT_MEASURED: WHY,
+            NOT_MEASURED: NO_JUDGEMENTS,
             **chosen(dense, locale),
             **metrics.counts(judged.qrels),
             "products": len(judged.ids.products),
             **dropped,
         },
-        key_metrics={locale: {NOT_MEASURED: WHY, "queries": 0}},
+        key_metrics={locale: {NOT_MEASURED: NO_JUDGEMENTS, "queries": 0}},
         intervals={},
         slices={
             "measure": params.evaluate.headline()[0],

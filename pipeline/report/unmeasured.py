@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.params import Params
-from pipeline.evaluate.unmeasured import WHY
 from pipeline.report import parts, render
 from pipeline.report.basis import all_sha256, data_sha256
 from pipeline.report.inputs import CleanCounts, Scores, evaluate_again
 from pipeline.report.parts import trusted_markup
+from pipeline.runs.card import NO_JUDGEMENTS
 from pipeline.runs.inputs import read_judgements
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 
-TABLE = f"Nothing is measured: {WHY}.\n"
+TABLE = f"Nothing is measured: {NO_JUDGEMENTS}.\n"
 """What reports/report.md says."""
 
 
@@ -67,7 +67,7 @@ def page(locales: Sequence[Unmeasured], params: Params) -> str:
         css=trusted_markup(parts.join_styles(parts.ASSETS / "page.css")),
         script=trusted_markup(script),
         script_hash=parts.integrity(script),
-        why=WHY,
+        why=NO_JUDGEMENTS,
         sample=params.sample,
         data_sha256=all_sha256({each.locale: each.data_sha256 for each in locales}),
         locales=[

@@ -32,6 +32,9 @@ INDEX_OVERLAP = "index_overlap@100"
 NOT_MEASURED = "not_measured"
 """The key that says in a locale's metrics why there are no measures."""
 
+NO_JUDGEMENTS = "there are no judgements"
+"""Its value for a catalogue that is only searched."""
+
 
 class RunCard(Strict):
     """What runs are: their system and what it was made `of`, their depth, ids and contents.
