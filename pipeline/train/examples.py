@@ -68,7 +68,7 @@ class Examples:
         self._pairs = pairs
         self._settings = settings
         positive = pairs.has(settings.positives)
-        negative = pairs.has(settings.negatives) & ~positive
+        negative = (pairs.has(settings.negatives) & ~positive) | ~pairs.judged
         self._known = set(
             zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
         )
@@ -170,14 +170,14 @@ class Examples:
 
 
 class QueryGroups:
-    """The steps of a reranker: whole queries with all their judged products, `batch` pairs or so.
+    """The steps of a reranker: whole queries with all their products, `batch` pairs or so.
 
     Attributes:
         size: how many pairs an epoch has.
     """
 
     def __init__(self, pairs: Pairs, settings: TrainedReranker, where: str) -> None:
-        """Choose the examples: all judged pairs.
+        """Choose the examples: all pairs.
 
         Raises:
             PipelineError: there are fewer pairs than a batch, or all have one label.
@@ -252,6 +252,6 @@ def _refuse_large_batch(batch: int, size: int, unit: str, where: str) -> None:
 
 
 def label_counts(pairs: Pairs) -> dict[str, int]:
-    """Return how many pairs have each label."""
-    counts = np.bincount(pairs.label, minlength=len(LABELS)).tolist()
+    """Return how many judged pairs have each label."""
+    counts = np.bincount(pairs.label[pairs.judged], minlength=len(LABELS)).tolist()
     return dict(zip(LABELS, counts, strict=True))

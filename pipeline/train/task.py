@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
@@ -16,6 +17,7 @@ from pipeline.train.development import Development
 from pipeline.train.examples import Examples, QueryGroups
 from pipeline.train.learner import Learner
 from pipeline.train.losses import Loss, label_loss, loss_of
+from pipeline.train.mining import DEV_DEPTH, draw_mined, unjudged
 from pipeline.train.pairs import Pairs
 
 
@@ -47,6 +49,34 @@ class Task:
     measure: Callable[[], dict[str, float]]
     development: Development
     save: Callable[[Path], None]
+
+
+def mine(
+    settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
+    where: str,
+) -> dict[str, Ints]:  # fmt: skip
+    """Return the unjudged products that are learned from: train_group and train_product.
+
+    For a reranker also those that its dev measure orders: dev_group and dev_product. Each is
+    `Pairs.group` or `Pairs.product` of one side. Takes what `encoder_task` does.
+
+    Raises:
+        PipelineError: the base cannot be loaded, or nothing is found.
+    """
+    assert settings.mined
+    model = BiEncoder(base.spec, base.weights, min(settings.max_tokens, base.spec.max_tokens))
+
+    def vectors(side: Pairs) -> tuple[Matrix, Matrix]:
+        items = [*model.read(side.queries, "query"), *model.read(side.texts, "passage")]
+        found = model.learner(items, device).outputs(np.arange(len(items)))
+        return found[: len(side.queries)], found[len(side.queries) :]
+
+    group, product = draw_mined(pairs, *vectors(pairs), settings.mined, settings.seed, where)
+    found = {"train_group": group, "train_product": product}
+    if settings.kind == "reranker":
+        group, product = unjudged(dev, *vectors(dev), DEV_DEPTH)
+        found |= {"dev_group": group, "dev_product": product}
+    return found
 
 
 def encoder_task(
