@@ -103,7 +103,7 @@ class TrainedEncoder(_Schedule):
 
 
 class TrainedReranker(_Schedule):
-    """A cross-encoder that is trained from an encoder's weights, on whole groups of a query.
+    """A cross-encoder that is trained from an encoder's weights, on judged and mined pairs.
 
     `precision` changes the contract and not the training; empty: float32.
     """

@@ -14,7 +14,7 @@ from pipeline.encoders.weights import LocalWeights
 from pipeline.train.bi_encoder import BiEncoder, refuse_own_code, refuse_unfit
 from pipeline.train.cross_encoder import CrossEncoder
 from pipeline.train.development import Development
-from pipeline.train.examples import Examples, QueryGroups
+from pipeline.train.examples import Examples, LabelledPairs
 from pipeline.train.learner import Learner
 from pipeline.train.losses import Loss, label_loss, loss_of
 from pipeline.train.mining import DEV_DEPTH, draw_mined, unjudged
@@ -44,7 +44,7 @@ class Task:
     """
 
     learner: Learner
-    examples: Examples | QueryGroups
+    examples: Examples | LabelledPairs
     loss: Loss
     measure: Callable[[], dict[str, float]]
     development: Development
@@ -123,7 +123,7 @@ def reranker_task(
 ) -> Task:  # fmt: skip
     """Return what trains a reranker; takes and raises what `encoder_task` does."""
     refuse_own_code(base.spec, base.name, where)
-    examples = QueryGroups(pairs, settings, where)
+    examples = LabelledPairs(pairs, settings, where)
     model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed, where)
     learner = model.learner([*model.read(pairs), *model.read(development.pairs)], device)
     dev = len(pairs) + np.arange(len(development.pairs))

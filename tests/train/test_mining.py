@@ -9,11 +9,11 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import Mined
 from pipeline.train.development import POOL, WITH_MINED, Development
-from pipeline.train.examples import Examples, QueryGroups, label_counts
+from pipeline.train.examples import Examples, label_counts
 from pipeline.train.mining import add_unjudged, draw_mined, unjudged
 from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import pair_table
-from tests.train.test_examples import all_steps, encoder, reranker, texts_of
+from tests.train.test_examples import all_steps, encoder, texts_of
 
 
 def vectors(pairs: Pairs, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -103,15 +103,6 @@ def test_an_encoder_draws_hard_negatives_among_the_querys_own_and_the_mined_ones
     assert seen == {True, False}
     alone = Examples(whole, encoder(loss="triplet", negatives=[], mined={"count": 4}), "x")
     assert alone.without_negative == 0
-
-
-def test_a_reranker_learns_from_whole_queries_with_their_mined_products() -> None:
-    _, whole = with_mined()
-    groups = QueryGroups(whole, reranker(), "x")
-    for step in all_steps(groups):
-        for group in np.unique(whole.group[step.items]):
-            assert set(np.flatnonzero(whole.group == group)) <= set(step.items.tolist())
-    assert groups.size == len(whole)
 
 
 def test_a_rerankers_epoch_is_chosen_with_the_mined_products_which_have_no_gain() -> None:
