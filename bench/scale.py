@@ -10,6 +10,7 @@ not named stay there if they are of this machine and these libraries.
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -144,7 +145,7 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
         make_project(products, project, params.runtime.thread_count())
         for name in MEASURES:
             if name in names:
-                figures = measure(name, products, project)
+                figures = measure(name, products, project) | {"commit": commit()}
                 stage.log.info("%s %s", name, figures)
                 others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
@@ -153,7 +154,24 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
                 )
                 write_json(path, report)
                 with atomic_file(path.with_suffix(".md")) as partial:
-                    partial.write_text(table(report["stages"]), encoding="utf-8", newline="\n")
+                    text = table(report["stages"]) + origin(report)
+                    partial.write_text(text, encoding="utf-8", newline="\n")
+
+
+def commit() -> str:
+    """Return the short name of the code's commit, with -dirty if files of it were changed."""
+    command = [shutil.which("git") or "git", "describe", "--always", "--dirty", "--abbrev=7"]
+    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
+    return done.stdout.strip() or "unknown"
+
+
+def origin(report: Figures) -> str:
+    """Return a line that says of what code and on what machine the figures are."""
+    stages: Mapping[str, list[Figures]] = report["stages"]
+    commits = sorted({point.get("commit", "unknown") for of in stages.values() for point in of})
+    machine = report["machine"]
+    flags = ", ".join(machine["cpu_flags"])
+    return f"\nOf the commit {', '.join(commits)}, on {machine['cores']} cores ({flags}).\n"
 
 
 def _kept(path: Path, here: Figures) -> Figures:

@@ -63,6 +63,7 @@ class Experiment(BaseModel):
     encoder: str | None = None
     rerank: str | None = None
     dimension: int | None = None
+    weight: float | None = None
     against: str = BASE
 
     def apply(self, data: dict[str, Any]) -> None:
@@ -70,6 +71,8 @@ class Experiment(BaseModel):
         for locale in self.locales:
             data["encoder"][locale] = self.encoder or data["encoder"][locale]
             data["rerank"][locale] = self.rerank or data["rerank"][locale]
+        if self.weight is not None:
+            data["reranking"]["weight"] = self.weight
         if self.dimension is not None:
             section = "trained" if self.encoder in data["trained"] else "encoders"
             data[section][self.encoder]["dimension"] = self.dimension

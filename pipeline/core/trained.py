@@ -50,6 +50,18 @@ class Targets(Strict):
     I: Annotated[float, Field(ge=-1, le=1)]  # noqa: E741 (a label)
 
 
+class Mined(Strict):
+    """Unjudged products that each query learns from as Irrelevant.
+
+    `count` of those at the places `first` to `last`, when the base encoder ranks all products of
+    the queries that there are to learn from. The first place is 1.
+    """
+
+    count: Count
+    first: Count = 11
+    last: Count = 100
+
+
 class _Schedule(Strict):
     """How a model is trained; `threads` are here because they change its bytes."""
 
@@ -62,6 +74,7 @@ class _Schedule(Strict):
     max_tokens: Count
     seed: Seed
     threads: Count
+    mined: Mined | None = None
 
     def of_weights(self) -> dict[str, Any]:
         """Return what decides the weights, as JSON: all but `dimension` and `precision`."""
@@ -90,7 +103,7 @@ class TrainedEncoder(_Schedule):
 
 
 class TrainedReranker(_Schedule):
-    """A cross-encoder that is trained from an encoder's weights, on whole groups of a query.
+    """A cross-encoder that is trained from an encoder's weights, on judged and mined pairs.
 
     `precision` changes the contract and not the training; empty: float32.
     """
@@ -111,9 +124,19 @@ _OF_LOSS = {
 
 def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iterator[str]:
     """Say which settings of an entry exclude each other, or have no effect."""
+    where, mined = f"trained.{name}", trained.mined
+    if mined and mined.last - mined.first + 1 < mined.count:
+        yield (
+            f"{where}.mined.count: {mined.count} is more than the places {mined.first} to "
+            f"{mined.last} have. Lower it, or raise mined.last."
+        )
     if isinstance(trained, TrainedReranker):
         return
-    where = f"trained.{name}"
+    if mined and trained.loss == "mnrl" and trained.hard_negatives == 0:
+        yield (
+            f"{where}.mined: has no effect with the loss mnrl and hard_negatives 0. Remove it, or "
+            "raise hard_negatives."
+        )
     if both := set(trained.positives) & set(trained.negatives):
         yield (
             f"{where}.negatives: {min(both)} is among positives too (found "
@@ -126,8 +149,8 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
                 f"{', '.join(losses)}. Remove it, or choose another loss."
             )
     needs = trained.loss in ("contrastive", "online-contrastive", "triplet")
-    if needs and not trained.negatives:
+    if needs and not trained.negatives and not mined:
         yield (
             f"{where}.negatives: must not be empty: the loss {trained.loss} learns from them. "
-            "Give labels, such as I, or use the loss mnrl."
+            "Give labels, such as I, or mined, or use the loss mnrl."
         )

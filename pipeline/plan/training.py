@@ -23,9 +23,10 @@ _DEMO_LABELS = {"E": 0.5, "S": 0.28, "C": 0.07, "I": 0.15}
 
 @dataclass(frozen=True)
 class Source:
-    """What a model learns from: rows of the source, judgements by label, characters of a text."""
+    """What a model learns from: rows, queries, judgements by label, characters of a text."""
 
     rows: int
+    queries: int
     labels: Counter[str]
     characters: int
 
@@ -50,10 +51,11 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         read = {"rows": found.rows, "products": judged, "judgements": judged}
         yield row("pairs", name, read | threads)
         text = min(found.characters // CHARACTERS_PER_TOKEN, entry.max_tokens)
-        learned, each = judged, _QUERY_TOKENS + text
+        mined = entry.mined.count * found.queries if entry.mined else 0
+        learned, each = judged + mined, _QUERY_TOKENS + text
         if isinstance(entry, TrainedEncoder):
             learned = sum(found.labels[label] for label in entry.positives)
-            negatives = entry.hard_negatives if entry.negatives else 0
+            negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
         steps = entry.epochs * learned * each * (1 - dev)
         tokens = steps + (entry.epochs + 1) * judged * dev * text / 3
@@ -71,16 +73,19 @@ def _measure(params: Params, name: str) -> Source:
         judged = queries * DEMO_JUDGEMENTS * len(locales)
         rows = len(LOCALES) * (params.demo.products + params.demo.queries * DEMO_JUDGEMENTS)
         labels = {label: round(judged * share) for label, share in _DEMO_LABELS.items()}
-        return Source(rows, Counter(labels), DEMO_CHARACTERS)
+        return Source(rows, round(queries * len(locales)), Counter(labels), DEMO_CHARACTERS)
     asker, drawing = asker_of(name), drawing_of(settings)
     examples_file, products_file = open_training(params, name)
     examples = source.read_examples(examples_file, drawing, locales, asker).rows
     labels_of: Counter[str] = Counter()
+    queries_count = 0
     for locale in locales:
-        _, judgements = draw_queries(examples, drawing, locale, examples_file.path)
+        drawn, judgements = draw_queries(examples, drawing, locale, examples_file.path)
+        queries_count += len(drawn)
         labels_of.update(judgements["esci_label"].to_pylist())
     return Source(
         products_file.rows + examples_file.rows,
+        queries_count,
         labels_of,
         bytes_per_row(products_file, params.clean.fields),
     )

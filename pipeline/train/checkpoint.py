@@ -9,7 +9,7 @@ import logging
 import re
 import shutil
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from filelock import FileLock, Timeout
 
 from pipeline.core import layout
+from pipeline.core.arrays import Ints
 from pipeline.core.cached_folder import folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
@@ -30,6 +31,7 @@ log = logging.getLogger("pipeline")
 
 _STALE_SECONDS = 7 * 86_400
 _CARD = "checkpoint.json"
+_MINED = "mined-"
 
 
 class Point(Strict):
@@ -155,9 +157,28 @@ class Checkpoints:
         write_json(self.folder / _CARD, written.model_dump(mode="json"))
         kept = {_CARD, *(held.file for held in (written.best, written.state) if held)}
         for path in self.folder.iterdir():
-            if path.name not in kept:
+            if path.name not in kept and not path.name.startswith(_MINED):
                 path.unlink()
         return written
+
+    def mined(self, mine: Callable[[], Mapping[str, Ints]]) -> dict[str, Ints]:
+        """Return what `mine` returned for this training; it is called once.
+
+        Raises:
+            OSError: the disk is full or fails.
+        """
+        import torch
+        from safetensors.torch import load_file
+
+        for path in self.folder.glob(f"{_MINED}*"):
+            if path.name == _mined_name(sha256_file(path)):
+                return {name: found.numpy() for name, found in load_file(path).items()}
+            log.warning("warning: %s is damaged, and is made again", path)
+            path.unlink()
+        found = dict(mine())
+        held = self.hold({name: torch.from_numpy(each) for name, each in found.items()}, "mined")
+        (self.folder / held.file).rename(self.folder / _mined_name(held.sha256))
+        return found
 
     def remove_others(self) -> None:
         """Remove the name's trainings with other settings that are a week old.
@@ -174,6 +195,10 @@ class Checkpoints:
                         shutil.rmtree(path, ignore_errors=True)
             except Timeout:
                 continue
+
+
+def _mined_name(sha256: str) -> str:
+    return f"{_MINED}{sha256}.safetensors"
 
 
 def _lock_of(folder: Path) -> Path:

@@ -68,7 +68,7 @@ class Examples:
         self._pairs = pairs
         self._settings = settings
         positive = pairs.has(settings.positives)
-        negative = pairs.has(settings.negatives) & ~positive
+        negative = (pairs.has(settings.negatives) & ~positive) | ~pairs.judged
         self._known = set(
             zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
         )
@@ -86,8 +86,7 @@ class Examples:
 
     def steps(self, epoch: int) -> list[Ints]:
         """Return the rows of the pairs that each step of an epoch, counted from 0, learns from."""
-        order = _random(self._settings.seed, _ORDER, epoch).permutation(self._rows)
-        return np.array_split(order, -(-self.size // self._settings.batch))
+        return _cut(self._rows, self._settings, epoch)
 
     def step(self, rows: Ints, epoch: int, number: int) -> Step:
         """Return what a step of an epoch computes; `rows` is an element of `steps`."""
@@ -169,40 +168,32 @@ class Examples:
             )  # fmt: skip
 
 
-class QueryGroups:
-    """The steps of a reranker: whole queries with all their judged products, `batch` pairs or so.
+class LabelledPairs:
+    """The steps of a reranker: pairs of all queries mixed.
+
+    Not whole queries: a step of three queries, or of one that has forty products, has few labels
+    that follow from the match, and such steps taught a model only how frequent each label is.
 
     Attributes:
         size: how many pairs an epoch has.
     """
 
     def __init__(self, pairs: Pairs, settings: TrainedReranker, where: str) -> None:
-        """Choose the examples: all judged pairs.
+        """Choose the examples: all pairs.
 
         Raises:
             PipelineError: there are fewer pairs than a batch, or all have one label.
         """
         self._pairs = pairs
         self._settings = settings
-        self._groups = list(_by_group(pairs.group, np.ones(len(pairs), np.bool_)).values())
         self.size = len(pairs)
         if len(np.unique(pairs.label)) < 2:
             raise _no_negatives(where, "all pairs have one label", "Take other locales or queries.")
         _refuse_large_batch(settings.batch, self.size, "pairs", where)
 
     def steps(self, epoch: int) -> list[Ints]:
-        """Return the rows of each step of an epoch; a query is in one step, however many it has."""
-        steps: list[list[Ints]] = [[]]
-        held = 0
-        draw = _random(self._settings.seed, _ORDER, epoch)
-        for at in draw.permutation(len(self._groups)).tolist():
-            group = self._groups[at]
-            if steps[-1] and held + group.size > self._settings.batch:
-                steps.append([])
-                held = 0
-            steps[-1].append(group)
-            held += group.size
-        return [np.concatenate(groups) for groups in steps]
+        """Return the rows of each step of an epoch, counted from 0."""
+        return _cut(np.arange(self.size), self._settings, epoch)
 
     def step(self, rows: Ints, epoch: int, number: int) -> Step:
         """Return what a step computes: its pairs, and their labels."""
@@ -219,6 +210,12 @@ def targets_of(settings: TrainedEncoder) -> Targets:
 
 _NOTHING = np.empty(0, np.int64)
 _NO_MASK = np.empty((0, 0), np.bool_)
+
+
+def _cut(rows: Ints, settings: TrainedEncoder | TrainedReranker, epoch: int) -> list[Ints]:
+    """Return rows in the order of an epoch, in steps of nearly equal size."""
+    order = _random(settings.seed, _ORDER, epoch).permutation(rows)
+    return np.array_split(order, -(-len(rows) // settings.batch))
 
 
 def _step(pairs: Pairs, rows: Ints, texts: Ints) -> tuple[Ints, Ints, Ints]:
@@ -252,6 +249,6 @@ def _refuse_large_batch(batch: int, size: int, unit: str, where: str) -> None:
 
 
 def label_counts(pairs: Pairs) -> dict[str, int]:
-    """Return how many pairs have each label."""
-    counts = np.bincount(pairs.label, minlength=len(LABELS)).tolist()
+    """Return how many judged pairs have each label."""
+    counts = np.bincount(pairs.label[pairs.judged], minlength=len(LABELS)).tolist()
     return dict(zip(LABELS, counts, strict=True))

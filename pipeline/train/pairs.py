@@ -1,4 +1,4 @@
-"""The judged pairs that a model learns from, as arrays."""
+"""The pairs that a model learns from, as arrays."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,6 +26,7 @@ class Pairs:
         group: which (locale, query_id) it is, counted from 0, ascending; int64, shape [pairs].
         product: which (locale, product_id) it is, in their order; int64, shape [pairs].
         locale: which locale it is, counted from 0, ascending; int64, shape [pairs].
+        judged: whether somebody gave it its label; bool, shape [pairs].
     """
 
     queries: list[str]
@@ -36,14 +37,15 @@ class Pairs:
     group: Ints
     product: Ints
     locale: Ints
+    judged: NDArray[np.bool_]
 
     def __len__(self) -> int:
         """Return the number of pairs."""
         return self.label.size
 
     def has(self, labels: tuple[str, ...]) -> NDArray[np.bool_]:
-        """Say which pairs have one of these labels; bool, shape [pairs]."""
-        return np.isin(self.label, [LABELS.index(label) for label in labels])
+        """Say which judged pairs have one of these labels; bool, shape [pairs]."""
+        return self.judged & np.isin(self.label, [LABELS.index(label) for label in labels])
 
     def queries_count(self) -> int:
         """Return the number of queries by locale and query_id."""
@@ -81,6 +83,7 @@ def pairs_of(table: pa.Table) -> Pairs:
         group=_ints(np.cumsum(np.append(False, begins)[: len(ids)])),
         product=np.array([codes[key] for key in keys], dtype=np.int64),
         locale=locale,
+        judged=np.ones(len(ids), np.bool_),
     )
 
 

@@ -22,8 +22,9 @@ from pipeline.train.checkpoint import Card, Checkpoints
 from pipeline.train.development import Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
+from pipeline.train.mining import add_unjudged
 from pipeline.train.pairs import Pairs, pairs_of, read_pairs
-from pipeline.train.task import Base, Task, encoder_task, reranker_task
+from pipeline.train.task import Base, Task, encoder_task, mine, reranker_task
 
 CARD_SCHEMA = 1
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
@@ -37,7 +38,6 @@ def train(params: Params, name: str) -> stage.Done:
     pairs = read_pairs(files.train, remedy)
     base = _base(params, settings, where)
     dev, learned = _read_dev(params, name, remedy)
-    development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
     device = _device(base.spec, params.runtime)
     about = {
         "kind": settings.kind,
@@ -48,6 +48,9 @@ def train(params: Params, name: str) -> stage.Done:
     }
     checkpoints = Checkpoints(name, {**about, **_surroundings(base, device)})
     with deterministic(settings.threads):
+        if settings.mined:
+            pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
+        development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
         made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
         task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
         minutes = params.runtime.checkpoint_minutes
@@ -67,6 +70,18 @@ def train(params: Params, name: str) -> stage.Done:
         tokens=round(task.learner.tokens),
         threads=settings.threads,
     )
+
+
+def _add_mined(
+    settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
+    checkpoints: Checkpoints, where: str,
+) -> tuple[Pairs, Pairs]:  # fmt: skip
+    """Return the pairs of both sides, with the unjudged products that belong to them."""
+    found = checkpoints.mined(lambda: mine(settings, base, pairs, dev, device, where))
+    pairs = add_unjudged(pairs, found["train_group"], found["train_product"])
+    if "dev_group" in found:
+        dev = add_unjudged(dev, found["dev_group"], found["dev_product"])
+    return pairs, dev
 
 
 def _read_dev(params: Params, name: str, remedy: str) -> tuple[Pairs, dict[str, int]]:
@@ -145,6 +160,7 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         "dev_queries": development.queries,
         "dev_queries_of_one_label": development.of_one_label,
         **{f"pairs_{label}": count for label, count in label_counts(pairs).items()},
+        "pairs_mined": int((~pairs.judged).sum()),
     }
     if isinstance(task.examples, Examples):
         counts["positives_without_negative"] = task.examples.without_negative

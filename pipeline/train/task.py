@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
@@ -13,9 +14,10 @@ from pipeline.encoders.weights import LocalWeights
 from pipeline.train.bi_encoder import BiEncoder, refuse_own_code, refuse_unfit
 from pipeline.train.cross_encoder import CrossEncoder
 from pipeline.train.development import Development
-from pipeline.train.examples import Examples, QueryGroups
+from pipeline.train.examples import Examples, LabelledPairs
 from pipeline.train.learner import Learner
 from pipeline.train.losses import Loss, label_loss, loss_of
+from pipeline.train.mining import DEV_DEPTH, draw_mined, unjudged
 from pipeline.train.pairs import Pairs
 
 
@@ -42,11 +44,39 @@ class Task:
     """
 
     learner: Learner
-    examples: Examples | QueryGroups
+    examples: Examples | LabelledPairs
     loss: Loss
     measure: Callable[[], dict[str, float]]
     development: Development
     save: Callable[[Path], None]
+
+
+def mine(
+    settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
+    where: str,
+) -> dict[str, Ints]:  # fmt: skip
+    """Return the unjudged products that are learned from: train_group and train_product.
+
+    For a reranker also those that its dev measure orders: dev_group and dev_product. Each is
+    `Pairs.group` or `Pairs.product` of one side. Takes what `encoder_task` does.
+
+    Raises:
+        PipelineError: the base cannot be loaded, or nothing is found.
+    """
+    assert settings.mined
+    model = BiEncoder(base.spec, base.weights, min(settings.max_tokens, base.spec.max_tokens))
+
+    def vectors(side: Pairs) -> tuple[Matrix, Matrix]:
+        items = [*model.read(side.queries, "query"), *model.read(side.texts, "passage")]
+        found = model.learner(items, device).outputs(np.arange(len(items)))
+        return found[: len(side.queries)], found[len(side.queries) :]
+
+    group, product = draw_mined(pairs, *vectors(pairs), settings.mined, settings.seed, where)
+    found = {"train_group": group, "train_product": product}
+    if settings.kind == "reranker":
+        group, product = unjudged(dev, *vectors(dev), DEV_DEPTH)
+        found |= {"dev_group": group, "dev_product": product}
+    return found
 
 
 def encoder_task(
@@ -93,7 +123,7 @@ def reranker_task(
 ) -> Task:  # fmt: skip
     """Return what trains a reranker; takes and raises what `encoder_task` does."""
     refuse_own_code(base.spec, base.name, where)
-    examples = QueryGroups(pairs, settings, where)
+    examples = LabelledPairs(pairs, settings, where)
     model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed, where)
     learner = model.learner([*model.read(pairs), *model.read(development.pairs)], device)
     dev = len(pairs) + np.arange(len(development.pairs))

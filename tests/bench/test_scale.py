@@ -51,8 +51,10 @@ def test_stages_are_measured_and_what_was_measured_before_stays(
     assert done.returncode == 0, done.stderr
     first = read_json(layout.SCALE_BENCH, "")
     assert list(first["stages"]) == ["clean", "sample"]
+    text = layout.SCALE_BENCH.with_suffix(".md").read_text(encoding="utf-8")
     for points in first["stages"].values():
         (point,) = points
+        assert f"Of the commit {point['commit']}, on " in text
         assert point["products"] == size
         assert point["seconds"] > 0
         assert 1 << 27 < point["peak_private_bytes"] <= point["peak_bytes"] < 3 << 30

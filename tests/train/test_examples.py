@@ -8,7 +8,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.train.examples import Examples, QueryGroups, Step
+from pipeline.train.examples import Examples, LabelledPairs, Step
 from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import RERANKER, SETTINGS, pair_table
 
@@ -28,7 +28,7 @@ def pairs(queries: int = 20, **options: Any) -> Pairs:
     return pairs_of(pair_table(queries, 5, **options))
 
 
-def all_steps(examples: Examples | QueryGroups, epoch: int = 0) -> list[Step]:
+def all_steps(examples: Examples | LabelledPairs, epoch: int = 0) -> list[Step]:
     return [examples.step(rows, epoch, number) for number, rows in enumerate(examples.steps(epoch))]
 
 
@@ -134,15 +134,17 @@ def test_targets_are_those_of_the_labels() -> None:
     assert binary.step(rows, 0, 0).target.tolist() == (found.label[rows] == 0).tolist()
 
 
-def test_a_rerankers_step_has_whole_queries_and_about_a_batch() -> None:
+def test_a_rerankers_epoch_is_every_pair_once_and_its_steps_mix_the_queries() -> None:
     found = pairs()
-    groups = QueryGroups(found, reranker(batch=12), "x")
-    steps = groups.steps(0)
-    assert sorted(np.concatenate(steps).tolist()) == list(range(len(found)))
-    for rows in steps:
-        assert len(rows) <= 12
-        assert all((found.group == group).sum() == 5 for group in found.group[rows])
-    assert [len(rows) for rows in QueryGroups(found, reranker(batch=3), "x").steps(0)] == [5] * 20
+    examples = LabelledPairs(found, reranker(batch=12), "x")
+    for epoch in range(2):
+        steps = all_steps(examples, epoch)
+        assert sorted(np.concatenate([step.items for step in steps])) == list(range(len(found)))
+        assert {len(step.items) for step in steps} <= {11, 12}
+        for step in steps:
+            assert step.target.tolist() == found.label[step.items].tolist()
+            assert len(np.unique(found.group[step.items])) > 3  # whole queries would be 3
+    assert examples.steps(0)[0].tolist() != examples.steps(1)[0].tolist()
 
 
 @pytest.mark.parametrize(
@@ -170,4 +172,4 @@ def test_a_reranker_needs_more_than_one_label() -> None:
     table = pair_table(5, 5)
     table = table.filter([label == "E" for label in table["label"].to_pylist()])
     with pytest.raises(PipelineError, match="all pairs have one label"):
-        QueryGroups(pairs_of(table), reranker(), "trained.x")
+        LabelledPairs(pairs_of(table), reranker(), "trained.x")

@@ -346,6 +346,28 @@ def test_a_reranker_is_what_the_library_loads(make: Make) -> None:
     assert card_of(run("reranker"))["weights_sha256"] == card["weights_sha256"]
 
 
+def test_mined_products_are_counted_and_found_once(
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    mined = {"mined": {"count": 3, "first": 2, "last": 9}, "epochs": 1}
+    for kind, settings in (("encoder", SETTINGS), ("reranker", RERANKER)):
+        make(kind, dict.fromkeys(SETTINGS))
+        write_project(Path(), settings | mined)
+        files = run(kind)
+        first, card = contents(files.folder), card_of(files)
+        assert card["counts"]["pairs_mined"] == 60  # 20 queries
+        assert card["counts"]["pairs_I"] == 20
+        chosen = "dev_ndcg@10" if kind == "encoder" else "dev_mined_ndcg@10"
+        assert card["chosen_by"] == chosen
+        (kept,) = layout.checkpoints().glob(f"{NAME}-*/mined-*")
+        with monkeypatch.context() as patch:
+            patch.setattr(stage, "mine", None)
+            assert contents(run(kind).folder) == first
+        kept.write_bytes(kept.read_bytes()[:-1] + b"?")
+        assert contents(run(kind).folder) == first
+        assert f"{kept} is damaged, and is made again" in caplog.text
+
+
 def test_a_training_that_fails_says_at_which_step_and_writes_no_model(make: Make) -> None:
     make("nan", {"lr": 1e38, "warm_up": 0.0})
     files = layout.model("encoder", NAME)

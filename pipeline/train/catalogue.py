@@ -1,0 +1,66 @@
+"""Each query's nearest products, among all that its locale's queries were judged for."""
+
+from collections.abc import Iterator
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.runs.ranking import SCORE_DECIMALS, rank_pairs
+from pipeline.train.pairs import Pairs
+
+Ranking = tuple[Ints, Ints, NDArray[np.float64]]
+"""Queries (`Pairs.group`), products (`Pairs.product`) and scores, in the order of `ranking`."""
+
+_SCORES_AT_ONCE = 2**24
+
+
+def rank_catalogue(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Ranking:
+    """Rank each query's first products among all of its locale, by cosine.
+
+    Args:
+        pairs: the queries and the products.
+        queries: the vectors of `pairs.queries`, of length 1 or 0, float32.
+        texts: those of `pairs.texts`.
+        depth: how many products a query has at least, if there are so many; products that tie with
+            the last of these are there too.
+    """
+    parts = [rank_pairs(*part) for part in _nearest(pairs, queries, texts, depth)]
+    return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
+
+
+def _nearest(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Iterator[Ranking]:
+    """Yield the products that may be among a query's first, as (query, product, score)."""
+    for locale in np.unique(pairs.locale):
+        own = pairs.locale == locale
+        groups, at = np.unique(pairs.group[own], return_index=True)
+        products, of = np.unique(pairs.product[own], return_index=True)
+        found = texts[pairs.text[own][of]]
+        asked = queries[pairs.query[own][at]]
+        last = min(depth, len(products)) - 1
+        at_once = max(1, _SCORES_AT_ONCE // len(products))
+        for start in range(0, len(groups), at_once):
+            part = slice(start, start + at_once)
+            scores = _multiply(asked[part], found).astype(np.float64).round(SCORE_DECIMALS)
+            least = -np.partition(-scores, last, axis=1)[:, last]
+            query, product = np.nonzero(scores >= least[:, None])
+            yield groups[part][query], products[product], scores[query, product]
+
+
+def _multiply(queries: Matrix, products: Matrix) -> Matrix:
+    """Return all products of two sets of vectors, [queries, products].
+
+    By torch, on the threads of the training: numpy's last bits would depend on this machine's
+    cores, and so might the epoch that is kept.
+    """
+    import torch
+
+    found: Matrix = (torch.from_numpy(queries) @ torch.from_numpy(products).T).numpy()
+    return found
+
+
+def units(vectors: Matrix) -> Matrix:
+    """Return vectors with length 1; those of length 0 stay."""
+    lengths = np.linalg.norm(vectors, axis=1, keepdims=True)
+    found: Matrix = vectors / np.maximum(lengths, np.finfo(np.float32).tiny)
+    return found

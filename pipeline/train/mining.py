@@ -1,0 +1,97 @@
+"""Unjudged products near a query, which a model learns from as wrong ones.
+
+Judged products are those that search engines found, so a model that sees no other never learns what
+is far from a query. The base encoder ranks all products of a locale; those that nobody judged for
+the query are taken as Irrelevant. Some of them are right. So the nearest may be left out.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.errors import PipelineError
+from pipeline.core.tables import LABELS
+from pipeline.core.trained import Mined
+from pipeline.runs.ranking import places
+from pipeline.train.catalogue import rank_catalogue, units
+from pipeline.train.pairs import Pairs
+
+DEV_DEPTH = 20
+"""How many of the base's first products a reranker's dev measure orders again."""
+
+_MINED = 3  # what a random stream decides, beside those of `examples` and `loop`
+
+
+def draw_mined(
+    pairs: Pairs, queries: Matrix, texts: Matrix, mined: Mined, seed: int, where: str
+) -> tuple[Ints, Ints]:
+    """Draw `mined.count` unjudged products of each query, from the places that `mined` names.
+
+    Args:
+        pairs: what there is to learn from.
+        queries: the base's vectors of `pairs.queries`, float32.
+        texts: those of `pairs.texts`.
+        mined: how many, and from which places among the query's unjudged products; the first is 1.
+        seed: decides which.
+        where: the entry's key in params.yaml, for messages.
+
+    Returns:
+        Queries (`Pairs.group`), ascending, and products (`Pairs.product`).
+
+    Raises:
+        PipelineError: no query has a product at these places.
+    """
+    group, product = unjudged(pairs, queries, texts, mined.last)
+    at = places(group)
+    inside = at >= mined.first - 1
+    group, product = group[inside], product[inside]
+    if not len(group):
+        raise PipelineError(
+            f"{where}.mined.first: no query has an unjudged product at place {mined.first} "
+            f"(found at most {int(at.max(initial=-1)) + 1}). Lower it."
+        )
+    order = np.lexsort((np.random.default_rng([seed, _MINED]).random(len(group)), group))
+    drawn = np.sort(order[places(group[order]) < mined.count])
+    return group[drawn], product[drawn]
+
+
+def unjudged(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> tuple[Ints, Ints]:
+    """Return each query's nearest `depth` products that were not judged for its text.
+
+    Returns:
+        Queries (`Pairs.group`), ascending, and products (`Pairs.product`), the nearest first.
+    """
+    judged = int(np.bincount(pairs.query).max())
+    group, product, _ = rank_catalogue(pairs, units(queries), units(texts), depth + judged)
+    text = _first(pairs.product, pairs.text)[product]
+    query = _first(pairs.group, pairs.query)[group]
+    # By text: the same text under another id, or the same query, was judged too.
+    width = len(pairs.texts)
+    known = np.isin(query * width + text, pairs.query * width + pairs.text)
+    group, product = group[~known], product[~known]
+    near = places(group) < depth
+    return group[near], product[near]
+
+
+def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:
+    """Add pairs that nobody judged, as Irrelevant; each is a query and a product of `pairs`."""
+    added = len(group)
+    irrelevant = np.full(added, LABELS.index("I"))
+    columns = {
+        "query": _first(pairs.group, pairs.query)[group],
+        "text": _first(pairs.product, pairs.text)[product],
+        "label": irrelevant,
+        "group": group,
+        "product": product,
+        "locale": _first(pairs.group, pairs.locale)[group],
+        "judged": np.zeros(added, np.bool_),
+    }
+    whole = {name: np.concatenate([getattr(pairs, name), each]) for name, each in columns.items()}
+    order = np.lexsort((whole["product"], whole["group"]))
+    return Pairs(pairs.queries, pairs.texts, **{name: each[order] for name, each in whole.items()})
+
+
+def _first(key: Ints, values: Ints) -> NDArray[np.int64]:
+    """Return the value of each key, 0, 1, 2, … in its first row."""
+    found: NDArray[np.int64] = values[np.unique(key, return_index=True)[1]]
+    return found
