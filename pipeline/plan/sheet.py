@@ -106,6 +106,8 @@ def warnings(params: Params, found: Sequence[Row]) -> Iterator[str]:
             remedy = "Draw less (sample.distractors, sample.queries), or use a larger machine."
             if row.kind in ("flat", "hnsw", "ivf-flat", "ivf-flat-ray"):
                 remedy = f"Choose a smaller index.{row.locale} (sq8, ivf-pq) or draw less (sample)."
+            if row.stage == "bm25":
+                remedy = "It will count and search range by range, and keep no terms for later."
             needed = memory.gigabytes(round(row.peak_bytes))
             yield f"{where} needs {needed} of memory; {name} {memory.gigabytes(limit)}. {remedy}"
     # DVC keeps a copy of each output, where the file system cannot share one.
