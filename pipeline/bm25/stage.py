@@ -54,14 +54,13 @@ def bm25(params: Params, locale: str) -> stage.Done:
     queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
     whole, reused = _whole(params, locale, analyser, inputs)
     if whole is not None:
-        index, terms = TermIndex.of(whole, params.bm25, threads), len(whole.vocabulary)
+        index, terms = TermIndex.of(whole, params.bm25, threads), f" terms={len(whole.vocabulary)}"
         found = _batches(search_all(index, queries, params, inputs), len(queries))
     else:
-        vocabulary = ranges.vocabulary_of(queries)
-        found, terms = search_ranges(params, locale, vocabulary, queries, inputs), len(vocabulary)
+        found, terms = search_ranges(params, locale, queries, inputs), ""
     nothing = _write_runs(params, locale, analyser, found, inputs)
     stage.log.info(
-        "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d terms=%d",
+        "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
     return stage.Done(
@@ -95,18 +94,13 @@ def _whole(
 
 
 def search_ranges(
-    params: Params,
-    locale: str,
-    vocabulary: dict[str, int],
-    queries: list[list[str]],
-    inputs: Inputs,
+    params: Params, locale: str, queries: list[list[str]], inputs: Inputs
 ) -> Iterator[Found]:
     """Yield both runs of all queries, `BATCH_QUERIES` at a time, from ranges of the products.
 
     Args:
         params: for memory, threads, and where the work is done.
         locale: whose products they are.
-        vocabulary: the terms of the queries.
         queries: the terms of each.
         inputs: which products are judged.
 
@@ -115,6 +109,7 @@ def search_ranges(
             damaged or replaced; as `cluster`.
     """
     runtime, products = params.runtime, len(inputs.products)
+    vocabulary = ranges.vocabulary_of(queries)
     analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
     on_cluster = runtime.executor == "ray" and are_many(analyser.name, products)
     room = Room(params, locale, analyser.name, products, len(vocabulary))
@@ -129,7 +124,9 @@ def search_ranges(
         parts = ranges.make_ranges(counted, vocabulary, room.is_full, layout.cache() / "search")
         if sha256_file(path) != digest:
             raise PipelineError(f"{path} was replaced while it was read. Run it again.")
-        stage.log.info("bm25 locale=%s ranges=%d", locale, len(parts))
+        stage.log.info(
+            "bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary)
+        )
         known = Statistics.of(one.postings for one in parts)
         pairs = inputs.pair_queries, inputs.pair_products
         depth = min(params.retrieve.depth, products)
