@@ -49,7 +49,8 @@ class Step:
         stage: its name in `costs.RATES`.
         kind: which of several ways it goes.
         units: how much it works on, beside products.
-        shared: "nobody" (one core), "cores" (of one machine) or "machines" (of a Ray cluster).
+        shared: who shares the work: "nobody" (more cores than were measured do not help), "cores"
+            (of one machine) or "machines" (of a Ray cluster).
         note: what else there is to say.
     """
 
@@ -68,7 +69,7 @@ _FAST = {"subvectors": 192, "rescore": 4}
 
 STEPS = (
     Step("sample", "sample", None, {"queries": QUERIES}, "nobody"),
-    Step("clean", "clean", None, {"queries": QUERIES}, "cores"),
+    Step("clean", "clean", None, {"queries": QUERIES}, "nobody"),
     Step("index (flat)", "index", "flat", _VECTORS, "nobody"),
     Step("index (sq8)", "index", "sq8", _VECTORS, "nobody"),
     Step("index (pq-fastscan)", "index", "pq-fastscan", _VECTORS | _FAST, "nobody"),
@@ -129,8 +130,8 @@ def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
     if "queries" in before:
         source += f" and {before['queries']:,} queries"
     name = f"{step.measured}, {step.note}" if step.note else step.measured
-    hours = [share * found.seconds / 3600 for share in (one, many)]
-    return _cells(name, memory, disk, *hours, source)
+    hours = found.seconds / 3600
+    return _cells(name, memory, disk, one * hours, many * hours, source)
 
 
 def _range_bytes(kept: float) -> tuple[float, float]:

@@ -187,11 +187,6 @@ def to_nfkc(text: str) -> str:
     return _DOT_ABOVE.sub("", text) if "\u0307" in text else text
 
 
-def nfkc_of_run(run: str) -> str:
-    """Return `to_nfkc` of characters to which only its rule of slashes applies."""
-    return _nfkc(run).translate(_SLASHES)
-
-
 def _apart(form: re.Match[str]) -> str:
     """Return a numeral with what keeps it from joining the digits beside it."""
     numeral, text = form[0], form.string
