@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.text.characters import DASHES, DIGIT_FORMS, KATAKANA
+from pipeline.text.characters import DASHES, DIGIT_FORMS, KATAKANA, SLASHES
 from pipeline.text.markup import BREAKS, INLINE, UNSEEN
 from pipeline.text.normalise import MAX_CHARACTERS, normalise
 
@@ -136,8 +136,10 @@ def _gaping(texts: pa.Array) -> pa.Array:
 
 
 def _nfkc(texts: pa.Array) -> pa.Array:
-    # What is not hard has a slash of fractions only where NFKC puts one.
-    return pc.replace_substring(pc.utf8_normalize(texts, "NFKC"), "⁄", "/")
+    texts = pc.utf8_normalize(texts, "NFKC")
+    for slash in SLASHES:
+        texts = pc.replace_substring(texts, slash, "/")
+    return texts
 
 
 def _singly_spaced(texts: pa.Array) -> pa.Array:
