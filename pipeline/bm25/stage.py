@@ -25,7 +25,7 @@ from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
 from pipeline.bm25.room import Room
 from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, cut, joined, search
-from pipeline.bm25.texts import are_many, count_products, pieces_of, terms_of, worker_count
+from pipeline.bm25.texts import count_products, on_cluster, pieces_of, terms_of, worker_count
 from pipeline.cluster.connection import connected
 from pipeline.core import layout, memory, stage, tables
 from pipeline.core.errors import PipelineError
@@ -63,8 +63,9 @@ def bm25(params: Params, locale: str) -> stage.Done:
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
+    ray = "-ray" * on_cluster(analyser.name, products, params.runtime)
     return stage.Done(
-        analyser.name,
+        analyser.name + ray,
         products=products,
         counted=0 if reused else products,
         queries=len(queries),
@@ -82,7 +83,7 @@ def _whole(
     There are none for work on a cluster, or where they would take more memory than allowed.
     """
     products = len(inputs.products)
-    if params.runtime.executor == "ray" and are_many(analyser.name, products):
+    if on_cluster(analyser.name, products, params.runtime):
         return None, False
     digest = sha256_file(layout.clean(locale).products)
     try:
@@ -111,11 +112,11 @@ def search_ranges(
     runtime, products = params.runtime, len(inputs.products)
     vocabulary = ranges.vocabulary_of(queries)
     analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
-    on_cluster = runtime.executor == "ray" and are_many(analyser.name, products)
+    shared = on_cluster(analyser.name, products, runtime)
     room = Room(params, locale, analyser.name, products, len(vocabulary))
     digest = sha256_file(path)
     with ExitStack() as stack:
-        if on_cluster:
+        if shared:
             ray = stack.enter_context(connected(runtime))
             pieces = cluster.count(ray, runtime, analyser, pieces_of(locale, analyser))
         else:
@@ -132,7 +133,7 @@ def search_ranges(
         depth = min(params.retrieve.depth, products)
         task = ranges.Task(queries, vocabulary, known, params.bm25, depth, pairs)
         find = ranges.search_here(task, runtime.thread_count())
-        if on_cluster:
+        if shared:
             find = stack.enter_context(cluster.search_on_cluster(ray, runtime, task))
         for rows in cut(range(len(queries)), room.queries):
             yield from ranges.merge(find(parts, rows), task, rows)

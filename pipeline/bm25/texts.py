@@ -69,16 +69,16 @@ def worker_count(analyser: str, products: int, runtime: Runtime) -> int:
     `analyser` is its name.
     """
     pieces = _pieces(analyser, products)
-    if not are_many(analyser, products):
+    if pieces < FEWEST_PIECES:
         return 0
     room = memory.limit_bytes(runtime) // (WORKERS_SHARE * WORKER_BYTES)
     workers = min(runtime.thread_count(), pieces, room)
     return workers if workers > 1 else 0
 
 
-def are_many(analyser: str, products: int) -> bool:
-    """Say whether other processes may count the terms of so many products; `analyser` is a name."""
-    return _pieces(analyser, products) >= FEWEST_PIECES
+def on_cluster(analyser: str, products: int, runtime: Runtime) -> bool:
+    """Say whether so many products are searched on a Ray cluster; `analyser` is a name."""
+    return runtime.executor == "ray" and _pieces(analyser, products) >= FEWEST_PIECES
 
 
 def pieces_of(locale: str, analyser: Analyser) -> Iterator[pa.RecordBatch]:

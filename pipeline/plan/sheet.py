@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.bm25.analysers import analyser_name
-from pipeline.bm25.texts import worker_count
+from pipeline.bm25.texts import on_cluster, worker_count
 from pipeline.core import layout, memory
 from pipeline.core.params import Params
 from pipeline.core.timings import Record
@@ -58,7 +58,8 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     analyser = analyser_name(params.language[locale])
     workers = worker_count(analyser, size.products, params.runtime)
     words = {**searched, "counted": size.products, **threads, "workers": workers}
-    yield row("bm25", locale, words, analyser)
+    ray = "-ray" * on_cluster(analyser, size.products, params.runtime)
+    yield row("bm25", locale, words, analyser + ray)
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
         scored = size.queries * min(params.reranking.depth, size.products) + size.judgements
