@@ -10,7 +10,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -85,11 +85,8 @@ class Task:
         return in_parallel(some, cut(rows, QUERIES_AT_ONCE), threads)
 
 
-class Searcher(Protocol):
-    """Searches ranges: in this process, or on a cluster."""
-
-    def __call__(self, ranges: Sequence[Range], rows: range, /) -> Iterator[Part]:
-        """Yield what each range has for the queries of some rows, in any order."""
+Searcher = Callable[[Sequence[Range], range], Iterator[Part]]
+"""Searches ranges for the queries of some rows, and yields what they have in any order."""
 
 
 def vocabulary_of(queries: Iterable[Iterable[str]]) -> dict[str, int]:
