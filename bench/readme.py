@@ -7,7 +7,8 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from pipeline.core import files, text_tables
+from bench import large
+from pipeline.core import files, layout, text_tables
 from pipeline.core.errors import PipelineError
 
 README = Path("README.md")
@@ -62,6 +63,7 @@ def lines(table: str) -> list[str]:
 TABLES: tuple[tuple[str, Path, Path, Callable[[str], str]], ...] = (
     ("results", README, Path("reports/report.md"), shorten),
     ("bench", DOCS / "encoders.md", Path("reports/bench/encode.md"), str),
+    ("large", DOCS / "scale.md", layout.SCALE_BENCH, large.of_scale),
 )
 """Of each table: its name, its page, the file it comes from, and how it is changed on the way."""
 

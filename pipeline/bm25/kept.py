@@ -17,8 +17,13 @@ import pyarrow.compute as pc
 
 from pipeline.bm25 import analysers, counting, postings, texts
 from pipeline.bm25.postings import Postings
-from pipeline.core import files, kept, layout
+from pipeline.bm25.search import BATCH_QUERIES
+from pipeline.bm25.texts import count_products, worker_count
+from pipeline.core import files, kept, layout, memory
 from pipeline.core.cached_folder import Digests, forget
+from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.core.progress import track
 from pipeline.core.stage import log
 
 FORM = 2
@@ -63,6 +68,79 @@ class SortedTerms(Mapping[str, int]):
     def __len__(self) -> int:
         """Return how many terms there are."""
         return len(self._terms)
+
+
+def open_postings(
+    params: Params,
+    locale: str,
+    analyser: analysers.Analyser,
+    products: int,
+    source_sha256: str,
+    queries: int = 1,
+    *,
+    thorough: bool = False,
+) -> tuple[Postings, bool]:
+    """Return the postings of a locale's products, and whether they were kept before.
+
+    Args:
+        params: for memory and threads.
+        locale: whose products they are.
+        analyser: what makes the terms.
+        products: how many there are.
+        source_sha256: the hash of the clean products.
+        queries: how many will be searched for.
+        thorough: that of `postings_of`.
+
+    Raises:
+        MemoryLimitError: making or searching them would take more memory than allowed.
+        PipelineError: the clean products are damaged.
+    """
+    workers = worker_count(analyser.name, products, params.runtime)
+
+    def make() -> Postings:
+        pieces = count_products(locale, analyser, products, params.runtime)
+        counted = track(pieces, products, "products", lambda piece: len(piece.lengths))
+        check = memory_check(params, locale, analyser, products, queries, workers)
+        found = postings.collect(counted, check)
+        path = layout.clean(locale).products
+        if files.sha256_file(path) != source_sha256:
+            raise PipelineError(f"{path} was replaced while it was read. Run it again.")
+        return found
+
+    found, reused = postings_of(
+        locale, analyser, source_sha256, len(params.locales), make, thorough=thorough
+    )
+    if reused:
+        check = memory_check(params, locale, analyser, products, queries, workers=0)
+        check(postings.Collection(products=products, postings=len(found.products)))
+    return found, reused
+
+
+def memory_check(
+    params: Params,
+    locale: str,
+    analyser: analysers.Analyser,
+    products: int,
+    queries: int,
+    workers: int,
+) -> Callable[[postings.Collection], None]:
+    """Return what refuses a collection that will take more memory than allowed.
+
+    It runs after each piece: a stage that must fail fails soon. `workers` are those of
+    `postings.memory_bytes`.
+    """
+    threads = params.runtime.thread_count()
+    results = min(queries, BATCH_QUERIES) * min(params.retrieve.depth, products)
+
+    def check(found: postings.Collection) -> None:
+        memory.check(
+            found.memory_bytes(analyser.name, products, results, threads, workers),
+            f"bm25 of the {products} {locale} products",
+            params.runtime,
+            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
+        )
+
+    return check
 
 
 def postings_of(

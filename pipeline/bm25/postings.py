@@ -62,6 +62,33 @@ class Postings:
 
 
 @dataclass(frozen=True)
+class Statistics:
+    """What BM25 knows of all products; the postings may be those of some of them.
+
+    Attributes:
+        idf: of each term, float64 [terms].
+        mean_length: of all products, in terms.
+    """
+
+    idf: Floats
+    mean_length: float
+
+    @classmethod
+    def of(cls, parts: Iterable[Postings]) -> "Statistics":
+        """Return the statistics of all products, given in one or more parts of one vocabulary."""
+        having: NDArray[np.int64] | int = 0
+        count = length = 0
+        for part in parts:
+            having = having + np.diff(part.starts)
+            count += len(part.lengths)
+            length += int(part.lengths.sum(dtype=np.int64))
+        different, place = np.unique(having, return_inverse=True)
+        # By way of `math`: numpy's logarithm may differ in the last bit.
+        idf = [math.log(1 + (count - n + 0.5) / (n + 0.5)) for n in different.tolist()]
+        return cls(np.array(idf)[place], length / count if length else 1.0)
+
+
+@dataclass(frozen=True)
 class Weighting:
     """What BM25 makes of postings.
 
@@ -74,15 +101,11 @@ class Weighting:
     norm: Floats
 
     @classmethod
-    def of(cls, postings: Postings, settings: Bm25) -> "Weighting":
-        """Return the weighting of some postings."""
-        count, lengths = len(postings.lengths), postings.lengths
-        different, place = np.unique(np.diff(postings.starts), return_inverse=True)
-        # By way of `math`: numpy's logarithm may differ in the last bit.
-        idf = [math.log(1 + (count - n + 0.5) / (n + 0.5)) for n in different.tolist()]
-        mean = lengths.mean() if lengths.any() else 1.0
-        norm = settings.k1 * ((1 - settings.b) + settings.b * lengths / mean)
-        return cls(np.array(idf)[place], norm)
+    def of(cls, postings: Postings, settings: Bm25, known: Statistics | None = None) -> "Weighting":
+        """Return the weighting of postings; without `known`, they are those of all products."""
+        known = known or Statistics.of([postings])
+        share = settings.b * postings.lengths / known.mean_length
+        return cls(known.idf, np.asarray(settings.k1 * ((1 - settings.b) + share), np.float64))
 
     def weigh(self, postings: Postings, part: slice, idf: float | Floats) -> Floats:
         """Return the scores of some postings, float64; `idf` is that of their terms."""

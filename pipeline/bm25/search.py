@@ -7,11 +7,17 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from pipeline.bm25.postings import Floats, Postings, Weighting
+from pipeline.bm25.postings import Floats, Postings, Statistics, Weighting
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs
+
+BATCH_QUERIES = 256
+"""The results of these are written together."""
+
+QUERIES_AT_ONCE = 32
+"""A thread searches for these before it asks for others."""
 
 ROUNDED_OFF = 1e-6
 """No rounding moves a score by more; see `ranking.SCORE_DECIMALS`."""
@@ -25,6 +31,8 @@ COLUMNS = 16
 SAMPLED = 8_192
 
 Column = tuple[NDArray[np.int32], Floats]
+Pairs = tuple[Ints, Ints]
+"""Rows of the queries, ascending, and of the products of judged pairs."""
 
 
 @dataclass(frozen=True)
@@ -44,9 +52,18 @@ class TermIndex:
     weights: Floats | None
 
     @classmethod
-    def of(cls, postings: Postings, settings: Bm25, threads: int | None = None) -> "TermIndex":
-        """Weigh postings: all of them now, on so many threads; without `threads`, when needed."""
-        weighting = Weighting.of(postings, settings)
+    def of(
+        cls,
+        postings: Postings,
+        settings: Bm25,
+        threads: int | None = None,
+        known: Statistics | None = None,
+    ) -> "TermIndex":
+        """Weigh postings: all of them now, on so many threads; without `threads`, when needed.
+
+        `known` is that of `Weighting.of`.
+        """
+        weighting = Weighting.of(postings, settings, known)
         weights = None if threads is None else weighting.weigh_all(postings, threads)
         return cls(postings, weighting, weights)
 
@@ -135,32 +152,69 @@ def search(
         The catalogue run: products that share a term with the query, in the order of `ranking`.
         The pool run: every judged product; its score is 0 where it shares no term.
     """
+    pairs = pairs_of((inputs.pair_queries, inputs.pair_products), batch)
+    found, scores = search_range(index, 0, queries, batch, depth, pairs)
+    return found, ranking.rank_pairs(*pairs, scores)
+
+
+def pairs_of(pairs: Pairs, batch: range) -> Pairs:
+    """Return the pairs of the queries of some rows."""
+    queries, products = pairs
+    part = slice(*np.searchsorted(queries, [batch.start, batch.stop]))
+    return queries[part], products[part]
+
+
+def search_range(
+    index: TermIndex,
+    start: int,
+    queries: Sequence[list[str]],
+    batch: range,
+    depth: int,
+    pairs: Pairs,
+) -> tuple[ranking.Ranked, Floats]:
+    """Search consecutive products for the queries of some rows.
+
+    Args:
+        index: these products.
+        start: the row of the first one.
+        queries: the terms of all queries.
+        batch: the rows of those searched for.
+        depth: the most products found for a query.
+        pairs: the judged pairs of these queries.
+
+    Returns:
+        The products that share a term with the query, in the order of `ranking`; and the scores of
+        the judged pairs, 0 where the product is another or shares no term, float64 [pairs].
+    """
     found = []
-    pairs = np.searchsorted(inputs.pair_queries, [batch.start, batch.stop])
-    judged_queries, judged = (
-        column[slice(*pairs)] for column in (inputs.pair_queries, inputs.pair_products)
-    )
+    judged_queries, judged = pairs
     judged_scores = np.zeros(len(judged))
     for row in batch:
         mine = slice(*np.searchsorted(judged_queries, [row, row + 1]))
-        best = _Best(row, depth)
-        for first, scores in index.by_range(queries[row]):
+        best = Best(row, depth)
+        for offset, scores in index.by_range(queries[row]):
+            first = start + offset
             best.add(first, scores)
             inside = (judged[mine] >= first) & (judged[mine] < first + len(scores))
             judged_scores[mine][inside] = scores[judged[mine][inside] - first]
         found.append(best.ranked())
-    rows, codes, ranked = map(np.concatenate, zip(*found, strict=True))
-    return (rows, codes, ranked), ranking.rank_pairs(judged_queries, judged, judged_scores)
+    return joined(found), judged_scores
+
+
+def joined(parts: Iterable[ranking.Ranked]) -> ranking.Ranked:
+    """Return the rankings of consecutive queries as one."""
+    rows, codes, scores = map(np.concatenate, zip(*parts, strict=True))
+    return rows, codes, scores
 
 
 def top(row: int, scores: Floats, depth: int) -> ranking.Ranked:
     """Return the first `depth` of one query's products that have a score above 0."""
-    best = _Best(row, depth)
+    best = Best(row, depth)
     best.add(0, scores)
     return best.ranked()
 
 
-class _Best:
+class Best:
     """The first products of one query, out of all that were added: no more than twice as many.
 
     Ties at the last place may be all products; most are cut off as they come.
@@ -178,7 +232,12 @@ class _Best:
             # So that the first range, too, leaves few products to look at.
             self._least = max(kth_largest(scores, self._depth) - ROUNDED_OFF, 0.0)
         near = np.flatnonzero(scores >= self._least if self._least > 0 else scores)
-        self._codes = np.concatenate([self._codes, near + first])
+        self.take(near + first, scores[near])
+
+    def take(self, codes: Ints, scores: Floats) -> None:
+        """Add products, each with a score above 0, of which none was added before."""
+        near = scores >= self._least
+        self._codes = np.concatenate([self._codes, codes[near]])
         self._scores = np.concatenate([self._scores, scores[near]])
         if len(self._codes) > self._depth:
             self._least = max(kth_largest(self._scores, self._depth) - ROUNDED_OFF, 0.0)
@@ -211,3 +270,8 @@ def kth_largest(values: Floats, k: int) -> float:
             if len(high) >= k:
                 values = high
     return float(np.partition(values, -k)[-k])
+
+
+def cut(rows: range, size: int) -> list[range]:
+    """Cut rows into ranges of at most so many."""
+    return [rows[start : start + size] for start in range(0, len(rows), size)]

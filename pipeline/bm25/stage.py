@@ -7,18 +7,26 @@ twice), of
 
 where N is the number of products, n of them have the term, and this one has it f times; a length is
 a number of terms.
+
+Where all postings would not fit into memory, and on a Ray cluster, products are searched range by
+range, with the same bytes; see `ranges`.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack
 from itertools import islice
 
 import numpy as np
 
 from pipeline.bm25 import analysers as lexical
-from pipeline.bm25 import postings
-from pipeline.bm25.kept import postings_of
-from pipeline.bm25.search import TermIndex, search
-from pipeline.bm25.texts import count_products, terms_of, worker_count
+from pipeline.bm25 import cluster, ranges
+from pipeline.bm25.kept import open_postings
+from pipeline.bm25.postings import Postings, Statistics
+from pipeline.bm25.ranges import Found
+from pipeline.bm25.room import Room
+from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, cut, joined, search
+from pipeline.bm25.texts import count_products, on_cluster, pieces_of, terms_of, worker_count
+from pipeline.cluster.connection import connected
 from pipeline.core import layout, memory, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
@@ -27,15 +35,10 @@ from pipeline.core.params import Params
 from pipeline.core.progress import track
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
-from pipeline.runs.ranking import Ranked
 
 LIBRARY = "bm25s"
 """Whose scores these are, to the last bit. It does not make them any more; cards still name it, so
 that runs keep their bytes until the next change of `runs.card.RUN_SCHEMA`."""
-BATCH_QUERIES = 256
-"""These are written together."""
-QUERIES_AT_ONCE = 32
-"""A thread searches for these before it asks for others."""
 
 
 def bm25(params: Params, locale: str) -> stage.Done:
@@ -48,20 +51,21 @@ def bm25(params: Params, locale: str) -> stage.Done:
             locale, params.language[locale],
         )  # fmt: skip
     products, threads = len(inputs.products), params.runtime.thread_count()
-    digest = sha256_file(layout.clean(locale).products)
-    found, reused = open_postings(
-        params, locale, analyser, products, digest, len(inputs.queries), thorough=True
-    )
-    index = TermIndex.of(found, params.bm25, threads)
     queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
-    nothing = _write_runs(params, locale, analyser, index, queries, inputs)
+    whole, reused = _whole(params, locale, analyser, inputs)
+    if whole is not None:
+        index, terms = TermIndex.of(whole, params.bm25, threads), f" terms={len(whole.vocabulary)}"
+        found = _batches(search_all(index, queries, params, inputs), len(queries))
+    else:
+        found, terms = search_ranges(params, locale, queries, inputs), ""
+    nothing = _write_runs(params, locale, analyser, found, inputs)
     stage.log.info(
-        "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d terms=%d",
-        locale, analyser.name, len(queries), nothing, products, products if reused else 0,
-        len(found.vocabulary),
+        "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
+        locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
+    ray = "-ray" * on_cluster(analyser.name, products, params.runtime)
     return stage.Done(
-        analyser.name,
+        analyser.name + ray,
         products=products,
         counted=0 if reused else products,
         queries=len(queries),
@@ -71,122 +75,114 @@ def bm25(params: Params, locale: str) -> stage.Done:
     )
 
 
-def open_postings(
-    params: Params,
-    locale: str,
-    analyser: lexical.Analyser,
-    products: int,
-    source_sha256: str,
-    queries: int = 1,
-    *,
-    thorough: bool = False,
-) -> tuple[postings.Postings, bool]:
-    """Return the postings of a locale's products, and whether they were kept before.
+def _whole(
+    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs
+) -> tuple[Postings | None, bool]:
+    """Return the postings of all products, and whether they were kept before.
+
+    There are none for work on a cluster, or where they would take more memory than allowed.
+    """
+    products = len(inputs.products)
+    if on_cluster(analyser.name, products, params.runtime):
+        return None, False
+    digest = sha256_file(layout.clean(locale).products)
+    try:
+        return open_postings(
+            params, locale, analyser, products, digest, len(inputs.queries), thorough=True
+        )
+    except memory.MemoryLimitError:
+        return None, False
+
+
+def search_ranges(
+    params: Params, locale: str, queries: list[list[str]], inputs: Inputs
+) -> Iterator[Found]:
+    """Yield both runs of all queries, `BATCH_QUERIES` at a time, from ranges of the products.
 
     Args:
-        params: for memory and threads.
+        params: for memory, threads, and where the work is done.
         locale: whose products they are.
-        analyser: what makes the terms.
-        products: how many there are.
-        source_sha256: the hash of the clean products.
-        queries: how many will be searched for.
-        thorough: that of `postings_of`.
+        queries: the terms of each.
+        inputs: which products are judged.
 
     Raises:
-        PipelineError: making or searching them would take more memory than allowed, or the clean
-            products are damaged.
+        PipelineError: not even a small range would fit into memory; the clean products are missing,
+            damaged or replaced; as `cluster`.
     """
-    workers = worker_count(analyser.name, products, params.runtime)
-
-    def make() -> postings.Postings:
-        pieces = count_products(locale, analyser, products, params.runtime)
+    runtime, products = params.runtime, len(inputs.products)
+    vocabulary = ranges.vocabulary_of(queries)
+    analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
+    shared = on_cluster(analyser.name, products, runtime)
+    room = Room(params, locale, analyser.name, products, len(vocabulary))
+    digest = sha256_file(path)
+    with ExitStack() as stack:
+        if shared:
+            ray = stack.enter_context(connected(runtime))
+            pieces = cluster.count(ray, runtime, analyser, pieces_of(locale, analyser))
+        else:
+            pieces = count_products(locale, analyser, products, runtime)
         counted = track(pieces, products, "products", lambda piece: len(piece.lengths))
-        check = memory_check(params, locale, analyser, products, queries, workers)
-        found = postings.collect(counted, check)
-        path = layout.clean(locale).products
-        if sha256_file(path) != source_sha256:
+        parts = ranges.make_ranges(counted, vocabulary, room.is_full, layout.cache() / "search")
+        if sha256_file(path) != digest:
             raise PipelineError(f"{path} was replaced while it was read. Run it again.")
-        return found
-
-    found, reused = postings_of(
-        locale, analyser, source_sha256, len(params.locales), make, thorough=thorough
-    )
-    if reused:
-        check = memory_check(params, locale, analyser, products, queries, workers=0)
-        check(postings.Collection(products=products, postings=len(found.products)))
-    return found, reused
-
-
-def memory_check(
-    params: Params,
-    locale: str,
-    analyser: lexical.Analyser,
-    products: int,
-    queries: int,
-    workers: int,
-) -> Callable[[postings.Collection], None]:
-    """Return what refuses a collection that will take more memory than allowed.
-
-    It runs after each piece: a stage that must fail fails soon. `workers` are those of
-    `postings.memory_bytes`.
-    """
-    threads = params.runtime.thread_count()
-    results = min(queries, BATCH_QUERIES) * min(params.retrieve.depth, products)
-
-    def check(found: postings.Collection) -> None:
-        memory.check(
-            found.memory_bytes(analyser.name, products, results, threads, workers),
-            f"bm25 of the {products} {locale} products",
-            params.runtime,
-            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
+        stage.log.info(
+            "bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary)
         )
-
-    return check
+        known = Statistics.of(one.postings for one in parts)
+        pairs = inputs.pair_queries, inputs.pair_products
+        depth = min(params.retrieve.depth, products)
+        task = ranges.Task(queries, vocabulary, known, params.bm25, depth, pairs)
+        find = ranges.search_here(task, runtime.thread_count())
+        if shared:
+            find = stack.enter_context(cluster.search_on_cluster(ray, runtime, task))
+        for rows in cut(range(len(queries)), room.queries):
+            yield from ranges.merge(find(parts, rows), task, rows)
 
 
 def _write_runs(
     params: Params,
     locale: str,
     analyser: lexical.Analyser,
-    index: TermIndex,
-    queries: list[list[str]],
+    found: Iterable[Found],
     inputs: Inputs,
 ) -> int:
-    """Search for all queries, write both runs, and return how many queries found nothing."""
-    settings, depth = params.bm25, params.retrieve.depth
+    """Write both runs, and return how many queries found nothing."""
+    settings, depth, queries = params.bm25, params.retrieve.depth, len(inputs.queries)
     of = {
         "analyser": analyser.name,
         "b": str(settings.b),
         "k1": str(settings.k1),
         "library": LIBRARY,
     }
-    nothing, batches = 0, _ranges(range(len(queries)), BATCH_QUERIES)
+    hits = 0
     with run_files.write_runs(locale, "bm25", of, depth, inputs) as (catalogue, pool):
-        found = search_all(index, queries, params, inputs)
-        for batch in track(batches, len(queries), "queries", len):
-            parts = list(islice(found, len(_ranges(batch, QUERIES_AT_ONCE))))
-            for run, columns in zip((catalogue, pool), zip(*parts, strict=True), strict=True):
-                rows, codes, scores = map(np.concatenate, zip(*columns, strict=True))
-                run.add(rows, codes, scores)
-            nothing += len(batch) - sum(len(np.unique(ranked[0])) for ranked, _ in parts)
-    return nothing
+        for ranked, judged in track(found, queries, "queries", lambda _: BATCH_QUERIES):
+            catalogue.add(*ranked)
+            pool.add(*judged)
+            hits += len(np.unique(ranked[0]))
+    return queries - hits
+
+
+def _batches(parts: Iterator[Found], queries: int) -> Iterator[Found]:
+    """Yield both runs of `BATCH_QUERIES` at a time, of what `search_all` yields."""
+    for batch in cut(range(queries), BATCH_QUERIES):
+        catalogue, pool = zip(*islice(parts, len(cut(batch, QUERIES_AT_ONCE))), strict=True)
+        yield joined(catalogue), joined(pool)
 
 
 def search_all(
     index: TermIndex, queries: list[list[str]], params: Params, inputs: Inputs
-) -> Iterator[tuple[Ranked, Ranked]]:
+) -> Iterator[Found]:
     """Yield both runs of all queries, `QUERIES_AT_ONCE` or fewer at a time, from all threads.
 
     No part has queries of two batches of `BATCH_QUERIES`.
     """
-    batches = _ranges(range(len(queries)), BATCH_QUERIES)
     return in_parallel(
         lambda part: search(index, queries, part, params.retrieve.depth, inputs),
-        (part for batch in batches for part in _ranges(batch, QUERIES_AT_ONCE)),
+        (
+            part
+            for batch in cut(range(len(queries)), BATCH_QUERIES)
+            for part in cut(batch, QUERIES_AT_ONCE)
+        ),
         params.runtime.thread_count(),
     )
-
-
-def _ranges(rows: range, size: int) -> list[range]:
-    """Cut rows into ranges of at most so many."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

@@ -51,7 +51,7 @@ def count_products(
     Raises:
         PipelineError: the table is missing or damaged, or a process that counted has ended.
     """
-    texts = _texts(locale, _piece_products(analyser.name))
+    texts = pieces_of(locale, analyser)
     workers = worker_count(analyser.name, products, runtime)
     if not workers:
         counter = Counter(analyser)
@@ -68,12 +68,26 @@ def worker_count(analyser: str, products: int, runtime: Runtime) -> int:
 
     `analyser` is its name.
     """
-    pieces = -(-products // _piece_products(analyser))
+    pieces = _pieces(analyser, products)
     if pieces < FEWEST_PIECES:
         return 0
     room = memory.limit_bytes(runtime) // (WORKERS_SHARE * WORKER_BYTES)
     workers = min(runtime.thread_count(), pieces, room)
     return workers if workers > 1 else 0
+
+
+def on_cluster(analyser: str, products: int, runtime: Runtime) -> bool:
+    """Say whether so many products are searched on a Ray cluster; `analyser` is a name."""
+    return runtime.executor == "ray" and _pieces(analyser, products) >= FEWEST_PIECES
+
+
+def pieces_of(locale: str, analyser: Analyser) -> Iterator[pa.RecordBatch]:
+    """Yield the column `text` of the clean products, in the pieces that are counted at once."""
+    return _texts(locale, _piece_products(analyser.name))
+
+
+def _pieces(analyser: str, products: int) -> int:
+    return -(-products // _piece_products(analyser))
 
 
 def _piece_products(analyser: str) -> int:

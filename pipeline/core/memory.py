@@ -26,6 +26,10 @@ SHARERS_VARIABLE = "PIPELINE_MEMORY_SHARERS"
 """The environment variable that says how many processes share the memory; one if it is not set."""
 
 
+class MemoryLimitError(PipelineError):
+    """Work would take more memory than a stage may take."""
+
+
 def limit_bytes(runtime: Runtime) -> int:
     """Return what a stage may take, in bytes.
 
@@ -60,7 +64,7 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
         remedy: other ways out than a higher limit; part of the message.
 
     Raises:
-        PipelineError: the limit is less than `needed`.
+        MemoryLimitError: the limit is less than `needed`.
     """
     limit, sharers = limit_bytes(runtime), _sharers()
     if needed <= limit:
@@ -72,7 +76,7 @@ def check(needed: int, what: str, runtime: Runtime, remedy: str) -> None:
         remedy = f"use a smaller JOBS, {remedy}"
     ways_out = f"{remedy}, or set" if remedy else "Set"
     more, less = unequal_gigabytes(needed, limit)
-    raise PipelineError(
+    raise MemoryLimitError(
         f"{what} would take {more} of memory, more than the {less} that {where}. "
         f"{ways_out[0].upper()}{ways_out[1:]} runtime.memory_limit to {enough[:-3]} where there is "
         "that much."

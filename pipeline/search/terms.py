@@ -1,8 +1,8 @@
 """BM25's index of a locale's products; the first search of new products may have to make it."""
 
 from pipeline.bm25 import analysers
+from pipeline.bm25.kept import open_postings
 from pipeline.bm25.search import TermIndex
-from pipeline.bm25.stage import open_postings
 from pipeline.core.params import Params
 
 

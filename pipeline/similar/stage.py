@@ -11,8 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
+from pipeline.bm25.kept import open_postings
 from pipeline.bm25.search import TermIndex
-from pipeline.bm25.stage import open_postings
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints

@@ -130,9 +130,9 @@ def test_few_pieces_and_little_memory_are_counted_by_one_process() -> None:
 def test_the_memory_of_processes_that_count_is_part_of_what_the_limit_allows(clean: int) -> None:
     analyser, limits = analyser_for("es"), params({"runtime.memory_limit": 1.0})
     found = Collection(products=1, postings=1)
-    bm25.memory_check(limits, LOCALE, analyser, 1, 1, workers=2)(found)
+    bm25_kept.memory_check(limits, LOCALE, analyser, 1, 1, workers=2)(found)
     with pytest.raises(PipelineError, match=r"would take 1\.1 GB"):
-        bm25.memory_check(limits, LOCALE, analyser, 1, 1, workers=3)(found)
+        bm25_kept.memory_check(limits, LOCALE, analyser, 1, 1, workers=3)(found)
 
 
 @pytest.mark.slow
@@ -204,7 +204,7 @@ def test_products_that_are_replaced_while_they_are_read_are_refused(
     clean: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pytest.raises(PipelineError, match=r"products.parquet was replaced while it was read"):
-        bm25.open_postings(params(), LOCALE, analyser_for("es"), clean, "0" * 64)
+        bm25_kept.open_postings(params(), LOCALE, analyser_for("es"), clean, "0" * 64)
     assert not [*Path(".cache").rglob("*.npy")]
 
 

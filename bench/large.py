@@ -1,0 +1,217 @@
+"""What 100 million products would take, from the rates of reports/bench: `python -m bench.large`.
+
+Nothing runs. What a stage took at the largest size of scale.json becomes a record of
+`pipeline.plan`, whose model says what more products take, and what memory and disk. Encoding is of
+encode.json, and of ray.json how fast one process hands out texts. Cores that share work are taken
+to share it evenly, so hours are the fewest possible; other work takes as long on any machine.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pipeline.bm25 import postings, room
+from pipeline.core import layout, stage
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json
+from pipeline.core.text_tables import markdown
+from pipeline.core.timings import Record
+from pipeline.plan import costs
+
+PRODUCTS, QUERIES, JUDGED = 100_000_000, 130_652, 20
+"""As many queries as all of ESCI has, each with about as many judged products."""
+
+CORES, MACHINES = 64, 16
+DEPTH, DIMENSION = 1_000, 384
+ANALYSER = "snowball-en"
+QUERY_TERMS = 100_000
+"""How many different terms the queries have, about."""
+RANGES = "range by range"
+ENCODER = ("minilm", "openvino cpu float32")
+FED = "texts_a_driver_core_feeds_a_second"
+AGAIN = "Run `make bench bench-ray`."
+FEWEST_SIZE = 1_000_000
+"""A rate of fewer products says little about so many."""
+
+Figures = Mapping[str, Any]
+Units = dict[str, int]
+
+
+@dataclass(frozen=True)
+class Step:
+    """One row: a stage, and who shares its work.
+
+    Attributes:
+        measured: its name in reports/bench/scale.json.
+        stage: its name in `costs.RATES`.
+        kind: which of several ways it goes.
+        units: how much it works on, beside products.
+        shared: who shares the work: "nobody" (more cores than were measured do not help), "cores"
+            (of one machine) or "machines" (of a Ray cluster).
+        note: what else there is to say.
+    """
+
+    measured: str
+    stage: str
+    kind: str | None
+    units: Units
+    shared: str
+    note: str = ""
+
+
+_SEARCHED = {"queries": QUERIES, "depth": DEPTH}
+_VECTORS = {"dimension": DIMENSION}
+_INVERTED = {"lists": 1024, "probes": 64, "subvectors": 48, "bits": 8}
+_FAST = {"subvectors": 192, "rescore": 4}
+
+STEPS = (
+    Step("sample", "sample", None, {"queries": QUERIES}, "nobody"),
+    Step("clean", "clean", None, {"queries": QUERIES}, "nobody"),
+    Step("index (flat)", "index", "flat", _VECTORS, "nobody"),
+    Step("index (sq8)", "index", "sq8", _VECTORS, "nobody"),
+    Step("index (pq-fastscan)", "index", "pq-fastscan", _VECTORS | _FAST, "nobody"),
+    Step("index (ivf-pq)", "index", "ivf-pq", _VECTORS | _INVERTED, "nobody"),
+    Step("retrieve (flat)", "retrieve", "flat", _VECTORS | _SEARCHED, "cores"),
+    Step("retrieve (sq8)", "retrieve", "sq8", _VECTORS | _SEARCHED, "cores"),
+    Step(
+        "retrieve (pq-fastscan)", "retrieve", "pq-fastscan", _VECTORS | _SEARCHED | _FAST, "cores"
+    ),
+    Step("retrieve (ivf-pq)", "retrieve", "ivf-pq", _VECTORS | _SEARCHED | _INVERTED, "cores"),
+    Step("bm25", "bm25", ANALYSER, _SEARCHED, "cores", "all postings in memory"),
+    Step("bm25", "bm25", ANALYSER, _SEARCHED, "machines", RANGES),
+    Step("hybrid", "hybrid", None, _SEARCHED, "nobody"),
+    Step("evaluate", "evaluate", None, _SEARCHED, "cores"),
+)
+"""The stages in their order, of those that scale.json has; `embed` comes of `_encoding`."""
+
+
+def rows(scale: Figures, encode: Figures, ray: Figures) -> Iterator[list[str]]:
+    """Yield the cells of each stage: name, memory, disk, hours on one machine and on all, source.
+
+    Args:
+        scale: reports/bench/scale.json.
+        encode: reports/bench/encode.json.
+        ray: reports/bench/ray.json.
+
+    Raises:
+        PipelineError: something was not measured.
+    """
+    vectors = _vectors(scale)
+    for step in STEPS:
+        points = scale["stages"].get(step.measured, [])
+        if step.stage == "index" and step.kind == "flat":
+            yield _encoding(encode, ray)
+        if not points or points[-1]["products"] < FEWEST_SIZE:
+            continue
+        yield _row(step, points[-1], vectors, scale["machine"]["cores"])
+
+
+def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
+    of_us = step.stage in ("index", "retrieve", "bm25")
+    products = vectors if of_us else point["products"]
+    before = {"queries": point["queries"]} if "queries" in point else {}
+    run = Record(
+        stage=step.stage, locale=None, kind=step.kind, threads=cores, ended=0.0,
+        units=_units({**step.units, **before}, products, cores, step), seconds=point["seconds"],
+        peak_bytes=point["peak_private_bytes"],
+    )  # fmt: skip
+    # The records' cores, so that the model scales what was measured and nothing else.
+    units = _units(step.units, PRODUCTS, cores, step)
+    found = costs.row([run], step.stage, None, units, step.kind)
+    one = 1.0 if step.shared == "nobody" else cores / CORES
+    many = one / MACHINES if step.shared == "machines" else one
+    memory, disk = found.peak_bytes, found.disk_bytes
+    if step.note == RANGES:
+        memory, disk = _range_bytes(disk)
+    source = f"scale.json, {point['seconds']:,.0f} s for {products:,} products"
+    if "queries" in before:
+        source += f" and {before['queries']:,} queries"
+    name = f"{step.measured}, {step.note}" if step.note else step.measured
+    hours = found.seconds / 3600
+    return _cells(name, memory, disk, one * hours, many * hours, source)
+
+
+def _range_bytes(kept: float) -> tuple[float, float]:
+    """Return the memory of bm25 range by range, and its disk; `kept` is what it else keeps."""
+    piece = {"piece_terms": 190 * 8_192, "piece_postings": 126 * 8_192}
+    memory = postings.memory_bytes(
+        ANALYSER, PRODUCTS, postings=room.RANGE_POSTINGS, terms=QUERY_TERMS,
+        found=256 * DEPTH, threads=CORES, workers=CORES, **piece,
+    )  # fmt: skip
+    return memory + room.MOST_HELD * room.HELD_BYTES, kept
+
+
+def _units(units: Units, products: int, threads: int, step: Step) -> Units:
+    """Return the units of a run, as `stage.Done` has them."""
+    given = {**units, "products": products, "rows": products, "threads": threads, "counted": 0}
+    given["judgements"] = JUDGED * given.get("queries", QUERIES)
+    if step.stage == "bm25":
+        given |= {"counted": products, "workers": threads}
+    return given
+
+
+def _encoding(encode: Figures, ray: Figures) -> list[str]:
+    name, side = ENCODER
+    try:
+        measured, cores = encode["encoders"][name], encode["machine"]["cores"]
+        rate, fed = measured["sides"][side]["texts_per_second"], ray["tiny"][FED]
+    except KeyError as err:
+        raise PipelineError(
+            f"{layout.ENCODE_BENCH} or {layout.RAY_BENCH} has no {err}. {AGAIN}"
+        ) from err
+    texts = PRODUCTS + QUERIES
+    units = {"products": PRODUCTS, "queries": QUERIES, "encoded": texts, "characters": 0,
+             "dimension": DIMENSION}  # fmt: skip
+    model = costs.default_cost("embed", None, units)
+    one = texts / rate / 3600 * cores / CORES
+    many = max(one / MACHINES, texts / fed / 3600)
+    source = (
+        f"encode.json, {rate:,.0f} texts/s on {cores} cores; ray.json, {fed:,} texts/s handed out"
+    )
+    memory = model.start_bytes + model.work_bytes
+    return _cells(f"embed ({name}, float32)", memory, model.disk_bytes, one, many, source)
+
+
+def _cells(
+    name: str, memory: float, disk: float, one: float, many: float, source: str
+) -> list[str]:
+    sizes = [f"{size / 1e9:,.0f}" for size in (memory, disk)]
+    return [name, *sizes, f"{one:,.2f}", f"{many:,.2f}", source]
+
+
+def _vectors(scale: Figures) -> int:
+    """Return how many products the locale has that index, retrieve and bm25 are measured on."""
+    points = scale["stages"].get("index (flat)", [])
+    if not points:
+        raise PipelineError(f"{layout.SCALE_BENCH} has no `index (flat)`. Run `make scale`.")
+    return int(points[-1]["vectors"])
+
+
+def table(scale: Figures, encode: Figures, ray: Figures) -> str:
+    """Return the Markdown table."""
+    hours = (f"hours, {CORES} cores", f"hours, {MACHINES} × {CORES}")
+    header = ("stage", "memory, GB", "disk, GB", *hours, "rate")
+    return markdown(header, list(rows(scale, encode, ray)), header[1:5])
+
+
+def of_scale(text: str) -> str:
+    """Return the table of the text of scale.json, and of the other two files."""
+    scale = json.loads(text)
+    return table(
+        scale, *(read_json(path, AGAIN) for path in (layout.ENCODE_BENCH, layout.RAY_BENCH))
+    )
+
+
+def main() -> int:
+    """Print the table; return the exit status."""
+    argparse.ArgumentParser(prog="python -m bench.large").parse_args()
+    with stage.report_errors("bench.large") as outcome:
+        sys.stdout.write(of_scale(layout.SCALE_BENCH.read_text(encoding="utf-8")))
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())

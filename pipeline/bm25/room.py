@@ -1,0 +1,75 @@
+"""What memory allows where products are searched range by range."""
+
+from pipeline.bm25.postings import Collection, memory_bytes
+from pipeline.bm25.search import BATCH_QUERIES
+from pipeline.bm25.texts import worker_count
+from pipeline.core import memory
+from pipeline.core.params import Params
+
+RANGE_POSTINGS = 1 << 27
+"""The most postings of a range: 1.7 GB while it is searched. An English product has about 100."""
+
+HELD_BYTES = 40
+"""A product found for a query, until all ranges are searched: a row and a score, of up to twice as
+many as are wanted, and its part of what has just been found."""
+
+HELD_SHARE = 2
+"""Results take at most one such part of the memory that is free."""
+
+MOST_HELD = 1 << 25
+"""The most products found for the queries searched for at once: 1.3 GB, and 0.8 GB from a worker of
+a cluster."""
+
+
+class Room:
+    """What the memory that a stage may take allows, when products are searched range by range.
+
+    Attributes:
+        queries: how many are searched for at once; a multiple of `BATCH_QUERIES`.
+    """
+
+    def __init__(
+        self, params: Params, locale: str, analyser: str, products: int, terms: int
+    ) -> None:
+        """Take what the work depends on; `terms` are those that queries have."""
+        self._params, self._locale, self._analyser = params, locale, analyser
+        self._products, self._terms = products, terms
+        self._depth = min(params.retrieve.depth, products)
+        free = memory.limit_bytes(params.runtime) - self._needed(Collection(), postings=0)
+        batch = BATCH_QUERIES * self._depth
+        held = min(free // (HELD_SHARE * HELD_BYTES), MOST_HELD)
+        self.queries = BATCH_QUERIES * max(1, held // batch)
+
+    def is_full(self, collected: Collection) -> bool:
+        """Say whether a range must end here; `ranges.make_ranges` asks after each piece.
+
+        Raises:
+            MemoryLimitError: it does not even fit as it is.
+        """
+        memory.check(
+            self._needed(collected, collected.postings) + self._held(),
+            f"bm25 of the {self._products} {self._locale} products",
+            self._params.runtime,
+            "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
+        )
+        postings = collected.postings + collected.piece_postings
+        needed = self._needed(collected, postings) + self._held()
+        too_many = postings > RANGE_POSTINGS
+        return too_many or needed > memory.limit_bytes(self._params.runtime)
+
+    def _held(self) -> int:
+        return self.queries * self._depth * HELD_BYTES
+
+    def _needed(self, collected: Collection, postings: int) -> int:
+        runtime = self._params.runtime
+        return memory_bytes(
+            self._analyser,
+            self._products,
+            postings=postings,
+            terms=self._terms,
+            piece_terms=collected.piece_terms,
+            piece_postings=collected.piece_postings,
+            found=BATCH_QUERIES * self._depth,
+            threads=runtime.thread_count(),
+            workers=worker_count(self._analyser, self._products, runtime),
+        )

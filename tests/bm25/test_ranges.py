@@ -1,0 +1,139 @@
+"""Products searched range by range, here and on a cluster: the bytes of one search of them all."""
+
+import re
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from unittest.mock import patch
+
+import numpy as np
+import pyarrow as pa
+import pytest
+
+from pipeline.bm25 import cluster as on_ray
+from pipeline.bm25 import postings, ranges, room
+from pipeline.bm25 import stage as bm25
+from pipeline.bm25 import texts as bm25_texts
+from pipeline.bm25.counting import count_terms
+from pipeline.bm25.postings import Statistics
+from pipeline.bm25.search import search
+from pipeline.core import layout, tables
+from pipeline.core.params import Bm25
+from pipeline.runs.inputs import Inputs
+from tests.helpers.artefacts import LOCALE, params, write_clean
+from tests.helpers.terms import index_of
+
+PIECE = 7
+
+
+def random_terms(rng: np.random.Generator, texts: int, longest: int) -> list[list[str]]:
+    """Return texts of up to `longest` terms, some empty; few products have the last terms."""
+    return [
+        [f"t{min(term, 60)}" for term in rng.geometric(0.1, rng.integers(0, longest))]
+        for _ in range(texts)
+    ]
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ranges_have_the_runs_of_all_products_to_the_last_bit(seed: int, tmp_path: Path) -> None:
+    rng = np.random.default_rng(seed)
+    settings = Bm25(k1=float(rng.choice([0, 0.9, 1.2])), b=float(rng.choice([0, 0.4, 1])))
+    products, depth = random_terms(rng, 400, 30), int(rng.choice([1, 5, 40, 1_000]))
+    products[100:140] = [["t1"]] * 40  # ties at the last place, in several ranges
+    queries = [*random_terms(rng, 290, 8), ["t1"], ["unheard of"], [], ["t2"] * 40]
+    pairs = np.unique(rng.integers(0, [len(queries), 400], (900, 2)), axis=0)
+    nothing = pa.chunked_array([[]])
+    inputs = Inputs(nothing, nothing, pairs[:, 0].copy(), pairs[:, 1].copy())
+    rows = range(len(queries))
+    whole = search(index_of(products, settings), queries, rows, depth, inputs)
+
+    vocabulary = ranges.vocabulary_of(queries)
+    pieces = (count_terms(products[at : at + PIECE]) for at in range(0, 400, PIECE))
+    found = ranges.make_ranges(pieces, vocabulary, lambda _: bool(rng.random() < 0.2), tmp_path)
+    assert len(found) > 3
+    assert not list(tmp_path.iterdir())
+    rng.shuffle(found)  # as they come from a cluster
+    known = Statistics.of(one.postings for one in found)
+    judged = inputs.pair_queries, inputs.pair_products
+    task = ranges.Task(queries, vocabulary, known, settings, depth, judged)
+    parts = ranges.search_here(task, threads=2)(found, rows)
+    both = zip(*ranges.merge(parts, task, rows), strict=True)
+    for run, expected in zip(both, whole, strict=True):
+        for column, wanted in zip(zip(*run, strict=True), expected, strict=True):
+            np.testing.assert_array_equal(np.concatenate(column), wanted)
+
+
+@pytest.fixture
+def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Clean tables in a folder of their own, counted in pieces of `PIECE` products."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("PIPELINE_CACHE", raising=False)
+    monkeypatch.setattr(bm25_texts, "PIECE_PRODUCTS", PIECE)
+    rng = np.random.default_rng(6)
+    write_clean(rng, 200, 300)
+    for side, schema in (("products", tables.PRODUCTS), ("queries", tables.QUERIES)):
+        path = layout.clean(LOCALE).side(side)
+        table = tables.read_table(path, schema, "")
+        texts = [" ".join(terms) for terms in random_terms(rng, len(table), 12)]
+        place = table.schema.get_field_index("text")
+        tables.write_table(path, table.set_column(place, "text", pa.array(texts)), schema)
+
+
+def written(changes: dict[str, Any]) -> dict[str, bytes]:
+    """Run the stage on one thread; return the bytes of its files."""
+    bm25.bm25(params({"runtime.threads": 1, **changes}), LOCALE)
+    return {path.name: path.read_bytes() for path in layout.runs("bm25", LOCALE).folder.iterdir()}
+
+
+def test_where_not_all_postings_fit_the_stage_goes_range_by_range_with_the_same_bytes(
+    clean: None, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "pipeline")
+    whole = written({"runtime.memory_limit": None})
+    monkeypatch.setattr(postings, "WEIGHT_BYTES", 1_000_000)
+    # Groups of queries, too: 256, then 44.
+    monkeypatch.setattr(room, "MOST_HELD", 1)
+    for limit, fewest in ((0.8, 2), (0.5, 6)):
+        caplog.clear()
+        assert written({"runtime.memory_limit": limit}) == whole
+        (line,) = (one for one in caplog.messages if "ranges=" in one)
+        assert int(re.findall(r"ranges=(\d+)", line)[0]) >= fewest
+    assert not [path for path in Path(".cache/search").iterdir() if path.is_file()]
+
+
+@pytest.mark.slow
+def test_the_stage_on_a_cluster_has_the_same_bytes_when_workers_are_killed(
+    clean: None, cluster: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    from bench.ray import kill_a_worker  # here: it imports all that encoding needs
+
+    caplog.set_level("INFO", "pipeline")
+    whole = written({})
+    monkeypatch.setattr(room, "RANGE_POSTINGS", 60)
+    ray = {"runtime.executor": "ray", "runtime.ray_address": cluster}
+    assert written(ray) == whole
+    assert "ranges=" in caplog.text
+    assert "a worker of the Ray cluster died" not in caplog.text
+
+    def killing(make: Callable[..., Any], at: int) -> Callable[..., Any]:
+        calls = iter(range(1_000))
+
+        def made(*args: Any) -> Any:
+            if next(calls) == at:
+                assert kill_a_worker()
+            return make(*args)
+
+        return made
+
+    def pieces(*args: Any) -> Iterator[pa.RecordBatch]:
+        for number, piece in enumerate(bm25_texts.pieces_of(*args)):
+            if number == 5:
+                assert kill_a_worker()
+            yield piece
+
+    with (
+        patch.object(bm25, "pieces_of", pieces),
+        patch.object(on_ray, "_item", killing(on_ray._item, 5)),
+    ):
+        assert written(ray) == whole
+    assert caplog.text.count("a worker of the Ray cluster died") == 2
