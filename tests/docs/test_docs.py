@@ -30,7 +30,17 @@ GUIDE = tuple(page for page in PAGES if page.name != "CHANGELOG.md")
 """The pages that say how things are now."""
 
 DOCS = tuple(page for page in PAGES if page.parent == readme.DOCS)
-NAMED = ("encoder", "index", "language", "spelling", "rerank", "encoders", "rerankers", "indexes")
+NAMED = (
+    "encoder",
+    "index",
+    "language",
+    "spelling",
+    "rerank",
+    "systems",
+    "encoders",
+    "rerankers",
+    "indexes",
+)
 """Sections of params.yaml whose keys are names that users choose."""
 
 

@@ -35,7 +35,7 @@ RNG = np.random.default_rng(20)
 
 ONE = {
     "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
-    "rerank": {"es": "none"}, "spelling": {"es": "typed"},
+    "rerank": {"es": "none"}, "spelling": {"es": "typed"}, "systems": {"es": {}},
 }  # fmt: skip
 """Settings of one locale."""
 
@@ -502,6 +502,7 @@ def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
             "language": dict.fromkeys(names, "en"),
             "rerank": dict.fromkeys(names, "none"),
             "spelling": dict.fromkeys(names, "typed"),
+            "systems": {each: {} for each in names},
         }
     )
     for locale in names:
@@ -540,7 +541,7 @@ def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
 
 def test_every_system_has_a_stage_a_mark_a_line_a_colour_and_a_description() -> None:
     assert set(RUNS) == set(SYSTEMS) == set(STAGE_OF)
-    for known in (axes.MARKERS, axes.LINES, wording.SYSTEM_WORDS):
+    for known in (axes.MARKS, wording.SYSTEM_WORDS):
         assert set(known) == {RANDOM, *SYSTEMS}
     css = (ROOT / "pipeline/report/assets/palette.css").read_text(encoding="utf-8")
     template = (ROOT / "pipeline/report/assets/page.html.j2").read_text(encoding="utf-8")
