@@ -65,15 +65,15 @@ def describe_run(name: str, run: OtherRun, queries: int) -> str:
     """Return what the numbers of another engine are of, and what was left out of its run."""
     facts = [f"{run.results:,} results of {queries - run.queries_without_results:,} queries"]
     if run.queries_without_results:
-        facts.append(f"{run.queries_without_results:,} queries without results, which score 0")
+        facts.append(f"queries without results, which score 0: {run.queries_without_results:,}")
     if run.results_cut:
-        facts.append(f"{run.results_cut:,} results too deep, which are left out")
+        facts.append(f"results too deep, which are left out: {run.results_cut:,}")
     if run.queries_against_rank:
         facts.append(
-            f"{run.queries_against_rank:,} queries whose ranks are in another order than the "
-            "scores, which decide"
+            "queries whose ranks are in another order than the scores, which decide: "
+            f"{run.queries_against_rank:,}"
         )
-    facts.append(f"{run.depth:,} results of a query at most")
+    facts.append(f"most results of a query: {run.depth:,}")
     return f"{name} is the run {run.path}: {'; '.join(facts)}."
 
 

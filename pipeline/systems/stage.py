@@ -34,7 +34,7 @@ def systems(params: Params, locale: str) -> stage.Done:
             folder = layout.OtherRunsFiles(partial).runs(name).folder
             folder.mkdir()
             _write(folder, name, read, depth, ids)
-            _report(name, locale, read.counts, params)
+            _report(name, locale, read.counts, len(ids.queries), params)
         card = OtherRuns(systems_schema=OTHERS_SCHEMA, runs=counts)
         files.write_json(layout.OtherRunsFiles(partial).card, card.model_dump(mode="json"))
     return stage.Done(results=sum(each.results for each in counts.values()))
@@ -54,20 +54,20 @@ def _piece(ranked: Ranked, start: int, stop: int) -> Ranked:
     return rows[first:last], codes[first:last], scores[first:last]
 
 
-def _report(name: str, locale: str, counts: OtherRun, params: Params) -> None:
+def _report(name: str, locale: str, counts: OtherRun, queries: int, params: Params) -> None:
     stage.log.info(
         "systems locale=%s system=%s results=%d cut=%d depth=%d",
         locale, name, counts.results, counts.results_cut, counts.depth,
     )  # fmt: skip
     if counts.queries_without_results:
         stage.log.warning(
-            "warning: %s: %d queries of %s have no results, and score 0",
-            counts.path, counts.queries_without_results, locale,
+            "warning: %s: %d of the %d queries of %s have no results, and score 0",
+            counts.path, counts.queries_without_results, queries, locale,
         )  # fmt: skip
     if counts.queries_against_rank:
         stage.log.warning(
-            "warning: %s: in %d queries of %s the scores give another order than the ranks; the "
-            "scores decide", counts.path, counts.queries_against_rank, locale,
+            "warning: %s: in %d of the %d queries of %s the scores give another order than the "
+            "ranks; the scores decide", counts.path, counts.queries_against_rank, queries, locale,
         )  # fmt: skip
     if (deepest := params.evaluate.deepest()) > counts.depth:
         stage.log.warning(
