@@ -150,7 +150,7 @@ class Workshop:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-        for section in ("encoder", "index", "language", "spelling", "rerank"):
+        for section in ("encoder", "index", "language", "spelling", "rerank", "systems"):
             data[section] = {LOCALE: data[section][LOCALE]}
         data["demo"] |= {"products": 100, "queries": 24}
         data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}

@@ -64,7 +64,7 @@ def main() -> int:
             choices = {
                 "encoder": asked.encoder, "index": asked.index, "rerank": asked.rerank,
                 "language": language_of(asked.locale) if asked.language is None else asked.language,
-                "spelling": AS_TYPED,
+                "spelling": AS_TYPED, "systems": {},
             }  # fmt: skip
             before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
             after = add_locale(before, asked.locale, choices)

@@ -3,7 +3,7 @@
 `python -m pipeline.trec --locale es --out DIR` writes into DIR, for every system,
 
     es.dense.catalogue.run   the ranking of the whole catalogue: query_id Q0 product_id rank score dense
-    es.dense.pool.run        the ranking of each query's judged products
+    es.dense.pool.run        the ranking of each query's judged products (none of other engines)
 
 and the judgements once for each set of queries that a measure is averaged over:
 
@@ -48,7 +48,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, refuse_artefacts
-from pipeline.core.params import Evaluate, Params, System
+from pipeline.core.params import SYSTEMS, Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
@@ -111,6 +111,11 @@ def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
     yield "pool_mrr", "RR", "pool", POOL_EXACT
 
 
+def tracks_of(system: str) -> tuple[str, ...]:
+    """Return the tracks that a system has runs of: another engine ranks the catalogue alone."""
+    return TRACKS if system in SYSTEMS else TRACKS[:1]
+
+
 def qrels_lines(judgements: pa.Table, given: Mapping[str, int] = GRADES) -> Iterator[str]:
     """Yield the lines of a qrels file, without newlines.
 
@@ -170,7 +175,7 @@ def falling(ranks: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np
     return np.asarray(bits.astype(np.uint32).view(np.float32))
 
 
-def export(locale: str, systems: Sequence[System], out: Path, cutoffs: Evaluate) -> None:
+def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) -> None:
     """Write a locale's judgements, these systems' runs and the list of measures into a folder.
 
     Raises:
@@ -189,7 +194,7 @@ def export(locale: str, systems: Sequence[System], out: Path, cutoffs: Evaluate)
         write_lines(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
     columns = ("query_id", "product_id", "rank", "score")
     for system in systems:
-        for track in TRACKS:
+        for track in tracks_of(system):
             path = layout.runs(system, locale).track(track)
             pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
             lines = (line for piece in pieces for line in run_lines(piece, system))
@@ -202,6 +207,8 @@ def export(locale: str, systems: Sequence[System], out: Path, cutoffs: Evaluate)
         writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
         for system in systems:
             for ours, theirs, track, qrels in measures(cutoffs):
+                if track not in tracks_of(system):
+                    continue
                 run = _run_name(locale, system, track)
                 writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
 
@@ -269,7 +276,9 @@ def main() -> int:
     return export_locales(
         "trec",
         __doc__,
-        lambda params, locale, out: export(locale, params.systems_of(locale), out, params.evaluate),
+        lambda params, locale, out: export(
+            locale, params.evaluated_systems(locale), out, params.evaluate
+        ),
     )
 
 

@@ -56,7 +56,13 @@ def test_a_change_that_cannot_be_is_one_message_before_dvc_begins(
 
 
 def test_changes_are_checked_together(params_file: Path) -> None:
-    both = ["+encoder.de=labse", "+index.de=flat", "+rerank.de=none", "+spelling.de=typed"]
+    both = [
+        "+encoder.de=labse",
+        "+index.de=flat",
+        "+rerank.de=none",
+        "+spelling.de=typed",
+        "+systems.de={}",
+    ]
     with pytest.raises(PipelineError, match=r"language\.de: missing"):
         check_changes(both)
     check_changes([*both, "+language.de=de", "encoders.e5-small-q4.max_tokens=64"])

@@ -14,13 +14,13 @@ def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     return main()
 
 
-def test_a_locale_is_added_by_five_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_locale_is_added_by_six_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     before = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
 
     assert run(monkeypatch, "add-locale", "de", "--encoder", "labse") == 0
 
     after = (project / "params.yaml").read_text(encoding="utf-8").splitlines()
-    new = ["  de: labse", "  de: flat", "  de: de", "  de: typed", "  de: none"]
+    new = ["  de: labse", "  de: flat", "  de: de", "  de: typed", "  de: none", "  de: {}"]
     kept = list(after)
     for line in new:
         kept.remove(line)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.systems import SYSTEMS
 
 CACHE_VARIABLE = "PIPELINE_CACHE"
 """The environment variable that names the folder of the cache; .cache if it is not set."""
@@ -40,6 +41,8 @@ INDEX = Path("models/index")
 MODELS = Path("models")
 PAIRS = Path("data/pairs")
 RUNS = Path("data/runs")
+GIVEN_RUNS = Path("data/systems")
+"""The runs of other engines, as they are given."""
 SIMILAR = Path("data/similar")
 SIMILAR_REPORTS = Path("reports/similar")
 DUPLICATES = Path("data/duplicates")
@@ -269,6 +272,22 @@ class RunFiles:
 
 
 @dataclass(frozen=True)
+class OtherRunsFiles:
+    """What `systems` writes of a locale: a folder of runs for each other engine."""
+
+    folder: Path
+
+    @property
+    def card(self) -> Path:
+        """Which files the runs were, and what was counted in them."""
+        return self.folder / "systems.json"
+
+    def runs(self, system: str) -> RunFiles:
+        """Return the runs of an engine."""
+        return RunFiles(self.folder / system)
+
+
+@dataclass(frozen=True)
 class SimilarFiles:
     """What `similar` writes of a locale."""
 
@@ -413,7 +432,14 @@ def index(locale: str) -> IndexFiles:
 
 def runs(system: str, locale: str) -> RunFiles:
     """Return a system's runs of a locale."""
-    return RunFiles(RUNS / system / locale)
+    if system in SYSTEMS:
+        return RunFiles(RUNS / system / locale)
+    return other_runs(locale).runs(system)
+
+
+def other_runs(locale: str) -> OtherRunsFiles:
+    """Return the runs of other engines of a locale."""
+    return OtherRunsFiles(RUNS / "systems" / locale)
 
 
 def similar(locale: str) -> SimilarFiles:
@@ -625,7 +651,7 @@ def artefacts() -> tuple[Path, ...]:
     """Return the files and folders that stages, DVC and Git write, and params.yaml."""
     return (
         Path(".git"), Path(".dvc"),
-        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS,
+        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, GIVEN_RUNS,
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
         CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
         PER_QUERY, ENCODER_SCORES, SUMMARY, REPORT, PAGE, intervals("").parent,

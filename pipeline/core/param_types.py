@@ -101,7 +101,7 @@ Links = Annotated[int, Field(ge=1, le=1_000_000)]
 # Below a billionth, no number of draws that a machine can make is enough.
 Fraction = Annotated[float, Field(ge=1e-9, lt=1)]
 # A system and one of its measures, such as dense.ndcg@10.
-Metric = Annotated[str, Field(pattern=r"^[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
+Metric = Annotated[str, Field(pattern=r"^[a-z0-9_-]+\.[a-z0-9_]+(@[1-9][0-9]*)?$")]
 Cutoffs = Choices[Count]
 # This machine's cluster, one by Ray's own port, or one from outside by its client port.
 RayAddress = Annotated[str, AfterValidator(_known_address)]

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -28,6 +28,10 @@ from pipeline.core.param_types import (
 from pipeline.core.trained import Trained, TrainedEncoder, TrainedReranker, Training
 
 # Other modules import these from here too.
+from pipeline.core.systems import (  # isort: skip
+    FIRST_SYSTEMS as FIRST_SYSTEMS, SYSTEMS as SYSTEMS, FirstSystem as FirstSystem,
+    System as System,
+)  # fmt: skip
 from pipeline.core.param_types import (  # isort: skip
     MOST_NAME as MOST_NAME, MOST_PORT as MOST_PORT, NAME as NAME, Choices as Choices,
     Count as Count, Name as Name, Seed as Seed, Sha256 as Sha256, Share as Share, Strict as Strict,
@@ -111,10 +115,6 @@ LEAST_STEP = 2e-6
 
 Fusion = Annotated[WeightedFusion | RrfFusion, Field(discriminator="kind")]
 
-FirstSystem = Literal["dense", "bm25", "hybrid"]
-FIRST_SYSTEMS: tuple[FirstSystem, ...] = get_args(FirstSystem)
-"""The systems whose runs can be reranked."""
-
 
 class Reranking(Strict):
     """Which run is reranked and how deep, and how much the reranker's scores weigh in it."""
@@ -180,10 +180,6 @@ Spelling = Literal["typed", "corrected"]
 AS_TYPED: Spelling = "typed"
 CORRECTED: Spelling = "corrected"
 """How the queries of a locale are searched for: as they are, or with their spelling corrected."""
-
-System = Literal["dense", "bm25", "hybrid", "rerank"]
-SYSTEMS: tuple[System, ...] = get_args(System)
-"""All systems, in the order in which they are shown; see `Params.systems_of`."""
 
 ANY_LANGUAGE_ENCODER = "e5-small-q4"
 """The encoder of the shipped params.yaml that knows any language."""
@@ -503,6 +499,7 @@ class Params(Strict):
     hybrid: Fusion
     rerank: dict[Name, str]
     reranking: Reranking
+    systems: dict[Name, dict[Name, Text]]
     evaluate: Evaluate
     uncertainty: Uncertainty
     compare: Compare
@@ -600,8 +597,12 @@ class Params(Strict):
         return (*self.rerankers, *trained)
 
     def systems_of(self, locale: str) -> tuple[System, ...]:
-        """Return the systems that have runs of `locale`, in the order of `SYSTEMS`."""
+        """Return the pipeline's systems that have runs of `locale`, in the order of `SYSTEMS`."""
         return SYSTEMS[:-1] if self.rerank.get(locale) in (None, NO_RERANKER) else SYSTEMS
+
+    def evaluated_systems(self, locale: str) -> tuple[str, ...]:
+        """Return all systems that have runs of `locale`; other engines come last, by name."""
+        return (*self.systems_of(locale), *sorted(self.systems.get(locale, {})))
 
     def index_way(self, locale: str) -> str:
         """Return how a locale's index is built: its kind, then `-ray` if a cluster fills it.

@@ -30,6 +30,7 @@ from pipeline.core.params import (
     Runtime,
     Weights,
 )
+from pipeline.core.systems import SYSTEMS, TAKEN
 from pipeline.core.trained import contradictions
 
 PARAMS_FILE = layout.PARAMS
@@ -78,7 +79,7 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
     """Say which locales and names are undefined, even if types are wrong too."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
-    for section in ("index", "language", "spelling", "rerank") if locales else ():
+    for section in ("index", "language", "spelling", "rerank", "systems") if locales else ():
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
@@ -92,6 +93,9 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
     if locales and "spelling" not in data:
         lines = ", ".join(f"{locale}: {AS_TYPED}" for locale in locales)
         yield f"spelling: add `spelling: {{{lines}}}`; a locale may be {CORRECTED} instead"
+    if locales and "systems" not in data:
+        lines = ", ".join(f"{locale}: {{}}" for locale in locales)
+        yield f"systems: add `systems: {{{lines}}}`; a locale may name runs of other engines"
     explored = data.get("explore")
     for locale in explored if locales and isinstance(explored, list) else ():
         if isinstance(locale, str) and locale not in locales:
@@ -125,6 +129,7 @@ def _contradictions(params: Params) -> Iterator[str]:
     if MEAN in params.encoder:
         yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
     yield from _uncorrectable(params)
+    yield from _unfit_systems(params)
     yield from _unfit_indexes(params)
     untrainable = list(_untrainable(params))
     yield from untrainable
@@ -152,6 +157,23 @@ def _uncorrectable(params: Params) -> Iterator[str]:
                 f"{language} is written without spaces, so its queries have no words to compare. "
                 f"Set it to {AS_TYPED}."
             )
+
+
+def _unfit_systems(params: Params) -> Iterator[str]:
+    """Say which other engines cannot have their name, or their run that place."""
+    for locale, runs in params.systems.items():
+        for name, path in runs.items():
+            if name in TAKEN:
+                yield (
+                    f"systems.{locale}.{name}: the reports use this name already (taken: "
+                    f"{', '.join(TAKEN)}). Choose another one."
+                )
+            if layout.GIVEN_RUNS not in Path(path).parents or ".." in Path(path).parts:
+                yield (
+                    f"systems.{locale}.{name}: must be a file in {layout.GIVEN_RUNS} (found "
+                    f"{shorten(path)}): the stage systems sees changes only there. Move the run "
+                    "there."
+                )
 
 
 def _untrainable(params: Params) -> Iterator[str]:
@@ -312,10 +334,15 @@ KEPT_WHERE = {
 def _not_kept(params: Params) -> Iterator[str]:
     """Say which metrics to compare are not kept query by query."""
     asked, measures = params.compare, params.evaluate.per_query()
-    systems = min(map(params.systems_of, params.locales), key=len)  # those of every locale
+    first, *others = map(params.evaluated_systems, params.locales)
+    systems = [system for system in first if all(system in other for other in others)]
     known = [f"{system}.{measure}" for system in systems for measure in measures]
     known += [f"{ENCODER}.{measure}" for measure in ENCODER_MEASURES]
     for metric in asked.metrics:
+        system, _, measure = metric.partition(".")
+        if measure.startswith("pool_") and system in systems and system not in SYSTEMS:
+            yield f"compare.metrics: {metric!r}: another engine has no measure of the pool"
+            continue
         if metric in known:
             continue
         name, _, k = metric.partition(".")[2].partition("@")

@@ -103,7 +103,7 @@ def table(
     """Return the table without its card: query_id, query, then each system's measures and labels.
 
     Measures are float32, rounded to 5 digits, null where undefined: `dense.ndcg@10`; the labels
-    are `dense.labels`.
+    are `dense.labels`. A measure that a system lacks has no column.
 
     Args:
         queries: a table of schema `tables.QUERIES`.
@@ -113,7 +113,7 @@ def table(
     """
     columns = {"query_id": queries["query_id"], "query": queries["text"]}
     for system, values in measures.items():
-        for name in kept:
+        for name in (each for each in kept if each in values):
             rounded = np.round(values[name], MEAN_DECIMALS).astype(np.float32)
             columns[f"{system}.{name}"] = pa.array(rounded, MEASURE, from_pandas=True)
         columns[f"{system}.labels"] = pa.array(labels[system], pa.string())

@@ -27,7 +27,7 @@ from pipeline.evaluate.top_products import MARKS, PLACES
 
 C = TypeVar("C", bound=Strict)
 
-_METRIC = re.compile(r"[a-z0-9_]+\.[a-z0-9_]+(@[1-9][0-9]*)?")
+_METRIC = re.compile(r"[a-z0-9_-]+\.[a-z0-9_]+(@[1-9][0-9]*)?")
 _LABELS = f"^[{re.escape(''.join(MARKS))}]{{0,{PLACES}}}$"
 
 
@@ -166,7 +166,7 @@ def _impossible_column(name: str, column: pa.ChunkedArray) -> Iterator[str]:
         inside = pc.and_(pc.greater_equal(column, 0), pc.less_equal(column, 1))
         if len(outside := column.filter(pc.invert(inside))):
             yield f"{name} must be from 0 to 1 (found {outside[0].as_py():g})"
-    elif column.type == pa.string() and re.fullmatch(r"[a-z0-9_]+\.labels", name):
+    elif column.type == pa.string() and re.fullmatch(r"[a-z0-9_-]+\.labels", name):
         yield from impossible_labels(name, column)
     else:
         yield f"a column may not be called {shorten(name)}"

@@ -183,17 +183,15 @@ def intervals(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the interval of each measure kept, by system, without those defined for no query."""
     names = params.evaluate.per_query()
+    kept = [(system, name) for system, of in measures.items() for name in names if name in of]
     # All systems at once: a measure is defined for the same queries in each, and shares its draws.
-    values = np.stack([of[name] for of in measures.values() for name in names], axis=1)
-    each = iter(bootstrap_intervals(values, **params.uncertainty.model_dump()))
-    return {
-        system: {
-            name: {**slices.rounded(interval), "queries": interval.queries}
-            for name, interval in zip(names, each, strict=False)
-            if interval.queries
-        }
-        for system in measures
-    }
+    values = np.stack([measures[system][name] for system, name in kept], axis=1)
+    found: dict[str, dict[str, dict[str, float]]] = {system: {} for system in measures}
+    estimates = bootstrap_intervals(values, **params.uncertainty.model_dump())
+    for (system, name), interval in zip(kept, estimates, strict=True):
+        if interval.queries:
+            found[system][name] = {**slices.rounded(interval), "queries": interval.queries}
+    return found
 
 
 def by_kind(

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params, System
+from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
 from pipeline.evaluate.kept import read_dropped
 from pipeline.evaluate.label_scores import measure_labels
@@ -27,6 +27,7 @@ from pipeline.evaluate.training import Row, read_training
 from pipeline.runs import card as run_card
 from pipeline.runs.card import RunCard
 from pipeline.runs.inputs import Ids
+from pipeline.runs.others import read_others
 
 Outputs = list[tuple[Path, Callable[[Path], object]]]
 """Files and what writes each of them."""
@@ -36,12 +37,15 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
     dropped = read_dropped(locale, params.clean)
-    cards = run_card.read_cards(locale, params.systems_of(locale), judged.ids)
+    others = read_others(params, locale)
+    cards = run_card.read_cards(locale, params.evaluated_systems(locale), judged.ids)
     check_cards(locale, cards, params.evaluate)
     if "rerank" in cards:
         check_reranking(params, locale, cards["rerank"])
     measured = len(judged.queries) > 0
     found = (_measure if measured else unmeasured.describe)(params, locale, judged, cards, dropped)
+    if others:
+        found.record["systems"] = {name: run.model_dump() for name, run in others.items()}
     reranker = cards["rerank"].of["reranker"] if "rerank" in cards else None
     training = read_training(locale, cards["dense"].of["encoder"], reranker)
     _write_all(_outputs(locale, found, training))
@@ -64,7 +68,7 @@ def _measure(
     params: Params,
     locale: str,
     judged: Judged,
-    cards: Mapping[System, RunCard],
+    cards: Mapping[str, RunCard],
     dropped: Mapping[str, int],
 ) -> Results:
     sources = read_sources(locale, judged.ids)
@@ -83,7 +87,7 @@ def _measure(
     return found
 
 
-def check_cards(locale: str, cards: Mapping[System, RunCard], cutoffs: Evaluate) -> None:
+def check_cards(locale: str, cards: Mapping[str, RunCard], cutoffs: Evaluate) -> None:
     """Check that the runs belong together and are deep enough.
 
     Raises:
@@ -131,7 +135,7 @@ def check_reranking(params: Params, locale: str, card: RunCard) -> None:
     )  # fmt: skip
 
 
-def _made_from(cards: Mapping[System, RunCard]) -> Iterator[tuple[System, System]]:
+def _made_from(cards: Mapping[str, RunCard]) -> Iterator[tuple[str, str]]:
     """Yield each system whose runs are made from those of another one, and that one."""
     yield "hybrid", "dense"
     yield "hybrid", "bm25"

@@ -9,7 +9,7 @@ import pyarrow as pa
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Evaluate, Params, System
+from pipeline.core.params import SYSTEMS, Evaluate, Params
 from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
 from pipeline.evaluate.kept import read_counts
 from pipeline.evaluate.metrics import PerQuery
@@ -93,7 +93,7 @@ def score_systems(
     Raises:
         PipelineError: as `score` does.
     """
-    cutoffs, systems = params.evaluate, params.systems_of(locale)
+    cutoffs, systems = params.evaluate, params.evaluated_systems(locale)
     scored = in_parallel(
         lambda system: score(system, locale, judged, cutoffs, depth),
         systems,
@@ -108,9 +108,11 @@ def score_systems(
 
 
 def score(
-    system: System, locale: str, judged: Judged, cutoffs: Evaluate, depth: int
+    system: str, locale: str, judged: Judged, cutoffs: Evaluate, depth: int
 ) -> tuple[Scores, Top]:
-    """Score both runs of a system, and return the first products of its catalogue run.
+    """Score the runs of a system, and return the first products of its catalogue run.
+
+    Those of another engine have no measures of the pool.
 
     Args:
         system: whose runs.
@@ -138,8 +140,11 @@ def score(
         curve.append(recall_curve(run, depth))
         tops.append(Top.of_run(ranked, judgements.first_query, run))
         exact.append(exact_ranks.find(run, judgements))
-    pool = [metrics.pool_measures(run) for _, _, run in pieces("pool", judged.pool)]
-    measures = {**_concatenate(catalogue), **_concatenate(pool)}
+    measures = _concatenate(catalogue)
+    if system in SYSTEMS:  # another engine has ranked no pool: it would score 0
+        measures |= _concatenate(
+            [metrics.pool_measures(run) for _, _, run in pieces("pool", judged.pool)]
+        )
     return Scores(measures, _concatenate(curve), np.concatenate(exact)), Top.concatenate(tops)
 
 

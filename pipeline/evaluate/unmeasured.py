@@ -4,7 +4,7 @@ from collections.abc import Mapping
 
 import pyarrow as pa
 
-from pipeline.core.params import Params, System
+from pipeline.core.params import Params
 from pipeline.evaluate import exact_ranks, metrics, per_query, slices
 from pipeline.evaluate.results import Results, chosen
 from pipeline.evaluate.system_scores import Judged
@@ -16,7 +16,7 @@ def describe(
     params: Params,
     locale: str,
     judged: Judged,
-    cards: Mapping[System, RunCard],
+    cards: Mapping[str, RunCard],
     dropped: Mapping[str, int],
 ) -> Results:
     """Return a locale's reports: counts, empty tables, and why nothing is measured.

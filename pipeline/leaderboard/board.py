@@ -13,7 +13,7 @@ import numpy as np
 
 from pipeline.compare.pairs import mean
 from pipeline.compare.sides import Side
-from pipeline.core.params import AS_TYPED, ENCODER, System, Uncertainty
+from pipeline.core.params import AS_TYPED, ENCODER, SYSTEMS, Uncertainty
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
@@ -21,8 +21,8 @@ from pipeline.evaluate.per_query_reader import values
 from pipeline.evaluate.uncertainty import Floats, Interval
 from pipeline.leaderboard.speed import Speed
 
-WITHOUT_VECTORS = ("bm25", "random")
-"""Systems that use neither an encoder nor an index."""
+WITH_VECTORS = (*(system for system in SYSTEMS if system != "bm25"), ENCODER)
+"""What uses an encoder: other systems, and other engines, do not."""
 
 BASELINE = "random"
 
@@ -34,7 +34,8 @@ class Entry:
     Attributes:
         revisions: their names, the first found first.
         locale: the locale.
-        system: dense, bm25, hybrid, rerank, random; or encoder, for its own measures.
+        system: dense, bm25, hybrid, rerank, random, or another engine; or encoder, for its own
+            measures.
         encoder: its name; empty for a system without vectors.
         index: its name; empty likewise, and for `encoder`.
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
@@ -45,7 +46,7 @@ class Entry:
 
     revisions: tuple[str, ...]
     locale: str
-    system: System | str
+    system: str
     encoder: str
     index: str
     sample: Sample | JudgedSample
@@ -104,7 +105,7 @@ def entries_of(
                 for name in side.table.column_names
                 if name.startswith(f"{system}.") and not name.endswith(".labels")
             }
-            uses = system not in WITHOUT_VECTORS
+            uses = system in WITH_VECTORS
             index = side.card.index if uses and system != ENCODER else ""
             speed = speeds.get(locale, Speed()) if uses else Speed()
             found.append(
@@ -191,7 +192,8 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
         "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
-    }.get(system, ())
+        BASELINE: (),
+    }.get(system, (*shared, f"systems.{locale}.{system}"))
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
     decisive = {key: value for key, value in settings.items() if key.startswith(sections)}

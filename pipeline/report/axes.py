@@ -1,6 +1,8 @@
 """What the charts share: their size, plain axes at fixed places, rows, marks with intervals."""
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -14,15 +16,37 @@ LEFT, RIGHT, TOP, AXIS = 58.0, 18.0, 8.0, 40.0
 TITLE = 26.0
 SMALL_TEXT = 10.0
 
-# Never colour alone: each system has its own marker and line.
-MARKERS = {"random": "x", "bm25": "s", "dense": "o", "hybrid": "D", "rerank": "^"}
-LINES: Mapping[str, str | tuple[int, tuple[int, int]]] = {
-    "random": ":",
-    "bm25": "--",
-    "dense": "-",
-    "hybrid": "-.",
-    "rerank": (0, (4, 1)),
+Line = str | tuple[int, tuple[int, ...]]
+
+
+@dataclass(frozen=True)
+class Mark:
+    """How a system is drawn. Never by colour alone: each has its own marker and line."""
+
+    colour: str
+    marker: str
+    line: Line
+
+
+MARKS = {
+    "random": Mark(COLOURS["random"], "x", ":"),
+    "bm25": Mark(COLOURS["bm25"], "s", "--"),
+    "dense": Mark(COLOURS["dense"], "o", "-"),
+    "hybrid": Mark(COLOURS["hybrid"], "D", "-."),
+    "rerank": Mark(COLOURS["rerank"], "^", (0, (4, 1))),
 }
+OTHER_MARKS = (
+    Mark(COLOURS["other"], "v", (0, (1, 1))),
+    Mark(COLOURS["other"], "<", (0, (6, 1, 1, 1, 1, 1))),
+    Mark(COLOURS["other"], ">", (0, (8, 3))),
+    Mark(COLOURS["other"], "p", (0, (3, 1, 1, 1))),
+)
+"""Those of other engines, in turn."""
+
+
+def marks(others: Sequence[str]) -> Mapping[str, Mark]:
+    """Return the mark of each system; `others` are the other engines of the page, in order."""
+    return {**MARKS, **dict(zip(others, cycle(OTHER_MARKS), strict=False))}
 
 
 def new_axes(figure: Figure, left: float, right: float, height: float, top: float = TOP) -> Axes:
@@ -70,19 +94,19 @@ def unit_axis(axes: Axes, label: str) -> None:
 
 
 def dot(
-    axes: Axes, system: str, estimate: Estimate, row: float, size: float = 6.5, hollow: bool = False
+    axes: Axes, mark: Mark, estimate: Estimate, row: float, size: float = 6.5, hollow: bool = False
 ) -> None:
     """Draw a mean and, if it has one, its interval."""
     if estimate.mean is None:
         return
-    colour = COLOURS[system]
+    colour = mark.colour
     if estimate.low is not None and estimate.high is not None:
         axes.plot(
             [estimate.low, estimate.high], [row, row],
             color=colour, linewidth=1.6, solid_capstyle="round", clip_on=False,
         )  # fmt: skip
     axes.plot(
-        [estimate.mean], [row], marker=MARKERS[system], linestyle="", markersize=size,
+        [estimate.mean], [row], marker=mark.marker, linestyle="", markersize=size,
         markerfacecolor=COLOURS["surface"] if hollow else colour,
         markeredgecolor=colour, markeredgewidth=1.4, clip_on=False,
     )  # fmt: skip

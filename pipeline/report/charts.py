@@ -10,20 +10,19 @@ from pipeline.report import svg
 from pipeline.report.axes import (
     AXIS,
     LEFT,
-    LINES,
-    MARKERS,
     RIGHT,
     SMALL_TEXT,
     TITLE,
     TOP,
     WIDTH,
     dot,
+    marks,
     name_rows,
     name_y,
     new_axes,
     unit_axis,
 )
-from pipeline.report.inputs import RUNS, SHOWN, UNJUDGED, LocaleResults, Slice
+from pipeline.report.inputs import RUNS, UNJUDGED, LocaleResults, Slice
 from pipeline.report.svg import COLOURS
 from pipeline.report.wording import display_name, format_estimate
 
@@ -38,8 +37,9 @@ def draw_headline(results: LocaleResults, measure: str) -> str:
     height = TOP + 26 * len(rows) + AXIS
     figure = svg.drawing(WIDTH, height)
     axes = new_axes(figure, LEFT, RIGHT, height)
+    drawn = marks(results.others)
     for row, (system, estimate) in enumerate(rows):
-        dot(axes, system, estimate, row)
+        dot(axes, drawn[system], estimate, row)
     name_rows(axes, [system for system, _ in rows])
     unit_axis(axes, display_name(measure))
     numbers = "; ".join(f"{system} {format_estimate(estimate)}" for system, estimate in rows)
@@ -57,13 +57,14 @@ def draw_recall(results: LocaleResults) -> str:
     axes = new_axes(figure, 42, RIGHT, 220, TITLE)
     name_y(figure, "recall")
     cutoffs = sorted({k for curve in results.recall.values() for k, _ in curve}) or [1]
+    drawn = marks(results.others)
     for system, curve in results.recall.items():
         axes.plot(
             [k for k, _ in curve],
             [recall for _, recall in curve],
-            color=COLOURS[system],
-            linestyle=LINES[system],
-            marker=MARKERS[system],
+            color=drawn[system].colour,
+            linestyle=drawn[system].line,
+            marker=drawn[system].marker,
             markersize=4,
             linewidth=1.6,
             clip_on=False,
@@ -90,9 +91,8 @@ def draw_recall(results: LocaleResults) -> str:
 
 def draw_labels(results: LocaleResults) -> str:
     """Draw what the first ten places hold, by system: labels, and products not judged."""
-    mix = {
-        system: results.slices.top10[system] for system in SHOWN if system in results.slices.top10
-    }
+    top10 = results.slices.top10
+    mix = {system: top10[system] for system in results.shown if system in top10}
     height = TOP + 30 * len(mix) + AXIS
     figure = svg.drawing(WIDTH, height)
     axes = new_axes(figure, LEFT, RIGHT, height)
@@ -148,6 +148,7 @@ def draw_slices(results: LocaleResults) -> str:
     at_rows = axes.get_yaxis_transform()
     last = 1 + (right - 2) / inside
     small: dict[str, Any] = {"color": COLOURS["muted"], "fontsize": SMALL_TEXT, "ha": "right"}
+    by_system = marks(results.others)
     axes.text(last, -0.9, "queries", transform=at_rows, va="center", **small)
     for place, row in enumerate(rows):
         if isinstance(row, str):  # from the left edge: it may be longer than the values
@@ -156,10 +157,11 @@ def draw_slices(results: LocaleResults) -> str:
                 color=COLOURS["ink"], fontweight="bold",
             )  # fmt: skip
             continue
-        drawn = [system for system in RUNS if system in row.systems]
+        drawn = [system for system in results.runs if system in row.systems]
         for order, system in enumerate(drawn):
-            shift = (order - (len(drawn) - 1) / 2) * 0.27
-            dot(axes, system, row.systems[system], place + shift, 4.2, row.small)
+            apart = 0.27 if len(drawn) <= len(RUNS) else 1.08 / len(drawn)
+            shift = (order - (len(drawn) - 1) / 2) * apart
+            dot(axes, by_system[system], row.systems[system], place + shift, 4.2, row.small)
         words = f"{row.queries:,}{'*' if row.small else ''}"
         axes.text(last, place, words, transform=at_rows, va="center_baseline", **small)
     name_rows(axes, ["" if isinstance(row, str) else _shortened(row.value, 23) for row in rows])

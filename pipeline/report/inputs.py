@@ -1,6 +1,6 @@
 """What the page shows of a locale, read from the artefacts of other stages."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
@@ -11,8 +11,8 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
-from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Params, System
+from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.params import Name, Params, System
 from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgements_sha256
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
@@ -21,19 +21,19 @@ from pipeline.report.expected import read_exact, read_kinds
 from pipeline.report.training import Training, read_training
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
+from pipeline.runs.others import OtherRun
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid", "rerank")
 """The systems that may have runs, as the page orders them: each beside what it should beat."""
 SHOWN = (RANDOM, *RUNS)
-"""All that may be compared."""
+"""All that may be compared of the pipeline's own."""
 OPTIONAL = ("rerank",)
 """The systems that a locale may lack."""
 
 UNJUDGED = "unjudged"
 
-Shown = Annotated[str, Field(pattern=f"^({'|'.join(SHOWN)})$")]
 Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$")]
 
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
@@ -78,7 +78,7 @@ class Slice(Part):
     value: str
     queries: Number
     small: bool
-    systems: dict[Shown, Estimate]
+    systems: dict[Name, Estimate]
 
 
 class Slices(Part):
@@ -86,17 +86,21 @@ class Slices(Part):
 
     measure: str
     small_below: Number
-    top10: dict[Shown, dict[Mark, Mean]]
+    top10: dict[Name, dict[Mark, Mean]]
     slices: tuple[Slice, ...]
 
 
 class Scores(Part):
-    """The part of a locale's metrics that says what they are of."""
+    """The part of a locale's metrics that says what they are of.
+
+    `systems` are other engines, with what was counted in their runs.
+    """
 
     encoder: str
     index: str
     queries: Number
     products: Number
+    systems: dict[Name, OtherRun] = {}
 
 
 class Counts(BaseModel):
@@ -144,13 +148,14 @@ class Numbers:
     intervals: Mapping[str, Mapping[str, Interval]]
 
     @property
-    def runs(self) -> tuple[System, ...]:
-        """The systems of this locale that have runs, in the order of `RUNS`."""
-        return tuple(system for system in RUNS if system in self.means)
+    def runs(self) -> tuple[str, ...]:
+        """The systems of this locale that have runs: those of `RUNS`, then other engines."""
+        own = (system for system in RUNS if system in self.means)
+        return (*own, *sorted(self.scores.systems))
 
     @property
     def shown(self) -> tuple[str, ...]:
-        """All that is compared of this locale, in the order of `SHOWN`."""
+        """All that is compared of this locale, in the order of `SHOWN`, then other engines."""
         return (RANDOM, *self.runs)
 
     def estimate(self, system: str, measure: str) -> Interval | None:
@@ -173,6 +178,7 @@ class LocaleResults(Numbers):
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
     of the form `TOP`, of the same runs, which are `depth` deep. `exact` and `kinds` are what
     `expected` reads. `tradeoff` says why there is none where nothing was measured on these data.
+    `others` are the other engines of all locales: a chart draws each with the same mark everywhere.
     """
 
     sample: Sample
@@ -190,6 +196,7 @@ class LocaleResults(Numbers):
     tradeoff: TradeOff | str
     data_sha256: str
     trainings: tuple[Training, ...]
+    others: tuple[str, ...]
 
 
 def read_numbers(locale: str) -> Numbers:
@@ -202,12 +209,25 @@ def read_numbers(locale: str) -> Numbers:
     path = layout.metrics(locale)
     found = files.read_json(path, remedy)
     scores = check_model(path, Scores, found, remedy)
-    groups = {name: found[name] for name in SHOWN if name in found}
-    for missing in [name for name in SHOWN if name not in (*groups, *OPTIONAL)]:
+    expected = (*SHOWN, *scores.systems)
+    groups = {name: found[name] for name in expected if name in found}
+    for missing in [name for name in expected if name not in (*groups, *OPTIONAL)]:
         raise PipelineError(f"{path} has no results of {missing}. {remedy}")
     means = check_model(path, dict[str, dict[str, float]], groups, remedy)
-    intervals = read_model(layout.intervals(locale), dict[Shown, dict[str, Interval]], remedy)
-    return Numbers(locale, scores, means, intervals)
+    intervals = read_model(layout.intervals(locale), dict[Name, dict[str, Interval]], remedy)
+    numbers = Numbers(locale, scores, means, intervals)
+    refuse_strangers(numbers, layout.intervals(locale), intervals)
+    return numbers
+
+
+def refuse_strangers(numbers: Numbers, path: Path, systems: Iterable[str]) -> None:
+    """Raise a `PipelineError` if a file has numbers of a system that the metrics lack."""
+    for system in systems:
+        if system not in numbers.shown:
+            raise PipelineError(
+                f"{path}: {shorten(system)} is no system of {layout.metrics(numbers.locale)} (it "
+                f"has: {', '.join(numbers.shown)}). {evaluate_again(numbers.locale)}"
+            )
 
 
 def read_locale(params: Params, locale: str) -> LocaleResults:
@@ -240,7 +260,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         scores=numbers.scores,
         means=numbers.means,
         intervals=numbers.intervals,
-        slices=read_model(layout.slices(locale), Slices, remedy),
+        slices=_read_slices(numbers, remedy),
         recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
         depth=card.sample.depth,
@@ -253,6 +273,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
         data_sha256=data_sha256(locale),
         trainings=read_training(locale, remedy),
+        others=tuple(sorted({name for named in params.systems.values() for name in named})),
     )
 
 
@@ -289,6 +310,15 @@ def _measures(params: Params) -> tuple[str, ...]:
     """Return the headline measures that the page shows query by query: nDCG, MRR and a recall."""
     ndcg, mrr, *others = params.evaluate.headline()
     return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
+
+
+def _read_slices(numbers: Numbers, remedy: str) -> Slices:
+    path = layout.slices(numbers.locale)
+    found = read_model(path, Slices, remedy)
+    refuse_strangers(numbers, path, found.top10)
+    for each in found.slices:
+        refuse_strangers(numbers, path, each.systems)
+    return found
 
 
 def _read_curve(

@@ -12,7 +12,7 @@ from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.encoder import MEASURE_WORDS
-from pipeline.report.inputs import SHOWN, UNJUDGED, CleanCounts, LocaleResults
+from pipeline.report.inputs import UNJUDGED, CleanCounts, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import shown
@@ -20,11 +20,13 @@ from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
 from pipeline.report.verdict import verdict
 from pipeline.report.wording import (
+    ANOTHER_ENGINE,
     LABEL_WORDS,
     REASONS,
     SYSTEM_WORDS,
     count,
     describe,
+    describe_run,
     display_name,
     format_estimate,
     share,
@@ -86,7 +88,8 @@ def render(
             scale=scaled,
             scale_chart=scale_chart,
             means=_means(locales, measures) if len(locales) > 1 else [],
-            systems={system: SYSTEM_WORDS[system] for system in compared},
+            systems={system: SYSTEM_WORDS.get(system, ANOTHER_ENGINE) for system in compared},
+            others=locales[0].others,
             with_runs=compared[1:],
             labels=LABEL_WORDS,
             label_order=(*LABELS, UNJUDGED),
@@ -128,7 +131,11 @@ def _locale(
         "cutoffs": sorted({k for curve in results.recall.values() for k, _ in curve}),
         "recall": {system: dict(curve) for system, curve in results.recall.items()},
         "mix_chart": trusted_markup(charts.draw_labels(results)) if results.slices.top10 else "",
-        "mix": _shown(results.slices.top10),
+        "mix": {
+            system: results.slices.top10[system]
+            for system in results.shown
+            if system in results.slices.top10
+        },
         "slices_chart": trusted_markup(charts.draw_slices(results))
         if results.slices.slices
         else "",
@@ -138,6 +145,10 @@ def _locale(
         "tradeoff_measured": measured,
         "query_numbers": _query_numbers(results, measures),
         "rows": [(system, _cells(results, system, measures)) for system in results.shown],
+        "others": [
+            describe_run(name, run, results.scores.queries)
+            for name, run in results.scores.systems.items()
+        ],
         **describe_data(results.counts, results.manifest),
         "data": trusted_markup(browse.embedded_json(queries)),
     }
@@ -155,10 +166,6 @@ def _trainings(locales: Sequence[LocaleResults]) -> list[dict[str, Any]]:
         }
         for number, (each, by) in enumerate(used.items())
     ]
-
-
-def _shown(by_system: dict[str, Any]) -> dict[str, Any]:
-    return {system: by_system[system] for system in SHOWN if system in by_system}
 
 
 def _query_numbers(results: LocaleResults, measures: Sequence[str]) -> list[int | None]:

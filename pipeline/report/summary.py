@@ -21,7 +21,7 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
     summary: Summary = {}
     for results in locales:
         summary[results.locale] = {
-            **results.scores.model_dump(),
+            **results.scores.model_dump(exclude={"systems"}),
             "systems": {
                 system: {
                     measure: estimate.model_dump(exclude_none=True)
@@ -45,8 +45,9 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
 
 
 def shown(locales: Sequence[Numbers]) -> list[str]:
-    """Return all that is compared in any locale, in the order of `SHOWN`."""
-    return [system for system in SHOWN if any(system in each.shown for each in locales)]
+    """Return all that is compared in any locale, in the order of `SHOWN`, then other engines."""
+    others = sorted({name for each in locales for name in each.scores.systems})
+    return [system for system in (*SHOWN, *others) if any(system in each.shown for each in locales)]
 
 
 def table(summary: Summary, measures: Sequence[str]) -> str:

@@ -16,7 +16,7 @@ from pipeline.report.inputs import SHOWN, UNJUDGED
 
 _ROLES = (
     "ink", "muted", "grid", "surface", *SHOWN,
-    *LABELS, UNJUDGED, *(f"on-{label}" for label in LABELS),
+    *LABELS, UNJUDGED, *(f"on-{label}" for label in LABELS), "other",
 )  # fmt: skip
 
 COLOURS = {role: f"#0000{number:02x}" for number, role in enumerate(_ROLES, start=1)}

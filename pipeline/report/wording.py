@@ -1,6 +1,7 @@
 """How the page names measures, systems and labels."""
 
 from pipeline.report.inputs import UNJUDGED, Estimate
+from pipeline.runs.others import OtherRun
 
 SYSTEM_WORDS = {
     "random": "a random order: what luck alone would give, computed exactly",
@@ -10,6 +11,8 @@ SYSTEM_WORDS = {
     "rerank": "the first products of another system, ordered by a model that reads a "
     "query and a product together",
 }
+
+ANOTHER_ENGINE = "another engine, by a run that was made with it"
 
 LABEL_WORDS = {
     "E": "Exact",
@@ -56,6 +59,22 @@ def describe(measure: str) -> str:
         ),
     }
     return words.get(name, "See the documentation of the project.")
+
+
+def describe_run(name: str, run: OtherRun, queries: int) -> str:
+    """Return what the numbers of another engine are of, and what was left out of its run."""
+    facts = [f"{run.results:,} results of {queries - run.queries_without_results:,} queries"]
+    if run.queries_without_results:
+        facts.append(f"queries without results, which score 0: {run.queries_without_results:,}")
+    if run.results_cut:
+        facts.append(f"results too deep, which are left out: {run.results_cut:,}")
+    if run.queries_against_rank:
+        facts.append(
+            "queries whose ranks are in another order than the scores, which decide: "
+            f"{run.queries_against_rank:,}"
+        )
+    facts.append(f"most results of a query: {run.depth:,}")
+    return f"{name} is the run {run.path}: {'; '.join(facts)}."
 
 
 def display_name(measure: str) -> str:

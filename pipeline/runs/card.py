@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Strict, System
+from pipeline.core.params import Name, Strict
 from pipeline.runs.inputs import Ids
 
 RUN_SCHEMA = 3
@@ -18,13 +18,15 @@ RUN_SCHEMA = 3
 RANDOM = "random"
 """Shown with the systems; it has no run, but the exact expectation of each measure."""
 
-STAGE_OF: Mapping[System, str] = {
+STAGE_OF: Mapping[str, str] = {
     "dense": "retrieve",
     "bm25": "bm25",
     "hybrid": "hybrid",
     "rerank": "rerank",
 }
-"""The stage that writes each system's runs."""
+"""The stage that writes each system's runs; those of other engines, `OTHERS` does."""
+
+OTHERS = "systems"
 
 INDEX_OVERLAP = "index_overlap@100"
 """The name of `RunCard.index_overlap` in the metrics."""
@@ -44,7 +46,7 @@ class RunCard(Strict):
     """
 
     run_schema: int
-    system: System
+    system: Name
     of: dict[str, str]
     depth: Annotated[int, Field(ge=1)]
     index_overlap: Annotated[float, Field(ge=0, le=1)] | None
@@ -54,14 +56,14 @@ class RunCard(Strict):
     pool_sha256: str
 
 
-def rerun_hint(system: System, locale: str) -> str:
+def rerun_hint(system: str, locale: str) -> str:
     """Return what brings a system's runs back, as messages say it."""
-    return layout.rerun_hint(STAGE_OF[system], locale)
+    return layout.rerun_hint(STAGE_OF.get(system, OTHERS), locale)
 
 
 def make_card(
     runs: layout.RunFiles,
-    system: System,
+    system: str,
     of: Mapping[str, str],
     depth: int,
     queries: pa.ChunkedArray,
@@ -84,7 +86,7 @@ def make_card(
 
 def read_card(
     runs: layout.RunFiles,
-    system: System,
+    system: str,
     queries: pa.ChunkedArray,
     products: pa.ChunkedArray,
     remedy: str,
@@ -107,7 +109,7 @@ def read_card(
     return found
 
 
-def read_cards(locale: str, systems: Iterable[System], ids: Ids) -> dict[System, RunCard]:
+def read_cards(locale: str, systems: Iterable[str], ids: Ids) -> dict[str, RunCard]:
     """Read the cards of some systems' runs of a locale; raises as `read_card` does."""
     return {
         system: read_card(

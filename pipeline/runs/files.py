@@ -64,15 +64,31 @@ def write_runs(
         ids: what the rows of the runs are of.
         index_overlap: for the card.
     """
-    with files.atomic_directory(layout.runs(system, locale).folder) as folder:
-        out = layout.RunFiles(folder)
-        with (
-            pq.ParquetWriter(out.catalogue, tables.RUN, **tables.WRITE_OPTIONS) as first,
-            pq.ParquetWriter(out.pool, tables.RUN, **tables.WRITE_OPTIONS) as second,
-        ):
-            yield RunWriter(first, ids, folder), RunWriter(second, ids, folder)
-        written = make_card(out, system, of, depth, ids.queries, ids.products, index_overlap)
-        files.write_json(out.card, written.model_dump(mode="json"))
+    with (
+        files.atomic_directory(layout.runs(system, locale).folder) as folder,
+        fill_runs(folder, system, of, depth, ids, index_overlap) as writers,
+    ):
+        yield writers
+
+
+@contextmanager
+def fill_runs(
+    folder: Path,
+    system: str,
+    of: Mapping[str, str],
+    depth: int,
+    ids: Ids,
+    index_overlap: float | None = None,
+) -> Iterator[tuple[RunWriter, RunWriter]]:
+    """Yield the writers of both runs in a folder that is there; else as `write_runs`."""
+    out = layout.RunFiles(folder)
+    with (
+        pq.ParquetWriter(out.catalogue, tables.RUN, **tables.WRITE_OPTIONS) as first,
+        pq.ParquetWriter(out.pool, tables.RUN, **tables.WRITE_OPTIONS) as second,
+    ):
+        yield RunWriter(first, ids, folder), RunWriter(second, ids, folder)
+    written = make_card(out, system, of, depth, ids.queries, ids.products, index_overlap)
+    files.write_json(out.card, written.model_dump(mode="json"))
 
 
 def run_table(ids: Ids, rows: Ints, codes: Ints, scores: NDArray[np.float64]) -> pa.Table:

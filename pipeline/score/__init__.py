@@ -26,7 +26,7 @@ from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line,
 from pipeline.core.params import Evaluate, Uncertainty
 from pipeline.evaluate import metrics
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.score.given import PRODUCTS, TREC_QRELS, TREC_RUN, Source, read_given
+from pipeline.given.table import PRODUCTS, TREC_QRELS, TREC_RUN, Source, read_given
 from pipeline.score.joined import Joined, join
 from pipeline.score.labels import Meanings
 from pipeline.score.results import Difference, Result, Track

@@ -21,9 +21,9 @@ from pipeline.compare import git
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
+from pipeline.given.table import PRODUCTS, TREC_QRELS, read_given
 from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare, evaluate
 from pipeline.score.display import as_json, terminal
-from pipeline.score.given import PRODUCTS, TREC_QRELS, read_given
 from pipeline.score.results import Difference, Result, Track
 
 WRITTEN = ("csv", "json")

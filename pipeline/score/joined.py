@@ -5,19 +5,15 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipeline.core import tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.evaluate import metrics
 from pipeline.evaluate.judged_run import JudgedRun, Judgements, judge
-from pipeline.score.given import Given
+from pipeline.given.order import count_against_rank, order_run, read_scores, refuse_twice
+from pipeline.given.table import Given
 from pipeline.score.labels import Meanings, read_labels
-
-Floats = NDArray[np.float64]
-
-LARGEST = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -52,7 +48,7 @@ def join(
     judged_queries, judged_products = qrels.ids("query_id"), qrels.ids("product_id")
     labels = read_labels(qrels, meanings)
     ran_queries, ran_products = run.ids("query_id"), run.ids("product_id")
-    scores = _read_scores(run)
+    scores = read_scores(run)
     queries = _sorted_queries(judged_queries)
     for name in ("query_id", "product_id"):
         _refuse_strangers(run, qrels, name)
@@ -66,12 +62,9 @@ def join(
     products = products.take(pc.sort_indices(products))
     judged = _places(judged_queries, queries), _places(judged_products, products)
     ran = _places(ran_queries, queries), _places(ran_products, products)
-    _refuse_twice(qrels, *judged)
-    _refuse_twice(run, *ran)
-    order = np.lexsort((-ran[1], -scores, ran[0]))
+    refuse_twice(qrels, *judged)
+    order = order_run(run, *ran, scores)
     rows, codes, scores = ran[0][order], ran[1][order], scores[order]
-    if not run.names("score"):
-        _refuse_equal_ranks(run, order, rows, scores)
     is_judged = rows < len(queries)
     unknown = np.zeros(len(rows), dtype=bool)
     if known is not None:
@@ -84,7 +77,7 @@ def join(
         **metrics.counts(judgements),
         "queries_without_results": int((found.retrieved == 0).sum()),
         "queries_not_judged": len(np.unique(rows[~is_judged])),
-        "queries_against_rank": _against_rank(run, order[kept], rows[kept]),
+        "queries_against_rank": count_against_rank(run, order[kept], rows[kept]),
         "results": int(kept.sum()),
         "results_judged": len(found.query),
         "results_tied": int(tied.sum()),
@@ -97,59 +90,6 @@ def join(
         products_sha256 = tables.ids_sha256(pa.chunked_array([in_order]))
     judgements_sha256 = _sha256(queries, products, judgements)
     return Joined(queries, found, counts, judgements_sha256, products_sha256)
-
-
-def _read_scores(run: Given) -> Floats:
-    """Return what orders a run, higher is better: its scores, or its ranks if it has no scores.
-
-    Scores are compared as numbers of 32 bits, as trec_eval compares them.
-    """
-    names = run.names("score", "rank")
-    if not names:
-        raise PipelineError(
-            f"{run.where}: there must be a column score or rank (the columns are "
-            f"{', '.join(run.columns)}). Rename yours."
-        )
-    found = run.numbers(names[0])
-    if names[0] == "rank":
-        return -found
-    if (unfit := np.flatnonzero(np.abs(found) > LARGEST)).size:
-        row = int(unfit[0])
-        raise run.wrong(
-            row, f"score {found[row]:g} is too large for 32 bits. Scale the scores of the run."
-        )
-    return found.astype(np.float32).astype(np.float64)
-
-
-def _against_rank(run: Given, order: Ints, rows: Ints) -> int:
-    """Return in how many queries the order of scores is not that of the ranks, if there are both.
-
-    Args:
-        run: of which the rows are.
-        order: the rows that count, [results], in their final order.
-        rows: the query of each.
-    """
-    if len(run.names("score", "rank")) < 2:
-        return 0
-    try:
-        ranks = run.numbers("rank")[order]
-    except PipelineError:  # such as the - of some TREC files: the scores decide
-        return 0
-    against = (np.diff(rows) == 0) & (np.diff(ranks) < 0)
-    return len(np.unique(rows[1:][against]))
-
-
-def _refuse_equal_ranks(run: Given, order: Ints, rows: Ints, ranks: Floats) -> None:
-    """Raise a `PipelineError` if a query has a rank twice: no order is right."""
-    twice = (np.diff(rows) == 0) & (np.diff(ranks) == 0)
-    if twice.any():
-        row = int(order[1:][twice].min())
-        raise run.wrong(
-            row,
-            f"query {shorten(run.ids('query_id')[row].as_py())} has rank "
-            f"{run.numbers('rank')[row]:g} twice ({int(twice.sum()):,} such rows in all). Rank "
-            "each product, or give scores.",
-        )
 
 
 def _sorted_queries(ids: pa.ChunkedArray) -> pa.Array:
@@ -180,22 +120,6 @@ def _refuse_strangers(run: Given, other: Given, name: str) -> None:
             f"{run.where}: none of its {len(ran):,} {name} is in {other.where} (such as "
             f"{shorten(ran[0].as_py())}; there is {shorten(known[0].as_py())}). Name tables of the "
             "same queries and products."
-        )
-
-
-def _refuse_twice(given: Given, rows: Ints, codes: Ints) -> None:
-    """Raise a `PipelineError` if a query has a product twice."""
-    # One number per pair sorts several times as fast as two columns.
-    pairs = rows * (1 + codes.max()) + codes
-    order = np.argsort(pairs, kind="stable")
-    twice = np.diff(pairs[order]) == 0
-    if twice.any():
-        row = int(order[1:][twice].min())
-        query, product = (given.ids(name)[row].as_py() for name in ("query_id", "product_id"))
-        raise given.wrong(
-            row,
-            f"query {shorten(query)} has product {shorten(product)} twice "
-            f"({int(twice.sum()):,} such rows in all). Keep one of each.",
         )
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import ESCI_GAINS
 from pipeline.core.tables import LABELS
-from pipeline.score.given import LABEL_COLUMNS, Given, is_text
+from pipeline.given.table import LABEL_COLUMNS, Given, is_text
 
 Meanings = Mapping[str, str] | Mapping[int, str] | Mapping[float, str]
 """The label E, S, C or I of each value."""

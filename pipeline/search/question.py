@@ -74,7 +74,13 @@ def check_text(where: str, value: object) -> None:
 
 
 def read_systems(names: Iterable[str], there: Sequence[System] = SYSTEMS) -> tuple[System, ...]:
-    """Return systems by their names, each once; they must be among those that are there.
+    """Return systems by their names; raises as `read_names` does."""
+    known: dict[str, System] = {name: name for name in there}
+    return tuple(known[name] for name in read_names(names, there))
+
+
+def read_names(names: Iterable[str], there: Sequence[str]) -> tuple[str, ...]:
+    """Return names of systems, each once; they must be among those that are there.
 
     Raises:
         PipelineError: a name is unknown, there is none, or these are no names.
@@ -95,8 +101,7 @@ def read_systems(names: Iterable[str], there: Sequence[System] = SYSTEMS) -> tup
             )
     if not wanted:
         raise PipelineError(f"system: must be one of {', '.join(there)} (found none).")
-    known: dict[str, System] = {name: name for name in there}
-    return tuple(dict.fromkeys(known[name] for name in wanted))
+    return tuple(dict.fromkeys(wanted))
 
 
 def check_k(k: int, depth: int) -> None:

@@ -74,6 +74,7 @@ def settings_of(
         changes["index",] = {locale: "flat"}
         changes["rerank",] = {locale: NO_RERANKER}
         changes["spelling",] = {locale: AS_TYPED}
+        changes["systems",] = {locale: {}}
     return changes
 
 

@@ -25,7 +25,7 @@ from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
-from pipeline.search.question import Question, check_text, read_filters, read_systems
+from pipeline.search.question import Question, check_text, read_filters, read_names, read_systems
 
 
 @dataclass(frozen=True)
@@ -70,9 +70,9 @@ class Workspace:
         """Return a system's ranking of the catalogue: query_id, product_id, score, rank.
 
         Args:
-            system: dense, bm25, hybrid or, where the locale has it, rerank.
+            system: dense, bm25, hybrid or, where the locale has them, rerank or another engine.
         """
-        (name,) = read_systems([system], self.params.systems_of(self.locale))
+        (name,) = read_names([system], self.params.evaluated_systems(self.locale))
         ids, _, _ = read_judgements(self.locale)
         runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
         read_card(runs, name, ids.queries, ids.products, remedy)

@@ -218,7 +218,7 @@ def without(folder: Path, locale: str, *, dropped: bool, deleted: bool) -> None:
     if dropped:
         yaml = YAML()
         data = yaml.load(folder / "params.yaml")
-        for section in ("encoder", "index", "language", "rerank", "spelling"):
+        for section in ("encoder", "index", "language", "rerank", "spelling", "systems"):
             del data[section][locale]
         yaml.dump(data, folder / "params.yaml")
     if deleted:

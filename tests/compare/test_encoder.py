@@ -64,6 +64,7 @@ def given(*metrics: str) -> Params:
         "language": "es",
         "rerank": "none",
         "spelling": "typed",
+        "systems": {},
     }
     only_es = {section: {"es": name} for section, name in one.items()}
     return params({**only_es, "compare.metrics": list(metrics), "uncertainty.samples": 1000})

@@ -72,11 +72,12 @@ def leaves(data: object, path: tuple[str, ...] = ()) -> list[tuple[str, ...]]:
 OPEN: set[tuple[str, ...]] = {
     (name,)
     for name in (
-        "encoder", "index", "language", "spelling", "rerank", "encoders", "rerankers", "indexes",
-        "trained",
+        "encoder", "index", "language", "spelling", "rerank", "systems", "encoders", "rerankers",
+        "indexes", "trained",
     )
 }  # fmt: skip
 # Names of the source's own columns and labels, for ESCI's.
+OPEN |= {("systems", locale) for locale in shipped()["systems"]}
 OPEN |= {(section, key) for section in ("sample", "training") for key in ("columns", "labels")}
 SECTIONS = [path for path in mappings(shipped()) if path not in OPEN]
 LEAVES = leaves(shipped())
@@ -839,7 +840,7 @@ def test_without_the_section_of_spelling_its_line_is_named() -> None:
 
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
-        for section in ("encoder", "index", "language", "spelling", "rerank"):
+        for section in ("encoder", "index", "language", "spelling", "rerank", "systems"):
             data[section]["mean"] = data[section].pop("jp")
 
     (told,) = lines(named)

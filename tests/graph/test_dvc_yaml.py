@@ -92,6 +92,7 @@ def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() 
                 if not one.startswith(
                     ("pipeline/", f"{layout.MODELS}/encoder/", f"{layout.MODELS}/reranker/")
                 )
+                and one != str(layout.GIVEN_RUNS)  # see the comment in dvc.yaml
             ]
             assert all(locale in one for one in read)
             for one in (each.replace("${item}", "${key}") for each in read):
@@ -109,6 +110,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key).folder, layout.embeddings(key).folder,
             layout.index(key).folder, *(layout.runs(system, key).folder for system in SYSTEMS),
+            layout.other_runs(key).folder,
             layout.per_query(key), layout.metrics(key), layout.key_metrics(key),
             layout.intervals(key), layout.slices(key), layout.similar_key_metrics(key),
             layout.top(key), layout.exact(key), layout.kinds(key),

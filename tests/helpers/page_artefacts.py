@@ -18,6 +18,7 @@ from pipeline.evaluate import exact_ranks, per_query, plots
 from pipeline.evaluate.system_scores import read_judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
+from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.ranking import rank_pairs
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
@@ -80,10 +81,13 @@ def write_locale(
     measures = given.evaluate.headline()
     texts = [_text(rng, locale, row) for row in range(queries)]
     query_ids = sorted(rng.choice(10**6, queries, replace=False).tolist())
-    values = _values(rng, measures, queries)
-    top = _top(rng, locale, query_ids, given)
+    others = tuple(sorted(given.systems[locale]))
+    values = _values(rng, measures, queries, (*SHOWN, *others))
+    top = _top(rng, locale, query_ids, (*SYSTEMS, *others))
     exact = _write_exact(rng, locale, query_ids, top)
-    for system, measure in product(SYSTEMS, (m for m in measures if m.startswith("recall@"))):
+    for system, measure in product(
+        (*SYSTEMS, *others), (m for m in measures if m.startswith("recall@"))
+    ):
         ranks = np.array([row[system] or np.inf for row in exact]).reshape(queries, -1)
         values[system][measure] = (ranks <= int(measure[7:])).mean(axis=1)
     _write_numbers(given, locale, values, measures, queries)
@@ -115,17 +119,21 @@ def _text(rng: np.random.Generator, locale: str, row: int) -> str:
 
 
 def _values(
-    rng: np.random.Generator, measures: tuple[str, ...], queries: int
+    rng: np.random.Generator, measures: tuple[str, ...], queries: int, systems: Sequence[str]
 ) -> dict[str, dict[str, np.ndarray[Any, np.dtype[np.float64]]]]:
-    """Return values in [0, 1] by system and measure, [queries]; the second query has no MRR."""
+    """Return values in [0, 1] by system and measure, [queries]; the second query has no MRR.
+
+    Other engines have no measure of the pool.
+    """
     hard = rng.normal(0, 0.25, queries)
     values = {}
-    for system in SHOWN:
+    for system in systems:
         values[system] = {
-            measure: (_GOOD[system] + 0.05 * place + hard + rng.normal(0, 0.1, queries))
+            measure: (_GOOD.get(system, 0.6) + 0.05 * place + hard + rng.normal(0, 0.1, queries))
             .clip(0, 1)
             .round(5)
             for place, measure in enumerate(measures)
+            if system in SHOWN or not measure.startswith("pool_")
         }
         values[system][measures[1]][1:2] = np.nan
         recalls = [values[system][name] for name in measures if name.startswith("recall@")]
@@ -135,7 +143,7 @@ def _values(
 
 
 def _top(
-    rng: np.random.Generator, locale: str, query_ids: list[int], given: Params
+    rng: np.random.Generator, locale: str, query_ids: list[int], systems: Sequence[str]
 ) -> dict[str, list[Any]]:
     """Return ten products of each query and system as columns; the last query of all has none."""
     columns: dict[str, list[Any]] = {name: [] for name in TOP.names}
@@ -143,7 +151,7 @@ def _top(
     titles = [_text(rng, locale, row) + f" {row}" for row in range(len(catalogue))]
     for place, query_id in enumerate(query_ids[:-1]):
         judged = {5 * place + code: LABELS[code % 4] for code in range(12)}
-        for system in SYSTEMS:
+        for system in systems:
             codes = rng.permutation(np.arange(5 * place, 5 * place + 20))[:10].tolist()
             for rank, code in enumerate(codes, start=1):
                 row = (query_id, system, rank, catalogue[code], judged.get(code), titles[code])
@@ -156,30 +164,38 @@ def _write_numbers(
     given: Params, locale: str, values: Any, measures: tuple[str, ...], queries: int
 ) -> None:
     means = {
-        system: {name: round(float(np.nanmean(values[system][name])), 5) for name in measures}
-        for system in SHOWN
+        system: {name: round(float(np.nanmean(each)), 5) for name, each in of_system.items()}
+        for system, of_system in values.items()
     }
-    counts = {
+    counts: dict[str, Any] = {
         "encoder": given.encoder[locale],
         "index": given.index[locale],
         "queries": queries,
         "products": 5 * queries + 20,
     }
+    if named := given.systems[locale]:
+        counts["systems"] = {name: _counted(path) for name, path in named.items()}
     files.write_json(layout.metrics(locale), {**means, **counts})
     intervals: Any = {
         system: {
-            name: _estimate(values[system][name])
-            | {"queries": int((~np.isnan(values[system][name])).sum())}
-            for name in measures
-            if not np.isnan(values[system][name]).all()
+            name: _estimate(each) | {"queries": int((~np.isnan(each)).sum())}
+            for name, each in of_system.items()
+            if not np.isnan(each).all()
         }
-        for system in SHOWN
+        for system, of_system in values.items()
     }
     files.write_json(layout.intervals(locale), intervals)
     layout.intervals_plot(locale).parent.mkdir(parents=True, exist_ok=True)
     plots.write_intervals(layout.intervals_plot(locale), intervals)
     layout.recall_curve(locale).parent.mkdir(parents=True, exist_ok=True)
-    plots.write_recall(layout.recall_curve(locale), {s: _curve(means[s]) for s in SHOWN})
+    plots.write_recall(layout.recall_curve(locale), {s: _curve(each) for s, each in means.items()})
+
+
+def _counted(path: str) -> dict[str, Any]:
+    return {
+        "path": path, "sha256": "0" * 64, "results": 1234, "results_cut": 5, "results_tied": 6,
+        "queries_without_results": 7, "queries_against_rank": 8, "depth": 50,
+    }  # fmt: skip
 
 
 def _curve(means: dict[str, float]) -> dict[str, float]:
@@ -205,10 +221,11 @@ def _write_tables(
 ) -> None:
     columns = {
         f"{system}.{name}": pa.array(values[system][name], pa.float32(), from_pandas=True)
-        for system in SYSTEMS
+        for system in values
+        if system != RANDOM
         for name in values[system]
     }
-    labels = {f"{system}.labels": ["EES?I"] * len(texts) for system in SYSTEMS}
+    labels = {f"{system}.labels": ["EES?I"] * len(texts) for system in values if system != RANDOM}
     for path, table in (
         (layout.per_query(locale),
          pa.table({"query_id": query_ids, "query": texts, **columns, **labels})),
@@ -229,17 +246,18 @@ def _write_exact(
         )
     }
     titles = dict(zip(top["product_id"], top["title"], strict=True))
+    systems = list(dict.fromkeys(top["system"])) or list(SYSTEMS)
     rows = []
     for place, query_id in enumerate(query_ids):
         for name in (f"B{5 * place + code:08d}" for code in (0, 4, 8)):
             row: dict[str, Any] = {"query_id": query_id, "product_id": name}
             row["title"] = titles.get(name, f"never found {name}")
-            for system in SYSTEMS:
+            for system in systems:
                 further = int(rng.integers(11, 100)) if rng.random() < 0.5 else None
                 row[system] = first.get((query_id, name, system), further)
             rows.append(row)
-    rows[-1] |= {**dict.fromkeys(["title", *SYSTEMS]), "product_id": WITHOUT_TEXT}
-    schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in SYSTEMS)])
+    rows[-1] |= {**dict.fromkeys(["title", *systems]), "product_id": WITHOUT_TEXT}
+    schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in systems)])
     layout.exact(locale).parent.mkdir(parents=True, exist_ok=True)
     sealed = exact_ranks.seal(pa.Table.from_pylist(rows, schema))
     pq.write_table(sealed, layout.exact(locale), **tables.WRITE_OPTIONS)
@@ -292,14 +310,16 @@ def _write_slices(
                 "slice": group, "value": name, "queries": len(rows), "small": len(rows) < 30,
                 "systems": {
                     system: _estimate(values[system][measure][rows]) if len(rows) else nothing
-                    for system in SHOWN
+                    for system in values
                 },
             })  # fmt: skip
     layout.kinds(locale).parent.mkdir(parents=True, exist_ok=True)
     table = pa.table({"query_id": query_ids, **kinds})
     pq.write_table(table, layout.kinds(locale), **tables.WRITE_OPTIONS)
     shares: dict[str, dict[str, float]] = {}
-    for system in SYSTEMS:
+    for system in values:
+        if system == RANDOM:
+            continue
         labels = [
             label or UNJUDGED
             for of, label in zip(top["system"], top["label"], strict=True)

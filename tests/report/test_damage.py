@@ -42,6 +42,7 @@ def given() -> Params:
         "language": "es",
         "rerank": "none",
         "spelling": "typed",
+        "systems": {},
     }
     return params({section: {LOCALE: name} for section, name in one.items()})
 

@@ -22,6 +22,7 @@ def test_numbers_of_other_vectors_or_another_similarity_are_refused(project: Pat
         "language": LOCALE,
         "rerank": "none",
         "spelling": "typed",
+        "systems": {},
     }
     given = params({section: {LOCALE: name} for section, name in one.items()})
     write_locale(given, LOCALE, queries=9)

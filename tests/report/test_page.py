@@ -35,7 +35,7 @@ RNG = np.random.default_rng(20)
 
 ONE = {
     "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
-    "rerank": {"es": "none"}, "spelling": {"es": "typed"},
+    "rerank": {"es": "none"}, "spelling": {"es": "typed"}, "systems": {"es": {}},
 }  # fmt: skip
 """Settings of one locale."""
 
@@ -502,6 +502,7 @@ def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
             "language": dict.fromkeys(names, "en"),
             "rerank": dict.fromkeys(names, "none"),
             "spelling": dict.fromkeys(names, "typed"),
+            "systems": {each: {} for each in names},
         }
     )
     for locale in names:
@@ -540,7 +541,7 @@ def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
 
 def test_every_system_has_a_stage_a_mark_a_line_a_colour_and_a_description() -> None:
     assert set(RUNS) == set(SYSTEMS) == set(STAGE_OF)
-    for known in (axes.MARKERS, axes.LINES, wording.SYSTEM_WORDS):
+    for known in (axes.MARKS, wording.SYSTEM_WORDS):
         assert set(known) == {RANDOM, *SYSTEMS}
     css = (ROOT / "pipeline/report/assets/palette.css").read_text(encoding="utf-8")
     template = (ROOT / "pipeline/report/assets/page.html.j2").read_text(encoding="utf-8")
@@ -556,3 +557,35 @@ def test_a_colour_is_defined_once_for_all_pages() -> None:
     assert len(defined) == len(set(defined)) > 15
     used = {name for css in sheets for name in re.findall(r"var\(--([\w-]+)\)", css)}
     assert used <= set(defined)
+
+
+def test_another_engine_is_shown_as_the_own_systems_and_has_no_pool(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    runs = {"zeta": "data/systems/z", "alpha": "data/systems/a.trec"}
+    given = params({**ONE, "systems": {"es": runs}})
+    write_locale(given, "es", queries=20)
+    report.report(given)
+    found = read_locale(given, "es")
+    assert found.runs == (*RUNS, "alpha", "zeta")
+    page = layout.PAGE.read_text(encoding="utf-8")
+    assert (
+        "es: alpha is the run data/systems/a.trec: 1,234 results of 13 queries; queries without "
+        "results, which score 0: 7; results too deep, which are left out: 5; " in page
+    )
+    for name in runs:
+        (row,) = re.findall(f'<tr data-locale="es" data-system="{name}">.*</tr>', page)
+        (pool,) = re.findall('<td class="number" data-measure="pool_ndcg">(.*?)</td>', row)
+        assert pool == '<span class="none">–</span>'
+        assert f"<dt>{name}</dt><dd>Another engine" in page
+    summary = json.loads(layout.SUMMARY.read_text())["es"]["systems"]
+    assert "pool_ndcg" not in summary["zeta"]
+    assert summary["zeta"].keys() | {"pool_ndcg"} == summary["bm25"].keys()
+    shapes = {found.marker for found in axes.marks(["alpha", "zeta"]).values()}
+    assert len(shapes) == len(axes.MARKS) + 2
+    damaged = json.loads(layout.slices("es").read_text())
+    damaged["top10"]["gamma"] = damaged["top10"]["bm25"]
+    layout.slices("es").write_text(json.dumps(damaged))
+    with pytest.raises(PipelineError, match="'gamma' is no system of"):
+        read_locale(given, "es")

@@ -37,6 +37,7 @@ def of_locales(**locales: str) -> Params:
             "language": locales,
             "rerank": dict.fromkeys(locales, "none"),
             "spelling": dict.fromkeys(locales, "typed"),
+            "systems": {each: {} for each in locales},
         }
     )
 

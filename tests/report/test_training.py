@@ -35,6 +35,7 @@ def of_locales(**encoders: str) -> Params:
             "language": dict.fromkeys(encoders, "en"),
             "rerank": {each: "reranker-demo" if each == "es" else "none" for each in encoders},
             "spelling": dict.fromkeys(encoders, "typed"),
+            "systems": {each: {} for each in encoders},
         }
     )
 

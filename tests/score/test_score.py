@@ -24,8 +24,8 @@ from pipeline.compare import differences
 from pipeline.compare.pairs import pair
 from pipeline.core import layout
 from pipeline.evaluate import stage
+from pipeline.given.table import TREC_RUN, read_given
 from pipeline.score import ALPHA, CUTOFFS, DRAWS, command
-from pipeline.score.given import TREC_RUN, read_given
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean, write_runs, write_sources
 from tests.helpers.pages import blocks_of
 from tests.helpers.repository import GIT_IDENTITY, commit_all

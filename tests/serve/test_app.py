@@ -352,7 +352,7 @@ def test_locales_come_and_go_with_params(folder: Path) -> None:
     engines = Engines()
     assert list(engines.states) == ["es"]
     text = layout.PARAMS.read_text().replace("samples: 100\n", "samples: 1000\n")
-    for key in ("encoder", "index", "language", "rerank", "spelling"):
+    for key in ("encoder", "index", "language", "rerank", "spelling", "systems"):
         value = load_params().model_dump()[key]["es"]
         text = re.sub(rf"(?m)^{key}:$", f"{key}:\n  mx: {value}", text)
     before = layout.PARAMS.read_bytes()

@@ -1,0 +1,1 @@
+"""Tables that somebody gives, such as another engine's run: read, checked, put in order."""

@@ -1,0 +1,76 @@
+"""Take the runs of other engines: data/systems -> data/runs/systems/<locale>.
+
+A run is of the whole catalogue, so the pool run of an engine is empty. A locale without other
+engines has a card alone: DVC has no optional stages.
+"""
+
+from pathlib import Path
+
+import numpy as np
+
+from pipeline.core import files, layout, stage
+from pipeline.core.params import Params
+from pipeline.runs import files as run_files
+from pipeline.runs.inputs import Ids, read_inputs
+from pipeline.runs.others import OTHERS_SCHEMA, OtherRun, OtherRuns
+from pipeline.runs.ranking import Ranked
+from pipeline.systems.read import Read, read_run
+
+QUERIES_A_PIECE = 1_024
+
+
+def systems(params: Params, locale: str) -> stage.Done:
+    """Write the runs of a locale's other engines, and the card of what was counted in them."""
+    out, named = layout.other_runs(locale), params.systems[locale]
+    counts: dict[str, OtherRun] = {}
+    depth = params.retrieve.depth
+    with files.atomic_directory(out.folder) as partial:
+        ids = read_inputs(locale) if named else None
+        for name in sorted(named):
+            assert ids is not None
+            where = f"systems.{locale}.{name}"
+            read = read_run(Path(named[name]), where, ids, depth, layout.clean(locale))
+            counts[name] = read.counts
+            folder = layout.OtherRunsFiles(partial).runs(name).folder
+            folder.mkdir()
+            _write(folder, name, read, depth, ids)
+            _report(name, locale, read.counts, len(ids.queries), params)
+        card = OtherRuns(systems_schema=OTHERS_SCHEMA, runs=counts)
+        files.write_json(layout.OtherRunsFiles(partial).card, card.model_dump(mode="json"))
+    return stage.Done(results=sum(each.results for each in counts.values()))
+
+
+def _write(folder: Path, name: str, read: Read, depth: int, ids: Ids) -> None:
+    of = {"path": read.counts.path, "sha256": read.counts.sha256}
+    with run_files.fill_runs(folder, name, of, depth, ids) as (catalogue, _):
+        for start in range(0, len(ids.queries), QUERIES_A_PIECE):
+            catalogue.add(*_piece(read.ranked, start, start + QUERIES_A_PIECE))
+
+
+def _piece(ranked: Ranked, start: int, stop: int) -> Ranked:
+    """Return the part of a run that is of the queries from `start` to before `stop`."""
+    rows, codes, scores = ranked
+    first, last = np.searchsorted(rows, [start, stop])
+    return rows[first:last], codes[first:last], scores[first:last]
+
+
+def _report(name: str, locale: str, counts: OtherRun, queries: int, params: Params) -> None:
+    stage.log.info(
+        "systems locale=%s system=%s results=%d cut=%d depth=%d",
+        locale, name, counts.results, counts.results_cut, counts.depth,
+    )  # fmt: skip
+    if counts.queries_without_results:
+        stage.log.warning(
+            "warning: %s: %d of the %d queries of %s have no results, and score 0",
+            counts.path, counts.queries_without_results, queries, locale,
+        )  # fmt: skip
+    if counts.queries_against_rank:
+        stage.log.warning(
+            "warning: %s: in %d of the %d queries of %s the scores give another order than the "
+            "ranks; the scores decide", counts.path, counts.queries_against_rank, queries, locale,
+        )  # fmt: skip
+    if (deepest := params.evaluate.deepest()) > counts.depth:
+        stage.log.warning(
+            "warning: %s: no query of %s has more than %d results: measures down to %d count these "
+            "alone", counts.path, locale, counts.depth, deepest,
+        )  # fmt: skip
