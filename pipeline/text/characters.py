@@ -141,9 +141,7 @@ _DIGIT_FORM = re.compile(
     rf"[{''.join(sorted((_STARTS | _ENDS) - _RAISED - _LOWERED))}]"
 )
 
-SLASHES = "⁄∕"
-"""What NFKC makes of the bar of a fraction, or of a unit such as ㎧."""
-_TO_SLASH = str.maketrans(SLASHES, "//")
+_SLASHES = str.maketrans("⁄∕", "//")
 _DOT_ABOVE = re.compile("(?<=[ij])\u0307(?![\u0300-\u036f])")
 _STACKED = regex.compile(r"(\p{M}{30})\p{M}+")
 
@@ -185,8 +183,13 @@ def to_nfkc(text: str) -> str:
         text = _STACKED.sub(r"\1", text)
     text = unicodedata.normalize("NFKC", text)
     if "⁄" in text or "∕" in text:
-        text = text.translate(_TO_SLASH)
+        text = text.translate(_SLASHES)
     return _DOT_ABOVE.sub("", text) if "\u0307" in text else text
+
+
+def nfkc_of_run(run: str) -> str:
+    """Return `to_nfkc` of characters to which only its rule of slashes applies."""
+    return _nfkc(run).translate(_SLASHES)
 
 
 def _apart(form: re.Match[str]) -> str:

@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.text.characters import DASHES, DIGIT_FORMS, KATAKANA, SLASHES
+from pipeline.text.characters import DASHES, DIGIT_FORMS, KATAKANA, nfkc_of_run
 from pipeline.text.markup import BREAKS, INLINE, UNSEEN
 from pipeline.text.normalise import MAX_CHARACTERS, normalise
 
@@ -57,6 +57,7 @@ _HARD_TOGETHER = "|".join(  # also where a tag was between the two
 )
 _MARK = "<[/a-zA-Z]"
 _COMPATIBLE = f"[{COMPATIBLE}]"
+_RUN = re.compile(f"{_COMPATIBLE}+")
 # RE2 has no lookahead: the character after the name is part of the match instead.
 _BREAK, _TAG = (rf"(?i)</?(?:{names})(?:[^<>\w-][^<>]*)?>" for names in (BREAKS, INLINE))
 
@@ -136,10 +137,10 @@ def _gaping(texts: pa.Array) -> pa.Array:
 
 
 def _nfkc(texts: pa.Array) -> pa.Array:
-    texts = pc.utf8_normalize(texts, "NFKC")
-    for slash in SLASHES:
-        texts = pc.replace_substring(texts, slash, "/")
-    return texts
+    return pa.array(
+        [_RUN.sub(lambda run: nfkc_of_run(run[0]), text) for text in texts.to_pylist()],
+        pa.string(),
+    )
 
 
 def _singly_spaced(texts: pa.Array) -> pa.Array:
