@@ -54,6 +54,7 @@ def main() -> int:
             megabytes = after.megabytes - before.megabytes
             rows.append((step, str(packages), f"{megabytes:,.0f}", f"{seconds:.0f}", f"{busy:.0f}"))
             before = after
+            sys.stderr.write(" ".join(rows[-1]) + "\n")  # the rest may take many minutes
     columns = ("install", "packages", "MB", "seconds", "CPU")
     sys.stdout.write(markdown(columns, rows, columns[1:]) + "\n")
     return 0

@@ -75,9 +75,9 @@ def test_what_the_light_install_cannot_do_is_one_line_that_says_what_to_install(
 
     done = run("-m", "pipeline", "sample")
     assert done.returncode == 1
-    assert re.fullmatch("error in sample: the package tqdm is not .*`make setup`.*\n", done.stderr)
+    assert re.fullmatch("error in sample: the module tqdm is not .*`make setup`.*\n", done.stderr)
     done = run("-c", "import esci_retrieval; esci_retrieval.open_workspace('es')")
-    assert "PipelineError: the package pandas is not installed" in done.stderr
+    assert "PipelineError: the module pandas is not installed" in done.stderr
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -25,7 +25,7 @@ def missing_package(err: ModuleNotFoundError) -> PipelineError | None:
     if package in ("", "pipeline", "esci_retrieval", "bench"):
         return None
     return PipelineError(
-        f"the package {package} is not installed: the light install can compare and evaluate, not "
+        f"the module {package} is not installed: the light install can compare and evaluate, not "
         "run. Install the extra `run`: `make setup`, or `pip install '.[run]'` in a clone."
     )
 
