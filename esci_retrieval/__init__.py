@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import pyarrow as pa
 
 from pipeline.compare.revision import WORKSPACE, Revision
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError, missing_package, shorten
 from pipeline.evaluate.uncertainty import Interval
 from pipeline.score import compare, evaluate
 from pipeline.score.results import Difference, Result
@@ -35,10 +35,15 @@ def open_workspace(locale: str) -> "Workspace":
     """Return the artefacts of a locale of the project in this folder.
 
     Raises:
-        PipelineError: this folder has no params.yaml, or it does not name the locale.
+        PipelineError: this folder has no params.yaml, or it does not name the locale; or the extra
+            `run` is not installed.
     """
-    from pipeline import workspace
-
+    try:
+        from pipeline import workspace
+    except ModuleNotFoundError as err:
+        if (message := missing_package(err)) is None:
+            raise
+        raise message from err
     return workspace.open(locale)
 
 

@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from pipeline.core.errors import missing_package
 from pipeline.core.interrupts import INTERRUPTED
 
 HERE = Path(__file__).parent
@@ -42,6 +43,11 @@ def main() -> int:
     except KeyboardInterrupt:  # while it was being imported: later each says what is unfinished
         sys.stderr.write(f"{name} was interrupted.\n")
         return INTERRUPTED
+    except ModuleNotFoundError as err:
+        if (message := missing_package(err)) is None:
+            raise
+        sys.stderr.write(f"error in {name}: {message}\n")
+        return 1
     return 0
 
 

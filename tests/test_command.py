@@ -57,6 +57,29 @@ def test_an_unknown_command_is_one_line_that_names_the_others() -> None:
     assert "compare" in done.stderr
 
 
+@pytest.mark.slow
+def test_what_the_light_install_cannot_do_is_one_line_that_says_what_to_install(
+    tmp_path: Path,
+) -> None:
+    # A folder that is found before the environment's packages, as if torch were not installed.
+    (tmp_path / "sitecustomize.py").write_text(
+        "import sys\nsys.modules |= {'tqdm': None, 'pandas': None, 'sudachipy': None}\n"
+    )
+    light = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
+
+    def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
+        return subprocess.run(
+            [sys.executable, *arguments], cwd=tmp_path, env=light, text=True, check=False,
+            capture_output=True,
+        )  # fmt: skip
+
+    done = run("-m", "pipeline", "sample")
+    assert done.returncode == 1
+    assert re.fullmatch("error in sample: the module tqdm is not .*`make setup`.*\n", done.stderr)
+    done = run("-c", "import esci_retrieval; esci_retrieval.open_workspace('es')")
+    assert "PipelineError: the module pandas is not installed" in done.stderr
+
+
 @pytest.mark.parametrize("name", LIGHT)
 def test_comparing_ranking_and_evaluating_need_only_the_light_install(name: str) -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]

@@ -19,6 +19,17 @@ class PipelineError(Exception):
     """
 
 
+def missing_package(err: ModuleNotFoundError) -> PipelineError | None:
+    """Return what to install, or None if a module of this project is what is not found."""
+    package = (err.name or "").partition(".")[0]
+    if package in ("", "pipeline", "esci_retrieval", "bench"):
+        return None
+    return PipelineError(
+        f"the module {package} is not installed: the light install can compare and evaluate, not "
+        "run. Install the extra `run`: `make setup`, or `pip install '.[run]'` in a clone."
+    )
+
+
 def did_you_mean(word: str, known: Iterable[str]) -> str:
     """Return "; did you mean 'x'?" for the nearest of `known`, or nothing when none is near."""
     near = difflib.get_close_matches(word, list(known), n=1)

@@ -1,5 +1,6 @@
 """The workflows: actions pinned by commit, least permissions, nothing but what is there."""
 
+import json
 import os
 import re
 import subprocess
@@ -67,6 +68,15 @@ def test_every_make_target_that_is_called_exists(name: str, script: str) -> None
     targets = re.findall(r"^([a-z-]+):", made, re.MULTILINE)
     for words in re.findall(r"^\s*make (.*)$", script, re.MULTILINE):
         assert next(word for word in words.split() if not word.startswith("-")) in targets
+
+
+def test_the_dev_container_that_is_built_is_the_one_that_editors_open() -> None:
+    folder = ROOT / ".devcontainer"
+    opened = json.loads((folder / "devcontainer.json").read_text(encoding="utf-8"))
+    assert (folder / opened["build"]["dockerfile"]).is_file()
+    scripts = [step.get("run", "") for step in WORKFLOWS["checks"]["jobs"]["container"]["steps"]]
+    assert any(re.search(r"docker build .* \.devcontainer$", script) for script in scripts)
+    assert any(opened["postCreateCommand"] in script for script in scripts)
 
 
 @pytest.mark.parametrize(("name", "script"), RUNS)
