@@ -10,6 +10,7 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -189,9 +190,16 @@ CONTRAST = """element => {
 }"""
 
 
-def test_a_server_that_was_killed_starts_again_at_once(small_project: Path) -> None:
+def test_a_server_that_was_killed_starts_again_at_once_and_ctrl_c_twice_ends_it_in_one_line(
+    small_project: Path,
+) -> None:
     with started(small_project) as (process, address):
         process.kill()
         process.wait()
-    with started(small_project, address.rpartition(":")[2]) as (_, same):
+    with started(small_project, address.rpartition(":")[2]) as (process, same):
         assert same == address
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=60)
+        assert said in ("ended\n", "serve was interrupted.\n", "ended\nserve was interrupted.\n")
