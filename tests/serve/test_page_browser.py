@@ -15,12 +15,14 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.search.opening import open_engine
 from tests.helpers.artefacts import ROOT
+from tests.helpers.axe import find_faults
 from tests.helpers.small_project import inside
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -160,6 +162,20 @@ def test_no_page_is_wider_than_the_window(
     for path in (f"/?q={'W' * 900}&right=hybrid", str(similar), "/similar/nothing", "/?q="):
         page.goto(f"{address}{path}")
         assert page.evaluate(wide) == 0
+
+
+def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(
+    opened: Open, address: str, queries: list[str]
+) -> None:
+    for width, scheme in ((1280, "light"), (320, "dark")):
+        page = opened(width, scheme)
+        assert find_faults(page) == []
+        page.goto(f"{address}/?{urlencode({'q': queries[1], 'right': 'hybrid'})}")
+        similar = page.locator("ol a").first.get_attribute("href")
+        assert find_faults(page) == []
+        for path in (str(similar), "/similar/nothing", "/?q="):
+            page.goto(f"{address}{path}")
+            assert find_faults(page) == []
 
 
 def test_the_colours_can_be_read_in_both_schemes(opened: Open, queries: list[str]) -> None:
