@@ -7,9 +7,12 @@ import gzip
 import itertools
 import json
 import math
+import mmap
+import tempfile
+from array import array
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -181,23 +184,43 @@ def write_shown(folder: Path, path: Path, settings: Clean, order: Ints, remedy: 
     A tile of titles is JSON, [[product_id, title], ...]. Brands are numbered from 1 in the order of
     their names; `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a
     product has no brand. Where the products' texts have no brands, no file of them is written.
+    A file in `folder` holds the titles meanwhile: a million of them are hundreds of megabytes.
 
     Raises:
         PipelineError: the table is missing, damaged, or of another number of fields.
     """
-    brands: list[str] = []
-    held: list[list[str]] = []
-    for batch in iter_fields(path, settings, [BRAND], remedy):
-        brands.extend(batch.values.get(BRAND, ()))
-        held.extend(map(list, zip(batch.ids.to_pylist(), batch.titles, strict=True)))
-    write_titles(folder, (held[row] for row in order.tolist()))
-    names = sorted(set(brands) - {""})
-    if names:
-        _write_packed(folder / "brands.bin", names)
-        numbers = {"": 0} | {name: place for place, name in enumerate(names, 1)}
-        column = np.array([numbers[brand] for brand in brands], "<u4")[order]
+    numbers = {"": 0}
+    brands = [np.empty(0, "<u4")]
+
+    def rows() -> Iterator[list[str]]:
+        for batch in iter_fields(path, settings, [BRAND], remedy):
+            found = (numbers.setdefault(each, len(numbers)) for each in batch.values.get(BRAND, ()))
+            brands.append(np.fromiter(found, "<u4"))
+            yield from map(list, zip(batch.ids.to_pylist(), batch.titles, strict=True))
+
+    with tempfile.TemporaryFile(dir=folder) as held:
+        write_titles(folder, reordered(rows(), order, held))
+    names = sorted(numbers)
+    if len(names) > 1:
+        _write_packed(folder / "brands.bin", names[1:])
+        sorted_number = np.argsort([numbers[name] for name in names]).astype("<u4")
+        column = sorted_number[np.concatenate(brands)][order]
         TileWriter(folder, "brands", CODE_ROWS).add(column[:, None].view(np.uint8))
-    return len(names)
+    return len(names) - 1
+
+
+def reordered(rows: Iterable[list[str]], order: Ints, held: BinaryIO) -> Iterator[list[str]]:
+    """Yield rows in another order; an empty file holds them, and memory eight bytes of each."""
+    ends = array("q", [0])
+    for row in rows:
+        ends.append(ends[-1] + held.write(json.dumps(row).encode()))
+    if len(ends) == 1:
+        return
+    held.flush()
+    bounds = np.array(ends)
+    with mmap.mmap(held.fileno(), 0, access=mmap.ACCESS_READ) as data:
+        for start, stop in zip(bounds[order].tolist(), bounds[order + 1].tolist(), strict=True):
+            yield json.loads(data[start:stop])
 
 
 def write_titles(folder: Path, titles: Iterable[list[str]]) -> None:

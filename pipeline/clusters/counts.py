@@ -1,6 +1,6 @@
 """How many products of each group have each term, and the terms of each product."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -11,6 +11,9 @@ from pipeline.core.arrays import Ints
 
 BRAND = 0.4
 """A term is a brand's where at least this share of its products have it in their brand."""
+
+LEFT_OUT = -1
+"""Where a title has words that name nothing, its brand's, or that it had before."""
 
 _COMPACT_AT = 1 << 22
 
@@ -44,7 +47,8 @@ class Titles:
     """The terms of each product's title in their order, each once, without its own brand's.
 
     Attributes:
-        terms: of one product after another, int32 [all terms].
+        terms: of one product after another, `LEFT_OUT` between those that are no neighbours,
+            int32 [all terms].
         ends: where those of each product end, int64 [products].
     """
 
@@ -87,21 +91,19 @@ class Counter:
         terms: list[int] = []
         lengths: list[int] = []
         for title, brand in zip(titles, brands, strict=True):
-            own = {self._term(term) for _, term in self.surfaces(brand)} if brand else set()
+            own = {self._term(word[1]) for word in self.surfaces(brand) if word}
             for term in own:
                 self._branded[term] += 1
-            # Dictionaries keep the order.
-            found = dict.fromkeys(self._number(pair) for pair in self.surfaces(title))
-            for number in found:
+            found = [pair and self._number(pair) for pair in self.surfaces(title)]
+            for number in {number for number in found if number is not None}:
                 self._written[number] += 1
-            kept = dict.fromkeys(self._term_of[number] for number in found)
-            for term in own & kept.keys():
-                del kept[term]
+            kept = self._kept(found, own)
             terms.extend(kept)
             lengths.append(len(kept))
-        self._sequences.append(np.array(terms, dtype=np.int32))
+        sequence = np.array(terms, dtype=np.int32)
+        self._sequences.append(sequence)
         self._lengths.append(np.array(lengths, dtype=np.int64))
-        key = np.repeat(groups, lengths) << 32 | np.array(terms, dtype=np.int64)
+        key = (np.repeat(groups, lengths) << 32 | sequence)[sequence != LEFT_OUT]
         self._pairs.append(_summed(key, np.ones(len(key), dtype=np.int64)))
         if sum(len(keys) for keys, _ in self._pairs) > _COMPACT_AT:
             self._pairs = [self._merged()]
@@ -124,6 +126,19 @@ class Counter:
         ends = np.cumsum(np.concatenate([np.empty(0, dtype=np.int64), *self._lengths]))
         titles = Titles(np.concatenate([np.empty(0, dtype=np.int32), *self._sequences]), ends)
         return Counts(keys >> 32, terms, products, shown, is_brand), titles
+
+    def _kept(self, found: Sequence[int | None], own: set[int]) -> list[int]:
+        """Return the terms of a title's words, each once; one `LEFT_OUT` for words in a row."""
+        kept: list[int] = []
+        seen = {*own}
+        for number in found:
+            term = LEFT_OUT if number is None else self._term_of[number]
+            if term in seen:
+                term = LEFT_OUT
+            if term != LEFT_OUT or kept[-1:] != [LEFT_OUT]:
+                kept.append(term)
+            seen.add(term)
+        return kept
 
     def _term(self, term: str) -> int:
         number = self._terms.setdefault(term, len(self._terms))

@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers
-from pipeline.clusters.counts import Counts, Titles
+from pipeline.clusters.counts import LEFT_OUT, Counts, Titles
 from pipeline.core.arrays import Ints, Matrix
 
 WORDS = 4
@@ -147,7 +147,7 @@ def _having(terms: Ints, owner: Ints, wanted: Ints, products: int) -> NDArray[np
     """Say which of some products have which of the wanted terms, bool [wanted, products].
 
     Args:
-        terms: of each pair of a term and a product that has it.
+        terms: of each pair of a term and a product that has it, or `LEFT_OUT`.
         owner: the product.
         wanted: terms, ascending.
         products: how many products there are.
@@ -196,7 +196,7 @@ def _with_pair(
 
     Args:
         term: of the word.
-        terms: of the titles, one after another.
+        terms: of the titles, one after another, `LEFT_OUT` between those that are no neighbours.
         owner: the product of each.
         left_out: terms that are in no name.
         shown: how terms are written.
@@ -207,7 +207,8 @@ def _with_pair(
         others = places + step
         inside = (others >= 0) & (others < len(terms))
         others = others[inside][owner[others[inside]] == owner[places[inside]]]
-        beside, times = np.unique(terms[others][~left_out[terms[others]]], return_counts=True)
+        neighbours = terms[others][terms[others] != LEFT_OUT]
+        beside, times = np.unique(neighbours[~left_out[neighbours]], return_counts=True)
         if times.max(initial=0) >= most:
             other = shown[beside[times.argmax()]]
             most = times.max() + 1

@@ -8,9 +8,11 @@ from bm25s import stopwords
 
 from pipeline.bm25 import analysers
 
-Surfaces = Callable[[str], list[tuple[str, str]]]
-"""Returns the words of a text as (surface form, term), in order; a word that names nothing is left
-out."""
+Surface = tuple[str, str] | None
+"""A word as (surface form, term); None where it names nothing."""
+
+Surfaces = Callable[[str], list[Surface]]
+"""Returns the words of a text, in order."""
 
 UNIT_LETTERS = 3
 
@@ -37,7 +39,7 @@ _DESCRIBING = ("サ変可能", "形状詞可能", "サ変形状詞可能", "副�
 def surfaces_for(language: str) -> Surfaces:
     """Return what gives the words of a language with bm25's terms for them.
 
-    These name nothing, and are left out: words without a letter, single Latin letters, units (at
+    These name nothing: words without a letter, single Latin letters, units (at
     most three letters after a number), and function words of the language. Titles in all languages
     have English ones too. Of Japanese, only nouns that are mere nouns name anything; Sudachi says
     which these are. Pairs of characters are left out, since they are no words.
@@ -55,14 +57,15 @@ def surfaces_for(language: str) -> Surfaces:
         terms = analyse(word)
         return terms[0] if len(terms) == 1 else word
 
-    def found(text: str) -> list[tuple[str, str]]:
+    def names(word: str, before: str) -> bool:
+        is_unit = len(word) <= UNIT_LETTERS and before[:1].isnumeric()
+        return _may_name(word) and word not in function_words and not is_unit
+
+    def found(text: str) -> list[Surface]:
         words = analysers.words(text)
         return [
-            (word, term(word))
+            (word, term(word)) if names(word, before) else None
             for before, word in zip(["", *words], words, strict=False)
-            if _may_name(word)
-            and word not in function_words
-            and not (len(word) <= UNIT_LETTERS and before[:1].isnumeric())
         ]
 
     return found
@@ -77,19 +80,22 @@ def _japanese() -> Surfaces:
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
     function_words = set(stopwords.STOPWORDS_EN_PLUS)
 
-    def found(text: str) -> list[tuple[str, str]]:
+    def found(text: str) -> list[Surface]:
         words = [
             word
             for piece in analysers.pieces(text)
             for word in _joined_affixes(tokenizer.tokenize(piece))
         ]
-        return [word for word in words if _may_name(word[0]) and word[0] not in function_words]
+        return [
+            word if word and _may_name(word[0]) and word[0] not in function_words else None
+            for word in words
+        ]
 
     return found
 
 
-def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, str]]:
-    """Yield the nouns with their prefixes and suffixes, as (surface, term).
+def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[Surface]:
+    """Yield the nouns with their prefixes and suffixes, and None for other words.
 
     Sudachi's shortest units cut 扇風機, 洗濯機 and 座椅子, and their parts name nothing: a noun of
     one character counts as an affix of its neighbour. What follows a number is a unit, and is left
@@ -100,16 +106,15 @@ def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, st
     for morpheme in morphemes:
         written, kind = morpheme.surface().casefold(), morpheme.part_of_speech()
         if not written.strip():
-            if names:
-                yield surface, term
+            if surface:
+                yield (surface, term) if names else None
             surface, term, before, opens, names = "", "", "", False, False
             continue
         naming = kind[0] in ("名詞", "接頭辞")
         single = len(written) == 1 and kind[0] == "名詞" and not written.isascii()
         closes = kind[0] == "接尾辞" or "助数詞可能" in kind or (single and before == "名詞")
         if surface and not closes and not (opens and naming):
-            if names:
-                yield surface, term
+            yield (surface, term) if names else None
             surface, term, names = "", "", False
         is_number = kind[1] == "数詞" or written.isnumeric()
         opens = kind[0] == "接頭辞" or (single and not surface)
@@ -117,6 +122,8 @@ def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[tuple[str, st
             names |= bool(surface) or not set(kind) & set(_DESCRIBING)
             surface += written
             term += morpheme.normalized_form().casefold()
+        else:
+            yield None
         counted, before = is_number or (counted and closes), kind[0]
-    if names:
-        yield surface, term
+    if surface:
+        yield (surface, term) if names else None

@@ -14,7 +14,7 @@ from pipeline.report import svg
 from pipeline.report.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
 from pipeline.report.svg import COLOURS
 
-_LEFT, _NAMES = 46.0, 118.0
+_LEFT, _NAMES = 46.0, 138.0
 _APART = 13.0
 """Pixels from one name to the next."""
 _SHORTEST = 1e-2

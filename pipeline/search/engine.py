@@ -25,7 +25,7 @@ from pipeline.runs.ranking import Ranked
 from pipeline.search.answer import SCORE_DIGITS, Answer, Hit, Product, Similar
 from pipeline.search.facets import Facet
 from pipeline.search.judged import Judged
-from pipeline.search.nearest import Allowed, nearest
+from pipeline.search.nearest import Allowed, Nearest, nearest
 from pipeline.search.parts import InParts
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.question import Question, UnknownProductError, check_k, check_text
@@ -124,7 +124,7 @@ class Engine:
         similarity = self.params.encoder_of(self.locale).similarity
         mine = to_index_form(self.vectors.take(np.array([row])), similarity, "products", row)
         wanted = max(CANDIDATES_PER_PLACE * k, LEAST_CANDIDATES) + 1
-        _, codes = nearest(self.index, mine, wanted)
+        _, codes = self._nearest(mine, wanted)
         codes = np.sort(codes[codes != row])
         others = to_index_form(self.vectors.take(codes), similarity, "products")
         scores = score_pairs(np.broadcast_to(mine, others.shape), others, similarity)
@@ -208,7 +208,7 @@ class Engine:
             needed |= {"dense", "bm25"}
         made: dict[System, Ranked] = {}
         if "dense" in needed:
-            scores, codes = nearest(self.index, self._vector(text, row), depth, allowed)
+            scores, codes = self._nearest(self._vector(text, row), depth, allowed)
             made["dense"] = _as_stored(codes, scores)
         if "bm25" in needed:
             found = self.terms.scores(self.analyser.terms(text))
@@ -225,6 +225,11 @@ class Engine:
             _, codes, scores = self.reranker().reorder(text, first)
             made["rerank"] = _as_stored(codes, scores)
         return {system: made[system] for system in systems}
+
+    def _nearest(self, query: Matrix, depth: int, allowed: Allowed | None = None) -> Nearest:
+        # OpenMP keeps this number for each thread, and a server searches on a thread of its own.
+        faiss.omp_set_num_threads(self.params.runtime.thread_count())
+        return nearest(self.index, query, depth, allowed)
 
     def _vector(self, text: str, row: int | None) -> Matrix:
         return self.query_vectors.encode(text) if row is None else self.query_vectors.stored(row)

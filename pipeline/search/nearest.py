@@ -85,10 +85,11 @@ def nearest(
     """
     searched: Any = index
     plain = index.index if isinstance(index, Rescored) else index
-    whole = plain.whole if isinstance(plain, InParts) else plain
-    if allowed is None:
+    whole: Any = plain.whole if isinstance(plain, InParts) else plain
+    flat_l2 = isinstance(whole, faiss.IndexFlat) and whole.metric_type == faiss.METRIC_L2
+    if allowed is None or (flat_l2 and allowed.all()):
         scores, codes = neighbours.search(searched, query, depth)
-    elif isinstance(whole, faiss.IndexFlat) and whole.metric_type == faiss.METRIC_L2:
+    elif flat_l2:
         # `neighbours` computes exact distances from the vectors of a flat index.
         rows = np.flatnonzero(allowed)
         vectors = faiss.rev_swig_ptr(whole.get_xb(), whole.ntotal * whole.d).reshape(-1, whole.d)

@@ -5,7 +5,6 @@ from typing import get_args
 from pipeline.bm25 import analysers
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.faiss import faiss
 from pipeline.core.params import AS_TYPED, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.spelling import check_spelling
@@ -65,12 +64,10 @@ def _open(params: Params, locale: str) -> Engine:
     digest = manifest.products.table_sha256
     shown = open_shown(params, locale, digest)
     judged = read_judged(locale)
-    threads = params.runtime.thread_count()
     vectors = ShardReader(manifest, "products", locale)
-    codes = on_threads(read_index(params, locale, manifest), threads)
+    codes = on_threads(read_index(params, locale, manifest), params.runtime.thread_count())
     similarity = params.encoder_of(locale).similarity
     index = rescored(codes, params.index_of(locale), similarity, vectors)
-    faiss.omp_set_num_threads(threads)
     spec = params.reranker_of(locale)
     analyser = analysers.analyser_for(params.language[locale])
     return Engine(

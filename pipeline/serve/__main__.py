@@ -1,10 +1,8 @@
 """`python -m pipeline.serve`."""
 
-import sys
-
 from pipeline.core.interrupts import quit_at_once
 
 with quit_at_once("serve"):
     from pipeline.serve.command import main
 
-sys.exit(main())
+main()

@@ -9,6 +9,7 @@ import logging
 import os
 import socket
 import time
+from typing import NoReturn
 
 import uvicorn
 
@@ -27,29 +28,24 @@ PORT = 8000
 MOST_CONNECTIONS = 200
 
 
-def main() -> int:
-    """Serve until interrupted; return the exit status."""
+def main() -> NoReturn:
+    """Serve until interrupted, and end the process."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.serve", description="Search in the browser, on this machine."
     )
     parser.add_argument("--port", type=int, default=PORT, help=f"default: {PORT}; 0: a free one")
     parser.add_argument("--locale", help="a key of `encoder` in params.yaml (default: all)")
     arguments = parser.parse_args()
-    ended = True
     with stage.report_errors("serve", "was interrupted.") as outcome:
-        ended = serve(arguments.port, arguments.locale)
-    if not ended:
-        # What still opens artefacts or searches can take minutes, and nothing of it is wanted.
-        logging.shutdown()
-        os._exit(outcome.status)
-    return outcome.status
+        serve(arguments.port, arguments.locale)
+    # What still opens artefacts or searches can take minutes, and nothing of it is wanted. Python's
+    # own end would wait for it, and show its traceback at the next Ctrl-C.
+    logging.shutdown()
+    os._exit(outcome.status)
 
 
-def serve(port: int, locale: str | None) -> bool:
+def serve(port: int, locale: str | None) -> None:
     """Open the locales and answer requests until interrupted.
-
-    Returns:
-        Whether every thread has ended.
 
     Raises:
         PipelineError: the port is in use, or no locale can be opened.
@@ -62,8 +58,7 @@ def serve(port: int, locale: str | None) -> bool:
         engines = Engines(None if locale is None else [locale])
         if not engines.ready():
             raise PipelineError(next(iter(engines.states.values())).problem)
-        desks = Desks()
-        server = make_server(engines, desks)
+        server = make_server(engines, Desks())
         stage.log.info(
             "http://%s:%d locales=%s seconds=%.1f (Ctrl-C ends it)",
             HOST, listener.getsockname()[1], ",".join(engines.ready()), time.monotonic() - started,
@@ -73,9 +68,6 @@ def serve(port: int, locale: str | None) -> bool:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             stage.log.info("ended")
-        finally:
-            ended = [desks.close(), engines.stop()]
-    return all(ended)
 
 
 def make_server(engines: Engines, desks: Desks) -> uvicorn.Server:

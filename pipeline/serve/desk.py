@@ -2,7 +2,6 @@
 
 import asyncio
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -21,9 +20,6 @@ RERANKS_WAITING = 1
 
 RERANK_SECONDS = 10
 """When a search with `rerank` that was sent away may come again."""
-
-END_SECONDS = 5.0
-"""How long the end of the server waits for the search that runs."""
 
 
 class BusyError(Exception):
@@ -55,8 +51,7 @@ class Desk:
         """
         self._busy = partial(BusyError, searches, seconds)
         self._worker = ThreadPoolExecutor(1, thread_name_prefix="search")
-        self._size = waiting + 1
-        self._places = threading.BoundedSemaphore(self._size)
+        self._places = threading.BoundedSemaphore(waiting + 1)
 
     async def run(self, work: Callable[[], T]) -> T:
         """Return what `work` returns.
@@ -74,15 +69,6 @@ class Desk:
         # A search that was given up before its turn is cancelled, and frees its place too.
         future.add_done_callback(lambda _: self._places.release())
         return await asyncio.wrap_future(future)
-
-    def close(self) -> bool:
-        """Drop what waits, and wait some seconds for what runs; return whether all has ended."""
-        self._worker.shutdown(wait=False, cancel_futures=True)
-        until = time.monotonic() + END_SECONDS
-        return all(
-            self._places.acquire(timeout=max(0.0, until - time.monotonic()))
-            for _ in range(self._size)
-        )
 
 
 def _open_rerank_desk() -> Desk:
@@ -104,7 +90,3 @@ class Desks:
     def of(self, systems: Sequence[System]) -> Desk:
         """Return the desk for a search with these systems."""
         return self.rerank if "rerank" in systems else self.quick
-
-    def close(self) -> bool:
-        """Close both, as `Desk.close` does; return whether all searches have ended."""
-        return all([self.quick.close(), self.rerank.close()])

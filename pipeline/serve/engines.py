@@ -1,6 +1,7 @@
 """The open engines. They follow the artefacts: the old one answers until the new one is whole."""
 
 import threading
+import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
@@ -13,10 +14,6 @@ from pipeline.search.opening import open_engine
 
 POLL_SECONDS = 2.0
 """How often the artefacts are looked at; they are opened once two looks agree."""
-
-
-END_SECONDS = 5.0
-"""How long the end of the server waits for artefacts that are being opened."""
 
 
 @dataclass
@@ -49,7 +46,6 @@ class Engines:
         self._params = signed(layout.PARAMS)
         named = load_params().locales if locales is None else locales
         self.states = {locale: State() for locale in named}
-        self._stop = threading.Event()
         for locale in self.states:
             self._open(locale)
         self._thread = threading.Thread(target=self._follow, name="follow", daemon=True)
@@ -57,13 +53,6 @@ class Engines:
     def start(self) -> None:
         """Begin to follow the artefacts, and load the models."""
         self._thread.start()
-
-    def stop(self) -> bool:
-        """Stop following them; return whether the thread has ended within some seconds."""
-        self._stop.set()
-        if self._thread.is_alive():
-            self._thread.join(END_SECONDS)
-        return not self._thread.is_alive()
 
     def get(self, locale: str) -> Engine:
         """Return the engine of a locale.
@@ -87,10 +76,11 @@ class Engines:
     def _follow(self) -> None:
         for state in self.states.values():
             self._warm(state.engine)
-        while not self._stop.wait(POLL_SECONDS):
+        while True:
+            time.sleep(POLL_SECONDS)
             self.look_for_locales()
             for locale, state in self.states.items():
-                if not self._stop.is_set() and self.look(locale):
+                if self.look(locale):
                     self._warm(state.engine)
 
     def look_for_locales(self) -> None:
@@ -144,7 +134,7 @@ class Engines:
         state.engine, state.problem = opened, ""
 
     def _warm(self, engine: Engine | None) -> None:
-        if engine is None or self._stop.is_set():
+        if engine is None:
             return
         try:
             engine.warm()

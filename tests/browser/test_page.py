@@ -37,6 +37,7 @@ from pipeline.sample import stage as sample
 from pipeline.text.normalise import normalise
 from pipeline.tradeoff.command import quality
 from tests.helpers.artefacts import ROOT, params
+from tests.helpers.axe import find_faults
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
@@ -246,6 +247,16 @@ def test_address_brand_keyboard_and_markup(browser: Browser, made: Path) -> None
         expect(page.locator(STATUS)).to_have_text(
             "Nothing of this brand was found.", timeout=60_000
         )
+
+
+def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(browser: Browser, made: Path) -> None:
+    with opened(browser, made, "?q=coffee+maker") as page:
+        expect(page.locator("#hits li")).to_have_count(10, timeout=60_000)
+        for width, scheme in ((1280, "light"), (320, "dark")):
+            page.set_viewport_size({"width": width, "height": 900})
+            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+            assert find_faults(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_ranges_find_what_whole_tiles_find(browser: Browser, made: Path, tmp_path: Path) -> None:

@@ -23,6 +23,7 @@ from pipeline.report import stage as report
 from pipeline.report.inputs import RUNS, SHOWN, Estimate
 from pipeline.report.wording import format_estimate
 from tests.helpers.artefacts import params
+from tests.helpers.axe import find_faults
 from tests.helpers.page_artefacts import NASTY, write_locale
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -578,6 +579,13 @@ def test_all_text_has_a_contrast_of_four_and_a_half_and_marks_have_three(
     _open_everything(page)
     page.mouse.move(0, 0)
     assert page.evaluate(CONTRASTS) == []
+
+
+def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(opened: Open) -> None:
+    for width, scheme in ((1280, "light"), (360, "dark")):
+        page = opened(width, scheme)
+        _open_everything(page)
+        assert find_faults(page) == []
 
 
 def test_headings_names_languages_and_ids_are_in_order(opened: Open) -> None:

@@ -6,6 +6,7 @@ Filters are compared with whole rankings cut down, neighbours with all vectors.
 import json
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,7 @@ from pipeline.bm25.texts import terms_of
 from pipeline.core import kept, layout, tables
 from pipeline.core.cached_folder import forget
 from pipeline.core.errors import PipelineError
+from pipeline.core.faiss import faiss
 from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
@@ -67,6 +69,20 @@ def test_the_first_products_of_every_query_and_system_are_those_of_its_run(engin
             ]
             assert answer.query_id is not None
             assert found == expected.get(answer.query_id, [])[:20]
+
+
+def test_a_search_uses_the_threads_of_runtime_on_any_thread_of_the_process(engine: Engine) -> None:
+    brand = engine.shown.facets["brand"].shown[0].as_py()
+    other = faiss.omp_get_max_threads() + 3
+
+    def search(filters: dict[str, str]) -> int:
+        faiss.omp_set_num_threads(other)
+        engine.search(Question("agua", ("dense",), 3, filters))
+        return int(faiss.omp_get_max_threads())
+
+    with ThreadPoolExecutor(1) as thread:
+        used = list(thread.map(search, ({}, {"brand": brand})))
+    assert used == [engine.params.runtime.thread_count()] * 2
 
 
 def test_a_query_is_encoded_to_the_vector_that_the_stage_stored(engine: Engine) -> None:

@@ -56,6 +56,9 @@ def test_ties_are_in_the_order_of_ids_also_among_some_products(similarity: Simil
     pairs = list(zip(-scores, -codes, strict=True))
     assert pairs == sorted(pairs)
     assert len(codes) == 40
+    for every in (None, np.ones(300, dtype=np.bool_)):
+        found = nearest(built, to_index_form(query, similarity, ""), 300, every)
+        np.testing.assert_array_equal(found[1][allowed[found[1]]][:40], codes)
 
 
 @pytest.mark.parametrize("similarity", SIMILARITIES)

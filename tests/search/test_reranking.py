@@ -144,7 +144,6 @@ def test_it_answers_wherever_it_is_asked_for_and_its_model_is_loaded_once(
     new = engines.get(LOCALE)
     assert new is not old
     assert new.reranker().load() is old.reranker().load()
-    desks.close()
 
 
 def look_twice(engines: Engines) -> None:
@@ -233,7 +232,6 @@ def test_without_a_reranker_or_its_model_one_line_says_what_to_do(
         assert answered.status_code == 400
         assert "es has no rerank" in answered.text
     assert 'value="rerank"' not in client.get("/?q=a").text
-    desks.close()
 
     choose({"rerank.es": "reranker-demo"})
     monkeypatch.setattr("sys.argv", ["search", "a", "--system", "rerank"])

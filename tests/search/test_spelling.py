@@ -126,7 +126,6 @@ def test_page_json_and_python_say_what_was_searched_for_and_lead_to_the_query_as
         assert es.queries["text"].tolist() == list(es._engine.judged.texts)
         frame = es.search(typed, systems=["bm25"], as_typed=flag == "1")
         assert frame["product_id"].tolist() == hits
-    desks.close()
 
 
 def test_queries_that_are_spelled_otherwise_than_params_say_are_refused(folder: Path) -> None:

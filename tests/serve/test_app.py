@@ -49,11 +49,9 @@ def engines(folder: Path) -> Engines:
 
 
 @pytest.fixture
-def client(engines: Engines) -> Iterator[TestClient]:
+def client(engines: Engines) -> TestClient:
     """A client of the application."""
-    desks = Desks()
-    yield TestClient(make_app(engines, desks), base_url="http://127.0.0.1:8000")
-    desks.close()
+    return TestClient(make_app(engines, Desks()), base_url="http://127.0.0.1:8000")
 
 
 def test_json_is_what_the_engine_says(client: TestClient, engines: Engines) -> None:
@@ -100,7 +98,6 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
         make_app(engines, desks), base_url="http://127.0.0.1:8000", raise_server_exceptions=False
     )
     answered = app.get("/api/similar?id=B1")
-    desks.close()
     assert answered.status_code == 500
     assert answered.json() == {"error": "Internal Server Error"}
     assert answered.headers["content-security-policy"].startswith("default-src 'none'")
@@ -207,7 +204,6 @@ def test_a_server_that_is_too_full_or_gets_no_http_says_so_in_json(engines: Engi
         assert not thread.is_alive()
         for connection in held:
             connection.close()
-    assert desks.close()
 
 
 def test_what_may_be_searched_for_is_never_markup_on_the_page(client: TestClient) -> None:
@@ -267,7 +263,6 @@ def test_a_full_queue_is_503_and_says_when_to_come_again(engines: Engines) -> No
     assert client.get("/healthz").status_code == 200
     desks.quick._places.release()
     assert client.get("/?q=a").status_code == 200
-    desks.close()
 
 
 def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines) -> None:
@@ -288,7 +283,6 @@ def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines
     for _ in range(1 + RERANKS_WAITING):
         desks.rerank._places.release()
     assert client.get("/api/search?q=a&systems=rerank").status_code == 400  # es has none
-    assert desks.close()
 
 
 def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None:
@@ -315,7 +309,6 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     shutil.rmtree("away")
     assert engines.states["es"].tried == signature("es")
     assert open_engine("es").locale == "es"
-    desks.close()
 
 
 def test_a_new_shop_is_answered_from_the_old_one_until_dvc_lock_names_it(folder: Path) -> None:

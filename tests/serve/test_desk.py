@@ -32,24 +32,6 @@ def test_one_runs_a_few_wait_and_the_others_are_refused_at_once() -> None:
 
     asyncio.run(ask())
     assert most == [1]
-    assert desk.close()
-
-
-def test_the_end_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("pipeline.serve.desk.END_SECONDS", 0.1)
-    desk, go_on = Desk(), threading.Event()
-
-    async def ask() -> None:
-        running = asyncio.create_task(desk.run(go_on.wait))
-        waiting = asyncio.create_task(desk.run(lambda: 1))
-        await asyncio.sleep(0)
-        assert not desk.close()
-        go_on.set()
-        assert await running
-        with pytest.raises(asyncio.CancelledError):
-            await waiting
-
-    asyncio.run(ask())
 
 
 def test_a_search_that_fails_or_is_given_up_frees_its_place() -> None:
@@ -71,4 +53,3 @@ def test_a_search_that_fails_or_is_given_up_frees_its_place() -> None:
         assert await third == 3
 
     asyncio.run(ask())
-    desk.close()

@@ -10,16 +10,19 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import pytest
 from playwright.sync_api import Browser, Page, expect, sync_playwright
 
 from pipeline.search.opening import open_engine
 from tests.helpers.artefacts import ROOT
+from tests.helpers.axe import find_faults
 from tests.helpers.small_project import inside
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -161,6 +164,20 @@ def test_no_page_is_wider_than_the_window(
         assert page.evaluate(wide) == 0
 
 
+def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(
+    opened: Open, address: str, queries: list[str]
+) -> None:
+    for width, scheme in ((1280, "light"), (320, "dark")):
+        page = opened(width, scheme)
+        assert find_faults(page) == []
+        page.goto(f"{address}/?{urlencode({'q': queries[1], 'right': 'hybrid'})}")
+        similar = page.locator("ol a").first.get_attribute("href")
+        assert find_faults(page) == []
+        for path in (str(similar), "/similar/nothing", "/?q="):
+            page.goto(f"{address}{path}")
+            assert find_faults(page) == []
+
+
 def test_the_colours_can_be_read_in_both_schemes(opened: Open, queries: list[str]) -> None:
     for scheme in ("light", "dark"):
         page = opened(1280, scheme)
@@ -189,9 +206,16 @@ CONTRAST = """element => {
 }"""
 
 
-def test_a_server_that_was_killed_starts_again_at_once(small_project: Path) -> None:
+def test_a_server_that_was_killed_starts_again_at_once_and_ctrl_c_twice_ends_it_in_one_line(
+    small_project: Path,
+) -> None:
     with started(small_project) as (process, address):
         process.kill()
         process.wait()
-    with started(small_project, address.rpartition(":")[2]) as (_, same):
+    with started(small_project, address.rpartition(":")[2]) as (process, same):
         assert same == address
+        for _ in range(3):
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.1)
+        _, said = process.communicate(timeout=60)
+        assert said in ("ended\n", "serve was interrupted.\n", "ended\nserve was interrupted.\n")
