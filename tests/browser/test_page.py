@@ -332,6 +332,7 @@ def test_the_type_of_the_webassembly_file_does_not_matter(browser: Browser, made
         assert len(search(page, "mug")) == 10
 
 
+@pytest.mark.thorough
 def test_the_same_encoder_is_exported_as_the_same_bytes(made: Path, tmp_path: Path) -> None:
     spec = params().encoder_of("us")
     exported = tmp_path / "model.onnx"

@@ -86,6 +86,7 @@ def test_work_that_kills_every_worker_is_given_up_with_a_message(
     assert len(list(tmp_path.iterdir())) == MOST_FAILURES
 
 
+@pytest.mark.thorough
 def test_a_node_that_goes_with_all_its_workers_counts_as_no_failure_of_an_item(
     hire: Hire, nodes: Any
 ) -> None:
@@ -178,6 +179,7 @@ def test_results_that_were_not_waited_for_do_not_appear_later(hire: Hire) -> Non
         assert sorted(two.map(range(7))) == [(at, at * at) for at in range(7)]
 
 
+@pytest.mark.thorough
 def test_workers_that_die_before_they_are_ready_are_one_message(hire: Hire) -> None:
     with hire(dies) as two, pytest.raises(PipelineError) as error:
         two.about()
@@ -187,6 +189,7 @@ def test_workers_that_die_before_they_are_ready_are_one_message(hire: Hire) -> N
     assert "make setup" in str(error.value)
 
 
+@pytest.mark.thorough
 def test_a_node_that_goes_before_its_worker_is_ready_is_not_a_failed_start(
     ray: Any, here: Runtime, nodes: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -230,6 +233,7 @@ def test_without_a_worker_for_too_long_the_wait_ends_with_a_message(
             late.about()
 
 
+@pytest.mark.thorough
 def test_the_wait_begins_when_the_last_worker_is_lost_however_old_its_last_result(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -169,6 +169,7 @@ def _some_stored(store: Path, process: "subprocess.Popen[str]") -> None:
         time.sleep(0.002)
 
 
+@pytest.mark.thorough  # tests/cluster/test_fleet.py kills workers of cheaper work
 def test_a_worker_killed_midway_loses_nothing_and_changes_no_byte(
     params_of: Callable[..., None],
     run_stage: RunStage,
