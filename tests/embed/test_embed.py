@@ -485,7 +485,7 @@ def test_rates_that_cannot_be_kept_fail_no_run(run: Run, project: Path) -> None:
 def test_a_model_that_gives_nan_is_refused_and_the_old_vectors_stay(run: Run) -> None:
     run()
     before = _fingerprint(Path("data"))
-    done = run(model="broken")
+    done = run(model="broken", changes={"runtime.engine": "torch"})
     assert done.returncode == 1
     assert "NaN" in done.stderr
     assert "Traceback" not in done.stderr
