@@ -89,7 +89,6 @@ def test_on_the_japanese_demo_an_english_encoder_is_clearly_worse(english: Param
     assert _search(english, "jp") < _committed("jp") - 0.15
 
 
-@pytest.mark.thorough
 def test_on_the_japanese_demo_a_random_encoder_finds_nearly_nothing(
     english: Params, elsewhere: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
