@@ -140,12 +140,13 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
 
     path = layout.SCALE_BENCH
     report = _kept(path, machine(params, LIBRARIES))
+    measured = commit()  # before the report's file is written
     for products in sizes:
         project = folder / str(products)
         make_project(products, project, params.runtime.thread_count())
         for name in MEASURES:
             if name in names:
-                figures = measure(name, products, project) | {"commit": commit()}
+                figures = measure(name, products, project) | {"commit": measured}
                 stage.log.info("%s %s", name, figures)
                 others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
@@ -160,7 +161,8 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
 
 def commit() -> str:
     """Return the short name of the code's commit, with -dirty if files of it were changed."""
-    command = [shutil.which("git") or "git", "describe", "--always", "--dirty", "--abbrev=7"]
+    command = [shutil.which("git") or "git", "describe", "--always", "--dirty", "--abbrev=7",
+               "--exclude=*"]  # fmt: skip
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
     return done.stdout.strip() or "unknown"
 

@@ -53,8 +53,8 @@ class Targets(Strict):
 class Mined(Strict):
     """Unjudged products that each query learns from as Irrelevant.
 
-    `count` of those at the places `first` to `last`, when the base encoder ranks all products of
-    the queries that there are to learn from. The first place is 1.
+    `count` of those at the places `first` to `last`, when the base encoder ranks the unjudged ones
+    among all products of the locale's queries. The first place is 1.
     """
 
     count: Count
@@ -125,7 +125,12 @@ _OF_LOSS = {
 def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iterator[str]:
     """Say which settings of an entry exclude each other, or have no effect."""
     where, mined = f"trained.{name}", trained.mined
-    if mined and mined.last - mined.first + 1 < mined.count:
+    if mined and mined.first > mined.last:
+        yield (
+            f"{where}.mined.first: {mined.first} is after mined.last, {mined.last}. Lower it, or "
+            "raise mined.last."
+        )
+    elif mined and mined.last - mined.first + 1 < mined.count:
         yield (
             f"{where}.mined.count: {mined.count} is more than the places {mined.first} to "
             f"{mined.last} have. Lower it, or raise mined.last."

@@ -17,6 +17,7 @@ from pipeline.sample import esci as source
 from pipeline.sample.draw import draw_queries
 
 _QUERY_TOKENS = 8  # about
+_DEV_DEPTH = 20  # unjudged products of a dev query that a reranker orders, if it has mined ones
 _DEMO_TRAIN, _DEMO_SMALL = 1 / 3, 3 / 4
 _DEMO_LABELS = {"E": 0.5, "S": 0.28, "C": 0.07, "I": 0.15}
 
@@ -36,6 +37,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
 
     A step reads a query, a positive and the hard negatives of each pair of its batch. The dev
     queries are read once an epoch, and before the first one; they are not learned, so a third each.
+    So are the texts among which unjudged products are found.
 
     Args:
         params: the choices.
@@ -52,13 +54,17 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         yield row("pairs", name, read | threads)
         text = min(found.characters // CHARACTERS_PER_TOKEN, entry.max_tokens)
         mined = entry.mined.count * found.queries if entry.mined else 0
-        learned, each = judged + mined, _QUERY_TOKENS + text
+        learned, each, asked = judged + mined, _QUERY_TOKENS + text, judged
         if isinstance(entry, TrainedEncoder):
-            learned = sum(found.labels[label] for label in entry.positives)
+            if entry.loss in ("mnrl", "triplet"):
+                learned = sum(found.labels[label] for label in entry.positives)
             negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
+        elif entry.mined:
+            asked += _DEV_DEPTH * found.queries
         steps = entry.epochs * learned * each * (1 - dev)
-        tokens = steps + (entry.epochs + 1) * judged * dev * text / 3
+        read_alone = (entry.epochs + 1) * asked * dev + (judged if entry.mined else 0)
+        tokens = steps + read_alone * text / 3
         yield row("train", name, {"tokens": round(tokens), "threads": entry.threads}, entry.base)
 
 

@@ -13,7 +13,7 @@ WORDS = {
     LOSS: "loss",
     "dev_ndcg@10": "dev nDCG@10",
     "dev_pool_ndcg@10": "dev nDCG@10 of the judged products alone",
-    "dev_mined_ndcg@10": "dev nDCG@10 of the judged products and unjudged ones near the query",
+    "dev_mined_ndcg@10": "dev nDCG@10 of judged and mined products",
 }
 
 _COLOURS = {"encoder": "dense", "reranker": "rerank"}  # those of the system that it is for

@@ -43,7 +43,8 @@ def refuse_unfit(spec: Encoder, base: str, where: str) -> None:
     if not spec.normalize and spec.similarity != "cosine":
         raise PipelineError(
             f"{where}.base: {base} has similarity {spec.similarity} of vectors that are not "
-            "normalised, and the losses are of the cosine. Use a base that normalises."
+            "normalised, and the losses and mined products are of the cosine. Use a base that "
+            "normalises."
         )
 
 

@@ -3,19 +3,15 @@
 from collections.abc import Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
-from pipeline.runs.ranking import SCORE_DECIMALS, rank_pairs
+from pipeline.core.arrays import Matrix
+from pipeline.runs.ranking import SCORE_DECIMALS, Ranked, rank_pairs
 from pipeline.train.pairs import Pairs
-
-Ranking = tuple[Ints, Ints, NDArray[np.float64]]
-"""Queries (`Pairs.group`), products (`Pairs.product`) and scores, in the order of `ranking`."""
 
 _SCORES_AT_ONCE = 2**24
 
 
-def rank_catalogue(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Ranking:
+def rank_catalogue(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Ranked:
     """Rank each query's first products among all of its locale, by cosine.
 
     Args:
@@ -24,12 +20,15 @@ def rank_catalogue(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> 
         texts: those of `pairs.texts`.
         depth: how many products a query has at least, if there are so many; products that tie with
             the last of these are there too.
+
+    Returns:
+        Queries (`Pairs.group`), products (`Pairs.product`) and scores.
     """
     parts = [rank_pairs(*part) for part in _nearest(pairs, queries, texts, depth)]
     return tuple(np.concatenate(column) for column in zip(*parts, strict=True))  # type: ignore[return-value]
 
 
-def _nearest(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Iterator[Ranking]:
+def _nearest(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Iterator[Ranked]:
     """Yield the products that may be among a query's first, as (query, product, score)."""
     for locale in np.unique(pairs.locale):
         own = pairs.locale == locale

@@ -80,6 +80,11 @@ class Checkpoints:
         self._key = dict(key)
         self.folder = layout.checkpoints() / folder_name(name, self._key)
 
+    @property
+    def exist(self) -> bool:
+        """Whether a checkpoint was made."""
+        return (self.folder / _CARD).is_file()
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that two processes do not train the same model."""
@@ -167,7 +172,10 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or fails.
         """
-        import torch
+        with self.locked():
+            return self._kept_mined() or self._mine(mine)
+
+    def _kept_mined(self) -> dict[str, Ints] | None:
         from safetensors.torch import load_file
 
         for path in self.folder.glob(f"{_MINED}*"):
@@ -175,6 +183,11 @@ class Checkpoints:
                 return {name: found.numpy() for name, found in load_file(path).items()}
             log.warning("warning: %s is damaged, and is made again", path)
             path.unlink()
+        return None
+
+    def _mine(self, mine: Callable[[], Mapping[str, Ints]]) -> dict[str, Ints]:
+        import torch
+
         found = dict(mine())
         held = self.hold({name: torch.from_numpy(each) for name, each in found.items()}, "mined")
         (self.folder / held.file).rename(self.folder / _mined_name(held.sha256))
@@ -186,12 +199,12 @@ class Checkpoints:
         Those of this week may still be taken up again, or be what the settings go back to.
         """
         for path in self.folder.parent.glob(f"{self._name}-{'[0-9a-f]' * 16}"):
-            if path == self.folder or not (path / _CARD).is_file():
+            if path == self.folder or not path.is_dir():
                 continue
             lock = FileLock(_lock_of(path))
             try:
                 with lock.acquire(timeout=0):
-                    if _age(path / _CARD) > _STALE_SECONDS:
+                    if _age(path) > _STALE_SECONDS:
                         shutil.rmtree(path, ignore_errors=True)
             except Timeout:
                 continue
@@ -205,5 +218,6 @@ def _lock_of(folder: Path) -> Path:
     return folder.with_name(f".{folder.name}.lock")
 
 
-def _age(path: Path) -> float:
-    return time.time() - path.stat().st_mtime
+def _age(folder: Path) -> float:
+    """Return how many seconds ago the last file came into a folder, or went from it."""
+    return time.time() - folder.stat().st_mtime

@@ -265,7 +265,7 @@ class Trainer:
 
     def _diverged(self, step: int, what: str) -> PipelineError:
         folder = self._checkpoints.folder
-        kept = f" The last checkpoint is kept in {folder}." if folder.is_dir() else ""
+        kept = f" The last checkpoint is kept in {folder}." if self._checkpoints.exist else ""
         return PipelineError(
             f"{self._where}: the training fails at step {step} of {self._total}: {what}. Lower "
             f"lr (found {self._settings.lr}), or raise warm_up.{kept}"

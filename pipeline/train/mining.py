@@ -17,7 +17,11 @@ from pipeline.train.catalogue import rank_catalogue, units
 from pipeline.train.pairs import Pairs
 
 DEV_DEPTH = 20
-"""How many of the base's first products a reranker's dev measure orders again."""
+"""How many of the base's first unjudged products a reranker's dev measure orders again.
+
+All of them count as wrong, as in every measure of unjudged products. While a model learns, the
+first are left out, since some are right.
+"""
 
 _MINED = 3  # what a random stream decides, beside those of `examples` and `loop`
 
@@ -56,18 +60,22 @@ def draw_mined(
 
 
 def unjudged(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> tuple[Ints, Ints]:
-    """Return each query's nearest `depth` products that were not judged for its text.
+    """Return each query's nearest `depth` products that were not judged for it.
+
+    The same query or product under another id, and a query in other case, is the same one here.
 
     Returns:
         Queries (`Pairs.group`), ascending, and products (`Pairs.product`), the nearest first.
     """
-    judged = int(np.bincount(pairs.query).max())
+    folded = [query.casefold() for query in pairs.queries]
+    asked = np.unique(folded, return_inverse=True)[1][pairs.query]
+    text_of = _first(pairs.product, pairs.text)
+    copies = int(np.bincount(text_of).max())
+    judged = int(np.bincount(asked).max()) * copies
     group, product, _ = rank_catalogue(pairs, units(queries), units(texts), depth + judged)
-    text = _first(pairs.product, pairs.text)[product]
-    query = _first(pairs.group, pairs.query)[group]
-    # By text: the same text under another id, or the same query, was judged too.
     width = len(pairs.texts)
-    known = np.isin(query * width + text, pairs.query * width + pairs.text)
+    found = _first(pairs.group, asked)[group] * width + text_of[product]
+    known = np.isin(found, asked * width + pairs.text)
     group, product = group[~known], product[~known]
     near = places(group) < depth
     return group[near], product[near]

@@ -24,7 +24,7 @@ from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
 from pipeline.train.mining import add_unjudged
 from pipeline.train.pairs import Pairs, pairs_of, read_pairs
-from pipeline.train.task import Base, Task, encoder_task, mine, reranker_task
+from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, reranker_task
 
 CARD_SCHEMA = 1
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
@@ -38,6 +38,7 @@ def train(params: Params, name: str) -> stage.Done:
     pairs = read_pairs(files.train, remedy)
     base = _base(params, settings, where)
     dev, learned = _read_dev(params, name, remedy)
+    development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
     device = _device(base.spec, params.runtime)
     about = {
         "kind": settings.kind,
@@ -46,11 +47,11 @@ def train(params: Params, name: str) -> stage.Done:
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
         "settings": settings.of_weights(),
     }
-    checkpoints = Checkpoints(name, {**about, **_surroundings(base, device)})
+    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, device)})
     with deterministic(settings.threads):
         if settings.mined:
             pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
-        development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
+            development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
         made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
         task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
         minutes = params.runtime.checkpoint_minutes
@@ -128,13 +129,16 @@ def _device(spec: Encoder, runtime: Runtime) -> str:
     ).device
 
 
-def _surroundings(base: Base, device: str) -> dict[str, Any]:
+def _surroundings(
+    settings: TrainedEncoder | TrainedReranker, base: Base, device: str
+) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
     unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
     return {
         "code": {path.name: sha256_file(path) for path in Path(__file__).parent.glob("*.py")},
         "contract": base.spec.model_dump(mode="json", exclude=unread),
         "device": device,
+        "mined_tokens": mined_tokens(settings, base) if settings.mined else None,
         "instructions": widest_instructions(),
         "libraries": {library: version(library) for library in _LIBRARIES},
     }

@@ -51,6 +51,11 @@ class Task:
     save: Callable[[Path], None]
 
 
+def mined_tokens(settings: TrainedEncoder | TrainedReranker, base: Base) -> int:
+    """Return how many tokens of a text the base reads when it looks for unjudged products."""
+    return min(settings.max_tokens, base.spec.max_tokens)
+
+
 def mine(
     settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
     where: str,
@@ -61,14 +66,18 @@ def mine(
     `Pairs.group` or `Pairs.product` of one side. Takes what `encoder_task` does.
 
     Raises:
-        PipelineError: the base cannot be loaded, or nothing is found.
+        PipelineError: the base cannot be used, its vectors are not finite, or nothing is found.
     """
     assert settings.mined
-    model = BiEncoder(base.spec, base.weights, min(settings.max_tokens, base.spec.max_tokens))
+    refuse_unfit(base.spec, base.name, where)
+    model = BiEncoder(base.spec, base.weights, mined_tokens(settings, base))
 
     def vectors(side: Pairs) -> tuple[Matrix, Matrix]:
         items = [*model.read(side.queries, "query"), *model.read(side.texts, "passage")]
-        found = model.learner(items, device).outputs(np.arange(len(items)))
+        try:
+            found = model.learner(items, device).outputs(np.arange(len(items)))
+        except FloatingPointError as err:
+            raise PipelineError(f"{where}.base: {base.name}: {err}. Use another base.") from err
         return found[: len(side.queries)], found[len(side.queries) :]
 
     group, product = draw_mined(pairs, *vectors(pairs), settings.mined, settings.seed, where)

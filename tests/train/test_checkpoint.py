@@ -164,7 +164,7 @@ def test_trainings_of_a_name_stay_a_week(make: Make, monkeypatch: pytest.MonkeyP
     _train()
     assert {interrupted, second} < set(layout.checkpoints().glob(f"{NAME}-*"))
     old = time.time() - 8 * 86_400
-    os.utime(second / "checkpoint.json", (old, old))
+    os.utime(second, (old, old))
     _train()
     kept = set(layout.checkpoints().glob(f"{NAME}-*"))
     assert interrupted in kept
