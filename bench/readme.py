@@ -37,10 +37,13 @@ def shorten(table: str) -> str:
     """Return `SHOWN_COLUMNS` and the rows of `SHOWN_LOCALES` of the first table of the report.
 
     Raises:
-        PipelineError: the table has no such column or locale.
+        PipelineError: there is no table, or it has no such column or locale.
     """
     first = table.partition("\n\n")[0]
-    header, _, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines(first))
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines(first)]
+    if len(cells) < 2:
+        raise PipelineError(f"the report has no table (found {first.strip()!r})")
+    header, _, *rows = cells
     missing = [name for name in SHOWN_COLUMNS if name not in header]
     if missing:
         raise PipelineError(f"the report has no column {', '.join(missing)}")

@@ -21,8 +21,7 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.runs.inputs import read_judgements
-from pipeline.trec import EXACT, GAIN, export_locales, qrels_lines, write_lines
+from pipeline.trec import EXACT, GAIN, export_locales, qrels_lines, read_judged, write_lines
 
 QRELS = {"test": GAIN, "exact": EXACT}
 """Which judgements each split has."""
@@ -34,10 +33,11 @@ def export(locale: str, out: Path) -> None:
     """Write a locale's catalogue, queries and judgements into a folder.
 
     Raises:
-        PipelineError: an artefact is missing or damaged, or an id holds white space.
+        PipelineError: an artefact is missing or damaged, nothing is judged, or an id holds
+            white space.
     """
     clean, remedy = layout.clean(locale), layout.rerun_hint("clean", locale)
-    ids, judgements, (rows, codes, labels) = read_judgements(locale)
+    ids, judgements, (rows, codes, labels) = read_judged(locale)
     products = tables.iter_table(clean.products, tables.PRODUCTS, ROWS, remedy)
     queries = tables.iter_table(clean.queries, tables.QUERIES, ROWS, remedy)
     write_lines(

@@ -87,6 +87,20 @@ def check_versions() -> None:
         )
 
 
+def dvc_words(given: list[str]) -> list[str]:
+    """Return what follows `dvc plots`: `show` where the first word is missing or an option.
+
+    Raises:
+        PipelineError: another template is asked for.
+    """
+    for word in given:
+        if word.startswith("--html"):
+            raise PipelineError(
+                f"{word}: this command has a template of its own. Leave it out, or use `dvc plots`."
+            )
+    return given if given and not given[0].startswith("-") else ["show", *given]
+
+
 def main() -> int:
     """Run `dvc plots` with the template; return its exit status."""
     parser = argparse.ArgumentParser(
@@ -95,11 +109,12 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument(
-        "words", nargs=argparse.REMAINDER, metavar="ARGUMENT",
+        "words", nargs="*", metavar="ARGUMENT",
         help="what follows `dvc plots`: show (default), or diff and two revisions",
     )  # fmt: skip
-    words = parser.parse_args().words or ["show"]
+    parser.parse_known_args(sys.argv[1:2])  # for -h alone: what follows a word is for DVC
     with stage.report_errors("plots") as outcome:
+        words = dvc_words(sys.argv[1:])
         template = layout.cache().absolute() / "plots" / "page.html"
         write_template(template)
         command = [sys.executable, "-m", "dvc", "plots", *words, "--html-template", str(template)]

@@ -182,7 +182,7 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
         PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
             be written as a TREC file.
     """
-    ids, judgements, (rows, codes, labels) = read_judgements(locale)
+    ids, judgements, (rows, codes, labels) = read_judged(locale)
     run_card.read_cards(locale, systems, ids)
     if bare := len(ids.queries) - len(np.unique(rows)):
         stage.log.warning(
@@ -211,6 +211,21 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
                     continue
                 run = _run_name(locale, system, track)
                 writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
+
+
+def read_judged(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
+    """Return what `read_judgements` does.
+
+    Raises:
+        PipelineError: as there, or nothing is judged: tools would get empty files.
+    """
+    found = read_judgements(locale)
+    if not len(found[1]):
+        raise PipelineError(
+            f"{layout.clean(locale).judgements}: there are no judgements to export. Use a sample "
+            "with judgements."
+        )
+    return found
 
 
 def _qrels_name(locale: str, qrels: Qrels) -> str:

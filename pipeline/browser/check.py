@@ -29,20 +29,25 @@ DEPTH = 10
 
 def compare(
     params: Params, locale: str, held: Manifest, encode: OnnxEncoder, tokenizer: str
-) -> tuple[float, float]:
+) -> tuple[float, float | None]:
     """Return the least cosine to our vectors over texts, and the mean overlap over queries.
+
+    Without queries no overlap is measured: it is None.
 
     Raises:
         PipelineError: one of them is below what is wanted.
     """
     queries = min(TEXTS, held.queries.rows)
     products = min(TEXTS - queries, held.products.rows)
-    sides: list[tuple[Role, Kind, int]] = [("query", "queries", queries)]
-    if products:
-        sides.append(("passage", "products", products))
+    sides: tuple[tuple[Role, Kind, int], ...] = (
+        ("query", "queries", queries), ("passage", "products", products),
+    )  # fmt: skip
     spec, name = params.encoder_of(locale), params.entry_of(held.encoder)
-    cosines, overlap = [], 1.0
+    cosines: list[float] = []
+    overlap: float | None = None
     for role, kind, wanted in sides:
+        if not wanted:
+            continue
         rows = np.linspace(0, held.side(kind).rows - 1, wanted).astype(np.int64)
         make = Tokenizer(tokenizer, prefix_of(spec, role), spec.max_tokens, name)
         ours = ShardReader(held, kind, locale).take(rows)
@@ -59,11 +64,12 @@ def compare(
             )
             overlap = float(neighbours.overlap(found, exact))
     least = min(cosines)
-    if not (least >= LEAST_COSINE and overlap >= LEAST_OVERLAP):  # NaN is refused too
+    # NaN is refused too.
+    if not (least >= LEAST_COSINE and (overlap is None or overlap >= LEAST_OVERLAP)):
+        share = "" if overlap is None else f", and find {overlap:.3f} of the exact first ten"
         raise PipelineError(
-            f"{name}: in 8 bits its vectors have a cosine of only {least:.4f} to ours, and find "
-            f"{overlap:.3f} of the exact first ten (wanted: {LEAST_COSINE} and {LEAST_OVERLAP}). "
-            f"Use another encoder for {locale}."
+            f"{name}: in 8 bits its vectors have a cosine of only {least:.4f} to ours{share} "
+            f"(wanted: {LEAST_COSINE} and {LEAST_OVERLAP}). Use another encoder for {locale}."
         )
     return least, overlap
 

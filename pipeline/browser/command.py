@@ -179,8 +179,9 @@ def _write_encoder(
     encode = OnnxEncoder(folder / "model.onnx", params.runtime.thread_count())
     least, overlap = check.compare(params, locale, held, encode, tokenizer)
     stage.log.info(
-        "browser locale=%s encoder=%s least_cosine=%.4f overlap@10=%.3f",
-        locale, weights.name, least, overlap,
+        "browser locale=%s encoder=%s least_cosine=%.4f overlap@10=%s",
+        locale, weights.name, least,
+        "not measured (no queries)" if overlap is None else f"{overlap:.3f}",
     )  # fmt: skip
     return {"name": weights.name, "weights_sha256": weights.sha256, **settings}
 

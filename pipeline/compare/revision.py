@@ -115,8 +115,8 @@ class Revision:
             side = Side(*read_per_query(self._read(path), where, locale, REPORTS))
             if not side.card.sample.queries:
                 raise PipelineError(
-                    f"{where}: nothing is measured: the sample has no judgements. Compare with a "
-                    "revision whose sample has."
+                    f"{where}: nothing is measured: the sample has no judgements. Use a sample "
+                    "with judgements there."
                 )
             found[locale] = self._with_encoder(locale, side)
         return found

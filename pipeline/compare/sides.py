@@ -79,11 +79,11 @@ def comparable(
             f"{', '.join(b) or 'none'}: none is on both sides. Compare revisions that share one."
         )
     of_runs = any(metric.partition(".")[0] != ENCODER for metric in metrics)
-    free = () if of_runs else ("depth",)
+    ignored = () if of_runs else ("depth",)
     unlike = [
         f"{locale}: {'; '.join(found)}"
         for locale in shared
-        if (found := list(_differences(a[locale], b[locale], names, free)))
+        if (found := list(_differences(a[locale], b[locale], names, ignored)))
     ]
     if unlike:
         raise PipelineError(
@@ -93,11 +93,11 @@ def comparable(
     return shared
 
 
-def _differences(a: Side, b: Side, names: Names, free: Collection[str]) -> Iterator[str]:
-    """Say in what two samples differ, the value of each side in turn; `free` may."""
+def _differences(a: Side, b: Side, names: Names, ignored: Collection[str]) -> Iterator[str]:
+    """Say in what two samples differ, except in `ignored`; the value of each side in turn."""
     other = b.card.sample.model_dump()
     for key, value in a.card.sample.model_dump().items():
-        if value != other[key] and key not in free:
+        if value != other[key] and key not in ignored:
             name = key.removesuffix("_sha256").replace("_", " ")
             yield f"{name} {_brief(value)} and {_brief(other[key])}"
     ids = [set(each.table["query_id"].to_pylist()) for each in (a, b)]

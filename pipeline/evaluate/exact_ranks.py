@@ -7,7 +7,6 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.evaluate.judged_run import EXACT, Ints, JudgedRun, Judgements
-from pipeline.evaluate.per_query import contents_sha256
 
 IDS = pa.schema(
     [
@@ -21,10 +20,6 @@ text, so that no system can find it."""
 
 RANK = pa.int32()
 """The type of the other columns, one per system: from 1, null where the run lacks the product."""
-
-CONTENTS = b"contents_sha256"
-"""The key of the schema's metadata that holds the hash of the table. No measure differs for two
-ranks between the same cutoffs."""
 
 
 def find(run: JudgedRun, judgements: Judgements) -> Ints:
@@ -56,7 +51,7 @@ def table(
     titles: pa.Array,
     ranks: Mapping[str, Ints],
 ) -> pa.Table:
-    """Return the sealed table of Exact products: the columns `IDS`, then each system's ranks.
+    """Return the table of Exact products: the columns `IDS`, then each system's ranks.
 
     Args:
         query_ids: one for each Exact product.
@@ -69,18 +64,4 @@ def table(
         for system, of in ranks.items()
     }
     schema = pa.schema([*IDS, *(pa.field(system, RANK) for system in columns)])
-    return seal(pa.table([query_ids, product_ids, titles, *columns.values()], schema=schema))
-
-
-def seal(rows: pa.Table) -> pa.Table:
-    """Return a table of Exact products with the hash of its contents."""
-    return rows.replace_schema_metadata({CONTENTS: _hash(rows)})
-
-
-def is_sealed(rows: pa.Table) -> bool:
-    """Return whether a table has the hash of its contents; the order of its columns is free."""
-    return (rows.schema.metadata or {}).get(CONTENTS) == _hash(rows).encode()
-
-
-def _hash(rows: pa.Table) -> str:
-    return contents_sha256(rows.select(sorted(rows.column_names)))
+    return pa.table([query_ids, product_ids, titles, *columns.values()], schema=schema)

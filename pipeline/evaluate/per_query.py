@@ -8,13 +8,13 @@ but none of its footer, where one flipped bit can make one column read as anothe
 import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pydantic import Field
+from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core import tables
 from pipeline.core.params import Count, Name, Sha256, Strict
@@ -53,9 +53,10 @@ class Sample(Strict):
 
 
 class Card(Strict):
-    """What a table is of, what was chosen for it, and hashes of its contents and its neighbour's.
+    """What a table is of, what was chosen for it, and hashes of its contents and its neighbours'.
 
-    `top_sha256` is the `contents_sha256` of the locale's table of first products.
+    `top_sha256` is the `contents_sha256` of the locale's table of first products, and
+    `exact_sha256` that of its table of Exact products. Cards of before that table lack it.
     """
 
     per_query_schema: int
@@ -63,7 +64,14 @@ class Card(Strict):
     encoder: Name
     index: Name
     top_sha256: Sha256
+    exact_sha256: Sha256 | None = None
     contents_sha256: ContentsHash
+
+    @model_serializer(mode="wrap")
+    def _without_what_it_lacks(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Return an older card as it was written: its hash is part of `contents_sha256`."""
+        written: dict[str, Any] = write(self)
+        return {name: each for name, each in written.items() if each is not None}
 
 
 def sample(
@@ -120,7 +128,9 @@ def table(
     return pa.table(columns)
 
 
-def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Table) -> pa.Table:
+def with_card(
+    rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Table, exact: pa.Table
+) -> pa.Table:
     """Return a table of `table` with its card.
 
     Args:
@@ -129,6 +139,7 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Tabl
         encoder: the name of the encoder.
         index: the name of the index.
         top: the first products of the same runs, of schema `top_products.TOP`.
+        exact: the Exact products in the same runs, as `exact_ranks.table` returns them.
     """
     open_card = Card(
         per_query_schema=PER_QUERY_SCHEMA,
@@ -136,6 +147,7 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Tabl
         encoder=encoder,
         index=index,
         top_sha256=contents_sha256(top),
+        exact_sha256=exact_sha256(exact),
         contents_sha256="",
     )
     return seal(rows, open_card)
@@ -170,6 +182,11 @@ def contents_sha256(rows: pa.Table, card: Strict | None = None) -> str:
         name = repr((field.name, str(field.type)))
         digest.update(" ".join([name, *(part.hexdigest() for part in parts)]).encode() + b"\n")
     return digest.hexdigest()
+
+
+def exact_sha256(exact: pa.Table) -> str:
+    """Return the hash of a table of Exact products; the order of its columns is free."""
+    return contents_sha256(exact.select(sorted(exact.column_names)))
 
 
 def _contents(chunk: pa.Array) -> tuple[bytes | memoryview, ...]:

@@ -95,15 +95,16 @@ def summarise(
         brands,
         sources,
     )
+    exact = _exact(judged, {system: scores[system].exact for system in tops}, titles)
     return Results(
         record=record,
         key_metrics=key_metrics(record, locale, tuple(tops), params.evaluate.key_measures()),
         intervals=intervals(params, measures),
         slices=by_kind(params, judged, measures, tops, divided),
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
-        per_query=_rows(params, locale, judged, measures, tops, dense, top),
+        per_query=_rows(params, locale, judged, measures, tops, dense, top, exact),
         top=top,
-        exact=_exact(judged, {system: scores[system].exact for system in tops}, titles),
+        exact=exact,
         kinds=slices.table(judged.ids.queries, divided),
     )
 
@@ -151,6 +152,7 @@ def _rows(
     tops: Mapping[str, Top],
     dense: RunCard,
     top: pa.Table,
+    exact: pa.Table,
 ) -> pa.Table:
     """Return the per-query table with its card; the arguments as in `summarise`."""
     rows = per_query.table(
@@ -160,7 +162,7 @@ def _rows(
         params.evaluate.per_query(),
     )
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
-    return per_query.with_card(rows, of, top=top, **chosen(dense, locale))
+    return per_query.with_card(rows, of, top=top, exact=exact, **chosen(dense, locale))
 
 
 def chosen(dense: RunCard, locale: str) -> dict[str, str]:

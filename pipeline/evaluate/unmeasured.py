@@ -32,6 +32,7 @@ def describe(
     rows = per_query.table(judged.queries, {}, {}, ())
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
     top, no_ids = TOP.empty_table(), pa.chunked_array([], pa.string())
+    exact = exact_ranks.table(judged.ids.queries, no_ids, pa.array([], pa.string()), {})
     return Results(
         record={
             NOT_MEASURED: NO_JUDGEMENTS,
@@ -49,8 +50,8 @@ def describe(
             "slices": [],
         },
         curves={},
-        per_query=per_query.with_card(rows, of, top=top, **chosen(dense, locale)),
+        per_query=per_query.with_card(rows, of, top=top, exact=exact, **chosen(dense, locale)),
         top=top,
-        exact=exact_ranks.table(judged.ids.queries, no_ids, pa.array([], pa.string()), {}),
+        exact=exact,
         kinds=slices.table(judged.ids.queries, []),
     )

@@ -17,13 +17,14 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
-from pipeline.evaluate import exact_ranks
 from pipeline.evaluate.judged_run import EXACT
+from pipeline.evaluate.per_query import exact_sha256
 from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import plots
-from pipeline.report.inputs import LocaleResults, evaluate_again
+from pipeline.report.inputs import CleanCounts, LocaleResults, Scores, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
+from pipeline.vectors.manifest import Manifest
 
 ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
@@ -39,7 +40,7 @@ def check_results(results: LocaleResults, params: Params) -> None:
     Raises:
         PipelineError: they do not; the message names the file and what is wrong in it.
     """
-    _check_scores(results, params)
+    check_scores(results.locale, results.scores, results.manifest, results.counts, params)
     _check_means(results)
     _check_per_query(results)
     _check_top(results)
@@ -53,21 +54,28 @@ def _refuse(results: LocaleResults, path: Path, what: str) -> PipelineError:
     return PipelineError(f"{path}: {what}. {evaluate_again(results.locale)}")
 
 
-def _check_scores(results: LocaleResults, params: Params) -> None:
-    """Check what the metrics are of: the locale's encoder and index, and the clean tables."""
-    scores, locale = results.scores, results.locale
+def check_scores(
+    locale: str, scores: Scores, manifest: Manifest, counts: CleanCounts, params: Params
+) -> None:
+    """Check what the metrics are of: the locale's encoder and index, and the clean tables.
+
+    Raises:
+        PipelineError: they are of others.
+    """
     for key, found, expected in (
         ("encoder", scores.encoder, params.encoder[locale]),
         ("index", scores.index, params.index[locale]),
-        ("queries", scores.queries, results.manifest.queries.rows),
-        ("products", scores.products, results.manifest.products.rows),
+        ("queries", scores.queries, manifest.queries.rows),
+        ("products", scores.products, manifest.products.rows),
     ):
         if found != expected:
-            path = layout.metrics(locale)
-            raise _refuse(results, path, f"{key} must be {expected} (found {shorten(found)})")
+            raise PipelineError(
+                f"{layout.metrics(locale)}: {key} must be {expected} (found {shorten(found)}). "
+                f"{evaluate_again(locale)}"
+            )
     for kind, found, rows in (
-        ("queries", results.counts.queries.kept, scores.queries),
-        ("products", results.counts.products.kept, scores.products),
+        ("queries", counts.queries.kept, scores.queries),
+        ("products", counts.products.kept, scores.products),
     ):
         if found != rows:
             raise PipelineError(
@@ -164,8 +172,12 @@ def _check_exact(results: LocaleResults) -> None:
                 f"{layout.top(results.locale)}",
             )  # fmt: skip
         _check_recall(results, system)
-    if not exact_ranks.is_sealed(exact):
-        raise _refuse(results, path, "the contents do not have the hash that the file names")
+    if exact_sha256(exact) != results.exact_sha256:
+        # No measure differs for two ranks between the same cutoffs.
+        raise _refuse(
+            results, path, f"the card of {layout.per_query(results.locale)} does not have the hash "
+            "of its contents: it is of other runs, or was edited",
+        )  # fmt: skip
 
 
 def _check_recall(results: LocaleResults, system: str) -> None:

@@ -177,7 +177,8 @@ class LocaleResults(Numbers):
 
     `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
     of the form `TOP`, of the same runs, which are `depth` deep. `exact` and `kinds` are what
-    `expected` reads. `tradeoff` says why there is none where nothing was measured on these data.
+    `expected` reads; `exact_sha256` is what the card of `per_query` says of `exact`.
+    `tradeoff` says why there is none where nothing was measured on these data.
     `others` are the other engines of all locales: a chart draws each with the same mark everywhere.
     """
 
@@ -190,6 +191,7 @@ class LocaleResults(Numbers):
     per_query: pa.Table
     top: pa.Table
     exact: pa.Table
+    exact_sha256: str | None
     kinds: pa.Table
     counts: CleanCounts
     manifest: Manifest
@@ -265,6 +267,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         measures=measures,
         depth=card.sample.depth,
         per_query=per_query,
+        exact_sha256=card.exact_sha256,
         exact=read_exact(locale, numbers.runs, judgements, remedy),
         kinds=read_kinds(locale, per_query["query_id"], remedy),
         top=_read_top(layout.top(locale), card, remedy),

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params
+from pipeline.core.params import MEAN, Params
 from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import plots, render, unmeasured
 from pipeline.report.checks import check_results
@@ -16,6 +16,7 @@ from pipeline.report.encoder import encoder_table, read_encoder
 from pipeline.report.inputs import LocaleResults, read_locale
 from pipeline.report.scale import Scale, read_scale
 from pipeline.report.summary import Summary, summarise, table
+from pipeline.runs.card import NO_JUDGEMENTS, NOT_MEASURED
 
 
 def report(params: Params) -> stage.Done:
@@ -36,8 +37,12 @@ def report(params: Params) -> stage.Done:
 def _report_unmeasured(params: Params) -> stage.Done:
     locales = [unmeasured.read_unmeasured(params, locale) for locale in params.locales]
     summary: Summary = {
-        each.locale: {**each.scores.model_dump(), "systems": {}} for each in locales
-    }
+        each.locale: {
+            NOT_MEASURED: NO_JUDGEMENTS, **each.scores.model_dump(), "systems": {},
+        }
+        for each in locales
+    }  # fmt: skip
+    summary[MEAN] = {"systems": {}}
     _write([], unmeasured.page(locales, params), unmeasured.TABLE, summary)
     stage.log.info("report: %s", unmeasured.TABLE.strip())
     return stage.Done(locales=len(locales), queries=0)

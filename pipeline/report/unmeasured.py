@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from pipeline.core import layout
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.cards import read_model
 from pipeline.core.params import Params
 from pipeline.report import parts, render
 from pipeline.report.basis import all_sha256, data_sha256
+from pipeline.report.checks import check_scores
 from pipeline.report.inputs import CleanCounts, Scores, evaluate_again
 from pipeline.report.parts import trusted_markup
 from pipeline.runs.card import NO_JUDGEMENTS
@@ -35,29 +36,15 @@ def read_unmeasured(params: Params, locale: str) -> Unmeasured:
     Raises:
         PipelineError: an artefact is missing, of another form, or of other tables or choices.
     """
-    path, remedy = layout.metrics(locale), evaluate_again(locale)
-    scores = read_model(path, Scores, remedy)
+    scores = read_model(layout.metrics(locale), Scores, evaluate_again(locale))
     ids, _, _ = read_judgements(locale)
     manifest = read_manifest(params, locale)
     check_ids(manifest, "queries", ids.queries, locale)
     check_ids(manifest, "products", ids.products, locale)
-    refuse_differences(
-        path,
-        scores.model_dump(),
-        {
-            "encoder": params.encoder[locale],
-            "index": params.index[locale],
-            "queries": 0,
-            "products": len(ids.products),
-        },
-        "the numbers are of other tables or choices",
-        remedy,
-    )
     clean, clean_again = layout.clean(locale), layout.rerun_hint("clean", locale)
-    return Unmeasured(
-        locale, scores, read_model(clean.counts, CleanCounts, clean_again), manifest,
-        data_sha256(locale),
-    )  # fmt: skip
+    counts = read_model(clean.counts, CleanCounts, clean_again)
+    check_scores(locale, scores, manifest, counts, params)
+    return Unmeasured(locale, scores, counts, manifest, data_sha256(locale))
 
 
 def page(locales: Sequence[Unmeasured], params: Params) -> str:

@@ -119,6 +119,10 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
 def _pieces(locale: str, params: Params, inputs: Inputs) -> Iterator[tuple[Ranked, Ranked, Ranked]]:
     """Yield for some queries at a time: their run, the part of it that is scored, the pool run."""
     system, depth = params.reranking.run, params.reranking.depth
+    if not len(inputs.queries):  # one empty piece, so that what is joined has a shape
+        nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+        yield nothing, nothing, nothing
+        return
     remedy = run_card.rerun_hint(system, locale)
     tracks = (
         run_files.iter_run(layout.runs(system, locale).track(track), inputs, BATCH_QUERIES, remedy)

@@ -12,7 +12,9 @@ from pipeline.sample.asker import Asker
 log = logging.getLogger("pipeline")
 
 
-def no_rows(path: Path, locale: str, found: Collection[str], asker: Asker) -> PipelineError:
+def no_rows(
+    path: Path, locale: str, found: Collection[str], asker: Asker, instead: str = ""
+) -> PipelineError:
     """Return the error of a table that has no row of a locale.
 
     Args:
@@ -20,9 +22,10 @@ def no_rows(path: Path, locale: str, found: Collection[str], asker: Asker) -> Pi
         locale: the locale that is asked for.
         found: the locales that the table has.
         asker: the keys of params.yaml, for messages.
+        instead: what else can be done if the table has no row at all.
     """
     if not found:
-        return PipelineError(f"{path} has no rows. Write it again with all its rows.")
+        return PipelineError(f"{path} has no rows. Write it again with all its rows.{instead}")
     first, listed = min(found), ", ".join(map(shorten, sorted(found)))
     wrong = f"{path}: column product_locale never holds {locale!r} (found: {listed})."
     for other in sorted(found):

@@ -31,8 +31,8 @@ def refuse_encoding(path: Path) -> None:
             if (place := chunk.find(b"\0")) >= 0:
                 line += chunk.count(b"\n", 0, place)
                 raise PipelineError(
-                    f"{path}: line {line} has a NUL byte, which no text has: the file is damaged. "
-                    "Write it again."
+                    f"{path}: line {line} has a NUL byte, which CSV and JSON Lines cannot hold: "
+                    "the file is damaged. Write it again."
                 )
             if not chunk:
                 return

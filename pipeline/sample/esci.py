@@ -107,13 +107,9 @@ def read_examples(
         return Examples(examples, pa.concat_tables(left_out), {}, joined)
     others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
-    if not before:
-        raise PipelineError(
-            f"{path} has no rows. Write it again with all its rows.{asker.search_only}"
-        )
     for locale in locales:
         if not before[locale]:
-            raise absent.no_rows(path, locale, before.keys(), asker)
+            raise absent.no_rows(path, locale, before.keys(), asker, asker.search_only)
         if locale not in left:
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "

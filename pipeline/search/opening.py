@@ -18,7 +18,6 @@ from pipeline.search.parts import on_threads
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.reranking import Reordering
 from pipeline.search.shown import open_shown
-from pipeline.search.source import check_source
 from pipeline.search.terms import open_terms
 from pipeline.search.variants import open_variants
 from pipeline.text.correction import Corrector
@@ -55,7 +54,6 @@ def open_engine(locale: str) -> Engine:
 
 def _open(params: Params, locale: str) -> Engine:
     stage.check_locale(params, locale)
-    check_source(params)
     check_text_settings(locale, params.clean)
     check_spelling(locale, params.spelling[locale])
     manifest = read_manifest(params, locale)

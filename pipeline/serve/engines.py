@@ -103,8 +103,6 @@ class Engines:
     def look(self, locale: str) -> bool:
         """Open the artefacts of a locale if they have changed and two looks agree."""
         state, now = self.states[locale], signature(locale)
-        if state.problem:  # dvc.lock may say that it is solved, and changes with every stage
-            now += (signed(layout.LOCK),)
         settled = now == state.seen and now != state.tried
         state.seen = now
         if settled:
@@ -117,8 +115,7 @@ class Engines:
         It stays too until the models of the new one are loaded, and where they cannot be.
         """
         state = self.states[locale]
-        now, lock = signature(locale), signed(layout.LOCK)
-        state.tried = state.seen = now
+        state.tried = state.seen = signature(locale)
         try:
             opened = open_engine(locale)
             if state.engine is not None:
@@ -126,7 +123,6 @@ class Engines:
                 opened.warm()
         except Exception as err:  # noqa: BLE001 (the other locales are followed)
             state.problem = one_line(err) or type(err).__name__
-            state.tried = state.seen = (*now, lock)
             stage.log.warning("warning: %s: %s", locale, state.problem)
             return
         if state.engine is not None:

@@ -285,7 +285,10 @@ def main() -> int:
             asked.out, asked.locale, params.language[asked.locale], params.encoder[asked.locale],
             found["products"], found["queries"], found["judgements"],
         )  # fmt: skip
-        sys.stdout.write(f"params.yaml uses {asked.out} now. Run `make repro`.\n")
+        sys.stdout.write(
+            f"params.yaml uses {asked.out} now. Run `make repro`.\n"
+            "Until it has run, the reports and the search are of the tables before.\n"
+        )
         if not asked.out.with_name(f"{asked.out.name}.dvc").exists():
             sys.stdout.write(f"For colleagues and `dvc exp run --temp`: `dvc add {asked.out}`.\n")
     return outcome.status

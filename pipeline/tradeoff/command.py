@@ -77,6 +77,11 @@ class Ground:
 def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
     """Read what the indexes of a locale are measured on, and find the exact neighbours."""
     ids, _, pairs = read_judgements(locale)
+    if not len(ids.queries):
+        raise PipelineError(
+            f"{layout.clean(locale).queries}: there are no queries to search. Use a sample with "
+            "judgements."
+        )
     check_ids(manifest, "queries", ids.queries, locale)
     check_ids(manifest, "products", ids.products, locale)
     similarity = params.encoder_of(locale).similarity

@@ -283,3 +283,9 @@ def test_the_readme_shows_one_locale_the_means_and_three_measures() -> None:
 def test_a_report_without_what_the_readme_shows_is_refused(lost: str) -> None:
     with pytest.raises(PipelineError, match=lost):
         readme.shorten(REPORT.replace(lost, "other"))
+
+
+@pytest.mark.parametrize("report", ["Nothing is measured: there are no judgements.\n", ""])
+def test_a_report_without_a_table_is_refused(report: str) -> None:
+    with pytest.raises(PipelineError, match="the report has no table"):
+        readme.shorten(report)

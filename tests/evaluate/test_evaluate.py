@@ -446,6 +446,7 @@ def test_the_per_query_table_names_the_choice_and_the_first_products_beside_it(
     found = _read_card()
     assert (found.encoder, found.index) == (_metrics()["encoder"], _metrics()["index"])
     assert found.top_sha256 == per_query.contents_sha256(pq.read_table(layout.top(LOCALE)))
+    assert found.exact_sha256 == per_query.exact_sha256(pq.read_table(layout.exact(LOCALE)))
 
 
 def test_the_key_metrics_are_numbers_of_record_and_fit_in_a_table(judgements: pa.Table) -> None:

@@ -14,7 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.tables import WRITE_OPTIONS
 from pipeline.evaluate import per_query
 from pipeline.evaluate.per_query_reader import read_per_query
-from tests.helpers.comparisons import card, measures, table, top
+from tests.helpers.comparisons import EXACT, card, measures, table, top
 
 WHERE, REMEDY = "es.parquet of HEAD", "Take another."
 
@@ -49,6 +49,14 @@ def test_a_table_comes_back_with_what_it_is_of(rows: pa.Table, tmp_path: Path) -
     assert found.equals(rows, check_metadata=True)
     assert (of.encoder, of.index, of.sample.queries) == ("labse", "flat", 40)
     assert of.top_sha256 == per_query.contents_sha256(top(rows, "title"))
+    assert of.exact_sha256 == per_query.contents_sha256(EXACT.select(sorted(EXACT.column_names)))
+
+
+def test_a_card_of_before_the_hash_of_the_exact_products_is_still_read(rows: pa.Table) -> None:
+    older = card(rows).model_copy(update={"exact_sha256": None, "contents_sha256": ""})
+    assert "exact_sha256" not in older.model_dump_json()
+    found = read_per_query(written(per_query.seal(rows, older)), WHERE, "es", REMEDY)
+    assert found[1].exact_sha256 is None
 
 
 def damage(rng: np.random.Generator, data: bytes) -> bytes:
@@ -152,7 +160,7 @@ def test_values_that_no_evaluation_gives_are_refused_though_the_hash_is_right(
 ) -> None:
     changed = change(rows)
     of = card(rows)
-    signed = per_query.with_card(changed, of.sample, "labse", "flat", top(rows, "title"))
+    signed = per_query.with_card(changed, of.sample, "labse", "flat", top(rows, "title"), EXACT)
     assert said in refusal(written(signed))
 
 

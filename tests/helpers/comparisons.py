@@ -17,6 +17,7 @@ from pipeline.core.files import write_json
 from pipeline.core.params import Compare, Uncertainty
 from pipeline.core.tables import WRITE_OPTIONS
 from pipeline.evaluate import per_query
+from pipeline.evaluate.exact_ranks import IDS
 from pipeline.evaluate.top_products import TOP
 from pipeline.evaluate.uncertainty import Floats
 
@@ -25,6 +26,8 @@ SETTINGS = Compare(
 )
 DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
 SYSTEMS = ("dense", "hybrid")
+EXACT = IDS.empty_table()
+"""The table of Exact products, which comparisons do not read."""
 
 
 def measures(rng: np.random.Generator, queries: int) -> dict[str, Floats]:
@@ -79,7 +82,7 @@ def table(
     }  # fmt: skip
     rows = pa.table(columns)
     of_sample = per_query.Sample.model_validate(of)
-    return per_query.with_card(rows, of_sample, encoder, "flat", top(rows, titles))
+    return per_query.with_card(rows, of_sample, encoder, "flat", top(rows, titles), EXACT)
 
 
 def card(table: pa.Table) -> per_query.Card:

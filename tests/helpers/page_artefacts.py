@@ -259,8 +259,7 @@ def _write_exact(
     rows[-1] |= {**dict.fromkeys(["title", *systems]), "product_id": WITHOUT_TEXT}
     schema = pa.schema([*exact_ranks.IDS, *(pa.field(s, exact_ranks.RANK) for s in systems)])
     layout.exact(locale).parent.mkdir(parents=True, exist_ok=True)
-    sealed = exact_ranks.seal(pa.Table.from_pylist(rows, schema))
-    pq.write_table(sealed, layout.exact(locale), **tables.WRITE_OPTIONS)
+    pq.write_table(pa.Table.from_pylist(rows, schema), layout.exact(locale), **tables.WRITE_OPTIONS)
     return rows
 
 
@@ -277,9 +276,9 @@ def seal(locale: str) -> None:
         query_ids_sha256=tables.ids_sha256(ids.queries),
         judgements_sha256=per_query.judgements_sha256(judgements),
     )
-    top = pq.read_table(layout.top(locale))
+    top, exact = pq.read_table(layout.top(locale)), pq.read_table(layout.exact(locale))
     chosen = json.loads(layout.metrics(locale).read_text("utf-8"))
-    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], top)
+    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], top, exact)
     per_query.write(path, card)
 
 

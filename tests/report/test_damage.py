@@ -135,7 +135,7 @@ def test_a_wrong_rank_of_an_exact_product_is_refused_also_between_two_cutoffs(
     changed = next(row for row, rank in enumerate(ranks) if rank and 10 < rank < 50)
     for rank, said in (
         (None, "the ranks of bm25 do not give the recall@"),
-        (ranks[changed] + 1, "the contents do not have the hash that the file names"),
+        (ranks[changed] + 1, "does not have the hash of its contents: it is of other runs"),
     ):
         ranks[changed] = rank
         column = [pa.array(ranks, pa.int32())]

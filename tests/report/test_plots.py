@@ -165,6 +165,19 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
     assert asked == [address]
 
 
+def test_options_are_of_show_and_another_template_is_refused() -> None:
+    for given, words in (
+        ([], ["show"]),
+        (["--open"], ["show", "--open"]),
+        (["--targets", "recall"], ["show", "--targets", "recall"]),
+        (["diff", "HEAD", "--open"], ["diff", "HEAD", "--open"]),
+    ):
+        assert plots_command.dvc_words(given) == words
+    for given in (["--html-template", "mine.html"], ["show", "--html-template=mine.html"]):
+        with pytest.raises(PipelineError, match="a template of its own"):
+            plots_command.dvc_words(given)
+
+
 def test_another_vega_than_the_pinned_one_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(plots_command, "PACKAGES", plots_command.PACKAGES[:2])
     with pytest.raises(PipelineError, match=r"draws with .*vega-embed@.* pinned"):

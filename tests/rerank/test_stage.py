@@ -240,3 +240,13 @@ def test_a_document_is_the_chosen_fields_in_their_order(folder: Path) -> None:
         spec = reranker(folder, fields=fields)
         assert read_documents(path, np.array([0, 1]), spec, clean, "") == expected
     assert read_documents(path, np.array([1]), reranker(folder), clean, "") == {1: "Marca"}
+
+
+def test_without_queries_the_runs_and_labels_are_empty(folder: Path) -> None:
+    rng = np.random.default_rng(5)
+    write_clean(rng, PRODUCTS, 0)
+    write_runs(rng, 20)
+    rerank.rerank(given(folder, 4), LOCALE)
+    files = layout.runs("rerank", LOCALE)
+    for path in (files.track("catalogue"), files.track("pool"), files.labels):
+        assert len(pd.read_parquet(path)) == 0

@@ -21,7 +21,6 @@ from pipeline.core.params_file import load_params
 from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
-from pipeline.search.source import hash_folder
 from pipeline.serve import command
 from pipeline.serve.app import make_app
 from pipeline.serve.desk import RERANKS_WAITING, Desk, Desks
@@ -309,36 +308,6 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     shutil.rmtree("away")
     assert engines.states["es"].tried == signature("es")
     assert open_engine("es").locale == "es"
-
-
-def test_a_new_shop_is_answered_from_the_old_one_until_dvc_lock_names_it(folder: Path) -> None:
-    engines = Engines(["es"])
-    old, params = engines.get("es"), load_params()
-    source = Path(params.sample.source)
-    mark = source / layout.SHOP_MARK
-
-    def write_lock(md5: str) -> None:
-        sample = {"sample": params.sample.model_dump(mode="json")}
-        made = {"deps": [{"path": str(source), "md5": md5}], "params": {"params.yaml": sample}}
-        layout.LOCK.write_text(json.dumps({"stages": {"sample": made}}))
-
-    mark.touch()
-    try:
-        write_lock("0" * 32 + ".dir")
-        layout.PARAMS.write_bytes(layout.PARAMS.read_bytes())  # as `shop` does
-        assert [engines.look("es"), engines.look("es"), engines.look("es")] == [False, True, False]
-        assert (
-            "newer than the artefacts that answer. Run `make repro`."
-            in engines.states["es"].problem
-        )
-        assert engines.get("es") is old
-        write_lock(hash_folder(source))
-        assert [engines.look("es"), engines.look("es"), engines.look("es")] == [False, True, False]
-        assert engines.states["es"].problem == ""
-        assert engines.get("es") is not old
-    finally:
-        mark.unlink()
-        layout.LOCK.unlink()
 
 
 def test_locales_come_and_go_with_params(folder: Path) -> None:
