@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core import layout
+from pipeline.core.cards import refuse_differences
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
@@ -54,7 +55,7 @@ def _refuse(results: LocaleResults, path: Path, what: str) -> PipelineError:
 
 
 def _check_scores(results: LocaleResults, params: Params) -> None:
-    """Check what the metrics are of: the locale's encoder and index, and the clean tables."""
+    """Check what the metrics are of: the locale's encoder, index, other runs, clean tables."""
     scores, locale = results.scores, results.locale
     for key, found, expected in (
         ("encoder", scores.encoder, params.encoder[locale]),
@@ -65,6 +66,11 @@ def _check_scores(results: LocaleResults, params: Params) -> None:
         if found != expected:
             path = layout.metrics(locale)
             raise _refuse(results, path, f"{key} must be {expected} (found {shorten(found)})")
+    refuse_differences(
+        layout.metrics(locale), {name: run.path for name, run in scores.systems.items()},
+        params.systems[locale], "the numbers are of other runs than params.yaml names",
+        evaluate_again(locale),
+    )  # fmt: skip
     for kind, found, rows in (
         ("queries", results.counts.queries.kept, scores.queries),
         ("products", results.counts.products.kept, scores.products),
