@@ -22,7 +22,7 @@ from ruamel.yaml import YAML
 from bench.cheap_model import write_model
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS
+from pipeline.core.params import BY_LOCALE, SYSTEMS
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.runs import card as run_card
 
@@ -150,7 +150,7 @@ class Workshop:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-        for section in ("encoder", "index", "language", "spelling", "rerank", "systems"):
+        for section in BY_LOCALE:
             data[section] = {LOCALE: data[section][LOCALE]}
         data["demo"] |= {"products": 100, "queries": 24}
         data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}

@@ -35,7 +35,7 @@ from ruamel.yaml import YAML
 
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
-from pipeline.core.params import System
+from pipeline.core.params import BY_LOCALE, System
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
@@ -100,7 +100,7 @@ class Server:
 def take_for_encoded() -> None:
     """Let the made-up vectors of this folder be those of the encoder that us has as shipped."""
     data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-    for section in ("encoder", "index", "language", "spelling", "rerank"):
+    for section in BY_LOCALE:
         data[section] = {LOCALE: data[section][LOCALE]}
     data["indexes"] |= INDEXES
     data["index"][LOCALE] = files.read_json(layout.index(LOCALE).card, "")["index"]

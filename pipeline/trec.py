@@ -53,6 +53,7 @@ from pipeline.core.params_file import load_params
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
 from pipeline.runs.inputs import Ids, read_judgements
+from pipeline.runs.others import read_others
 
 GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 EXACT_GRADES = {"E": 1, "S": 0, "C": 0, "I": 0}
@@ -228,6 +229,12 @@ def read_judged(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
     return found
 
 
+def export_all(params: Params, locale: str, out: Path) -> None:
+    """Export every system of a locale; raises as `read_others` and `export` do."""
+    read_others(params, locale)  # else a run could be of another file than params.yaml names
+    export(locale, params.evaluated_systems(locale), out, params.evaluate)
+
+
 def _qrels_name(locale: str, qrels: Qrels) -> str:
     return f"{locale}.{qrels.name}.qrels"
 
@@ -291,9 +298,7 @@ def main() -> int:
     return export_locales(
         "trec",
         __doc__,
-        lambda params, locale, out: export(
-            locale, params.evaluated_systems(locale), out, params.evaluate
-        ),
+        export_all,
     )
 
 

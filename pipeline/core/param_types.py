@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Hashable
+from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -84,6 +85,8 @@ NAME, MOST_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$", 60
 """What a locale or a model may be called, and its longest name: it is part of file names."""
 Name = Annotated[str, Field(pattern=NAME, max_length=MOST_NAME)]
 Text = Annotated[str, Field(min_length=1)]
+# In one spelling, as artefacts name the file: a/b, not ./a//b.
+FilePath = Annotated[Text, AfterValidator(lambda path: Path(path).as_posix())]
 Label = Literal["E", "S", "C", "I"]
 # The source's own name of a column by ESCI's.
 Columns = Annotated[dict[str, Text], AfterValidator(_known_columns)]

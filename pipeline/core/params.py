@@ -14,6 +14,7 @@ from pipeline.core.param_types import (
     Columns,
     Commit,
     Cutoffs,
+    FilePath,
     Fraction,
     Gain,
     Labels,
@@ -499,7 +500,7 @@ class Params(Strict):
     hybrid: Fusion
     rerank: dict[Name, str]
     reranking: Reranking
-    systems: dict[Name, dict[Name, Text]]
+    systems: dict[Name, dict[Name, FilePath]]
     evaluate: Evaluate
     uncertainty: Uncertainty
     compare: Compare
@@ -612,3 +613,7 @@ class Params(Strict):
         index = self.index_of(locale)
         filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
+
+
+BY_LOCALE = ("encoder", "index", "language", "spelling", "rerank", "systems")
+"""The sections that have an entry for each locale."""

@@ -12,6 +12,7 @@ from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line,
 from pipeline.core.languages import UNSPACED
 from pipeline.core.params import (
     AS_TYPED,
+    BY_LOCALE,
     CORRECTED,
     ENCODER,
     ENCODER_MEASURES,
@@ -79,7 +80,7 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
     """Say which locales and names are undefined, even if types are wrong too."""
     maps = {section: value for section, value in data.items() if isinstance(value, dict)}
     locales = maps.get("encoder", {})
-    for section in ("index", "language", "spelling", "rerank", "systems") if locales else ():
+    for section in BY_LOCALE if locales else ():
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
@@ -167,6 +168,12 @@ def _unfit_systems(params: Params) -> Iterator[str]:
                 yield (
                     f"systems.{locale}.{name}: the reports use this name already (taken: "
                     f"{', '.join(TAKEN)}). Choose another one."
+                )
+            if not name[0].isalpha():
+                yield (
+                    f"systems.{locale}.{name}: must begin with a letter, as else "
+                    f"`make try SET=+systems.{locale}.{name}=…` cannot name it. Choose another "
+                    "name."
                 )
             if layout.GIVEN_RUNS not in Path(path).parents or ".." in Path(path).parts:
                 yield (

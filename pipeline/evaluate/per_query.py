@@ -17,9 +17,9 @@ import pyarrow.parquet as pq
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core import tables
-from pipeline.core.params import Count, Name, Sha256, Strict
+from pipeline.core.params import SYSTEMS, Count, Name, Sha256, Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
-from pipeline.runs.card import RunCard
+from pipeline.runs.card import RANDOM, RunCard
 
 PER_QUERY_SCHEMA = 2
 """Version of the table and its card; older tables are refused."""
@@ -111,7 +111,7 @@ def table(
     """Return the table without its card: query_id, query, then each system's measures and labels.
 
     Measures are float32, rounded to 5 digits, null where undefined: `dense.ndcg@10`; the labels
-    are `dense.labels`. A measure that a system lacks has no column.
+    are `dense.labels`. A measure that another engine lacks has no column.
 
     Args:
         queries: a table of schema `tables.QUERIES`.
@@ -121,11 +121,17 @@ def table(
     """
     columns = {"query_id": queries["query_id"], "query": queries["text"]}
     for system, values in measures.items():
-        for name in (each for each in kept if each in values):
+        for name in kept_of(system, values, kept):
             rounded = np.round(values[name], MEAN_DECIMALS).astype(np.float32)
             columns[f"{system}.{name}"] = pa.array(rounded, MEASURE, from_pandas=True)
         columns[f"{system}.labels"] = pa.array(labels[system], pa.string())
     return pa.table(columns)
+
+
+def kept_of(system: str, values: PerQuery, kept: Sequence[str]) -> list[str]:
+    """Return which measures of a system are kept: all, or those that another engine has."""
+    own = system in (*SYSTEMS, RANDOM)
+    return [name for name in kept if own or name in values]
 
 
 def with_card(

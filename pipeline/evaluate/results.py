@@ -185,7 +185,11 @@ def intervals(
 ) -> dict[str, dict[str, dict[str, float]]]:
     """Return the interval of each measure kept, by system, without those defined for no query."""
     names = params.evaluate.per_query()
-    kept = [(system, name) for system, of in measures.items() for name in names if name in of]
+    kept = [
+        (system, name)
+        for system, of in measures.items()
+        for name in per_query.kept_of(system, of, names)
+    ]
     # All systems at once: a measure is defined for the same queries in each, and shares its draws.
     values = np.stack([measures[system][name] for system, name in kept], axis=1)
     found: dict[str, dict[str, dict[str, float]]] = {system: {} for system in measures}

@@ -15,7 +15,7 @@ LARGEST = float(np.finfo(np.float32).max)
 def read_scores(run: Given) -> Floats:
     """Return what orders a run, higher is better: its scores, or its ranks if it has no scores.
 
-    Scores are compared as numbers of 32 bits, as trec_eval compares them.
+    Both are compared as numbers of 32 bits, as trec_eval compares scores.
 
     Raises:
         PipelineError: there is neither a score nor a rank, or one is not a finite number of 32
@@ -28,14 +28,15 @@ def read_scores(run: Given) -> Floats:
             f"{', '.join(run.columns)}). Rename yours."
         )
     found = run.numbers(names[0])
-    if names[0] == "rank":
-        return -found
     if (unfit := np.flatnonzero(np.abs(found) > LARGEST)).size:
         row = int(unfit[0])
         raise run.wrong(
-            row, f"score {found[row]:g} is too large for 32 bits. Scale the scores of the run."
+            row,
+            f"{names[0]} {found[row]:g} is too large for 32 bits. Write smaller {names[0]}s into "
+            "the run.",
         )
-    return found.astype(np.float32).astype(np.float64)
+    found = found.astype(np.float32).astype(np.float64)
+    return -found if names[0] == "rank" else found
 
 
 def order_run(run: Given, rows: Ints, codes: Ints, scores: Floats) -> Ints:

@@ -196,7 +196,11 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
     }.get(system, (*shared, f"systems.{locale}.{system}"))
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
-    decisive = {key: value for key, value in settings.items() if key.startswith(sections)}
+    decisive = {
+        key: value
+        for key, value in settings.items()
+        if any(key == each or (each.endswith(".") and key.startswith(each)) for each in sections)
+    }
     return dict(each for each in decisive.items() if each != usual)
 
 

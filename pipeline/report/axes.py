@@ -1,11 +1,13 @@
 """What the charts share: their size, plain axes at fixed places, rows, marks with intervals."""
 
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import cycle
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedFormatter, FixedLocator
 
 from pipeline.report.inputs import Estimate
@@ -14,14 +16,17 @@ from pipeline.report.svg import COLOURS
 WIDTH = 340.0
 LEFT, RIGHT, TOP, AXIS = 58.0, 18.0, 8.0, 40.0
 TITLE = 26.0
-SMALL_TEXT = 10.0
+SMALL_TEXT, ROW_TEXT = 10.0, 11.0
 
 Line = str | tuple[int, tuple[int, ...]]
 
 
 @dataclass(frozen=True)
 class Mark:
-    """How a system is drawn. Never by colour alone: each has its own marker and line."""
+    """How a system is drawn. Never by colour alone: each has its own marker and line.
+
+    Of other engines, those of four are their own; further ones share them, in turn.
+    """
 
     colour: str
     marker: str
@@ -77,12 +82,18 @@ def name_y(figure: Figure, name: str) -> None:
     figure.text(4 / width, 1 - 12 / height, name, color=COLOURS["muted"], size=SMALL_TEXT)
 
 
+def room_for(names: Iterable[str]) -> float:
+    """Return how many pixels the names of rows need to the left of the axes, `LEFT` at least."""
+    drawn = (TextPath((0, 0), name, size=ROW_TEXT).get_extents().width for name in names)
+    return max(LEFT, 10.0 + math.ceil(max(drawn, default=0)))
+
+
 def name_rows(axes: Axes, labels: Sequence[str]) -> None:
     """Label rows from the top down."""
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.yaxis.set_major_locator(FixedLocator(range(len(labels))))
     axes.yaxis.set_major_formatter(FixedFormatter(labels))
-    axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=11)
+    axes.tick_params(axis="y", labelcolor=COLOURS["ink"], labelsize=ROW_TEXT)
 
 
 def unit_axis(axes: Axes, label: str) -> None:

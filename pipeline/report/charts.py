@@ -9,7 +9,6 @@ from pipeline.core.tables import LABELS
 from pipeline.report import svg
 from pipeline.report.axes import (
     AXIS,
-    LEFT,
     RIGHT,
     SMALL_TEXT,
     TITLE,
@@ -20,11 +19,15 @@ from pipeline.report.axes import (
     name_rows,
     name_y,
     new_axes,
+    room_for,
     unit_axis,
 )
 from pipeline.report.inputs import RUNS, UNJUDGED, LocaleResults, Slice
 from pipeline.report.svg import COLOURS
 from pipeline.report.wording import display_name, format_estimate
+
+LONGEST_NAME = 16
+"""How many letters of a system's name are drawn; the tables have all of it."""
 
 
 def draw_headline(results: LocaleResults, measure: str) -> str:
@@ -34,13 +37,14 @@ def draw_headline(results: LocaleResults, measure: str) -> str:
         for system in results.shown
         if (estimate := results.estimate(system, measure)) is not None
     ]
+    names = [_shortened(system, LONGEST_NAME) for system, _ in rows]
     height = TOP + 26 * len(rows) + AXIS
     figure = svg.drawing(WIDTH, height)
-    axes = new_axes(figure, LEFT, RIGHT, height)
+    axes = new_axes(figure, room_for(names), RIGHT, height)
     drawn = marks(results.others)
     for row, (system, estimate) in enumerate(rows):
         dot(axes, drawn[system], estimate, row)
-    name_rows(axes, [system for system, _ in rows])
+    name_rows(axes, names)
     unit_axis(axes, display_name(measure))
     numbers = "; ".join(f"{system} {format_estimate(estimate)}" for system, estimate in rows)
     return svg.to_markup(
@@ -93,9 +97,10 @@ def draw_labels(results: LocaleResults) -> str:
     """Draw what the first ten places hold, by system: labels, and products not judged."""
     top10 = results.slices.top10
     mix = {system: top10[system] for system in results.shown if system in top10}
+    names = [_shortened(system, LONGEST_NAME) for system in mix]
     height = TOP + 30 * len(mix) + AXIS
     figure = svg.drawing(WIDTH, height)
-    axes = new_axes(figure, LEFT, RIGHT, height)
+    axes = new_axes(figure, room_for(names), RIGHT, height)
     for row, shares in enumerate(mix.values()):
         start = 0.0
         for label in (*LABELS, UNJUDGED):
@@ -116,7 +121,7 @@ def draw_labels(results: LocaleResults) -> str:
                     color=COLOURS[f"on-{label}"], ha="center", va="center", size=SMALL_TEXT,
                 )  # fmt: skip
             start += share
-    name_rows(axes, list(mix))
+    name_rows(axes, names)
     axes.set_xlim(0, 1)
     axes.xaxis.set_major_locator(FixedLocator([0, 0.25, 0.5, 0.75, 1]))
     axes.xaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{share:.0%}"))

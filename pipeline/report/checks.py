@@ -14,6 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core import layout
+from pipeline.core.cards import refuse_differences
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
@@ -73,6 +74,11 @@ def check_scores(
                 f"{layout.metrics(locale)}: {key} must be {expected} (found {shorten(found)}). "
                 f"{evaluate_again(locale)}"
             )
+    refuse_differences(
+        layout.metrics(locale), {name: run.path for name, run in scores.systems.items()},
+        params.systems[locale], "the numbers are of other runs than params.yaml names",
+        evaluate_again(locale),
+    )  # fmt: skip
     for kind, found, rows in (
         ("queries", counts.queries.kept, scores.queries),
         ("products", counts.products.kept, scores.products),

@@ -8,7 +8,7 @@ from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.param_types import Count, Name, Sha256, Strict, Text
 from pipeline.core.params import Params
-from pipeline.runs.card import OTHERS
+from pipeline.runs.card import OTHERS, RUN_SCHEMA, RunCard
 
 OTHERS_SCHEMA = 1
 """Version of systems.json."""
@@ -34,6 +34,11 @@ class OtherRun(Strict):
     queries_against_rank: Number
     depth: Count
 
+    @property
+    def of(self) -> dict[str, str]:
+        """Return what the card of the run says that it was made of."""
+        return {"path": self.path, "sha256": self.sha256}
+
 
 class OtherRuns(Strict):
     """The runs of a locale, by the names of their engines."""
@@ -46,8 +51,8 @@ def read_others(params: Params, locale: str) -> dict[str, OtherRun]:
     """Read what was counted in the runs of other engines.
 
     Raises:
-        PipelineError: the card is missing, is not of this form, or names other engines or files
-            than params.yaml does.
+        PipelineError: the card is missing, is not of this form, names other engines or files than
+            params.yaml does, or a run is not of the file that was counted.
     """
     if not params.systems[locale]:
         return {}
@@ -57,4 +62,10 @@ def read_others(params: Params, locale: str) -> dict[str, OtherRun]:
         path, {name: run.path for name, run in found.items()}, params.systems[locale],
         "the runs are of other files than params.yaml names", remedy,
     )  # fmt: skip
+    for name, run in found.items():
+        card = layout.runs(name, locale).card
+        refuse_differences(
+            card, read_model(card, RunCard, remedy, ("run_schema", RUN_SCHEMA)).of, run.of,
+            "the run is of another file than the counts", remedy,
+        )  # fmt: skip
     return found

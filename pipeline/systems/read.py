@@ -51,7 +51,6 @@ def read_run(path: Path, where: str, ids: Ids, depth: int, clean: layout.CleanFi
     codes = _rows_in(given, "product_id", ids.products, clean.products)
     scores = read_scores(given)
     order = order_run(given, rows, codes, scores)
-    against = count_against_rank(given, order, rows[order])
     rows, codes, scores = rows[order], codes[order], scores[order]
     kept = places(rows) < depth
     ranked = rows[kept], codes[kept], scores[kept]
@@ -66,7 +65,7 @@ def read_run(path: Path, where: str, ids: Ids, depth: int, clean: layout.CleanFi
             results_cut=int((~kept).sum()),
             results_tied=int(tied.sum()),
             queries_without_results=int((per_query == 0).sum()),
-            queries_against_rank=against,
+            queries_against_rank=count_against_rank(given, order[kept], ranked[0]),
             depth=int(per_query.max()),
         ),
     )

@@ -11,7 +11,7 @@ import numpy as np
 from pipeline.core import files, layout, stage
 from pipeline.core.params import Params
 from pipeline.runs import files as run_files
-from pipeline.runs.inputs import Ids, read_inputs
+from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.runs.others import OTHERS_SCHEMA, OtherRun, OtherRuns
 from pipeline.runs.ranking import Ranked
 from pipeline.systems.read import Read, read_run
@@ -21,28 +21,31 @@ QUERIES_A_PIECE = 1_024
 
 def systems(params: Params, locale: str) -> stage.Done:
     """Write the runs of a locale's other engines, and the card of what was counted in them."""
-    out, named = layout.other_runs(locale), params.systems[locale]
     counts: dict[str, OtherRun] = {}
-    depth = params.retrieve.depth
-    with files.atomic_directory(out.folder) as partial:
-        ids = read_inputs(locale) if named else None
-        for name in sorted(named):
-            assert ids is not None
-            where = f"systems.{locale}.{name}"
-            read = read_run(Path(named[name]), where, ids, depth, layout.clean(locale))
-            counts[name] = read.counts
-            folder = layout.OtherRunsFiles(partial).runs(name).folder
-            folder.mkdir()
-            _write(folder, name, read, depth, ids)
-            _report(name, locale, read.counts, len(ids.queries), params)
+    with files.atomic_directory(layout.other_runs(locale).folder) as partial:
+        out = layout.OtherRunsFiles(partial)
+        if params.systems[locale]:
+            counts = _take(params, locale, out)
         card = OtherRuns(systems_schema=OTHERS_SCHEMA, runs=counts)
-        files.write_json(layout.OtherRunsFiles(partial).card, card.model_dump(mode="json"))
+        files.write_json(out.card, card.model_dump(mode="json"))
     return stage.Done(results=sum(each.results for each in counts.values()))
 
 
+def _take(params: Params, locale: str, out: layout.OtherRunsFiles) -> dict[str, OtherRun]:
+    """Write each run in the form of the pipeline's own; return what was counted in them."""
+    (ids, _, _), depth, counts = read_judgements(locale), params.retrieve.depth, {}
+    for name, path in sorted(params.systems[locale].items()):
+        read = read_run(Path(path), f"systems.{locale}.{name}", ids, depth, layout.clean(locale))
+        counts[name] = read.counts
+        folder = out.runs(name).folder
+        folder.mkdir()
+        _write(folder, name, read, depth, ids)
+        _report(name, locale, read.counts, len(ids.queries), params)
+    return counts
+
+
 def _write(folder: Path, name: str, read: Read, depth: int, ids: Ids) -> None:
-    of = {"path": read.counts.path, "sha256": read.counts.sha256}
-    with run_files.fill_runs(folder, name, of, depth, ids) as (catalogue, _):
+    with run_files.fill_runs(folder, name, read.counts.of, depth, ids) as (catalogue, _):
         for start in range(0, len(ids.queries), QUERIES_A_PIECE):
             catalogue.add(*_piece(read.ranked, start, start + QUERIES_A_PIECE))
 

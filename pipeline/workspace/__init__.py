@@ -16,13 +16,14 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import FIRST_SYSTEMS, Params, System
+from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.spelling import typed_texts
 from pipeline.core.stage import check_locale
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements
+from pipeline.runs.others import read_others
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question, check_text, read_filters, read_names, read_systems
@@ -73,6 +74,8 @@ class Workspace:
             system: dense, bm25, hybrid or, where the locale has them, rerank or another engine.
         """
         (name,) = read_names([system], self.params.evaluated_systems(self.locale))
+        if name not in SYSTEMS:
+            read_others(self.params, self.locale)  # refuses a run of another file
         ids, _, _ = read_judgements(self.locale)
         runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
         read_card(runs, name, ids.queries, ids.products, remedy)

@@ -838,6 +838,12 @@ def test_without_the_section_of_spelling_its_line_is_named() -> None:
     assert found[1].startswith("spelling: add `spelling: {us: typed, es: typed, jp: typed}`")
 
 
+def test_without_the_section_of_other_engines_its_line_is_named() -> None:
+    found = lines(lambda data: data.pop("systems"))
+    assert found[0] == "systems: missing"
+    assert found[1].startswith("systems: add `systems: {us: {}, es: {}, jp: {}}`")
+
+
 def test_no_locale_may_have_the_name_of_the_summarys_mean() -> None:
     def named(data: dict[str, Any]) -> None:
         for section in ("encoder", "index", "language", "spelling", "rerank", "systems"):

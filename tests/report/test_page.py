@@ -16,6 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from matplotlib.textpath import TextPath
 
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
@@ -566,6 +567,9 @@ def test_another_engine_is_shown_as_the_own_systems_and_has_no_pool(
     runs = {"zeta": "data/systems/z", "alpha": "data/systems/a.trec"}
     given = params({**ONE, "systems": {"es": runs}})
     write_locale(given, "es", queries=20)
+    for others in ({"alpha": runs["alpha"]}, {**runs, "zeta": "data/systems/new"}):
+        with pytest.raises(PipelineError, match=r"metrics/es.json: .*of other runs than params"):
+            report.report(params({**ONE, "systems": {"es": others}}))
     report.report(given)
     found = read_locale(given, "es")
     assert found.runs == (*RUNS, "alpha", "zeta")
@@ -589,3 +593,32 @@ def test_another_engine_is_shown_as_the_own_systems_and_has_no_pool(
     layout.slices("es").write_text(json.dumps(damaged))
     with pytest.raises(PipelineError, match="'gamma' is no system of"):
         read_locale(given, "es")
+
+
+def test_engines_of_some_locales_alone_are_drawn_with_room_for_their_names(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    long = "an-engine-with-a-long-name"
+    engines: dict[str, list[str]] = {"es": ["elasticsearch"], "us": [long, "b", "c", "d"], "jp": []}
+    of = {locale: {e: f"data/systems/{e}" for e in each} for locale, each in engines.items()}
+    given = params({f"systems.{locale}": runs for locale, runs in of.items()})
+    for locale in engines:
+        write_locale(given, locale, queries=20)
+    report.report(given)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    for locale, names in engines.items():
+        for chart in ("headline", "labels"):
+            (drawn,) = re.findall(f"(?s)<svg [^>]*chart-{chart}-{locale}-title.*?</svg>", page)
+            root = ET.fromstring(drawn)  # noqa: S314 - our own page
+            rows = {str(each.text): float(each.attrib["x"]) for each in root.iter("text")
+                    if "text-anchor: end" in each.attrib["style"]}  # fmt: skip
+            for name in names:
+                shown = f"{name[:15]}…" if len(name) > 16 else name
+                assert rows[shown] > TextPath((0, 0), shown, size=11).get_extents().width
+        (table,) = re.findall(f'(?s)aria-label="Slices, {locale}".*?</table>', page)
+        for name in (each for some in engines.values() for each in some):
+            assert (f'class="number">{name}</th>' in table) == (name in names)
+    summary = json.loads(layout.SUMMARY.read_text())
+    assert summary["mean"]["systems"]["elasticsearch"] == {}
+    assert "elasticsearch" not in summary["us"]["systems"]

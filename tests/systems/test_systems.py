@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
@@ -23,7 +24,9 @@ from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.leaderboard import board
 from pipeline.runs.inputs import read_inputs
 from pipeline.score import evaluate as score
+from pipeline.systems.read import read_run
 from pipeline.systems.stage import systems
+from pipeline.workspace import Workspace
 from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs, write_sources
 
 SHALLOW = {"evaluate.recall": [10, 50, 100], "retrieve.depth": 150, "uncertainty.samples": 400}
@@ -148,18 +151,29 @@ def test_the_reports_of_the_own_systems_are_the_same_with_and_without_others(
 ) -> None:
     monkeypatch.chdir(evaluated)
     paths = (layout.metrics(LOCALE), layout.intervals(LOCALE), layout.slices(LOCALE))
-    kept = [*paths, layout.per_query(LOCALE), layout.key_metrics(LOCALE)]
-    before = {path: path.read_bytes() for path in kept}
-    for section in before:
-        section.with_suffix(".with").write_bytes(before[section])
+    tables = (layout.per_query(LOCALE), layout.exact(LOCALE), layout.top(LOCALE))
+    changed = {path: path.read_bytes() for path in (*paths, *tables, layout.key_metrics(LOCALE))}
+    both = [read(path) for path in paths]
+    key, rows, exact, top = read(layout.key_metrics(LOCALE)), *map(pq.read_table, tables)
     evaluate.evaluate(named(), LOCALE)
-    alone, both = read(layout.metrics(LOCALE)), json.loads(before[layout.metrics(LOCALE)])
-    assert both.keys() - alone.keys() == {"systems", "vespa", "copy"}
-    assert {key: both[key] for key in alone} == alone
-    alone, both = read(layout.intervals(LOCALE)), json.loads(before[layout.intervals(LOCALE)])
-    assert {key: both[key] for key in alone} == alone
-    for path, data in before.items():
+    alone = [read(path) for path in paths]
+    assert both[0].keys() - alone[0].keys() == {"systems", "vespa", "copy"}
+    for each in (key[LOCALE], *both[:2], both[2]["top10"], *_of(both[2])):
+        for name in ("systems", "vespa", "copy"):
+            each.pop(name, None)
+    assert both == alone
+    assert key == read(layout.key_metrics(LOCALE))
+    own = [each for each in rows.column_names if not each.startswith(("vespa.", "copy."))]
+    assert rows.select(own).equals(pq.read_table(tables[0]))
+    assert exact.drop_columns(["vespa", "copy"]).equals(pq.read_table(tables[1]))
+    own_top = top.filter(pc.invert(pc.is_in(top["system"], pa.array(["vespa", "copy"]))))
+    assert own_top.equals(pq.read_table(tables[2]))
+    for path, data in changed.items():
         path.write_bytes(data)
+
+
+def _of(slices: Any) -> list[dict[str, Any]]:
+    return [each["systems"] for each in slices["slices"]]
 
 
 def test_what_was_left_out_or_missing_is_counted(
@@ -177,6 +191,56 @@ def test_what_was_left_out_or_missing_is_counted(
     assert read(layout.metrics(LOCALE))["systems"]["vespa"] == counts
     key = read(layout.key_metrics(LOCALE))[LOCALE]
     assert key["vespa"].keys() == key["bm25"].keys()
+
+
+def test_a_path_in_another_spelling_is_the_same_file() -> None:
+    every = ("./data/systems/v.trec", "data//systems/v.trec", "data/systems/v.trec/")
+    for path in every:
+        assert named(vespa=path).systems[LOCALE] == {"vespa": "data/systems/v.trec"}
+
+
+def test_a_run_of_another_file_than_params_yaml_names_is_neither_exported_nor_shown(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.chdir(evaluated)
+    moved = named(vespa=str(COPY), copy=str(COPY))
+    with pytest.raises(PipelineError, match="of other files than params"):
+        trec.export_all(moved, LOCALE, tmp_path)
+    with pytest.raises(PipelineError, match="of other files than params"):
+        Workspace(moved, LOCALE).run("vespa")
+    assert not list(tmp_path.iterdir())
+    given = named(vespa=str(VESPA), copy=str(COPY))
+    assert len(Workspace(given, LOCALE).run("vespa"))
+
+
+def test_a_run_that_was_exchanged_for_one_of_another_file_is_not_evaluated(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(evaluated)
+    given = named(vespa=str(VESPA), copy=str(COPY))
+    path = layout.runs("vespa", LOCALE).card
+    before = path.read_text()
+    path.write_text(json.dumps(read(path) | {"of": {"path": str(VESPA), "sha256": "0" * 64}}))
+    with pytest.raises(PipelineError, match=r"vespa/run\.json: .*of another file than the counts"):
+        evaluate.evaluate(given, LOCALE)
+    path.write_text(before)
+
+
+def test_ranks_below_the_depth_do_not_count_as_against_the_scores(project: Path) -> None:
+    inputs, number = read_inputs(LOCALE), 200
+    ranks = np.arange(1, number + 1)
+    ranks[[160, 161]] = ranks[[161, 160]]
+    columns = {
+        "query_id": [inputs.queries[0].as_py()] * number,
+        "product_id": inputs.products.to_pylist()[:number],
+        "rank": ranks, "score": np.arange(number, 0.0, -1),
+    }  # fmt: skip
+    path = Path("data/systems/deep.parquet")
+    pq.write_table(pa.table(columns), path)
+    found = [
+        read_run(path, "x", inputs, depth, layout.clean(LOCALE)).counts for depth in (150, 170)
+    ]
+    assert [each.queries_against_rank for each in found] == [0, 1]
 
 
 def test_trec_files_of_another_engine_are_of_the_catalogue_alone(
@@ -199,9 +263,8 @@ def test_a_leaderboard_gives_another_engine_neither_encoder_nor_index(
     path = layout.per_query(LOCALE)
     table, card = read_per_query(path.read_bytes(), str(path), LOCALE, "")
     setting = f"systems.{LOCALE}.vespa"
-    entries = board.entries_of(
-        "now", {LOCALE: Side(table, card)}, {setting: "x", "bm25.k1": "1"}, {}
-    )
+    others = {f"{setting}-8": "y", f"spelling.{LOCALE}-mx": "corrected", "bm25.k1": "1"}
+    entries = board.entries_of("now", {LOCALE: Side(table, card)}, {setting: "x", **others}, {})
     (entry,) = [each for each in entries if each.system == "vespa"]
     assert (entry.encoder, entry.index, dict(entry.settings)) == ("", "", {setting: "x"})
     assert "pool_ndcg" not in entry.measures
@@ -235,6 +298,14 @@ BAD: Mapping[str, tuple[Callable[[], pa.Table | str], str]] = {
     "text": (lambda: frame(score=["a", "b", "c"]), "score must be numbers"),
     "no score": (lambda: frame(score=None), "must be a column score or rank"),
     "no product": (lambda: frame(product_id=None), "must be one column product_id"),
+    "rank too large": (
+        lambda: frame(score=None, rank=[1e39, 1.0, 2.0]),
+        r"row 0 .* rank 1e\+39 is too large for 32 bits",
+    ),
+    "ranks equal in 32 bits": (
+        lambda: frame(score=None, rank=[16777216, 16777217, 1]),
+        "has rank 1.67772e.07 twice",
+    ),
     "rank twice": (lambda: frame(score=None, rank=[1, 1, 2]), "has rank 1 twice"),
     "empty": (lambda: frame().slice(0, 0), "has no rows"),
     "empty file": (lambda: "", "not readable as a TREC file"),
@@ -316,6 +387,8 @@ def test_what_is_no_longer_named_is_gone_and_evaluate_refuses_what_is_not_taken(
         ("vespa", "runs/a.trec", "must be a file in data/systems"),
         ("Vespa", "data/systems/a", r"systems\.es\.Vespa"),
         ("a.b", "data/systems/a", r"systems\.es"),
+        ("8", "data/systems/a", r"systems\.es\.8: must begin with a letter"),
+        ("8b", "data/systems/a", r"systems\.es\.8b: must begin with a letter"),
     ],
 )
 def test_a_name_or_place_that_cannot_be_is_found_before_any_work(
