@@ -2,8 +2,9 @@
 
 Nothing runs. What a stage took at the largest size of scale.json becomes a record of
 `pipeline.plan`, whose model says what more products take, and what memory and disk. Encoding is of
-encode.json, and of ray.json how fast one process hands out texts. Cores that share work are taken
-to share it evenly, so hours are the fewest possible; other work takes as long on any machine.
+encode.json, and of ray.json how fast one process hands out texts. Of a stage that shares its work,
+measured time and CPU time say how much of it is shared (Amdahl's law); the others take as long on
+any machine.
 """
 
 import argparse
@@ -13,7 +14,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipeline.bm25 import postings, room
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json
@@ -26,10 +26,6 @@ PRODUCTS, QUERIES, JUDGED = 100_000_000, 130_652, 20
 
 CORES, MACHINES = 64, 16
 DEPTH, DIMENSION = 1_000, 384
-ANALYSER = "snowball-en"
-QUERY_TERMS = 100_000
-"""How many different terms the queries have, about."""
-RANGES = "range by range"
 ENCODER = ("minilm", "openvino cpu float32")
 FED = "texts_a_driver_core_feeds_a_second"
 AGAIN = "Run `make bench bench-ray`."
@@ -49,17 +45,15 @@ class Step:
         stage: its name in `costs.RATES`.
         kind: which of several ways it goes.
         units: how much it works on, beside products.
-        shared: who shares the work: "nobody" (more cores than were measured do not help), "cores"
-            (of one machine) or "machines" (of a Ray cluster).
-        note: what else there is to say.
+        shared: whether the cores of a machine share the work; else more than were measured do not
+            help.
     """
 
     measured: str
     stage: str
     kind: str | None
     units: Units
-    shared: str
-    note: str = ""
+    shared: bool = False
 
 
 _SEARCHED = {"queries": QUERIES, "depth": DEPTH}
@@ -68,22 +62,18 @@ _INVERTED = {"lists": 1024, "probes": 64, "subvectors": 48, "bits": 8}
 _FAST = {"subvectors": 192, "rescore": 4}
 
 STEPS = (
-    Step("sample", "sample", None, {"queries": QUERIES}, "nobody"),
-    Step("clean", "clean", None, {"queries": QUERIES}, "nobody"),
-    Step("index (flat)", "index", "flat", _VECTORS, "nobody"),
-    Step("index (sq8)", "index", "sq8", _VECTORS, "nobody"),
-    Step("index (pq-fastscan)", "index", "pq-fastscan", _VECTORS | _FAST, "nobody"),
-    Step("index (ivf-pq)", "index", "ivf-pq", _VECTORS | _INVERTED, "nobody"),
-    Step("retrieve (flat)", "retrieve", "flat", _VECTORS | _SEARCHED, "cores"),
-    Step("retrieve (sq8)", "retrieve", "sq8", _VECTORS | _SEARCHED, "cores"),
-    Step(
-        "retrieve (pq-fastscan)", "retrieve", "pq-fastscan", _VECTORS | _SEARCHED | _FAST, "cores"
-    ),
-    Step("retrieve (ivf-pq)", "retrieve", "ivf-pq", _VECTORS | _SEARCHED | _INVERTED, "cores"),
-    Step("bm25", "bm25", ANALYSER, _SEARCHED, "cores", "all postings in memory"),
-    Step("bm25", "bm25", ANALYSER, _SEARCHED, "machines", RANGES),
-    Step("hybrid", "hybrid", None, _SEARCHED, "nobody"),
-    Step("evaluate", "evaluate", None, _SEARCHED, "cores"),
+    Step("sample", "sample", None, {"queries": QUERIES}),
+    Step("clean", "clean", None, {"queries": QUERIES}),
+    Step("index (flat)", "index", "flat", _VECTORS),
+    Step("index (sq8)", "index", "sq8", _VECTORS),
+    Step("index (pq-fastscan)", "index", "pq-fastscan", _VECTORS | _FAST),
+    Step("index (ivf-pq)", "index", "ivf-pq", _VECTORS | _INVERTED),
+    Step("retrieve (flat)", "retrieve", "flat", _VECTORS | _SEARCHED, True),
+    Step("retrieve (sq8)", "retrieve", "sq8", _VECTORS | _SEARCHED, True),
+    Step("retrieve (pq-fastscan)", "retrieve", "pq-fastscan", _VECTORS | _SEARCHED | _FAST, True),
+    Step("retrieve (ivf-pq)", "retrieve", "ivf-pq", _VECTORS | _SEARCHED | _INVERTED, True),
+    Step("hybrid", "hybrid", None, _SEARCHED),
+    Step("evaluate", "evaluate", None, _SEARCHED, True),
 )
 """The stages in their order, of those that scale.json has; `embed` comes of `_encoding`."""
 
@@ -110,46 +100,42 @@ def rows(scale: Figures, encode: Figures, ray: Figures) -> Iterator[list[str]]:
 
 
 def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
-    of_us = step.stage in ("index", "retrieve", "bm25")
-    products = vectors if of_us else point["products"]
+    products = vectors if step.stage in ("index", "retrieve") else point["products"]
     before = {"queries": point["queries"]} if "queries" in point else {}
     run = Record(
         stage=step.stage, locale=None, kind=step.kind, threads=cores, ended=0.0,
-        units=_units({**step.units, **before}, products, cores, step), seconds=point["seconds"],
+        units=_units({**step.units, **before}, products, cores), seconds=point["seconds"],
         peak_bytes=point["peak_private_bytes"],
     )  # fmt: skip
     # The records' cores, so that the model scales what was measured and nothing else.
-    units = _units(step.units, PRODUCTS, cores, step)
+    units = _units(step.units, PRODUCTS, cores)
     found = costs.row([run], step.stage, None, units, step.kind)
-    one = 1.0 if step.shared == "nobody" else cores / CORES
-    many = one / MACHINES if step.shared == "machines" else one
-    memory, disk = found.peak_bytes, found.disk_bytes
-    if step.note == RANGES:
-        memory, disk = _range_bytes(disk)
+    hours = found.seconds / 3600
     source = f"scale.json, {point['seconds']:,.0f} s for {products:,} products"
     if "queries" in before:
         source += f" and {before['queries']:,} queries"
-    name = f"{step.measured}, {step.note}" if step.note else step.measured
-    hours = found.seconds / 3600
-    return _cells(name, memory, disk, one * hours, many * hours, source)
+    if step.shared:
+        hours *= _on_all_cores(point, cores)
+        source += f", {point['cpu_seconds']:,.0f} s of CPU"
+    return _cells(step.measured, found.peak_bytes, found.disk_bytes, hours, hours, source)
 
 
-def _range_bytes(kept: float) -> tuple[float, float]:
-    """Return the memory of bm25 range by range, and its disk; `kept` is what it else keeps."""
-    piece = {"piece_terms": 190 * 8_192, "piece_postings": 126 * 8_192}
-    memory = postings.memory_bytes(
-        ANALYSER, PRODUCTS, postings=room.RANGE_POSTINGS, terms=QUERY_TERMS,
-        found=256 * DEPTH, threads=CORES, workers=CORES, **piece,
-    )  # fmt: skip
-    return memory + room.MOST_HELD * room.HELD_BYTES, kept
+def _on_all_cores(point: Figures, cores: int) -> float:
+    """Return the time on `CORES` cores, as a part of what was measured on `cores` of them.
+
+    Amdahl's law: a time of serial + shared / cores with serial + shared = CPU time. Waiting counts
+    as serial.
+    """
+    wall, cpu = point["seconds"], point["cpu_seconds"]
+    serial = min(max((cores * wall - cpu) / (cores - 1), 0), wall)
+    shared = cores * (wall - serial)
+    return float((serial + shared / CORES) / wall)
 
 
-def _units(units: Units, products: int, threads: int, step: Step) -> Units:
+def _units(units: Units, products: int, threads: int) -> Units:
     """Return the units of a run, as `stage.Done` has them."""
     given = {**units, "products": products, "rows": products, "threads": threads, "counted": 0}
     given["judgements"] = JUDGED * given.get("queries", QUERIES)
-    if step.stage == "bm25":
-        given |= {"counted": products, "workers": threads}
     return given
 
 

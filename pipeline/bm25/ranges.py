@@ -1,9 +1,9 @@
-"""BM25 by ranges of products: where all postings would not fit into memory, and on a cluster.
+"""BM25 by ranges of products, where all postings would not fit into memory.
 
 Of the products' terms, those count that queries have. Their postings are on disk, one range of
 products after the other, and each range is searched with the statistics of all products. A
 product's score is the sum over the query's terms in their order, and the order of a ranking is
-total: so no byte depends on how products are cut into ranges, or on where these are searched.
+total: so no byte depends on how products are cut into ranges.
 """
 
 import tempfile
@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.bm25.counting import Counted
 from pipeline.bm25.postings import Collection, Floats, Postings, Statistics
@@ -34,6 +33,9 @@ from pipeline.runs import ranking
 
 Found = tuple[ranking.Ranked, ranking.Ranked]
 """The catalogue run and the pool run of some queries."""
+
+Place = tuple[int, int, np.dtype[Any]]
+"""Where an array is in a file, how many bytes it takes, and the type of its values."""
 
 
 @dataclass(frozen=True)
@@ -73,6 +75,11 @@ class Task:
     depth: int
     pairs: Pairs
 
+    def search_all(self, ranges: Sequence[Range], rows: range, threads: int) -> Iterator[Part]:
+        """Search ranges one after the other for the queries of some rows, each on all threads."""
+        for one in ranges:
+            yield from self.search(one, rows, threads)
+
     def search(self, searched: Range, rows: range, threads: int) -> Iterator[Part]:
         """Search a range for the queries of some rows, on some threads."""
         index = TermIndex.of(searched.postings, self.settings, threads, self.known)
@@ -85,10 +92,6 @@ class Task:
         return in_parallel(some, cut(rows, QUERIES_AT_ONCE), threads)
 
 
-Searcher = Callable[[Sequence[Range], range], Iterator[Part]]
-"""Searches ranges for the queries of some rows, and yields what they have in any order."""
-
-
 def vocabulary_of(queries: Iterable[Iterable[str]]) -> dict[str, int]:
     """Return the terms of queries, numbered."""
     return {term: n for n, term in enumerate(dict.fromkeys(t for terms in queries for t in terms))}
@@ -97,7 +100,7 @@ def vocabulary_of(queries: Iterable[Iterable[str]]) -> dict[str, int]:
 def make_ranges(
     pieces: Iterable[Counted],
     vocabulary: dict[str, int],
-    is_full: Callable[[Collection], bool],
+    is_full: Callable[[Collection, Counted], bool],
     folder: Path,
 ) -> list[Range]:
     """Collect pieces into ranges, which are kept on disk as long as they are used.
@@ -105,27 +108,31 @@ def make_ranges(
     Args:
         pieces: the counted terms of all products.
         vocabulary: the terms that queries have; the others are left out.
-        is_full: says after each piece whether a range must end with it.
+        is_full: says whether a range must end before a piece.
         folder: where the postings are written, to a file without a name: it ends with the process.
     """
-    ranges, start = [], 0
+    places: list[list[Place]] = []
     folder.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryFile(dir=folder) as file:
-
-        def keep(collected: Collection) -> None:
-            nonlocal start
-            postings = collected.merge()
-            ranges.append(Range(start, _on_disk(postings, file)))
-            start += len(postings.lengths)
-
         collected = Collection(vocabulary)
-        for piece in pieces:
-            collected.add(_with_terms(piece, vocabulary))
-            if is_full(collected):
-                keep(collected)
+        for counted in pieces:
+            piece = _with_terms(counted, vocabulary)
+            if is_full(collected, piece):
+                places.append(_write(collected.merge(), file))
                 collected = Collection(vocabulary)
-        if collected.pieces or not ranges:
-            keep(collected)
+            collected.add(piece)
+        if collected.pieces or not places:
+            places.append(_write(collected.merge(), file))
+        file.flush()
+        # Once for all: each mapping keeps a file open. As a plain array: slices of numpy's class
+        # for mapped files take microseconds.
+        whole = np.asarray(np.memmap(file, np.uint8, "r"))
+    ranges, start = [], 0
+    for one in places:
+        arrays = [whole[place : place + size].view(kind) for place, size, kind in one]
+        found = Postings(vocabulary, *arrays)
+        ranges.append(Range(start, found))
+        start += len(found.lengths)
     return ranges
 
 
@@ -142,41 +149,17 @@ def _with_terms(piece: Counted, vocabulary: Mapping[str, int]) -> Counted:
     )
 
 
-def _on_disk(postings: Postings, file: Any) -> Postings:
-    """Write the arrays of postings to the end of a file; return the postings, mapped from it."""
-
-    def mapped(array: NDArray[Any]) -> NDArray[Any]:
-        if not array.size:
-            return array
+def _write(postings: Postings, file: Any) -> list[Place]:
+    """Write the arrays of postings to the end of a file; return where they are."""
+    places: list[Place] = []
+    for array in (postings.starts, postings.products, postings.times, postings.lengths):
         file.write(bytes(-file.seek(0, 2) % array.itemsize))
-        place = file.tell()
+        places.append((file.tell(), array.nbytes, array.dtype))
         file.write(array.data)
-        file.flush()
-        # As plain arrays: slices of numpy's class for mapped files take microseconds.
-        return np.asarray(np.memmap(file, array.dtype, "r", place, array.shape))
-
-    return Postings(
-        postings.vocabulary,
-        mapped(postings.starts),
-        mapped(postings.products),
-        mapped(postings.times),
-        mapped(postings.lengths),
-    )
+    return places
 
 
-def search_here(task: Task, threads: int) -> Searcher:
-    """Return what searches ranges one after the other, each on all threads."""
-
-    def search(ranges: Sequence[Range], rows: range) -> Iterator[Part]:
-        for one in ranges:
-            yield from task.search(one, rows, threads)
-
-    return search
-
-
-def merge(
-    parts: Iterable[Part], task: Task, rows: range
-) -> Iterator[tuple[ranking.Ranked, ranking.Ranked]]:
+def merge(parts: Iterable[Part], task: Task, rows: range) -> Iterator[Found]:
     """Yield the catalogue run and the pool run of some queries, `BATCH_QUERIES` at a time.
 
     Args:

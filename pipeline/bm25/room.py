@@ -1,5 +1,6 @@
 """What memory allows where products are searched range by range."""
 
+from pipeline.bm25.counting import Counted
 from pipeline.bm25.postings import Collection, memory_bytes
 from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import worker_count
@@ -17,8 +18,7 @@ HELD_SHARE = 2
 """Results take at most one such part of the memory that is free."""
 
 MOST_HELD = 1 << 25
-"""The most products found for the queries searched for at once: 1.3 GB, and 0.8 GB from a worker of
-a cluster."""
+"""The most products found for the queries searched for at once: 1.3 GB."""
 
 
 class Room:
@@ -35,40 +35,43 @@ class Room:
         self._params, self._locale, self._analyser = params, locale, analyser
         self._products, self._terms = products, terms
         self._depth = min(params.retrieve.depth, products)
-        free = memory.limit_bytes(params.runtime) - self._needed(Collection(), postings=0)
-        batch = BATCH_QUERIES * self._depth
+        free = memory.limit_bytes(params.runtime) - self._needed(0, 0, 0)
+        batch = BATCH_QUERIES * max(1, self._depth)
         held = min(free // (HELD_SHARE * HELD_BYTES), MOST_HELD)
         self.queries = BATCH_QUERIES * max(1, held // batch)
 
-    def is_full(self, collected: Collection) -> bool:
-        """Say whether a range must end here; `ranges.make_ranges` asks after each piece.
+    def is_full(self, collected: Collection, piece: Counted) -> bool:
+        """Say whether a range must end before a piece.
 
         Raises:
-            MemoryLimitError: it does not even fit as it is.
+            MemoryLimitError: the piece does not even fit into a range of its own.
         """
+        postings, terms = len(piece.products), int(piece.lengths.sum())
         memory.check(
-            self._needed(collected, collected.postings) + self._held(),
+            self._needed(postings, terms, postings) + self._held(),
             f"bm25 of the {self._products} {self._locale} products",
             self._params.runtime,
             "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
         )
-        postings = collected.postings + collected.piece_postings
-        needed = self._needed(collected, postings) + self._held()
-        too_many = postings > RANGE_POSTINGS
-        return too_many or needed > memory.limit_bytes(self._params.runtime)
+        if not collected.pieces:
+            return False
+        both = collected.postings + postings
+        longest = max(collected.piece_terms, terms), max(collected.piece_postings, postings)
+        needed = self._needed(both, *longest) + self._held()
+        return both > RANGE_POSTINGS or needed > memory.limit_bytes(self._params.runtime)
 
     def _held(self) -> int:
         return self.queries * self._depth * HELD_BYTES
 
-    def _needed(self, collected: Collection, postings: int) -> int:
+    def _needed(self, postings: int, piece_terms: int, piece_postings: int) -> int:
         runtime = self._params.runtime
         return memory_bytes(
             self._analyser,
             self._products,
             postings=postings,
             terms=self._terms,
-            piece_terms=collected.piece_terms,
-            piece_postings=collected.piece_postings,
+            piece_terms=piece_terms,
+            piece_postings=piece_postings,
             found=BATCH_QUERIES * self._depth,
             threads=runtime.thread_count(),
             workers=worker_count(self._analyser, self._products, runtime),

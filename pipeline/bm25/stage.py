@@ -8,25 +8,24 @@ twice), of
 where N is the number of products, n of them have the term, and this one has it f times; a length is
 a number of terms.
 
-Where all postings would not fit into memory, and on a Ray cluster, products are searched range by
-range, with the same bytes; see `ranges`.
+Where all postings would not fit into memory, products are searched range by range, with the same
+bytes; see `ranges`.
 """
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack
+from contextlib import closing
 from itertools import islice
 
 import numpy as np
 
 from pipeline.bm25 import analysers as lexical
-from pipeline.bm25 import cluster, ranges
+from pipeline.bm25 import ranges
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
 from pipeline.bm25.room import Room
 from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, cut, joined, search
-from pipeline.bm25.texts import count_products, on_cluster, pieces_of, terms_of, worker_count
-from pipeline.cluster.connection import connected
+from pipeline.bm25.texts import count_products, terms_of, worker_count
 from pipeline.core import layout, memory, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
@@ -44,6 +43,7 @@ that runs keep their bytes until the next change of `runs.card.RUN_SCHEMA`."""
 def bm25(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
     inputs = read_inputs(locale)
+    digest = sha256_file(layout.clean(locale).products)
     analyser = lexical.analyser_for(params.language[locale])
     if analyser.name == "words":
         stage.log.warning(
@@ -52,20 +52,19 @@ def bm25(params: Params, locale: str) -> stage.Done:
         )  # fmt: skip
     products, threads = len(inputs.products), params.runtime.thread_count()
     queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
-    whole, reused = _whole(params, locale, analyser, inputs)
+    whole, reused = _whole(params, locale, analyser, inputs, digest)
     if whole is not None:
         index, terms = TermIndex.of(whole, params.bm25, threads), f" terms={len(whole.vocabulary)}"
         found = _batches(search_all(index, queries, params, inputs), len(queries))
     else:
-        found, terms = search_ranges(params, locale, queries, inputs), ""
+        found, terms = search_ranges(params, locale, queries, inputs, digest), ""
     nothing = _write_runs(params, locale, analyser, found, inputs)
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
-    ray = "-ray" * on_cluster(analyser.name, products, params.runtime)
     return stage.Done(
-        analyser.name + ray,
+        analyser.name,
         products=products,
         counted=0 if reused else products,
         queries=len(queries),
@@ -76,67 +75,56 @@ def bm25(params: Params, locale: str) -> stage.Done:
 
 
 def _whole(
-    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs
+    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs, digest: str
 ) -> tuple[Postings | None, bool]:
     """Return the postings of all products, and whether they were kept before.
 
-    There are none for work on a cluster, or where they would take more memory than allowed.
+    There are none where they would take more memory than allowed.
     """
     products = len(inputs.products)
-    if on_cluster(analyser.name, products, params.runtime):
-        return None, False
-    digest = sha256_file(layout.clean(locale).products)
     try:
         return open_postings(
             params, locale, analyser, products, digest, len(inputs.queries), thorough=True
         )
-    except memory.MemoryLimitError:
+    except memory.MemoryLimitError as err:
+        stage.log.warning("warning: %s The products are searched range by range.", err)
         return None, False
 
 
 def search_ranges(
-    params: Params, locale: str, queries: list[list[str]], inputs: Inputs
+    params: Params, locale: str, queries: list[list[str]], inputs: Inputs, digest: str
 ) -> Iterator[Found]:
     """Yield both runs of all queries, `BATCH_QUERIES` at a time, from ranges of the products.
 
     Args:
-        params: for memory, threads, and where the work is done.
+        params: for memory and threads.
         locale: whose products they are.
         queries: the terms of each.
         inputs: which products are judged.
+        digest: the hash of the clean products.
 
     Raises:
         PipelineError: not even a small range would fit into memory; the clean products are missing,
-            damaged or replaced; as `cluster`.
+            damaged or replaced.
     """
     runtime, products = params.runtime, len(inputs.products)
     vocabulary = ranges.vocabulary_of(queries)
     analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
-    shared = on_cluster(analyser.name, products, runtime)
     room = Room(params, locale, analyser.name, products, len(vocabulary))
-    digest = sha256_file(path)
-    with ExitStack() as stack:
-        if shared:
-            ray = stack.enter_context(connected(runtime))
-            pieces = cluster.count(ray, runtime, analyser, pieces_of(locale, analyser))
-        else:
-            pieces = count_products(locale, analyser, products, runtime)
+    # Closed at once where no range fits: other processes count.
+    with closing(count_products(locale, analyser, products, runtime)) as pieces:
         counted = track(pieces, products, "products", lambda piece: len(piece.lengths))
         parts = ranges.make_ranges(counted, vocabulary, room.is_full, layout.cache() / "search")
-        if sha256_file(path) != digest:
-            raise PipelineError(f"{path} was replaced while it was read. Run it again.")
-        stage.log.info(
-            "bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary)
-        )
-        known = Statistics.of(one.postings for one in parts)
-        pairs = inputs.pair_queries, inputs.pair_products
-        depth = min(params.retrieve.depth, products)
-        task = ranges.Task(queries, vocabulary, known, params.bm25, depth, pairs)
-        find = ranges.search_here(task, runtime.thread_count())
-        if shared:
-            find = stack.enter_context(cluster.search_on_cluster(ray, runtime, task))
-        for rows in cut(range(len(queries)), room.queries):
-            yield from ranges.merge(find(parts, rows), task, rows)
+    read = sum(len(one.postings.lengths) for one in parts)
+    if read != products or sha256_file(path) != digest:
+        raise PipelineError(f"{path} was replaced while it was read. Run it again.")
+    stage.log.info("bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary))
+    known = Statistics.of(one.postings for one in parts)
+    pairs = inputs.pair_queries, inputs.pair_products
+    depth = min(params.retrieve.depth, products)
+    task = ranges.Task(queries, vocabulary, known, params.bm25, depth, pairs)
+    for rows in cut(range(len(queries)), room.queries):
+        yield from ranges.merge(task.search_all(parts, rows, runtime.thread_count()), task, rows)
 
 
 def _write_runs(

@@ -1,6 +1,6 @@
 """The terms of clean tables: one text after another, or counted on all cores."""
 
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 
 import numpy as np
 import pyarrow as pa
@@ -45,13 +45,13 @@ def terms_of_rows(locale: str, rows: Ints, analyser: Analyser) -> dict[int, list
 
 def count_products(
     locale: str, analyser: Analyser, products: int, runtime: Runtime
-) -> Iterator[Counted]:
+) -> Generator[Counted]:
     """Yield the counted terms of the clean products, piece by piece, in the order of their rows.
 
     Raises:
         PipelineError: the table is missing or damaged, or a process that counted has ended.
     """
-    texts = pieces_of(locale, analyser)
+    texts = _texts(locale, _piece_products(analyser.name))
     workers = worker_count(analyser.name, products, runtime)
     if not workers:
         counter = Counter(analyser)
@@ -74,16 +74,6 @@ def worker_count(analyser: str, products: int, runtime: Runtime) -> int:
     room = memory.limit_bytes(runtime) // (WORKERS_SHARE * WORKER_BYTES)
     workers = min(runtime.thread_count(), pieces, room)
     return workers if workers > 1 else 0
-
-
-def on_cluster(analyser: str, products: int, runtime: Runtime) -> bool:
-    """Say whether so many products are searched on a Ray cluster; `analyser` is a name."""
-    return runtime.executor == "ray" and _pieces(analyser, products) >= FEWEST_PIECES
-
-
-def pieces_of(locale: str, analyser: Analyser) -> Iterator[pa.RecordBatch]:
-    """Yield the column `text` of the clean products, in the pieces that are counted at once."""
-    return _texts(locale, _piece_products(analyser.name))
 
 
 def _pieces(analyser: str, products: int) -> int:

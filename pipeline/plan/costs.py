@@ -164,7 +164,7 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
             "scores of a thread": queries * products / threads,
         }  # fmt: skip
         found["memory bytes"] = postings.memory_bytes(
-            kind.removesuffix("-ray"), products,
+            kind, products,
             postings=different * products, terms=round(vocabulary * products**0.5),
             piece_terms=terms * piece, piece_postings=different * piece,
             found=min(queries, 256) * depth, threads=threads, workers=units.get("workers", 0),

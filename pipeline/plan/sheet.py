@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from pipeline.bm25.analysers import analyser_name
-from pipeline.bm25.texts import on_cluster, worker_count
+from pipeline.bm25.texts import worker_count
 from pipeline.core import layout, memory
 from pipeline.core.params import Params
 from pipeline.core.timings import Record
@@ -58,8 +58,7 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     analyser = analyser_name(params.language[locale])
     workers = worker_count(analyser, size.products, params.runtime)
     words = {**searched, "counted": size.products, **threads, "workers": workers}
-    ray = "-ray" * on_cluster(analyser, size.products, params.runtime)
-    yield row("bm25", locale, words, analyser + ray)
+    yield row("bm25", locale, words, analyser)
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
         scored = size.queries * min(params.reranking.depth, size.products) + size.judgements
@@ -108,7 +107,7 @@ def warnings(params: Params, found: Sequence[Row]) -> Iterator[str]:
             if row.kind in ("flat", "hnsw", "ivf-flat", "ivf-flat-ray"):
                 remedy = f"Choose a smaller index.{row.locale} (sq8, ivf-pq) or draw less (sample)."
             if row.stage == "bm25":
-                remedy = "It will count and search range by range, and keep no terms for later."
+                remedy = "It will go range by range, or refuse where not even small ones fit."
             needed = memory.gigabytes(round(row.peak_bytes))
             yield f"{where} needs {needed} of memory; {name} {memory.gigabytes(limit)}. {remedy}"
     # DVC keeps a copy of each output, where the file system cannot share one.

@@ -1,23 +1,22 @@
-"""Products searched range by range, here and on a cluster: the bytes of one search of them all."""
+"""Products searched range by range: the bytes of one search of them all."""
 
 import re
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.bm25 import cluster as on_ray
 from pipeline.bm25 import postings, ranges, room
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
-from pipeline.bm25.counting import count_terms
-from pipeline.bm25.postings import Statistics
-from pipeline.bm25.search import search
+from pipeline.bm25.counting import Counted, count_terms
+from pipeline.bm25.postings import Statistics, memory_bytes
+from pipeline.bm25.room import Room
+from pipeline.bm25.search import BATCH_QUERIES, search
 from pipeline.core import layout, tables
+from pipeline.core.memory import MemoryLimitError
 from pipeline.core.params import Bm25
 from pipeline.runs.inputs import Inputs
 from tests.helpers.artefacts import LOCALE, params, write_clean
@@ -49,18 +48,55 @@ def test_ranges_have_the_runs_of_all_products_to_the_last_bit(seed: int, tmp_pat
 
     vocabulary = ranges.vocabulary_of(queries)
     pieces = (count_terms(products[at : at + PIECE]) for at in range(0, 400, PIECE))
-    found = ranges.make_ranges(pieces, vocabulary, lambda _: bool(rng.random() < 0.2), tmp_path)
+    found = ranges.make_ranges(pieces, vocabulary, lambda *_: bool(rng.random() < 0.2), tmp_path)
     assert len(found) > 3
     assert not list(tmp_path.iterdir())
-    rng.shuffle(found)  # as they come from a cluster
+    rng.shuffle(found)
     known = Statistics.of(one.postings for one in found)
     judged = inputs.pair_queries, inputs.pair_products
     task = ranges.Task(queries, vocabulary, known, settings, depth, judged)
-    parts = ranges.search_here(task, threads=2)(found, rows)
+    parts = task.search_all(found, rows, threads=2)
     both = zip(*ranges.merge(parts, task, rows), strict=True)
     for run, expected in zip(both, whole, strict=True):
         for column, wanted in zip(zip(*run, strict=True), expected, strict=True):
             np.testing.assert_array_equal(np.concatenate(column), wanted)
+
+
+def counted(postings: int) -> Counted:
+    """Return one product with so many different terms."""
+    return count_terms([[f"t{n}" for n in range(postings)]])
+
+
+def test_a_range_ends_before_the_piece_that_would_not_fit_into_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(postings, "WEIGHT_BYTES", 20_000)
+    limit = 600_000_000
+    given = params({"runtime.memory_limit": limit / 1e9, "runtime.threads": 1})
+    vocabulary = ranges.vocabulary_of([f"t{n}"] for n in range(20_000))
+    space = Room(given, LOCALE, "words", 80, len(vocabulary))
+
+    def taken(found: int) -> int:
+        return space.queries * 80 * room.HELD_BYTES + memory_bytes(
+            "words", 80, postings=found, terms=len(vocabulary), piece_terms=0, piece_postings=0,
+            found=BATCH_QUERIES * min(given.retrieve.depth, 80),
+        )  # fmt: skip
+
+    rising = np.sort(np.random.default_rng(0).integers(200, 4_000, 80)).tolist()
+    for sizes in (rising, rising[::-1]):
+        before = len(list(Path("/proc/self/fd").iterdir()))
+        made = ranges.make_ranges(map(counted, sizes), vocabulary, space.is_full, tmp_path)
+        assert len(list(Path("/proc/self/fd").iterdir())) <= before + 1
+        held = [len(one.postings.products) for one in made]
+        assert sum(held) == sum(sizes)
+        assert len(held) > 10
+        assert max(map(taken, held)) <= limit
+        firsts = [sizes[one.start] for one in made[1:]]
+        assert all(taken(a + b) > limit for a, b in zip(held[:-1], firsts, strict=True))
+    for sizes in ([20_000], [*rising, 20_000, 1]):
+        with pytest.raises(MemoryLimitError, match="bm25 of the 80 es products would take"):
+            ranges.make_ranges(map(counted, sizes), vocabulary, space.is_full, tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.fixture
@@ -98,42 +134,7 @@ def test_where_not_all_postings_fit_the_stage_goes_range_by_range_with_the_same_
         assert written({"runtime.memory_limit": limit}) == whole
         (line,) = (one for one in caplog.messages if "ranges=" in one)
         assert int(re.findall(r"ranges=(\d+)", line)[0]) >= fewest
+        assert "The products are searched range by range." in caplog.text
+    with pytest.raises(MemoryLimitError, match=r"bm25 of the \d+ es products would take"):
+        written({"runtime.memory_limit": 0.33})
     assert not [path for path in Path(".cache/search").iterdir() if path.is_file()]
-
-
-@pytest.mark.slow
-def test_the_stage_on_a_cluster_has_the_same_bytes_when_workers_are_killed(
-    clean: None, cluster: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    from bench.ray import kill_a_worker  # here: it imports all that encoding needs
-
-    caplog.set_level("INFO", "pipeline")
-    whole = written({})
-    monkeypatch.setattr(room, "RANGE_POSTINGS", 60)
-    ray = {"runtime.executor": "ray", "runtime.ray_address": cluster}
-    assert written(ray) == whole
-    assert "ranges=" in caplog.text
-    assert "a worker of the Ray cluster died" not in caplog.text
-
-    def killing(make: Callable[..., Any], at: int) -> Callable[..., Any]:
-        calls = iter(range(1_000))
-
-        def made(*args: Any) -> Any:
-            if next(calls) == at:
-                assert kill_a_worker()
-            return make(*args)
-
-        return made
-
-    def pieces(*args: Any) -> Iterator[pa.RecordBatch]:
-        for number, piece in enumerate(bm25_texts.pieces_of(*args)):
-            if number == 5:
-                assert kill_a_worker()
-            yield piece
-
-    with (
-        patch.object(bm25, "pieces_of", pieces),
-        patch.object(on_ray, "_item", killing(on_ray._item, 5)),
-    ):
-        assert written(ray) == whole
-    assert caplog.text.count("a worker of the Ray cluster died") == 2
