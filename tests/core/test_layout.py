@@ -21,6 +21,7 @@ FOREIGN = {
 
 OWN = {
     "encoders": {"card.json"},  # of a converted or a rebuilt model, in the cache
+    "plots.py": {"page.html"},  # the template of DVC's page, in the cache
     "repro": {"repro.lock"},  # a copy of dvc.lock, beside DVC's own files
     "trec.py": {".measures.csv"},  # of an export, in a folder of the user's
     "browser": {"manifest.json"},  # of a folder of the user's

@@ -199,7 +199,7 @@ def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
     [
         ({"run_schema": 1}, r"run_schema must be 3 \(found 1\)"),
         ({"system": "bm25"}, r"system must be 'dense' \(found 'bm25'\)"),
-        ({"system": "splade"}, "system: must be 'dense', 'bm25', 'hybrid' or 'rerank'"),
+        ({"system": "splade"}, r"system must be 'dense' \(found 'splade'\)"),
         ({"depth": "12"}, "depth: must be a valid integer"),
         ({"encoder": "x"}, "encoder: Extra inputs are not permitted"),
         ({"product_ids_sha256": "0"}, "product_ids_sha256 must be .* of other tables"),

@@ -30,7 +30,8 @@ Shop = Callable[..., Params]
 FILES = ("queries", "products", "judgements", "sources")
 ONE_LOCALE: Row = {
     "encoder": {"de": "e5-small-q4"}, "index": {"de": "flat"}, "language": {"de": "de"},
-    "rerank": {"de": "none"}, "spelling": {"de": "typed"}, "explore": [],
+    "rerank": {"de": "none"}, "spelling": {"de": "typed"}, "systems": {"de": {}},
+    "explore": [],
 }  # fmt: skip
 JUDGED: list[Row] = [
     {"id": "17", "query": "roter schuh", "sku": "001", "grade": "Exact"},
