@@ -30,12 +30,12 @@ pytestmark = pytest.mark.dvc
 
 TRAINED = "minilm-demo"
 BRANCH = (
-    "clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "evaluate",
+    "clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "systems", "evaluate",
     "encoder_scores",
 )  # fmt: skip
 COPIED = (
     "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
-    "reports/tradeoff/README.md",
+    "reports/tradeoff/README.md", "data/systems/.gitkeep",
     ".dvc/config", ".dvc/.gitignore", ".dvc/plots", ".dvcignore",
 )  # fmt: skip
 PLOTS = ("intervals", "labels", "recall", "slices")
@@ -187,6 +187,7 @@ def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
 def test_git_holds_the_reports_and_nothing_heavy(project: Project) -> None:
     tracked = project.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
+        "data/systems/.gitkeep",
         "models/dvc.lock",
         "models/dvc.yaml",
         *(f"models/encoder/{name}/contract.json" for name in ("e5-small-q4", "minilm")),
