@@ -8,10 +8,9 @@ import argparse
 import re
 import subprocess
 import sys
-import tarfile
 from pathlib import Path
 
-from pipeline.browser.npm import Package, fetch
+from pipeline.browser.npm import Package, read_taken
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 
@@ -59,13 +58,7 @@ def write_template(path: Path) -> None:
         PipelineError: this DVC uses other versions, or npm cannot fetch the packages.
     """
     check_versions()
-    scripts = []
-    for package in PACKAGES:
-        with tarfile.open(fetch(package)) as archive:
-            for member in package.taken:
-                taken = archive.extractfile(member)
-                assert taken is not None, member  # the hash pins what is in it
-                scripts.append(taken.read().decode())
+    scripts = [content.decode() for each in PACKAGES for _, content in read_taken(each)]
     with files.atomic_file(path) as partial:
         partial.write_text(PAGE % "\n".join(scripts), encoding="utf-8", newline="\n")
 

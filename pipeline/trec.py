@@ -295,11 +295,7 @@ def export_locales(
 
 def main() -> int:
     """Export the locales; return the exit status."""
-    return export_locales(
-        "trec",
-        __doc__,
-        export_all,
-    )
+    return export_locales("trec", __doc__, export_all)
 
 
 if __name__ == "__main__":

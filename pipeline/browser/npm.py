@@ -1,4 +1,4 @@
-"""The JavaScript libraries of the page: fetched by npm, pinned by the hash of the package."""
+"""JavaScript libraries of pages: fetched by npm, pinned by the hash of the package."""
 
 import base64
 import hashlib
@@ -7,7 +7,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -64,12 +64,18 @@ def vendor(packages: tuple[Package, ...], folder: Path) -> None:
         PipelineError: npm is missing or cannot fetch a package, or what it fetches is another one.
     """
     for package in packages:
-        with tarfile.open(fetch(package)) as archive:
-            for member, name in package.taken.items():
-                taken = archive.extractfile(member)
-                assert taken is not None, member  # the hash pins what is in it
-                (folder / name).parent.mkdir(exist_ok=True)
-                (folder / name).write_bytes(taken.read())
+        for name, content in read_taken(package):
+            (folder / name).parent.mkdir(exist_ok=True)
+            (folder / name).write_bytes(content)
+
+
+def read_taken(package: Package) -> Iterator[tuple[str, bytes]]:
+    """Yield what is taken of a package: its name here, and its bytes; raises as `vendor`."""
+    with tarfile.open(fetch(package)) as archive:
+        for member, name in package.taken.items():
+            taken = archive.extractfile(member)
+            assert taken is not None, member  # the hash pins what is in it
+            yield name, taken.read()
 
 
 def fetch(package: Package) -> Path:

@@ -15,9 +15,9 @@ from pipeline.plan.encoding import CHARACTERS_PER_TOKEN
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
 from pipeline.sample.draw import draw_queries
+from pipeline.train.mining import DEV_DEPTH
 
 _QUERY_TOKENS = 8  # about
-_DEV_DEPTH = 20  # unjudged products of a dev query that a reranker orders, if it has mined ones
 _DEMO_TRAIN, _DEMO_SMALL = 1 / 3, 3 / 4
 _DEMO_LABELS = {"E": 0.5, "S": 0.28, "C": 0.07, "I": 0.15}
 
@@ -61,7 +61,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
             negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
         elif entry.mined:
-            asked += _DEV_DEPTH * found.queries
+            asked += DEV_DEPTH * found.queries
         steps = entry.epochs * learned * each * (1 - dev)
         read_alone = (entry.epochs + 1) * asked * dev + (judged if entry.mined else 0)
         tokens = steps + read_alone * text / 3

@@ -1,27 +1,24 @@
 """axe-core, which checks that everybody can use a page: fetched by npm, run in the browser."""
 
 import shutil
-import tarfile
 from functools import cache
 
 import pytest
 from playwright.sync_api import Page
 
-from pipeline.browser.npm import Package, fetch
+from pipeline.browser.npm import Package, read_taken
 
 AXE = Package(
     "axe-core@4.14.1",
     "FHfa+lmNjQZfJz1q8wKqIDwC6DExcHt/pkjNQb09a3NPjCKg2rhu5qb2S4r76ASyFNNtuFooJpZe37OgudVGtQ==",
-    {},
+    {"package/axe.min.js": "axe.js"},
 )
 
 
 @cache
 def _script() -> str:
-    with tarfile.open(fetch(AXE)) as archive:
-        script = archive.extractfile("package/axe.min.js")
-        assert script is not None
-        return script.read().decode()
+    ((_, script),) = read_taken(AXE)
+    return script.decode()
 
 
 def find_faults(page: Page) -> list[str]:
