@@ -140,7 +140,7 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
 
     path = layout.SCALE_BENCH
     report = _kept(path, machine(params, LIBRARIES))
-    measured = commit()  # before the report's file is written
+    measured = commit()
     for products in sizes:
         project = folder / str(products)
         make_project(products, project, params.runtime.thread_count())
@@ -160,11 +160,19 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
 
 
 def commit() -> str:
-    """Return the short name of the code's commit, with -dirty if files of it were changed."""
-    command = [shutil.which("git") or "git", "describe", "--always", "--dirty", "--abbrev=7",
-               "--exclude=*"]  # fmt: skip
+    """Return the short name of the code's commit, with -dirty if tracked files were changed.
+
+    Files under reports/ do not count: the figures themselves are there.
+    """
+    name = _git("rev-parse", "--short=7", "HEAD")
+    changed = _git("status", "--porcelain", "--untracked-files=no", ":/", ":(top,exclude)reports")
+    return (name or "unknown") + ("-dirty" if changed else "")
+
+
+def _git(*arguments: str) -> str:
+    command = [shutil.which("git") or "git", *arguments]
     done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip() or "unknown"
+    return done.stdout.strip()
 
 
 def origin(report: Figures) -> str:
