@@ -26,9 +26,9 @@ from pipeline.clusters.kmeans import (
     default_leaf_size,
 )
 from pipeline.clusters.map import draw_map
-from pipeline.clusters.measures import Floats, chance, pair_shares, stability
+from pipeline.clusters.measures import chance, pair_shares, stability
 from pipeline.core import files, layout, stage, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Uncertainty
 from pipeline.evaluate.uncertainty import bootstrap_interval

@@ -8,5 +8,11 @@ from numpy.typing import NDArray
 Ints = NDArray[np.int64]
 """Row numbers, codes, counts: int64."""
 
+Floats = NDArray[np.float64]
+"""Scores, values of a measure: float64."""
+
+Floats32 = NDArray[np.float32]
+"""Numbers as FAISS and the models compute them: float32."""
+
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import layout
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import Params, System
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import judged_run, metrics
@@ -16,7 +16,6 @@ from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Ids
 
-Floats = NDArray[np.float64]
 QUERIES_A_PIECE = 1_024
 DECIMALS = 5
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
 from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
@@ -28,8 +28,6 @@ from pipeline.similar.nearest import score_rows
 from pipeline.similar.table import check_neighbours, iter_neighbours
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
-
-Floats = NDArray[np.float64]
 
 EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
 """How many groups the report shows, members of each, and characters of a text, at most."""

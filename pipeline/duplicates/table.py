@@ -7,14 +7,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Duplicates, Params, Sha256, Strict
 from pipeline.similar.table import SimilarCard, make_card
 from pipeline.vectors.manifest import Manifest
-
-Floats = NDArray[np.float64]
 
 GROUPS = pa.schema(
     [

@@ -9,11 +9,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import pooled
-from pipeline.encoder_scores.pooled import Flags, Floats, Pooled
+from pipeline.encoder_scores.pooled import Flags, Pooled
 from pipeline.evaluate import metrics, random_order
 from pipeline.evaluate.judged_run import EXACT, JudgedRun
 

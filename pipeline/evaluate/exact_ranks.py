@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluate.judged_run import EXACT, Ints, JudgedRun, Judgements
+from pipeline.core.arrays import Ints
+from pipeline.evaluate.judged_run import EXACT, JudgedRun, Judgements
 
 IDS = pa.schema(
     [

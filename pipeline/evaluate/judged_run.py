@@ -9,11 +9,10 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.runs.ranking import places
-
-Ints = NDArray[np.int64]
 
 EXACT = LABELS.index("E")
 """The position of Exact, as judgements have labels."""

@@ -7,10 +7,9 @@ what is easy: the most frequent label for every pair, and a threshold on BM25's 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.metrics import MEAN_DECIMALS
@@ -21,8 +20,6 @@ from pipeline.runs.labels import read_labels
 
 SUBSTITUTE = LABELS.index("S")
 QUERIES_A_PIECE = 1_024
-
-Floats = NDArray[np.float64]
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:

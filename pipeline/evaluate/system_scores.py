@@ -7,6 +7,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import SYSTEMS, Evaluate, Params
@@ -47,7 +48,7 @@ class Scores:
 
     measures: PerQuery
     curve: PerQuery
-    exact: judged_run.Ints
+    exact: Ints
 
 
 def read_judged(locale: str) -> Judged:
@@ -166,7 +167,7 @@ def score_random(judged: Judged, cutoffs: Evaluate, depth: int) -> Scores:
     )
 
 
-def random_mix(judged: Judged) -> metrics.Floats:
+def random_mix(judged: Judged) -> Floats:
     """Return the share of each label and, last, of the unjudged at any rank of a random order."""
     labels = judged.pool.label_counts().mean(axis=0) / len(judged.ids.products)
     return np.append(labels, 1 - labels.sum())

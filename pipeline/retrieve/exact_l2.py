@@ -8,12 +8,9 @@ and a bound of the sum's error says how near a product that was not proposed can
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.vectors.pairs import l2_scores
-
-Floats = NDArray[np.float64]
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 4_096
 """How many are compared at once: 16 MB of distances, which fit the CPU's caches."""

@@ -10,9 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
@@ -21,8 +20,6 @@ from pipeline.runs import ranking
 from pipeline.similar.equal import EqualVectors, one_of_each
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.shards import ShardReader
-
-Floats = NDArray[np.float64]
 
 PROPOSED = 5
 """Products that an approximate index proposes for each one that is kept, at least."""

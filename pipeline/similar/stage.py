@@ -8,14 +8,13 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.search import TermIndex
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
@@ -34,7 +33,6 @@ from pipeline.similar.table import iter_neighbours, write_neighbours
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
 
-Floats = NDArray[np.float64]
 BATCH_ANCHORS = 512
 DECIMALS = 5
 

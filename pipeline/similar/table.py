@@ -7,18 +7,15 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.core import files, layout, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Index, Params, Sha256, Similarity, Strict
 from pipeline.runs import ranking
 from pipeline.vectors.manifest import Manifest
-
-Floats = NDArray[np.float64]
 
 NEIGHBOURS = pa.schema(
     [

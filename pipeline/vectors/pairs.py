@@ -3,12 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.params import Similarity
-
-Floats = NDArray[np.float64]
 
 BATCH_BYTES = 256_000_000
 """The most bytes of the pairs that are compared at once, unless one query alone has more."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.core import layout
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
@@ -74,7 +74,7 @@ def found(chosen: Params, vectors: Matrix, shard_rows: int = 100) -> list[list[t
     return rows
 
 
-def similarities(vectors: Matrix, similarity: str, rows: Ints | None = None) -> nearest.Floats:
+def similarities(vectors: Matrix, similarity: str, rows: Ints | None = None) -> Floats:
     exact = vectors.astype(np.float64)
     own = exact if rows is None else exact[rows]
     if similarity == "l2":
@@ -126,7 +126,7 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
     vectors = vectors[rng.permutation(len(vectors))]
     compared, score_rows = [], nearest.score_rows
 
-    def counted(first: Matrix, *rest: Any) -> nearest.Floats:
+    def counted(first: Matrix, *rest: Any) -> Floats:
         compared.append(len(first))
         return score_rows(first, *rest)
 
