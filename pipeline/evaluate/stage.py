@@ -2,7 +2,7 @@
 
 The means of every measure (the numbers of record), the few of them that DVC shows, intervals of the
 measures that are kept query by query, the first of them by kind of query, all of them query by
-query, the first products of each query, and tables for `dvc plots`.
+query, the first products of each query, and curves for the page and `dvc plots`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -161,9 +161,6 @@ def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:
         (layout.top(locale), partial(_write_parquet, found.top)),
         (layout.per_query(locale), partial(per_query.write, rows=found.per_query)),
         (layout.training_plot(locale), partial(plots.write_training, rows=trained)),
-        (layout.slices_plot(locale), partial(plots.write_slices, slices=found.slices["slices"])),
-        (layout.intervals_plot(locale), partial(plots.write_intervals, intervals=found.intervals)),
-        (layout.labels_plot(locale), partial(plots.write_labels, top10=found.slices["top10"])),
         (layout.recall_curve(locale), partial(plots.write_recall, curves=found.curves)),
         (layout.slices(locale), partial(_write_json, found.slices)),
         (layout.intervals(locale), partial(_write_json, found.intervals)),
