@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix, sampled_rows
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
 from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
@@ -21,12 +21,12 @@ from pipeline.duplicates.groups import form_groups
 from pipeline.duplicates.table import EQUAL, NEAR, Groups, write_groups
 from pipeline.duplicates.texts import Distinct, Texts, find_equal, unique_pairs
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.retrieve.neighbours import sampled_rows
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
-from pipeline.similar.nearest import score_rows
 from pipeline.similar.table import check_neighbours, iter_neighbours
+from pipeline.vectors.lengths import squared_lengths
 from pipeline.vectors.manifest import check_ids, read_manifest
+from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 
 EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
@@ -127,13 +127,13 @@ def cosines_of(vectors: ShardReader, first: Ints, second: Ints) -> Floats:
         rows, place = np.unique(np.concatenate([first[part], second[part]]), return_inverse=True)
         unit = _unit_or_zero(vectors.take(rows))
         one, other = np.split(place, 2)
-        found[part] = score_rows(unit[one], unit[other], "cosine")
+        found[part] = score_pairs(unit[one], unit[other], "cosine")
     return np.round(found, ranking.SCORE_DECIMALS)
 
 
 def _unit_or_zero(vectors: Matrix) -> Matrix:
     """Return vectors at length 1 as `at_unit_length` does, but zero where they are zero."""
-    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    lengths = np.sqrt(squared_lengths(vectors))[:, np.newaxis]
     out: Matrix = np.zeros(vectors.shape, dtype=np.float32)
     np.divide(vectors, lengths, out=out, where=lengths > 0, casting="same_kind")
     return out

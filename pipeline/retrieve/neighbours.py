@@ -40,8 +40,6 @@ OVERLAP_DECIMALS = 5
 OVERLAP_QUERIES = 1_000
 """How many queries the overlap is measured on, at most: its mean is then known to about 0.005."""
 
-SAMPLE_SEED = 29
-
 Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
 """Scores and codes, both [queries, asked], and the best score that a product not among them can
 have, [queries]."""
@@ -193,11 +191,3 @@ def index_overlap(
     exact = exact_codes(shards, queries, OVERLAP_DEPTH, similarity)
     _, found = search(index, queries, OVERLAP_DEPTH)
     return overlap(found, exact)
-
-
-def sampled_rows(rows: int, most: int = OVERLAP_QUERIES) -> NDArray[np.int64]:
-    """Return all rows, or a seeded sample of `most` of them, ascending."""
-    if rows <= most:
-        return np.arange(rows)
-    chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
-    return np.sort(chosen)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.core import layout, stage
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
@@ -49,7 +49,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     if not len(queries):
         overlap = None  # of a sample without queries (sample.queries: none)
     elif not isinstance(params.index_of(locale), FlatIndex):
-        sample = queries[neighbours.sampled_rows(len(queries))]
+        sample = queries[sampled_rows(len(queries), neighbours.OVERLAP_QUERIES)]
         overlap = neighbours.index_overlap(index, sample, products, similarity)
     of = {"encoder": params.encoder[locale], "index": params.index[locale]}
     depth = params.retrieve.depth

@@ -9,10 +9,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.arrays import Floats, Ints
+from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.retrieve.neighbours import sampled_rows
 from pipeline.runs import ranking
 
 MOST_QUERIES = 1_000

@@ -18,10 +18,13 @@ Take = Callable[[Ints], Matrix]
 
 
 def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> Floats:
-    """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
+    """Return the similarity of query row i and product row i, higher is better, float64 [rows].
+
+    A score depends on its two vectors alone: see `squared_lengths`.
+    """
     if similarity == "l2":
         return l2_scores(queries, products)
-    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
+    return np.asarray(np.multiply(queries, products, dtype=np.float64, order="C").sum(axis=1))
 
 
 def l2_scores(queries: Matrix, products: Matrix) -> Floats:
@@ -31,8 +34,8 @@ def l2_scores(queries: Matrix, products: Matrix) -> Floats:
         queries: float32 [rows, dimension], or one query as [dimension].
         products: float32 [rows, dimension].
     """
-    differences = np.subtract(queries, products, dtype=np.float64)
-    return np.asarray(-np.einsum("ij,ij->i", differences, differences))
+    differences = np.subtract(queries, products, dtype=np.float64, order="C")
+    return np.asarray(-np.square(differences, out=differences).sum(axis=1))
 
 
 def score_judged(

@@ -124,13 +124,13 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
     others = np.round(random_vectors(rng, 300, 3), 1) + 0.01  # some are equal too
     vectors = np.concatenate([others, np.broadcast_to(others[0], (20_000, 3))])
     vectors = vectors[rng.permutation(len(vectors))]
-    compared, score_rows = [], nearest.score_rows
+    compared, score_pairs = [], nearest.score_pairs
 
     def counted(first: Matrix, *rest: Any) -> Floats:
         compared.append(len(first))
-        return score_rows(first, *rest)
+        return score_pairs(first, *rest)
 
-    monkeypatch.setattr(nearest, "score_rows", counted)
+    monkeypatch.setattr(nearest, "score_pairs", counted)
     rows = found(given(20, similarity), vectors, 9_000)
     assert sum(compared) < 100 * len(vectors)
     equal = np.flatnonzero((vectors == others[0]).all(axis=1))
