@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import refuse_differences
+from pipeline.core.clean_counts import check_text_settings, read_counts
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
-from pipeline.evaluate.kept import read_dropped
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.evaluate.system_scores import Judged
@@ -36,7 +36,9 @@ Outputs = list[tuple[Path, Callable[[Path], object]]]
 def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
-    dropped = read_dropped(locale, params.clean)
+    check_text_settings(locale, params.clean)
+    kinds = read_counts(locale).kinds()
+    dropped = {f"{kind}_dropped": counts.read - counts.kept for kind, counts in kinds.items()}
     others = read_others(params, locale)
     cards = run_card.read_cards(locale, params.evaluated_systems(locale), judged.ids)
     check_cards(locale, cards, params.evaluate)

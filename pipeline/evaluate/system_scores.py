@@ -8,11 +8,11 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Floats, Ints
+from pipeline.core.clean_counts import read_counts
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import SYSTEMS, Evaluate, Params
 from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
-from pipeline.evaluate.kept import read_counts
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top
 from pipeline.runs import card as run_card

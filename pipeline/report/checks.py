@@ -13,13 +13,14 @@ import pyarrow.compute as pc
 
 from pipeline.core import layout
 from pipeline.core.cards import refuse_differences
+from pipeline.core.clean_counts import CleanCounts
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.per_query import exact_sha256
 from pipeline.evaluate.top_products import PLACES
-from pipeline.report.inputs import CleanCounts, LocaleResults, Scores, evaluate_again
+from pipeline.report.inputs import LocaleResults, Scores, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 from pipeline.vectors.manifest import Manifest
 

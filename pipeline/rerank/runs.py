@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
-from pipeline.core.text_settings import check_text_settings
 from pipeline.core.trained_folder import copy_curve, refuse_other_settings
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
 from pipeline.rerank.documents import read_documents
