@@ -71,11 +71,6 @@ class DuplicatesCard(Strict):
     groups_sha256: Sha256
 
 
-def rerun_hint(locale: str) -> str:
-    """Return the sentence that says how to make a locale's groups again."""
-    return layout.rerun_hint("duplicates", locale)
-
-
 def write_groups(
     params: Params,
     locale: str,
@@ -139,7 +134,7 @@ def read_kept(params: Params, locale: str, manifest: Manifest) -> Ints:
         PipelineError: table or card is missing or edited, or they are of other products, vectors
             or settings.
     """
-    found, remedy = layout.duplicates(locale), rerun_hint(locale)
+    found, remedy = layout.duplicates(locale), layout.rerun_hint("duplicates", locale)
     if locale not in params.explore:
         remedy = f"Add {locale} to explore in params.yaml. {remedy}"
     card = read_model(found.card, DuplicatesCard, remedy, ("duplicates_schema", DUPLICATES_SCHEMA))

@@ -30,12 +30,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     depth, settings = params.retrieve.depth, params.hybrid
     of: dict[str, str] = {"fusion": settings.kind}
     of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
-    for system, card in run_card.read_cards(locale, FUSED, inputs).items():
-        if card.depth != depth:
-            raise PipelineError(
-                f"{layout.runs(system, locale).card}: the runs are {card.depth} deep, but "
-                f"retrieve.depth is {depth}. {run_card.rerun_hint(system, locale)}"
-            )
+    for system, card in run_card.read_cards(locale, FUSED, inputs, depth).items():
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
     with run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
         pieces = paired_pieces("catalogue", locale, inputs)

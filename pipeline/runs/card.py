@@ -109,12 +109,21 @@ def read_card(
     return found
 
 
-def read_cards(locale: str, systems: Iterable[str], ids: Ids) -> dict[str, RunCard]:
-    """Read the cards of some systems' runs of a locale; raises as `read_card` does."""
-    return {
-        system: read_card(
-            layout.runs(system, locale), system, ids.queries, ids.products,
-            rerun_hint(system, locale),
-        )
-        for system in systems
-    }  # fmt: skip
+def read_cards(
+    locale: str, systems: Iterable[str], ids: Ids, depth: int | None = None
+) -> dict[str, RunCard]:
+    """Read the cards of some systems' runs of a locale.
+
+    Raises:
+        PipelineError: as `read_card`, or a `depth` is given and runs are of another one.
+    """
+    cards = {}
+    for system in systems:
+        runs, remedy = layout.runs(system, locale), rerun_hint(system, locale)
+        card = cards[system] = read_card(runs, system, ids.queries, ids.products, remedy)
+        if depth is not None and card.depth != depth:
+            raise PipelineError(
+                f"{runs.card}: the runs are {card.depth} deep, but retrieve.depth is {depth}. "
+                f"{remedy}"
+            )
+    return cards

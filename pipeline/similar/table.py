@@ -48,11 +48,6 @@ class SimilarCard(Strict):
     neighbours_sha256: Sha256
 
 
-def rerun_hint(locale: str) -> str:
-    """Return the sentence that says how to make a locale's neighbours again."""
-    return layout.rerun_hint("similar", locale)
-
-
 def make_card(
     params: Params, locale: str, manifest: Manifest, *, neighbours_sha256: str
 ) -> SimilarCard:
@@ -123,7 +118,7 @@ def check_neighbours(params: Params, locale: str, manifest: Manifest) -> Similar
     Raises:
         PipelineError: table or card is missing or edited, or they are of other vectors or settings.
     """
-    found, remedy = layout.similar(locale), rerun_hint(locale)
+    found, remedy = layout.similar(locale), layout.rerun_hint("similar", locale)
     card = read_model(found.card, SimilarCard, remedy, ("similar_schema", SIMILAR_SCHEMA))
     if not found.neighbours.is_file():
         raise PipelineError(f"{found.neighbours} is missing. {remedy}")
@@ -142,8 +137,9 @@ def iter_neighbours(locale: str) -> Iterator[tuple[Ints, Ints, Floats]]:
     Raises:
         PipelineError: the table is missing or damaged.
     """
-    path, columns = layout.similar(locale).neighbours, ("product_row", "neighbour_row", "score")
-    for piece in tables.iter_row_groups(path, NEIGHBOURS, rerun_hint(locale), columns):
+    path, remedy = layout.similar(locale).neighbours, layout.rerun_hint("similar", locale)
+    columns = "product_row", "neighbour_row", "score"
+    for piece in tables.iter_row_groups(path, NEIGHBOURS, remedy, columns):
         products, found, scores = (piece[name].to_numpy() for name in columns)
         yield (
             products.astype(np.int64),
