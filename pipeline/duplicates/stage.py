@@ -21,6 +21,7 @@ from pipeline.duplicates.groups import form_groups
 from pipeline.duplicates.table import EQUAL, NEAR, Groups, write_groups
 from pipeline.duplicates.texts import Distinct, Texts, find_equal, unique_pairs
 from pipeline.evaluate.judged_run import Judgements
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar.table import check_neighbours, iter_neighbours
@@ -33,7 +34,6 @@ EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
 """How many groups the report shows, members of each, and characters of a text, at most."""
 
 PAIRS_AT_ONCE = 16_384
-DECIMALS = 5
 
 
 def duplicates(params: Params, locale: str) -> stage.Done:
@@ -142,7 +142,8 @@ def _unit_or_zero(vectors: Matrix) -> Matrix:
 def describe(threshold: Threshold) -> dict[str, Any]:
     """Return a threshold as the report has it."""
     share = threshold.precision
-    return threshold._asdict() | {"precision": None if share is None else round(share, DECIMALS)}
+    rounded = None if share is None else round(share, MEAN_DECIMALS)
+    return threshold._asdict() | {"precision": rounded}
 
 
 def count_groups(found: Groups, distinct: Distinct) -> dict[str, Any]:
@@ -156,7 +157,7 @@ def count_groups(found: Groups, distinct: Distinct) -> dict[str, Any]:
         "groups": len(sizes),
         "products_in_groups": members,
         "duplicates": spare,
-        "duplicates_share": round(spare / products, DECIMALS),
+        "duplicates_share": round(spare / products, MEAN_DECIMALS),
         "duplicates_of_equal_text": why.count(EQUAL),
         "duplicates_of_near_text": why.count(NEAR),
         "products_without_own_text": products - len(np.unique(distinct.first)),
@@ -207,8 +208,8 @@ def examples(ids: Ids, found: Groups, texts: Texts) -> list[dict[str, Any]]:
                     {
                         "product_id": product,
                         "text": text[:EXAMPLE_CHARACTERS],
-                        "cosine": round(float(cosine), DECIMALS),
-                        "text_similarity": round(float(alike), DECIMALS),
+                        "cosine": round(float(cosine), MEAN_DECIMALS),
+                        "text_similarity": round(float(alike), MEAN_DECIMALS),
                         "why": why,
                     }
                     for product, text, cosine, alike, why in zip(

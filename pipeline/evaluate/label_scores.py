@@ -19,7 +19,6 @@ from pipeline.runs.card import RunCard, rerun_hint
 from pipeline.runs.labels import read_labels
 
 SUBSTITUTE = LABELS.index("S")
-QUERIES_A_PIECE = 1_024
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
@@ -152,8 +151,9 @@ def bm25_scores(locale: str, judged: Judged) -> Floats:
         PipelineError: the pool run is missing, or is not of these pairs.
     """
     path, remedy = layout.runs("bm25", locale).pool, rerun_hint("bm25", locale)
-    pieces = [run for _, run in run_files.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy)]
-    rows, codes, scores = (np.concatenate(each) for each in zip(*pieces, strict=True))
+    pieces = run_files.iter_run(path, judged.ids, run_files.QUERIES_A_PIECE, remedy)
+    runs = (run for _, run in pieces)
+    rows, codes, scores = (np.concatenate(each) for each in zip(*runs, strict=True))
     order = np.lexsort((codes, rows))
     rows, codes, scores = rows[order], codes[order], scores[order]
     pool = judged.pool

@@ -21,7 +21,6 @@ from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-QUERIES_PER_PIECE = 1_024
 
 
 @dataclass(frozen=True)
@@ -131,7 +130,8 @@ def score(
         track: str, by: judged_run.Judgements
     ) -> Iterator[tuple[judged_run.Judgements, ranking.Ranked, judged_run.JudgedRun]]:
         path = runs.track(track)
-        for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_PER_PIECE, remedy):
+        size = run_files.QUERIES_A_PIECE
+        for queries, ranked in run_files.iter_run(path, judged.ids, size, remedy):
             judgements = by.rows(queries.start, queries.stop)
             yield judgements, ranked, judged_run.judge(ranked[0], ranked[1], judgements)
 

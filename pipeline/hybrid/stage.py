@@ -18,8 +18,6 @@ from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
 
-BATCH_QUERIES = 1_024
-
 FUSED: tuple[System, System] = ("dense", "bm25")
 """The systems whose runs are fused."""
 
@@ -58,7 +56,7 @@ def paired_pieces(
     dense, bm25 = (
         run_files.iter_run(
             layout.runs(system, locale).track(track),
-            inputs, BATCH_QUERIES, run_card.rerun_hint(system, locale),
+            inputs, run_files.QUERIES_A_PIECE, run_card.rerun_hint(system, locale),
         )
         for system in FUSED
     )  # fmt: skip

@@ -13,6 +13,7 @@ from pipeline.index.kinds import codes_of, empty_index
 from pipeline.retrieve import decoded, exact_l2, fast_scan
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_DECIMALS
 from pipeline.vectors.lengths import to_index_form
 
 EXTRA_RESULTS = 100
@@ -34,11 +35,6 @@ FOUND_BYTES, RANKED_BYTES = 12, 50
 
 OVERLAP_DEPTH = 100
 """How many of a query's nearest products an index should find."""
-
-OVERLAP_DECIMALS = 5
-
-OVERLAP_QUERIES = 1_000
-"""How many queries the overlap is measured on, at most: its mean is then known to about 0.005."""
 
 Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
 """Scores and codes, both [queries, asked], and the best score that a product not among them can

@@ -19,11 +19,13 @@ from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescore_factor
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar import anchors as labelled
 from pipeline.similar import more_like_this
@@ -35,7 +37,6 @@ from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 
 BATCH_ANCHORS = 512
-DECIMALS = 5
 
 KEY_MEASURES = ("concordance", f"precision@{labelled.PLACES}")
 """The measures that are columns of DVC's tables."""
@@ -108,7 +109,7 @@ def overlap(catalogue: Catalogue, locale: str, kept: int) -> float | None:
     kept = min(kept, catalogue.index.ntotal - 1)
     if catalogue.exact or not kept:
         return 1.0 if kept else None
-    rows = sampled_rows(catalogue.index.ntotal, neighbours.OVERLAP_QUERIES)
+    rows = sampled_rows(catalogue.index.ntotal, OVERLAP_QUERIES)
     own = catalogue.take(rows)
     near = neighbours.exact_codes(catalogue.vectors, own, kept + 1, catalogue.similarity)
     exact = np.array([codes[codes != row][:kept] for row, codes in zip(rows, near, strict=True)])
@@ -192,9 +193,9 @@ def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | in
     for name, interval in zip(values, intervals, strict=True):
         if interval.queries:
             found |= {
-                name: round(interval.mean, DECIMALS),
-                f"{name}_low": round(interval.low, DECIMALS),
-                f"{name}_high": round(interval.high, DECIMALS),
+                name: round(interval.mean, MEAN_DECIMALS),
+                f"{name}_low": round(interval.low, MEAN_DECIMALS),
+                f"{name}_high": round(interval.high, MEAN_DECIMALS),
                 f"{name}_queries": interval.queries,
             }
     return found

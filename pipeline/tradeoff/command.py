@@ -34,6 +34,7 @@ from pipeline.index.kinds import check_fit
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import (
     Basis,
@@ -100,7 +101,7 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
     )
     queries = read_vectors(manifest, "queries", locale)
     queries = to_index_form(queries, similarity, f"{locale} queries")
-    sample = sampled_rows(len(queries), neighbours.OVERLAP_QUERIES)
+    sample = sampled_rows(len(queries), OVERLAP_QUERIES)
     faiss.omp_set_num_threads(basis.threads)
     shards = ShardReader(manifest, "products", locale)
     counted = track(shards, basis.products, "products searched exactly", len)

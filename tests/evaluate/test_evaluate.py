@@ -24,6 +24,7 @@ from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -67,7 +68,7 @@ def judgements(
     folder, written = evaluated
     shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(system_scores, "QUERIES_PER_PIECE", 17)
+    monkeypatch.setattr(run_files, "QUERIES_A_PIECE", 17)
     return written
 
 
