@@ -14,7 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.runs.ranking import places
 
-EXACT = LABELS.index("E")
+E_CODE = LABELS.index("E")
 """The position of Exact, as judgements have labels."""
 
 

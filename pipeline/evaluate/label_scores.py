@@ -18,7 +18,7 @@ from pipeline.runs import files as run_files
 from pipeline.runs.card import RunCard, rerun_hint
 from pipeline.runs.labels import read_labels
 
-SUBSTITUTE = LABELS.index("S")
+S_CODE = LABELS.index("S")
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
@@ -71,9 +71,9 @@ def measure_labels(locale: str, judged: Judged, card: RunCard) -> dict[str, Any]
         "pairs": len(truth),
         **_scored(truth, np.argmax(shares, axis=1), rows, words, LABELS),
         "substitute": _scored(
-            (truth == SUBSTITUTE).astype(np.int64),
+            (truth == S_CODE).astype(np.int64),
             # S where it is likelier than all other labels together.
-            (shares[:, SUBSTITUTE] > 0.5).astype(np.int64),
+            (shares[:, S_CODE] > 0.5).astype(np.int64),
             rows, words, ("other", "S"),
         ),
     }  # fmt: skip

@@ -17,7 +17,6 @@ from pipeline.core.clean_counts import CleanCounts
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.per_query import exact_sha256
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report.inputs import LocaleResults, Scores, evaluate_again
@@ -163,9 +162,7 @@ def _check_exact(results: LocaleResults) -> None:
         if pc.any(pc.or_(beyond, exact["title"].is_null())).as_py():
             raise _refuse(results, path, f"{system} has a rank that no product can have")
         of_system = pc.equal(results.top["system"], system)
-        first = results.top.filter(
-            pc.and_(of_system, pc.equal(results.top["label"], LABELS[EXACT]))
-        )
+        first = results.top.filter(pc.and_(of_system, pc.equal(results.top["label"], "E")))
         ours = exact.filter(pc.less_equal(ranks, PLACES)).rename_columns({system: "rank"})
         one, other = ours.sort_by(order), first.sort_by(order)
         if any(not one[name].equals(other[name]) for name in columns):
