@@ -17,6 +17,7 @@ from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
 from pipeline.core.trained_folder import copy_curve, refuse_other_settings
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
+from pipeline.encoders.tokens import CHARACTERS_PER_TEXT, CHARACTERS_PER_TOKEN
 from pipeline.rerank.documents import read_documents
 from pipeline.rerank.reorder import in_window, reorder
 from pipeline.rerank.scores import PairScores, pair_keys
@@ -28,9 +29,6 @@ from pipeline.runs.ranking import Ranked
 from pipeline.store.upkeep import prune_after_run
 
 BATCH_QUERIES = 256
-
-CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
-"""About what a pair costs, in characters, as `embed` counts its work."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     return stage.Done(
         name, products=len(inputs.products), queries=len(inputs.queries),
         depth=params.retrieve.depth, scored=scores.scored,
-        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_PAIR * scores.scored,
+        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_TEXT * scores.scored,
     )  # fmt: skip
 
 
