@@ -24,7 +24,7 @@ from tests.helpers.damage import cut, flip, overwrite
 from tests.helpers.page_artefacts import write_locale
 
 LOCALE = "es"
-SEEDS = 20
+SEEDS = 6
 """Tries per artefact and kind of damage."""
 
 STRANGE: tuple[Any, ...] = (

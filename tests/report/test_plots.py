@@ -102,7 +102,7 @@ def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
         assert sorted(rows) == sorted([*row.values()][1:] for row in drawn(name))
 
 
-@pytest.mark.parametrize("name", ["=cmd|x", " +1", "＝2", 'a,"b"\nc\rd', "\t@", "-", "'x", ""])
+@pytest.mark.parametrize("name", ["=cmd|x", 'a,"b"\nc\rd', ""])
 def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
     project: Path, name: str
 ) -> None:
