@@ -19,6 +19,7 @@ from pipeline.similar import nearest
 from pipeline.similar import stage as similar
 from pipeline.similar.table import check_neighbours, iter_neighbours
 from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -124,7 +125,7 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
     others = np.round(random_vectors(rng, 300, 3), 1) + 0.01  # some are equal too
     vectors = np.concatenate([others, np.broadcast_to(others[0], (20_000, 3))])
     vectors = vectors[rng.permutation(len(vectors))]
-    compared, score_pairs = [], nearest.score_pairs
+    compared = []
 
     def counted(first: Matrix, *rest: Any) -> Floats:
         compared.append(len(first))
