@@ -27,12 +27,12 @@ import pytrec_eval
 
 from bench.encode import machine
 from pipeline.core import layout, stage, tables
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
 from pipeline.core.params import Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.evaluate import judged_run, metrics
-from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs

@@ -334,7 +334,12 @@ def write_clean(project: Project, products: int, edited: int | None = None) -> N
     tables.write_table(
         folder / "queries.parquet", pa.table(queries, tables.QUERIES), tables.QUERIES
     )
-    write_json(folder / "counts.json", {"products": {"fields": fields}})
+    counts: dict[str, Any] = {
+        kind: {"in": read, "out": read}
+        for kind, read in (("products", products), ("queries", 200), ("judgements", 0))
+    }
+    counts["products"] |= {"fields": fields, "separator": " "}
+    write_json(folder / "counts.json", counts)
 
 
 if __name__ == "__main__":

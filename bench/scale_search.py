@@ -42,6 +42,7 @@ from pipeline.retrieve.stage import retrieve
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
+from pipeline.runs.files import QUERIES_A_PIECE
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.vectors.lengths import at_unit_length
 from pipeline.vectors.manifest import (
@@ -63,7 +64,6 @@ DIMENSION = 384
 PRODUCTS_A_CENTRE = 200
 NOISE = 0.8
 SEED = 31
-QUERIES_A_PIECE = 1_024
 
 INDEXES: dict[str, dict[str, Any]] = {
     "flat": {"kind": "flat"},

@@ -21,9 +21,9 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.trec import EXACT, GAIN, export_locales, qrels_lines, read_judged, write_lines
+from pipeline.trec import QRELS_E, QRELS_GAIN, export_locales, qrels_lines, read_judged, write_lines
 
-QRELS = {"test": GAIN, "exact": EXACT}
+QRELS = {"test": QRELS_GAIN, "exact": QRELS_E}
 """Which judgements each split has."""
 
 ROWS = 10_000

@@ -23,9 +23,6 @@ from pipeline.core.params import (
 )
 from pipeline.runs import card as run_card
 
-OVERLAP_DECIMALS = 5
-"""How many decimals recorded overlaps have, and so their differences from 1."""
-
 
 def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
     """Say what is wrong with a locale's index by its metrics, or with the metrics."""
@@ -49,7 +46,7 @@ def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
             f"{shorten(overlap)}). {remedy}"
         )
         return
-    lost, name = round(1 - overlap, OVERLAP_DECIMALS), params.index[locale]
+    lost, name = round(1 - overlap, run_card.OVERLAP_DECIMALS), params.index[locale]
     if params.index_gate is not None and lost > params.index_gate:
         yield (
             f"index.{locale}: {name} finds {overlap:g} of the exact top 100 and loses {lost:g}, "

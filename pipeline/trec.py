@@ -84,32 +84,32 @@ class Qrels:
         return np.asarray(kept & (best[rows] > 0))
 
 
-GAIN = Qrels("gain", GRADES)
-EXACT = Qrels("e", EXACT_GRADES)
-EXACT_OR_SUBSTITUTE = Qrels("e-or-s", EXACT_OR_SUBSTITUTE_GRADES)
-JUDGED = Qrels("judged", GRADES, all_queries=True)
-POOL_GAIN = Qrels("pool-gain", GRADES, pool=True)
-POOL_EXACT = Qrels("pool-e", EXACT_GRADES, pool=True)
-QRELS = (GAIN, EXACT, EXACT_OR_SUBSTITUTE, JUDGED, POOL_GAIN, POOL_EXACT)
+QRELS_GAIN = Qrels("gain", GRADES)
+QRELS_E = Qrels("e", EXACT_GRADES)
+QRELS_E_OR_S = Qrels("e-or-s", EXACT_OR_SUBSTITUTE_GRADES)
+QRELS_JUDGED = Qrels("judged", GRADES, all_queries=True)
+QRELS_POOL_GAIN = Qrels("pool-gain", GRADES, pool=True)
+QRELS_POOL_E = Qrels("pool-e", EXACT_GRADES, pool=True)
+QRELS = (QRELS_GAIN, QRELS_E, QRELS_E_OR_S, QRELS_JUDGED, QRELS_POOL_GAIN, QRELS_POOL_E)
 
 
 def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
     """Yield a measure's name in the reports and in ir_measures, its track and its judgements."""
     for k in cutoffs.ndcg:
-        yield f"ndcg@{k}", f"nDCG@{k}", "catalogue", GAIN
+        yield f"ndcg@{k}", f"nDCG@{k}", "catalogue", QRELS_GAIN
     k = cutoffs.ndcg_judged_only
-    yield f"ndcg_judged_only@{k}", f"nDCG(judged_only=True)@{k}", "catalogue", GAIN
-    yield f"mrr@{cutoffs.mrr}", f"RR@{cutoffs.mrr}", "catalogue", EXACT
+    yield f"ndcg_judged_only@{k}", f"nDCG(judged_only=True)@{k}", "catalogue", QRELS_GAIN
+    yield f"mrr@{cutoffs.mrr}", f"RR@{cutoffs.mrr}", "catalogue", QRELS_E
     for k in cutoffs.recall:
-        yield f"recall@{k}", f"R@{k}", "catalogue", EXACT
-        yield f"recall_e_or_s@{k}", f"R@{k}", "catalogue", EXACT_OR_SUBSTITUTE
-    yield f"precision@{cutoffs.precision}", f"P@{cutoffs.precision}", "catalogue", EXACT
-    yield f"map@{cutoffs.map}", f"AP@{cutoffs.map}", "catalogue", EXACT
+        yield f"recall@{k}", f"R@{k}", "catalogue", QRELS_E
+        yield f"recall_e_or_s@{k}", f"R@{k}", "catalogue", QRELS_E_OR_S
+    yield f"precision@{cutoffs.precision}", f"P@{cutoffs.precision}", "catalogue", QRELS_E
+    yield f"map@{cutoffs.map}", f"AP@{cutoffs.map}", "catalogue", QRELS_E
     for k in cutoffs.judged:
-        yield f"judged@{k}", f"Judged@{k}", "catalogue", JUDGED
-    yield "pool_ndcg", "nDCG", "pool", POOL_GAIN
-    yield "pool_ndcg@10", "nDCG@10", "pool", POOL_GAIN
-    yield "pool_mrr", "RR", "pool", POOL_EXACT
+        yield f"judged@{k}", f"Judged@{k}", "catalogue", QRELS_JUDGED
+    yield "pool_ndcg", "nDCG", "pool", QRELS_POOL_GAIN
+    yield "pool_ndcg@10", "nDCG@10", "pool", QRELS_POOL_GAIN
+    yield "pool_mrr", "RR", "pool", QRELS_POOL_E
 
 
 def tracks_of(system: str) -> tuple[str, ...]:

@@ -22,8 +22,8 @@ from bench.full_size import products as many
 from bench.full_size import queries as asked
 from bench.full_size import shape
 from bench.full_size.vocabulary import LABELS, Bank, draw_bank
-from bench.full_size.words import Ints
 from pipeline.core import layout, stage
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory
 from pipeline.core.parallel import in_parallel

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from bench.full_size.shape import Length, Shape
 from bench.full_size.vocabulary import ITEM_PARTS, SENTENCE, TAG, Bank
-from bench.full_size.words import Ints, own, skewed
+from bench.full_size.words import own, skewed
+from pipeline.core.arrays import Ints
 from pipeline.demo.catalogue import Rng
 
 LINE_SALT = 11

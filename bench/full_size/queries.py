@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from bench.full_size.products import lines_of
 from bench.full_size.shape import JUDGED_LEAST, JUDGED_MOST, JUDGED_USUAL, Shape
 from bench.full_size.vocabulary import LABELS, Bank
-from bench.full_size.words import Ints
+from pipeline.core.arrays import Ints
 from pipeline.demo.catalogue import Query, Rng
 
 

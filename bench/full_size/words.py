@@ -7,9 +7,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Ints
 from pipeline.demo.catalogue import Rng
-
-Ints = NDArray[np.int64]
 
 _ONSETS = (
     "b", "br", "c", "cl", "d", "dr", "f", "fl", "g", "gr", "h", "j", "k", "kr", "l", "m", "n", "p",

@@ -19,8 +19,8 @@ from pipeline.bm25 import analysers, counting, postings, texts
 from pipeline.bm25.postings import Postings
 from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import count_products, worker_count
-from pipeline.core import files, kept, layout, memory
-from pipeline.core.cached_folder import Digests, forget
+from pipeline.core import cache, files, layout, memory
+from pipeline.core.cache import Digests, forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.core.progress import track
@@ -161,7 +161,7 @@ def postings_of(
         locale: whose products they are.
         analyser: what makes the terms.
         source_sha256: the hash of the clean products.
-        locales: how many locales there are; see `kept.keep`.
+        locales: how many locales there are; see `cache.keep`.
         make: returns the postings.
         thorough: whether to compare the hashes of all files, and not only their sizes and times.
 
@@ -177,8 +177,8 @@ def postings_of(
         _write(made[0], layout.PostingFiles(partial), made_of)
 
     try:
-        for _ in range(kept.TRIES):
-            digests = kept.keep(folder, fill, locales)
+        for _ in range(cache.TRIES):
+            digests = cache.keep(folder, fill, locales)
             if made:
                 return made[0], False
             with suppress(FileNotFoundError):  # another process has just made room for its own
@@ -212,7 +212,7 @@ def _write(found: Postings, out: layout.PostingFiles, made_of: list[str]) -> Non
         }
     )
     terms = terms.take(pc.sort_indices(terms["term"]))
-    kept.write_table(out.terms, terms.replace_schema_metadata({MADE_OF: "\n".join(made_of)}))
+    cache.write_table(out.terms, terms.replace_schema_metadata({MADE_OF: "\n".join(made_of)}))
     for path, array in (
         (out.starts, found.starts),
         (out.products, found.products),
@@ -234,7 +234,7 @@ def _open(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> P
         for name, digest in digests.items():
             if files.sha256_file(found.folder / name) != digest:
                 return "is damaged"
-        terms = kept.map_table(found.terms)
+        terms = cache.map_table(found.terms)
         if (terms.schema.metadata or {}).get(MADE_OF) != "\n".join(made_of).encode():
             return "is of other texts"
         read = _read(found, terms)

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from pipeline.bm25 import analysers as lexical
 from pipeline.bm25.counting import Counted
 from pipeline.core import memory
+from pipeline.core.arrays import Floats
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Bm25
 
@@ -38,8 +39,6 @@ WORKER_BYTES = 250_000_000
 """What a process takes that counts terms: its libraries, a piece, and the parts it remembers."""
 
 WEIGHED_AT_ONCE = 1 << 20
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

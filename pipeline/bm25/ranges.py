@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.bm25.counting import Counted
-from pipeline.bm25.postings import Collection, Floats, Postings, Statistics
+from pipeline.bm25.postings import Collection, Postings, Statistics
 from pipeline.bm25.search import (
     BATCH_QUERIES,
     QUERIES_AT_ONCE,
@@ -27,6 +27,7 @@ from pipeline.bm25.search import (
     pairs_of,
     search_range,
 )
+from pipeline.core.arrays import Floats
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking

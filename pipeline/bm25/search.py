@@ -7,8 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from pipeline.bm25.postings import Floats, Postings, Statistics, Weighting
-from pipeline.core.arrays import Ints
+from pipeline.bm25.postings import Postings, Statistics, Weighting
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs

@@ -19,7 +19,7 @@ def correct_queries(queries: pa.Table, files: layout.CleanFiles) -> tuple[pa.Tab
         files: the products are there; the vocabulary and the corrections are written.
 
     Returns:
-        The queries as they are to be searched for, and the counts of `core.spelling.Corrected`.
+        The queries as they are to be searched for, and what `clean_counts.Corrected` reads.
     """
     products = tables.iter_table(files.products, tables.PRODUCTS, BATCH_ROWS, "Run clean again.")
     vocabulary = count_words(batch["text"] for batch in products)

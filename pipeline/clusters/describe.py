@@ -14,6 +14,7 @@ from pipeline.clusters.names import Name, common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Params
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 
 BRANDS = 3
 CLUSTER_EXAMPLES, LEAF_EXAMPLES = 5, 2
@@ -21,7 +22,6 @@ CANDIDATES = 20
 """How many products of a leaf are looked at for examples with different titles."""
 
 EXAMPLE_CHARACTERS = 200
-DECIMALS = 5
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ def describe_clusters(
             Cluster(
                 cluster=number,
                 name=texts.cluster_names[number].words,
-                covered=round(texts.cluster_names[number].covered, DECIMALS),
+                covered=round(texts.cluster_names[number].covered, MEAN_DECIMALS),
                 products=int(sizes[number]),
-                nearness=round(float(nearness[number]), DECIMALS),
+                nearness=round(float(nearness[number]), MEAN_DECIMALS),
                 with_brand=len(brands) if branded else None,
                 brands=_most_frequent(brands, texts.brands),
                 examples=_examples(middle, texts.titles, ids, CLUSTER_EXAMPLES),
@@ -78,7 +78,7 @@ def describe_clusters(
                     Leaf(
                         leaf=leaf,
                         name=texts.leaf_names[leaf].words,
-                        covered=round(texts.leaf_names[leaf].covered, DECIMALS),
+                        covered=round(texts.leaf_names[leaf].covered, MEAN_DECIMALS),
                         products=int(leaf_sizes[leaf]),
                         examples=_examples(candidates[leaf], texts.titles, ids, LEAF_EXAMPLES),
                     )
@@ -91,7 +91,7 @@ def describe_clusters(
 
 def nearest_products(found: Clustering) -> list[Ints]:
     """Return the rows of the products that are nearest to the centroid of each leaf, in order."""
-    order = np.lexsort((-found.nearness.round(DECIMALS), found.leaf))
+    order = np.lexsort((-found.nearness.round(MEAN_DECIMALS), found.leaf))
     starts = np.searchsorted(found.leaf[order], np.arange(found.leaves + 1))
     return [order[start:stop][:CANDIDATES] for start, stop in pairwise(starts)]
 

@@ -6,11 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats32, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
@@ -24,8 +23,6 @@ SAMPLE_PER_CENTROID = 256
 ITERATIONS = 25
 RESTARTS = 5
 """K-means starts this many times, and the best end is kept: one start may be an unlucky one."""
-
-Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -47,7 +44,7 @@ class Clustering:
     cluster: Ints
     leaf: Ints
     cluster_of_leaf: Ints
-    nearness: Floats
+    nearness: Floats32
     centroids: Matrix
     without_direction: int
 
@@ -130,7 +127,7 @@ def draw_rows(rows: Ints, wanted: int, seed: int) -> Ints:
     return np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
 
 
-def nearest(block: Matrix, centroids: Matrix) -> tuple[Ints, Floats]:
+def nearest(block: Matrix, centroids: Matrix) -> tuple[Ints, Floats32]:
     """Return the centroid of the largest cosine for each vector, the first where some tie."""
     cosines = block @ centroids.T
     found = cosines.argmax(axis=1)
@@ -159,7 +156,7 @@ def _train(sample: Matrix, clusters: int, seed: int) -> Matrix:
 
 def _assign(
     vectors: Directions, centroids: Callable[[int], Matrix], group: Ints | None, threads: int
-) -> tuple[Ints, Floats, int]:
+) -> tuple[Ints, Floats32, int]:
     """Return each product's nearest centroid and the cosine, and how many have no direction.
 
     Args:

@@ -9,11 +9,9 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.kmeans import draw_rows, nearest, train_clusters
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 
 STABILITY_SAMPLE = 8_192
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

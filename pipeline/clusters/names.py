@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers
 from pipeline.clusters.counts import LEFT_OUT, Counts, Titles
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 
 WORDS = 4
 """How many words a name has, at most; a pair that is written together is one."""
@@ -30,8 +30,6 @@ PAIRED = 0.6
 """Two terms are one word where this share of a group's products with one have both in a row."""
 
 ENDING_LETTERS = 2
-
-Floats = NDArray[np.float64]
 
 
 @dataclass(frozen=True)

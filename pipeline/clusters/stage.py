@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.clusters.card import make_card
-from pipeline.clusters.describe import DECIMALS, describe_clusters
+from pipeline.clusters.describe import describe_clusters
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.form import (
     CLUSTERS,
@@ -26,11 +26,12 @@ from pipeline.clusters.kmeans import (
     default_leaf_size,
 )
 from pipeline.clusters.map import draw_map
-from pipeline.clusters.measures import Floats, chance, pair_shares, stability
+from pipeline.clusters.measures import chance, pair_shares, stability
 from pipeline.core import files, layout, stage, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Uncertainty
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval
 from pipeline.runs.inputs import read_judgements
 from pipeline.vectors.manifest import check_ids, read_manifest
@@ -122,14 +123,14 @@ def _measure(
         missing["stability"] = "there is one cluster"
     else:
         agreement = stability(vectors, found.cluster, wanted, params.clusters.seed)
-        agreement = round(agreement, DECIMALS)
+        agreement = round(agreement, MEAN_DECIMALS)
     return Measures(**of_level, stability=agreement, missing=missing)
 
 
 def _pairs(exact: Floats, irrelevant: Floats, by_chance: float, params: Params) -> Pairs:
     settings = params.uncertainty
     return Pairs(
-        chance=round(by_chance, DECIMALS),
+        chance=round(by_chance, MEAN_DECIMALS),
         exact=_estimate(exact, settings),
         lift=_estimate(exact / by_chance, settings) if by_chance else None,
         exact_irrelevant=_estimate(irrelevant, settings),
@@ -141,5 +142,5 @@ def _estimate(values: Floats, settings: Uncertainty) -> Estimate | None:
     found = bootstrap_interval(values, settings.samples, settings.confidence, settings.seed)
     if not found.queries:
         return None
-    mean, low, high = (round(each, DECIMALS) for each in found[:3])
+    mean, low, high = (round(each, MEAN_DECIMALS) for each in found[:3])
     return Estimate(mean=mean, low=low, high=high, queries=found.queries)

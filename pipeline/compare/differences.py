@@ -14,10 +14,11 @@ from pipeline.compare import sides
 from pipeline.compare.holes import Holes, find_holes
 from pipeline.compare.pairs import Pair, mean, p_value, pair
 from pipeline.compare.sides import Side
+from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Compare, Uncertainty
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.uncertainty import Floats, Interval
+from pipeline.evaluate.uncertainty import Interval
 
 
 @dataclass(frozen=True)

@@ -5,12 +5,11 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query_reader import values
-from pipeline.evaluate.uncertainty import Floats
 
 
 @dataclass(frozen=True)

@@ -3,16 +3,8 @@
 import json
 from typing import Any, TypeGuard
 
-from ruamel.yaml import YAML
-from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
-
-from pipeline.core.errors import PipelineError, one_line, shorten
-
-LARGEST = 1 << 20
-"""The most bytes that params.yaml may have."""
-
-MOST_VALUES = 20_000
-"""The most values it may have, those that its aliases repeat counted each time."""
+from pipeline.core import params_text
+from pipeline.core.errors import PipelineError, shorten
 
 Settings = dict[str, str]
 """A value, as it is written, by dotted key such as encoder.es."""
@@ -22,37 +14,19 @@ def read_settings(data: bytes, where: str) -> Settings:
     """Return a parameter file as dotted keys.
 
     Older revisions have other parameters, so the file is not checked as the workspace's is: it must
-    only name an encoder and an index for each locale.
+    only be one that this project can read, and name an encoder and an index for each locale.
 
     Args:
         data: the file.
         where: what messages call it, such as "params.yaml of HEAD".
 
     Raises:
-        PipelineError: the file is not YAML 1.2, is too large, or does not name an encoder and an
+        PipelineError: `params_text.parse` refuses the file, or it does not name an encoder and an
             index for each locale.
     """
-    if len(data) > LARGEST:
-        raise PipelineError(f"{where}: the file is larger than {LARGEST:,} bytes. Shorten it.")
-    try:
-        yaml = YAML(typ="safe", pure=True)
-        root = yaml.compose(data)
-        if _size(root) > MOST_VALUES:
-            raise PipelineError(
-                f"{where}: with its aliases, the file has more than {MOST_VALUES:,} values. "
-                "Shorten it."
-            )
-        content = yaml.constructor.construct_document(root) if root else None
-        settings = _flat(content)
-    except PipelineError:
-        raise
-    # The reader of YAML raises whatever Python's own conversions do, such as KeyError for
-    # `!!bool x` and RecursionError for 100,000 brackets.
-    except Exception as err:
-        what = one_line(err) or type(err).__name__
-        raise PipelineError(f"{where} cannot be read as YAML 1.2 ({what}). Correct it.") from err
+    content = params_text.parse(data, where)
     _check_locales(content, where)
-    return settings
+    return _flat(content)
 
 
 def _check_locales(content: Any, where: str) -> None:
@@ -78,19 +52,6 @@ def _check_locales(content: Any, where: str) -> None:
         )
 
 
-def _size(root: Node | None) -> int:
-    """Return how many nodes a document expands to, or a number above `MOST_VALUES`."""
-    waiting, found = [root], 0
-    while waiting and found <= MOST_VALUES:
-        node = waiting.pop()
-        found += 1
-        if isinstance(node, SequenceNode):
-            waiting += node.value
-        elif isinstance(node, MappingNode):
-            waiting += [part for pair in node.value for part in pair]
-    return found
-
-
 def _flat(data: Any, prefix: str = "") -> Settings:
     if not isinstance(data, dict) or not data:
         return {prefix.removesuffix("."): data if _is_plain(data) else _quoted(data)}
@@ -101,7 +62,7 @@ def _flat(data: Any, prefix: str = "") -> Settings:
     }
 
 
-def _key(name: object) -> str:
+def _key(name: str) -> str:
     # A CI runner takes a line that begins with :: for a command.
     return name if _is_plain(name) and not name.startswith(":") else _quoted(name)
 
@@ -112,5 +73,5 @@ def _is_plain(data: object) -> TypeGuard[str]:
 
 
 def _quoted(data: object) -> str:
-    text = json.dumps(data, ensure_ascii=False, default=str)
-    return text if text.isprintable() else json.dumps(data, default=str)
+    text = json.dumps(data, ensure_ascii=False)
+    return text if text.isprintable() else json.dumps(data)

@@ -1,12 +1,28 @@
-"""Names for the array types that modules hand to each other."""
+"""Names for the array types that modules hand to each other, and a sample of rows."""
 
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+SAMPLE_SEED = 29
+
 Ints = NDArray[np.int64]
 """Row numbers, codes, counts: int64."""
 
+Floats = NDArray[np.float64]
+"""Scores, values of a measure: float64."""
+
+Floats32 = NDArray[np.float32]
+"""Numbers as FAISS and the models compute them: float32."""
+
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""
+
+
+def sampled_rows(rows: int, most: int) -> Ints:
+    """Return all rows, or a seeded sample of `most` of them, ascending."""
+    if rows <= most:
+        return np.arange(rows)
+    chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
+    return np.sort(chosen)

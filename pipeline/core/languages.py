@@ -1,6 +1,10 @@
 """The language codes of ISO 639-1, and what languages and scripts are like."""
 
+import logging
 import unicodedata
+from collections.abc import Collection
+
+log = logging.getLogger("pipeline")
 
 _CODES = """
 aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv
@@ -27,6 +31,15 @@ _DIACRITICS = dict.fromkeys(range(0x300, 0x370))
 def language_of(locale: str) -> str:
     """Return the language of a locale that is named by its code; `any` for another name."""
     return locale if locale in LANGUAGES else "any"
+
+
+def warn_of_language(key: str, model: str, speaks: Collection[str], language: str) -> None:
+    """Warn where a model does not speak a locale's language; `key` of params.yaml chose it."""
+    if not {language, "any"} & set(speaks):
+        log.warning(
+            "warning: %s: %s does not speak %s (it speaks: %s); expect poor results",
+            key, model, language, ", ".join(speaks),
+        )  # fmt: skip
 
 
 def fold_accents(text: str) -> str:

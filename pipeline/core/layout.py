@@ -533,23 +533,8 @@ def kinds(locale: str) -> Path:
 
 
 def recall_curve(locale: str) -> Path:
-    """Return a locale's recall-at-k curve, for `dvc plots`."""
+    """Return a locale's recall-at-k curve, for the page and `dvc plots`."""
     return Path("reports/plots/recall") / f"{locale}.csv"
-
-
-def labels_plot(locale: str) -> Path:
-    """Return what labels fill a locale's first ten places, for `dvc plots`."""
-    return Path("reports/plots/labels") / f"{locale}.csv"
-
-
-def intervals_plot(locale: str) -> Path:
-    """Return a locale's intervals as a flat table, for `dvc plots`."""
-    return Path("reports/plots/intervals") / f"{locale}.csv"
-
-
-def slices_plot(locale: str) -> Path:
-    """Return a locale's numbers by kind of query as a flat table, for `dvc plots`."""
-    return Path("reports/plots/slices") / f"{locale}.csv"
 
 
 def training_plot(locale: str) -> Path:

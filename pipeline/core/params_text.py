@@ -180,7 +180,7 @@ class _Checks:
             return
         try:
             value = self.yaml.constructor.construct_object(node)
-        except (ValueError, KeyError, ArithmeticError, YAMLError):
+        except (ValueError, LookupError, ArithmeticError, YAMLError):
             yield f"{where}: must be {_READ_AS[tag]} (found {shorten(node.value)})"
             return
         if isinstance(value, float) and not math.isfinite(value):

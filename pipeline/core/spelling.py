@@ -1,33 +1,11 @@
 """How the queries of a locale are spelled in its clean tables: as typed, or corrected."""
 
-from typing import Annotated
-
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import layout, tables
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.cards import refuse_differences
+from pipeline.core.clean_counts import read_counts
 from pipeline.core.params import AS_TYPED, CORRECTED, Spelling
-
-
-class Corrected(BaseModel):
-    """How many queries and words were corrected, by how many words of the catalogue.
-
-    `sharing_a_text` counts the corrected queries whose text another query has too.
-    """
-
-    model_config = ConfigDict(strict=True, frozen=True)
-    queries: Annotated[int, Field(ge=0)]
-    sharing_a_text: Annotated[int, Field(ge=0)]
-    vocabulary: Annotated[int, Field(ge=0)]
-    words: Annotated[int, Field(ge=0)]
-
-
-class _Counts(BaseModel):
-    """The part of the counts of `clean` that says how queries are spelled."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-    spelling: Corrected | None = None
 
 
 def check_spelling(locale: str, asked: Spelling) -> None:
@@ -37,7 +15,7 @@ def check_spelling(locale: str, asked: Spelling) -> None:
         PipelineError: they are not, or the counts of `clean` are missing or damaged.
     """
     path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    found = AS_TYPED if _read_corrected(locale) is None else CORRECTED
+    found = AS_TYPED if read_counts(locale).spelling is None else CORRECTED
     why = "the queries are spelled otherwise"
     refuse_differences(path, {"spelling": found}, {"spelling": asked}, why, remedy)
 
@@ -48,7 +26,7 @@ def read_typed(locale: str) -> dict[int, str]:
     Raises:
         PipelineError: a file is missing or damaged.
     """
-    if _read_corrected(locale) is None:
+    if read_counts(locale).spelling is None:
         return {}
     path, remedy = layout.clean(locale).corrections, layout.rerun_hint("clean", locale)
     table = tables.read_table(path, tables.CORRECTIONS, remedy)
@@ -65,8 +43,3 @@ def typed_texts(queries: pa.Table, locale: str) -> list[str]:
     typed, ids = read_typed(locale), queries["query_id"].to_pylist()
     texts = queries["text"].to_pylist()
     return [typed.get(query_id, text) for query_id, text in zip(ids, texts, strict=True)]
-
-
-def _read_corrected(locale: str) -> Corrected | None:
-    path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    return read_model(path, _Counts, remedy).spelling

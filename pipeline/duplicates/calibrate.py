@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from pipeline.core.arrays import Floats
 
 CALIBRATED = 10_000
 """Products whose neighbours the threshold is calibrated on, at most."""

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import layout
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import Params, System
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import judged_run, metrics
@@ -15,10 +15,6 @@ from pipeline.evaluate.uncertainty import bootstrap_interval
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Ids
-
-Floats = NDArray[np.float64]
-QUERIES_A_PIECE = 1_024
-DECIMALS = 5
 
 
 def agreement(pool: Judgements, group: Ints) -> tuple[Floats, Floats, int]:
@@ -66,10 +62,10 @@ def summarise_agreement(params: Params, pool: Judgements, group: Ints) -> dict[s
     return {
         "pairs": pairs,
         "queries": queries,
-        "agreement": round(mean, DECIMALS),
-        "agreement_low": round(low, DECIMALS),
-        "agreement_high": round(high, DECIMALS),
-        "agreement_of_all_pairs": round(float(np.nanmean(chance)), DECIMALS),
+        "agreement": round(mean, metrics.MEAN_DECIMALS),
+        "agreement_low": round(low, metrics.MEAN_DECIMALS),
+        "agreement_high": round(high, metrics.MEAN_DECIMALS),
+        "agreement_of_all_pairs": round(float(np.nanmean(chance)), metrics.MEAN_DECIMALS),
     }
 
 
@@ -101,7 +97,8 @@ def collapse_runs(
     for system in systems:
         path, remedy = layout.runs(system, locale).catalogue, run_card.rerun_hint(system, locale)
         values: list[Floats] = []
-        for queries, (rows, codes, _) in run_files.iter_run(path, ids, QUERIES_A_PIECE, remedy):
+        size = run_files.QUERIES_A_PIECE
+        for queries, (rows, codes, _) in run_files.iter_run(path, ids, size, remedy):
             first = firsts(rows, kept[codes])
             part = queries.start, queries.stop
             runs = (
@@ -112,7 +109,7 @@ def collapse_runs(
             values.append(np.stack([metrics.ndcg(run, k) for run in runs]))
         names = (f"ndcg@{k}", f"ndcg@{k}_collapsed", f"ndcg@{k}_collapsed_labels")
         found[system] = {
-            name: round(float(np.nanmean(each)), DECIMALS)
+            name: round(float(np.nanmean(each)), metrics.MEAN_DECIMALS)
             for name, each in zip(names, np.concatenate(values, axis=1), strict=True)
             if not np.isnan(each).all()
         }

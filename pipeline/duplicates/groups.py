@@ -2,9 +2,9 @@
 
 import numpy as np
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.duplicates.stars import cut_to_stars
-from pipeline.duplicates.table import Floats, Groups
+from pipeline.duplicates.table import Groups
 from pipeline.duplicates.texts import Distinct
 
 

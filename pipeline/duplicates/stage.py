@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix, sampled_rows
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
 from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
@@ -21,21 +21,19 @@ from pipeline.duplicates.groups import form_groups
 from pipeline.duplicates.table import EQUAL, NEAR, Groups, write_groups
 from pipeline.duplicates.texts import Distinct, Texts, find_equal, unique_pairs
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.retrieve.neighbours import sampled_rows
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
-from pipeline.similar.nearest import score_rows
 from pipeline.similar.table import check_neighbours, iter_neighbours
+from pipeline.vectors.lengths import squared_lengths
 from pipeline.vectors.manifest import check_ids, read_manifest
+from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
-
-Floats = NDArray[np.float64]
 
 EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
 """How many groups the report shows, members of each, and characters of a text, at most."""
 
 PAIRS_AT_ONCE = 16_384
-DECIMALS = 5
 
 
 def duplicates(params: Params, locale: str) -> stage.Done:
@@ -129,13 +127,13 @@ def cosines_of(vectors: ShardReader, first: Ints, second: Ints) -> Floats:
         rows, place = np.unique(np.concatenate([first[part], second[part]]), return_inverse=True)
         unit = _unit_or_zero(vectors.take(rows))
         one, other = np.split(place, 2)
-        found[part] = score_rows(unit[one], unit[other], "cosine")
+        found[part] = score_pairs(unit[one], unit[other], "cosine")
     return np.round(found, ranking.SCORE_DECIMALS)
 
 
 def _unit_or_zero(vectors: Matrix) -> Matrix:
     """Return vectors at length 1 as `at_unit_length` does, but zero where they are zero."""
-    lengths = np.sqrt(np.square(vectors, dtype=np.float64).sum(axis=1, keepdims=True))
+    lengths = np.sqrt(squared_lengths(vectors))[:, np.newaxis]
     out: Matrix = np.zeros(vectors.shape, dtype=np.float32)
     np.divide(vectors, lengths, out=out, where=lengths > 0, casting="same_kind")
     return out
@@ -144,7 +142,8 @@ def _unit_or_zero(vectors: Matrix) -> Matrix:
 def describe(threshold: Threshold) -> dict[str, Any]:
     """Return a threshold as the report has it."""
     share = threshold.precision
-    return threshold._asdict() | {"precision": None if share is None else round(share, DECIMALS)}
+    rounded = None if share is None else round(share, MEAN_DECIMALS)
+    return threshold._asdict() | {"precision": rounded}
 
 
 def count_groups(found: Groups, distinct: Distinct) -> dict[str, Any]:
@@ -158,7 +157,7 @@ def count_groups(found: Groups, distinct: Distinct) -> dict[str, Any]:
         "groups": len(sizes),
         "products_in_groups": members,
         "duplicates": spare,
-        "duplicates_share": round(spare / products, DECIMALS),
+        "duplicates_share": round(spare / products, MEAN_DECIMALS),
         "duplicates_of_equal_text": why.count(EQUAL),
         "duplicates_of_near_text": why.count(NEAR),
         "products_without_own_text": products - len(np.unique(distinct.first)),
@@ -209,8 +208,8 @@ def examples(ids: Ids, found: Groups, texts: Texts) -> list[dict[str, Any]]:
                     {
                         "product_id": product,
                         "text": text[:EXAMPLE_CHARACTERS],
-                        "cosine": round(float(cosine), DECIMALS),
-                        "text_similarity": round(float(alike), DECIMALS),
+                        "cosine": round(float(cosine), MEAN_DECIMALS),
+                        "text_similarity": round(float(alike), MEAN_DECIMALS),
                         "why": why,
                     }
                     for product, text, cosine, alike, why in zip(

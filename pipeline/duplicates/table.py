@@ -7,14 +7,12 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Duplicates, Params, Sha256, Strict
 from pipeline.similar.table import SimilarCard, make_card
 from pipeline.vectors.manifest import Manifest
-
-Floats = NDArray[np.float64]
 
 GROUPS = pa.schema(
     [
@@ -71,11 +69,6 @@ class DuplicatesCard(Strict):
     table_sha256: Sha256
     neighbours: SimilarCard
     groups_sha256: Sha256
-
-
-def rerun_hint(locale: str) -> str:
-    """Return the sentence that says how to make a locale's groups again."""
-    return layout.rerun_hint("duplicates", locale)
 
 
 def write_groups(
@@ -141,7 +134,7 @@ def read_kept(params: Params, locale: str, manifest: Manifest) -> Ints:
         PipelineError: table or card is missing or edited, or they are of other products, vectors
             or settings.
     """
-    found, remedy = layout.duplicates(locale), rerun_hint(locale)
+    found, remedy = layout.duplicates(locale), layout.rerun_hint("duplicates", locale)
     if locale not in params.explore:
         remedy = f"Add {locale} to explore in params.yaml. {remedy}"
     card = read_model(found.card, DuplicatesCard, remedy, ("duplicates_schema", DUPLICATES_SCHEMA))

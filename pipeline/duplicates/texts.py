@@ -11,9 +11,8 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.core import tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 
-Floats = NDArray[np.float64]
 Grams = NDArray[np.uint64]
 
 GRAM = 5

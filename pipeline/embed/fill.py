@@ -17,25 +17,23 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import Meter, Rate, keep_rate, read_rate
 from pipeline.embed.sides import TableSide, Window
 from pipeline.encoders.encoder import Encoded, refuse_broken
 from pipeline.encoders.identity import identity
-from pipeline.encoders.tokens import Tokenizer, Tokens
-from pipeline.store.store import Keys, Missing, Store, keys_of
+from pipeline.encoders.tokens import (
+    CHARACTERS_PER_TEXT,
+    CHARACTERS_PER_TOKEN,
+    Tokenizer,
+    Tokens,
+)
+from pipeline.store.store import Keys, Store, keys_of, read_or_fill
 
 GROUP_TEXTS = 256
 GROUP_SECONDS = 10.0
 """Vectors are stored in groups: of this many texts, or after this time. A kill loses one group."""
-
-READ_ATTEMPTS = 5
-"""How often a window is encoded again that is damaged, or that other processes delete."""
-
-_CHARACTERS_PER_TOKEN = 4  # about, for estimates
-_CHARACTERS_PER_TEXT = 16
 
 Windows = Callable[[], Iterator[Window]]
 """Reads rows of a table, from the first on, in windows."""
@@ -168,25 +166,15 @@ class SideEncoder:
         Raises:
             PipelineError: as `fill`, or the store loses the vectors again and again.
         """
-        for _ in range(READ_ATTEMPTS):
-            try:
-                raw: Matrix = self._vectors.read(keys_of(window.texts))
-                counts: NDArray[np.int32] = self._counts.read(_count_keys(window))
-            except Missing:
-                self._fill_again(window)
-            else:
-                return raw, counts
-        raise PipelineError(
-            f"the store of vectors in {layout.store()} lost what was just written to it, "
-            f"{READ_ATTEMPTS} times: its disk may be failing, or another process deletes from it. "
-            "Set $PIPELINE_CACHE to another folder."
-        )
 
-    def _fill_again(self, window: Window) -> None:
         def alone() -> Iterator[Window]:
             yield window
 
-        self.fill(self.survey(alone), alone)
+        vectors, counts = self._vectors, self._counts
+        return read_or_fill(
+            lambda: (vectors.read(keys_of(window.texts)), counts.read(_count_keys(window))),
+            lambda: self.fill(self.survey(alone), alone),
+        )
 
     @contextmanager
     def _in_order(self, windows: Windows | None) -> Iterator[Windows]:
@@ -262,9 +250,9 @@ class SideEncoder:
             self._vectors.add(keys, np.concatenate([part.raw for part in group]))
 
     def _work(self, texts: Sequence[str]) -> NDArray[np.int64]:
-        read_at_most = self.encoder.spec.max_tokens * _CHARACTERS_PER_TOKEN
+        read_at_most = self.encoder.spec.max_tokens * CHARACTERS_PER_TOKEN
         lengths = np.array([len(text) for text in texts], dtype=np.int64)
-        return _CHARACTERS_PER_TEXT + np.minimum(lengths, read_at_most)
+        return CHARACTERS_PER_TEXT + np.minimum(lengths, read_at_most)
 
 
 @dataclass(frozen=True)

@@ -7,12 +7,10 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.core import layout, tables
-from pipeline.core.cards import read_model
+from pipeline.core.clean_counts import read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.core.params import Choices, ProductField
 from pipeline.core.tables import PRODUCTS, QUERIES
 from pipeline.encoders.encoder import Role
 from pipeline.vectors.manifest import Kind
@@ -98,26 +96,13 @@ class TableSide:
         return ends
 
 
-class _Products(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
-    fields: Choices[ProductField]
-
-
-class _Counts(BaseModel):
-    """The part of the counts of `clean` that embed reads."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
-    products: _Products
-
-
 def read_sides(locale: str) -> tuple[TableSide, TableSide]:
     """Return a locale's products and queries, with the fields that `clean` made the texts of.
 
     Raises:
         PipelineError: the counts of `clean` are missing, damaged or of another version.
     """
-    path, remedy = layout.clean(locale).counts, layout.rerun_hint("clean", locale)
-    return sides(locale, read_model(path, _Counts, remedy).products.fields)
+    return sides(locale, read_counts(locale).products.fields)
 
 
 def sides(locale: str, fields: tuple[str, ...]) -> tuple[TableSide, TableSide]:

@@ -15,6 +15,7 @@ from pipeline.core import layout, stage
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, write_json
+from pipeline.core.languages import warn_of_language
 from pipeline.core.params import FolderWeights, Params
 from pipeline.core.trained_folder import copy_curve
 from pipeline.embed.fill import SideEncoder
@@ -39,7 +40,8 @@ def embed(params: Params, locale: str) -> stage.Done:
     _refuse_overlap(params, locale)
     tables = read_sides(locale)
     encoder = LocaleEncoder(params, locale)
-    _warn_of_language(encoder, locale, params.language[locale])
+    languages, language = encoder.spec.languages, params.language[locale]
+    warn_of_language(f"encoder.{locale}", encoder.name, languages, language)
     warn_of_prompts(encoder.spec, encoder.weights)
     with closing(encoder), atomic_directory(layout.embeddings(locale).folder) as out:
         written, surveys, dimension = [], [], 0
@@ -167,11 +169,3 @@ def _refuse_overlap(params: Params, locale: str) -> None:
             f"the cache {cache} is in {out}, which embed replaces: it would be deleted. Set "
             "$PIPELINE_CACHE to another folder."
         )
-
-
-def _warn_of_language(encoder: LocaleEncoder, locale: str, language: str) -> None:
-    if not {language, "any"} & set(encoder.spec.languages):
-        stage.log.warning(
-            "warning: encoder.%s: %s does not speak %s (it speaks: %s); expect poor results",
-            locale, encoder.name, language, ", ".join(encoder.spec.languages),
-        )  # fmt: skip

@@ -9,13 +9,13 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import pooled
-from pipeline.encoder_scores.pooled import Flags, Floats, Pooled
+from pipeline.encoder_scores.pooled import Flags, Pooled
 from pipeline.evaluate import metrics, random_order
-from pipeline.evaluate.judged_run import EXACT, JudgedRun
+from pipeline.evaluate.judged_run import E_CODE, JudgedRun
 
 NEGATIVES = {"i": ("I",), "sci": ("S", "C", "I")}
 """The labels that E is told from, by the names in `ENCODER_MEASURES`."""
@@ -50,7 +50,7 @@ def measure(run: JudgedRun, scores: Floats) -> dict[str, Measured]:
     found: dict[str, Measured] = {}
     for name, labels in NEGATIVES.items():
         codes = [LABELS.index(label) for label in labels]
-        chosen = np.isin(run.label, [EXACT, *codes])
+        chosen = np.isin(run.label, [E_CODE, *codes])
         found |= _classification(name, run, scores, chosen)
     worth = len(LABELS) - 1 - run.label.astype(np.int64)
     found["spearman"] = _over_pairs(run, pooled.spearman(scores, worth), 0.0)
@@ -84,7 +84,7 @@ def reranking(run: JudgedRun) -> tuple[Floats, Floats]:
     order of it has 1.
     """
     counts = run.label_counts
-    size, exact = counts.sum(axis=1), counts[:, EXACT]
+    size, exact = counts.sum(axis=1), counts[:, E_CODE]
     asked = (exact > 0) & (exact < size)
     deepest = int(size.max(initial=1))
     precisions = np.where(asked, metrics.average_precision(run, deepest), np.nan)
@@ -101,7 +101,7 @@ def _classification(
     name: str, run: JudgedRun, scores: Floats, chosen: Flags
 ) -> dict[str, Measured]:
     """Return how well a threshold on the score tells E among the chosen pairs from the others."""
-    positive = run.label[chosen] == EXACT
+    positive = run.label[chosen] == E_CODE
     exact, size = int(positive.sum()), len(positive)
     alone = np.array([exact])
     # Any order of the pairs is equally likely; all pairs are taken as positive.

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING
 
-from pipeline.core.cached_folder import check_space
+from pipeline.core.cache import check_space
 from pipeline.core.errors import PipelineError, one_line, shorten
 
 if TYPE_CHECKING:

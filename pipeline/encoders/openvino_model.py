@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.cached_folder import build_once, folder_name
+from pipeline.core.cache import build_once, folder_name
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.params import Encoder, Entry, Precision

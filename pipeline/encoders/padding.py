@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.cached_folder import build_once, folder_name
+from pipeline.core.cache import build_once, folder_name
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Entry
 from pipeline.encoders.batching import STEP

@@ -12,6 +12,9 @@ from pipeline.core.errors import PipelineError, shorten
 if TYPE_CHECKING:
     from tokenizers import Encoding
 
+CHARACTERS_PER_TOKEN, CHARACTERS_PER_TEXT = 4, 16
+"""About what a token and the start of a text cost, in characters, where work is estimated."""
+
 
 @dataclass(frozen=True)
 class Tokens:

@@ -8,7 +8,7 @@ from functools import partial
 from pathlib import Path, PurePosixPath
 
 from pipeline.core import layout
-from pipeline.core.cached_folder import Digests, build_once, folder_name
+from pipeline.core.cache import Digests, build_once, folder_name
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import (
     E5Q4Weights,

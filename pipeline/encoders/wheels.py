@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from pipeline.core import layout
-from pipeline.core.cached_folder import check_space
+from pipeline.core.cache import check_space
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import clear_away, scratch_beside, sha256_file
 from pipeline.core.params import WheelFile

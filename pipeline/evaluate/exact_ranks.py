@@ -6,7 +6,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.evaluate.judged_run import EXACT, Ints, JudgedRun, Judgements
+from pipeline.core.arrays import Ints
+from pipeline.evaluate.judged_run import E_CODE, JudgedRun, Judgements
 
 IDS = pa.schema(
     [
@@ -29,9 +30,9 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
         run: the run of some queries.
         judgements: of the same queries; the result is in the order of those that are Exact.
     """
-    exact = judgements.labels == EXACT
+    exact = judgements.labels == E_CODE
     query, code = judgements.positions()[exact], judgements.codes[exact]
-    found = run.label == EXACT
+    found = run.label == E_CODE
     width = 1 + max(code.max(initial=0), run.code.max(initial=0))
     ranks = np.zeros(query.size, dtype=np.int64)
     places = np.searchsorted(query * width + code, (run.query * width + run.code)[found])
@@ -41,7 +42,7 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
 
 def codes(judgements: Judgements) -> tuple[Ints, Ints]:
     """Return the query row and the product code of each Exact product, in the order of `find`."""
-    exact = judgements.labels == EXACT
+    exact = judgements.labels == E_CODE
     return judgements.positions()[exact] + judgements.first_query, judgements.codes[exact]
 
 

@@ -9,13 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.runs.ranking import places
 
-Ints = NDArray[np.int64]
-
-EXACT = LABELS.index("E")
+E_CODE = LABELS.index("E")
 """The position of Exact, as judgements have labels."""
 
 

@@ -7,10 +7,9 @@ what is easy: the most frequent label for every pair, and a threshold on BM25's 
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.metrics import MEAN_DECIMALS
@@ -19,10 +18,7 @@ from pipeline.runs import files as run_files
 from pipeline.runs.card import RunCard, rerun_hint
 from pipeline.runs.labels import read_labels
 
-SUBSTITUTE = LABELS.index("S")
-QUERIES_A_PIECE = 1_024
-
-Floats = NDArray[np.float64]
+S_CODE = LABELS.index("S")
 
 
 def confusion(truth: Ints, guess: Ints, classes: int) -> Ints:
@@ -75,9 +71,9 @@ def measure_labels(locale: str, judged: Judged, card: RunCard) -> dict[str, Any]
         "pairs": len(truth),
         **_scored(truth, np.argmax(shares, axis=1), rows, words, LABELS),
         "substitute": _scored(
-            (truth == SUBSTITUTE).astype(np.int64),
+            (truth == S_CODE).astype(np.int64),
             # S where it is likelier than all other labels together.
-            (shares[:, SUBSTITUTE] > 0.5).astype(np.int64),
+            (shares[:, S_CODE] > 0.5).astype(np.int64),
             rows, words, ("other", "S"),
         ),
     }  # fmt: skip
@@ -155,8 +151,9 @@ def bm25_scores(locale: str, judged: Judged) -> Floats:
         PipelineError: the pool run is missing, or is not of these pairs.
     """
     path, remedy = layout.runs("bm25", locale).pool, rerun_hint("bm25", locale)
-    pieces = [run for _, run in run_files.iter_run(path, judged.ids, QUERIES_A_PIECE, remedy)]
-    rows, codes, scores = (np.concatenate(each) for each in zip(*pieces, strict=True))
+    pieces = run_files.iter_run(path, judged.ids, run_files.QUERIES_A_PIECE, remedy)
+    runs = (run for _, run in pieces)
+    rows, codes, scores = (np.concatenate(each) for each in zip(*runs, strict=True))
     order = np.lexsort((codes, rows))
     rows, codes, scores = rows[order], codes[order], scores[order]
     pool = judged.pool

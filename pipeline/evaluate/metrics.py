@@ -15,12 +15,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ESCI_GAINS, Evaluate
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import Ints, JudgedRun, Judgements, ordinal
+from pipeline.evaluate.judged_run import JudgedRun, Judgements, ordinal
 
-Floats = NDArray[np.float64]
 PerQuery = dict[str, Floats]
 
 GAINS = dict(zip(LABELS, ESCI_GAINS, strict=True))

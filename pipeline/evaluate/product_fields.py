@@ -9,10 +9,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core import tables
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.field_ends import field_bounds
 from pipeline.core.params import Clean
-from pipeline.evaluate.judged_run import Ints
 
 BRAND = "product_brand"
 TITLE_CHARACTERS = 200

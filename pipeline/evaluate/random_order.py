@@ -10,10 +10,10 @@ and `judged`, all of them; no system can find the others, but they count in idea
 
 import numpy as np
 
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import Evaluate
 from pipeline.evaluate import metrics
-from pipeline.evaluate.judged_run import Ints
-from pipeline.evaluate.metrics import EXACT, EXACT_OR_SUBSTITUTE, Floats, PerQuery
+from pipeline.evaluate.metrics import EXACT, EXACT_OR_SUBSTITUTE, PerQuery
 
 
 def catalogue_measures(

@@ -8,11 +8,11 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import layout
+from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.evaluate import exact_ranks, metrics, per_query, slices, system_scores
 from pipeline.evaluate import top_products as first_products
-from pipeline.evaluate.judged_run import Ints
 from pipeline.evaluate.system_scores import Judged, Scores
 from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.languages import UNSPACED
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
-from pipeline.evaluate.judged_run import Ints
-from pipeline.evaluate.metrics import EXACT, MEAN_DECIMALS, Floats
+from pipeline.evaluate.metrics import EXACT, MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import Interval, bootstrap_intervals
 from pipeline.text.normalise import normalise
 

@@ -2,7 +2,7 @@
 
 The means of every measure (the numbers of record), the few of them that DVC shows, intervals of the
 measures that are kept query by query, the first of them by kind of query, all of them query by
-query, the first products of each query, and tables for `dvc plots`.
+query, the first products of each query, and curves for the page and `dvc plots`.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -16,10 +16,10 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import refuse_differences
+from pipeline.core.clean_counts import check_text_settings, read_counts
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
-from pipeline.evaluate.kept import read_dropped
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.evaluate.system_scores import Judged
@@ -36,7 +36,9 @@ Outputs = list[tuple[Path, Callable[[Path], object]]]
 def evaluate(params: Params, locale: str) -> stage.Done:
     """Score a locale's runs and the random order, and write every report of the locale."""
     judged = system_scores.read_judged(locale)
-    dropped = read_dropped(locale, params.clean)
+    check_text_settings(locale, params.clean)
+    kinds = read_counts(locale).kinds()
+    dropped = {f"{kind}_dropped": counts.read - counts.kept for kind, counts in kinds.items()}
     others = read_others(params, locale)
     cards = run_card.read_cards(locale, params.evaluated_systems(locale), judged.ids)
     check_cards(locale, cards, params.evaluate)
@@ -161,9 +163,6 @@ def _outputs(locale: str, found: Results, trained: list[Row]) -> Outputs:
         (layout.top(locale), partial(_write_parquet, found.top)),
         (layout.per_query(locale), partial(per_query.write, rows=found.per_query)),
         (layout.training_plot(locale), partial(plots.write_training, rows=trained)),
-        (layout.slices_plot(locale), partial(plots.write_slices, slices=found.slices["slices"])),
-        (layout.intervals_plot(locale), partial(plots.write_intervals, intervals=found.intervals)),
-        (layout.labels_plot(locale), partial(plots.write_labels, top10=found.slices["top10"])),
         (layout.recall_curve(locale), partial(plots.write_recall, curves=found.curves)),
         (layout.slices(locale), partial(_write_json, found.slices)),
         (layout.intervals(locale), partial(_write_json, found.intervals)),

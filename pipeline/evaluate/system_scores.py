@@ -7,11 +7,12 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Floats, Ints
+from pipeline.core.clean_counts import read_counts
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import SYSTEMS, Evaluate, Params
 from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
-from pipeline.evaluate.kept import read_counts
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top
 from pipeline.runs import card as run_card
@@ -20,7 +21,6 @@ from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 
 CURVE_CUTOFFS = (1, 2, 3, 5, 10, 20, 50, 100, 200, 500, 1000)
-QUERIES_PER_PIECE = 1_024
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Scores:
 
     measures: PerQuery
     curve: PerQuery
-    exact: judged_run.Ints
+    exact: Ints
 
 
 def read_judged(locale: str) -> Judged:
@@ -130,7 +130,8 @@ def score(
         track: str, by: judged_run.Judgements
     ) -> Iterator[tuple[judged_run.Judgements, ranking.Ranked, judged_run.JudgedRun]]:
         path = runs.track(track)
-        for queries, ranked in run_files.iter_run(path, judged.ids, QUERIES_PER_PIECE, remedy):
+        size = run_files.QUERIES_A_PIECE
+        for queries, ranked in run_files.iter_run(path, judged.ids, size, remedy):
             judgements = by.rows(queries.start, queries.stop)
             yield judgements, ranked, judged_run.judge(ranked[0], ranked[1], judgements)
 
@@ -166,7 +167,7 @@ def score_random(judged: Judged, cutoffs: Evaluate, depth: int) -> Scores:
     )
 
 
-def random_mix(judged: Judged) -> metrics.Floats:
+def random_mix(judged: Judged) -> Floats:
     """Return the share of each label and, last, of the unjudged at any rank of a random order."""
     labels = judged.pool.label_counts().mean(axis=0) / len(judged.ids.products)
     return np.append(labels, 1 - labels.sum())

@@ -8,9 +8,10 @@ import numpy as np
 import pyarrow as pa
 from numpy.typing import NDArray
 
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import Ints, JudgedRun
-from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
+from pipeline.evaluate.judged_run import JudgedRun
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.runs.ranking import NO_PRODUCT, Ranked, places
 
 PLACES = 10

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-Floats = NDArray[np.float64]
+from pipeline.core.arrays import Floats
 
 _CELLS = 1 << 20
 """How many draws are held at once; the results do not depend on it."""

@@ -1,13 +1,10 @@
 """The order of somebody's run: by score, compared in 32 bits, then by product_id, as trec_eval."""
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.given.table import Given
-
-Floats = NDArray[np.float64]
 
 LARGEST = float(np.finfo(np.float32).max)
 

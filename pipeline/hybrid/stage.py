@@ -18,8 +18,6 @@ from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
 
-BATCH_QUERIES = 1_024
-
 FUSED: tuple[System, System] = ("dense", "bm25")
 """The systems whose runs are fused."""
 
@@ -30,12 +28,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     depth, settings = params.retrieve.depth, params.hybrid
     of: dict[str, str] = {"fusion": settings.kind}
     of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
-    for system, card in run_card.read_cards(locale, FUSED, inputs).items():
-        if card.depth != depth:
-            raise PipelineError(
-                f"{layout.runs(system, locale).card}: the runs are {card.depth} deep, but "
-                f"retrieve.depth is {depth}. {run_card.rerun_hint(system, locale)}"
-            )
+    for system, card in run_card.read_cards(locale, FUSED, inputs, depth).items():
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
     with run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
         pieces = paired_pieces("catalogue", locale, inputs)
@@ -63,7 +56,7 @@ def paired_pieces(
     dense, bm25 = (
         run_files.iter_run(
             layout.runs(system, locale).track(track),
-            inputs, BATCH_QUERIES, run_card.rerun_hint(system, locale),
+            inputs, run_files.QUERIES_A_PIECE, run_card.rerun_hint(system, locale),
         )
         for system in FUSED
     )  # fmt: skip

@@ -13,12 +13,13 @@ import numpy as np
 
 from pipeline.compare.pairs import mean
 from pipeline.compare.sides import Side
+from pipeline.core.arrays import Floats
 from pipeline.core.params import AS_TYPED, ENCODER, SYSTEMS, Uncertainty
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample
 from pipeline.evaluate.per_query_reader import values
-from pipeline.evaluate.uncertainty import Floats, Interval
+from pipeline.evaluate.uncertainty import Interval
 from pipeline.leaderboard.speed import Speed
 
 WITH_VECTORS = (*(system for system in SYSTEMS if system != "bm25"), ENCODER)

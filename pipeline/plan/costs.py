@@ -6,17 +6,22 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
+from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import PIECE_PRODUCTS
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
 from pipeline.clusters.form import LANDMARKS
+from pipeline.core.param_types import Number
 from pipeline.core.params import Index, Name, Strict
 from pipeline.core.timings import NOT_NEGATIVE, Record
 from pipeline.duplicates.calibrate import CALIBRATED
 from pipeline.index import size as index_size
 from pipeline.plan.rates import MEASURED_PRODUCTS, RATES
+from pipeline.runs.card import OVERLAP_QUERIES
+from pipeline.runs.files import QUERIES_A_PIECE
+from pipeline.sample.buckets import BUCKET_ROWS
 
 Units = Mapping[str, int]
 Amount = Annotated[float, NOT_NEGATIVE]
@@ -41,7 +46,7 @@ class Row(Strict):
     stage: str
     locale: Name | None
     kind: Name | None
-    units: dict[str, Annotated[int, Field(ge=0)]]
+    units: dict[str, Number]
     seconds: Amount
     peak_bytes: Amount
     disk_bytes: Amount
@@ -136,12 +141,12 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
     cleaned_at_once = BATCH_ROWS * (units.get("threads", 1) + WAITING_BATCHES + 3)
     found = {
         **units, "start": 1.0, "texts": texts, "texts at once": min(texts, cleaned_at_once),
-        "products at once": min(products, 50_000), "loaded": encoded > 0,
+        "products at once": min(products, BUCKET_ROWS), "loaded": encoded > 0,
         "vector bytes": 4 * dimension * texts,
         "store bytes": (4 * dimension + 20 + 24) * encoded,  # key and checksum; token counts
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
-        "results at once": min(queries, 1_024) * depth,
+        "results at once": min(queries, QUERIES_A_PIECE) * depth,
         "pairs": products * units.get("neighbours", 0),
         "calibrated": min(products, CALIBRATED), "placed": min(products, LANDMARKS),
     }  # fmt: skip
@@ -167,7 +172,8 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
             kind, products,
             postings=different * products, terms=round(vocabulary * products**0.5),
             piece_terms=terms * piece, piece_postings=different * piece,
-            found=min(queries, 256) * depth, threads=threads, workers=units.get("workers", 0),
+            found=min(queries, BATCH_QUERIES) * depth, threads=threads,
+            workers=units.get("workers", 0),
         )  # fmt: skip
     return found
 
@@ -185,7 +191,7 @@ def _index_amounts(kind: str, units: Units) -> dict[str, float]:
     centroids = {"ivf-pq": 2**bits, "pq-fastscan": index_size.FAST_SCAN_CENTROIDS}.get(kind, 0)
     rotated = 2 * products * dimension if kind in ("rabitq", "eden") else 0  # to learn, to add
     # What another index than flat finds is compared with exact search, for some queries.
-    exact = queries if kind == "flat" else min(queries, 1_000)
+    exact = queries if kind == "flat" else min(queries, OVERLAP_QUERIES)
     return {
         "index bytes": index_size.disk_bytes(index, products, dimension),
         "memory bytes": index_size.memory_bytes(
@@ -197,11 +203,11 @@ def _index_amounts(kind: str, units: Units) -> dict[str, float]:
         "links": products * steps * built / (32 * 200),
         "walked": queries * steps * searched / 14,
         "probed": queries * dimension * (products * probes / max(lists, 1) + lists),
-        # k-means on at most 256 vectors per centroid, ten times for the lists and 25 times for the
-        # codes; then all products get theirs.
+        # k-means on a sample, ten times for the lists and 25 times for the codes; then all products
+        # get theirs.
         "distances": dimension * (
             rotated
-            + lists * (10 * min(products, 256 * lists) + products)
-            + centroids * (25 * min(products, 256 * centroids) + products)
+            + lists * (10 * min(products, index_size.POINTS_A_CENTROID * lists) + products)
+            + centroids * (25 * min(products, index_size.POINTS_A_CENTROID * centroids) + products)
         ),
     }  # fmt: skip

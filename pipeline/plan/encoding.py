@@ -6,6 +6,7 @@ from pipeline.core.params import Params
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.sides import sides
+from pipeline.encoders.tokens import CHARACTERS_PER_TEXT, CHARACTERS_PER_TOKEN
 from pipeline.encoders.weights import at_hand
 from pipeline.plan.costs import Row, default_cost
 from pipeline.plan.rates import CHARACTERS_PER_SECOND
@@ -15,8 +16,6 @@ ASSUMED_DIMENSION = 768
 """What an unknown encoder's vectors have; most have no more."""
 
 _CHARACTERS_PER_QUERY = 24  # about, in ESCI
-CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
-"""As `embed` and `rerank` count their work."""
 
 
 def embed_row(params: Params, locale: str, size: Size, row: Callable[..., Row]) -> Row:
@@ -29,7 +28,7 @@ def embed_row(params: Params, locale: str, size: Size, row: Callable[..., Row]) 
     length = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN)
     read = size.products * length + size.queries * _CHARACTERS_PER_QUERY
     units = {"products": size.products, "queries": size.queries, "encoded": texts}
-    units["characters"] = read + texts * CHARACTERS_PER_PAIR
+    units["characters"] = read + texts * CHARACTERS_PER_TEXT
     units["dimension"] = ASSUMED_DIMENSION if spec.dimension == "model" else spec.dimension
     encoding, known = units["characters"] / CHARACTERS_PER_SECOND, "default rate"
     if at_hand(spec.weights):

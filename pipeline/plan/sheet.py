@@ -11,9 +11,10 @@ from pipeline.core import layout, memory
 from pipeline.core.params import Params
 from pipeline.core.timings import Record
 from pipeline.demo.tables import LOCALES
+from pipeline.encoders.tokens import CHARACTERS_PER_TEXT, CHARACTERS_PER_TOKEN
 from pipeline.plan import costs
 from pipeline.plan.costs import Row
-from pipeline.plan.encoding import CHARACTERS_PER_PAIR, CHARACTERS_PER_TOKEN, embed_row
+from pipeline.plan.encoding import embed_row
 from pipeline.plan.sizes import Size, measure
 from pipeline.plan.training import training_rows
 
@@ -62,7 +63,7 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     yield row("hybrid", locale, searched)
     if (spec := params.reranker_of(locale)) is not None:
         scored = size.queries * min(params.reranking.depth, size.products) + size.judgements
-        read = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN) + CHARACTERS_PER_PAIR
+        read = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN) + CHARACTERS_PER_TEXT
         units = {**searched, "scored": scored, "characters": scored * read}
         yield row("rerank", locale, units, params.rerank[locale])
     yield row("evaluate", locale, searched)

@@ -9,9 +9,9 @@ from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.core.trained import TrainedEncoder
 from pipeline.demo.tables import LOCALES
+from pipeline.encoders.tokens import CHARACTERS_PER_TOKEN
 from pipeline.pairs.source import asker_of, drawing_of, open_training
 from pipeline.plan.costs import Row
-from pipeline.plan.encoding import CHARACTERS_PER_TOKEN
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
 from pipeline.sample.draw import draw_queries

@@ -1,12 +1,10 @@
 """Whether the page's numbers can be right: each in its range, and equal where two files have it.
 
-A JSON or CSV file has no checksum. But evaluate writes most numbers to two files, and a damaged
-file differs from the other.
+A JSON or CSV file has no checksum. But evaluate writes most means to two files, and a damaged file
+differs from the other.
 """
 
-import csv
 import math
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,15 +13,13 @@ import pyarrow.compute as pc
 
 from pipeline.core import layout
 from pipeline.core.cards import refuse_differences
-from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.clean_counts import CleanCounts
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import EXACT
 from pipeline.evaluate.per_query import exact_sha256
-from pipeline.evaluate.plots import as_text
 from pipeline.evaluate.top_products import PLACES
-from pipeline.report import plots
-from pipeline.report.inputs import CleanCounts, LocaleResults, Scores, evaluate_again
+from pipeline.report.inputs import LocaleResults, Scores, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM
 from pipeline.vectors.manifest import Manifest
 
@@ -48,7 +44,6 @@ def check_results(results: LocaleResults, params: Params) -> None:
     _check_exact(results)
     _check_kinds(results)
     _check_curve(results)
-    _check_plots(results)
 
 
 def _refuse(results: LocaleResults, path: Path, what: str) -> PipelineError:
@@ -167,9 +162,7 @@ def _check_exact(results: LocaleResults) -> None:
         if pc.any(pc.or_(beyond, exact["title"].is_null())).as_py():
             raise _refuse(results, path, f"{system} has a rank that no product can have")
         of_system = pc.equal(results.top["system"], system)
-        first = results.top.filter(
-            pc.and_(of_system, pc.equal(results.top["label"], LABELS[EXACT]))
-        )
+        first = results.top.filter(pc.and_(of_system, pc.equal(results.top["label"], "E")))
         ours = exact.filter(pc.less_equal(ranks, PLACES)).rename_columns({system: "rank"})
         one, other = ours.sort_by(order), first.sort_by(order)
         if any(not one[name].equals(other[name]) for name in columns):
@@ -207,6 +200,11 @@ def _check_recall(results: LocaleResults, system: str) -> None:
 def _check_kinds(results: LocaleResults) -> None:
     """Check that the queries of each slice have the number and the means that the slices say."""
     path, kinds = layout.kinds(results.locale), results.kinds
+    if (measure := results.slices.measure) != results.measures[0]:
+        raise _refuse(
+            results, layout.slices(results.locale), f"measure must be {results.measures[0]} (found "
+            f"{shorten(measure)})",
+        )  # fmt: skip
     for each in results.slices.slices:
         if each.slice not in kinds.column_names:
             raise _refuse(results, path, f"it has no column {shorten(each.slice)}")
@@ -243,41 +241,3 @@ def _check_curve(results: LocaleResults) -> None:
                     results, path, f"recall@{k} of {system} must be {mean}, as in "
                     f"{layout.metrics(results.locale)} (found {recall})",
                 )  # fmt: skip
-
-
-def _check_plots(results: LocaleResults) -> None:
-    """Check that evaluate's tables for plots say what its JSON files say."""
-    locale = results.locale
-    if (measure := results.slices.measure) != results.measures[0]:
-        raise _refuse(
-            results, layout.slices(locale), f"measure must be {results.measures[0]} (found "
-            f"{shorten(measure)})",
-        )  # fmt: skip
-    for name, path, other in (
-        ("intervals", layout.intervals_plot(locale), layout.intervals(locale)),
-        ("labels", layout.labels_plot(locale), layout.slices(locale)),
-        ("slices", layout.slices_plot(locale), layout.slices(locale)),
-    ):
-        plot = plots.PLOTS[name]
-        expected = [_cells(row) for row in plot.rows(results)]
-        if sorted(_read_rows(results, path, plot.columns)) != sorted(expected):
-            raise _refuse(results, path, f"its numbers differ from those of {other}")
-
-
-def _read_rows(results: LocaleResults, path: Path, columns: Sequence[str]) -> list[tuple[str, ...]]:
-    """Read a CSV file of these columns; numbers come out as `_cells` gives them."""
-    try:
-        with path.open(encoding="utf-8", newline="") as file:
-            header, *rows = csv.reader(file, strict=True)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{path} is missing. {evaluate_again(results.locale)}") from err
-    except (ValueError, csv.Error) as err:
-        raise _refuse(results, path, f"not readable as CSV ({one_line(err)})") from err
-    if header != list(columns):
-        raise _refuse(results, path, f"the columns must be {', '.join(columns)}")
-    return [tuple(row) for row in rows]
-
-
-def _cells(row: Iterable[object]) -> tuple[str, ...]:
-    """Return values as evaluate writes them to a CSV file, and as they are read from it."""
-    return tuple("" if value is None else str(as_text(value)) for value in row)

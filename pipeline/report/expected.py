@@ -8,9 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.tables import LABELS
 from pipeline.evaluate.exact_ranks import IDS, RANK
-from pipeline.evaluate.judged_run import EXACT
 
 
 def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: str) -> pa.Table:
@@ -36,7 +34,7 @@ def read_exact(locale: str, runs: Sequence[str], judgements: pa.Table, remedy: s
             f"{shorten(', '.join(map(str, table.schema)))}). {remedy}"
         )
     by_pair = [("query_id", "ascending"), ("product_id", "ascending")]
-    wanted = judgements.filter(pc.equal(judgements["label"], LABELS[EXACT])).sort_by(by_pair)
+    wanted = judgements.filter(pc.equal(judgements["label"], "E")).sort_by(by_pair)
     named = table.sort_by(by_pair)
     for name, _ in by_pair:
         if not named[name].equals(wanted[name]):

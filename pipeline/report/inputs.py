@@ -11,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
+from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.param_types import Number
 from pipeline.core.params import Name, Params, System
 from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgements_sha256
 from pipeline.evaluate.per_query_reader import read_per_query
@@ -39,7 +41,6 @@ Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
 
 Mean = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):
@@ -101,41 +102,6 @@ class Scores(Part):
     queries: Number
     products: Number
     systems: dict[Name, OtherRun] = {}
-
-
-class Counts(BaseModel):
-    """What clean read and kept of one kind, and by reason what it left out or noticed."""
-
-    model_config = ConfigDict(extra="allow", strict=True, frozen=True)
-
-    read: Number = Field(alias="in")
-    kept: Number = Field(alias="out")
-
-    @property
-    def reasons(self) -> dict[str, int]:
-        """Return the rows by reason; those that start with `dropped` were left out."""
-        return {
-            name: number
-            for name, number in (self.model_extra or {}).items()
-            if isinstance(number, int) and not isinstance(number, bool)
-        }
-
-    @model_validator(mode="after")
-    def _nothing_vanished(self) -> Self:
-        if min(self.reasons.values(), default=0) < 0:
-            raise ValueError("a count is below 0")
-        dropped = sum(n for name, n in self.reasons.items() if name.startswith("dropped"))
-        if self.read != self.kept + dropped:
-            raise ValueError(f"{self.read} were read, but {self.kept} kept and {dropped} dropped")
-        return self
-
-
-class CleanCounts(Part):
-    """What clean counted of each kind of row."""
-
-    queries: Counts
-    products: Counts
-    judgements: Counts
 
 
 @dataclass(frozen=True)
@@ -239,7 +205,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         PipelineError: an artefact is missing or of another form, or the vectors or the numbers by
             query are of other tables than the clean ones.
     """
-    remedy, clean_again = evaluate_again(locale), layout.rerun_hint("clean", locale)
+    remedy = evaluate_again(locale)
     numbers = read_numbers(locale)
     measures = _measures(params)
     ids, judgements, pairs = read_judgements(locale)
@@ -271,7 +237,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         exact=read_exact(locale, numbers.runs, judgements, remedy),
         kinds=read_kinds(locale, per_query["query_id"], remedy),
         top=_read_top(layout.top(locale), card, remedy),
-        counts=read_model(layout.clean(locale).counts, CleanCounts, clean_again),
+        counts=read_counts(locale),
         manifest=manifest,
         tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
         data_sha256=data_sha256(locale),

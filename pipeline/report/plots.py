@@ -2,6 +2,10 @@
 
 One table per plot, written anew with every report: so `dvc plots` draws the locales of params.yaml,
 no other, and no trade-off that was measured on other data.
+
+Names come from the source's texts. A spreadsheet takes a cell that begins with =, +, - or @ for a
+formula, and some drop a tab or line break before it: an apostrophe goes before such a text, which
+spreadsheets read as "this is text" (https://owasp.org/www-community/attacks/CSV_Injection).
 """
 
 import csv
@@ -9,10 +13,15 @@ import io
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
-from pipeline.evaluate.plots import ENDS, TRAINING, as_text
+from pipeline.evaluate.plots import RECALL, TRAINING
 from pipeline.report.inputs import LocaleResults
 from pipeline.report.training import LOSS
 from pipeline.tradeoff.figures import FIGURES, TradeOff
+
+ENDS = ("mean", "low", "high")
+
+FORMULAS = ("=", "+", "-", "@", "＝", "＋", "－", "＠")
+"""What a formula begins with, in either width."""
 
 Rows = Iterable[tuple[object, ...]]
 
@@ -66,17 +75,14 @@ def training(results: LocaleResults) -> Rows:
 
 @dataclass(frozen=True)
 class Plot:
-    """The table of a plot: its columns, and the rows of one locale.
-
-    Evaluate's tables of one locale have the same columns, but not `locale`.
-    """
+    """The table of a plot: its columns after `locale`, and the rows of one locale."""
 
     columns: tuple[str, ...]
     rows: Callable[[LocaleResults], Rows]
 
 
 PLOTS = {
-    "recall": Plot(("system", "k", "recall"), recall),
+    "recall": Plot(RECALL, recall),
     "intervals": Plot(("system", "measure", *ENDS, "queries"), intervals),
     "labels": Plot(("system", "label", "share"), labels),
     "slices": Plot(("slice", "value", "system", "queries", *ENDS), slices),
@@ -95,3 +101,12 @@ def table(plot: Plot, locales: Sequence[LocaleResults]) -> str:
         rows = ((results.locale, *row) for row in plot.rows(results))
         writer.writerows([as_text(cell) for cell in row] for row in rows)
     return text.getvalue()
+
+
+def as_text(cell: object) -> object:
+    """Return a cell of a CSV file; a text that could run as a formula gets an apostrophe."""
+    if isinstance(cell, str) and (
+        cell.startswith(("\t", "\r", "\n")) or cell.lstrip().startswith(FORMULAS)
+    ):
+        return f"'{cell}"
+    return cell

@@ -6,13 +6,14 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from pipeline.core.clean_counts import CleanCounts
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import browse, charts, parts, scale, scatter, svg
 from pipeline.report.basis import all_sha256
 from pipeline.report.encoder import MEASURE_WORDS
-from pipeline.report.inputs import UNJUDGED, CleanCounts, LocaleResults
+from pipeline.report.inputs import UNJUDGED, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import shown
@@ -235,7 +236,7 @@ def describe_data(counts: CleanCounts, manifest: Manifest) -> dict[str, Any]:
 
 def _counts(of: CleanCounts) -> Iterable[tuple[str, int, int, str, str]]:
     """Yield by kind how many rows clean read and kept, what it left out, what it noticed."""
-    for kind, counts in of:
+    for kind, counts in of.kinds().items():
         reasons: dict[bool, list[str]] = {True: [], False: []}
         for reason, number in sorted(counts.reasons.items()):
             if number:

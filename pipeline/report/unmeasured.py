@@ -5,11 +5,12 @@ from dataclasses import dataclass
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model
+from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.params import Params
 from pipeline.report import parts, render
 from pipeline.report.basis import all_sha256, data_sha256
 from pipeline.report.checks import check_scores
-from pipeline.report.inputs import CleanCounts, Scores, evaluate_again
+from pipeline.report.inputs import Scores, evaluate_again
 from pipeline.report.parts import trusted_markup
 from pipeline.runs.card import NO_JUDGEMENTS
 from pipeline.runs.inputs import read_judgements
@@ -41,8 +42,7 @@ def read_unmeasured(params: Params, locale: str) -> Unmeasured:
     manifest = read_manifest(params, locale)
     check_ids(manifest, "queries", ids.queries, locale)
     check_ids(manifest, "products", ids.products, locale)
-    clean, clean_again = layout.clean(locale), layout.rerun_hint("clean", locale)
-    counts = read_model(clean.counts, CleanCounts, clean_again)
+    counts = read_counts(locale)
     check_scores(locale, scores, manifest, counts, params)
     return Unmeasured(locale, scores, counts, manifest, data_sha256(locale))
 

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from pipeline.core.arrays import Floats
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.metrics import MEAN_DECIMALS, Floats
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.per_query_reader import values
 from pipeline.report.inputs import LocaleResults
 from pipeline.report.wording import display_name

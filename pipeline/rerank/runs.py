@@ -11,12 +11,13 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
+from pipeline.core.clean_counts import check_text_settings
+from pipeline.core.languages import warn_of_language
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
-from pipeline.core.text_settings import check_text_settings
 from pipeline.core.trained_folder import copy_curve, refuse_other_settings
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
+from pipeline.encoders.tokens import CHARACTERS_PER_TEXT, CHARACTERS_PER_TOKEN
 from pipeline.rerank.documents import read_documents
 from pipeline.rerank.reorder import in_window, reorder
 from pipeline.rerank.scores import PairScores, pair_keys
@@ -28,9 +29,6 @@ from pipeline.runs.ranking import Ranked
 from pipeline.store.upkeep import prune_after_run
 
 BATCH_QUERIES = 256
-
-CHARACTERS_PER_TOKEN, CHARACTERS_PER_PAIR = 4, 16
-"""About what a pair costs, in characters, as `embed` counts its work."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +60,9 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     started = time.time()
     inputs, settings = read_inputs(locale), params.reranking
     name = params.rerank[locale]
-    _check_input(params, locale, inputs)
+    run_card.read_cards(locale, [settings.run], inputs, params.retrieve.depth)
     check_text_settings(locale, params.clean)
-    _warn_of_language(params, locale, name, spec)
+    warn_of_language(f"rerank.{locale}", name, spec.languages, params.language[locale])
     pieces = partial(_pieces, locale, params, inputs)
     texts = _read_texts(params, locale, spec, inputs, pieces())
     scores = PairScores(name, spec, params.runtime)
@@ -112,7 +110,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     return stage.Done(
         name, products=len(inputs.products), queries=len(inputs.queries),
         depth=params.retrieve.depth, scored=scores.scored,
-        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_PAIR * scores.scored,
+        characters=CHARACTERS_PER_TOKEN * scores.tokens + CHARACTERS_PER_TEXT * scores.scored,
     )  # fmt: skip
 
 
@@ -153,17 +151,6 @@ def _read_texts(
     )
 
 
-def _check_input(params: Params, locale: str, inputs: Inputs) -> None:
-    """Check that the run to rerank is there, of these tables, and as deep as params.yaml says."""
-    system, depth = params.reranking.run, params.retrieve.depth
-    card = run_card.read_cards(locale, [system], inputs)[system]
-    if card.depth != depth:
-        raise PipelineError(
-            f"{layout.runs(system, locale).card}: the runs are {card.depth} deep, but "
-            f"retrieve.depth is {depth}. {run_card.rerun_hint(system, locale)}"
-        )
-
-
 def _made_of(params: Params, locale: str, spec: Reranker, scores: PairScores) -> dict[str, str]:
     """Return what the card says of the runs."""
     settings = params.reranking
@@ -185,12 +172,3 @@ def _joined(
     rows = np.concatenate([run[0] for run, _ in judged])
     codes = np.concatenate([run[1] for run, _ in judged])
     return rows, codes, probabilities(np.concatenate([logits for _, logits in judged]))
-
-
-def _warn_of_language(params: Params, locale: str, name: str, spec: Reranker) -> None:
-    language = params.language[locale]
-    if not {language, "any"} & set(spec.languages):
-        stage.log.warning(
-            "warning: rerank.%s: %s does not speak %s (it speaks: %s); expect poor results",
-            locale, name, language, ", ".join(spec.languages),
-        )  # fmt: skip

@@ -13,7 +13,6 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Reranker, Runtime
 from pipeline.core.progress import Progress
@@ -22,7 +21,7 @@ from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.pairs import Pair, PairScorer, identity, refuse_broken
 from pipeline.encoders.tokens import Tokens
 from pipeline.encoders.weights import resolve_weights
-from pipeline.store.store import Keys, Missing, Store, keys_of
+from pipeline.store.store import Keys, Store, keys_of, read_or_fill
 
 GROUP_PAIRS = 1_024
 GROUP_SECONDS = 10.0
@@ -30,9 +29,6 @@ GROUP_SECONDS = 10.0
 
 TOKENISED_PAIRS = 256
 """How many pairs are tokenised together."""
-
-READ_ATTEMPTS = 5
-"""How often pairs are scored again that other processes delete, or that are damaged."""
 
 
 class PairScores:
@@ -83,20 +79,11 @@ class PairScores:
         if not pairs:
             return np.empty((0, self._spec.labels), np.float32), np.empty(0, np.bool_)
         keys = pair_keys(pairs)
-        for tried in range(READ_ATTEMPTS + 1):
-            try:
-                found = self._store.read(keys)
-            except Missing:
-                if tried < READ_ATTEMPTS:
-                    self._fill(pairs, keys, progress)
-            else:
-                logits: Matrix = found[:, :-1]
-                return logits, found[:, -1] != 0
-        raise PipelineError(
-            f"the store of vectors in {layout.store()} lost what was just written to it, "
-            f"{READ_ATTEMPTS} times: its disk may be failing, or another process deletes from it. "
-            "Set $PIPELINE_CACHE to another folder."
+        found = read_or_fill(
+            lambda: self._store.read(keys), lambda: self._fill(pairs, keys, progress)
         )
+        logits: Matrix = found[:, :-1]
+        return logits, found[:, -1] != 0
 
     @cached_property
     def _scorer(self) -> PairScorer:

@@ -9,16 +9,12 @@ from functools import partial
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Floats32, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.lengths import squared_lengths
-
-Floats = NDArray[np.float64]
-Floats32 = NDArray[np.float32]
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
 """How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components."""

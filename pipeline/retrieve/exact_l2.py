@@ -8,12 +8,10 @@ and a bound of the sum's error says how near a product that was not proposed can
 """
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.vectors.lengths import squared_lengths
 from pipeline.vectors.pairs import l2_scores
-
-Floats = NDArray[np.float64]
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 4_096
 """How many are compared at once: 16 MB of distances, which fit the CPU's caches."""
@@ -34,7 +32,7 @@ def propose(vectors: Matrix, queries: Matrix, asked: int) -> tuple[Floats, Ints,
     scores = np.empty((len(queries), asked))
     codes = np.empty((len(queries), asked), dtype=np.int64)
     beyond = np.empty(len(queries))
-    lengths = _squared_lengths(vectors)
+    lengths = squared_lengths(vectors)
     for start in range(0, len(queries), BLOCK_QUERIES):
         block = slice(start, start + BLOCK_QUERIES)
         codes[block], beyond[block] = _nearest(vectors, lengths, queries[block], asked)
@@ -46,7 +44,7 @@ def propose(vectors: Matrix, queries: Matrix, asked: int) -> tuple[Floats, Ints,
 def _nearest(vectors: Matrix, lengths: Floats, queries: Matrix, asked: int) -> tuple[Ints, Floats]:
     """Return the codes of the products that seem nearest, and the best score of the others."""
     own = queries.astype(np.float64)
-    own_lengths = _squared_lengths(queries)
+    own_lengths = squared_lengths(queries)
     near: Floats = np.empty((len(queries), 0))
     codes: Ints = np.empty((len(queries), 0), dtype=np.int64)
     for start in range(0, len(vectors), BLOCK_PRODUCTS):
@@ -69,11 +67,3 @@ def _nearest(vectors: Matrix, lengths: Floats, queries: Matrix, asked: int) -> t
     roundings = (vectors.shape[1] + 3) * np.finfo(np.float64).eps / 2
     sizes = (np.sqrt(own_lengths) + np.sqrt(lengths.max())) ** 2
     return codes, 1.01 * roundings * sizes - near.max(axis=1)
-
-
-def _squared_lengths(vectors: Matrix) -> Floats:
-    found = np.empty(len(vectors))
-    for start in range(0, len(vectors), BLOCK_PRODUCTS):
-        block = vectors[start : start + BLOCK_PRODUCTS].astype(np.float64)
-        found[start : start + BLOCK_PRODUCTS] = np.einsum("ij,ij->i", block, block)
-    return found

@@ -13,6 +13,7 @@ from pipeline.index.kinds import codes_of, empty_index
 from pipeline.retrieve import decoded, exact_l2, fast_scan
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_DECIMALS
 from pipeline.vectors.lengths import to_index_form
 
 EXTRA_RESULTS = 100
@@ -34,13 +35,6 @@ FOUND_BYTES, RANKED_BYTES = 12, 50
 
 OVERLAP_DEPTH = 100
 """How many of a query's nearest products an index should find."""
-
-OVERLAP_DECIMALS = 5
-
-OVERLAP_QUERIES = 1_000
-"""How many queries the overlap is measured on, at most: its mean is then known to about 0.005."""
-
-SAMPLE_SEED = 29
 
 Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
 """Scores and codes, both [queries, asked], and the best score that a product not among them can
@@ -193,11 +187,3 @@ def index_overlap(
     exact = exact_codes(shards, queries, OVERLAP_DEPTH, similarity)
     _, found = search(index, queries, OVERLAP_DEPTH)
     return overlap(found, exact)
-
-
-def sampled_rows(rows: int, most: int = OVERLAP_QUERIES) -> NDArray[np.int64]:
-    """Return all rows, or a seeded sample of `most` of them, ascending."""
-    if rows <= most:
-        return np.arange(rows)
-    chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
-    return np.sort(chosen)

@@ -6,15 +6,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Index, QuantisedIndex, Similarity
 from pipeline.runs import ranking
 from pipeline.vectors.lengths import squared_lengths
 from pipeline.vectors.pairs import l2_scores
 from pipeline.vectors.shards import ShardReader
-
-Floats = NDArray[np.float64]
 
 SCORED_PAIRS = 65_536
 """Pairs that are scored at once, at most: where vectors must be copied, this takes 100 MB."""

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from pipeline.core import layout, stage
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
@@ -20,6 +20,7 @@ from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import check_ids, read_manifest
@@ -27,8 +28,7 @@ from pipeline.vectors.pairs import score_judged
 from pipeline.vectors.shards import ShardReader, read_vectors
 
 BATCH_QUERIES = neighbours.SEARCHED_QUERIES
-GROUP_QUERIES = 1_024
-"""Queries whose results are written at once; later stages read a run in these pieces."""
+GROUP_QUERIES = run_files.QUERIES_A_PIECE
 
 
 def retrieve(params: Params, locale: str) -> stage.Done:
@@ -49,7 +49,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     if not len(queries):
         overlap = None  # of a sample without queries (sample.queries: none)
     elif not isinstance(params.index_of(locale), FlatIndex):
-        sample = queries[neighbours.sampled_rows(len(queries))]
+        sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
         overlap = neighbours.index_overlap(index, sample, products, similarity)
     of = {"encoder": params.encoder[locale], "index": params.index[locale]}
     depth = params.retrieve.depth

@@ -31,6 +31,12 @@ OTHERS = "systems"
 INDEX_OVERLAP = "index_overlap@100"
 """The name of `RunCard.index_overlap` in the metrics."""
 
+OVERLAP_DECIMALS = 5
+"""How many decimals it has, and so its difference from 1."""
+
+OVERLAP_QUERIES = 1_000
+"""How many queries it is measured on, at most: its mean is then known to about 0.005."""
+
 NOT_MEASURED = "not_measured"
 """The key that says in a locale's metrics why there are no measures."""
 
@@ -42,7 +48,7 @@ class RunCard(Strict):
     """What runs are: their system and what it was made `of`, their depth, ids and contents.
 
     `index_overlap`, where the system searches an index, is the share of the exact top 100 that the
-    index finds, rounded to 5 digits (see `neighbours.index_overlap`).
+    index finds, rounded to `OVERLAP_DECIMALS` (see `neighbours.index_overlap`).
     """
 
     run_schema: int
@@ -109,12 +115,21 @@ def read_card(
     return found
 
 
-def read_cards(locale: str, systems: Iterable[str], ids: Ids) -> dict[str, RunCard]:
-    """Read the cards of some systems' runs of a locale; raises as `read_card` does."""
-    return {
-        system: read_card(
-            layout.runs(system, locale), system, ids.queries, ids.products,
-            rerun_hint(system, locale),
-        )
-        for system in systems
-    }  # fmt: skip
+def read_cards(
+    locale: str, systems: Iterable[str], ids: Ids, depth: int | None = None
+) -> dict[str, RunCard]:
+    """Read the cards of some systems' runs of a locale.
+
+    Raises:
+        PipelineError: as `read_card`, or a `depth` is given and runs are of another one.
+    """
+    cards = {}
+    for system in systems:
+        runs, remedy = layout.runs(system, locale), rerun_hint(system, locale)
+        card = cards[system] = read_card(runs, system, ids.queries, ids.products, remedy)
+        if depth is not None and card.depth != depth:
+            raise PipelineError(
+                f"{runs.card}: the runs are {card.depth} deep, but retrieve.depth is {depth}. "
+                f"{remedy}"
+            )
+    return cards

@@ -18,6 +18,9 @@ from pipeline.runs.card import make_card
 from pipeline.runs.inputs import Ids
 from pipeline.runs.ranking import Ranked
 
+QUERIES_A_PIECE = 1_024
+"""Queries whose results are written at once, and read at once by later stages."""
+
 READ = ("query_id", "score", "rank", "product_row")
 """The columns of a run that later stages read. The card says which products the rows are of, and
 has a hash of the file."""

@@ -4,11 +4,11 @@ from typing import get_args
 
 from pipeline.bm25 import analysers
 from pipeline.core import layout, stage, tables
+from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import AS_TYPED, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.spelling import check_spelling
-from pipeline.core.text_settings import check_text_settings
 from pipeline.index.card import read_index
 from pipeline.retrieve.rescored import rescored
 from pipeline.search.engine import Engine

@@ -6,7 +6,7 @@ from weakref import WeakValueDictionary
 
 import pyarrow as pa
 
-from pipeline.core import files, kept, layout, tables
+from pipeline.core import cache, files, layout, tables
 from pipeline.core.params import Params, Reranker
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.loading import resolve_engine
@@ -112,6 +112,6 @@ def _open_documents(
                 writer.write_batch(pa.record_batch([texts], schema=DOCUMENTS))
 
     def read() -> pa.ChunkedArray:
-        return kept.map_table(path)["document"]
+        return cache.map_table(path)["document"]
 
-    return kept.keep_and_read(path.parent, write, len(params.locales), read)
+    return cache.keep_and_read(path.parent, write, len(params.locales), read)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import files, kept, layout
+from pipeline.core import cache, files, layout
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import iter_fields
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
@@ -72,11 +72,11 @@ def open_shown(params: Params, locale: str, source_sha256: str) -> Shown:
         for name, column in FACETS.items():
             if column in settings.fields:
                 codes: Codes = np.load(found.codes(name), mmap_mode="r", allow_pickle=False)
-                values = kept.map_table(found.values(name))
+                values = cache.map_table(found.values(name))
                 facets[name] = Facet(name, codes, values["key"], values["shown"])
-        return Shown(kept.map_table(found.products), facets)
+        return Shown(cache.map_table(found.products), facets)
 
-    return kept.keep_and_read(found.folder, make, len(params.locales), read)
+    return cache.keep_and_read(found.folder, make, len(params.locales), read)
 
 
 def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
@@ -96,4 +96,4 @@ def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
                 codes[name].append(np.array(found, dtype=np.int32))
     for name, builder in builders.items():
         files.write_npy(out.codes(name), np.concatenate(codes[name]))
-        kept.write_table(out.values(name), builder.table())
+        cache.write_table(out.values(name), builder.table())

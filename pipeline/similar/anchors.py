@@ -8,15 +8,11 @@ product is compared with the judged products of its query alone.
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.retrieve.neighbours import sampled_rows
 from pipeline.runs import ranking
-
-Floats = NDArray[np.float64]
 
 MOST_QUERIES = 1_000
 """How many queries are evaluated, at most: a mean of 0.5 is then known to about 0.02."""

@@ -7,12 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.runs import ranking
 from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
-
-Floats = NDArray[np.float64]
 
 DIGEST_BYTES = 16
 """Of a vector's hash: two different ones of a billion share it with a chance of 1e-21."""

@@ -4,14 +4,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.bm25.search import TermIndex
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.runs import ranking
 from pipeline.similar.anchors import PLACES, Anchors
-
-Floats = NDArray[np.float64]
 
 QUERY_TERMS = 25
 """How many terms of a product are searched for, as in Lucene: those of the highest tf * idf."""

@@ -10,19 +10,17 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
 from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
 from pipeline.similar.equal import EqualVectors, one_of_each
-from pipeline.vectors.lengths import to_index_form
+from pipeline.vectors.lengths import squared_lengths, to_index_form
+from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
-
-Floats = NDArray[np.float64]
 
 PROPOSED = 5
 """Products that an approximate index proposes for each one that is kept, at least."""
@@ -66,19 +64,7 @@ class Catalogue:
         """Return the length of the longest vector, at most; 1 where lengths do not count."""
         if self.similarity == "cosine":
             return 1.0 + 1e-6
-        return max(float(np.sqrt(_squares(piece).max())) for _, piece in self.pieces())
-
-
-def score_rows(first: Matrix, second: Matrix, similarity: Similarity) -> Floats:
-    """Return the similarity of row i and row i, higher is better, float64 [rows].
-
-    NumPy sums each row of an array in C order by itself and in the same order: a score depends on
-    its two vectors alone.
-    """
-    if similarity == "l2":
-        between = np.subtract(first, second, dtype=np.float64)
-        return np.asarray(-np.square(between, out=between).sum(axis=1))
-    return np.asarray(np.multiply(first, second, dtype=np.float64).sum(axis=1))
+        return max(float(np.sqrt(squared_lengths(piece).max())) for _, piece in self.pieces())
 
 
 def nearest_products(
@@ -187,7 +173,9 @@ def _score(search: Search, own: Matrix, found: Ints) -> Floats:
         rows = search.groups.first[found[part][place, column]]
         needed, at = np.unique(rows, return_inverse=True)
         others = catalogue.take(needed)
-        scores[part[place], column] = score_rows(own[part[place]], others[at], catalogue.similarity)
+        scores[part[place], column] = score_pairs(
+            own[part[place]], others[at], catalogue.similarity
+        )
 
     at_once = SCORED_BYTES // (4 * own.shape[1] * found.shape[1])
     for _ in in_parallel(score, neighbours.parts(np.arange(len(own)), at_once), search.threads):
@@ -205,8 +193,4 @@ def _error(catalogue: Catalogue, own: Matrix, longest: float) -> Floats | float:
     if catalogue.similarity == "l2":
         return 0.0
     roundings = (own.shape[1] + 1) * np.finfo(np.float32).eps / 2
-    return np.asarray(1.01 * roundings * np.sqrt(_squares(own)) * longest)
-
-
-def _squares(vectors: Matrix) -> Floats:
-    return np.asarray(np.square(vectors, dtype=np.float64).sum(axis=1))
+    return np.asarray(1.01 * roundings * np.sqrt(squared_lengths(own)) * longest)

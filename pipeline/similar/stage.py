@@ -8,35 +8,35 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipeline.bm25 import analysers as lexical
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.search import TermIndex
 from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescore_factor
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar import anchors as labelled
 from pipeline.similar import more_like_this
 from pipeline.similar.anchors import Anchors
-from pipeline.similar.nearest import PROPOSED, Catalogue, nearest_products, score_rows
+from pipeline.similar.nearest import PROPOSED, Catalogue, nearest_products
 from pipeline.similar.table import iter_neighbours, write_neighbours
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
+from pipeline.vectors.pairs import score_pairs
 from pipeline.vectors.shards import ShardReader
 
-Floats = NDArray[np.float64]
 BATCH_ANCHORS = 512
-DECIMALS = 5
 
 KEY_MEASURES = ("concordance", f"precision@{labelled.PLACES}")
 """The measures that are columns of DVC's tables."""
@@ -109,7 +109,7 @@ def overlap(catalogue: Catalogue, locale: str, kept: int) -> float | None:
     kept = min(kept, catalogue.index.ntotal - 1)
     if catalogue.exact or not kept:
         return 1.0 if kept else None
-    rows = neighbours.sampled_rows(catalogue.index.ntotal)
+    rows = sampled_rows(catalogue.index.ntotal, OVERLAP_QUERIES)
     own = catalogue.take(rows)
     near = neighbours.exact_codes(catalogue.vectors, own, kept + 1, catalogue.similarity)
     exact = np.array([codes[codes != row][:kept] for row, codes in zip(rows, near, strict=True)])
@@ -167,7 +167,7 @@ def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
         own = np.repeat(anchors.row[first:last], np.diff(anchors.starts[first : last + 1]))
         rows, at = np.unique(np.concatenate([own, anchors.others[part]]), return_inverse=True)
         vectors = catalogue.take(rows)
-        scores[part] = score_rows(
+        scores[part] = score_pairs(
             vectors[at[: len(own)]], vectors[at[len(own) :]], catalogue.similarity
         )
     return scores
@@ -193,9 +193,9 @@ def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | in
     for name, interval in zip(values, intervals, strict=True):
         if interval.queries:
             found |= {
-                name: round(interval.mean, DECIMALS),
-                f"{name}_low": round(interval.low, DECIMALS),
-                f"{name}_high": round(interval.high, DECIMALS),
+                name: round(interval.mean, MEAN_DECIMALS),
+                f"{name}_low": round(interval.low, MEAN_DECIMALS),
+                f"{name}_high": round(interval.high, MEAN_DECIMALS),
                 f"{name}_queries": interval.queries,
             }
     return found

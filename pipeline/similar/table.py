@@ -7,18 +7,15 @@ from typing import Annotated
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from numpy.typing import NDArray
 from pydantic import Field
 
 from pipeline.core import files, layout, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Index, Params, Sha256, Similarity, Strict
 from pipeline.runs import ranking
 from pipeline.vectors.manifest import Manifest
-
-Floats = NDArray[np.float64]
 
 NEIGHBOURS = pa.schema(
     [
@@ -49,11 +46,6 @@ class SimilarCard(Strict):
     product_ids_sha256: Sha256
     vectors_sha256: Sha256
     neighbours_sha256: Sha256
-
-
-def rerun_hint(locale: str) -> str:
-    """Return the sentence that says how to make a locale's neighbours again."""
-    return layout.rerun_hint("similar", locale)
 
 
 def make_card(
@@ -126,7 +118,7 @@ def check_neighbours(params: Params, locale: str, manifest: Manifest) -> Similar
     Raises:
         PipelineError: table or card is missing or edited, or they are of other vectors or settings.
     """
-    found, remedy = layout.similar(locale), rerun_hint(locale)
+    found, remedy = layout.similar(locale), layout.rerun_hint("similar", locale)
     card = read_model(found.card, SimilarCard, remedy, ("similar_schema", SIMILAR_SCHEMA))
     if not found.neighbours.is_file():
         raise PipelineError(f"{found.neighbours} is missing. {remedy}")
@@ -145,8 +137,9 @@ def iter_neighbours(locale: str) -> Iterator[tuple[Ints, Ints, Floats]]:
     Raises:
         PipelineError: the table is missing or damaged.
     """
-    path, columns = layout.similar(locale).neighbours, ("product_row", "neighbour_row", "score")
-    for piece in tables.iter_row_groups(path, NEIGHBOURS, rerun_hint(locale), columns):
+    path, remedy = layout.similar(locale).neighbours, layout.rerun_hint("similar", locale)
+    columns = "product_row", "neighbour_row", "score"
+    for piece in tables.iter_row_groups(path, NEIGHBOURS, remedy, columns):
         products, found, scores = (piece[name].to_numpy() for name in columns)
         yield (
             products.astype(np.int64),

@@ -10,16 +10,16 @@ run that misses them computes them again. Several processes may read, add and pr
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.core import stage
+from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, canonical_json
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
@@ -34,6 +34,11 @@ from pipeline.store.segments import (
     npy_names,
 )
 from pipeline.store.segments import Keys as Keys
+
+R = TypeVar("R")
+
+READ_ATTEMPTS = 5
+"""How often entries are computed again that are damaged, or that other processes delete."""
 
 
 class Missing(Exception):  # noqa: N818 (not an error: missing entries are computed)
@@ -55,6 +60,20 @@ def keys_of(texts: Iterable[str]) -> Keys:
     for text in texts:
         digests += hashlib.blake2b(text.encode("utf-8", "surrogatepass"), digest_size=16).digest()
     return np.frombuffer(digests, "<u8").reshape(-1, 2)
+
+
+def read_or_fill(read: Callable[[], R], fill: Callable[[], None]) -> R:
+    """Return what `read` reads; `fill` stores what is `Missing`. Raise if it is lost repeatedly."""
+    for tried in range(READ_ATTEMPTS + 1):
+        with suppress(Missing):
+            return read()
+        if tried < READ_ATTEMPTS:
+            fill()
+    raise PipelineError(
+        f"the store of vectors in {layout.store()} lost what was just written to it, "
+        f"{READ_ATTEMPTS} times: its disk may be failing, or another process deletes from it. "
+        "Set $PIPELINE_CACHE to another folder."
+    )
 
 
 class Store:

@@ -16,8 +16,6 @@ from pipeline.runs.others import OTHERS_SCHEMA, OtherRun, OtherRuns
 from pipeline.runs.ranking import Ranked
 from pipeline.systems.read import Read, read_run
 
-QUERIES_A_PIECE = 1_024
-
 
 def systems(params: Params, locale: str) -> stage.Done:
     """Write the runs of a locale's other engines, and the card of what was counted in them."""
@@ -46,8 +44,8 @@ def _take(params: Params, locale: str, out: layout.OtherRunsFiles) -> dict[str, 
 
 def _write(folder: Path, name: str, read: Read, depth: int, ids: Ids) -> None:
     with run_files.fill_runs(folder, name, read.counts.of, depth, ids) as (catalogue, _):
-        for start in range(0, len(ids.queries), QUERIES_A_PIECE):
-            catalogue.add(*_piece(read.ranked, start, start + QUERIES_A_PIECE))
+        for start in range(0, len(ids.queries), run_files.QUERIES_A_PIECE):
+            catalogue.add(*_piece(read.ranked, start, start + run_files.QUERIES_A_PIECE))
 
 
 def _piece(ranked: Ranked, start: int, stop: int) -> Ranked:

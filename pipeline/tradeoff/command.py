@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Index, Params
@@ -34,6 +34,7 @@ from pipeline.index.kinds import check_fit
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import read_judgements
 from pipeline.tradeoff.figures import (
     Basis,
@@ -100,7 +101,7 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
     )
     queries = read_vectors(manifest, "queries", locale)
     queries = to_index_form(queries, similarity, f"{locale} queries")
-    sample = neighbours.sampled_rows(len(queries))
+    sample = sampled_rows(len(queries), OVERLAP_QUERIES)
     faiss.omp_set_num_threads(basis.threads)
     shards = ShardReader(manifest, "products", locale)
     counted = track(shards, basis.products, "products searched exactly", len)
@@ -163,7 +164,7 @@ def judged(codes: Codes, judgements: judged_run.Judgements) -> judged_run.Judged
 
 def timed_rows(queries: int) -> Codes:
     """Return the rows of the queries that are timed one by one."""
-    return neighbours.sampled_rows(queries, TIMED_QUERIES)
+    return sampled_rows(queries, TIMED_QUERIES)
 
 
 def searcher(index: Any) -> Search:

@@ -18,7 +18,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints
-from pipeline.core.cached_folder import folder_name
+from pipeline.core.cache import folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json

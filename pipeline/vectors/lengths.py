@@ -3,9 +3,8 @@
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Floats, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, Similarity
 from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
@@ -74,11 +73,14 @@ def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: 
     return at_unit_length(matrix, what, first_row) if similarity == "cosine" else matrix
 
 
-def squared_lengths(vectors: Matrix) -> NDArray[np.float64]:
+def squared_lengths(vectors: Matrix) -> Floats:
     """Return the squared length of each vector, float64 [rows]; other rows do not change a bit."""
     # In float64 no square over- or underflows. In C order NumPy sums each row by itself and in the
     # same order, whatever the number of rows; BLAS and einsum do not promise that.
-    return np.asarray(np.square(vectors, dtype=np.float64, order="C").sum(axis=1))
+    found = np.empty(len(vectors))
+    for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
+        found[start:stop] = np.square(vectors[start:stop], dtype=np.float64, order="C").sum(axis=1)
+    return found
 
 
 def _at_length_one(vectors: Matrix, say_zero: Callable[[int], str]) -> Matrix:

@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.param_types import Number
 from pipeline.core.params import Encoder, Params, Sha256, Strict
 
 Kind = Literal["products", "queries"]
@@ -19,7 +20,6 @@ MOST_ROWS = 2**40
 """More rows than any disk holds: a larger number in a manifest is damage."""
 
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
-Number = Annotated[int, Field(ge=0)]
 
 MANIFEST_SCHEMA = 3
 """Version of the manifest. Other versions are refused; `dvc repro` rewrites them."""
@@ -167,7 +167,7 @@ def read_manifest(params: Params, locale: str) -> Manifest:
         PipelineError: it is missing, not of this version or form, or of another encoder than
             in `params`.
     """
-    path, remedy = layout.embeddings(locale).manifest, rerun_hint(locale)
+    path, remedy = layout.embeddings(locale).manifest, layout.rerun_hint("embed", locale)
     manifest = read_model(path, Manifest, remedy, ("manifest_schema", MANIFEST_SCHEMA))
     choice = {"locale": locale, "encoder": params.encoder[locale]}
     expected = {**choice, **contract_of(params.encoder_of(locale))}
@@ -189,7 +189,7 @@ def check_ids(manifest: Manifest, kind: Kind, ids: pa.ChunkedArray, locale: str)
         raise PipelineError(
             f"{layout.embeddings(locale).folder}: the {kind} vectors are of {side.rows} rows with "
             f"ids {side.ids_sha256[:12]}, but {layout.clean(locale).folder} has {len(ids)} rows "
-            f"with ids {found[:12]}. {rerun_hint(locale)}"
+            f"with ids {found[:12]}. {layout.rerun_hint('embed', locale)}"
         )
     check_texts(manifest, kind, locale)
 
@@ -205,7 +205,8 @@ def check_texts(manifest: Manifest, kind: Kind, locale: str) -> None:
     if now != side.table_sha256:
         raise PipelineError(
             f"{layout.embeddings(locale).manifest}: the {kind} vectors are of other texts "
-            f"({side.table_sha256[:12]}) than {path} has ({now[:12]}). {rerun_hint(locale)}"
+            f"({side.table_sha256[:12]}) than {path} has ({now[:12]}). "
+            f"{layout.rerun_hint('embed', locale)}"
         )
 
 
@@ -217,8 +218,3 @@ def hash_table(path: Path, remedy: str) -> str:
     """
     files.check_regular(path, remedy)
     return files.sha256_file(path)
-
-
-def rerun_hint(locale: str) -> str:
-    """Return the sentence that says how to make a locale's vectors again."""
-    return layout.rerun_hint("embed", locale)

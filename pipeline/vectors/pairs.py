@@ -3,12 +3,9 @@
 from collections.abc import Callable, Iterator
 
 import numpy as np
-from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.params import Similarity
-
-Floats = NDArray[np.float64]
 
 BATCH_BYTES = 256_000_000
 """The most bytes of the pairs that are compared at once, unless one query alone has more."""
@@ -21,10 +18,13 @@ Take = Callable[[Ints], Matrix]
 
 
 def score_pairs(queries: Matrix, products: Matrix, similarity: Similarity) -> Floats:
-    """Return the similarity of query row i and product row i, higher is better, float64 [rows]."""
+    """Return the similarity of query row i and product row i, higher is better, float64 [rows].
+
+    A score depends on its two vectors alone: see `squared_lengths`.
+    """
     if similarity == "l2":
         return l2_scores(queries, products)
-    return np.asarray(np.einsum("ij,ij->i", queries, products, dtype=np.float64))
+    return np.asarray(np.multiply(queries, products, dtype=np.float64, order="C").sum(axis=1))
 
 
 def l2_scores(queries: Matrix, products: Matrix) -> Floats:
@@ -34,8 +34,8 @@ def l2_scores(queries: Matrix, products: Matrix) -> Floats:
         queries: float32 [rows, dimension], or one query as [dimension].
         products: float32 [rows, dimension].
     """
-    differences = np.subtract(queries, products, dtype=np.float64)
-    return np.asarray(-np.einsum("ij,ij->i", differences, differences))
+    differences = np.subtract(queries, products, dtype=np.float64, order="C")
+    return np.asarray(-np.square(differences, out=differences).sum(axis=1))
 
 
 def score_judged(

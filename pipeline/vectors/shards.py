@@ -15,7 +15,7 @@ from pipeline.core import files, layout
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Embed
-from pipeline.vectors.manifest import Dtype, Kind, Manifest, Shard, rerun_hint
+from pipeline.vectors.manifest import Dtype, Kind, Manifest, Shard
 
 PIECE_ROWS = 16_384
 """How many vectors are in memory at once: more would not be faster."""
@@ -183,7 +183,7 @@ def read_vectors(manifest: Manifest, kind: Kind, locale: str) -> Matrix:
 
 def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> NDArray[Any]:
     """Map a shard, after all checks."""
-    path, again = layout.embeddings(locale).folder / shard.file, rerun_hint(locale)
+    path, again = layout.embeddings(locale).folder / shard.file, layout.rerun_hint("embed", locale)
     shape = (shard.rows, manifest.dimension)
     header = _npy_header(shape, manifest.dtype)
     try:

@@ -21,8 +21,8 @@ from pipeline.bm25.analysers import Analyser, analyser_for
 from pipeline.bm25.counting import Counted, Counter, count_terms
 from pipeline.bm25.postings import WORKER_BYTES, Collection, Postings, collect
 from pipeline.bm25.texts import count_products, terms_of, terms_of_rows, worker_count
-from pipeline.core import files, kept, layout, tables
-from pipeline.core.cached_folder import forget
+from pipeline.core import cache, files, layout, tables
+from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.workers import Workers
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
@@ -299,7 +299,7 @@ def test_postings_that_another_process_deletes_are_made_again_without_a_warning(
     clean: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     bm25.bm25(params(), LOCALE)
-    mine, found, gone = _runs(), kept.keep, list[Path]()
+    mine, found, gone = _runs(), cache.keep, list[Path]()
 
     def keep_and_lose(folder: Path, make: Callable[[Path], None], locales: int) -> dict[str, str]:
         digests = found(folder, make, locales)
@@ -308,7 +308,7 @@ def test_postings_that_another_process_deletes_are_made_again_without_a_warning(
             gone.append(folder)
         return digests
 
-    monkeypatch.setattr(kept, "keep", keep_and_lose)
+    monkeypatch.setattr(cache, "keep", keep_and_lose)
     caplog.clear()
     bm25.bm25(params(), LOCALE)
     assert gone[0].is_dir()

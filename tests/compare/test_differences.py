@@ -9,10 +9,10 @@ import scipy.stats
 from pipeline.compare import sides
 from pipeline.compare.differences import Comparison, Move, compare
 from pipeline.compare.holes import Holes, judged_beside
+from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Compare
 from pipeline.evaluate import uncertainty
-from pipeline.evaluate.uncertainty import Floats
 from tests.helpers import comparisons
 from tests.helpers.comparisons import DRAWS, SETTINGS, measures, noisy, side, table
 

@@ -8,13 +8,13 @@ import pytest
 from pipeline.compare.command import compare
 from pipeline.compare.revision import Revision
 from pipeline.core import layout
+from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.encoder_scores import form
 from pipeline.encoder_scores.measures import measure
 from pipeline.evaluate.judged_run import Judgements, judge
 from pipeline.evaluate.per_query import Card
-from pipeline.evaluate.uncertainty import Floats
 from pipeline.runs.ranking import rank_pairs
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT, params

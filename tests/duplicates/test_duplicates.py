@@ -28,7 +28,7 @@ from pipeline.runs.inputs import read_inputs
 from pipeline.similar import stage as similar
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import ShardReader
-from tests.helpers.artefacts import LOCALE, params, write_embeddings
+from tests.helpers.artefacts import LOCALE, clean_counts, params, write_embeddings
 from tests.helpers.run_files import write_runs
 
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyzáéñ"))
@@ -91,7 +91,7 @@ def write_catalogue(
         tables.JUDGEMENTS,
     )
     tables.write_table(clean.judgements, judged, tables.JUDGEMENTS)
-    write_json(clean.counts, {})
+    write_json(clean.counts, clean_counts())
     write_embeddings(given, embed(mine), embed(["una", "dos", "tres"]))
     stage_index.index(given, LOCALE)
     similar.similar(given, LOCALE)

@@ -13,7 +13,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.embed.sides import TableSide, read_sides
 from pipeline.text.normalise import join_fields
-from tests.helpers.artefacts import LOCALE, write_clean
+from tests.helpers.artefacts import LOCALE, clean_counts, write_clean
 
 FIELDS = 3
 
@@ -97,17 +97,25 @@ def test_a_text_that_is_not_utf_8_is_one_message() -> None:
         list(side.windows())
 
 
+COUNTS = clean_counts()
+
+
+def of_fields(fields: object) -> dict[str, Any]:
+    """Return counts of products whose texts are said to be made of these fields."""
+    return COUNTS | {"products": COUNTS["products"] | {"fields": fields}}
+
+
 @pytest.mark.parametrize(
     ("found", "message"),
     [
-        ({}, "products: "),
-        ({"products": None}, "products: "),
-        ({"products": {"in": 1}}, "products.fields: "),
-        ({"products": {"fields": []}}, "products.fields: "),
-        ({"products": {"fields": "abc"}}, "products.fields: "),
-        ({"products": {"fields": ["product_title", "product_titel"]}}, "products.fields.1: "),
-        ({"products": {"fields": ["product_title"] * 2}}, "products.fields: "),
-        ({"products": {"fields": {"product_title": 1}}}, "products.fields: "),
+        ({}, "queries: "),
+        (COUNTS | {"products": None}, "products: "),
+        (COUNTS | {"products": {"in": 1, "out": 1, "separator": " "}}, "products.fields: "),
+        (of_fields([]), "products.fields: "),
+        (of_fields("abc"), "products.fields: "),
+        (of_fields(["product_title", "product_titel"]), "products.fields.1: "),
+        (of_fields(["product_title"] * 2), "products.fields: "),
+        (of_fields({"product_title": 1}), "products.fields: "),
         ([], "top level"),
     ],
 )

@@ -11,12 +11,12 @@ from scipy.stats import ConstantInputWarning, spearmanr
 from sentence_transformers.sentence_transformer.evaluation import BinaryClassificationEvaluator
 from sklearn.metrics import average_precision_score, f1_score
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import form, pooled
 from pipeline.encoder_scores.measures import Measured, measure
-from pipeline.encoder_scores.pooled import Flags, Floats
+from pipeline.encoder_scores.pooled import Flags
 from pipeline.evaluate.judged_run import JudgedRun, Judgements, judge
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval

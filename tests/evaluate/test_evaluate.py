@@ -18,19 +18,13 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import FIRST_SYSTEMS, System
-from pipeline.evaluate import (
-    exact_ranks,
-    per_query,
-    plots,
-    results,
-    system_scores,
-    top_products,
-)  # fmt: skip
+from pipeline.evaluate import exact_ranks, per_query, results, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -74,7 +68,7 @@ def judgements(
     folder, written = evaluated
     shutil.copytree(folder, tmp_path / "copy")
     monkeypatch.chdir(tmp_path / "copy")
-    monkeypatch.setattr(system_scores, "QUERIES_PER_PIECE", 17)
+    monkeypatch.setattr(run_files, "QUERIES_A_PIECE", 17)
     return written
 
 
@@ -361,44 +355,6 @@ def test_the_recall_curve_of_each_system_rises_and_agrees_with_recall(judgements
         assert curve[10] == _metrics()[system]["recall@10"]
 
 
-def test_the_plots_hold_what_the_other_reports_hold(judgements: pa.Table) -> None:
-    write_sources({int(_per_query().index[0]): 'a, "b"'})  # what CSV must quote
-    evaluate.evaluate(params(SHALLOW), LOCALE)
-    sliced = json.loads(layout.slices(LOCALE).read_text())
-    ends = ("mean", "low", "high")
-    expected = {
-        layout.labels_plot: [
-            {"system": system, "label": label, "share": share}
-            for system, shares in sliced["top10"].items()
-            for label, share in shares.items()
-        ],
-        layout.intervals_plot: [
-            {"system": system, "measure": measure, **each}
-            for system, of_system in json.loads(layout.intervals(LOCALE).read_text()).items()
-            for measure, each in of_system.items()
-        ],
-        layout.slices_plot: [
-            {"slice": each["slice"], "value": each["value"], "system": system,
-             "queries": each["queries"], **{name: found[name] for name in ends}}
-            for each in sliced["slices"]
-            for system, found in each["systems"].items()
-        ],
-    }  # fmt: skip
-    columns = {
-        layout.labels_plot: ["system", "label", "share"],
-        layout.intervals_plot: ["system", "measure", *ends, "queries"],
-        layout.slices_plot: ["slice", "value", "system", "queries", *ends],
-    }
-    for path, rows in expected.items():
-        table = pd.read_csv(path(LOCALE), dtype={"value": str}, keep_default_na=False)
-        assert table.columns.tolist() == columns[path]
-        key = table.columns.difference([*ends, "queries", "share"]).tolist()
-        order = pd.DataFrame(rows)[columns[path]].sort_values(key, ignore_index=True)
-        pd.testing.assert_frame_equal(table.sort_values(key, ignore_index=True), order)
-        assert table["system"].unique().tolist() == [*FIRST_SYSTEMS, "random"]
-    assert 'a, "b"' in {row["value"] for row in expected[layout.slices_plot]}
-
-
 def _read_card() -> per_query.Card:
     path = layout.per_query(LOCALE)
     return read_per_query(path.read_bytes(), str(path), LOCALE, "")[1]
@@ -466,19 +422,6 @@ def test_a_measure_that_no_query_has_is_no_key_metric() -> None:
     record = {"dense": {"ndcg@10": 0.5}, "bm25": {"ndcg@10": 0.4}, "queries": 3}
     found = results.key_metrics(record, LOCALE, ("dense", "bm25"), params().evaluate.key_measures())
     assert found == {LOCALE: record}
-
-
-def test_a_text_in_a_plot_cannot_run_as_a_formula(judgements: pa.Table) -> None:
-    texts = ["=1+1", "+1", "-1", "@sum(a1)", "＝1", "3-5", "a=1", "'=1"]
-    write_sources(dict(zip(_per_query().index.tolist(), texts, strict=False)))
-    evaluate.evaluate(params(SHALLOW), LOCALE)
-    shown = pd.read_csv(layout.slices_plot(LOCALE), dtype=str, keep_default_na=False)
-    values = set(shown["value"][shown["slice"] == "source"])
-    # Normalised, as the sources are; "none" has no source.
-    assert values == {"'=1+1", "'+1", "'-1", "'@sum(a1)", "'=1", "3-5", "a=1", "none"}
-    for cell in ("\t=1", "\r=1", " =1", "\n-1", "\tx"):
-        assert plots.as_text(cell) == f"'{cell}"
-    assert plots.as_text(-1) == -1
 
 
 def test_evaluating_twice_gives_the_same_bytes(judgements: pa.Table) -> None:

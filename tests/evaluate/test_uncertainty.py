@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import scipy.stats
 
+from pipeline.core.arrays import Floats
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.uncertainty import (
-    Floats,
     bootstrap_interval,
     bootstrap_intervals,
     holm,

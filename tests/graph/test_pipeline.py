@@ -42,7 +42,7 @@ PLOTS = ("intervals", "labels", "recall", "slices")
 REPORTED = (
     "metrics/{}.json", "key_metrics/{}.json", "intervals/{}.json", "slices/{}.json",
     "per_query/{}.parquet", "encoder_scores/{}.json", "encoder_scores/{}.parquet",
-    *(f"plots/{name}/{{}}.csv" for name in (*PLOTS, "training")),
+    "plots/recall/{}.csv", "plots/training/{}.csv",
 )  # fmt: skip
 """What Git holds of each locale, under reports/."""
 

@@ -96,10 +96,15 @@ def write_clean(rng: np.random.Generator, products: int, queries: int) -> pa.Tab
         tables.QUERIES,
     )
     tables.write_table(folder / "judgements.parquet", judgements, tables.JUDGEMENTS)
-    counts = {name: {"in": 1, "out": 1} for name in ("judgements", "products", "queries")}
-    made = params().clean.model_dump() | {"fields": fields}
-    write_json(folder / "counts.json", {**counts, "products": {**counts["products"], **made}})
+    write_json(folder / "counts.json", clean_counts())
     return judgements
+
+
+def clean_counts() -> dict[str, Any]:
+    """Return the content of a counts.json of clean, with one row of each kind."""
+    one = {"in": 1, "out": 1}
+    made = params().clean.model_dump(mode="json")
+    return {"judgements": one, "products": {**one, **made}, "queries": one}
 
 
 def write_runs(

@@ -13,13 +13,13 @@ import pyarrow.parquet as pq
 
 from pipeline.compare.sides import Side
 from pipeline.core import layout
+from pipeline.core.arrays import Floats
 from pipeline.core.files import write_json
 from pipeline.core.params import Compare, Uncertainty
 from pipeline.core.tables import WRITE_OPTIONS
 from pipeline.evaluate import per_query
 from pipeline.evaluate.exact_ranks import IDS
 from pipeline.evaluate.top_products import TOP
-from pipeline.evaluate.uncertainty import Floats
 
 SETTINGS = Compare(
     metrics=("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100"), max_drop=0.0, alpha=0.05

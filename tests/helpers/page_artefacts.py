@@ -185,8 +185,6 @@ def _write_numbers(
         for system, of_system in values.items()
     }
     files.write_json(layout.intervals(locale), intervals)
-    layout.intervals_plot(locale).parent.mkdir(parents=True, exist_ok=True)
-    plots.write_intervals(layout.intervals_plot(locale), intervals)
     layout.recall_curve(locale).parent.mkdir(parents=True, exist_ok=True)
     plots.write_recall(layout.recall_curve(locale), {s: _curve(each) for s, each in means.items()})
 
@@ -334,13 +332,9 @@ def _write_slices(
 def write_slices(
     locale: str, shares: Any, slices: list[dict[str, Any]], measure: str = "ndcg@10"
 ) -> None:
-    """Write a locale's slices and label shares, as JSON and as tables for plots."""
+    """Write a locale's slices and label shares."""
     content = {"measure": measure, "small_below": 30, "top10": shares, "slices": slices}
     files.write_json(layout.slices(locale), content)
-    for path in (layout.labels_plot(locale), layout.slices_plot(locale)):
-        path.parent.mkdir(parents=True, exist_ok=True)
-    plots.write_labels(layout.labels_plot(locale), shares)
-    plots.write_slices(layout.slices_plot(locale), slices)
 
 
 def _write_clean(given: Params, locale: str, query_ids: list[int]) -> None:

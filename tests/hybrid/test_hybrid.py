@@ -148,7 +148,7 @@ def test_the_stage_fuses_each_track_and_cuts_the_catalogue_run_at_the_depth(
     for system in hybrid.FUSED:
         tracks = [_read(system, track, inputs) for track in ("catalogue", "pool")]
         write_runs(system, inputs, tracks[0], pool=tracks[1], depth=depth)
-    monkeypatch.setattr(hybrid, "BATCH_QUERIES", 11)
+    monkeypatch.setattr(run_files, "QUERIES_A_PIECE", 11)
     hybrid.hybrid(given, LOCALE)
     for track in ("catalogue", "pool"):
         fused = lists(_read("hybrid", track, inputs))

@@ -16,6 +16,7 @@ from playwright.sync_api import sync_playwright
 from pipeline import plots as plots_command
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import read_json
 from pipeline.core.params import Params
 from pipeline.report import plots
 from pipeline.report import stage as report
@@ -76,22 +77,32 @@ def test_trade_offs_of_other_data_are_drawn_nowhere(project: Path) -> None:
 
 
 def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
-    given = of_locales(us="en")
+    given, ends = of_locales(us="en"), ("mean", "low", "high")
     write_locale(given, "us", queries=9)
     report.report(given)
-    for name, path in (
-        ("recall", layout.recall_curve("us")),
-        ("intervals", layout.intervals_plot("us")),
-        ("labels", layout.labels_plot("us")),
-        ("slices", layout.slices_plot("us")),
-    ):
-        with path.open(encoding="utf-8", newline="") as file:
-            of_locale = [tuple(row.items()) for row in csv.DictReader(file)]
-        found = [tuple(row.items())[1:] for row in drawn(name)]
-        assert sorted(found) == sorted(of_locale)
+    intervals, sliced = (read_json(path("us"), "") for path in (layout.intervals, layout.slices))
+    with layout.recall_curve("us").open(encoding="utf-8", newline="") as file:
+        _, *recall = csv.reader(file)
+    for name, expected in (
+        ("recall", recall),
+        ("intervals", [
+            (system, measure, *(each[column] for column in (*ends, "queries")))
+            for system, of in intervals.items() for measure, each in of.items()
+        ]),
+        ("labels", [
+            (system, label, share)
+            for system, of in sliced["top10"].items() for label, share in of.items()
+        ]),
+        ("slices", [
+            (each["slice"], each["value"], system, each["queries"], *(of[end] for end in ends))
+            for each in sliced["slices"] for system, of in each["systems"].items()
+        ]),
+    ):  # fmt: skip
+        rows = [["" if value is None else str(value) for value in row] for row in expected]
+        assert sorted(rows) == sorted([*row.values()][1:] for row in drawn(name))
 
 
-@pytest.mark.parametrize("name", ["=cmd|x", " +1", "＝2", 'a,"b"\nc\rd', "\t@", "-", "'x", ""])
+@pytest.mark.parametrize("name", ["=cmd|x", 'a,"b"\nc\rd', ""])
 def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
     project: Path, name: str
 ) -> None:
@@ -109,6 +120,13 @@ def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
     assert row["value"] in (name, f"'{name}")
     assert not row["value"].lstrip().startswith(("=", "+", "-", "@", "＝"))
     assert read_locale(given, "us").slices.slices[0].value == name
+
+
+def test_a_text_that_a_spreadsheet_could_run_gets_an_apostrophe_and_nothing_else_does() -> None:
+    for cell in ("=1+1", "+1", "-1", "@sum(a1)", "＝1", "\t=1", "\r=1", " =1", "\n-1", "\tx"):
+        assert plots.as_text(cell) == f"'{cell}"
+    for other in ("3-5", "a=1", "'=1", -1, None):
+        assert plots.as_text(other) == other
 
 
 @pytest.mark.dvc

@@ -14,7 +14,6 @@ from pipeline.retrieve.neighbours import (
     exact_codes,
     index_overlap,
     overlap,
-    sampled_rows,
     search,
 )
 from pipeline.runs import ranking
@@ -154,13 +153,3 @@ def test_a_wider_search_of_a_graph_and_finer_codes_find_more() -> None:
     )
     assert narrow < wide
     assert coarse < fine < 1
-
-
-def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
-    assert sampled_rows(1000).tolist() == list(range(1000))
-    sample = sampled_rows(5000)
-    assert len(sample) == 1000
-    assert (np.diff(sample) > 0).all()
-    assert 0 <= sample[0] < sample[-1] < 5000
-    np.testing.assert_array_equal(sample, sampled_rows(5000))
-    assert 2300 < sample.mean() < 2700

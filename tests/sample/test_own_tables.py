@@ -16,6 +16,7 @@ import pytest
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import write_json
 from pipeline.core.param_types import SOURCE_COLUMNS
 from pipeline.core.params import Params
 from pipeline.pairs.stage import pairs
@@ -23,6 +24,7 @@ from pipeline.sample import esci as source
 from pipeline.sample.columns import EXAMPLES
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams
+from tests.helpers.artefacts import clean_counts
 from tests.helpers.esci_files import random_source
 
 Row = dict[str, Any]
@@ -277,7 +279,7 @@ def test_a_source_without_split_is_evaluated_and_never_learned_from(
         tables.write_table(
             layout.clean("de").folder / f"{name}.parquet", schema.empty_table(), schema
         )
-    layout.clean("de").counts.write_text("{}")
+    write_json(layout.clean("de").counts, clean_counts())
     with pytest.raises(PipelineError, match=r"Without a column split, all its queries are of the"):
         pairs(params, "minilm-demo")
 
@@ -296,7 +298,7 @@ def test_a_training_source_without_locales_is_never_taken_for_one_of_several(
         for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
             path = layout.clean(locale).folder / f"{name}.parquet"
             tables.write_table(path, schema.empty_table(), schema)
-        layout.clean(locale).counts.write_text("{}")
+        write_json(layout.clean(locale).counts, clean_counts())
     with pytest.raises(PipelineError, match=r"product_locale is missing\. Without it, params\.yam"):
         pairs(params, "minilm-demo")
 

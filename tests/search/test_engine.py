@@ -16,8 +16,8 @@ import pytest
 
 from pipeline.bm25.analysers import analyser_for
 from pipeline.bm25.texts import terms_of
-from pipeline.core import kept, layout, tables
-from pipeline.core.cached_folder import forget
+from pipeline.core import cache, layout, tables
+from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FIRST_SYSTEMS
@@ -177,17 +177,17 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
     def fill(out: Path) -> None:
         (out / "a").write_bytes(b"a")
 
-    for number in range(kept.KEPT_FOLDERS + 3):
+    for number in range(cache.KEPT_FOLDERS + 3):
         one = folder / f"kept/es-{number}"
-        kept.keep(one, fill, locales=1)
-    stay = [f"es-{number}" for number in range(3, kept.KEPT_FOLDERS + 3)]
+        cache.keep(one, fill, locales=1)
+    stay = [f"es-{number}" for number in range(3, cache.KEPT_FOLDERS + 3)]
     assert sorted(path.name for path in (folder / "kept").glob("es-*")) == stay
     assert sorted(path.name for path in (folder / "kept").glob(".*.seal.json")) == [
         f".{name}.seal.json" for name in stay
     ]
-    assert (folder / f"kept/es-{kept.KEPT_FOLDERS + 2}/a").is_file()
-    kept.keep(folder / f"kept/{stay[0]}", fill, locales=1)
-    kept.keep(folder / "kept/es-new", fill, locales=1)  # what was used last stays, however old
+    assert (folder / f"kept/es-{cache.KEPT_FOLDERS + 2}/a").is_file()
+    cache.keep(folder / f"kept/{stay[0]}", fill, locales=1)
+    cache.keep(folder / "kept/es-new", fill, locales=1)  # what was used last stays, however old
     names = {path.name for path in (folder / "kept").glob("es-*")}
     assert names == {stay[0], *stay[2:], "es-new"}
 
@@ -199,10 +199,10 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
             forget(gone[0])
         return (folder / "kept/es-new/a").read_bytes()
 
-    assert kept.keep_and_read(folder / "kept/es-new", fill, 1, read) == b"a"
+    assert cache.keep_and_read(folder / "kept/es-new", fill, 1, read) == b"a"
     assert gone
     for number in range(20):
-        kept.keep(folder / f"kept/l{number}", fill, locales=20)
+        cache.keep(folder / f"kept/l{number}", fill, locales=20)
     assert all((folder / f"kept/l{number}/a").is_file() for number in range(20))
 
 

@@ -8,7 +8,7 @@ import pytest
 from scipy.stats import mannwhitneyu
 
 from pipeline.core import layout, tables
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.evaluate.judged_run import Judgements
@@ -36,7 +36,7 @@ def judged(rng: np.random.Generator, queries: int = 40) -> Judgements:
     return Judgements.from_pairs(np.array(rows), np.array(codes), labels, queries)
 
 
-def scored(rng: np.random.Generator, anchors: Anchors) -> tuple[labelled.Floats, Ints]:
+def scored(rng: np.random.Generator, anchors: Anchors) -> tuple[Floats, Ints]:
     """Return few different scores, so that many tie, and some neighbours of each anchor."""
     found = np.full((len(anchors), 12), NO_PRODUCT)
     for anchor, row in enumerate(anchors.row):

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from pipeline.core import layout
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
@@ -19,6 +19,7 @@ from pipeline.similar import nearest
 from pipeline.similar import stage as similar
 from pipeline.similar.table import check_neighbours, iter_neighbours
 from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.pairs import score_pairs
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -74,7 +75,7 @@ def found(chosen: Params, vectors: Matrix, shard_rows: int = 100) -> list[list[t
     return rows
 
 
-def similarities(vectors: Matrix, similarity: str, rows: Ints | None = None) -> nearest.Floats:
+def similarities(vectors: Matrix, similarity: str, rows: Ints | None = None) -> Floats:
     exact = vectors.astype(np.float64)
     own = exact if rows is None else exact[rows]
     if similarity == "l2":
@@ -124,13 +125,13 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
     others = np.round(random_vectors(rng, 300, 3), 1) + 0.01  # some are equal too
     vectors = np.concatenate([others, np.broadcast_to(others[0], (20_000, 3))])
     vectors = vectors[rng.permutation(len(vectors))]
-    compared, score_rows = [], nearest.score_rows
+    compared = []
 
-    def counted(first: Matrix, *rest: Any) -> nearest.Floats:
+    def counted(first: Matrix, *rest: Any) -> Floats:
         compared.append(len(first))
-        return score_rows(first, *rest)
+        return score_pairs(first, *rest)
 
-    monkeypatch.setattr(nearest, "score_rows", counted)
+    monkeypatch.setattr(nearest, "score_pairs", counted)
     rows = found(given(20, similarity), vectors, 9_000)
     assert sum(compared) < 100 * len(vectors)
     equal = np.flatnonzero((vectors == others[0]).all(axis=1))

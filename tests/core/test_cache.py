@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
-from pipeline.core.cached_folder import build_once, folder_name, forget
+from pipeline.core.cache import build_once, folder_name, forget
 from pipeline.core.files import sha256_file
 
 FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b""}
@@ -17,7 +17,7 @@ FILES = {"model.bin": b"weights" * 100, "deep/er/config.json": b"{}", "empty": b
 MAKE = """
 import os, sys, time
 from pathlib import Path
-from pipeline.core.cached_folder import build_once
+from pipeline.core.cache import build_once
 
 def fill(folder):
     with open(sys.argv[2], "a") as log:
