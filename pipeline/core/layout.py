@@ -651,7 +651,7 @@ def artefacts() -> tuple[Path, ...]:
     """Return the files and folders that stages, DVC and Git write, and params.yaml."""
     return (
         Path(".git"), Path(".dvc"),
-        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, GIVEN_RUNS,
+        PARAMS, GRAPH, LOCK, MODELS, DEMO, SAMPLE, CLEAN, EMBEDDINGS, PAIRS, RUNS, GIVEN_RUNS,
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
         CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
         PER_QUERY, ENCODER_SCORES, SUMMARY, REPORT, PAGE, intervals("").parent,
