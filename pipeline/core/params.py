@@ -226,10 +226,14 @@ class Report(Strict):
     seed: Seed
 
 
+MEASURED_NEIGHBOURS = 10
+"""How many of a product's nearest ones precision@10 counts: it is wrong where fewer are kept."""
+
+
 class Similar(Strict):
     """How many nearest products of each product `similar` keeps."""
 
-    neighbours: Count
+    neighbours: Annotated[int, Field(ge=MEASURED_NEIGHBOURS)]
 
 
 class Duplicates(Strict):

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints
+from pipeline.core.params import MEASURED_NEIGHBOURS
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.retrieve.neighbours import sampled_rows
@@ -29,7 +30,7 @@ SEED = 31
 LEVELS = np.array([2, 1, 0, 0])
 """How similar a product with each of `LABELS` is to an Exact one of the query."""
 
-PLACES = 10
+PLACES = MEASURED_NEIGHBOURS
 """The first neighbours that are counted."""
 
 ORDERS = {"concordance": None, "e_over_s": (2, 1), "e_over_ci": (2, 0), "s_over_ci": (1, 0)}

@@ -175,7 +175,7 @@ WRONG: list[tuple[str, object]] = [
     ("report.queries", 0),
     ("report.results", 11),
     ("report.seed", -1),
-    ("similar.neighbours", 0),
+    ("similar.neighbours", 9),
     ("duplicates.precision", 0.0),
     ("duplicates.text", 0.0),
     ("explore", "us"),

@@ -179,7 +179,7 @@ def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
     assert project.ran("repro", "--force", "--single-item", *sorted(ran)) == ran
     assert project.lock() == lock
     assert all(name.endswith("@jp") for name in project.ran("exp", "run", "-S", "explore=[us,jp]"))
-    ran = project.ran("exp", "run", "-S", "similar.neighbours=7", "-S", "explore=[us]")
+    ran = project.ran("exp", "run", "-S", "similar.neighbours=11", "-S", "explore=[us]")
     assert {"similar@us", "duplicates@us"} <= ran
     assert all(name.endswith("@us") for name in ran)
 
