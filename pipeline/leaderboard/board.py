@@ -1,8 +1,7 @@
 """Entries of one locale and one sample, ranked: pure functions of per-query tables.
 
 The best is chosen by the same numbers that the others are then compared with, so a p-value is
-adjusted as one of all pairs of entries: Holm's adjustment, in which the pairs without the best
-count as not significant. That is never too optimistic, whichever entry comes out best.
+adjusted as one of all pairs of entries (see `uncertainty.holm`).
 """
 
 import math
@@ -164,18 +163,6 @@ def rank_entries(
     return sorted(found, key=lambda board: locales.index(board.locale))
 
 
-def adjust_for_all_pairs(p_values: Sequence[float], entries: int) -> list[float]:
-    """Return Holm's adjustment of the best's p-values, as if every pair had been compared.
-
-    Args:
-        p_values: of the best against each of the others.
-        entries: how many entries there are, the best among them.
-    """
-    pairs = entries * (entries - 1) // 2
-    filled = [*p_values, *[1.0] * (pairs - len(p_values))]
-    return uncertainty.holm(filled)[: len(p_values)]
-
-
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:
     """Return the settings that a system's numbers depend on."""
     locale = side.card.sample.locale
@@ -278,7 +265,7 @@ def _p_values(
         uncertainty.paired_randomisation(each.measures[measure] - best, samples, draws.seed)
         for each in rivals[1:]
     ]
-    return adjust_for_all_pairs(alone, len(rivals))
+    return uncertainty.holm(alone, pairs)
 
 
 def _mean(numbers: Floats) -> float:

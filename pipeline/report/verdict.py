@@ -58,15 +58,14 @@ def find_winners(
             differences = of[first] - of[other]
             p = uncertainty.paired_randomisation(differences, draws.samples, draws.seed)
             tested.append((locale, other, p))
-    p_values = [p for _, _, p in tested]
-    adjusted = uncertainty.holm([*p_values, *[1.0] * (_pairs(locales) - len(p_values))])
+    adjusted = uncertainty.holm([p for _, _, p in tested], _pairs(locales))
     return tuple(
         Winner(
             locale,
             best.get(locale, ()),
             tuple(
                 other
-                for (of, other, _), p in zip(tested, adjusted, strict=False)
+                for (of, other, _), p in zip(tested, adjusted, strict=True)
                 if of == locale and p >= _alpha(draws)
             ),
         )

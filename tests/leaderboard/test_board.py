@@ -1,4 +1,3 @@
-import itertools
 import math
 
 import numpy as np
@@ -48,18 +47,6 @@ def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
         for placed in found.placed:
             own = values[int(placed.entry.revisions[0])]
             assert placed.interval == uncertainty.bootstrap_interval(own, 500, 0.95, 17)
-
-
-def test_the_adjustment_is_holms_over_all_pairs_that_were_not_compared_counted_as_1() -> None:
-    assert board.adjust_for_all_pairs([0.01, 0.001], 3) == pytest.approx([0.02, 0.003])
-    for entries in range(2, 9):
-        p = np.random.default_rng(entries).random(entries - 1) / 50
-        pairs = len(list(itertools.combinations(range(entries), 2)))
-        adjusted = board.adjust_for_all_pairs(list(p), entries)
-        assert adjusted == uncertainty.holm([*p, *[1.0] * (pairs - len(p))])[: len(p)]
-        assert all(
-            mine >= own for mine, own in zip(adjusted, uncertainty.holm(list(p)), strict=True)
-        )
 
 
 def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
