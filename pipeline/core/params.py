@@ -198,12 +198,29 @@ ENCODER_MEASURES = (
 """The measures of an encoder by itself, in the order in which they are shown."""
 
 
+FEWEST_DRAWS = 100
+
+
 class Uncertainty(Strict):
     """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
 
-    samples: Annotated[int, Field(ge=100)]
+    samples: Annotated[int, Field(ge=FEWEST_DRAWS)]
     confidence: Fraction
     seed: Seed
+
+    def too_few_for(self, tests: int, alpha: float) -> str:
+        """Say how many draws `tests` tests together need, if these can find nothing; else "".
+
+        No p is below 1 / (samples + 1), and Holm's adjustment multiplies the least by `tests`.
+        """
+        if tests < alpha * (self.samples + 1):
+            return ""
+        needed = int(tests / alpha)
+        needed += tests >= alpha * (needed + 1)  # where the quotient was rounded down
+        return (
+            f"{self.samples:,} draws are too few: no p that is adjusted by Holm can be below "
+            f"{alpha:g} (tests together: {tests:,}). Draw at least {needed:,}."
+        )
 
 
 class Compare(Strict):

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.compare.pairs import mean
+from pipeline.compare.pairs import mean, p_value
 from pipeline.compare.sides import Side
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import AS_TYPED, ENCODER, SYSTEMS, Uncertainty
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
@@ -151,6 +152,9 @@ def rank_entries(
         measure: what ranks them, such as ndcg@10; an entry without it is left out.
         draws: of bootstrap and randomisation.
         alpha: the level of the adjusted p-values.
+
+    Raises:
+        PipelineError: there are so few draws that no entry of a board could be surely worse.
     """
     boards: dict[object, list[Entry]] = {}
     for entry in entries:
@@ -158,6 +162,9 @@ def rank_entries(
             # Where evaluate changed, a measure may be defined for other queries of one sample.
             defined = np.isnan(entry.measures[measure]).tobytes()
             boards.setdefault((entry.locale, entry.sample, defined), []).append(entry)
+    most = max((math.comb(len(_rivals(each)), 2) for each in boards.values()), default=0)
+    if few := draws.too_few_for(most, alpha):
+        raise PipelineError(f"uncertainty.samples, or --samples: {few}")
     found = [_board(each, measure, draws, alpha) for each in boards.values()]
     locales = list(dict.fromkeys(board.locale for board in found))
     return sorted(found, key=lambda board: locales.index(board.locale))
@@ -225,8 +232,8 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
         return -math.inf if math.isnan(found) else found
 
     order = sorted(entries, key=height, reverse=True)  # stable: equal means in order of finding
-    rivals = [entry for entry in order if entry.system != BASELINE]
-    p_values = dict(zip(map(id, rivals[1:]), _p_values(rivals, measure, draws, alpha), strict=True))
+    rivals = _rivals(order)
+    p_values = dict(zip(map(id, rivals[1:]), _p_values(rivals, measure, draws), strict=True))
     placed = []
     for entry in order:
         p = p_values.get(id(entry), math.nan)
@@ -251,21 +258,17 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
     return Board(first.locale, first.sample, first.sample.queries, tuple(placed))
 
 
-def _p_values(
-    rivals: Sequence[Entry], measure: str, draws: Uncertainty, alpha: float
-) -> list[float]:
+def _rivals(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that are compared."""
+    return [entry for entry in entries if entry.system != BASELINE]
+
+
+def _p_values(rivals: Sequence[Entry], measure: str, draws: Uncertainty) -> list[float]:
     """Return the adjusted p of each entry after the first, against the first."""
-    if len(rivals) < 2:
-        return []
-    pairs = len(rivals) * (len(rivals) - 1) // 2
-    # No p is below 1 / (samples + 1): with too few draws, many pairs could never be significant.
-    samples = max(draws.samples, math.ceil(2 * pairs / alpha))
-    best = rivals[0].measures[measure]
     alone = [
-        uncertainty.paired_randomisation(each.measures[measure] - best, samples, draws.seed)
-        for each in rivals[1:]
+        p_value(each.measures[measure] - rivals[0].measures[measure], draws) for each in rivals[1:]
     ]
-    return uncertainty.holm(alone, pairs)
+    return uncertainty.holm(alone, math.comb(len(rivals), 2))
 
 
 def _mean(numbers: Floats) -> float:

@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.leaderboard import board
@@ -11,7 +12,7 @@ from pipeline.leaderboard.board import Board, Entry
 from pipeline.leaderboard.speed import Speed, network_of, read_speed
 from tests.helpers import comparisons
 
-DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
+DRAWS = Uncertainty(samples=1200, confidence=0.95, seed=17)
 
 
 def entry(values: "np.ndarray", name: str = "a", system: str = "dense", **sample: str) -> Entry:
@@ -46,7 +47,7 @@ def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
         assert means == sorted(means, reverse=True)
         for placed in found.placed:
             own = values[int(placed.entry.revisions[0])]
-            assert placed.interval == uncertainty.bootstrap_interval(own, 500, 0.95, 17)
+            assert placed.interval == uncertainty.bootstrap_interval(own, 1200, 0.95, 17)
 
 
 def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
@@ -62,9 +63,13 @@ def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_
 def test_a_clear_difference_is_found_among_many_entries() -> None:
     rng = np.random.default_rng(1)
     drawn = [rng.random(80).round(5) / 2 for _ in range(30)]
-    (found,) = rank(
-        *(entry(each, str(place)) for place, each in enumerate([*drawn, drawn[0] + 0.5]))
-    )
+    entries = [entry(each, str(place)) for place, each in enumerate([*drawn, drawn[0] + 0.5])]
+    with pytest.raises(
+        PipelineError, match=r"--samples: 1,200 draws .* 465\)\. Draw at least 9,300\.$"
+    ):
+        rank(*entries)
+    enough = DRAWS.model_copy(update={"samples": 9300})
+    (found,) = board.rank_entries(entries, "ndcg@10", enough, 0.05)
     assert found.placed[0].entry.revisions == ("30",)
     assert all(placed.worse for placed in found.placed[1:])
 
