@@ -5,8 +5,8 @@ adjusted as one of all pairs of entries (see `uncertainty.holm`).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -39,7 +39,7 @@ class Entry:
         encoder: its name; empty for a system without vectors.
         index: its name; empty likewise, and for `encoder`.
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
-        settings: settings of the first revision that not all revisions share, as they are written.
+        settings: those that the numbers depend on, as the first revision writes them.
         measures: a value per query of each measure, [queries], NaN where undefined.
         speed: what was measured of the encoder and the index.
     """
@@ -92,7 +92,7 @@ def entries_of(
     Args:
         revision: what messages and tables call it.
         sides: its per-query table of each locale.
-        settings: its settings to be shown, as they are written.
+        settings: all its settings, as they are written.
         speeds: what was measured, by locale.
     """
     found = []
@@ -129,17 +129,28 @@ def merge_equal(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries, those with the same choices and numbers as one, in order of the first.
 
     An experiment on one locale leaves the others' numbers as they were, and bm25's do not depend
-    on the encoder: without this, a board would be full of copies.
+    on the encoder: without this, a board would be full of copies. An index of other settings is
+    another choice even where the numbers are the same: its size and its latency are not.
     """
     merged: dict[object, Entry] = {}
     for entry in entries:
         contents = tuple((name, each.tobytes()) for name, each in sorted(entry.measures.items()))
-        key = (entry.locale, entry.sample, entry.system, entry.encoder, entry.index, contents)
+        built = tuple(item for item in entry.settings.items() if item[0].startswith("indexes."))
+        chosen = entry.locale, entry.sample, entry.system, entry.encoder, entry.index
+        key = (*chosen, tuple(sorted(built)), contents)
         if (first := merged.get(key)) is None:
             merged[key] = entry
         else:
             merged[key] = _with(first, entry)
     return list(merged.values())
+
+
+def show_settings(entries: Iterable[Entry], shown: Container[str]) -> list[Entry]:
+    """Return the entries with no other settings than these."""
+    return [
+        replace(entry, settings={key: each for key, each in entry.settings.items() if key in shown})
+        for entry in entries
+    ]
 
 
 def rank_entries(
@@ -177,17 +188,17 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
     encoder = ("embed.", *_of_model(settings, side.card.encoder))
     vectors = (*encoder, f"indexes.{side.card.index}.")
     words = ("bm25.", f"language.{locale}")
-    chosen = settings.get(f"rerank.{locale}", "")
-    named = (f"rerankers.{chosen}.", f"trained.{chosen}.") if chosen else ("rerankers.",)
-    reranker = (f"rerank.{locale}", *named)
+    reranker = _of_model(settings, settings.get(f"rerank.{locale}", ""))
     sections = {
         "bm25": (*shared, *words),
-        ENCODER: ("clean.", *encoder),
+        ENCODER: ("clean.", f"spelling.{locale}", *encoder),
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
-        "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
+        "rerank": (
+            *shared, *vectors, *words, "hybrid.", "reranking.", f"rerank.{locale}", *reranker,
+        ),
         BASELINE: (),
-    }.get(system, (*shared, f"systems.{locale}.{system}"))
+    }.get(system, (*shared, f"systems.{locale}.{system}"))  # fmt: skip
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
     decisive = {
@@ -201,8 +212,8 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
 def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Return the sections of a model: its entry, or how it is trained and its base's."""
     base = settings.get(f"trained.{name}.base", name)
-    if base == name:
-        return (f"encoders.{name}.",)
+    if base == name:  # no encoder has a reranker's name
+        return (f"encoders.{name}.", f"rerankers.{name}.")
     others = {
         key: value for key, value in settings.items() if not key.startswith(f"trained.{name}.")
     }

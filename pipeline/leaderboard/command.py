@@ -55,10 +55,11 @@ def rank_revisions(
         for entry in board.entries_of(
             each.name,
             each.sides,
-            {key: each.settings.get(key, "(absent)") for key in shown},
+            dict.fromkeys(shown, "(absent)") | each.settings,
             each.speeds,
         )
     )
+    entries = board.show_settings(entries, shown)
     known = sorted({name for entry in entries for name in entry.measures})
     if measure not in known:
         raise PipelineError(
@@ -116,6 +117,7 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
             side.card.index,
             network_of(settings, side.card.encoder),
             side.card.sample.product_ids_sha256,
+            settings,
         )
         for locale, side in sides.items()
     }

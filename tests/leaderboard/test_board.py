@@ -126,28 +126,71 @@ def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_
     assert found.settings == {key: settings[key] for key in settings.keys() - others}
 
 
+def test_query_texts_decide_an_encoders_numbers_and_a_base_those_of_a_trained_reranker() -> None:
+    settings = {
+        "spelling.es": "corrected", "spelling.us": "corrected", "rerank.es": "mine",
+        "trained.mine.base": "minilm", "training.seed": "3", "encoders.minilm.pooling": "mean",
+        "rerankers.other.labels": "1", "encoders.labse.pooling": "cls",
+    }  # fmt: skip
+    side = comparisons.side({"rerank.ndcg@10": np.linspace(0, 1, 20)}).beside(
+        pa.table({"rerank.labels": ["EI"] * 20, "encoder.labels": ["EI"] * 20})
+    )
+    entries = board.entries_of("one", {"es": side}, settings, {})
+    alone, reranked = (
+        next(each for each in entries if each.system == system) for system in ("encoder", "rerank")
+    )
+    assert alone.settings.keys() == {"spelling.es", "encoders.labse.pooling"}
+    assert settings.keys() - reranked.settings.keys() == {"spelling.us", "rerankers.other.labels"}
+    (shown,) = board.show_settings([alone], ["spelling.es"])
+    assert shown.settings == {"spelling.es": "corrected"}
+
+
+def test_an_index_of_other_settings_is_another_entry_though_its_numbers_are_the_same() -> None:
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20).round(5)})
+    found = [
+        entry
+        for name, links in (("one", "16"), ("two", "32"), ("three", "16"))
+        for entry in board.entries_of(name, {"es": side}, {"indexes.flat.m": links}, {})
+    ]
+    merged = board.merge_equal(found)
+    dense = [each.revisions for each in merged if each.system == "dense"]
+    assert dense == [("one", "three"), ("two",)]
+
+
 @pytest.mark.parametrize(
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )
 def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
-    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1") == Speed()
+    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1", {}) == Speed()
 
 
 def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
     bench = b'{"encoders": {"labse": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
     tradeoff = (
         b'{"encoder": "labse", "product_ids_sha256": "a1", "indexes": ['
-        b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2},'
-        b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4}]}'
+        b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2,'
+        b' "settings": {"kind": "hnsw", "ef_search": 1024}},'
+        b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4,'
+        b' "settings": {"kind": "flat"}}]}'
     )
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "a1") == Speed(7, 3, 4)
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "float32"), "a1") == Speed(
-        None, 3, 4
-    )
-    assert read_speed(bench, tradeoff, "minilm", "flat", ("minilm", "int8"), "a1") == Speed()
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "b2") == Speed(
-        7
-    )  # other products
+    settings = {
+        "indexes.flat.kind": "flat", "indexes.flat.rescore": "null", "indexes.hnsw.kind": "hnsw",
+        "indexes.hnsw.ef_search": "1024",
+    }  # fmt: skip
+
+    def found(
+        encoder: str = "labse", index: str = "flat", precision: str = "int8", products: str = "a1"
+    ) -> Speed:
+        network = encoder, precision
+        return read_speed(bench, tradeoff, encoder, index, network, products, settings)
+
+    assert found() == Speed(7, 3, 4)
+    assert found(precision="float32") == Speed(None, 3, 4)
+    assert found("minilm") == Speed()
+    assert found(products="b2") == Speed(7)
+    assert found(index="hnsw") == Speed(7, 1, 2)
+    settings["indexes.hnsw.ef_search"] = "4096"
+    assert found(index="hnsw") == Speed(7)
 
 
 def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_precision() -> None:
@@ -163,7 +206,7 @@ def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_prec
     ):  # fmt: skip
         assert network_of(settings, name) == network
     bench = b'{"encoders": {"minilm": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
-    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1")
+    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1", settings)
     assert found == Speed(7)
 
 
