@@ -38,6 +38,7 @@ SAMPLE = Path("data/sample")
 CLEAN = Path("data/clean")
 EMBEDDINGS = Path("data/embeddings")
 INDEX = Path("models/index")
+INDEX_ENTRIES = Path("models/index_entry")
 MODELS = Path("models")
 PAIRS = Path("data/pairs")
 RUNS = Path("data/runs")
@@ -163,6 +164,23 @@ class EmbeddingFiles:
     def shard(self, kind: str, number: int) -> Path:
         """Return the file of a shard of the products or the queries."""
         return self.folder / f"{kind}-{number:05d}.npy"
+
+
+@dataclass(frozen=True)
+class IndexEntryFiles:
+    """What `index_entry` writes of a locale: what the graph compares."""
+
+    folder: Path
+
+    @property
+    def build(self) -> Path:
+        """How the index is built."""
+        return self.folder / "build.json"
+
+    @property
+    def search(self) -> Path:
+        """How the index is searched."""
+        return self.folder / "search.json"
 
 
 @dataclass(frozen=True)
@@ -423,6 +441,11 @@ def model(kind: str, name: str) -> ModelFiles:
 def pairs(name: str) -> PairFiles:
     """Return the pairs that a model learns from."""
     return PairFiles(PAIRS / name)
+
+
+def index_entry(locale: str) -> IndexEntryFiles:
+    """Return the settings of a locale's index."""
+    return IndexEntryFiles(INDEX_ENTRIES / locale)
 
 
 def index(locale: str) -> IndexFiles:

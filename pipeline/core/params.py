@@ -499,6 +499,18 @@ Index = Annotated[
     Field(discriminator="kind"),
 ]
 
+SEARCH_SETTINGS = frozenset({"ef_search", "probes", "rescore"})
+"""What of an index's settings says how it is searched: other values need no other index."""
+
+
+def split_settings(index: Index) -> tuple[dict[str, str | int], dict[str, str | int]]:
+    """Return how an index is built, and how it is searched, by key."""
+    settings = index.model_dump(mode="json").items()
+    return (
+        {key: value for key, value in settings if key not in SEARCH_SETTINGS},
+        {key: value for key, value in settings if key in SEARCH_SETTINGS},
+    )
+
 
 MEAN = "mean"
 """The row beside the locales in the summary; no locale may have this name."""
