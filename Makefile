@@ -34,7 +34,7 @@ try: setup ## run an experiment, params checked first: SET='encoder.es=labse ind
 	@test -n '$(SET)' || { echo "error: SET names no change. Run make try SET='encoder.es=labse'." >&2; exit 1; }
 	python -m pipeline.experiment $(SET)
 
-plan: setup ## estimate the time, memory and disk of every stage; runs nothing
+plan: setup ## estimate the time, memory and disk of the stages; runs nothing
 	python -m pipeline.plan
 
 costs: setup ## compare the last plan with what the stages took since; writes reports/bench/costs.md

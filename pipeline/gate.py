@@ -32,6 +32,17 @@ def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
         if (found := known.get(section)) != chosen:
             yield f"{where}: {section} must be {chosen!r} (found {shorten(found)}). {remedy}"
             return
+    name = params.index[locale]
+    settings = run_card.index_settings(run_card.of_index(name, params.indexes[name]))
+    measured = known.get(run_card.INDEX_SETTINGS)
+    measured = measured if isinstance(measured, dict) else {}
+    for key in sorted(settings.keys() | measured.keys()):
+        if (found := measured.get(key)) != (wanted := settings.get(key)):
+            yield (
+                f"{where}: {run_card.INDEX_SETTINGS}.{key} must be {wanted!r} (found "
+                f"{shorten(found)}): the overlap is that of indexes.{name} as it was. {remedy}"
+            )
+            return
     if run_card.NOT_MEASURED in known:
         yield (
             f"{where}: nothing is measured ({shorten(known[run_card.NOT_MEASURED])}), so what the "
@@ -46,7 +57,7 @@ def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
             f"{shorten(overlap)}). {remedy}"
         )
         return
-    lost, name = round(1 - overlap, run_card.OVERLAP_DECIMALS), params.index[locale]
+    lost = round(1 - overlap, run_card.OVERLAP_DECIMALS)
     if params.index_gate is not None and lost > params.index_gate:
         yield (
             f"index.{locale}: {name} finds {overlap:g} of the exact top 100 and loses {lost:g}, "

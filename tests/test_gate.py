@@ -11,6 +11,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.gate import gate
+from pipeline.runs.card import index_settings, of_index
 from tests.conftest import RunStage
 from tests.helpers.artefacts import params
 
@@ -23,6 +24,7 @@ def write_metrics(overlaps: dict[str, Any], index: str = "flat") -> None:
             "dense": {"index_overlap@100": overlap, "ndcg@10": 0.5},
             "encoder": encoders[locale],
             "index": index,
+            "index_settings": index_settings(of_index(index, params().indexes[index])),
         }
         layout.metrics(locale).write_text(json.dumps(told))
 
@@ -72,6 +74,19 @@ def test_a_refusal_names_locale_index_overlap_what_is_allowed_and_the_way_out(
     assert "index_gate allows 0.05" in us
     assert remedy in us
     assert jp.strip().startswith(f"index.jp: {index} finds 0.5 ")
+
+
+def test_metrics_of_other_settings_of_the_index_say_nothing_of_it(project: Path) -> None:
+    write_metrics(EXACT, "hnsw")
+    gate(chosen("hnsw"))
+    names = {f"index.{locale}": "hnsw" for locale in EXACT}
+    with pytest.raises(
+        PipelineError, match=r"us\.json: index_settings\.m must be '8' \(found '32'\)"
+    ):
+        gate(params({**names, "indexes.hnsw.m": 8}))
+    write_metrics(EXACT)
+    with pytest.raises(PipelineError, match="index must be 'hnsw'"):
+        gate(chosen("hnsw"))
 
 
 @pytest.mark.slow

@@ -35,10 +35,6 @@ from pipeline.core.progress import track
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
 
-LIBRARY = "bm25s"
-"""Whose scores these are, to the last bit. It does not make them any more; cards still name it, so
-that runs keep their bytes until the next change of `runs.card.RUN_SCHEMA`."""
-
 
 def bm25(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
@@ -136,12 +132,7 @@ def _write_runs(
 ) -> int:
     """Write both runs, and return how many queries found nothing."""
     settings, depth, queries = params.bm25, params.retrieve.depth, len(inputs.queries)
-    of = {
-        "analyser": analyser.name,
-        "b": str(settings.b),
-        "k1": str(settings.k1),
-        "library": LIBRARY,
-    }
+    of = {"analyser": analyser.name, "b": str(settings.b), "k1": str(settings.k1)}
     hits = 0
     with run_files.write_runs(locale, "bm25", of, depth, inputs) as (catalogue, pool):
         for ranked, judged in track(found, queries, "queries", lambda _: BATCH_QUERIES):

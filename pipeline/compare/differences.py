@@ -99,7 +99,8 @@ def compare(
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
 
     Raises:
-        PipelineError: no locale is on both sides, their samples differ, or there is no such metric.
+        PipelineError: no locale is on both sides, their samples differ, there is no such metric,
+            or there are too few draws.
     """
     notes = list(sides.in_one_alone(a, b, names))
     shared = sides.comparable(a, b, names, settings.metrics)
@@ -132,7 +133,12 @@ def measure_moves(
         max_drop: the largest significant fall that is not refused.
         draws: of bootstrap and randomisation.
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
+
+    Raises:
+        PipelineError: there are so few draws that no move, however large, could be significant.
     """
+    if few := draws.too_few_for(len(pairs), alpha):
+        raise PipelineError(f"uncertainty.samples, or samples of `evaluate`: {few}")
     p = [p_value(each.differences, draws) for each in pairs]
     return tuple(
         _move(each, p_alone, p_together, alpha, max_drop, draws, queries)

@@ -38,6 +38,7 @@ SAMPLE = Path("data/sample")
 CLEAN = Path("data/clean")
 EMBEDDINGS = Path("data/embeddings")
 INDEX = Path("models/index")
+INDEX_ENTRIES = Path("models/index_entry")
 MODELS = Path("models")
 PAIRS = Path("data/pairs")
 RUNS = Path("data/runs")
@@ -163,6 +164,23 @@ class EmbeddingFiles:
     def shard(self, kind: str, number: int) -> Path:
         """Return the file of a shard of the products or the queries."""
         return self.folder / f"{kind}-{number:05d}.npy"
+
+
+@dataclass(frozen=True)
+class IndexEntryFiles:
+    """What `index_entry` writes of a locale: what the graph compares."""
+
+    folder: Path
+
+    @property
+    def build(self) -> Path:
+        """How the index is built."""
+        return self.folder / "build.json"
+
+    @property
+    def search(self) -> Path:
+        """How the index is searched."""
+        return self.folder / "search.json"
 
 
 @dataclass(frozen=True)
@@ -425,6 +443,11 @@ def pairs(name: str) -> PairFiles:
     return PairFiles(PAIRS / name)
 
 
+def index_entry(locale: str) -> IndexEntryFiles:
+    """Return the settings of a locale's index."""
+    return IndexEntryFiles(INDEX_ENTRIES / locale)
+
+
 def index(locale: str) -> IndexFiles:
     """Return a locale's FAISS index."""
     return IndexFiles(INDEX / locale)
@@ -636,7 +659,7 @@ def artefacts() -> tuple[Path, ...]:
     """Return the files and folders that stages, DVC and Git write, and params.yaml."""
     return (
         Path(".git"), Path(".dvc"),
-        PARAMS, GRAPH, LOCK, DEMO, SAMPLE, CLEAN, EMBEDDINGS, INDEX, RUNS, GIVEN_RUNS,
+        PARAMS, GRAPH, LOCK, MODELS, DEMO, SAMPLE, CLEAN, EMBEDDINGS, PAIRS, RUNS, GIVEN_RUNS,
         SIMILAR, SIMILAR_REPORTS, DUPLICATES, DUPLICATES_REPORTS,
         CLUSTERS, CLUSTERS_REPORTS, CATALOGUE, METRICS, KEY_METRICS, TRADEOFF,
         PER_QUERY, ENCODER_SCORES, SUMMARY, REPORT, PAGE, intervals("").parent,

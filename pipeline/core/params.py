@@ -199,12 +199,29 @@ ENCODER_MEASURES = (
 """The measures of an encoder by itself, in the order in which they are shown."""
 
 
+FEWEST_DRAWS = 100
+
+
 class Uncertainty(Strict):
     """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
 
-    samples: Annotated[int, Field(ge=100)]
+    samples: Annotated[int, Field(ge=FEWEST_DRAWS)]
     confidence: Fraction
     seed: Seed
+
+    def too_few_for(self, tests: int, alpha: float) -> str:
+        """Say how many draws `tests` tests together need, if these can find nothing; else "".
+
+        No p is below 1 / (samples + 1), and Holm's adjustment multiplies the least by `tests`.
+        """
+        if tests < alpha * (self.samples + 1):
+            return ""
+        needed = int(tests / alpha)
+        needed += tests >= alpha * (needed + 1)  # where the quotient was rounded down
+        return (
+            f"{self.samples:,} draws are too few: no p that is adjusted by Holm can be below "
+            f"{alpha:g} (tests together: {tests:,}). Draw at least {needed:,}."
+        )
 
 
 class Compare(Strict):
@@ -227,10 +244,14 @@ class Report(Strict):
     seed: Seed
 
 
+MEASURED_NEIGHBOURS = 10
+"""How many of a product's nearest ones precision@10 counts: it is wrong where fewer are kept."""
+
+
 class Similar(Strict):
     """How many nearest products of each product `similar` keeps."""
 
-    neighbours: Count
+    neighbours: Annotated[int, Field(ge=MEASURED_NEIGHBOURS)]
 
 
 class Duplicates(Strict):
@@ -478,6 +499,18 @@ Index = Annotated[
     | PqFastscanIndex,
     Field(discriminator="kind"),
 ]
+
+SEARCH_SETTINGS = frozenset({"ef_search", "probes", "rescore"})
+"""What of an index's settings says how it is searched: other values need no other index."""
+
+
+def split_settings(index: Index) -> tuple[dict[str, str | int], dict[str, str | int]]:
+    """Return how an index is built, and how it is searched, by key."""
+    settings = index.model_dump(mode="json").items()
+    return (
+        {key: value for key, value in settings if key not in SEARCH_SETTINGS},
+        {key: value for key, value in settings if key in SEARCH_SETTINGS},
+    )
 
 
 MEAN = "mean"

@@ -320,12 +320,8 @@ def _too_shallow(params: Params) -> Iterator[str]:
 def _too_few_draws(params: Params) -> Iterator[str]:
     """Say if there are so few draws that no drop, however large, can be refused."""
     together = len(params.encoder) * len(params.compare.metrics)
-    if together >= params.compare.alpha * (params.uncertainty.samples + 1):
-        yield (
-            f"uncertainty.samples: with {params.uncertainty.samples} draws, the p of {together} "
-            "locales x metrics compared together is never below compare.alpha "
-            f"{params.compare.alpha}. Draw at least {int(together / params.compare.alpha)}."
-        )
+    if few := params.uncertainty.too_few_for(together, params.compare.alpha):
+        yield f"uncertainty.samples: {few} There is a test for each locale and metric."
 
 
 KEPT_WHERE = {

@@ -16,12 +16,12 @@ from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.files import read_bytes
 
 MOST_BYTES = 1 << 17
-"""What a parameter file may have at most; the shipped one has some 15,000 bytes. The
+"""What a parameter file may have at most; the shipped one has some 20,000 bytes. The
 YAML library takes a second for 50,000."""
 
 MOST_VALUES = 20_000
 """How many values a parameter file may have with every alias written out; the shipped one has some
-300. Nine levels of nine aliases each are a billion."""
+400. Nine levels of nine aliases each are a billion."""
 
 MOST_LEVELS = 20
 """How deep a parameter file may be nested; the shipped one is 5 levels deep."""

@@ -16,7 +16,14 @@ from pipeline.evaluate import top_products as first_products
 from pipeline.evaluate.system_scores import Judged, Scores
 from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.runs.card import INDEX_OVERLAP, RANDOM, RunCard, rerun_hint
+from pipeline.runs.card import (
+    INDEX_OVERLAP,
+    INDEX_SETTINGS,
+    RANDOM,
+    RunCard,
+    index_settings,
+    rerun_hint,
+)
 from pipeline.runs.inputs import product_ids
 
 Means = dict[str, dict[str, float]]
@@ -84,6 +91,7 @@ def summarise(
     record = {
         **means,
         **chosen(dense, locale),
+        INDEX_SETTINGS: index_settings(dense.of),
         **metrics.counts(judged.qrels),
         "products": len(judged.ids.products),
         **dropped,

@@ -100,16 +100,23 @@ def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
     return (found + 1) / (samples + 1)
 
 
-def holm(p_values: Sequence[float]) -> list[float]:
+def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
     """Return the p-values, adjusted for being tested together.
 
     Whichever hypotheses are true, and however they depend on each other, the chance that any true
     one gets an adjusted p below alpha is at most alpha (Holm 1979).
+
+    Args:
+        p_values: of the hypotheses.
+        tests: how many hypotheses there are, if there are more; the others count as p = 1. Who
+            compares the best with all others gives the number of all pairs: which one is the best
+            was seen in the same numbers. So p is never too small, whichever that is.
     """
     p = np.asarray(p_values, dtype=np.float64)
     order = np.argsort(p, kind="stable")
     adjusted = np.empty_like(p)
-    stepped = p[order] * np.arange(len(p), 0, -1)
+    together = len(p) if tests is None else tests
+    stepped = p[order] * np.arange(together, together - len(p), -1)
     adjusted[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
     return [float(value) for value in adjusted]
 

@@ -9,7 +9,7 @@ from pipeline.evaluate import exact_ranks, metrics, per_query, slices
 from pipeline.evaluate.results import Results, chosen
 from pipeline.evaluate.system_scores import Judged
 from pipeline.evaluate.top_products import TOP
-from pipeline.runs.card import NO_JUDGEMENTS, NOT_MEASURED, RunCard
+from pipeline.runs.card import INDEX_SETTINGS, NO_JUDGEMENTS, NOT_MEASURED, RunCard, index_settings
 
 
 def describe(
@@ -37,6 +37,7 @@ def describe(
         record={
             NOT_MEASURED: NO_JUDGEMENTS,
             **chosen(dense, locale),
+            INDEX_SETTINGS: index_settings(dense.of),
             **metrics.counts(judged.qrels),
             "products": len(judged.ids.products),
             **dropped,

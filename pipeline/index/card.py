@@ -6,19 +6,23 @@ from pipeline.core import files, layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.faiss import faiss
-from pipeline.core.params import Index, Params, Similarity, Strict
+from pipeline.core.params import Params, Similarity, Strict, split_settings
+from pipeline.index.kinds import set_search, unset_search
 from pipeline.vectors.manifest import Manifest
 
-INDEX_SCHEMA = 1
+INDEX_SCHEMA = 2
 """Version of index.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 
 class IndexCard(Strict):
-    """What an index is and which vectors are in it: index.json beside index.faiss."""
+    """What an index is and which vectors are in it: index.json beside index.faiss.
+
+    `settings` are those that it was built with; how it is searched is decided when it is read.
+    """
 
     index_schema: int
     index: str
-    settings: Index
+    settings: dict[str, str | int]
     similarity: Similarity
     dimension: int
     rows: int
@@ -28,7 +32,9 @@ class IndexCard(Strict):
 
 
 def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
-    """Read a locale's index, mapped: the system loads pages as they are searched.
+    """Read a locale's index, to be searched as params.yaml says.
+
+    It is mapped: the system loads pages as they are searched.
 
     Raises:
         PipelineError: it is missing, damaged, or was built from other vectors or settings.
@@ -47,9 +53,11 @@ def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
             f"was damaged or edited. {remedy}"
         )
     try:
-        return faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as err:
         raise PipelineError(f"{path} cannot be read ({one_line(err)}). {remedy}") from err
+    set_search(index, params.index_of(locale))
+    return index
 
 
 def serialised_bytes(built: faiss.Index) -> int:
@@ -65,7 +73,8 @@ def serialised_bytes(built: faiss.Index) -> int:
 
 
 def write_index(built: faiss.Index, path: Path) -> None:
-    """Write an index; a full disk raises the system's own error."""
+    """Write an index, not how it is searched; a full disk raises the system's own error."""
+    unset_search(built)
     # Through Python's own file: FAISS's only prints when it cannot write the last bytes.
     with path.open("wb") as handle:
         faiss.write_index(built, faiss.PyCallbackIOWriter(handle.write))  # type: ignore[attr-defined]
@@ -76,7 +85,7 @@ def make_card(params: Params, locale: str, manifest: Manifest, *, index_sha256: 
     return IndexCard(
         index_schema=INDEX_SCHEMA,
         index=params.index[locale],
-        settings=params.index_of(locale),
+        settings=split_settings(params.index_of(locale))[0],
         similarity=params.encoder_of(locale).similarity,
         dimension=manifest.dimension,
         rows=manifest.products.rows,

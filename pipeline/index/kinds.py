@@ -77,7 +77,7 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
         case HnswIndex():
             graph = faiss.IndexHNSWFlat(dimension, index.m, metric)
             graph.hnsw.efConstruction = index.ef_construction
-            graph.hnsw.efSearch = index.ef_search
+            set_search(graph, index)
             return graph
         case RabitqIndex():
             return faiss.IndexRaBitQ(dimension, metric, index.bits)
@@ -93,10 +93,29 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
             form = f"IVF{index.lists},PQ{index.subvectors}x{index.bits}np"
     built = faiss.index_factory(dimension, form, metric)
     lists: Any = faiss.downcast_index(built)
-    lists.nprobe = index.probes
+    set_search(built, index)
     return _seeded(
         built, *([lists.cp, lists.pq.cp] if isinstance(index, IvfPqIndex) else [lists.cp])
     )
+
+
+def set_search(built: faiss.Index, settings: Index) -> None:
+    """Make an index search as its settings say."""
+    whole: Any = faiss.downcast_index(built)
+    match settings:
+        case HnswIndex():
+            whole.hnsw.efSearch = settings.ef_search
+        case IvfFlatIndex() | IvfPqIndex():
+            whole.nprobe = settings.probes
+
+
+def unset_search(built: faiss.Index) -> None:
+    """Make the bytes of an index the same for all ways to search it; it finds little afterwards."""
+    whole: Any = faiss.downcast_index(built)
+    if isinstance(whole, faiss.IndexHNSW):
+        whole.hnsw.efSearch = 1
+    if isinstance(whole, faiss.IndexIVF):
+        whole.nprobe = 1
 
 
 def _seeded(built: faiss.Index, *clusterings: Any) -> faiss.Index:

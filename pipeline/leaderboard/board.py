@@ -1,19 +1,19 @@
 """Entries of one locale and one sample, ranked: pure functions of per-query tables.
 
 The best is chosen by the same numbers that the others are then compared with, so a p-value is
-adjusted as one of all pairs of entries: Holm's adjustment, in which the pairs without the best
-count as not significant. That is never too optimistic, whichever entry comes out best.
+adjusted as one of all pairs of entries (see `uncertainty.holm`).
 """
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Container, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.compare.pairs import mean
+from pipeline.compare.pairs import mean, p_value
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import AS_TYPED, ENCODER, SYSTEMS, Uncertainty
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
@@ -40,7 +40,7 @@ class Entry:
         encoder: its name; empty for a system without vectors.
         index: its name; empty likewise, and for `encoder`.
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
-        settings: settings of the first revision that not all revisions share, as they are written.
+        settings: those that the numbers depend on, as the first revision writes them.
         measures: a value per query of each measure, [queries], NaN where undefined.
         speed: what was measured of the encoder and the index.
     """
@@ -93,7 +93,7 @@ def entries_of(
     Args:
         revision: what messages and tables call it.
         sides: its per-query table of each locale.
-        settings: its settings to be shown, as they are written.
+        settings: all its settings, as they are written.
         speeds: what was measured, by locale.
     """
     found = []
@@ -130,17 +130,28 @@ def merge_equal(entries: Iterable[Entry]) -> list[Entry]:
     """Return the entries, those with the same choices and numbers as one, in order of the first.
 
     An experiment on one locale leaves the others' numbers as they were, and bm25's do not depend
-    on the encoder: without this, a board would be full of copies.
+    on the encoder: without this, a board would be full of copies. An index of other settings is
+    another choice even where the numbers are the same: its size and its latency are not.
     """
     merged: dict[object, Entry] = {}
     for entry in entries:
         contents = tuple((name, each.tobytes()) for name, each in sorted(entry.measures.items()))
-        key = (entry.locale, entry.sample, entry.system, entry.encoder, entry.index, contents)
+        built = tuple(item for item in entry.settings.items() if item[0].startswith("indexes."))
+        chosen = entry.locale, entry.sample, entry.system, entry.encoder, entry.index
+        key = (*chosen, tuple(sorted(built)), contents)
         if (first := merged.get(key)) is None:
             merged[key] = entry
         else:
             merged[key] = _with(first, entry)
     return list(merged.values())
+
+
+def show_settings(entries: Iterable[Entry], shown: Container[str]) -> list[Entry]:
+    """Return the entries with no other settings than these."""
+    return [
+        replace(entry, settings={key: each for key, each in entry.settings.items() if key in shown})
+        for entry in entries
+    ]
 
 
 def rank_entries(
@@ -153,6 +164,9 @@ def rank_entries(
         measure: what ranks them, such as ndcg@10; an entry without it is left out.
         draws: of bootstrap and randomisation.
         alpha: the level of the adjusted p-values.
+
+    Raises:
+        PipelineError: there are so few draws that no entry of a board could be surely worse.
     """
     boards: dict[object, list[Entry]] = {}
     for entry in entries:
@@ -160,21 +174,12 @@ def rank_entries(
             # Where evaluate changed, a measure may be defined for other queries of one sample.
             defined = np.isnan(entry.measures[measure]).tobytes()
             boards.setdefault((entry.locale, entry.sample, defined), []).append(entry)
+    most = max((math.comb(len(_rivals(each)), 2) for each in boards.values()), default=0)
+    if few := draws.too_few_for(most, alpha):
+        raise PipelineError(f"uncertainty.samples, or --samples: {few}")
     found = [_board(each, measure, draws, alpha) for each in boards.values()]
     locales = list(dict.fromkeys(board.locale for board in found))
     return sorted(found, key=lambda board: locales.index(board.locale))
-
-
-def adjust_for_all_pairs(p_values: Sequence[float], entries: int) -> list[float]:
-    """Return Holm's adjustment of the best's p-values, as if every pair had been compared.
-
-    Args:
-        p_values: of the best against each of the others.
-        entries: how many entries there are, the best among them.
-    """
-    pairs = entries * (entries - 1) // 2
-    filled = [*p_values, *[1.0] * (pairs - len(p_values))]
-    return uncertainty.holm(filled)[: len(p_values)]
 
 
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:
@@ -184,17 +189,17 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
     encoder = ("embed.", *_of_model(settings, side.card.encoder))
     vectors = (*encoder, f"indexes.{side.card.index}.")
     words = ("bm25.", f"language.{locale}")
-    chosen = settings.get(f"rerank.{locale}", "")
-    named = (f"rerankers.{chosen}.", f"trained.{chosen}.") if chosen else ("rerankers.",)
-    reranker = (f"rerank.{locale}", *named)
+    reranker = _of_model(settings, settings.get(f"rerank.{locale}", ""))
     sections = {
         "bm25": (*shared, *words),
-        ENCODER: ("clean.", *encoder),
+        ENCODER: ("clean.", f"spelling.{locale}", *encoder),
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
-        "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
+        "rerank": (
+            *shared, *vectors, *words, "hybrid.", "reranking.", f"rerank.{locale}", *reranker,
+        ),
         BASELINE: (),
-    }.get(system, (*shared, f"systems.{locale}.{system}"))
+    }.get(system, (*shared, f"systems.{locale}.{system}"))  # fmt: skip
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
     decisive = {
@@ -208,8 +213,8 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
 def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:
     """Return the sections of a model: its entry, or how it is trained and its base's."""
     base = settings.get(f"trained.{name}.base", name)
-    if base == name:
-        return (f"encoders.{name}.",)
+    if base == name:  # no encoder has a reranker's name
+        return (f"encoders.{name}.", f"rerankers.{name}.")
     others = {
         key: value for key, value in settings.items() if not key.startswith(f"trained.{name}.")
     }
@@ -239,8 +244,8 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
         return -math.inf if math.isnan(found) else found
 
     order = sorted(entries, key=height, reverse=True)  # stable: equal means in order of finding
-    rivals = [entry for entry in order if entry.system != BASELINE]
-    p_values = dict(zip(map(id, rivals[1:]), _p_values(rivals, measure, draws, alpha), strict=True))
+    rivals = _rivals(order)
+    p_values = dict(zip(map(id, rivals[1:]), _p_values(rivals, measure, draws), strict=True))
     placed = []
     for entry in order:
         p = p_values.get(id(entry), math.nan)
@@ -265,21 +270,17 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
     return Board(first.locale, first.sample, first.sample.queries, tuple(placed))
 
 
-def _p_values(
-    rivals: Sequence[Entry], measure: str, draws: Uncertainty, alpha: float
-) -> list[float]:
+def _rivals(entries: Iterable[Entry]) -> list[Entry]:
+    """Return the entries that are compared."""
+    return [entry for entry in entries if entry.system != BASELINE]
+
+
+def _p_values(rivals: Sequence[Entry], measure: str, draws: Uncertainty) -> list[float]:
     """Return the adjusted p of each entry after the first, against the first."""
-    if len(rivals) < 2:
-        return []
-    pairs = len(rivals) * (len(rivals) - 1) // 2
-    # No p is below 1 / (samples + 1): with too few draws, many pairs could never be significant.
-    samples = max(draws.samples, math.ceil(2 * pairs / alpha))
-    best = rivals[0].measures[measure]
     alone = [
-        uncertainty.paired_randomisation(each.measures[measure] - best, samples, draws.seed)
-        for each in rivals[1:]
+        p_value(each.measures[measure] - rivals[0].measures[measure], draws) for each in rivals[1:]
     ]
-    return adjust_for_all_pairs(alone, len(rivals))
+    return uncertainty.holm(alone, math.comb(len(rivals), 2))
 
 
 def _mean(numbers: Floats) -> float:

@@ -16,7 +16,7 @@ from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER, ENCODER_MEASURES, Params
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, FEWEST_DRAWS, Params
 from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
@@ -44,7 +44,8 @@ def rank_revisions(
         measure: what ranks the entries, such as ndcg@10.
 
     Raises:
-        PipelineError: a named revision cannot be read, or none has the measure.
+        PipelineError: a named revision cannot be read, none has the measure, or there are too few
+            draws for so many entries.
     """
     held, notes = _read_all(params, names)
     shown = _differing([each.settings for each in held])
@@ -54,10 +55,11 @@ def rank_revisions(
         for entry in board.entries_of(
             each.name,
             each.sides,
-            {key: each.settings.get(key, "(absent)") for key in shown},
+            dict.fromkeys(shown, "(absent)") | each.settings,
             each.speeds,
         )
     )
+    entries = board.show_settings(entries, shown)
     known = sorted({name for entry in entries for name in entry.measures})
     if measure not in known:
         raise PipelineError(
@@ -115,6 +117,7 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
             side.card.index,
             network_of(settings, side.card.encoder),
             side.card.sample.product_ids_sha256,
+            settings,
         )
         for locale, side in sides.items()
     }
@@ -125,6 +128,12 @@ def _differing(settings: Sequence[Settings]) -> list[str]:
     """Return the keys that not all revisions set alike."""
     keys = dict.fromkeys(key for each in settings for key in each)
     return [key for key in keys if len({each.get(key) for each in settings}) > 1]
+
+
+def _draws(text: str) -> int:
+    if (number := int(text)) < FEWEST_DRAWS:
+        raise argparse.ArgumentTypeError(f"must be at least {FEWEST_DRAWS} (found {text})")
+    return number
 
 
 def main() -> int:
@@ -141,6 +150,10 @@ def main() -> int:
     parser.add_argument(
         "--measure", default="ndcg@10", help="what ranks the entries (default: ndcg@10)"
     )
+    parser.add_argument(
+        "--samples", type=_draws, metavar="N",
+        help="draws of intervals and tests (default: uncertainty.samples of params.yaml)",
+    )  # fmt: skip
     for kind in ("markdown", "csv", "json"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it as {kind} too")
     arguments = parser.parse_args()
@@ -149,6 +162,9 @@ def main() -> int:
         files.refuse_artefacts(named, layout.artefacts())
         git.refuse_tracked(named)
         params = load_params()
+        if arguments.samples is not None:
+            draws = params.uncertainty.model_copy(update={"samples": arguments.samples})
+            params = params.model_copy(update={"uncertainty": draws})
         boards, notes = rank_revisions(params, arguments.revisions, arguments.measure)
         shown = display.Shown(boards, notes, arguments.measure, params.uncertainty.confidence)
         for kind, write in (("markdown", display.markdown), ("csv", display.csv_text)):

@@ -44,10 +44,12 @@ def read_speed(
     index: str,
     network: tuple[str, str],
     product_ids_sha256: str,
+    settings: Mapping[str, str],
 ) -> Speed:
     """Return what two reports say of an encoder and an index; a damaged report says nothing.
 
-    A latency depends on how many products are searched, so it counts only for the same ones.
+    A latency depends on how many products are searched, and on the index's settings, such as
+    ef_search. So it counts only for the same ones.
 
     Args:
         bench: reports/bench/encode.json of the revision, if it has one.
@@ -56,6 +58,7 @@ def read_speed(
         index: the index's name.
         network: what `network_of` returns for the encoder.
         product_ids_sha256: the products of the numbers.
+        settings: those of the revision, as they are written.
     """
     name, precision = network
     side = _at(_parse(bench), "encoders", name, "sides", f"openvino cpu {precision}")
@@ -66,11 +69,23 @@ def read_speed(
         (each for each in _list(listed) if _at(each, "index") == index),
         None,
     )
+    if _at(of_index, "settings") != _written(settings, index):
+        of_index = None
     return Speed(
         _number(_at(side, "tokens_per_second")),
         _number(_at(of_index, "bytes_per_vector")),
         _number(_at(of_index, "p50_milliseconds")),
     )
+
+
+def _written(settings: Mapping[str, str], index: str) -> dict[str, Any]:
+    """Return the entry of an index as `make tradeoff` writes it: without what is empty."""
+    start = f"indexes.{index}."
+    written = {
+        key.removeprefix(start): value for key, value in settings.items() if key.startswith(start)
+    }
+    numbers = {key: int(value) for key, value in written.items() if value.isdecimal()}
+    return {key: value for key, value in (written | numbers).items() if value != "null"}
 
 
 def network_of(settings: Mapping[str, str], encoder: str) -> tuple[str, str]:

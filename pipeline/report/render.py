@@ -77,7 +77,7 @@ def render(
             script_hash=parts.integrity(script),
             measures=measures,
             moves=moves,
-            verdict=verdict(locales, params.uncertainty),
+            verdict=verdict(locales, params.uncertainty, params.compare.alpha),
             explained=describe,
             locales=sections,
             sample=params.sample,
@@ -95,6 +95,7 @@ def render(
             labels=LABEL_WORDS,
             label_order=(*LABELS, UNJUDGED),
             uncertainty=params.uncertainty,
+            alpha=params.compare.alpha,
         )
     )
 

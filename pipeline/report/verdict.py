@@ -29,17 +29,17 @@ class Winner:
 
 
 def find_winners(
-    locales: Mapping[str, Mapping[str, Floats]], draws: Uncertainty
+    locales: Mapping[str, Mapping[str, Floats]], draws: Uncertainty, alpha: float
 ) -> tuple[Winner, ...]:
     """Return the winner of each locale.
 
     A system surely beats another where the paired randomisation test over the queries, adjusted
-    for all pairs of systems in all locales (Holm), leaves p below 1 - confidence. All pairs count,
-    though only those of the best are tested: which one is the best was seen in the same numbers.
+    for all pairs of systems in all locales (see `uncertainty.holm`), leaves p below alpha.
 
     Args:
         locales: by locale and system, one measure of its queries; NaN where it is undefined.
         draws: of the test.
+        alpha: the level of the adjusted p.
     """
     best: dict[str, tuple[str, ...]] = {}
     tested: list[tuple[str, str, float]] = []
@@ -59,16 +59,15 @@ def find_winners(
             differences = of[first] - of[other]
             p = uncertainty.paired_randomisation(differences, draws.samples, draws.seed)
             tested.append((locale, other, p))
-    p_values = [p for _, _, p in tested]
-    adjusted = uncertainty.holm([*p_values, *[1.0] * (_pairs(locales) - len(p_values))])
+    adjusted = uncertainty.holm([p for _, _, p in tested], _pairs(locales))
     return tuple(
         Winner(
             locale,
             best.get(locale, ()),
             tuple(
                 other
-                for (of, other, _), p in zip(tested, adjusted, strict=False)
-                if of == locale and p >= _alpha(draws)
+                for (of, other, _), p in zip(tested, adjusted, strict=True)
+                if of == locale and p >= alpha
             ),
         )
         for locale in locales
@@ -97,8 +96,11 @@ def describe_winners(winners: Sequence[Winner], measure: str) -> str:
     return f"By {display_name(measure)}: {'; '.join(parts)}."
 
 
-def verdict(locales: Sequence[LocaleResults], draws: Uncertainty) -> str:
-    """Return what the page says first of its results: which system wins where, and how surely."""
+def verdict(locales: Sequence[LocaleResults], draws: Uncertainty, alpha: float) -> str:
+    """Return what the page says first of its results: which system wins where, and how surely.
+
+    Where the draws are too few to be sure of any, it says that, and names no winner.
+    """
     measure = locales[0].measures[0]
     by_locale: dict[str, dict[str, Floats]] = {
         results.locale: {
@@ -106,19 +108,13 @@ def verdict(locales: Sequence[LocaleResults], draws: Uncertainty) -> str:
         }
         for results in locales
     }
-    said = describe_winners(find_winners(by_locale, draws), measure)
-    # No p is below 1 / (samples + 1), and Holm's adjustment multiplies the least by all pairs.
-    if _pairs(by_locale) / (draws.samples + 1) < _alpha(draws):
-        return said
-    return f"{said} {draws.samples:,} draws are too few to be sure: raise uncertainty.samples."
+    if few := draws.too_few_for(_pairs(by_locale), alpha):
+        return f"By {display_name(measure)}: no verdict. uncertainty.samples: {few}"
+    return describe_winners(find_winners(by_locale, draws, alpha), measure)
 
 
 def _pairs(locales: Mapping[str, Mapping[str, Floats]]) -> int:
     return sum(math.comb(len(of), 2) for of in locales.values())
-
-
-def _alpha(draws: Uncertainty) -> float:
-    return round(1 - draws.confidence, 10)
 
 
 def _listed(names: Sequence[str], last: str) -> str:

@@ -20,7 +20,7 @@ from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
-from pipeline.runs.card import OVERLAP_QUERIES
+from pipeline.runs.card import OVERLAP_QUERIES, of_index
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import check_ids, read_manifest
@@ -51,7 +51,8 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     elif not isinstance(params.index_of(locale), FlatIndex):
         sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
         overlap = neighbours.index_overlap(index, sample, products, similarity)
-    of = {"encoder": params.encoder[locale], "index": params.index[locale]}
+    index_name, settings = params.index[locale], params.index_of(locale)
+    of = {"encoder": params.encoder[locale], **of_index(index_name, settings)}
     depth = params.retrieve.depth
     with run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool):
         starts = range(0, len(queries), BATCH_QUERIES)

@@ -9,7 +9,7 @@ from pydantic import Field
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Name, Strict
+from pipeline.core.params import Index, Name, Strict
 from pipeline.runs.inputs import Ids
 
 RUN_SCHEMA = 3
@@ -37,6 +37,9 @@ OVERLAP_DECIMALS = 5
 OVERLAP_QUERIES = 1_000
 """How many queries it is measured on, at most: its mean is then known to about 0.005."""
 
+INDEX_SETTINGS = "index_settings"
+"""The key under which the metrics have what `index_settings` returns."""
+
 NOT_MEASURED = "not_measured"
 """The key that says in a locale's metrics why there are no measures."""
 
@@ -60,6 +63,19 @@ class RunCard(Strict):
     product_ids_sha256: str
     catalogue_sha256: str
     pool_sha256: str
+
+
+def of_index(name: str, settings: Index) -> dict[str, str]:
+    """Return what `RunCard.of` says of an index: its name, and each of its settings."""
+    dumped = settings.model_dump(mode="json").items()
+    return {"index": name} | {f"index.{key}": str(value) for key, value in dumped}
+
+
+def index_settings(of: Mapping[str, str]) -> dict[str, str]:
+    """Return the settings of the index in what `of_index` returns, as texts."""
+    return {
+        key.removeprefix("index."): value for key, value in of.items() if key.startswith("index.")
+    }
 
 
 def rerun_hint(system: str, locale: str) -> str:

@@ -140,8 +140,8 @@ def compare(
     Args:
         a: the first run.
         others: one or more runs, scored by the same judgements and, if one is given, catalogue.
-        measures: which; None: nDCG, MRR and recall at the first cutoffs (`Result.headline`). The
-            p-values are adjusted over all of them, and over all runs.
+        measures: which; None: nDCG and MRR at the first cutoff, and recall at each that nDCG has
+            too (`Result.headline`). The p-values are adjusted over all of them, and over all runs.
         alpha: below which adjusted p a difference is significant.
 
     Returns:
@@ -149,7 +149,7 @@ def compare(
 
     Raises:
         PipelineError: there is nothing to compare, the judgements, catalogues, tracks or draws
-            differ, or a result lacks a measure.
+            differ, a result lacks a measure, or the draws are too few for so many comparisons.
     """
     if not others:
         raise PipelineError("compare: there must be two results or more (found 1). Give another.")

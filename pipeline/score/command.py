@@ -35,8 +35,11 @@ def score(
     labels: dict[str, str] | None,
     products: Path | None,
     track: Track,
+    samples: int | None = None,
 ) -> tuple[list[Result], tuple[Difference, ...]]:
     """Score runs, and compare all others with the first one.
+
+    `samples` replaces the number of draws of params.yaml, or of the shipped one.
 
     Raises:
         PipelineError: as `evaluate` and `compare` do, or params.yaml is wrong.
@@ -45,6 +48,8 @@ def score(
     if layout.PARAMS.is_file():
         params = load_params()
         cutoffs, draws, alpha = params.evaluate, params.uncertainty, params.compare.alpha
+    if samples is not None:
+        draws = draws.model_copy(update={"samples": samples})
     judgements = read_given(qrels, TREC_QRELS, "the judgements")
     catalogue = None if products is None else read_given(products, PRODUCTS, "the products")
     results = [
@@ -112,6 +117,11 @@ def main() -> int:
         "--track", choices=get_args(Track), default="catalogue",
         help="pool: the runs order each query's judged products alone (default: catalogue)",
     )  # fmt: skip
+    parser.add_argument(
+        "--samples", type=int, metavar="N",
+        help="draws of intervals and tests (default: uncertainty.samples, else "
+        f"{DRAWS.samples:,})",
+    )  # fmt: skip
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write each query's measures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write means and differences")
     arguments = parser.parse_args()
@@ -128,6 +138,7 @@ def main() -> int:
             _read_labels(arguments.label),
             arguments.products,
             arguments.track,
+            arguments.samples,
         )
         if arguments.csv:
             with files.atomic_file(arguments.csv, follow_links=True) as partial:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipeline.core.arrays import Floats, Ints, sampled_rows
+from pipeline.core.params import MEASURED_NEIGHBOURS
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import Judgements
 from pipeline.runs import ranking
@@ -25,7 +26,7 @@ SEED = 31
 LEVELS = np.array([2, 1, 0, 0])
 """How similar a product with each of `LABELS` is to an Exact one of the query."""
 
-PLACES = 10
+PLACES = MEASURED_NEIGHBOURS
 """The first neighbours that are counted."""
 
 ORDERS = {"concordance": None, "e_over_s": (2, 1), "e_over_ci": (2, 0), "s_over_ci": (1, 0)}

@@ -174,7 +174,7 @@ def test_the_card_says_what_the_runs_are_of(clean: pa.Table) -> None:
     card = run_card.read_card(
         layout.runs("bm25", LOCALE), "bm25", inputs.queries, inputs.products, "do"
     )
-    assert card.of == {"analyser": "snowball-es", "library": "bm25s", "k1": "2.5", "b": "0.75"}
+    assert card.of == {"analyser": "snowball-es", "k1": "2.5", "b": "0.75"}
     assert card.depth == 1000
 
 

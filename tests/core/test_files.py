@@ -660,6 +660,8 @@ def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
         Path(".git/HEAD"), Path(".dvc/config"),
         path, path.absolute(), Path("link.json"), Path("folder/new.json"), Path("params.yaml"),
         layout.METRICS, Path("reports/../reports/metrics/us.json"), layout.PAGE,
+        *layout.LOCKS, layout.MODELS_GRAPH, layout.PAIRS / "name" / "train.parquet",
+        Path("models/encoder/name/model.safetensors"), Path("models/reranker/name/card.json"),
     ):  # fmt: skip
         with pytest.raises(PipelineError, match=f"^--json {given}: must not be an artefact"):
             refuse_artefacts({"--json": given}, layout.artefacts())

@@ -175,7 +175,7 @@ WRONG: list[tuple[str, object]] = [
     ("report.queries", 0),
     ("report.results", 11),
     ("report.seed", -1),
-    ("similar.neighbours", 0),
+    ("similar.neighbours", 9),
     ("duplicates.precision", 0.0),
     ("duplicates.text", 0.0),
     ("explore", "us"),
@@ -857,12 +857,25 @@ def test_too_few_draws_for_any_drop_to_be_refused_are_refused() -> None:
     # Three locales x three metrics: the least adjusted p of 179 draws is 9 / 180 = 0.05.
     (told,) = lines(put("uncertainty.samples", 179))
     assert told == (
-        "uncertainty.samples: with 179 draws, the p of 9 locales x metrics compared together is "
-        "never below compare.alpha 0.05. Draw at least 180."
+        "uncertainty.samples: 179 draws are too few: no p that is adjusted by Holm can be below "
+        "0.05 (tests together: 9). Draw at least 180. There is a test for each locale and metric."
     )
     data = shipped()
     data["uncertainty"]["samples"] = 180
     check_params(data, "params.yaml")
+
+
+def test_the_fewest_draws_named_are_enough_and_one_less_is_not() -> None:
+    draws = check_params(shipped(), "").uncertainty
+    for tests in (0, 1, 3, 7, 9, 104, 1_305):
+        for alpha in (0.05, 0.01, 0.03, 0.1, 0.7, 1e-4):
+            found = draws.model_copy(update={"samples": 0}).too_few_for(tests, alpha)
+            if not tests:
+                assert not found
+                continue
+            needed = int(found.rpartition(" ")[2].rstrip(".").replace(",", ""))
+            assert tests / (needed + 1) < alpha <= tests / needed * (1 + 1e-12)
+            assert not draws.model_copy(update={"samples": needed}).too_few_for(tests, alpha)
 
 
 @pytest.mark.parametrize(

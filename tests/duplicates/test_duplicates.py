@@ -298,7 +298,7 @@ def test_edited_groups_and_groups_of_other_neighbours_are_refused() -> None:
     for changed, of, said in (
         (given(), manifest.model_copy(update={"products": side}), "table_sha256 must be"),
         (given({"duplicates.text": 0.5}), manifest, "settings must be"),
-        (given({"similar.neighbours": 7}), manifest, "neighbours must be 7"),
+        (given({"similar.neighbours": 11}), manifest, "neighbours must be 11"),
         (given({"explore": []}), manifest.model_copy(update={"products": side}), "Add es to expl"),
     ):
         with pytest.raises(PipelineError, match=rf"{said}.*`dvc repro duplicates@es"):
@@ -307,5 +307,5 @@ def test_edited_groups_and_groups_of_other_neighbours_are_refused() -> None:
     path.write_bytes(path.read_bytes() + b" ")
     with pytest.raises(PipelineError, match=r"groups_sha256 must be.*`dvc repro duplicates@"):
         read_kept(given(), LOCALE, manifest)
-    with pytest.raises(PipelineError, match=r"neighbours must be 7 .*`dvc repro similar@"):
-        duplicates.duplicates(given({"similar.neighbours": 7}), LOCALE)
+    with pytest.raises(PipelineError, match=r"neighbours must be 11 .*`dvc repro similar@"):
+        duplicates.duplicates(given({"similar.neighbours": 11}), LOCALE)

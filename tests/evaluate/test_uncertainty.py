@@ -197,6 +197,16 @@ def test_holm_is_what_stepping_down_gives() -> None:
         assert [holm(p)[i] for i in order] == pytest.approx(holm([p[i] for i in order]))
 
 
+def test_tests_without_a_p_count_as_1_in_holms_adjustment() -> None:
+    assert holm([0.01, 0.001], 3) == pytest.approx([0.02, 0.003])
+    rng = np.random.default_rng(5)
+    for number in range(1, 9):
+        p = [float(value) for value in rng.random(number) / 50]
+        adjusted = holm(p, number + 7)
+        assert adjusted == pytest.approx(plain_holm([*p, *[1.0] * 7])[:number])
+        assert all(mine >= own for mine, own in zip(adjusted, holm(p), strict=True))
+
+
 def test_holm_of_none_is_none_and_of_one_itself() -> None:
     assert holm([]) == []
     assert holm([0.03]) == [0.03]

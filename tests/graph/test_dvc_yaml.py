@@ -109,7 +109,8 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         str(path)
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key).folder, layout.embeddings(key).folder,
-            layout.index(key).folder, *(layout.runs(system, key).folder for system in SYSTEMS),
+            layout.index_entry(key).folder, layout.index(key).folder,
+            *(layout.runs(system, key).folder for system in SYSTEMS),
             layout.other_runs(key).folder,
             layout.per_query(key), layout.metrics(key), layout.key_metrics(key),
             layout.intervals(key), layout.slices(key), layout.similar_key_metrics(key),

@@ -30,8 +30,8 @@ pytestmark = pytest.mark.dvc
 
 TRAINED = "minilm-demo"
 BRANCH = (
-    "clean", "embed", "index", "retrieve", "bm25", "hybrid", "rerank", "systems", "evaluate",
-    "encoder_scores",
+    "clean", "embed", "index_entry", "index", "retrieve", "bm25", "hybrid", "rerank", "systems",
+    "evaluate", "encoder_scores",
 )  # fmt: skip
 COPIED = (
     "dvc.yaml", "models/dvc.yaml", "params.yaml", "pipeline", "reports/bench/scale.json",
@@ -179,7 +179,7 @@ def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
     assert project.ran("repro", "--force", "--single-item", *sorted(ran)) == ran
     assert project.lock() == lock
     assert all(name.endswith("@jp") for name in project.ran("exp", "run", "-S", "explore=[us,jp]"))
-    ran = project.ran("exp", "run", "-S", "similar.neighbours=7", "-S", "explore=[us]")
+    ran = project.ran("exp", "run", "-S", "similar.neighbours=11", "-S", "explore=[us]")
     assert {"similar@us", "duplicates@us"} <= ran
     assert all(name.endswith("@us") for name in ran)
 
@@ -263,9 +263,10 @@ def test_two_commands_bring_a_model_folders_metrics_beside_the_others(
 def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project) -> None:
     ran = project.ran("exp", "run", "-S", "index.us=hnsw")
     # hybrid's run may be the same: then nothing is reranked.
-    assert ran - {"rerank@us"} == {
-        "index@us", "retrieve@us", "hybrid@us", "evaluate@us", "report"
-    }  # fmt: skip
+    searched = {"retrieve@us", "hybrid@us", "evaluate@us", "report"}
+    assert ran - {"rerank@us"} == {"index_entry@us", "index@us", *searched}
+    ran = project.ran("exp", "run", "-S", "indexes.hnsw.ef_search=2000")
+    assert {"index_entry@us", "retrieve@us"} <= ran <= {"index_entry@us", "rerank@us", *searched}
 
 
 def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:

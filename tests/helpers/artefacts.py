@@ -17,6 +17,7 @@ from pipeline.core.params import FIRST_SYSTEMS, Params, System
 from pipeline.core.params_file import check_params
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
+from pipeline.runs.card import of_index
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
@@ -119,7 +120,8 @@ def write_runs(
     for system in systems:
         of = {}
         if system == "dense":
-            of = {"encoder": params().encoder[LOCALE], "index": params().index[LOCALE]}
+            index = of_index(params().index[LOCALE], params().index_of(LOCALE))
+            of = {"encoder": params().encoder[LOCALE], **index}
         if system == "hybrid":
             for one in ("dense", "bm25"):
                 fused = layout.runs(one, LOCALE).catalogue

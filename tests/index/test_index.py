@@ -22,11 +22,12 @@ from pipeline.core.params import (
     RabitqIndex,
     Similarity,
     Sq8Index,
+    split_settings,
 )
 from pipeline.index import stage as stage_index
 from pipeline.index.build import build_index
 from pipeline.index.card import read_index
-from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index
+from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, set_search, unset_search
 from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
 from pipeline.vectors.lengths import to_index_form
@@ -204,7 +205,9 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
     halved = products.astype(np.float16).astype(np.float32)
     built = build_index(given.index_of(LOCALE), DIMENSION, "cosine", [halved])
     path = layout.index(LOCALE).index
+    unset_search(built)
     assert path.read_bytes() == faiss.serialize_index(built).tobytes()
+    set_search(built, given.index_of(LOCALE))
     mapped = read_index(given, LOCALE, manifest)
     searched = to_index_form(queries, "cosine", "queries")
     for found, expected in zip(
@@ -332,6 +335,36 @@ def test_an_index_of_other_vectors_is_refused_with_both_hashes(built: Manifest) 
 def test_an_index_of_other_settings_is_refused(built: Manifest) -> None:
     with pytest.raises(PipelineError, match=r"index must be 'hnsw' .found 'flat'.*dvc repro"):
         read_index(params({"index.es": "hnsw"}), LOCALE, built)
+
+
+@pytest.mark.parametrize(
+    ("kind", "key", "other"),
+    [("hnsw", "ef_search", 1001), ("ivf-flat", "probes", 16), ("ivf-pq", "rescore", 3)],
+)
+def test_how_an_index_is_searched_is_not_in_it(
+    built: Manifest, kind: str, key: str, other: int
+) -> None:
+    given = {f"index.{LOCALE}": kind, "indexes.ivf-pq.bits": 4}
+    changed = given | {f"indexes.{kind}.{key}": other}
+    written = []
+    for each in (given, changed):
+        stage_index.index(params(each), LOCALE)
+        written.append(
+            [path.read_bytes() for path in sorted(layout.index(LOCALE).folder.iterdir())]
+        )
+    assert written[0] == written[1]
+    for each in (given, changed):
+        index: Any = read_index(params(each), LOCALE, built)
+        asked = params(each).index_of(LOCALE)
+        if isinstance(asked, HnswIndex):
+            assert index.hnsw.efSearch == asked.ef_search
+        elif isinstance(asked, IvfFlatIndex | IvfPqIndex):
+            assert index.nprobe == asked.probes
+    settings = [params(each).index_of(LOCALE) for each in (given, changed)]
+    (build, search), (same, others) = map(split_settings, settings)
+    assert (build, search) != (same, others)
+    assert build == same
+    assert build | search == settings[0].model_dump(mode="json")
 
 
 @pytest.mark.parametrize("damage", ["truncated", "missing", "edited"])

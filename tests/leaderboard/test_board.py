@@ -1,10 +1,10 @@
-import itertools
 import math
 
 import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.leaderboard import board
@@ -12,7 +12,7 @@ from pipeline.leaderboard.board import Board, Entry
 from pipeline.leaderboard.speed import Speed, network_of, read_speed
 from tests.helpers import comparisons
 
-DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
+DRAWS = Uncertainty(samples=1200, confidence=0.95, seed=17)
 
 
 def entry(values: "np.ndarray", name: str = "a", system: str = "dense", **sample: str) -> Entry:
@@ -47,19 +47,7 @@ def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
         assert means == sorted(means, reverse=True)
         for placed in found.placed:
             own = values[int(placed.entry.revisions[0])]
-            assert placed.interval == uncertainty.bootstrap_interval(own, 500, 0.95, 17)
-
-
-def test_the_adjustment_is_holms_over_all_pairs_that_were_not_compared_counted_as_1() -> None:
-    assert board.adjust_for_all_pairs([0.01, 0.001], 3) == pytest.approx([0.02, 0.003])
-    for entries in range(2, 9):
-        p = np.random.default_rng(entries).random(entries - 1) / 50
-        pairs = len(list(itertools.combinations(range(entries), 2)))
-        adjusted = board.adjust_for_all_pairs(list(p), entries)
-        assert adjusted == uncertainty.holm([*p, *[1.0] * (pairs - len(p))])[: len(p)]
-        assert all(
-            mine >= own for mine, own in zip(adjusted, uncertainty.holm(list(p)), strict=True)
-        )
+            assert placed.interval == uncertainty.bootstrap_interval(own, 1200, 0.95, 17)
 
 
 def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
@@ -75,9 +63,13 @@ def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_
 def test_a_clear_difference_is_found_among_many_entries() -> None:
     rng = np.random.default_rng(1)
     drawn = [rng.random(80).round(5) / 2 for _ in range(30)]
-    (found,) = rank(
-        *(entry(each, str(place)) for place, each in enumerate([*drawn, drawn[0] + 0.5]))
-    )
+    entries = [entry(each, str(place)) for place, each in enumerate([*drawn, drawn[0] + 0.5])]
+    with pytest.raises(
+        PipelineError, match=r"--samples: 1,200 draws .* 465\)\. Draw at least 9,300\.$"
+    ):
+        rank(*entries)
+    enough = DRAWS.model_copy(update={"samples": 9300})
+    (found,) = board.rank_entries(entries, "ndcg@10", enough, 0.05)
     assert found.placed[0].entry.revisions == ("30",)
     assert all(placed.worse for placed in found.placed[1:])
 
@@ -134,28 +126,71 @@ def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_
     assert found.settings == {key: settings[key] for key in settings.keys() - others}
 
 
+def test_query_texts_decide_an_encoders_numbers_and_a_base_those_of_a_trained_reranker() -> None:
+    settings = {
+        "spelling.es": "corrected", "spelling.us": "corrected", "rerank.es": "mine",
+        "trained.mine.base": "minilm", "training.seed": "3", "encoders.minilm.pooling": "mean",
+        "rerankers.other.labels": "1", "encoders.labse.pooling": "cls",
+    }  # fmt: skip
+    side = comparisons.side({"rerank.ndcg@10": np.linspace(0, 1, 20)}).beside(
+        pa.table({"rerank.labels": ["EI"] * 20, "encoder.labels": ["EI"] * 20})
+    )
+    entries = board.entries_of("one", {"es": side}, settings, {})
+    alone, reranked = (
+        next(each for each in entries if each.system == system) for system in ("encoder", "rerank")
+    )
+    assert alone.settings.keys() == {"spelling.es", "encoders.labse.pooling"}
+    assert settings.keys() - reranked.settings.keys() == {"spelling.us", "rerankers.other.labels"}
+    (shown,) = board.show_settings([alone], ["spelling.es"])
+    assert shown.settings == {"spelling.es": "corrected"}
+
+
+def test_an_index_of_other_settings_is_another_entry_though_its_numbers_are_the_same() -> None:
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20).round(5)})
+    found = [
+        entry
+        for name, links in (("one", "16"), ("two", "32"), ("three", "16"))
+        for entry in board.entries_of(name, {"es": side}, {"indexes.flat.m": links}, {})
+    ]
+    merged = board.merge_equal(found)
+    dense = [each.revisions for each in merged if each.system == "dense"]
+    assert dense == [("one", "three"), ("two",)]
+
+
 @pytest.mark.parametrize(
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )
 def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
-    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1") == Speed()
+    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1", {}) == Speed()
 
 
 def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
     bench = b'{"encoders": {"labse": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
     tradeoff = (
         b'{"encoder": "labse", "product_ids_sha256": "a1", "indexes": ['
-        b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2},'
-        b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4}]}'
+        b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2,'
+        b' "settings": {"kind": "hnsw", "ef_search": 1024}},'
+        b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4,'
+        b' "settings": {"kind": "flat"}}]}'
     )
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "a1") == Speed(7, 3, 4)
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "float32"), "a1") == Speed(
-        None, 3, 4
-    )
-    assert read_speed(bench, tradeoff, "minilm", "flat", ("minilm", "int8"), "a1") == Speed()
-    assert read_speed(bench, tradeoff, "labse", "flat", ("labse", "int8"), "b2") == Speed(
-        7
-    )  # other products
+    settings = {
+        "indexes.flat.kind": "flat", "indexes.flat.rescore": "null", "indexes.hnsw.kind": "hnsw",
+        "indexes.hnsw.ef_search": "1024",
+    }  # fmt: skip
+
+    def found(
+        encoder: str = "labse", index: str = "flat", precision: str = "int8", products: str = "a1"
+    ) -> Speed:
+        network = encoder, precision
+        return read_speed(bench, tradeoff, encoder, index, network, products, settings)
+
+    assert found() == Speed(7, 3, 4)
+    assert found(precision="float32") == Speed(None, 3, 4)
+    assert found("minilm") == Speed()
+    assert found(products="b2") == Speed(7)
+    assert found(index="hnsw") == Speed(7, 1, 2)
+    settings["indexes.hnsw.ef_search"] = "4096"
+    assert found(index="hnsw") == Speed(7)
 
 
 def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_precision() -> None:
@@ -171,7 +206,7 @@ def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_prec
     ):  # fmt: skip
         assert network_of(settings, name) == network
     bench = b'{"encoders": {"minilm": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
-    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1")
+    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1", settings)
     assert found == Speed(7)
 
 

@@ -8,12 +8,14 @@ import pyarrow as pa
 import pytest
 
 from pipeline.evaluate import uncertainty
+from pipeline.evaluate.per_query_reader import values
 from pipeline.report.inputs import LocaleResults, read_locale
 from pipeline.report.verdict import Winner, describe_winners, find_winners, verdict
 from tests.helpers.artefacts import params
 from tests.helpers.page_artefacts import write_locale
 
 DRAWS = params({"uncertainty.samples": 500}).uncertainty
+ALPHA = 0.05
 
 
 def test_a_winner_is_sure_of_those_whose_p_is_below_the_level_after_holm_over_all_pairs() -> None:
@@ -25,7 +27,7 @@ def test_a_winner_is_sure_of_those_whose_p_is_below_the_level_after_holm_over_al
         "es": {"bm25": drawn, "dense": drawn + 0.03 + noise[1]},
         "jp": {"bm25": drawn + noise[2], "dense": drawn, "hybrid": drawn.copy()},
     }
-    found = find_winners(locales, DRAWS)
+    found = find_winners(locales, DRAWS, ALPHA)
     pairs = 3 + 1 + 3
     p = {
         (locale, other): uncertainty.paired_randomisation(
@@ -57,7 +59,7 @@ def test_systems_that_differ_by_luck_alone_are_rarely_called_best() -> None:
             str(place): dict(zip(("bm25", "dense", "hybrid"), of, strict=True))
             for place, of in enumerate(drawn)
         }
-        found = find_winners(locales, DRAWS)
+        found = find_winners(locales, DRAWS, ALPHA)
         sure += any(len(each.rivals) < 2 for each in found)
     assert sure <= 5  # at most 2 expected
 
@@ -68,6 +70,7 @@ def test_undefined_queries_take_no_part_and_one_system_alone_wins_nothing() -> N
     found = find_winners(
         {"us": {"bm25": values, "dense": values + 0.5}, "es": {"bm25": nothing, "dense": nothing}},
         DRAWS,
+        ALPHA,
     )
     assert found == (Winner("us", ("dense",), ("bm25",)), Winner("es", (), ()))
 
@@ -75,7 +78,7 @@ def test_undefined_queries_take_no_part_and_one_system_alone_wins_nothing() -> N
 def test_equal_means_have_no_winner() -> None:
     values = np.array([0.1, 0.5, 0.3])
     of = {"bm25": values, "dense": values[::-1].copy(), "hybrid": values - 0.1}
-    assert find_winners({"us": of}, DRAWS) == (Winner("us", ("bm25", "dense"), ()),)
+    assert find_winners({"us": of}, DRAWS, ALPHA) == (Winner("us", ("bm25", "dense"), ()),)
 
 
 def _of_two_systems(a: Sequence[float], b: Sequence[float]) -> LocaleResults:
@@ -97,19 +100,35 @@ def test_differences_that_are_equal_but_for_the_rounding_of_the_table_tie() -> N
     a, b = [.5, .5, .7, .8, .2, .3, .7, .6], [.4, .4, .6, .7, .1, .2, .6, .7]  # fmt: skip
     # 18 of the 256 sign patterns have a mean as far from 0: all but one of a sign, or all of one.
     assert uncertainty.paired_randomisation(np.array(a) - b, 500, 0) == 18 / 256
-    assert verdict([_of_two_systems(a, b)], DRAWS) == (
+    assert verdict([_of_two_systems(a, b)], DRAWS, ALPHA) == (
         "By nDCG@10: in es, bm25 has the highest mean, but may be no better than dense."
     )
 
 
 @pytest.mark.usefixtures("project")
-@pytest.mark.parametrize("confidence", [0.999, 1 - 1e-11])
-def test_where_the_draws_can_make_nothing_sure_the_page_says_so(confidence: float) -> None:
-    few = DRAWS.model_copy(update={"confidence": confidence})
-    assert verdict([_of_two_systems([0.9] * 40, [0.1] * 40)], few) == (
-        "By nDCG@10: in es, bm25 has the highest mean, but may be no better than dense. "
-        "500 draws are too few to be sure: raise uncertainty.samples."
+def test_where_the_draws_can_make_nothing_sure_the_page_says_how_many_can() -> None:
+    results = [_of_two_systems([0.9] * 40, [0.1] * 40)]
+    assert verdict(results, DRAWS, 0.001) == (
+        "By nDCG@10: no verdict. uncertainty.samples: 500 draws are too few: no p that is adjusted "
+        "by Holm can be below 0.001 (tests together: 1). Draw at least 1,000."
     )
+    enough = DRAWS.model_copy(update={"samples": 1000})
+    assert verdict(results, enough, 0.001) == "By nDCG@10: in es, bm25 is surely the best."
+
+
+@pytest.mark.usefixtures("project")
+def test_the_level_of_the_comparison_decides_and_not_the_confidence_of_intervals() -> None:
+    rng = np.random.default_rng(4)
+    b = rng.random(40)
+    a = b + 0.02 + rng.normal(0, 0.08, 40)
+    results = [_of_two_systems(a.tolist(), b.tolist())]
+    differences = values(results[0].per_query, "bm25.ndcg@10") - values(
+        results[0].per_query, "dense.ndcg@10"
+    )
+    p = uncertainty.paired_randomisation(differences, DRAWS.samples, DRAWS.seed)
+    assert 0.01 < p < 0.05 == pytest.approx(1 - DRAWS.confidence)
+    assert verdict(results, DRAWS, 0.01).endswith("but may be no better than dense.")
+    assert verdict(results, DRAWS, 0.05).endswith("bm25 is surely the best.")
 
 
 @pytest.mark.parametrize(

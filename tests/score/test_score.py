@@ -280,6 +280,18 @@ def test_p_is_adjusted_over_all_runs_and_measures_that_are_compared() -> None:
     assert {(each.verdict, each.p) for each in same} == {("equal", 1.0)}
 
 
+def test_too_few_draws_for_so_many_comparisons_are_refused_with_the_number_that_is_enough() -> None:
+    qrels, run = graded(np.random.default_rng(0))
+    found = evaluate(run, qrels, labels=SHAPES[0][1], samples=100)
+    enough = evaluate(run, qrels, labels=SHAPES[0][1], samples=160)
+    assert len(compare(found, found, measures=found.headline()[:4])) == 4
+    with pytest.raises(
+        PipelineError, match=r"100 draws are too few.* together: 8.* Draw at least 160"
+    ):
+        compare(found, found, found)
+    assert len(compare(enough, enough, enough)) == 8
+
+
 def test_every_form_and_every_order_of_rows_gives_the_same_result() -> None:
     qrels, run = binary(np.random.default_rng(1))
     labels = SHAPES[1][1]
