@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from pipeline.clusters.form import ClustersReport, Estimate
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.param_types import Number
 
 MEASURES = {
     "concordance": "more similar first",
@@ -24,7 +25,6 @@ SYSTEMS = {
     "dense": "the vectors",
 }
 
-Number = Annotated[int, Field(ge=0)]
 Values = dict[str, float | int]
 
 

@@ -7,7 +7,7 @@ from pydantic import Field
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Count, Number, Strict
 
 CLUSTERS_SCHEMA = 2
 
@@ -32,8 +32,6 @@ MAP = pa.schema(
 LANDMARKS = 3_000
 """How many products t-SNE itself places; the others are placed among these."""
 
-Number = Annotated[int, Field(ge=0)]
-Size = Annotated[int, Field(ge=1)]
 Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
 Figure = Annotated[float, Field(allow_inf_nan=False)]
 
@@ -49,7 +47,7 @@ class Brand(Strict):
     """A brand of a cluster, and how many of its products have it."""
 
     brand: str
-    products: Size
+    products: Count
 
 
 class Leaf(Strict):
@@ -58,7 +56,7 @@ class Leaf(Strict):
     leaf: Number
     name: tuple[str, ...]
     covered: Share
-    products: Size
+    products: Count
     examples: tuple[Example, ...]
 
 
@@ -80,7 +78,7 @@ class Cluster(Strict):
     cluster: Number
     name: tuple[str, ...]
     covered: Share
-    products: Size
+    products: Count
     nearness: Figure
     with_brand: Number | None
     brands: tuple[Brand, ...]
@@ -94,7 +92,7 @@ class Estimate(Strict):
     mean: Figure
     low: Figure
     high: Figure
-    queries: Size
+    queries: Count
 
 
 class Pairs(Strict):
@@ -132,9 +130,9 @@ class ClustersReport(Strict):
     locale: str
     encoder: str
     ids_sha256: str
-    products: Size
-    clusters: Size
-    leaves: Size
+    products: Count
+    clusters: Count
+    leaves: Count
     seed: Number
     without_direction: Number
     measures: Measures

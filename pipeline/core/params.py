@@ -21,6 +21,7 @@ from pipeline.core.param_types import (
     Language,
     Links,
     Metric,
+    Number,
     RayAddress,
     Text,
     distinct,
@@ -57,7 +58,7 @@ class Sample(Strict):
     version: Literal["small", "large", "all"]
     splits: Choices[Literal["train", "test"]]
     queries: Count | Literal["all", "none"]
-    distractors: Annotated[int, Field(ge=0)] | Literal["all"]
+    distractors: Number | Literal["all"]
     seed: Seed
 
 

@@ -1,12 +1,11 @@
 """How the queries of a locale are spelled in its clean tables: as typed, or corrected."""
 
-from typing import Annotated
-
 import pyarrow as pa
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict
 
 from pipeline.core import layout, tables
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.param_types import Number
 from pipeline.core.params import AS_TYPED, CORRECTED, Spelling
 
 
@@ -17,10 +16,10 @@ class Corrected(BaseModel):
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
-    queries: Annotated[int, Field(ge=0)]
-    sharing_a_text: Annotated[int, Field(ge=0)]
-    vocabulary: Annotated[int, Field(ge=0)]
-    words: Annotated[int, Field(ge=0)]
+    queries: Number
+    sharing_a_text: Number
+    vocabulary: Number
+    words: Number
 
 
 class _Counts(BaseModel):

@@ -15,7 +15,7 @@ from typing import Annotated
 from pydantic import Field, ValidationError
 
 from pipeline.core import files, layout
-from pipeline.core.params import Name, Strict
+from pipeline.core.param_types import Count, Name, Number, Strict
 
 NOT_NEGATIVE = Field(ge=0, allow_inf_nan=False)
 
@@ -38,10 +38,10 @@ class Record(Strict):
     stage: Annotated[str, Field(pattern=r"^[a-z0-9_]+$")]
     locale: Name | None
     kind: Name | None
-    units: dict[str, Annotated[int, Field(ge=0)]]
-    threads: Annotated[int, Field(ge=1)]
+    units: dict[str, Number]
+    threads: Count
     seconds: Annotated[float, NOT_NEGATIVE]
-    peak_bytes: Annotated[int, Field(ge=0)]
+    peak_bytes: Number
     ended: Annotated[float, NOT_NEGATIVE]
 
 

@@ -12,6 +12,7 @@ from pipeline.core.param_types import (
     Label,
     Labels,
     Name,
+    Number,
     Seed,
     Share,
     Strict,
@@ -93,7 +94,7 @@ class TrainedEncoder(_Schedule):
     loss: Loss
     positives: Choices[Label]
     negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
-    hard_negatives: Annotated[int, Field(ge=0)] = 1
+    hard_negatives: Number = 1
     scale: Positive | None = None
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
     targets: Targets | None = None

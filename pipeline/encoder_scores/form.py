@@ -12,11 +12,12 @@ from pydantic import Field
 from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
+from pipeline.core.param_types import Number
 from pipeline.core.params import ENCODER, ENCODER_MEASURES, Count, Name, Sha256, Similarity, Strict
 from pipeline.encoder_scores.measures import Measured
 from pipeline.evaluate import per_query
 from pipeline.evaluate.metrics import MEAN_DECIMALS
-from pipeline.evaluate.per_query import MEASURE, ContentsHash, Number, Sample
+from pipeline.evaluate.per_query import MEASURE, ContentsHash, Sample
 from pipeline.evaluate.per_query_reader import impossible_labels, read_sealed
 from pipeline.evaluate.uncertainty import Interval
 

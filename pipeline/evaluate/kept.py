@@ -1,12 +1,11 @@
 """What clean read and kept of a locale, by its counts.json."""
 
-from typing import Annotated
-
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
+from pipeline.core.param_types import Number
 from pipeline.core.params import Clean
 
 
@@ -15,8 +14,8 @@ class Kept(BaseModel):
 
     model_config = ConfigDict(extra="ignore", strict=True, frozen=True, populate_by_name=True)
 
-    read: Annotated[int, Field(ge=0, alias="in")]
-    written: Annotated[int, Field(ge=0, alias="out")]
+    read: Number = Field(alias="in")
+    written: Number = Field(alias="out")
 
 
 class KeptProducts(Kept):

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core import tables
+from pipeline.core.param_types import Number
 from pipeline.core.params import SYSTEMS, Count, Name, Sha256, Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs.card import RANDOM, RunCard
@@ -34,7 +35,6 @@ MEASURE = pa.float32()
 TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
 """The types that `contents_sha256` can read."""
 
-Number = Annotated[int, Field(ge=0)]
 
 ContentsHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """The field `contents_sha256` of a card; empty while the hash is computed."""

@@ -6,12 +6,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from pipeline.bm25 import postings
 from pipeline.bm25.texts import PIECE_PRODUCTS
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
 from pipeline.clusters.form import LANDMARKS
+from pipeline.core.param_types import Number
 from pipeline.core.params import Index, Name, Strict
 from pipeline.core.timings import NOT_NEGATIVE, Record
 from pipeline.duplicates.calibrate import CALIBRATED
@@ -41,7 +42,7 @@ class Row(Strict):
     stage: str
     locale: Name | None
     kind: Name | None
-    units: dict[str, Annotated[int, Field(ge=0)]]
+    units: dict[str, Number]
     seconds: Amount
     peak_bytes: Amount
     disk_bytes: Amount

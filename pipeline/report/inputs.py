@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.param_types import Number
 from pipeline.core.params import Name, Params, System
 from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgements_sha256
 from pipeline.evaluate.per_query_reader import read_per_query
@@ -39,7 +40,6 @@ Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
 
 Mean = Annotated[float, Field(ge=0, le=1)]
-Number = Annotated[int, Field(ge=0)]
 
 
 class Part(BaseModel):

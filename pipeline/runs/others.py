@@ -1,19 +1,13 @@
 """The card of other engines' runs of a locale: which files they were, and what was counted."""
 
-from typing import Annotated
-
-from pydantic import Field
-
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.param_types import Count, Name, Sha256, Strict, Text
+from pipeline.core.param_types import Count, Name, Number, Sha256, Strict, Text
 from pipeline.core.params import Params
 from pipeline.runs.card import OTHERS, RUN_SCHEMA, RunCard
 
 OTHERS_SCHEMA = 1
 """Version of systems.json."""
-
-Number = Annotated[int, Field(ge=0)]
 
 
 class OtherRun(Strict):

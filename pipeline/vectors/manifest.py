@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.param_types import Number
 from pipeline.core.params import Encoder, Params, Sha256, Strict
 
 Kind = Literal["products", "queries"]
@@ -19,7 +20,6 @@ MOST_ROWS = 2**40
 """More rows than any disk holds: a larger number in a manifest is damage."""
 
 Rows = Annotated[int, Field(ge=1, le=MOST_ROWS)]
-Number = Annotated[int, Field(ge=0)]
 
 MANIFEST_SCHEMA = 3
 """Version of the manifest. Other versions are refused; `dvc repro` rewrites them."""
