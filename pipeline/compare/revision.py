@@ -17,7 +17,7 @@ from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.encoder_scores.form import check_fits, read_table
 from pipeline.evaluate import per_query
-from pipeline.evaluate.per_query_reader import read_parquet, read_per_query
+from pipeline.evaluate.per_query_reader import check_measured, read_parquet, read_per_query
 from pipeline.evaluate.top_products import TOP
 
 WORKSPACE = "workspace"
@@ -113,11 +113,7 @@ class Revision:
             path = layout.per_query(locale)
             where = f"{path} of {self}"
             side = Side(*read_per_query(self._read(path), where, locale, REPORTS))
-            if not side.card.sample.queries:
-                raise PipelineError(
-                    f"{where}: nothing is measured: the sample has no judgements. Use a sample "
-                    "with judgements there."
-                )
+            check_measured(side.card, where)
             found[locale] = self._with_encoder(locale, side)
         return found
 

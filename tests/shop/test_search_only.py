@@ -82,6 +82,7 @@ def test_what_needs_measures_refuses(params: Params) -> None:
         (lambda: gate(params), r"nothing is measured.*Empty index_gate"),
         (lambda: read_results(params), "nothing is measured"),
         (lambda: read_per_query("de"), "nothing is measured.*Use a sample with judgements there"),
+        (lambda: workspace.open("de").per_query, "nothing is measured.*no judgements"),
         (lambda: tradeoff(params, "de", []), "no queries to search"),
     ):
         with pytest.raises(PipelineError, match=said):
