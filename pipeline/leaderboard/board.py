@@ -41,6 +41,7 @@ class Entry:
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
         settings: settings of the first revision that not all revisions share, as they are written.
         measures: a value per query of each measure, [queries], NaN where undefined.
+        means: of each measure, those of record where the revision has them; NaN of nothing.
         speed: what was measured of the encoder and the index.
     """
 
@@ -52,6 +53,7 @@ class Entry:
     sample: Sample | JudgedSample
     settings: Mapping[str, str]
     measures: Mapping[str, Floats]
+    means: Mapping[str, float]
     speed: Speed
 
 
@@ -66,7 +68,6 @@ class Placed:
     entry: Entry
     rank: int
     interval: Interval
-    means: Mapping[str, float]
     p: float
     worse: bool
 
@@ -86,6 +87,7 @@ def entries_of(
     sides: Mapping[str, Side],
     settings: Mapping[str, str],
     speeds: Mapping[str, Speed],
+    means: Mapping[str, Mapping[str, float]],
 ) -> list[Entry]:
     """Return the entries of a revision: one for each locale and system.
 
@@ -94,6 +96,7 @@ def entries_of(
         sides: its per-query table of each locale.
         settings: its settings to be shown, as they are written.
         speeds: what was measured, by locale.
+        means: what `read_means` returns, by locale.
     """
     found = []
     for locale, side in sides.items():
@@ -118,6 +121,10 @@ def entries_of(
                     sample=JudgedSample.of(sample) if system == ENCODER else sample,
                     settings=_decisive(settings, system, side),
                     measures=measures,
+                    means={
+                        name: means.get(locale, {}).get(f"{system}.{name}", _mean(each))
+                        for name, each in measures.items()
+                    },
                     # How large and fast an index is says nothing of the encoder by itself.
                     speed=speed if index else Speed(speed.tokens_per_second),
                 )
@@ -193,7 +200,7 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
         "hybrid": (*shared, *vectors, *words, "hybrid."),
         "rerank": (*shared, *vectors, *words, "hybrid.", "reranking.", *reranker),
         BASELINE: (),
-    }.get(system, (*shared, f"systems.{locale}.{system}"))
+    }.get(system, (*shared, f"systems.{locale}.{system}", f"systems.{locale}.{system}."))
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
     decisive = {
@@ -228,13 +235,14 @@ def _with(first: Entry, other: Entry) -> Entry:
         sample=first.sample,
         settings=shared,
         measures=first.measures,
+        means=first.means,
         speed=first.speed.filled_by(other.speed),
     )
 
 
 def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: float) -> Board:
     def height(entry: Entry) -> float:
-        found = _mean(entry.measures[measure])
+        found = entry.means[measure]
         return -math.inf if math.isnan(found) else found
 
     order = sorted(entries, key=height, reverse=True)  # stable: equal means in order of finding
@@ -254,8 +262,7 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
                         entry.measures[measure], draws.samples, draws.confidence, draws.seed
                     ),
                     measure,
-                ),
-                means={name: _mean(each) for name, each in entry.measures.items()},
+                )._replace(mean=entry.means[measure]),
                 p=p,
                 worse=worse,
             )

@@ -263,10 +263,11 @@ def test_a_leaderboard_gives_another_engine_neither_encoder_nor_index(
     path = layout.per_query(LOCALE)
     table, card = read_per_query(path.read_bytes(), str(path), LOCALE, "")
     setting = f"systems.{LOCALE}.vespa"
+    own = {setting: "x", f"{setting}.sha256": "0123456789ab"}
     others = {f"{setting}-8": "y", f"spelling.{LOCALE}-mx": "corrected", "bm25.k1": "1"}
-    entries = board.entries_of("now", {LOCALE: Side(table, card)}, {setting: "x", **others}, {})
+    entries = board.entries_of("now", {LOCALE: Side(table, card)}, {**own, **others}, {}, {})
     (entry,) = [each for each in entries if each.system == "vespa"]
-    assert (entry.encoder, entry.index, dict(entry.settings)) == ("", "", {setting: "x"})
+    assert (entry.encoder, entry.index, dict(entry.settings)) == ("", "", own)
     assert "pool_ndcg" not in entry.measures
 
 
