@@ -21,7 +21,9 @@ LEFT_OUT = ("rev", "typ", "parent")
 def shorten(text: str) -> str:
     """Return DVC's CSV as a table for a terminal, the key metrics by locale: es.dense.ndcg@10."""
     rows = csv.DictReader(text.splitlines())
-    names = [name for name in rows.fieldnames or () if name not in LEFT_OUT]
+    known = rows.fieldnames or ()
+    without = LEFT_OUT if "Experiment" in known else LEFT_OUT[1:]  # there are no experiments
+    names = [name for name in known if name not in without]
     cells = [
         # What is no experiment, such as the workspace, has a revision alone.
         [row[name] or (row.get("rev", "") if name == "Experiment" else "") for name in names]

@@ -16,3 +16,4 @@ def test_key_metrics_are_named_by_their_locale_and_rows_by_experiment_or_revisio
         "workspace               0.6               0.5                  minilm",
         "mine        2026-01-02  0.41018                                a, b",
     ]
+    assert shorten("rev,Created\nworkspace,\n") == "rev        Created\nworkspace\n"
