@@ -5,8 +5,8 @@ import runpy
 import sys
 from pathlib import Path
 
-from pipeline.core.errors import missing_package
 from pipeline.core.interrupts import INTERRUPTED
+from pipeline.core.light import explain_missing_packages
 
 HERE = Path(__file__).parent
 
@@ -38,16 +38,12 @@ def main() -> int:
         sys.stderr.write(f"error: there is no command {name!r}. Use one of: {known}.\n")
         return 2
     sys.argv[:2] = [f"esci-retrieval {name}"]
+    explain_missing_packages(name)
     try:
         runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)
     except KeyboardInterrupt:  # while it was being imported: later each says what is unfinished
         sys.stderr.write(f"{name} was interrupted.\n")
         return INTERRUPTED
-    except ModuleNotFoundError as err:
-        if (message := missing_package(err)) is None:
-            raise
-        sys.stderr.write(f"error in {name}: {message}\n")
-        return 1
     return 0
 
 

@@ -14,21 +14,23 @@ from pipeline.browser.npm import Package, read_taken
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 
+LICENCE = "package/LICENSE"
+
 PACKAGES = (
     Package(
         "vega@5.20.2",
         "qmH7aD9GGPpssVdxL1xgcdxTbQzyRUeRR16Os385ymvQhiwCYQNA6+eXUPAZDTVLfk0RXu6Jzj6kUE5jQ80EVw==",
-        {"package/build/vega.min.js": "vega"},
+        {LICENCE: "licence", "package/build/vega.min.js": "script"},
     ),
     Package(
         "vega-lite@5.2.0",
         "Yxcg8MvYfxHcG6BbkaKT0oVCIMIcE19UvqIsEwBmyd/7h2nzW7oRnID81T8UrY7hpDrIr6wa2JADOT2dhGNErw==",
-        {"package/build/vega-lite.min.js": "vega-lite"},
+        {LICENCE: "licence", "package/build/vega-lite.min.js": "script"},
     ),
     Package(
         "vega-embed@6.18.2",
         "wcDyQPE4J5aiCDc3/suH5RQDvrKkjuLkhzUcbOLwEkNF8/+pp17tS0JghzEvAPNRg+5aG1/N2ydixq8Lk3dOlg==",
-        {"package/build/vega-embed.min.js": "vega-embed"},
+        {LICENCE: "licence", "package/build/vega-embed.min.js": "script"},
     ),
 )
 """What DVC's page loads, in its order (BSD-3-Clause)."""
@@ -52,13 +54,18 @@ PAGE = """<!DOCTYPE html>
 
 
 def write_template(path: Path) -> None:
-    """Write a template of DVC's page with the libraries inside.
+    """Write a template of DVC's page with the libraries inside, each below its licence.
+
+    Whoever hands the page on must hand on the licences too.
 
     Raises:
         PipelineError: this DVC uses other versions, or npm cannot fetch the packages.
     """
     check_versions()
-    scripts = [content.decode() for each in PACKAGES for _, content in read_taken(each)]
+    scripts = []
+    for package in PACKAGES:
+        taken = {name: content.decode() for name, content in read_taken(package)}
+        scripts.append(f"/*! {package.name}\n{taken['licence']}*/\n{taken['script']}")
     with files.atomic_file(path) as partial:
         partial.write_text(PAGE % "\n".join(scripts), encoding="utf-8", newline="\n")
 

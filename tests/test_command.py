@@ -15,7 +15,17 @@ from pipeline.__main__ import find_commands
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
-LIGHT = ("beir", "compare", "evaluate", "gate", "leaderboard", "params", "score", "trec")
+LIGHT = (
+    "beir",
+    "compare",
+    "evaluate",
+    "experiments",
+    "gate",
+    "leaderboard",
+    "params",
+    "score",
+    "trec",
+)
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -61,10 +71,9 @@ def test_an_unknown_command_is_one_line_that_names_the_others() -> None:
 def test_what_the_light_install_cannot_do_is_one_line_that_says_what_to_install(
     tmp_path: Path,
 ) -> None:
-    # A folder that is found before the environment's packages, as if torch were not installed.
-    (tmp_path / "sitecustomize.py").write_text(
-        "import sys\nsys.modules |= {'tqdm': None, 'pandas': None, 'sudachipy': None}\n"
-    )
+    # A folder that is found before the environment's packages, as if these were not installed.
+    absent = dict.fromkeys(("faiss", "openvino", "pandas", "psutil", "sudachipy", "tqdm"))
+    (tmp_path / "sitecustomize.py").write_text(f"import sys\nsys.modules |= {absent}\n")
     light = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), str(ROOT)])}
 
     def run(*arguments: str) -> "subprocess.CompletedProcess[str]":
@@ -73,9 +82,12 @@ def test_what_the_light_install_cannot_do_is_one_line_that_says_what_to_install(
             capture_output=True,
         )  # fmt: skip
 
-    done = run("-m", "pipeline", "sample")
-    assert done.returncode == 1
-    assert re.fullmatch("error in sample: the module tqdm is not .*`make setup`.*\n", done.stderr)
+    for name in ("sample", "search", "serve", "embed", "shop", "experiment", "encoders"):
+        for words in ((f"pipeline.{name}",), ("pipeline", name))[: 1 + (name == "sample")]:
+            done = run("-m", *words, "--locale=es")
+            line = f"error in {name}: the module .* is not .*`make setup`.*\n"
+            assert re.fullmatch(line, done.stderr), done.stderr
+            assert done.returncode == 1
     done = run("-c", "import esci_retrieval; esci_retrieval.open_workspace('es')")
     assert "PipelineError: the module pandas is not installed" in done.stderr
 

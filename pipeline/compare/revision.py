@@ -8,6 +8,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.compare import git
+from pipeline.compare.loose_json import parse, value_at
 from pipeline.compare.pull import pull
 from pipeline.compare.settings import Settings, read_settings
 from pipeline.compare.sides import Side, Top
@@ -17,7 +18,7 @@ from pipeline.core.params import NAME
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.encoder_scores.form import check_fits, read_table
 from pipeline.evaluate import per_query
-from pipeline.evaluate.per_query_reader import read_parquet, read_per_query
+from pipeline.evaluate.per_query_reader import check_measured, read_parquet, read_per_query
 from pipeline.evaluate.top_products import TOP
 
 WORKSPACE = "workspace"
@@ -113,11 +114,7 @@ class Revision:
             path = layout.per_query(locale)
             where = f"{path} of {self}"
             side = Side(*read_per_query(self._read(path), where, locale, REPORTS))
-            if not side.card.sample.queries:
-                raise PipelineError(
-                    f"{where}: nothing is measured: the sample has no judgements. Use a sample "
-                    "with judgements there."
-                )
+            check_measured(side.card, where)
             found[locale] = self._with_encoder(locale, side)
         return found
 
@@ -135,8 +132,23 @@ class Revision:
         return side.beside(values.drop_columns(["query_id"]))
 
     def settings(self) -> Settings:
-        """Return params.yaml as one level of dotted keys, the values as they are written."""
-        return read_settings(self._read(PARAMS_FILE), f"{PARAMS_FILE} of {self}")
+        """Return params.yaml as one level of dotted keys, the values as they are written.
+
+        Beside the path of another engine's run, such as systems.es.vespa, is the beginning of the
+        file's hash by the metrics, as systems.es.vespa.sha256: a run may change under one name.
+        """
+        settings = read_settings(self._read(PARAMS_FILE), f"{PARAMS_FILE} of {self}")
+        return settings | dict(self._run_hashes(settings))
+
+    def _run_hashes(self, settings: Settings) -> Iterator[tuple[str, str]]:
+        for key in settings:
+            section, _, rest = key.partition(".")
+            locale, _, name = rest.partition(".")
+            if section == "systems" and name and re.fullmatch(NAME, locale):
+                record = parse(self.find(layout.metrics(locale)))
+                sha256 = value_at(record, "systems", name, "sha256")
+                if isinstance(sha256, str) and re.fullmatch("[0-9a-f]{64}", sha256):
+                    yield f"{key}.sha256", sha256[:12]
 
     def top(self, locale: str, queries: Collection[int], sha256: str) -> Top | None:
         """Return the first products of some queries, or None where they cannot be read here.

@@ -51,6 +51,15 @@ def read_per_query(data: bytes, where: str, locale: str, remedy: str) -> tuple[p
     return rows, card
 
 
+def check_measured(card: Card, where: str) -> None:
+    """Raise a `PipelineError` if the sample has no judgements: then the table has no rows."""
+    if not card.sample.queries:
+        raise PipelineError(
+            f"{where}: nothing is measured: the sample has no judgements. Use a sample with "
+            "judgements there."
+        )
+
+
 def read_sealed(
     data: bytes, where: str, form: type[C], schema: tuple[str, int], remedy: str
 ) -> tuple[pa.Table, C]:

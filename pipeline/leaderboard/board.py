@@ -42,6 +42,7 @@ class Entry:
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
         settings: those that the numbers depend on, as the first revision writes them.
         measures: a value per query of each measure, [queries], NaN where undefined.
+        means: of each measure, those of record where the revision has them; NaN of nothing.
         speed: what was measured of the encoder and the index.
     """
 
@@ -53,6 +54,7 @@ class Entry:
     sample: Sample | JudgedSample
     settings: Mapping[str, str]
     measures: Mapping[str, Floats]
+    means: Mapping[str, float]
     speed: Speed
 
 
@@ -67,7 +69,6 @@ class Placed:
     entry: Entry
     rank: int
     interval: Interval
-    means: Mapping[str, float]
     p: float
     worse: bool
 
@@ -87,6 +88,7 @@ def entries_of(
     sides: Mapping[str, Side],
     settings: Mapping[str, str],
     speeds: Mapping[str, Speed],
+    means: Mapping[str, Mapping[str, float]],
 ) -> list[Entry]:
     """Return the entries of a revision: one for each locale and system.
 
@@ -95,6 +97,7 @@ def entries_of(
         sides: its per-query table of each locale.
         settings: all its settings, as they are written.
         speeds: what was measured, by locale.
+        means: what `read_means` returns, by locale.
     """
     found = []
     for locale, side in sides.items():
@@ -119,6 +122,10 @@ def entries_of(
                     sample=JudgedSample.of(sample) if system == ENCODER else sample,
                     settings=_decisive(settings, system, side),
                     measures=measures,
+                    means={
+                        name: means.get(locale, {}).get(f"{system}.{name}", _mean(each))
+                        for name, each in measures.items()
+                    },
                     # How large and fast an index is says nothing of the encoder by itself.
                     speed=speed if index else Speed(speed.tokens_per_second),
                 )
@@ -196,10 +203,16 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
         "dense": (*shared, *vectors),
         "hybrid": (*shared, *vectors, *words, "hybrid."),
         "rerank": (
-            *shared, *vectors, *words, "hybrid.", "reranking.", f"rerank.{locale}", *reranker,
+            *shared,
+            *vectors,
+            *words,
+            "hybrid.",
+            "reranking.",
+            f"rerank.{locale}",
+            *reranker,
         ),
         BASELINE: (),
-    }.get(system, (*shared, f"systems.{locale}.{system}"))  # fmt: skip
+    }.get(system, (*shared, f"systems.{locale}.{system}", f"systems.{locale}.{system}."))
     # Metrics of before there was the setting are of queries as they are typed.
     usual = f"spelling.{locale}", AS_TYPED
     decisive = {
@@ -234,13 +247,14 @@ def _with(first: Entry, other: Entry) -> Entry:
         sample=first.sample,
         settings=shared,
         measures=first.measures,
+        means=first.means,
         speed=first.speed.filled_by(other.speed),
     )
 
 
 def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: float) -> Board:
     def height(entry: Entry) -> float:
-        found = _mean(entry.measures[measure])
+        found = entry.means[measure]
         return -math.inf if math.isnan(found) else found
 
     order = sorted(entries, key=height, reverse=True)  # stable: equal means in order of finding
@@ -260,8 +274,7 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
                         entry.measures[measure], draws.samples, draws.confidence, draws.seed
                     ),
                     measure,
-                ),
-                means={name: _mean(each) for name, each in entry.measures.items()},
+                )._replace(mean=entry.means[measure]),
                 p=p,
                 worse=worse,
             )

@@ -20,6 +20,7 @@ from pipeline.core.params import ENCODER, ENCODER_MEASURES, FEWEST_DRAWS, Params
 from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
+from pipeline.leaderboard.recorded import read_means
 from pipeline.leaderboard.speed import Speed, network_of, read_speed
 
 
@@ -31,6 +32,7 @@ class Held:
     sides: Mapping[str, Side]
     settings: Settings
     speeds: Mapping[str, Speed]
+    means: Mapping[str, Mapping[str, float]]
 
 
 def rank_revisions(
@@ -57,6 +59,7 @@ def rank_revisions(
             each.sides,
             dict.fromkeys(shown, "(absent)") | each.settings,
             each.speeds,
+            each.means,
         )
     )
     entries = board.show_settings(entries, shown)
@@ -121,7 +124,15 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
         )
         for locale, side in sides.items()
     }
-    return Held(name, sides, settings, speeds)
+    means = {
+        locale: read_means(
+            side,
+            revision.find(layout.metrics(locale)),
+            revision.find(layout.encoder_scores(locale)),
+        )
+        for locale, side in sides.items()
+    }
+    return Held(name, sides, settings, speeds, means)
 
 
 def _differing(settings: Sequence[Settings]) -> list[str]:

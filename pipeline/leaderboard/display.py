@@ -107,7 +107,7 @@ def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
                 entry.system, entry.encoder, entry.index, _number(interval.mean, 4),
                 f"[{_number(interval.low, 4)}, {_number(interval.high, 4)}]",
                 _number(placed.p, 4),
-                *(_number(placed.means.get(name, math.nan), 4) for name in shown.others),
+                *(_number(entry.means.get(name, math.nan), 4) for name in shown.others),
                 *(
                     "" if value is None else f"{value:,.{digits}f}"
                     for value, digits in zip(asdict(entry.speed).values(), (0, 0, 3), strict=True)
@@ -147,7 +147,7 @@ def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
         "high": _rounded(placed.interval.high),
         "p_adjusted": _rounded(placed.p),
         "surely_worse": placed.worse,
-        **{name: _rounded(placed.means.get(name, math.nan)) for name in shown.others},
+        **{name: _rounded(entry.means.get(name, math.nan)) for name in shown.others},
         **asdict(entry.speed),
         "settings": dict(entry.settings),
         "revisions": list(entry.revisions),

@@ -3,10 +3,11 @@
 Both are measured by hand, so they may be missing, or of other choices than the numbers are.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
+
+from pipeline.compare.loose_json import number_at, parse, value_at
 
 
 @dataclass(frozen=True)
@@ -61,20 +62,20 @@ def read_speed(
         settings: those of the revision, as they are written.
     """
     name, precision = network
-    side = _at(_parse(bench), "encoders", name, "sides", f"openvino cpu {precision}")
-    measured = _parse(tradeoff)
-    of = _at(measured, "encoder"), _at(measured, "product_ids_sha256")
-    listed = _at(measured, "indexes") if of == (encoder, product_ids_sha256) else None
+    side = value_at(parse(bench), "encoders", name, "sides", f"openvino cpu {precision}")
+    measured = parse(tradeoff)
+    of = value_at(measured, "encoder"), value_at(measured, "product_ids_sha256")
+    listed = value_at(measured, "indexes") if of == (encoder, product_ids_sha256) else None
     of_index = next(
-        (each for each in _list(listed) if _at(each, "index") == index),
+        (each for each in _list(listed) if value_at(each, "index") == index),
         None,
     )
     if _at(of_index, "settings") != _written(settings, index):
         of_index = None
     return Speed(
-        _number(_at(side, "tokens_per_second")),
-        _number(_at(of_index, "bytes_per_vector")),
-        _number(_at(of_index, "p50_milliseconds")),
+        number_at(side, "tokens_per_second"),
+        number_at(of_index, "bytes_per_vector"),
+        number_at(of_index, "p50_milliseconds"),
     )
 
 
@@ -103,22 +104,5 @@ def network_of(settings: Mapping[str, str], encoder: str) -> tuple[str, str]:
     return name, precision or settings.get(f"encoders.{name}.precision", "")
 
 
-def _parse(data: bytes | None) -> Any:
-    try:
-        return json.loads(data or b"null")
-    except (ValueError, RecursionError):
-        return None
-
-
-def _at(data: Any, *keys: str) -> Any:
-    for key in keys:
-        data = data.get(key) if isinstance(data, dict) else None
-    return data
-
-
 def _list(data: Any) -> list[Any]:
     return data if isinstance(data, list) else []
-
-
-def _number(value: Any) -> float | None:
-    return float(value) if isinstance(value, int | float) and value == value else None

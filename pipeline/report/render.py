@@ -213,7 +213,10 @@ def _best(results: LocaleResults, measure: str) -> set[str]:
 def _means(
     locales: Sequence[LocaleResults], measures: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
-    """Return the mean over the locales of each system's measures, each locale counting the same."""
+    """Return the mean over the locales of each system's measures, each locale counting the same.
+
+    A measure that some locale lacks has none, and a system that has none is left out.
+    """
     rows = []
     for system in shown(locales):
         cells = []
@@ -222,7 +225,8 @@ def _means(
             known = [each.mean for each in found if each is not None and each.mean is not None]
             complete = len(known) == len(found)
             cells.append(f"{sum(known) / len(known):.3f}" if complete else "")
-        rows.append((system, cells))
+        if any(cells):
+            rows.append((system, cells))
     return rows
 
 

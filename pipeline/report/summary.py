@@ -16,7 +16,7 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
 
     A measure is {mean, low, high, queries}; one that a system lacks is left out, and the ends of an
     interval where none was computed. Each locale counts the same in a mean, however many queries it
-    has; a measure that some locale lacks has none.
+    has; a measure that some locale lacks has none, and a system that has none is left out.
     """
     summary: Summary = {}
     for results in locales:
@@ -33,12 +33,9 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
         }
     summary[MEAN] = {
         "systems": {
-            system: {
-                measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
-                for measure in measures
-                if len(means := _means(locales, system, measure)) == len(locales)
-            }
+            system: means
             for system in shown(locales)
+            if (means := _means_of_all(locales, system, measures))
         }
     }
     return summary
@@ -77,6 +74,17 @@ def _system_name(of: dict[str, Any], system: str) -> str:
     """Return the name of a system, with its encoder and index if it has them."""
     named = system == "dense" and "encoder" in of
     return f"{system} ({of['encoder']}, {of['index']})" if named else system
+
+
+def _means_of_all(
+    locales: Sequence[Numbers], system: str, measures: Sequence[str]
+) -> dict[str, float]:
+    """Return the mean over the locales of each measure that all of them have."""
+    return {
+        measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
+        for measure in measures
+        if len(means := _means(locales, system, measure)) == len(locales)
+    }
 
 
 def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:

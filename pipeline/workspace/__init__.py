@@ -20,7 +20,7 @@ from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS, Params, System
 from pipeline.core.params_file import load_params
 from pipeline.core.spelling import typed_texts
 from pipeline.core.stage import check_locale
-from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.evaluate.per_query_reader import check_measured, read_per_query
 from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.others import read_others
@@ -84,11 +84,16 @@ class Workspace:
 
     @property
     def per_query(self) -> pd.DataFrame:
-        """Each query's measures and the labels of its first products, by system."""
+        """Each query's measures and the labels of its first products, by system.
+
+        Raises:
+            PipelineError: the table is missing or damaged, or the sample has no judgements.
+        """
         path, remedy = layout.per_query(self.locale), layout.rerun_hint("evaluate", self.locale)
         if not path.is_file():
             raise PipelineError(f"{path} is missing. {remedy}")
-        rows, _ = read_per_query(path.read_bytes(), str(path), self.locale, remedy)
+        rows, card = read_per_query(path.read_bytes(), str(path), self.locale, remedy)
+        check_measured(card, str(path))
         return rows.to_pandas()
 
     def search(

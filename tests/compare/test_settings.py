@@ -1,9 +1,14 @@
 """Whatever a commit holds as params.yaml, it gives settings or one message."""
 
+import json
+from pathlib import Path
+
 import numpy as np
 import pytest
 
+from pipeline.compare.revision import Revision
 from pipeline.compare.settings import read_settings
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from tests.helpers.artefacts import ROOT
 
@@ -87,3 +92,21 @@ def test_of_a_file_damaged_at_random_there_are_settings_or_one_message() -> None
             assert str(err).startswith(WHERE)  # noqa: PT017 (either outcome is right)
         else:
             assert all(each.isprintable() for each in (*found, *found.values()))
+
+
+def test_the_hash_of_another_engines_run_is_a_setting_where_the_metrics_have_it(
+    tmp_path: Path,
+) -> None:
+    named = "systems: {es: {vespa: data/systems/a.trec}, us: {}}\n"
+    (tmp_path / "params.yaml").write_text(ENCODER + named)
+    path = tmp_path / layout.metrics("es")
+    path.parent.mkdir(parents=True)
+    revision = Revision("now", tmp_path)
+    plain = revision.settings()
+    assert plain["systems.es.vespa"] == "data/systems/a.trec"
+    for sha256 in ("0123456789ab" + "c" * 52, "no hash", 7, None):
+        path.write_text(json.dumps({"systems": {"vespa": {"sha256": sha256}}}))
+        known = {"systems.es.vespa.sha256": "0123456789ab"} if str(sha256)[0] == "0" else {}
+        assert revision.settings() == plain | known
+    path.write_text("[{")
+    assert revision.settings() == plain

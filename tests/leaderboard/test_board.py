@@ -4,6 +4,7 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
+from pipeline.compare.pairs import mean
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
@@ -17,8 +18,9 @@ DRAWS = Uncertainty(samples=1200, confidence=0.95, seed=17)
 
 def entry(values: "np.ndarray", name: str = "a", system: str = "dense", **sample: str) -> Entry:
     side = comparisons.side({f"{system}.ndcg@10": values}, **sample)
+    means = {"ndcg@10": mean(values[~np.isnan(values)])}
     return Entry((name,), "es", system, "labse", "flat", side.card.sample, {},
-                 {"ndcg@10": values}, Speed())  # fmt: skip
+                 {"ndcg@10": values}, means, Speed())  # fmt: skip
 
 
 def rank(*entries: Entry) -> list[Board]:
@@ -102,6 +104,7 @@ def test_equal_numbers_of_several_revisions_are_one_entry_and_its_settings_those
             {"es": comparisons.side({"dense.ndcg@10": values, "hybrid.ndcg@10": values / part})},
             {"clean.separator": name, "embed.dtype": "x"},
             {},
+            {},
         )
         for name, part in (("one", 1), ("two", 2))
     )
@@ -120,7 +123,7 @@ def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_
     }  # fmt: skip
     side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20)})
     assert side.card.encoder == "labse"
-    found, *_ = board.entries_of("one", {"es": side}, settings, {})
+    found, *_ = board.entries_of("one", {"es": side}, settings, {}, {})
     assert found.system == "dense"
     others = {"trained.other.lr", "encoders.e5.pooling", "encoders.labse.pooling"}
     assert found.settings == {key: settings[key] for key in settings.keys() - others}
@@ -224,7 +227,7 @@ def test_the_encoder_by_itself_is_an_entry_without_an_index() -> None:
         "encoders.labse.pooling": "mean",
     }  # fmt: skip
     speeds = {"es": Speed(1, 2, 3)}
-    *_, found = board.entries_of("one", {"es": side}, settings, speeds)
+    *_, found = board.entries_of("one", {"es": side}, settings, speeds, {})
     assert (found.system, found.encoder, found.index) == ("encoder", "labse", "")
     assert found.speed == Speed(1)
     assert list(found.settings) == ["embed.dtype", "encoders.labse.pooling"]
@@ -243,7 +246,7 @@ def test_encoders_share_a_board_whatever_the_depth_of_runs_and_systems_do_not() 
                 "encoder.labels": ["EI"] * 20,
             })
         )  # fmt: skip
-        entries += board.entries_of(str(place), {"es": side}, {}, {})
+        entries += board.entries_of(str(place), {"es": side}, {}, {}, {})
     merged = board.merge_equal(entries)
     (found,) = board.rank_entries(merged, "map", DRAWS, 0.05)
     assert [placed.entry.revisions for placed in found.placed] == [("0", "2"), ("1",)]

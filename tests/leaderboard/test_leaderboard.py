@@ -10,11 +10,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.core import files, layout
-from pipeline.evaluate.metrics import MEAN_DECIMALS
-from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.compare.revision import Revision
+from pipeline.core import layout
+from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS
+from pipeline.leaderboard import board
+from pipeline.leaderboard.recorded import read_means
 from tests.helpers import comparisons
-from tests.helpers.artefacts import ROOT
+from tests.helpers.artefacts import ROOT, params
 from tests.helpers.processes import run_module
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
@@ -122,10 +124,26 @@ def test_what_cannot_be_ranked_is_one_message(
 
 @pytest.mark.parametrize("locale", LOCALES)
 def test_the_means_are_those_of_the_metrics_files(locale: str) -> None:
-    path = ROOT / layout.per_query(locale)
-    table, _ = read_per_query(path.read_bytes(), "", locale, "")
-    metrics = files.read_json(ROOT / layout.metrics(locale), "")
-    for name in ("ndcg@10", "mrr@10", "recall@100"):
-        for system in ("dense", "bm25", "hybrid"):
-            mean = np.nanmean(table[f"{system}.{name}"].to_numpy().astype(float))
-            assert abs(mean - metrics[system][name]) <= 10**-MEAN_DECIMALS
+    given = params()
+    (side,) = Revision("now", ROOT).sides([locale]).values()
+    files_of = [(ROOT / of(locale)).read_bytes() for of in (layout.metrics, layout.encoder_scores)]
+    found = read_means(side, *files_of)
+    metrics, encoder = map(json.loads, files_of)
+    for system in FIRST_SYSTEMS:
+        for name in given.evaluate.per_query():
+            assert found[f"{system}.{name}"] == metrics[system][name]
+    for name in ENCODER_MEASURES:
+        assert found[f"encoder.{name}"] == encoder["measures"][name]["value"]
+
+
+def test_a_number_of_record_that_is_not_of_the_table_is_left_out() -> None:
+    values = np.array([0.12345, 0.5, 0.33333])  # of which the mean is 0.318927
+    side = comparisons.side({"dense.ndcg@10": values, "hybrid.ndcg@10": values})
+    record = b'{"dense": {"ndcg@10": %s}, "bm25": {"ndcg@10": 0.3}}'
+    assert read_means(side, record % b"0.31892", None) == {"dense.ndcg@10": 0.31892}
+    for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"{}"):
+        assert read_means(side, record % said, b"[]") == {}
+    entries = board.entries_of("a", {"es": side}, {}, {}, {"es": {"dense.ndcg@10": 0.31892}})
+    (found,) = board.rank_entries(entries, "ndcg@10", params().uncertainty, 0.05)
+    means = [placed.interval.mean for placed in found.placed]
+    assert means == [pytest.approx(float(values.mean()), abs=1e-7), 0.31892]

@@ -181,6 +181,11 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
         )
         browser.close()
     assert asked == [address]
+    text = (project / "dvc_plots/index.html").read_text()
+    for package in plots_command.PACKAGES:
+        licence = text.partition(f"/*! {package.name}\n")[2].partition("*/")[0]
+        assert "University of Washington Interactive Data Lab" in licence
+        assert "Redistributions in binary form must reproduce" in licence
 
 
 def test_options_are_of_show_and_another_template_is_refused() -> None:

@@ -158,7 +158,7 @@ def test_the_reports_of_the_own_systems_are_the_same_with_and_without_others(
     evaluate.evaluate(named(), LOCALE)
     alone = [read(path) for path in paths]
     assert both[0].keys() - alone[0].keys() == {"systems", "vespa", "copy"}
-    for each in (key[LOCALE], *both[:2], both[2]["top10"], *_of(both[2])):
+    for each in (key, *both[:2], both[2]["top10"], *_of(both[2])):
         for name in ("systems", "vespa", "copy"):
             each.pop(name, None)
     assert both == alone
@@ -189,7 +189,7 @@ def test_what_was_left_out_or_missing_is_counted(
     assert counts["results_tied"] > 0
     assert counts["queries_against_rank"] == len(sizes)
     assert read(layout.metrics(LOCALE))["systems"]["vespa"] == counts
-    key = read(layout.key_metrics(LOCALE))[LOCALE]
+    key = read(layout.key_metrics(LOCALE))
     assert key["vespa"].keys() == key["bm25"].keys()
 
 
@@ -263,10 +263,11 @@ def test_a_leaderboard_gives_another_engine_neither_encoder_nor_index(
     path = layout.per_query(LOCALE)
     table, card = read_per_query(path.read_bytes(), str(path), LOCALE, "")
     setting = f"systems.{LOCALE}.vespa"
+    own = {setting: "x", f"{setting}.sha256": "0123456789ab"}
     others = {f"{setting}-8": "y", f"spelling.{LOCALE}-mx": "corrected", "bm25.k1": "1"}
-    entries = board.entries_of("now", {LOCALE: Side(table, card)}, {setting: "x", **others}, {})
+    entries = board.entries_of("now", {LOCALE: Side(table, card)}, {**own, **others}, {}, {})
     (entry,) = [each for each in entries if each.system == "vespa"]
-    assert (entry.encoder, entry.index, dict(entry.settings)) == ("", "", {setting: "x"})
+    assert (entry.encoder, entry.index, dict(entry.settings)) == ("", "", own)
     assert "pool_ndcg" not in entry.measures
 
 

@@ -1,0 +1,25 @@
+"""JSON of a revision, which may be missing, damaged or of any form: what is not there is None."""
+
+import json
+from typing import Any
+
+
+def parse(data: bytes | None) -> Any:
+    """Return what a file holds."""
+    try:
+        return json.loads(data or b"null")
+    except (ValueError, RecursionError):
+        return None
+
+
+def value_at(data: Any, *keys: str) -> Any:
+    """Return the value under keys within keys."""
+    for key in keys:
+        data = data.get(key) if isinstance(data, dict) else None
+    return data
+
+
+def number_at(data: Any, *keys: str) -> float | None:
+    """Return the number under keys within keys; NaN is none."""
+    value = value_at(data, *keys)
+    return float(value) if isinstance(value, int | float) and value == value else None
