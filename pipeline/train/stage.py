@@ -5,6 +5,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+
 from pipeline.core import layout, stage
 from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
@@ -18,12 +20,13 @@ from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
 from pipeline.train.bases import leave_out, read_learned
+from pipeline.train.catalogue import draw_others
 from pipeline.train.checkpoint import Card, Checkpoints
 from pipeline.train.development import Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
 from pipeline.train.mining import add_unjudged
-from pipeline.train.pairs import Pairs, pairs_of, read_pairs
+from pipeline.train.pairs import Pairs, pairs_of
 from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, reranker_task
 
 CARD_SCHEMA = 1
@@ -35,9 +38,10 @@ def train(params: Params, name: str) -> stage.Done:
     """Train a model and write its folder; a training that was interrupted goes on."""
     settings, where = params.trained[name], f"trained.{name}"
     files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
-    pairs = read_pairs(files.train, remedy)
+    learned_from = read_table(files.train, PAIRS, remedy)
+    pairs = pairs_of(learned_from)
     base = _base(params, settings, where)
-    dev, learned = _read_dev(params, name, remedy)
+    dev, learned = _read_dev(params, name, learned_from, remedy)
     development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
     device = _device(base.spec, params.runtime)
     about = {
@@ -85,19 +89,25 @@ def _add_mined(
     return pairs, dev
 
 
-def _read_dev(params: Params, name: str, remedy: str) -> tuple[Pairs, dict[str, int]]:
-    """Return the dev pairs, and a count: queries that a base has learned from are left out."""
-    path, base = layout.pairs(name).dev, params.trained[name].base
-    whole = read_table(path, PAIRS, remedy)
+def _read_dev(
+    params: Params, name: str, train_side: pa.Table, remedy: str
+) -> tuple[Pairs, dict[str, int]]:
+    """Return the dev pairs, and a count: queries that a base has learned from are left out.
+
+    Their products are those that the queries are searched among: of both sides, some drawn.
+    """
+    settings = params.trained[name]
+    base, whole = settings.base, read_table(layout.pairs(name).dev, PAIRS, remedy)
+    both = pa.concat_tables([whole, train_side])
     if base not in params.trained:
-        return pairs_of(whole), {}
+        return pairs_of(whole, draw_others(whole, both, settings.seed)), {}
     kept = leave_out(whole, read_learned(params, base))
     if not len(kept):
         raise PipelineError(
             f"trained.{name}.base: {base} has learned from every dev query of {name}, so none can "
             "choose an epoch. Learn from the locales of the base, or raise training.dev_share."
         )
-    dev = pairs_of(kept)
+    dev = pairs_of(kept, draw_others(kept, both, settings.seed))
     gone = pairs_of(whole).queries_count() - dev.queries_count()
     if gone:
         stage.log.warning(
@@ -162,6 +172,7 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         "examples": task.examples.size,
         "queries": pairs.queries_count(),
         "dev_queries": development.queries,
+        "dev_products": development.products,
         "dev_queries_of_one_label": development.of_one_label,
         **{f"pairs_{label}": count for label, count in label_counts(pairs).items()},
         "pairs_mined": int((~pairs.judged).sum()),
