@@ -6,6 +6,7 @@ the query are taken as Irrelevant. Some of them are right. So the nearest may be
 """
 
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -97,7 +98,8 @@ def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:
     }
     whole = {name: np.concatenate([getattr(pairs, name), each]) for name, each in columns.items()}
     order = np.lexsort((whole["product"], whole["group"]))
-    return replace(pairs, **{name: each[order] for name, each in whole.items()})
+    ordered: dict[str, Any] = {name: each[order] for name, each in whole.items()}
+    return replace(pairs, **ordered)
 
 
 def _first(key: Ints, values: Ints) -> NDArray[np.int64]:

@@ -91,5 +91,6 @@ def log_odds(logits: Matrix, positives: tuple[str, ...]) -> NDArray[np.float64]:
     if wide.shape[1] == 1:
         return wide[:, 0]
     right = np.isin(LABELS, positives)
-    found: NDArray[np.float64] = np.logaddexp.reduce(wide[:, right], axis=1)
-    return found - np.logaddexp.reduce(wide[:, ~right], axis=1)
+    these, others = (np.logaddexp.reduce(wide[:, of], axis=1) for of in (right, ~right))
+    found: NDArray[np.float64] = these - others
+    return found
