@@ -22,7 +22,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,10 @@ class Experiment(BaseModel):
     weight: float | None = None
     against: str = BASE
 
+    def models(self) -> list[str]:
+        """Return the names of the encoder and the reranker, where it has one."""
+        return [name for name in (self.encoder, self.rerank) if name is not None]
+
     def apply(self, data: dict[str, Any]) -> None:
         """Change params."""
         for locale in self.locales:
@@ -103,11 +107,12 @@ def main() -> int:
         experiments = chosen(recipes["experiments"], options.only)
         data = prepare(options.folder, options.source.resolve(), recipes["trained"])
         project = options.folder / "project"
-        used = {e.encoder for e in experiments.values()} | {e.rerank for e in experiments.values()}
-        train(project, [name for name in recipes["trained"] if name in used], options.jobs)
+        params = check_params(data, str(PARAMS_FILE))
+        used = [name for each in experiments.values() for name in each.models()]
+        train(project, params, used, options.jobs)
         for name, experiment in experiments.items():
             evaluate(options.folder, name, experiment, data)
-        text = report(options.folder, experiments, check_params(data, str(PARAMS_FILE)))
+        text = report(options.folder, experiments, params)
         text += f"\nOf the commit {commit_of(project)[:7]}.\n"
         with atomic_file(options.folder / "results.md") as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
@@ -188,15 +193,27 @@ def run(project: Path, module: str, *arguments: str) -> None:
         )
 
 
-def train(project: Path, names: Sequence[str], jobs: int) -> None:
-    """Train the recipes; what was trained before is kept in the cache."""
+def train(project: Path, params: Params, used: Sequence[str], jobs: int) -> None:
+    """Train what is used and what it needs first; what was trained before is kept in the cache."""
+    names = params.trained_for(used)
     run(project, "dvc", "repro", "clean")
     for name in names:
         run(project, "dvc", "repro", f"models/dvc.yaml:pairs@{name}")
     for name in ("minilm", "e5-small-q4"):
         run(project, "dvc", "repro", f"models/dvc.yaml:contract@{name}")
+    trainings: dict[str, Future[None]] = {}
+
+    def one(name: str) -> None:
+        for source in params.trained[name].sources():
+            if source in trainings:
+                trainings[source].result()
+        run(project, "pipeline.train", "--name", name)
+
     with ThreadPoolExecutor(jobs) as pool:
-        list(pool.map(lambda name: run(project, "pipeline.train", "--name", name), names))
+        for name in names:
+            trainings[name] = pool.submit(one, name)
+        for training in trainings.values():
+            training.result()
 
 
 def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str, Any]) -> None:
@@ -208,9 +225,8 @@ def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str,
     results, project = folder / "results" / name, folder / "project"
     data = json.loads(json.dumps(base))  # no part shared, as those of YAML's anchors are
     experiment.apply(data)
-    check_params(data, str(PARAMS_FILE))
     # An entry that the experiment does not use changes nothing.
-    used = {experiment.encoder, experiment.rerank}
+    used = check_params(data, str(PARAMS_FILE)).trained_for(experiment.models())
     settings = data | {"trained": {key: of for key, of in data["trained"].items() if key in used}}
     if results.exists():
         if json.loads((results / SETTINGS).read_text("utf-8")) != settings:

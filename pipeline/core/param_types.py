@@ -84,6 +84,8 @@ def _known_commit(revision: str) -> str:
 NAME, MOST_NAME = r"^[a-z0-9]+(-[a-z0-9]+)*$", 60
 """What a locale or a model may be called, and its longest name: it is part of file names."""
 Name = Annotated[str, Field(pattern=NAME, max_length=MOST_NAME)]
+NO_RERANKER = "none"
+"""The reranker of a locale that has no system `rerank`, and of a model that has no teacher."""
 Text = Annotated[str, Field(min_length=1)]
 # In one spelling, as artefacts name the file: a/b, not ./a//b.
 FilePath = Annotated[Text, AfterValidator(lambda path: Path(path).as_posix())]

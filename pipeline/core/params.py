@@ -35,8 +35,9 @@ from pipeline.core.systems import (  # isort: skip
     System as System,
 )  # fmt: skip
 from pipeline.core.param_types import (  # isort: skip
-    MOST_NAME as MOST_NAME, MOST_PORT as MOST_PORT, NAME as NAME, Choices as Choices,
-    Count as Count, Name as Name, Seed as Seed, Sha256 as Sha256, Share as Share, Strict as Strict,
+    MOST_NAME as MOST_NAME, MOST_PORT as MOST_PORT, NAME as NAME, NO_RERANKER as NO_RERANKER,
+    Choices as Choices, Count as Count, Name as Name, Seed as Seed, Sha256 as Sha256,
+    Share as Share, Strict as Strict,
 )  # fmt: skip
 from pipeline.core.trained import Precision as Precision  # isort: skip
 
@@ -185,10 +186,6 @@ CORRECTED: Spelling = "corrected"
 
 ANY_LANGUAGE_ENCODER = "e5-small-q4"
 """The encoder of the shipped params.yaml that knows any language."""
-
-NO_RERANKER = "none"
-"""The reranker of a locale that has no system `rerank`."""
-
 
 ENCODER = "encoder"
 """What the measures of an encoder by itself are of, where other measures are of a system."""
@@ -589,11 +586,14 @@ class Params(Strict):
         return f"{'trained' if name in self.trained else 'encoders'}.{name}"
 
     def trained_for(self, names: Iterable[str]) -> tuple[str, ...]:
-        """Return which names under `trained` some names need, themselves included, bases first."""
+        """Return which names under `trained` some names need, themselves included and last.
+
+        A model needs its base and its teacher.
+        """
         found: dict[str, None] = {}
         for name in names:
-            if name in self.trained:
-                found |= dict.fromkeys((*self.trained_for([self.trained[name].base]), name))
+            if (entry := self.trained.get(name)) is not None:
+                found |= dict.fromkeys((*self.trained_for(entry.sources()), name))
         return tuple(found)
 
     def index_of(self, locale: str) -> Index:

@@ -196,29 +196,44 @@ def _untrainable(params: Params) -> Iterator[str]:
                 f"trained.{name}: rerankers has this name too, so it would mean two models. Rename "
                 "one of them."
             )
-        yield from _baseless(name, params)
+        yield from _sourceless(name, params)
         yield from contradictions(name, entry)
 
 
-def _baseless(name: str, params: Params) -> Iterator[str]:
-    """Say why the bases of an entry under `trained` do not lead to one under `encoders`."""
-    chain, defined = [name], params.encoder_names()
-    while (last := params.trained.get(chain[-1])) is not None:
-        where = f"trained.{chain[-1]}.base"
-        if last.base in chain:
+def _sourceless(name: str, params: Params) -> Iterator[str]:
+    """Say which base or teacher of an entry under `trained` is missing, or leads back to it."""
+    entry, told = params.trained[name], False
+    for key, found, defined in (
+        ("base", entry.base, params.encoder_names()),
+        ("teacher", entry.teacher, (NO_RERANKER, *params.reranker_names())),
+    ):
+        if found not in defined:
+            told, kind = True, "encoder" if key == "base" else "reranker"
             yield (
-                f"trained.{name}.base: it would be trained from itself (found "
-                f"{' from '.join([*chain, last.base])}). Name an entry of encoders."
+                f"trained.{name}.{key}: {found!r} is no {kind} under {kind}s or trained (defined: "
+                f"{', '.join(dict.fromkeys(defined))}){did_you_mean(found, list(defined)) or '.'} "
+                "Name one."
             )
-            return
-        if last.base not in defined:
-            if len(chain) == 1:  # else the entry that names it is refused
-                yield (
-                    f"{where}: {last.base!r} is no encoder under encoders or trained (defined: "
-                    f"{', '.join(defined)}){did_you_mean(last.base, defined) or '.'} Name one."
-                )
-            return
-        chain.append(last.base)
+    if not told and (circle := _circle(name, params)):
+        key, kind = ("base", "encoders") if circle[1] == entry.base else ("teacher", "rerankers")
+        yield (
+            f"trained.{name}.{key}: it would be trained from itself (found "
+            f"{' from '.join(circle)}). Name an entry of {kind}."
+        )
+
+
+def _circle(name: str, params: Params) -> list[str]:
+    """Return the names that lead from an entry under `trained` back to itself; [] if none do."""
+    waiting, seen = [[name]], set()
+    while waiting:
+        chain = waiting.pop()
+        for source in params.trained[chain[-1]].sources():
+            if source == name:
+                return [*chain, source]
+            if source in params.trained and source not in seen:
+                seen.add(source)
+                waiting.append([*chain, source])
+    return []
 
 
 def _unusable(params: Params) -> Iterator[str]:
@@ -278,8 +293,11 @@ def _unfit_rerankers(params: Params) -> Iterator[str]:
                 "logit, and 4 numbers, for E, S, C and I, for a model of 4 labels (found "
                 f"{reranker.gains and list(reranker.gains)} for {reranker.labels})."
             )
-    chosen = sorted(set(params.rerank.values()) & set(params.reranker_names()) - {NO_RERANKER})
-    for name in chosen:
+    yield from _unfit_teachers(params)
+    chosen = set(params.rerank.values()) & set(params.reranker_names()) - {NO_RERANKER}
+    used = params.trained_for((*params.encoder.values(), *chosen))
+    teachers = {params.trained[each].teacher for each in used} - {NO_RERANKER}
+    for name in sorted(chosen | teachers):
         if (reranker := params.reranker_named(name)) is None:
             continue
         entry = f"{'rerankers' if name in params.rerankers else 'trained'}.{name}"
@@ -297,6 +315,27 @@ def _unfit_rerankers(params: Params) -> Iterator[str]:
             f"reranking.depth: {params.reranking.depth} is more than retrieve.depth "
             f"{params.retrieve.depth}, and a run has no more products. Lower it."
         )
+
+
+def _unfit_teachers(params: Params) -> Iterator[str]:
+    """Say which teachers cannot score the pairs that their models learn from."""
+    for name, entry in params.trained.items():
+        if entry.teacher == NO_RERANKER or not (teacher := params.reranker_named(entry.teacher)):
+            continue
+        where = f"trained.{name}.teacher: {entry.teacher}"
+        if teacher.fields != "all":
+            yield (
+                f"{where} reads some fields (found {', '.join(teacher.fields)}), and pairs have "
+                "whole texts. Name a reranker with fields: all."
+            )
+        spoken = set(teacher.languages)
+        for locale in entry.locales if "any" not in spoken else ():
+            if (language := params.language.get(locale, "any")) not in {"any", *spoken}:
+                yield (
+                    f"{where} does not speak {language}, the language of the locale {locale} (it "
+                    f"speaks: {', '.join(teacher.languages)}). Name another teacher, or leave out "
+                    "the locale."
+                )
 
 
 def _too_shallow(params: Params) -> Iterator[str]:

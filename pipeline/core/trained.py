@@ -1,11 +1,12 @@
 """What is trained, as params.yaml says it: `training`, the pairs, and `trained`, the models."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
 from pipeline.core.param_types import (
+    NO_RERANKER,
     Choices,
     Columns,
     Count,
@@ -39,7 +40,11 @@ class Training(Strict):
     seed: Seed
 
 
-Loss = Literal["mnrl", "cosine", "contrastive", "online-contrastive", "triplet"]
+Loss = Literal[
+    "mnrl", "cosine", "contrastive", "online-contrastive", "triplet", "distill-kl-div"
+]  # fmt: skip
+DISTILLATION: Loss = "distill-kl-div"
+"""The loss that learns from a teacher's scores."""
 
 
 class Targets(Strict):
@@ -64,9 +69,13 @@ class Mined(Strict):
 
 
 class _Schedule(Strict):
-    """How a model is trained; `threads` are here because they change its bytes."""
+    """How a model is trained; `threads` are here because they change its bytes.
+
+    `teacher` is a reranker, or `none`. It is never left out: DVC reads it in each entry.
+    """
 
     base: Name
+    teacher: Name
     locales: Choices[Name]
     epochs: Count
     batch: Annotated[int, Field(ge=2)]
@@ -76,6 +85,10 @@ class _Schedule(Strict):
     seed: Seed
     threads: Count
     mined: Mined | None = None
+
+    def sources(self) -> tuple[str, ...]:
+        """Return the names of the models that it is trained from: its base, its teacher."""
+        return (self.base,) if self.teacher == NO_RERANKER else (self.base, self.teacher)
 
     def of_weights(self) -> dict[str, Any]:
         """Return what decides the weights, as JSON: all but `dimension` and `precision`."""
@@ -116,7 +129,7 @@ class TrainedReranker(_Schedule):
 Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]
 
 _OF_LOSS = {
-    "scale": ("mnrl",),
+    "scale": ("mnrl", DISTILLATION),
     "margin": ("contrastive", "online-contrastive", "triplet"),
     "targets": ("cosine",),
 }
@@ -136,12 +149,18 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
             f"{where}.mined.count: {mined.count} is more than the places {mined.first} to "
             f"{mined.last} have. Lower it, or raise mined.last."
         )
+    yield from _unfit_teacher(where, trained)
     if isinstance(trained, TrainedReranker):
         return
     if mined and trained.loss == "mnrl" and trained.hard_negatives == 0:
         yield (
             f"{where}.mined: has no effect with the loss mnrl and hard_negatives 0. Remove it, or "
             "raise hard_negatives."
+        )
+    if trained.loss in ("triplet", DISTILLATION) and trained.hard_negatives == 0:
+        yield (
+            f"{where}.hard_negatives: must be 1 or more (found 0): the loss {trained.loss} "
+            "compares a positive with them. Raise it, or use the loss mnrl."
         )
     if both := set(trained.positives) & set(trained.negatives):
         yield (
@@ -154,9 +173,31 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
                 f"{where}.{key}: has no effect with the loss {trained.loss}; it is for "
                 f"{', '.join(losses)}. Remove it, or choose another loss."
             )
-    needs = trained.loss in ("contrastive", "online-contrastive", "triplet")
+    needs = trained.loss in ("contrastive", "online-contrastive", "triplet", DISTILLATION)
     if needs and not trained.negatives and not mined:
         yield (
             f"{where}.negatives: must not be empty: the loss {trained.loss} learns from them. "
             "Give labels, such as I, or mined, or use the loss mnrl."
+        )
+
+
+def _unfit_teacher(where: str, trained: TrainedEncoder | TrainedReranker) -> Iterator[str]:
+    """Say if there is a teacher and nothing learns from it, or none and the loss does."""
+    encoder = trained if isinstance(trained, TrainedEncoder) else None
+    loss = encoder and encoder.loss
+    if loss == DISTILLATION and trained.teacher == NO_RERANKER:
+        yield (
+            f"{where}.teacher: must be a reranker (found {NO_RERANKER}): the loss {loss} learns "
+            "from its scores. Name one under rerankers or trained, or choose another loss."
+        )
+    elif loss != DISTILLATION and trained.teacher != NO_RERANKER:
+        of = f"the loss {loss}" if loss else "a reranker, which learns from labels"
+        yield (
+            f"{where}.teacher: has no effect with {of}; it is for {DISTILLATION} (found "
+            f"{trained.teacher}). Set it to {NO_RERANKER}, or choose that loss."
+        )
+    elif encoder and loss == DISTILLATION and set(encoder.positives) == set(get_args(Label)):
+        yield (
+            f"{where}.positives: must leave out a label (found {', '.join(encoder.positives)}): a "
+            "teacher says how likely one of them is. Remove I."
         )

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.core import layout
 from pipeline.core.params import Params
-from pipeline.core.trained import TrainedEncoder
+from pipeline.core.trained import DISTILLATION, TrainedEncoder
 from pipeline.demo.tables import LOCALES
 from pipeline.encoders.tokens import CHARACTERS_PER_TOKEN
 from pipeline.pairs.source import asker_of, drawing_of, open_training
@@ -15,6 +15,7 @@ from pipeline.plan.costs import Row
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
 from pipeline.sample.draw import draw_queries
+from pipeline.train.catalogue import OTHERS
 from pipeline.train.mining import DEV_DEPTH
 
 _QUERY_TOKENS = 8  # about
@@ -36,8 +37,9 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
     """Yield the rows of pairs and train of every name under `trained` that a locale needs.
 
     A step reads a query, a positive and the hard negatives of each pair of its batch. The dev
-    queries are read once an epoch, and before the first one; they are not learned, so a third each.
-    So are the texts among which unjudged products are found.
+    queries and what they are searched among are read once an epoch, and before the first one; they
+    are not learned, so a third each. So are the texts among which unjudged products are found, and
+    the pairs that a teacher scores.
 
     Args:
         params: the choices.
@@ -54,16 +56,19 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         yield row("pairs", name, read | threads)
         text = min(found.characters // CHARACTERS_PER_TOKEN, entry.max_tokens)
         mined = entry.mined.count * found.queries if entry.mined else 0
-        learned, each, asked = judged + mined, _QUERY_TOKENS + text, judged
+        learned, each, asked, taught = judged + mined, _QUERY_TOKENS + text, judged * dev, 0
+        others = min(judged * (1 - dev), OTHERS * len(entry.locales))
         if isinstance(entry, TrainedEncoder):
-            if entry.loss in ("mnrl", "triplet"):
+            taught = learned if entry.loss == DISTILLATION else 0
+            if entry.loss in ("mnrl", "triplet", DISTILLATION):
                 learned = sum(found.labels[label] for label in entry.positives)
             negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
+            asked += others
         elif entry.mined:
-            asked += DEV_DEPTH * found.queries
+            asked += DEV_DEPTH * found.queries * dev
         steps = entry.epochs * learned * each * (1 - dev)
-        read_alone = (entry.epochs + 1) * asked * dev + (judged if entry.mined else 0)
+        read_alone = (entry.epochs + 1) * asked + (judged if entry.mined else 0) + taught
         tokens = steps + read_alone * text / 3
         yield row("train", name, {"tokens": round(tokens), "threads": entry.threads}, entry.base)
 

@@ -1,6 +1,6 @@
-"""What a model's trained bases have learned from, which must not choose the model's epoch."""
+"""What a model's base and teacher have learned from, which must not choose the model's epoch."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -19,17 +19,17 @@ class _Card(BaseModel):
     pairs: Mapping[str, str]
 
 
-def read_learned(params: Params, base: str) -> frozenset[str]:
-    """Return the query texts, case folded, that a base and its own bases have learned from.
+def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
+    """Return the query texts, case folded, that models and what they need have learned from.
 
     `pairs` draws each model's dev queries by the least id of a text in the model's own locales. A
     base of other locales may have drawn the same text otherwise.
 
     Raises:
-        PipelineError: the pairs of a base are missing, or are not those that its card names.
+        PipelineError: the pairs of a model are missing, or are not those that its card names.
     """
     learned: set[str] = set()
-    for name in params.trained_for([base]):
+    for name in params.trained_for(names):
         path, remedy = layout.pairs(name).train, f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
         card = layout.model(params.trained[name].kind, name).card
         queries = read_column(path, PAIRS, "query", remedy).unique().to_pylist()

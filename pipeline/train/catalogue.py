@@ -1,14 +1,46 @@
-"""Each query's nearest products, among all that its locale's queries were judged for."""
+"""Each query's nearest products, among all of its locale."""
 
 from collections.abc import Iterator
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.core.arrays import Matrix
 from pipeline.runs.ranking import SCORE_DECIMALS, Ranked, rank_pairs
 from pipeline.train.pairs import Pairs
 
+OTHERS = 5_000
+"""How many products without a dev query the dev queries of a locale are searched among, at most.
+
+The model reads them after each epoch, which costs a third of learning from as many. So with many
+pairs an epoch costs little more, and with few these are all products that there are.
+"""
+
 _SCORES_AT_ONCE = 2**24
+_OTHERS = 4  # what a random stream decides, beside those of `examples`, `loop` and `mining`
+
+
+def draw_others(dev: pa.Table, among: pa.Table, seed: int) -> pa.Table:
+    """Draw other products of the locales of the dev pairs, at most `OTHERS` of each.
+
+    Args:
+        dev: the dev pairs.
+        among: pairs of both sides.
+        seed: decides which.
+
+    Returns:
+        A row of `among` for each product.
+    """
+    drawn = np.zeros(len(among), np.bool_)
+    ids = among["product_id"].to_numpy()
+    for locale in dev["locale"].unique():
+        known = dev.filter(pc.equal(dev["locale"], locale))["product_id"].unique()
+        is_other = pc.invert(pc.is_in(among["product_id"], value_set=known))
+        rows = np.flatnonzero(pc.and_(pc.equal(among["locale"], locale), is_other).to_numpy())
+        _, first = np.unique(ids[rows], return_index=True)
+        drawn[rows[np.random.default_rng([seed, _OTHERS]).permutation(first)[:OTHERS]]] = True
+    return among.filter(pa.array(drawn))
 
 
 def rank_catalogue(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Ranked:
@@ -33,8 +65,8 @@ def _nearest(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> Iterat
     for locale in np.unique(pairs.locale):
         own = pairs.locale == locale
         groups, at = np.unique(pairs.group[own], return_index=True)
-        products, of = np.unique(pairs.product[own], return_index=True)
-        found = texts[pairs.text[own][of]]
+        products = np.flatnonzero(pairs.locale_of == locale)
+        found = texts[pairs.text_of[products]]
         asked = queries[pairs.query[own][at]]
         last = min(depth, len(products)) - 1
         at_once = max(1, _SCORES_AT_ONCE // len(products))

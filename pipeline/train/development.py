@@ -17,7 +17,9 @@ from pipeline.train.pairs import Pairs
 CUTOFF = 10
 
 CATALOGUE = f"dev_ndcg@{CUTOFF}"
-"""Among all products of the dev queries of a locale; those that are not judged have no gain."""
+"""Among the products of the query's locale, those of `draw_others` too; what is not judged has no
+gain.
+"""
 
 POOL = f"dev_pool_ndcg@{CUTOFF}"
 """Among the query's judged products."""
@@ -32,6 +34,7 @@ class Development:
     Attributes:
         chooses: the measure that chooses the best epoch.
         queries: how many dev queries there are.
+        products: how many products they are searched among, in all locales.
         of_one_label: how many of them have products of one label alone, so that every order of
             these is right: only the catalogue's measure says something of them.
     """
@@ -49,6 +52,7 @@ class Development:
         """
         self.pairs = pairs
         self.queries = pairs.queries_count()
+        self.products = len(pairs.text_of)
         judged = np.flatnonzero(pairs.has(LABELS))
         self._judged = judged
         self._judgements = Judgements.from_pairs(

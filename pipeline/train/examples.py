@@ -12,10 +12,11 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
-from pipeline.core.trained import Targets, TrainedEncoder, TrainedReranker
+from pipeline.core.trained import DISTILLATION, Targets, TrainedEncoder, TrainedReranker
 from pipeline.train.pairs import Pairs
 
 _ORDER, _NEGATIVES = 0, 1  # what a random stream decides
+_TRIPLETS = ("triplet", DISTILLATION)  # the losses of a query, a right and a wrong product
 
 
 @dataclass(frozen=True)
@@ -30,7 +31,7 @@ class Step:
             columns [rows]; for a reranker the pairs [rows].
         target: what is right: for mnrl the place among the products [rows], for a reranker the
             label's place [rows], for cosine the wanted similarity [rows], for contrastive losses 1
-            or 0 [rows]. Empty for triplets.
+            or 0 [rows], for distill-kl-div the teacher's log-odds [rows, 2]. Empty for triplets.
         counts: for mnrl, which products a row is compared with, its own among them; bool, shape
             [rows, products].
         rows: how many examples it has.
@@ -48,8 +49,8 @@ class Examples:
 
     Attributes:
         size: how many examples an epoch has.
-        without_negative: how many positive pairs a triplet loss leaves out, since their query has
-            no negative product.
+        without_negative: how many positive pairs a loss of triplets leaves out, since their query
+            has no negative product.
     """
 
     without_negative = 0
@@ -67,16 +68,15 @@ class Examples:
         """
         self._pairs = pairs
         self._settings = settings
-        positive = pairs.has(settings.positives)
-        negative = (pairs.has(settings.negatives) & ~positive) | ~pairs.judged
+        positive, negative = _sides(pairs, settings)
         self._known = set(
             zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
         )
         self._negatives = _by_group(pairs.group, negative)
         self._rows = np.flatnonzero(
-            positive if settings.loss in ("mnrl", "triplet") else positive | negative
+            positive if settings.loss in ("mnrl", *_TRIPLETS) else positive | negative
         )
-        if settings.loss == "triplet":
+        if settings.loss in _TRIPLETS:
             has_one = np.isin(pairs.group[self._rows], list(self._negatives))
             self.without_negative = int((~has_one).sum())
             self._rows = self._rows[has_one]
@@ -94,7 +94,7 @@ class Examples:
         match self._settings.loss:
             case "mnrl":
                 return self._ranking(rows, draw)
-            case "triplet":
+            case "triplet" | "distill-kl-div":
                 return self._triplets(rows, draw)
             case _:
                 return self._scored(rows)
@@ -123,7 +123,11 @@ class Examples:
         )
         items, query, text = _step(pairs, rows, texts)
         columns = (query, *np.split(text[places], 2))
-        return Step(items, columns, np.empty(0, np.float32), _NO_MASK, len(rows))
+        target = np.empty(0, np.float32)
+        if self._settings.loss == DISTILLATION:
+            assert pairs.taught is not None
+            target = pairs.taught[np.stack([rows, negatives], axis=1)]
+        return Step(items, columns, target, _NO_MASK, len(rows))
 
     def _scored(self, rows: Ints) -> Step:
         """Give each pair the similarity that its label asks for."""
@@ -158,7 +162,7 @@ class Examples:
         queries = len(np.unique(self._pairs.query[positive]))
         if settings.loss == "mnrl" and queries > 1:
             return  # the products of other queries
-        if settings.loss in ("mnrl", "triplet") and settings.hard_negatives == 0:
+        if settings.loss in ("mnrl", *_TRIPLETS) and settings.hard_negatives == 0:
             raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
         if not negative.any():
             found = ", ".join(settings.negatives) or "none"
@@ -198,6 +202,19 @@ class LabelledPairs:
     def step(self, rows: Ints, epoch: int, number: int) -> Step:
         """Return what a step computes: its pairs, and their labels."""
         return Step(rows, (np.arange(rows.size),), self._pairs.label[rows], _NO_MASK, rows.size)
+
+
+def compared(pairs: Pairs, settings: TrainedEncoder) -> Ints:
+    """Return the rows of pairs that a loss of triplets may compare, ascending."""
+    positive, negative = _sides(pairs, settings)
+    both = np.intersect1d(pairs.group[positive], pairs.group[negative])
+    return np.flatnonzero((positive | negative) & np.isin(pairs.group, both))
+
+
+def _sides(pairs: Pairs, settings: TrainedEncoder) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """Say which pairs are positive and which are negative; mined ones are negative."""
+    positive = pairs.has(settings.positives)
+    return positive, (pairs.has(settings.negatives) & ~positive) | ~pairs.judged
 
 
 def targets_of(settings: TrainedEncoder) -> Targets:

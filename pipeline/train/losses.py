@@ -27,6 +27,10 @@ def loss_of(settings: TrainedEncoder) -> Loss:
     - cosine: the squared difference between cosine and the label's target.
     - contrastive (Hadsell et al. 2006), online-contrastive (of the hard pairs of a step alone) and
       triplet, in cosine distance, 1 - cosine, with `margin`.
+    - distill-kl-div (Lin et al. 2020): the Kullback-Leibler divergence of the student's chances
+      from the teacher's, of a query's right and wrong product. The student's are the softmax of
+      `scale` * cosine, and the teacher's that of its log-odds. Where both are sure of the same
+      product, nothing pulls any more: so cosines need not be as far apart as log-odds.
 
     With `matryoshka` (Kusupati et al. 2022) it is the sum over those leading dimensions.
     """
@@ -44,11 +48,13 @@ _MARGINS = {"contrastive": 0.5, "online-contrastive": 0.5, "triplet": 0.2}
 
 def _of_vectors(settings: TrainedEncoder) -> Loss:
     from sentence_transformers.sentence_transformer import losses
+    from sentence_transformers.util import pairwise_cos_sim
 
+    scale = settings.scale or _SCALE
     margin = settings.margin or _MARGINS.get(settings.loss)
     match settings.loss:
         case "mnrl":
-            return lambda vectors, step: ranking_loss(vectors, step, settings.scale or _SCALE)
+            return lambda vectors, step: ranking_loss(vectors, step, scale)
         case "cosine":
             library = losses.CosineSimilarityLoss(None)
         case "contrastive":
@@ -58,6 +64,8 @@ def _of_vectors(settings: TrainedEncoder) -> Loss:
         case "triplet":
             distance = losses.TripletDistanceMetric.COSINE
             library = losses.TripletLoss(None, distance, triplet_margin=margin)
+        case "distill-kl-div":
+            library = losses.DistillKLDivLoss(None, lambda a, b: scale * pairwise_cos_sim(a, b))
     return lambda vectors, step: _by_library(library, vectors, step)
 
 

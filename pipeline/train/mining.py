@@ -5,6 +5,9 @@ is far from a query. The base encoder ranks all products of a locale; those that
 the query are taken as Irrelevant. Some of them are right. So the nearest may be left out.
 """
 
+from dataclasses import replace
+from typing import Any
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -69,12 +72,11 @@ def unjudged(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> tuple[
     """
     folded = [query.casefold() for query in pairs.queries]
     asked = np.unique(folded, return_inverse=True)[1][pairs.query]
-    text_of = _first(pairs.product, pairs.text)
-    copies = int(np.bincount(text_of).max())
+    copies = int(np.bincount(pairs.text_of).max())
     judged = int(np.bincount(asked).max()) * copies
     group, product, _ = rank_catalogue(pairs, units(queries), units(texts), depth + judged)
     width = len(pairs.texts)
-    found = _first(pairs.group, asked)[group] * width + text_of[product]
+    found = _first(pairs.group, asked)[group] * width + pairs.text_of[product]
     known = np.isin(found, asked * width + pairs.text)
     group, product = group[~known], product[~known]
     near = places(group) < depth
@@ -87,7 +89,7 @@ def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:
     irrelevant = np.full(added, LABELS.index("I"))
     columns = {
         "query": _first(pairs.group, pairs.query)[group],
-        "text": _first(pairs.product, pairs.text)[product],
+        "text": pairs.text_of[product],
         "label": irrelevant,
         "group": group,
         "product": product,
@@ -96,7 +98,8 @@ def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:
     }
     whole = {name: np.concatenate([getattr(pairs, name), each]) for name, each in columns.items()}
     order = np.lexsort((whole["product"], whole["group"]))
-    return Pairs(pairs.queries, pairs.texts, **{name: each[order] for name, each in whole.items()})
+    ordered: dict[str, Any] = {name: each[order] for name, each in whole.items()}
+    return replace(pairs, **ordered)
 
 
 def _first(key: Ints, values: Ints) -> NDArray[np.int64]:

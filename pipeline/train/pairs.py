@@ -1,7 +1,6 @@
 """The pairs that a model learns from, as arrays."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints
-from pipeline.core.tables import LABELS, PAIRS, read_table
+from pipeline.core.tables import LABELS
 
 
 @dataclass(frozen=True)
@@ -19,7 +18,7 @@ class Pairs:
 
     Attributes:
         queries: the distinct query texts.
-        texts: the distinct product texts.
+        texts: the distinct product texts, those of products without a pair too.
         query: the query's text, a place in `queries`; int64, shape [pairs].
         text: the product's text, a place in `texts`; int64, shape [pairs].
         label: a place in `LABELS`; int64, shape [pairs].
@@ -27,6 +26,10 @@ class Pairs:
         product: which (locale, product_id) it is, in their order; int64, shape [pairs].
         locale: which locale it is, counted from 0, ascending; int64, shape [pairs].
         judged: whether somebody gave it its label; bool, shape [pairs].
+        text_of: the text of each product, a place in `texts`; int64, shape [products].
+        locale_of: the locale of each product, as in `locale`; int64, shape [products].
+        taught: a teacher's log-odds that the product is right; NaN where nothing asks for them;
+            float32, shape [pairs]. None without a teacher.
     """
 
     queries: list[str]
@@ -38,6 +41,9 @@ class Pairs:
     product: Ints
     locale: Ints
     judged: NDArray[np.bool_]
+    text_of: Ints
+    locale_of: Ints
+    taught: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""
@@ -52,38 +58,39 @@ class Pairs:
         return int(self.group[-1]) + 1 if len(self) else 0
 
 
-def read_pairs(path: Path, remedy: str) -> Pairs:
-    """Read a file of the stage `pairs`.
+def pairs_of(table: pa.Table, others: pa.Table | None = None) -> Pairs:
+    """Return the pairs of a table with the schema `PAIRS`, sorted as that has it.
 
     Args:
-        path: its train or dev table.
-        remedy: a sentence that says what brings it back.
-
-    Raises:
-        PipelineError: it is missing, or is no such table.
+        table: the pairs.
+        others: rows whose products there are too, without a pair; of the same schema, and of
+            locales of the table.
     """
-    return pairs_of(read_table(path, PAIRS, remedy))
-
-
-def pairs_of(table: pa.Table) -> Pairs:
-    """Return the pairs of a table with the schema `PAIRS`, sorted as that has it."""
+    whole = table if others is None else pa.concat_tables([table, others])
     queries, query = _distinct(table["query"])
-    texts, text = _distinct(table["text"])
-    _, locale = _distinct(table["locale"])
+    texts, text = _distinct(whole["text"])
+    _, locale = _distinct(whole["locale"])
+    keys = list(zip(locale.tolist(), whole["product_id"].to_pylist(), strict=True))
+    codes = {key: code for code, key in enumerate(sorted(set(keys)))}
+    product = np.array([codes[key] for key in keys], dtype=np.int64)
+    first = np.unique(product, return_index=True)[1]
+    text_of, locale_of = text[first], locale[first]
+    rows = len(table)
+    text, locale, product = text[:rows], locale[:rows], product[:rows]
     ids = table["query_id"].to_numpy()
     begins = (np.diff(locale) != 0) | (np.diff(ids) != 0)
-    keys = list(zip(locale.tolist(), table["product_id"].to_pylist(), strict=True))
-    codes = {key: code for code, key in enumerate(sorted(set(keys)))}
     return Pairs(
         queries=queries,
         texts=texts,
         query=query,
         text=text,
         label=_ints(pc.index_in(table["label"], pa.array(LABELS)).to_numpy()),
-        group=_ints(np.cumsum(np.append(False, begins)[: len(ids)])),
-        product=np.array([codes[key] for key in keys], dtype=np.int64),
+        group=_ints(np.cumsum(np.append(False, begins)[:rows])),
+        product=product,
         locale=locale,
-        judged=np.ones(len(ids), np.bool_),
+        judged=np.ones(rows, np.bool_),
+        text_of=text_of,
+        locale_of=locale_of,
     )
 
 

@@ -1,30 +1,38 @@
 """Train a model under `trained`: from pairs and a base's weights to its folder, card and curve."""
 
 import csv
+import time
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import pyarrow as pa
 
 from pipeline.core import layout, stage
 from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, sha256_file, write_json
-from pipeline.core.params import Encoder, Params, Runtime
+from pipeline.core.params import NO_RERANKER, Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
+from pipeline.store.upkeep import prune_after_run
 from pipeline.train.bases import leave_out, read_learned
+from pipeline.train.catalogue import draw_others
 from pipeline.train.checkpoint import Card, Checkpoints
 from pipeline.train.development import Development
-from pipeline.train.examples import Examples, label_counts
+from pipeline.train.examples import Examples, compared, label_counts
 from pipeline.train.loop import Trainer, deterministic
 from pipeline.train.mining import add_unjudged
-from pipeline.train.pairs import Pairs, pairs_of, read_pairs
+from pipeline.train.pairs import Pairs, pairs_of
 from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, reranker_task
+from pipeline.train.teacher import Teacher
 
 CARD_SCHEMA = 1
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
@@ -33,25 +41,30 @@ _OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
 def train(params: Params, name: str) -> stage.Done:
     """Train a model and write its folder; a training that was interrupted goes on."""
-    settings, where = params.trained[name], f"trained.{name}"
-    files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
-    pairs = read_pairs(files.train, remedy)
+    started, settings, where = time.time(), params.trained[name], f"trained.{name}"
+    files = layout.pairs(name)
+    pairs, dev, learned = _read_pairs(params, name)
     base = _base(params, settings, where)
-    dev, learned = _read_dev(params, name, remedy)
     development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
     device = _device(base.spec, params.runtime)
+    teacher = None if settings.teacher == NO_RERANKER else Teacher(params, settings.teacher)
     about = {
         "kind": settings.kind,
         "base": base.name,
         "base_sha256": base.weights.sha256,
+        **({"teacher_sha256": teacher.weights_sha256} if teacher else {}),
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
         "settings": settings.of_weights(),
     }
-    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, device)})
-    with deterministic(settings.threads):
-        if settings.mined:
+    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, teacher, device)})
+    if settings.mined:
+        with deterministic(settings.threads):
             pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
-            development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
+        development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
+    if teacher and isinstance(settings, TrainedEncoder):
+        rows = compared(pairs, settings)
+        pairs = replace(pairs, taught=teacher.log_odds(pairs, rows, settings.positives))
+    with deterministic(settings.threads):
         made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
         task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
         minutes = params.runtime.checkpoint_minutes
@@ -64,6 +77,8 @@ def train(params: Params, name: str) -> stage.Done:
             entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
             write_contract(layout.ModelFiles(folder).contract, entry(name))
     checkpoints.remove_others()
+    if teacher:
+        prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
         settings.base,
         pairs=len(pairs),
@@ -85,26 +100,38 @@ def _add_mined(
     return pairs, dev
 
 
-def _read_dev(params: Params, name: str, remedy: str) -> tuple[Pairs, dict[str, int]]:
-    """Return the dev pairs, and a count: queries that a base has learned from are left out."""
-    path, base = layout.pairs(name).dev, params.trained[name].base
-    whole = read_table(path, PAIRS, remedy)
-    if base not in params.trained:
-        return pairs_of(whole), {}
-    kept = leave_out(whole, read_learned(params, base))
+def _read_pairs(params: Params, name: str) -> tuple[Pairs, Pairs, dict[str, int]]:
+    """Return the pairs of train and of dev, and how many dev queries are left out.
+
+    The products of dev are those that its queries are searched among: all of dev, some of train.
+    """
+    files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
+    learned_from, whole = (read_table(path, PAIRS, remedy) for path in (files.train, files.dev))
+    kept, counts = _not_learned(params, name, whole)
+    both = pa.concat_tables([whole, learned_from])
+    dev = pairs_of(kept, draw_others(kept, both, params.trained[name].seed))
+    return pairs_of(learned_from), dev, counts
+
+
+def _not_learned(params: Params, name: str, whole: pa.Table) -> tuple[pa.Table, dict[str, int]]:
+    """Return the dev pairs without queries that base or teacher learned from, and their count."""
+    settings = params.trained[name]
+    if not params.trained_for(settings.sources()):
+        return whole, {}
+    kept = leave_out(whole, read_learned(params, settings.sources()))
     if not len(kept):
         raise PipelineError(
-            f"trained.{name}.base: {base} has learned from every dev query of {name}, so none can "
-            "choose an epoch. Learn from the locales of the base, or raise training.dev_share."
+            f"trained.{name}.base: {' and '.join(settings.sources())} learned from every dev query "
+            f"of {name}, so none can choose an epoch. Learn from the same locales, or raise "
+            "training.dev_share."
         )
-    dev = pairs_of(kept)
-    gone = pairs_of(whole).queries_count() - dev.queries_count()
+    gone = pairs_of(whole).queries_count() - pairs_of(kept).queries_count()
     if gone:
         stage.log.warning(
-            "warning: trained.%s: %d of the dev queries are left out: a base has learned from them",
-            name, gone,
+            "warning: trained.%s: %d of the dev queries are left out: %s learned from them",
+            name, gone, " or ".join(settings.sources()),
         )  # fmt: skip
-    return dev, {"dev_queries_learned_by_a_base": gone}
+    return kept, {"dev_queries_learned_before": gone}
 
 
 def _base(params: Params, settings: TrainedEncoder | TrainedReranker, where: str) -> Base:
@@ -130,7 +157,7 @@ def _device(spec: Encoder, runtime: Runtime) -> str:
 
 
 def _surroundings(
-    settings: TrainedEncoder | TrainedReranker, base: Base, device: str
+    settings: TrainedEncoder | TrainedReranker, base: Base, teacher: Teacher | None, device: str
 ) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
     unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
@@ -141,6 +168,7 @@ def _surroundings(
         "mined_tokens": mined_tokens(settings, base) if settings.mined else None,
         "instructions": widest_instructions(),
         "libraries": {library: version(library) for library in _LIBRARIES},
+        "teacher": teacher.about if teacher else None,
     }
 
 
@@ -162,12 +190,15 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         "examples": task.examples.size,
         "queries": pairs.queries_count(),
         "dev_queries": development.queries,
+        "dev_products": development.products,
         "dev_queries_of_one_label": development.of_one_label,
         **{f"pairs_{label}": count for label, count in label_counts(pairs).items()},
         "pairs_mined": int((~pairs.judged).sum()),
     }
     if isinstance(task.examples, Examples):
         counts["positives_without_negative"] = task.examples.without_negative
+    if pairs.taught is not None:
+        counts["pairs_taught"] = int(np.isfinite(pairs.taught).sum())
     return counts
 
 

@@ -11,6 +11,7 @@ from tests.conftest import ChangedParams
 from tests.helpers.artefacts import params, shipped
 
 NAME, KEY = "minilm-demo", "trained.minilm-demo"
+TAUGHT = {f"{KEY}.loss": "distill-kl-div", f"{KEY}.teacher": "msmarco-minilm"}
 
 
 def entries(**changed: dict[str, Any]) -> dict[str, Any]:
@@ -54,6 +55,7 @@ def test_what_is_trained_for_a_choice_is_that_choice_and_its_bases_first() -> No
 def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
     schedule = (
         "base",
+        "teacher",
         "locales",
         "epochs",
         "batch",
@@ -95,6 +97,25 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
          f"{KEY}.mined.first: 150 is after mined.last, 100"),
         ({f"{KEY}.mined": {"count": 0}, f"{KEY}.hard_negatives": 1},
          f"{KEY}.mined.count: must be greater than or equal to 1 (found 0)"),
+        ({**TAUGHT, f"{KEY}.teacher": "mmarco"},
+         f"{KEY}.teacher: 'mmarco' is no reranker under rerankers or trained (defined: none, mmar"),
+        ({**TAUGHT, f"{KEY}.teacher": NAME}, f"{KEY}.teacher: '{NAME}' is no reranker under "),
+        ({f"{KEY}.teacher": "msmarco-minilm"},
+         f"{KEY}.teacher: has no effect with the loss mnrl; it is for distill-kl-div (found msma"),
+        ({"trained.reranker-demo.teacher": "msmarco-minilm"},
+         "trained.reranker-demo.teacher: has no effect with a reranker, which learns from labels"),
+        ({f"{KEY}.loss": "distill-kl-div"}, f"{KEY}.teacher: must be a reranker (found none)"),
+        ({**TAUGHT, f"{KEY}.hard_negatives": 0}, f"{KEY}.hard_negatives: must be 1 or more (found"),
+        ({**TAUGHT, f"{KEY}.negatives": []}, f"{KEY}.negatives: must not be empty"),
+        ({**TAUGHT, f"{KEY}.locales": ["us", "es"]},
+         f"{KEY}.teacher: msmarco-minilm does not speak es, the language of the locale es"),
+        ({**TAUGHT, "rerankers.msmarco-minilm.fields": ["product_title"]},
+         f"{KEY}.teacher: msmarco-minilm reads some fields (found product_title), and pairs"),
+        ({**TAUGHT, "encoder.us": NAME, "rerankers.msmarco-minilm.weights.revision": None},
+         "rerankers.msmarco-minilm.weights.revision: must not be empty"),
+        ({**TAUGHT, f"{KEY}.positives": ["E", "S", "C", "I"], f"{KEY}.negatives": [],
+          f"{KEY}.mined": {"count": 3}},
+         f"{KEY}.positives: must leave out a label"),
         ({"trained.labse": shipped()["trained"][NAME]}, "trained.labse: encoders has this name t"),
         ({"training.dev_share": 1.0}, "training.dev_share: must be less than 1 (found 1.0)"),
         ({"training.version": "tiny"}, "training.version: must be 'small', 'large' or 'all'"),
@@ -117,6 +138,21 @@ def test_a_circle_of_bases_is_refused_for_each_entry_in_it() -> None:
         "encoders.",
         "trained.b.base: it would be trained from itself (found b from a from b). Name an entry of "
         "encoders.",
+    ]
+
+
+def test_a_teacher_is_what_its_model_needs_and_may_not_need_it() -> None:
+    judge = shipped()["trained"]["reranker-demo"]
+    student = {"loss": "distill-kl-div", "teacher": "judge"}
+    changes = entries(first={}, student={"base": "first", **student})
+    changes["trained"]["judge"] = judge | {"base": "first"}
+    assert params(changes).trained_for(["student"]) == ("first", "judge", "student")
+    changes["trained"]["judge"] = judge | {"base": "student"}
+    assert refusals(changes) == [
+        "trained.student.teacher: it would be trained from itself (found student from judge from "
+        "student). Name an entry of rerankers.",
+        "trained.judge.base: it would be trained from itself (found judge from student from judge)"
+        ". Name an entry of encoders.",
     ]
 
 

@@ -136,6 +136,7 @@ def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
     assert str(layout.model("encoder", "${item}").folder) in STAGES["embed"]["deps"]
     assert str(layout.model("reranker", "${item}").folder) in STAGES["rerank"]["deps"]
     assert str(layout.model("encoder", "${item.base}").folder) in BY_NAME["train"]["deps"]
+    assert str(layout.model("reranker", "${item.teacher}").folder) in BY_NAME["train"]["deps"]
     assert {each["wdir"] for each in BY_NAME.values()} == {".."}
     # The entry itself is in that folder, so that an entry and a trained model are one to a locale.
     assert not [each for each in STAGES["embed"]["params"] if each.startswith("encoders.")]

@@ -28,7 +28,7 @@ from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.dvc
 
-TRAINED = "minilm-demo"
+TRAINED, TEACHER = "minilm-demo", "reranker-demo"
 BRANCH = (
     "clean", "embed", "index_entry", "index", "retrieve", "bm25", "hybrid", "rerank", "systems",
     "evaluate", "encoder_scores",
@@ -330,6 +330,14 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
     changed = f"trained.{TRAINED}.lr=0.001"
     assert project.ran("exp", "run", "-S", changed) == {train, *after_embed("es")}
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
+    # A teacher is trained for its student, and only what learns from it is trained again.
+    teacher = [model(stage, TEACHER) for stage in ("pairs", "train")]
+    changes = ("loss=distill-kl-div", f"teacher={TEACHER}")
+    options = [part for change in changes for part in ("-S", f"trained.{TRAINED}.{change}")]
+    assert project.ran("exp", "run", *options) == {*teacher, train, *after_embed("es")}
+    assert project.ran("repro") == set()
+    changed = f"trained.{TEACHER}.lr=0.001"
+    assert project.ran("exp", "run", "-S", changed) == {teacher[1], train, *after_embed("es")}
     # What is evaluated changed, and none of the pairs did: they are drawn, and nothing is trained.
     ran = project.ran("exp", "run", "-S", "sample.distractors=5")
     assert pairs in ran

@@ -17,12 +17,13 @@ NAME = "tiny-tuned"
 WORDS = ("red", "blue", "shoe", "shirt", "lamp", "running", "cotton", "desk", "small", "large")
 
 SETTINGS: dict[str, Any] = {
-    "kind": "encoder", "base": "tiny", "locales": ["us"], "loss": "mnrl", "positives": ["E"],
-    "negatives": ["S", "C", "I"], "hard_negatives": 1, "epochs": 2, "batch": 8, "lr": 2e-3,
-    "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
+    "kind": "encoder", "base": "tiny", "teacher": "none", "locales": ["us"], "loss": "mnrl",
+    "positives": ["E"], "negatives": ["S", "C", "I"], "hard_negatives": 1, "epochs": 2, "batch": 8,
+    "lr": 2e-3, "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
 }  # fmt: skip
 RERANKER = {key: SETTINGS[key] for key in (
-    "base", "locales", "epochs", "batch", "lr", "warm_up", "max_tokens", "seed", "threads"
+    "base", "teacher", "locales", "epochs", "batch", "lr", "warm_up", "max_tokens", "seed",
+    "threads",
 )} | {"kind": "reranker"}  # fmt: skip
 
 

@@ -1,11 +1,15 @@
 """The dev measures, against rankings written out query by query."""
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.metrics import GAINS
+from pipeline.train import catalogue
+from pipeline.train.catalogue import draw_others
 from pipeline.train.development import CATALOGUE, POOL, Development, expected_gains
 from pipeline.train.pairs import pairs_of
 from tests.helpers.training import pair_table
@@ -21,17 +25,19 @@ def _ndcg(ranked: list[str], labels: dict[str, str]) -> float:
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_measures_are_those_of_every_query_ranked_by_hand(seed: int) -> None:
     table = pair_table(17, seed, per_query=7)
-    pairs = pairs_of(table)
+    others = draw_others(table, pair_table(9, seed, first=40), seed)
+    pairs = pairs_of(table, others)
     rng = np.random.default_rng(seed)
     # Small whole numbers tie often.
     queries = rng.integers(-1, 2, (len(pairs.queries), 3)).astype(np.float32) + 0.1
     texts = rng.integers(-1, 2, (len(pairs.texts), 3)).astype(np.float32) + 0.1
     found = Development(pairs, "dev", catalogue=True).of_vectors(queries, texts)
 
-    rows = table.to_pylist()
+    rows, others = table.to_pylist(), others.to_pylist()
+    assert len(others) == 45
     expected: dict[str, list[float]] = {CATALOGUE: [], POOL: []}
     for locale, query_id in sorted({(row["locale"], row["query_id"]) for row in rows}):
-        own = [row for row in rows if row["locale"] == locale]
+        own = [row for row in [*rows, *others] if row["locale"] == locale]
         mine = [row for row in own if row["query_id"] == query_id]
         labels = {row["product_id"]: row["label"] for row in mine}
         query = queries[pairs.queries.index(mine[0]["query"])].astype(np.float64)
@@ -48,6 +54,29 @@ def test_measures_are_those_of_every_query_ranked_by_hand(seed: int) -> None:
         expected[POOL].append(_ndcg(rank(mine), labels))
     for measure, values in expected.items():
         assert found[measure] == pytest.approx(np.mean(values), abs=1e-5)
+
+
+def test_dev_queries_are_searched_among_the_products_of_both_sides_each_once(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With few a locale, the seed decides which; and the products of dev queries are all there."""
+    dev, train = pair_table(4, 1), pair_table(12, 2)  # the first queries' products are the same
+    both = pa.concat_tables([dev, train, train])
+
+    def keys(table: pa.Table) -> list[tuple[str, str]]:
+        return sorted(
+            zip(*(table[name].to_pylist() for name in ("locale", "product_id")), strict=True)
+        )
+
+    assert keys(draw_others(dev, both, 1)) == sorted({*keys(train)} - {*keys(dev)})
+    of_us = dev.filter(pc.equal(dev["locale"], "us"))
+    assert {locale for locale, _ in keys(draw_others(of_us, both, 1))} == {"us"}
+    monkeypatch.setattr(catalogue, "OTHERS", 3)
+    one, again, other = (draw_others(dev, both, seed) for seed in (1, 1, 2))
+    assert one == again
+    assert [locale for locale, _ in keys(one)] == ["es"] * 3 + ["us"] * 3
+    assert keys(one) != keys(other)
+    assert Development(pairs_of(dev, one), "dev", catalogue=True).products == len(dev) + 6
 
 
 def test_a_rerankers_score_is_the_expected_gain() -> None:

@@ -1,5 +1,6 @@
 """What each step learns from: no torch, arrays alone."""
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.train.examples import Examples, LabelledPairs, Step
+from pipeline.train.examples import Examples, LabelledPairs, Step, compared
 from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import RERANKER, SETTINGS, pair_table
 
@@ -173,3 +174,24 @@ def test_a_reranker_needs_more_than_one_label() -> None:
     table = table.filter([label == "E" for label in table["label"].to_pylist()])
     with pytest.raises(PipelineError, match="all pairs have one label"):
         LabelledPairs(pairs_of(table), reranker(), "trained.x")
+
+
+def test_a_distilled_triplet_has_the_teachers_scores_of_its_own_two_pairs() -> None:
+    found = pairs(20)
+    settings = encoder(loss="distill-kl-div", teacher="judge", negatives=["C", "I"], batch=9)
+    rows = compared(found, settings)
+    assert {LABELS[at] for at in found.label[rows]} == {"E", "C", "I"}
+    taught = np.full(len(found), np.nan, np.float32)
+    taught[rows] = rows
+    taught_pairs = replace(found, taught=taught)
+    by_text = {
+        (found.queries[query], found.texts[text]): float(row)
+        for row, (query, text) in enumerate(zip(found.query, found.text, strict=True))
+    }
+    for step in all_steps(Examples(taught_pairs, settings, "x")):
+        asked, right, wrong = (texts_of(found, step, column) for column in range(3))
+        expected = [
+            [by_text[query, one], by_text[query, other]]
+            for query, one, other in zip(asked, right, wrong, strict=True)
+        ]
+        assert step.target.tolist() == expected

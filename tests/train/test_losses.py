@@ -13,6 +13,7 @@ from pipeline.train import learner as learning
 from pipeline.train.examples import Examples, Step
 from pipeline.train.learner import Learner, Read
 from pipeline.train.losses import loss_of
+from pipeline.train.teacher import log_odds
 from tests.train.test_examples import encoder, pairs
 
 pytestmark = pytest.mark.slow  # torch is imported
@@ -83,6 +84,44 @@ def test_losses_of_pairs_and_triplets_have_their_formulas() -> None:
     step = Step(np.arange(24), columns, np.empty(0, np.float32), NO_MASK, 8)
     wide = value(encoder(loss="triplet", margin=0.5), outputs, step)
     assert wide == pytest.approx(np.maximum(0, far - near + 0.5).mean(), rel=1e-5)
+
+
+def test_distillation_is_the_librarys_and_its_formula_and_pulls_no_more_where_both_are_sure() -> (
+    None
+):
+    """sum p log(p / q), p the softmax of the teacher's log-odds, q that of 20 * cosine."""
+    outputs, columns = vectors(24, 5), (np.arange(8), 8 + np.arange(8), 16 + np.arange(8))
+    taught = vectors(8, 6, 2).numpy() * 3
+    step = Step(np.arange(24), columns, taught, NO_MASK, 8)
+    parts = [outputs[torch.from_numpy(column)] for column in columns]
+    for scale in (None, 7.0):
+        found = value(encoder(loss="distill-kl-div", scale=scale), outputs, step)
+
+        def similarity(a: Any, b: Any, scale: float = scale or 20.0) -> Any:
+            return scale * torch.cosine_similarity(a, b)
+
+        theirs = library.DistillKLDivLoss(None, similarity)
+        expected = theirs.compute_loss_from_embeddings(parts, torch.from_numpy(taught))
+        assert found == pytest.approx(float(expected), abs=1e-6)
+        cosine = [np.diag(cosines(parts[0], other)) for other in parts[1:]]
+        scores = (scale or 20.0) * np.stack(cosine, axis=1)
+        p, q = (each - logsumexp(each, axis=1)[:, None] for each in (taught, scores))
+        assert found == pytest.approx((np.exp(p) * (p - q)).sum(axis=1).mean(), rel=1e-5)
+    one = torch.eye(12)[[0, 0, 1]].requires_grad_()  # cosines of 1 and 0
+    sure = Step(np.arange(3), tuple(np.array([at]) for at in range(3)),
+                np.array([[40.0, -40.0]], np.float32), NO_MASK, 1)  # fmt: skip
+    loss_of(encoder(loss="distill-kl-div"))(one, sure).backward()
+    assert float(one.grad.abs().max()) < 1e-6
+
+
+def test_a_teachers_log_odds_are_those_of_its_labels_or_its_logit() -> None:
+    logits = vectors(9, 7, 4).numpy()
+    chances = np.exp(logits.astype(np.float64))
+    chances /= chances.sum(axis=1, keepdims=True)
+    for positives, right in ((("E",), chances[:, 0]), (("E", "S"), chances[:, :2].sum(axis=1))):
+        np.testing.assert_allclose(log_odds(logits, positives), np.log(right / (1 - right)))
+    assert np.isfinite(log_odds(logits * 1000, ("E",))).all()
+    assert log_odds(logits[:, :1], ("E",)).tolist() == logits[:, 0].tolist()
 
 
 def test_matryoshka_is_the_librarys_over_leading_dimensions() -> None:

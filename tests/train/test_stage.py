@@ -34,7 +34,9 @@ from pipeline.train.learner import Learner
 from pipeline.train.loop import deterministic, learning_rate
 from pipeline.train.pairs import pairs_of
 from pipeline.train.stage import train
+from pipeline.train.teacher import Teacher
 from tests.helpers.tiny_models import build_model, edit_json, runtime
+from tests.helpers.tiny_rerankers import build_reranker, reranker
 from tests.helpers.training import NAME, RERANKER, SETTINGS, pair_table, write_project
 from tests.train.test_examples import encoder
 
@@ -180,6 +182,7 @@ def test_the_curve_starts_with_the_base_and_the_best_epoch_is_kept(make: Make) -
     assert [row["epoch"] for row in rows if row["kept"] == "1"] == [str(card["best_epoch"])]
     assert card["better_than_base"] == (max(values[1:]) > values[0])
     assert card["counts"]["pairs_E"] == 40
+    assert card["counts"]["dev_products"] == 30 + 100  # of dev and of train
 
 
 def test_an_epoch_that_is_worse_than_the_base_is_kept_with_a_warning(
@@ -248,16 +251,16 @@ def test_dev_queries_that_a_base_learned_from_do_not_choose_the_epoch(
     write_table(own.train, pair_table(20, 8, first=200), PAIRS)
     write_table(own.dev, pa.concat_tables([learned, pair_table(3, 9, first=300)]), PAIRS)
     train(load_params(), "second")
-    assert "1 of the dev queries are left out: a base has learned from them" in caplog.text
+    assert "1 of the dev queries are left out: tiny-tuned learned from them" in caplog.text
     counts = card_of(layout.model("encoder", "second"))["counts"]
-    assert (counts["dev_queries"], counts["dev_queries_learned_by_a_base"]) == (3, 1)
+    assert (counts["dev_queries"], counts["dev_queries_learned_before"]) == (3, 1)
     write_table(own.dev, learned, PAIRS)
-    with pytest.raises(PipelineError, match="tiny-tuned has learned from every dev query of sec"):
+    with pytest.raises(PipelineError, match="tiny-tuned learned from every dev query of sec"):
         train(load_params(), "second")
     write_table(theirs.train, pair_table(20, 6), PAIRS)
     with pytest.raises(PipelineError, match=r"tiny-tuned learned from other pairs than these"):
         train(load_params(), "second")
-    assert "dev_queries_learned_by_a_base" not in card_of(layout.model("encoder", NAME))["counts"]
+    assert "dev_queries_learned_before" not in card_of(layout.model("encoder", NAME))["counts"]
 
 
 def test_a_reranker_reads_as_many_tokens_as_the_model_can_and_types_where_it_takes_any(
@@ -366,6 +369,42 @@ def test_mined_products_are_counted_and_found_once(
         kept.write_bytes(kept.read_bytes()[:-1] + b"?")
         assert contents(run(kind).folder) == first
         assert f"{kept} is damaged, and is made again" in caplog.text
+
+
+def test_a_student_learns_from_a_rerankers_scores_and_no_pair_is_scored_twice(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    mined = {"count": 2, "first": 1, "last": 9}
+    settings = {"loss": "distill-kl-div", "teacher": "judge", "epochs": 1, "mined": mined}
+
+    def taught(name: str, seed: int) -> tuple[Path, dict[str, bytes]]:
+        folder = make(name, settings)
+        build_reranker(folder / "judge", labels=4, seed=seed)
+        data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+        spec = reranker(Path("judge"), labels=4, max_tokens=64)
+        data["rerankers"]["judge"] = spec.model_dump(mode="json")
+        YAML().dump(data, folder / "params.yaml")
+        return folder, contents(run().folder.absolute())
+
+    folder, first = taught("one", 1)
+    card = card_of(layout.model("encoder", NAME))
+    assert card["teacher_sha256"] == folder_sha256(folder / "judge")
+    assert card["counts"]["pairs_taught"] == 140  # 20 queries of 5 judged products and 2 mined
+    assert "teacher name=judge pairs=140 distinct=140 reused=0 scored=140" in caplog.text
+    assert contents(run().folder) == first
+    shutil.rmtree(layout.checkpoints())
+    assert contents(run().folder) == first
+    assert caplog.text.count("teacher name=judge pairs=140 distinct=140 reused=140 scored=0") == 2
+    pairs = pairs_of(read_table(layout.pairs(NAME).train, PAIRS, ""))
+    rows = np.arange(3, 100, 7)
+    found = Teacher(load_params(), "judge").log_odds(pairs, rows, ("E",))
+    assert np.flatnonzero(np.isfinite(found)).tolist() == rows.tolist()
+    library = CrossEncoder(str(folder / "judge"), device="cpu", max_length=64)
+    texts = [(pairs.queries[pairs.query[row]], pairs.texts[pairs.text[row]]) for row in rows]
+    chance = library.predict(texts, activation_fn=torch.nn.Softmax(dim=1))[:, 0].astype(np.float64)
+    np.testing.assert_allclose(found[rows], np.log(chance / (1 - chance)), atol=1e-4)
+    assert taught("two", 2)[1]["model/model.safetensors"] != first["model/model.safetensors"]
 
 
 def test_a_training_that_fails_says_at_which_step_and_writes_no_model(make: Make) -> None:
