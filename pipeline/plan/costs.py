@@ -146,12 +146,8 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "store bytes": (4 * dimension + 20 + 24) * encoded,  # key and checksum; token counts
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
-<<<<<<< HEAD
         "results at once": min(queries, QUERIES_A_PIECE) * depth,
-=======
-        "results at once": min(queries, 1_024) * depth,
         "given": units.get("engines", 0) * queries * depth,
->>>>>>> awk
         "pairs": products * units.get("neighbours", 0),
         "calibrated": min(products, CALIBRATED), "placed": min(products, LANDMARKS),
     }  # fmt: skip
