@@ -614,6 +614,20 @@ class Params(Strict):
         filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
 
+    def is_searched_by_ranges(self, locale: str) -> bool:
+        """Say whether a Ray cluster searches a locale's index: flat or sq8, at an address.
+
+        Without an address the cluster has the cores of this machine, and nothing is won.
+        """
+        known = isinstance(self.index_of(locale), FlatIndex | Sq8Index)
+        runtime = self.runtime
+        return known and runtime.executor == "ray" and runtime.ray_address is not None
+
+    def search_way(self, locale: str) -> str:
+        """Return how retrieve searches a locale's index, as `index_way` says how it is built."""
+        kind = self.index_of(locale).kind
+        return f"{kind}-ray" if self.is_searched_by_ranges(locale) else kind
+
 
 BY_LOCALE = ("encoder", "index", "language", "spelling", "rerank", "systems")
 """The sections that have an entry for each locale."""
