@@ -1,7 +1,6 @@
 """Searching by ranges, here and on a real cluster: the bytes of one search of all products."""
 
 import logging
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -82,16 +81,9 @@ def test_ranges_cover_all_products_and_begin_where_a_block_of_one_machine_does()
             assert rows <= max(ranges.ALIGNED_ROWS, ranges.RANGE_BYTES // size)
 
 
-@pytest.fixture(scope="module")
-def ray(cluster: str) -> Iterator[Any]:
-    """The module ray, connected to a cluster of two workers."""
-    with connected(params({"runtime.ray_address": cluster}).runtime) as module:
-        yield module
-
-
 @pytest.mark.slow
 def test_a_worker_killed_midway_changes_no_byte_and_is_told_once(
-    ray: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    cluster: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     from bench.ray import kill_a_worker  # here, because it loads encoders
 
@@ -103,7 +95,8 @@ def test_a_worker_killed_midway_changes_no_byte_and_is_told_once(
     monkeypatch.setattr(ranges, "GROUP_BYTES", 1)  # one batch, and one more
     batches = [queries[:4_096], queries[4_096:]]
     found = []
-    with fleet_for(ray, params().runtime, index, queries) as fleet:
+    there = params({"runtime.executor": "ray", "runtime.ray_address": cluster}).runtime
+    with connected(there) as ray, fleet_for(ray, there, index, queries) as fleet:
         first = search(fleet, index, len(queries), 3)
         for batch in batches:
             found.append(neighbours.search(index, batch, 3, next(first)))
