@@ -1,6 +1,7 @@
 """Encoding on a Ray cluster of two workers against this process alone, on the same cores.
 
     python -m bench.ray [--texts 50000] [--encoder NAME] [--rounds 3]
+    python -m bench.ray --retrieve [--products 200000] [--rounds 3]    # bench.ray_ranges
 
 One process of two threads and a cluster of two workers of one thread each take turns to encode
 made-up texts of ESCI's length, all of them new; then the cluster does so once more, with a worker
@@ -25,7 +26,7 @@ from unittest.mock import patch
 
 import psutil
 
-from bench import proofs
+from bench import proofs, ray_ranges
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
@@ -50,18 +51,32 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=50_000, help="how many products")
     parser.add_argument("--encoder", help="a name under encoders in params.yaml")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each executor")
+    parser.add_argument("--retrieve", action="store_true", help="search instead of encoding")
+    parser.add_argument("--products", type=int, default=200_000, help="how many are searched")
     arguments = parser.parse_args()
+    name = "retrieve" if arguments.retrieve else arguments.encoder or "tiny"
     with stage.report_errors("bench.ray") as outcome:
-        with tempfile.TemporaryDirectory() as folder:
-            figures = measure(Path(folder), arguments.texts, arguments.encoder, arguments.rounds)
+        if arguments.retrieve:
+            figures = _search(arguments.products, arguments.rounds)
+        else:
+            with tempfile.TemporaryDirectory() as folder:
+                figures = measure(
+                    Path(folder), arguments.texts, arguments.encoder, arguments.rounds
+                )
         known = read_json(layout.RAY_BENCH, "") if layout.RAY_BENCH.exists() else {}
-        write_json(layout.RAY_BENCH, known | {arguments.encoder or "tiny": figures})
+        write_json(layout.RAY_BENCH, known | {name: figures})
         stage.log.info("%s", figures)
         if not figures["holds"]:
-            raise PipelineError(
-                f"{layout.RAY_BENCH}: a bound does not hold for {arguments.encoder or 'tiny'}"
-            )
+            raise PipelineError(f"{layout.RAY_BENCH}: a bound does not hold for {name}")
     return outcome.status
+
+
+def _search(products: int, rounds: int) -> Figures:
+    """Search by turns here and on a cluster; say whether the bounds hold."""
+    found = ray_ranges.measure(load_params(), products, rounds, WORKERS, kill_a_worker)
+    killed = found["killed"]["workers_killed"] == 1
+    quick = found["overhead_percent"] <= OVERHEAD_PERCENT
+    return found | {"holds": found["identical_bytes"] and killed and quick}
 
 
 def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figures:

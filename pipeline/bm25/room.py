@@ -10,6 +10,9 @@ from pipeline.core.params import Params
 RANGE_POSTINGS = 1 << 27
 """The most postings of a range: 1.7 GB while it is searched. An English product has about 100."""
 
+SENT_POSTINGS = 1 << 24
+"""The most of one that goes to a worker of a cluster: 84 MB, and 0.2 GB while it is searched."""
+
 HELD_BYTES = 40
 """A product found for a query, until all ranges are searched: a row and a score, of up to twice as
 many as are wanted, and its part of what has just been found."""
@@ -19,6 +22,12 @@ HELD_SHARE = 2
 
 MOST_HELD = 1 << 25
 """The most products found for the queries searched for at once: 1.3 GB."""
+
+MOST_SENT = 1 << 23
+"""The most that a worker of a cluster sends back of a range: 0.2 GB."""
+
+SENT_BYTES = 24
+"""One of these, while it is received."""
 
 
 class Room:
@@ -37,7 +46,11 @@ class Room:
         self._depth = min(params.retrieve.depth, products)
         free = memory.limit_bytes(params.runtime) - self._needed(0, 0, 0)
         batch = BATCH_QUERIES * max(1, self._depth)
-        held = min(free // (HELD_SHARE * HELD_BYTES), MOST_HELD)
+        sent = params.runtime.is_on_cluster()
+        self._postings = SENT_POSTINGS if sent else RANGE_POSTINGS
+        self._held_bytes = HELD_BYTES + SENT_BYTES if sent else HELD_BYTES
+        most = min(MOST_HELD, MOST_SENT) if sent else MOST_HELD
+        held = min(free // (HELD_SHARE * self._held_bytes), most)
         self.queries = BATCH_QUERIES * max(1, held // batch)
 
     def is_full(self, collected: Collection, piece: Counted) -> bool:
@@ -58,10 +71,10 @@ class Room:
         both = collected.postings + postings
         longest = max(collected.piece_terms, terms), max(collected.piece_postings, postings)
         needed = self._needed(both, *longest) + self._held()
-        return both > RANGE_POSTINGS or needed > memory.limit_bytes(self._params.runtime)
+        return both > self._postings or needed > memory.limit_bytes(self._params.runtime)
 
     def _held(self) -> int:
-        return self.queries * self._depth * HELD_BYTES
+        return self.queries * self._depth * self._held_bytes
 
     def _needed(self, postings: int, piece_terms: int, piece_postings: int) -> int:
         runtime = self._params.runtime

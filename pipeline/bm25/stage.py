@@ -12,14 +12,14 @@ Where all postings would not fit into memory, products are searched range by ran
 bytes; see `ranges`.
 """
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from contextlib import closing
 from itertools import islice
 
 import numpy as np
 
 from pipeline.bm25 import analysers as lexical
-from pipeline.bm25 import ranges
+from pipeline.bm25 import cluster, ranges
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
@@ -54,7 +54,8 @@ def bm25(params: Params, locale: str) -> stage.Done:
         found = _batches(search_all(index, queries, params, inputs), len(queries))
     else:
         found, terms = search_ranges(params, locale, queries, inputs, digest), ""
-    nothing = _write_runs(params, locale, analyser, found, inputs)
+    with closing(found):  # of a cluster, too
+        nothing = _write_runs(params, locale, analyser, found, inputs)
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
@@ -89,7 +90,7 @@ def _whole(
 
 def search_ranges(
     params: Params, locale: str, queries: list[list[str]], inputs: Inputs, digest: str
-) -> Iterator[Found]:
+) -> Generator[Found]:
     """Yield both runs of all queries, `BATCH_QUERIES` at a time, from ranges of the products.
 
     Args:
@@ -101,8 +102,19 @@ def search_ranges(
 
     Raises:
         PipelineError: not even a small range would fit into memory; the clean products are missing,
-            damaged or replaced.
+            damaged or replaced; as `cluster.connection` and `cluster.searcher`.
     """
+    with cluster.connection(params.runtime) as ray:  # before terms are counted for minutes
+        task, parts, size = _make_ranges(params, locale, queries, inputs, digest)
+        with cluster.searcher(ray, params.runtime, task) as search_parts:
+            for rows in cut(range(len(queries)), size):
+                yield from ranges.merge(search_parts(parts, rows), task, rows)
+
+
+def _make_ranges(
+    params: Params, locale: str, queries: list[list[str]], inputs: Inputs, digest: str
+) -> tuple[ranges.Task, list[ranges.Range], int]:
+    """Return the ranges, what they are searched for, and for how many queries at once."""
     runtime, products = params.runtime, len(inputs.products)
     vocabulary = ranges.vocabulary_of(queries)
     analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
@@ -119,8 +131,7 @@ def search_ranges(
     pairs = inputs.pair_queries, inputs.pair_products
     depth = min(params.retrieve.depth, products)
     task = ranges.Task(queries, vocabulary, known, params.bm25, depth, pairs)
-    for rows in cut(range(len(queries)), room.queries):
-        yield from ranges.merge(task.search_all(parts, rows, runtime.thread_count()), task, rows)
+    return task, parts, room.queries
 
 
 def _write_runs(
@@ -142,7 +153,7 @@ def _write_runs(
     return queries - hits
 
 
-def _batches(parts: Iterator[Found], queries: int) -> Iterator[Found]:
+def _batches(parts: Iterator[Found], queries: int) -> Generator[Found]:
     """Yield both runs of `BATCH_QUERIES` at a time, of what `search_all` yields."""
     for batch in cut(range(queries), BATCH_QUERIES):
         catalogue, pool = zip(*islice(parts, len(cut(batch, QUERIES_AT_ONCE))), strict=True)

@@ -22,8 +22,8 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 ITEMS_A_WORKER = 3
-"""How many items a worker has at most: all but one are being done, and one waits, so that the
-worker never waits for this process."""
+"""How many items a worker has at most, unless a fleet says otherwise: all but one are being done,
+and one waits, so that the worker never waits for this process."""
 
 MOST_FAILURES = 3
 """After this many deaths of workers with one item, that item is at fault; after this many on one
@@ -124,12 +124,15 @@ class Fleet(Generic[T, R]):
         runtime: says how many threads a worker has.
         make: makes the work on a worker, given its number of cores.
         gpu: whether each worker gets a GPU.
+        items_a_worker: how many items a worker has at most, at least 2: one of them waits.
     """
 
     ray: Any
     runtime: Runtime
     make: Callable[[int], Work[T, R]]
     gpu: bool = False
+    items_a_worker: int = ITEMS_A_WORKER
+    _made: Any = None
     _workers: list[_Hired] = field(default_factory=list)
     _running: dict[Any, _Task] = field(default_factory=dict)
     _again: deque[_Task] = field(default_factory=deque)
@@ -139,6 +142,7 @@ class Fleet(Generic[T, R]):
     _about: Any = None
 
     def __enter__(self) -> "Fleet[T, R]":
+        self._made = self.ray.put(self.make)  # once, also for workers that come later
         if not self._hire():
             need = "a GPU" if self.gpu else f"{max(self.runtime.threads, 1)} cores"
             raise PipelineError(
@@ -150,7 +154,7 @@ class Fleet(Generic[T, R]):
     def __exit__(self, *_: object) -> None:
         for worker in self._workers:
             self.ray.kill(worker.actor)
-        self._workers, self._running = [], {}
+        self._workers, self._running, self._made = [], {}, None
 
     def about(self) -> Any:
         """Wait for the first worker; return its `Work.about`."""
@@ -208,7 +212,7 @@ class Fleet(Generic[T, R]):
 
     def _idle(self) -> _Hired | None:
         """Return the ready worker with the fewest items, None if all have enough."""
-        ready = [one for one in self._workers if one.ready and one.items < ITEMS_A_WORKER]
+        ready = [one for one in self._workers if one.ready and one.items < self.items_a_worker]
         return min(ready, key=lambda one: one.items, default=None)
 
     def _give(self, worker: _Hired, number: int | None, item: Any, failures: int) -> None:
@@ -307,10 +311,10 @@ class Fleet(Generic[T, R]):
                     self.ray.remote(Worker)
                     .options(
                         **{"num_cpus": 0, **options},
-                        max_concurrency=ITEMS_A_WORKER - 1,
+                        max_concurrency=self.items_a_worker - 1,
                         scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
                     )
-                    .remote(self.make, 1 if self.gpu else int(size))
+                    .remote(self._made, 1 if self.gpu else int(size))
                 )
                 hired = _Hired(node, actor)
                 self._workers.append(hired)

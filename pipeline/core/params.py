@@ -282,6 +282,13 @@ class Runtime(Strict):
         """Return `threads`, or for 0 `core_count`."""
         return self.threads or core_count()
 
+    def is_on_cluster(self) -> bool:
+        """Say whether ranges of products are searched by a Ray cluster at an address.
+
+        Without an address it would have the cores of this machine, and nothing would be won.
+        """
+        return self.executor == "ray" and self.ray_address is not None
+
 
 PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")]
 PackageVersion = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9.!+_-]*$")]
@@ -647,6 +654,16 @@ class Params(Strict):
         index = self.index_of(locale)
         filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
+
+    def is_searched_by_ranges(self, locale: str) -> bool:
+        """Say whether a Ray cluster searches a locale's index, by ranges of products."""
+        known = isinstance(self.index_of(locale), FlatIndex | Sq8Index)
+        return known and self.runtime.is_on_cluster()
+
+    def search_way(self, locale: str) -> str:
+        """Return how retrieve searches a locale's index, as `index_way` says how it is built."""
+        kind = self.index_of(locale).kind
+        return f"{kind}-ray" if self.is_searched_by_ranges(locale) else kind
 
 
 BY_LOCALE = ("encoder", "index", "language", "spelling", "rerank", "systems")

@@ -55,7 +55,7 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     searched = {**products, **queries, **depth}
     yield embed
     yield row("index", locale, {**built, **threads}, params.index_way(locale))
-    yield row("retrieve", locale, {**built, **queries, **depth}, index.kind)
+    yield row("retrieve", locale, {**built, **queries, **depth}, params.search_way(locale))
     analyser = analyser_name(params.language[locale])
     workers = worker_count(analyser, size.products, params.runtime)
     words = {**searched, "counted": size.products, **threads, "workers": workers}
@@ -107,7 +107,7 @@ def warnings(params: Params, found: Sequence[Row]) -> Iterator[str]:
         if row.peak_bytes > limit:
             where = row.stage + (f" of {row.locale}" if row.locale else "")
             remedy = "Draw less (sample.distractors, sample.queries), or use a larger machine."
-            if row.kind in ("flat", "hnsw", "ivf-flat", "ivf-flat-ray"):
+            if (row.kind or "").removesuffix("-ray") in ("flat", "hnsw", "ivf-flat"):
                 remedy = f"Choose a smaller index.{row.locale} (sq8, ivf-pq) or draw less (sample)."
             if row.stage == "bm25":
                 remedy = "It will go range by range, or refuse where not even small ones fit."

@@ -109,7 +109,7 @@ def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
     """Let FAISS score the proposed rows, in place; few at once, as their codes are copied."""
     codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
     codes = codes.reshape(index.ntotal, index.code_size)
-    few = _empty(index)
+    few = empty(index)
     for at in range(len(queries)):
         rows[at].sort()
         for start in range(0, rows.shape[1], BLOCK_PRODUCTS):
@@ -133,8 +133,10 @@ def _undecoded(index: Any) -> float:
     return float(4 * np.linalg.norm(ends.sum(axis=0)) / (index.d + 10))
 
 
-def _empty(index: Any) -> Any:
-    """Return an index with the codebook of another, and no codes."""
+def empty(index: Any) -> Any:
+    """Return an index with the codebook of another, flat or one that `propose` knows, no codes."""
+    if isinstance(index, faiss.IndexFlat):
+        return faiss.IndexFlat(index.d, index.metric_type)
     if isinstance(index, _EDEN):
         empty = faiss.IndexEDEN(index.d, index.metric_type, index.sq.bits)
         empty.train(faiss.vector_to_array(index.center)[np.newaxis])  # its own mean

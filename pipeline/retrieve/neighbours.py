@@ -44,7 +44,7 @@ Find = Callable[[Matrix, int], Found]
 
 
 def search(
-    index: faiss.Index | Rescored, queries: Matrix, depth: int
+    index: faiss.Index | Rescored, queries: Matrix, depth: int, given: Found | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
@@ -57,6 +57,7 @@ def search(
             codes are ordered by their vectors.
         queries: as `to_index_form` returns them, [queries, dimension].
         depth: how many products per query.
+        given: what a search for `first_asked` products found elsewhere, if it was done.
 
     Returns:
         Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
@@ -68,19 +69,23 @@ def search(
     if isinstance(index, Rescored):
         wanted = min(index.factor * depth, index.ntotal)
         for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
-            _, proposed = search(index.index, queries[rows], wanted)
+            mine = None if given is None else _some(given, rows)
+            _, proposed = search(index.index, queries[rows], wanted, mine)
             by_vectors = index.score(queries[rows], proposed)
             ranked, order = ranking.rank_matrix(by_vectors, proposed)
             scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
         return scores, codes
     open_rows = np.arange(len(queries))
-    asked = min(depth + EXTRA_RESULTS, index.ntotal)
+    asked = first_asked(index, depth)
     find = finder(index)
     while open_rows.size:
         unsure = np.zeros(len(queries), dtype=bool)
         for searched in parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
             whole = len(searched) == len(queries)
-            raw, found, beyond = find(queries if whole else queries[searched], asked)
+            if given is None:
+                raw, found, beyond = find(queries if whole else queries[searched], asked)
+            else:
+                raw, found, beyond = _some(given, searched)
             best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
             for part in parts(np.arange(len(searched)), at_once):
@@ -90,8 +95,25 @@ def search(
                 unsure[rows] = best_beyond[part] >= ranked[:, depth - 1]
                 unsure[rows] &= order[:, -1] != ranking.NO_PRODUCT
         open_rows = np.flatnonzero(unsure) if asked < index.ntotal else open_rows[:0]
-        asked = min(2 * asked, index.ntotal)
+        asked, given = min(2 * asked, index.ntotal), None
     return scores, codes
+
+
+def first_asked(index: faiss.Index | Rescored, depth: int) -> int:
+    """Return how many products per query `search` asks an index for at first."""
+    factor = index.factor if isinstance(index, Rescored) else 1
+    return min(factor * depth + EXTRA_RESULTS, index.ntotal)
+
+
+def calls(queries: int, asked: int) -> Iterator[NDArray[np.int64]]:
+    """Yield the rows of each first call of an index, where `search` gets a batch at a time."""
+    for batch in parts(np.arange(queries), SEARCHED_QUERIES):
+        yield from parts(batch, RESULT_BYTES // (FOUND_BYTES * asked))
+
+
+def _some(given: Found, rows: NDArray[np.int64]) -> Found:
+    scores, codes, beyond = given
+    return scores[rows], codes[rows], beyond[rows]
 
 
 def finder(index: faiss.Index) -> Find:

@@ -17,6 +17,7 @@ from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
+from pipeline.retrieve.ranges import first_searches
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
@@ -54,14 +55,18 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     index_name, settings = params.index[locale], params.index_of(locale)
     of = {"encoder": params.encoder[locale], **of_index(index_name, settings)}
     depth = params.retrieve.depth
-    with run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool):
+    with (
+        first_searches(params, locale, index, queries) as first,
+        run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool),
+    ):
         starts = range(0, len(queries), BATCH_QUERIES)
         for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
-            scores, codes = neighbours.search(index, queries[start : start + BATCH_QUERIES], depth)
-            for first in range(0, len(codes), GROUP_QUERIES):
-                group = slice(first, first + GROUP_QUERIES)
+            batch = queries[start : start + BATCH_QUERIES]
+            scores, codes = neighbours.search(index, batch, depth, next(first))
+            for begin in range(0, len(codes), GROUP_QUERIES):
+                group = slice(begin, begin + GROUP_QUERIES)
                 row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
-                at = row + first
+                at = row + begin
                 catalogue.add(at + start, codes[at, place], scores[at, place])
         for ranked in _pool(inputs, queries, similarity, products):
             pool.add(*ranked)
@@ -72,7 +77,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,
     )  # fmt: skip
     return stage.Done(
-        params.index_of(locale).kind,
+        params.search_way(locale),
         queries=len(queries),
         products=index.ntotal,
         dimension=manifest.dimension,

@@ -1,6 +1,7 @@
 """Products searched range by range: the bytes of one search of them all."""
 
 import re
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,13 @@ import pytest
 from pipeline.bm25 import postings, ranges, room
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
+from pipeline.bm25.cluster import connection, searcher
 from pipeline.bm25.counting import Counted, count_terms
 from pipeline.bm25.postings import Statistics, memory_bytes
 from pipeline.bm25.room import Room
 from pipeline.bm25.search import BATCH_QUERIES, search
 from pipeline.core import layout, tables
+from pipeline.core.errors import PipelineError
 from pipeline.core.memory import MemoryLimitError
 from pipeline.core.params import Bm25
 from pipeline.runs.inputs import Inputs
@@ -60,6 +63,33 @@ def test_ranges_have_the_runs_of_all_products_to_the_last_bit(seed: int, tmp_pat
     for run, expected in zip(both, whole, strict=True):
         for column, wanted in zip(zip(*run, strict=True), expected, strict=True):
             np.testing.assert_array_equal(np.concatenate(column), wanted)
+
+
+@pytest.mark.slow
+def test_a_cluster_finds_the_same_to_the_last_bit_though_a_worker_is_killed_midway(
+    cluster: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    from bench.ray import kill_a_worker  # here, because it loads encoders
+
+    rng = np.random.default_rng(9)
+    settings, depth = Bm25(k1=0.9, b=0.4), 5
+    products, queries = random_terms(rng, 400, 30), random_terms(rng, 40, 8)
+    vocabulary = ranges.vocabulary_of(queries)
+    pieces = (count_terms(products[at : at + PIECE]) for at in range(0, 400, PIECE))
+    found = ranges.make_ranges(pieces, vocabulary, lambda *_: bool(rng.random() < 0.2), tmp_path)
+    known = Statistics.of(one.postings for one in found)
+    judged = np.unique(rng.integers(0, [40, 400], (90, 2)), axis=0).T
+    task = ranges.Task(queries, vocabulary, known, settings, depth, (judged[0], judged[1]))
+    there = params({"runtime.executor": "ray", "runtime.ray_address": cluster}).runtime
+    with connection(there) as ray, searcher(ray, there, task) as search_there:
+        for rows in (range(20), range(20, 40)):
+            mine = list(ranges.merge(search_there(found, rows), task, rows))
+            expected = list(ranges.merge(task.search_all(found, rows, threads=1), task, rows))
+            for one, other in zip(chain(*mine[0]), chain(*expected[0]), strict=True):
+                np.testing.assert_array_equal(one, other)
+            if not rows.start:
+                assert kill_a_worker()
+    assert sum("of the Ray cluster died" in line for line in caplog.messages) == 1
 
 
 def counted(postings: int) -> Counted:
@@ -138,3 +168,18 @@ def test_where_not_all_postings_fit_the_stage_goes_range_by_range_with_the_same_
     with pytest.raises(MemoryLimitError, match=r"bm25 of the \d+ es products would take"):
         written({"runtime.memory_limit": 0.33})
     assert not [path for path in Path(".cache/search").iterdir() if path.is_file()]
+
+
+@pytest.mark.slow
+def test_the_stage_sends_ranges_to_a_cluster_only_where_not_all_postings_fit(
+    clean: None, cluster: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = written({})
+    there = {"runtime.executor": "ray", "runtime.ray_address": cluster}
+    monkeypatch.setattr(postings, "WEIGHT_BYTES", 1_000_000)
+    assert written({**there, "runtime.memory_limit": 0.8}) == whole
+    # Nobody is asked for while all fit.
+    nowhere = {**there, "runtime.ray_address": "127.0.0.1:1"}
+    with pytest.raises(PipelineError, match="no Ray cluster that fits this machine"):
+        written({**nowhere, "runtime.memory_limit": 0.8})
+    assert written({**nowhere, "runtime.memory_limit": 64.0}) == whole

@@ -367,6 +367,18 @@ def test_an_index_that_a_cluster_fills_has_rates_of_its_own(shop: Workshop) -> N
     assert on_cluster.index_way(LOCALE) == "ivf-flat-ray"
 
 
+def test_a_search_by_a_cluster_has_rates_of_its_own_from_those_of_one_machine(
+    changed_params: ChangedParams,
+) -> None:
+    ways = {"flat": "flat-ray", "sq8": "sq8-ray", "hnsw": "hnsw"}
+    for kind, way in ways.items():
+        given = {"index.es": kind, "runtime.executor": "ray"}
+        assert changed_params({**given, "runtime.ray_address": "auto"}).search_way("es") == way
+        assert changed_params(given).search_way("es") == kind
+        units = UNITS["retrieve", kind]
+        assert default_cost("retrieve", way, units) == default_cost("retrieve", kind, units)
+
+
 def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
     both = []
     for dtype in ("float32", "float16"):

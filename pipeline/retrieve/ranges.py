@@ -1,0 +1,243 @@
+"""Search a flat or sq8 index by ranges of products on a Ray cluster, with the bytes of one machine.
+
+Workers get the queries once, then ranges of codes. Each finds the best products of its range; here
+the best of all are kept. They stand in for the first search of `neighbours.search`, which orders
+them and searches the whole index again for the few queries whose last place is open.
+
+FAISS's inner products are in float32, and their last bits depend on the matrices: on the number of
+vectors, where its BLAS has only AVX2, and on that of queries. So a range begins where a block does,
+and its queries are searched in the calls of one machine. All other scores are of two vectors alone.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.cluster.connection import connected
+from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
+from pipeline.cluster.fleet import Fleet, Work
+from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.faiss import faiss
+from pipeline.core.params import Params, Runtime
+from pipeline.core.stage import log
+from pipeline.retrieve import decoded, neighbours
+from pipeline.retrieve.neighbours import Found
+from pipeline.retrieve.rescored import Rescored
+from pipeline.runs import ranking
+
+Floats = NDArray[np.float64]
+
+ALIGNED_ROWS = 4_096
+"""Where ranges begin, in products: FAISS multiplies 1,024 at once, `decoded` 2,048, `exact_l2` this
+many."""
+
+RANGE_BYTES = 64_000_000
+"""The most bytes of a range, unless `ALIGNED_ROWS` have more: 40,960 float32 vectors of 384."""
+
+FEWEST_RANGES = 16
+"""Fewer products are cut into about so many ranges, so that no worker waits long for the last."""
+
+GROUP_BYTES = 256_000_000
+"""The most bytes of the best products of the queries for which all ranges are sent once: 12,288 at
+a depth of 1,000. One call's queries are searched at least."""
+
+BEST_BYTES = 16
+"""Bytes of one of them: a score and a code."""
+
+_PACKAGES = ("faiss-cpu", "numpy")
+
+
+@dataclass(frozen=True)
+class Job:
+    """What a worker gets first.
+
+    Attributes:
+        index: the index without its codes, as FAISS writes it.
+        queries: all, float32 [queries, dimension].
+        kind: what the scores depend on.
+    """
+
+    index: NDArray[np.uint8]
+    queries: Matrix
+    kind: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Range:
+    """What a worker gets then.
+
+    Attributes:
+        start: the row of the first product.
+        codes: uint8 [products, bytes of a product].
+        rows: which queries are searched.
+        asked: how many products of each are kept of all ranges.
+        least: scores from which on others are known to be as good, [queries].
+    """
+
+    start: int
+    codes: NDArray[np.uint8]
+    rows: range
+    asked: int
+    least: Floats
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a range has that is better than `Range.least`.
+
+    Attributes:
+        counts: how many products each query has here, [queries].
+        scores: of these, one query after the other.
+        codes: of these.
+        beyond: the best score that a product has here which was not found, [queries].
+    """
+
+    counts: Ints
+    scores: NDArray[np.floating[Any]]
+    codes: Ints
+    beyond: Floats
+
+
+class Best:
+    """The best products of all ranges so far; of equal scores at the last place, any."""
+
+    def __init__(self, queries: int, asked: int) -> None:
+        """Begin without products."""
+        self.scores = np.full((queries, asked), -np.inf)
+        self.codes = np.full((queries, asked), ranking.NO_PRODUCT)
+        self.least, self._beyond = np.full((2, queries), -np.inf)
+
+    def add(self, part: Part) -> None:
+        """Take what is better."""
+        ends, asked = np.cumsum(part.counts), self.scores.shape[1]
+        for rows in neighbours.parts(np.flatnonzero(part.counts), neighbours.RANKED_QUERIES):
+            counts = part.counts[rows]
+            own = slice(ends[rows[0]] - counts[0], ends[rows[-1]])
+            filled = np.arange(counts.max()) < counts[:, np.newaxis]
+            scores = np.full(filled.shape, -np.inf)
+            codes = np.full(filled.shape, ranking.NO_PRODUCT)
+            scores[filled], codes[filled] = part.scores[own], part.codes[own]
+            scores = np.concatenate([self.scores[rows], scores], axis=1)
+            codes = np.concatenate([self.codes[rows], codes], axis=1)
+            best = np.argpartition(scores, -asked, axis=1)[:, -asked:]
+            self.scores[rows] = np.take_along_axis(scores, best, axis=1)
+            self.codes[rows] = np.take_along_axis(codes, best, axis=1)
+            self.least[rows] = self.scores[rows].min(axis=1)
+        np.maximum(self._beyond, part.beyond, out=self._beyond)
+
+    def found(self, rows: slice) -> Found:
+        """Return what a search of the whole index may return for these queries."""
+        beyond = np.maximum(self.least[rows], self._beyond[rows])
+        return self.scores[rows], self.codes[rows], beyond
+
+
+@contextmanager
+def first_searches(
+    params: Params, locale: str, index: Any, queries: Matrix
+) -> Iterator[Iterator[Found | None]]:
+    """Yield what a cluster finds, a batch of `SEARCHED_QUERIES` after the other.
+
+    Each is None where the whole search is this machine's.
+
+    Args:
+        params: say where the index is searched, and how many products per query.
+        locale: whose index it is.
+        index: of FAISS, or `Rescored`.
+        queries: as `to_index_form` returns them, [queries, dimension].
+
+    Raises:
+        PipelineError: as `connected` and `Fleet`, or a worker would compute other scores.
+    """
+    if not (params.is_searched_by_ranges(locale) and len(queries)):
+        if params.runtime.executor == "ray":
+            log.info(
+                "retrieve locale=%s: its %s index is searched on this machine. A Ray cluster with "
+                "a runtime.ray_address searches flat and sq8.",
+                locale, params.index_of(locale).kind,
+            )  # fmt: skip
+        yield repeat(None)
+        return
+    with (
+        connected(params.runtime) as ray,
+        fleet_for(ray, params.runtime, index, queries) as fleet,
+    ):
+        yield search(fleet, index, len(queries), params.retrieve.depth)
+
+
+def fleet_for(ray: Any, runtime: Runtime, index: Any, queries: Matrix) -> Fleet[Range, Part]:
+    """Return workers that search an index for queries; the module ray is connected."""
+    empty = faiss.serialize_index(decoded.empty(_coded(index)))
+    begin = partial(_begin, Job(empty, queries, fingerprint(_PACKAGES)))
+    return Fleet(ray, runtime, begin, items_a_worker=2)
+
+
+def search(fleet: Fleet[Range, Part], index: Any, queries: int, depth: int) -> Iterator[Found]:
+    """Yield what the workers of `fleet_for` find, a batch of `SEARCHED_QUERIES` after the other."""
+    asked, index = neighbours.first_asked(index, depth), _coded(index)
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    codes = codes.reshape(index.ntotal, index.code_size)
+    batch = neighbours.SEARCHED_QUERIES
+    group = max(1, GROUP_BYTES // (BEST_BYTES * asked * batch)) * batch
+    for first in range(0, queries, group):
+        rows = range(first, min(first + group, queries))
+        best = Best(len(rows), asked)
+        items = (
+            Range(part.start, codes[part], rows, asked, best.least)
+            for part in cut(index.ntotal, index.code_size)
+        )
+        for _, found in fleet.map(items):
+            best.add(found)
+        for start in range(0, len(rows), batch):
+            yield best.found(slice(start, start + batch))
+
+
+def _coded(index: Any) -> Any:
+    return index.index if isinstance(index, Rescored) else index
+
+
+def cut(products: int, size: int) -> Iterator[slice]:
+    """Yield the ranges of products of `size` bytes each."""
+    most = min(RANGE_BYTES // size, -(-products // FEWEST_RANGES))
+    step = max(1, most // ALIGNED_ROWS) * ALIGNED_ROWS
+    for start in range(0, products, step):
+        yield slice(start, min(start + step, products))
+
+
+def _begin(job: Job, cores: int) -> Work[Range, Part]:
+    """Return what searches a range on a worker.
+
+    Raises:
+        PipelineError: the worker would compute other scores.
+    """
+    check_fingerprint(job.kind)
+    index: Any = faiss.deserialize_index(job.index)
+
+    def search(item: Range) -> Part:
+        faiss.omp_set_num_threads(cores)
+        index.reset()
+        index.add_sa_codes(item.codes)
+        return search_range(index, job.queries, item)
+
+    return Work(search)
+
+
+def search_range(index: Any, queries: Matrix, item: Range) -> Part:
+    """Search the codes of a range, which the index holds, for some of all queries."""
+    find, asked = neighbours.finder(index), min(item.asked, index.ntotal)
+    counts, beyond = np.zeros(len(item.rows), np.int64), np.full(len(item.rows), -np.inf)
+    scores, codes = [], []
+    for rows in neighbours.calls(len(item.rows), item.asked):
+        raw, found, others = find(queries[rows + item.rows.start], asked)
+        better = (found != ranking.NO_PRODUCT) & (raw > item.least[rows, np.newaxis])
+        counts[rows] = better.sum(axis=1)
+        scores.append(raw[better])
+        codes.append(found[better] + item.start)
+        if asked < index.ntotal:
+            beyond[rows] = others
+    return Part(counts, np.concatenate(scores), np.concatenate(codes), beyond)
