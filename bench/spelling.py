@@ -27,6 +27,7 @@ import numpy as np
 import pyarrow as pa
 import regex
 
+from bench.scale import commit
 from bench.typos import mistype
 from pipeline.compare.differences import Move, measure_moves
 from pipeline.compare.pairs import pair
@@ -50,6 +51,11 @@ LISTED = 30
 
 DEMO, ESCI, TYPOS = "demo", "esci", "esci-typos"
 TITLES = {DEMO: "The demo", ESCI: "ESCI", TYPOS: "ESCI, with a typo in each query"}
+
+EXPLANATION = """A cell has the mean as typed; by how much `corrected` differs, and its interval;
+the adjusted p. Restored: the words are those that were meant, whatever their case and accents.
+
+"""
 
 _WORD = regex.compile(r"[\p{L}\p{M}]+")
 
@@ -81,12 +87,12 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/spelling"))
     options = parser.parse_args()
     with stage.report_errors("bench") as outcome:
-        params, folder = load_params(), options.folder.resolve()
+        params, folder, measured = load_params(), options.folder.resolve(), commit()
         os.environ.setdefault(layout.CACHE_VARIABLE, str(layout.cache().resolve()))
         source, split = options.source.resolve(), options.split
         found = {name: run(params, name, source, split, folder / name) for name in TITLES}
         cases = {DEMO: misspelled, TYPOS: mistyped(found[ESCI])}
-        text = ""
+        text = EXPLANATION
         for name, each in found.items():
             parts = [moves_table(params, name, each)]
             if name in cases:
@@ -94,7 +100,7 @@ def main() -> int:
             if name != TYPOS:
                 parts += [list_corrections(*of) for of in each.items()]
             text += "\n".join([f"## {TITLES[name]}\n", *parts, ""])
-        text += f"`python -m bench.spelling --source DIR --split {split}`\n"
+        text += f"`python -m bench.spelling --source DIR --split {split}`, commit {measured}.\n"
         with atomic_file(layout.SPELLING_BENCH) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
@@ -112,8 +118,7 @@ def run(params: Params, name: str, source: Path, split: str, project: Path) -> F
             params = updated(params, "demo", queries=DEMO_QUERIES)
             demo(params)
         if name == TYPOS:
-            mistype(source, project, locales, SEED)
-            source = project
+            source = mistype(source, project / "source", locales, SEED)
         drawn = {"version": "all", "splits": (split,), "queries": "all", "distractors": "all"}
         params = updated(params, "sample", source=str(source), **drawn)
         sample(params)
@@ -148,7 +153,7 @@ def moves_table(params: Params, name: str, found: Found) -> str:
         for move in moves(params, chosen):
             count = f"{group}, {len(chosen[move.locale].typed):,}"
             rows.setdefault((move.locale, count, move.system), []).append(cell(move))
-    body = [[*key, *cells] for key, cells in sorted(rows.items(), key=lambda row: row[0][0])]
+    body = [[*key, *cells] for locale in found for key, cells in rows.items() if key[0] == locale]
     return markdown(("locale", "queries", "system", *MEASURES), body)
 
 

@@ -19,8 +19,9 @@ _LONG_WORD = regex.compile(rf"(?:(?![{UNSPACED_LETTERS}])\p{{L}}){{4,}}")
 _LETTERS = "abcdefghijklmnopqrstuvwxyz"
 
 
-def mistype(source: Path, folder: Path, locales: Collection[str], seed: int) -> None:
-    """Write a source to a folder, with a typo in each query of some locales."""
+def mistype(source: Path, folder: Path, locales: Collection[str], seed: int) -> Path:
+    """Write a source to a new folder, with a typo in each query of some locales; return it."""
+    folder.mkdir()
     examples = pq.read_table(source / layout.EXAMPLES_FILE)
     queries, locale_of = examples["query"], examples["product_locale"]
     theirs = pc.is_in(locale_of, pa.array(locales))
@@ -31,6 +32,7 @@ def mistype(source: Path, folder: Path, locales: Collection[str], seed: int) -> 
     texts = pc.if_else(theirs, mistyped, queries)
     pq.write_table(examples.set_column(place, "query", texts), folder / layout.EXAMPLES_FILE)
     (folder / layout.PRODUCTS_FILE).symlink_to(source.resolve() / layout.PRODUCTS_FILE)
+    return folder
 
 
 def with_typo(rng: Rng, query: str) -> str:

@@ -60,10 +60,9 @@ def test_a_query_has_the_same_typo_in_all_its_rows_and_other_locales_have_none(
     (tmp_path / layout.PRODUCTS_FILE).write_text("products")
     found = []
     for name in "ab":
-        (tmp_path / name).mkdir()
-        mistype(tmp_path, tmp_path / name, ["us"], seed=3)
-        assert (tmp_path / name / layout.PRODUCTS_FILE).read_text() == "products"
-        found.append(pq.read_table(tmp_path / name / layout.EXAMPLES_FILE).to_pydict())
+        folder = mistype(tmp_path, tmp_path / name, ["us"], seed=3)
+        assert (folder / layout.PRODUCTS_FILE).read_text() == "products"
+        found.append(pq.read_table(folder / layout.EXAMPLES_FILE).to_pydict())
     one, other = found
     assert one == other
     first, second, third = one.pop("query")
