@@ -57,7 +57,7 @@ def test_a_word_is_replaced_by_the_nearest_then_most_frequent_then_first_of_all_
     rng = np.random.default_rng(6)
 
     def word() -> str:
-        return "".join(rng.choice([*"abé"], rng.integers(4, 10)))
+        return "".join(rng.choice([*"abé"], rng.integers(4, 12)))
 
     rows = [(each, int(rng.integers(1, 5))) for each in sorted({word() for _ in range(300)})]
     known = {each for each, _ in rows}
