@@ -70,7 +70,7 @@ def read_speed(
         (each for each in _list(listed) if value_at(each, "index") == index),
         None,
     )
-    if _at(of_index, "settings") != _written(settings, index):
+    if value_at(of_index, "settings") != _written(settings, index):
         of_index = None
     return Speed(
         number_at(side, "tokens_per_second"),

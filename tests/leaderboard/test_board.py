@@ -138,7 +138,7 @@ def test_query_texts_decide_an_encoders_numbers_and_a_base_those_of_a_trained_re
     side = comparisons.side({"rerank.ndcg@10": np.linspace(0, 1, 20)}).beside(
         pa.table({"rerank.labels": ["EI"] * 20, "encoder.labels": ["EI"] * 20})
     )
-    entries = board.entries_of("one", {"es": side}, settings, {})
+    entries = board.entries_of("one", {"es": side}, settings, {}, {})
     alone, reranked = (
         next(each for each in entries if each.system == system) for system in ("encoder", "rerank")
     )
@@ -153,7 +153,7 @@ def test_an_index_of_other_settings_is_another_entry_though_its_numbers_are_the_
     found = [
         entry
         for name, links in (("one", "16"), ("two", "32"), ("three", "16"))
-        for entry in board.entries_of(name, {"es": side}, {"indexes.flat.m": links}, {})
+        for entry in board.entries_of(name, {"es": side}, {"indexes.flat.m": links}, {}, {})
     ]
     merged = board.merge_equal(found)
     dense = [each.revisions for each in merged if each.system == "dense"]
