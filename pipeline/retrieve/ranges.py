@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.cluster.connection import connected
 from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Params, Runtime
 from pipeline.core.stage import log
@@ -30,8 +30,6 @@ from pipeline.retrieve import decoded, neighbours
 from pipeline.retrieve.neighbours import Found
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
-
-Floats = NDArray[np.float64]
 
 ALIGNED_ROWS = 4_096
 """Where ranges begin, in products: FAISS multiplies 1,024 at once, `decoded` 2,048, `exact_l2` this
