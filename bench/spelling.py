@@ -2,14 +2,16 @@
 
     python -m bench.spelling --source DIR [--split test] [--folder build/spelling]
 
-Three sources, each in the locales that can be corrected: the demo, with 1,500 queries a locale;
-DIR, which has ESCI's two parquet files; DIR with a typo in each query: one drawn edit of a word of
-four letters or more. Queries of the split are searched for in all products of the source.
+Three sources, each in the locales that can be corrected: DIR, which has ESCI's two parquet files;
+DIR with a typo in each query, one drawn edit of a word of four letters or more; the demo, with
+1,500 queries a locale. Queries of the split are searched for in all products of the source, by the
+first three systems.
 
-The report is reports/bench/spelling.md. Its statistics are those of `pipeline.compare`: the mean,
-the paired difference with its bootstrap interval, and p by paired randomisation, adjusted (Holm)
-over the systems, measures and locales of a source. A query that stays as typed has a difference of
-0, which changes no p: it is the same over all queries and over the corrected ones alone.
+The report of the test queries is reports/bench/spelling.md. That of the train queries, by which
+constants are chosen, is only printed. Its statistics are those of `pipeline.compare`: the mean, the
+paired difference with its bootstrap interval, and p by paired randomisation, adjusted (Holm) over
+the systems, measures and locales of a group of queries. A query that stays as typed has a
+difference of 0, which changes no p: it is the same over all queries and over the corrected ones.
 """
 
 import argparse
@@ -17,66 +19,26 @@ import contextlib
 import os
 import shutil
 import sys
-from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 
-import numpy as np
-import pyarrow as pa
-import regex
-
 from bench.scale import commit
+from bench.spelling_report import DEMO, TITLES, TYPOS, Found, Sides, write_report
 from bench.typos import mistype
-from pipeline.compare.differences import Move, measure_moves
-from pipeline.compare.pairs import pair
-from pipeline.core import layout, stage
+from pipeline.core import layout, stage, tables
+from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
-from pipeline.core.languages import UNSPACED, fold_accents
-from pipeline.core.params import AS_TYPED, CORRECTED, FIRST_SYSTEMS, Params
+from pipeline.core.languages import UNSPACED
+from pipeline.core.params import AS_TYPED, CORRECTED, NO_RERANKER, Params
 from pipeline.core.params_file import load_params
-from pipeline.core.text_tables import markdown
-from pipeline.demo.marketplace import FORMS, Wording, inflect, load_wording
 from pipeline.demo.stage import demo
 from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.sample import columns, forms
 from pipeline.sample.stage import sample
 
 STAGES = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
-MEASURES = ("ndcg@10", "recall@100")
 DEMO_QUERIES = 1500
 SEED = 29
-LISTED = 30
-"""At most so many corrected words of a locale are listed."""
-
-DEMO, ESCI, TYPOS = "demo", "esci", "esci-typos"
-TITLES = {DEMO: "The demo", ESCI: "ESCI", TYPOS: "ESCI, with a typo in each query"}
-
-EXPLANATION = """A cell has the mean as typed; by how much `corrected` differs, and its interval;
-the adjusted p. Restored: the words are those that were meant, whatever their case and accents.
-
-"""
-
-_WORD = regex.compile(r"[\p{L}\p{M}]+")
-
-
-@dataclass(frozen=True)
-class Sides:
-    """The per-query tables of a locale, of the same queries: as typed, and corrected."""
-
-    typed: pa.Table
-    corrected: pa.Table
-
-    def texts(self) -> Iterator[tuple[str, str]]:
-        """Yield each query as it is typed and as it is searched for."""
-        tables = (self.typed, self.corrected)
-        return zip(*(table["query"].to_pylist() for table in tables), strict=True)
-
-
-Found = Mapping[str, Sides]
-"""By locale."""
-Case = tuple[str, str, bool]
-"""A query as it is typed, as it is searched for, and whether that is right."""
 
 
 def main() -> int:
@@ -88,23 +50,45 @@ def main() -> int:
     options = parser.parse_args()
     with stage.report_errors("bench") as outcome:
         params, folder, measured = load_params(), options.folder.resolve(), commit()
-        os.environ.setdefault(layout.CACHE_VARIABLE, str(layout.cache().resolve()))
         source, split = options.source.resolve(), options.split
+        check_source(source, folder)
+        os.environ.setdefault(layout.CACHE_VARIABLE, str(layout.cache().resolve()))
+        params = params.model_copy(
+            update={
+                "rerank": dict.fromkeys(params.rerank, NO_RERANKER),
+                "systems": {locale: {} for locale in params.systems},
+            }
+        )
         found = {name: run(params, name, source, split, folder / name) for name in TITLES}
-        cases = {DEMO: misspelled, TYPOS: mistyped(found[ESCI])}
-        text = EXPLANATION
-        for name, each in found.items():
-            parts = [moves_table(params, name, each)]
-            if name in cases:
-                parts.append(outcomes_table(each, cases[name]))
-            if name != TYPOS:
-                parts += [list_corrections(*of) for of in each.items()]
-            text += "\n".join([f"## {TITLES[name]}\n", *parts, ""])
+        text = write_report(params, found, split)
         text += f"`python -m bench.spelling --source DIR --split {split}`, commit {measured}.\n"
-        with atomic_file(layout.SPELLING_BENCH) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        if split == "test":
+            with atomic_file(layout.SPELLING_BENCH) as partial:
+                partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
     return outcome.status
+
+
+def check_source(source: Path, folder: Path) -> None:
+    """Check that a folder has ESCI's two parquet files with all their columns.
+
+    Raises:
+        PipelineError: it has not, or it is in the folder that is emptied.
+    """
+    if source.is_relative_to(folder):
+        raise PipelineError(f"--source {source} is in --folder {folder}. Name another --folder.")
+    needed = {layout.EXAMPLES_FILE: columns.EXAMPLES, layout.PRODUCTS_FILE: tables.SAMPLE_PRODUCTS}
+    for name, schema in needed.items():
+        if not (source / name).is_file():
+            raise PipelineError(
+                f"--source: {source / name} is missing. Name a folder with {' and '.join(needed)}."
+            )
+        there = forms.open_form(source / name).schema.names
+        if lacking := [each for each in schema.names if each not in there]:
+            raise PipelineError(
+                f"--source: {source / name} lacks {', '.join(lacking)}. Name a folder with ESCI's "
+                "own columns."
+            )
 
 
 def run(params: Params, name: str, source: Path, split: str, project: Path) -> Found:
@@ -119,7 +103,9 @@ def run(params: Params, name: str, source: Path, split: str, project: Path) -> F
             demo(params)
         if name == TYPOS:
             source = mistype(source, project / "source", locales, SEED)
-        drawn = {"version": "all", "splits": (split,), "queries": "all", "distractors": "all"}
+        # The sources' columns and labels are ESCI's own.
+        drawn = {"columns": {}, "labels": {}, "version": "all", "splits": (split,)}
+        drawn |= {"queries": "all", "distractors": "all"}
         params = updated(params, "sample", source=str(source), **drawn)
         sample(params)
         return {locale: run_locale(params, locale) for locale in locales}
@@ -127,15 +113,15 @@ def run(params: Params, name: str, source: Path, split: str, project: Path) -> F
 
 def run_locale(params: Params, locale: str) -> Sides:
     """Run the stages of a locale with each spelling."""
-    tables = []
+    found = []
     for spelling in (AS_TYPED, CORRECTED):
         each = params.model_copy(update={"spelling": {**params.spelling, locale: spelling}})
         for name in STAGES:
             getattr(import_module(f"pipeline.{name}.stage"), name)(each, locale)
         path = layout.per_query(locale)
         table, _ = read_per_query(path.read_bytes(), str(path), locale, "Run it again.")
-        tables.append(table)
-    return Sides(*tables)
+        found.append(table)
+    return Sides(*found)
 
 
 def updated(params: Params, section: str, **values: object) -> Params:
@@ -143,113 +129,6 @@ def updated(params: Params, section: str, **values: object) -> Params:
     return params.model_copy(
         update={section: getattr(params, section).model_copy(update=dict(values))}
     )
-
-
-def moves_table(params: Params, name: str, found: Found) -> str:
-    """Return how each measure moved, over all queries and over some of them."""
-    rows: dict[tuple[str, str, str], list[str]] = {}
-    for group in ("all", "corrected", *["misspelled"] * (name == DEMO)):
-        chosen = {locale: choose(group, locale, sides) for locale, sides in found.items()}
-        for move in moves(params, chosen):
-            count = f"{group}, {len(chosen[move.locale].typed):,}"
-            rows.setdefault((move.locale, count, move.system), []).append(cell(move))
-    body = [[*key, *cells] for locale in found for key, cells in rows.items() if key[0] == locale]
-    return markdown(("locale", "queries", "system", *MEASURES), body)
-
-
-def moves(params: Params, found: Found) -> tuple[Move, ...]:
-    """Return how each measure moved."""
-    pairs = [
-        pair(locale, f"{system}.{measure}", sides.typed, sides.corrected)
-        for locale, sides in found.items()
-        for system in FIRST_SYSTEMS
-        for measure in MEASURES
-    ]
-    settings = params.compare
-    return measure_moves(pairs, settings.alpha, settings.max_drop, params.uncertainty, 0)
-
-
-def choose(group: str, locale: str, sides: Sides) -> Sides:
-    """Return the queries of a group."""
-    if group == "all":
-        return sides
-    wanted = {typed for typed, _, _ in misspelled(locale, sides)} if group == "misspelled" else None
-    mask = pa.array(
-        [old != new if wanted is None else old in wanted for old, new in sides.texts()], pa.bool_()
-    )
-    return Sides(sides.typed.filter(mask), sides.corrected.filter(mask))
-
-
-def said_words(wording: Wording) -> set[str]:
-    """Return the words that the demo's queries have where they are not misspelled."""
-    said: list[str] = []
-    for name, kind in wording.types.items():
-        said += [*kind.asked, *(use.query for use in kind.uses)]
-        for values in wording.attributes[name].values():
-            said += [text for value in values.values() for text in (*value.asked, *value.avoid)]
-    return {word for text in said for form in FORMS for word in words_of(inflect(text, form))}
-
-
-def words_of(text: str) -> list[str]:
-    """Return the words of a text without their case and accents."""
-    return [fold_accents(word) for word in _WORD.findall(text.lower())]
-
-
-def cell(move: Move) -> str:
-    """Return "0.5000, +0.0100 [+0.0050, +0.0150], p 0.012": the mean as typed, what moved."""
-    mean, low, high, _ = move.difference
-    return f"{move.a:.4f}, {mean:+.4f} [{low:+.4f}, {high:+.4f}], p {move.p_adjusted:.3f}"
-
-
-def outcomes_table(found: Found, cases: Callable[[str, Sides], Iterator[Case]]) -> str:
-    """Return what became of the queries that `cases` yields of each locale."""
-    header = ("locale", "misspelled queries", "restored", "made others", "left as typed")
-    rows = []
-    for locale, sides in found.items():
-        counts = Counter(
-            "restored" if right else "left" if corrected == typed else "other"
-            for typed, corrected, right in cases(locale, sides)
-        )
-        total = counts.total()
-        shares = (f"{counts[each] / max(1, total):.0%}" for each in ("restored", "other", "left"))
-        rows.append([locale, f"{total:,}", *shares])
-    return markdown(header, rows, header[1:])
-
-
-def misspelled(locale: str, sides: Sides) -> Iterator[Case]:
-    """Yield the demo's misspelled queries; one is right if its wording has all words."""
-    known = said_words(load_wording(locale))
-    for typed, corrected in sides.texts():
-        if not known.issuperset(words_of(typed)):
-            yield typed, corrected, known.issuperset(words_of(corrected))
-
-
-def mistyped(right: Found) -> Callable[[str, Sides], Iterator[Case]]:
-    """Return what yields queries with a typo; one is right if it has the words that were meant."""
-
-    def cases(locale: str, sides: Sides) -> Iterator[Case]:
-        meant = (text for text, _ in right[locale].texts())
-        for (typed, corrected), text in zip(sides.texts(), meant, strict=True):
-            if typed != text:
-                yield typed, corrected, words_of(corrected) == words_of(text)
-
-    return cases
-
-
-def list_corrections(locale: str, sides: Sides) -> str:
-    """Return the corrected words in alphabetical order; of many, some that are drawn."""
-    words = sorted(
-        {
-            each
-            for texts in sides.texts()
-            for each in zip(*(_WORD.findall(text.lower()) for text in texts), strict=True)
-            if each[0] != each[1]
-        }
-    )
-    rng = np.random.Generator(np.random.PCG64(SEED))
-    listed = [words[place] for place in sorted(rng.permutation(len(words))[:LISTED])]
-    text = ", ".join(f"{old} → {new}" for old, new in listed)
-    return f"{locale}, {len(listed)} of {len(words)} corrections: {text}.\n"
 
 
 if __name__ == "__main__":

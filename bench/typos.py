@@ -50,7 +50,8 @@ def with_typo(rng: Rng, query: str) -> str:
 
 def edit(rng: Rng, word: str) -> str:
     """Insert, leave out or replace a letter anywhere in a word, or swap two neighbours."""
-    at, letter = int(rng.integers(len(word))), _LETTERS[rng.integers(len(_LETTERS))]
+    kind, letter = rng.integers(4), _LETTERS[rng.integers(len(_LETTERS))]
+    at = int(rng.integers(len(word) + (kind == 0)))  # a letter may come after the last one
     tail = word[at:]
     tails = (letter + tail, tail[1:], letter + tail[1:], tail[1::-1] + tail[2:])
-    return word[:at] + tails[rng.integers(len(tails))]
+    return word[:at] + tails[kind]

@@ -5,20 +5,27 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 from rapidfuzz.distance import OSA
 
-from bench.spelling import (
+from bench import spelling
+from bench.spelling_report import (
     MEASURES,
     Sides,
+    cell,
     choose,
     list_corrections,
     misspelled,
     mistyped,
     moves_table,
     outcomes_table,
+    spelled,
 )  # fmt: skip
-from bench.typos import mistype, with_typo
+from bench.typos import edit, mistype, with_typo
+from pipeline.compare.differences import measure_moves
+from pipeline.compare.pairs import pair
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS
 from tests.helpers.artefacts import params
 
@@ -46,6 +53,13 @@ def test_a_typo_is_one_edit_of_a_word_of_four_letters_or_more() -> None:
         assert typo.startswith("red usb ") == text.startswith("red usb ")
         lengths.add(len(typo) - len(text))
     assert lengths == {-1, 0, 1}
+
+
+def test_a_letter_may_be_inserted_anywhere_the_end_included() -> None:
+    rng = np.random.default_rng(4)
+    typos = [edit(rng, "aaaa") for _ in range(1000)]
+    inserted = {typo.index(typo.strip("a")) for typo in typos if len(typo) == 5 != typo.count("a")}
+    assert inserted == {0, 1, 2, 3, 4}
 
 
 def test_a_query_has_the_same_typo_in_all_its_rows_and_other_locales_have_none(
@@ -77,17 +91,25 @@ def test_queries_of_the_demo_with_a_word_that_it_has_only_misspelled_are_apart()
     assert chosen.typed["query"].to_pylist() == [TYPED[0], TYPED[2], TYPED[3]]
     assert chosen.corrected["query"].to_pylist() == [CORRECTED[0], CORRECTED[2], CORRECTED[3]]
     assert [right for *_, right in misspelled("us", sides)] == [True, True, True]
-    wrong = Sides(table(TYPED), table([*TYPED[:3], "earbird", TYPED[4]]))
-    (row,) = outcomes_table({"us": wrong}, misspelled).splitlines()[2:]
-    assert row == "| us | 3 | 0% | 33% | 67% |"
+    wrong = Sides(table(TYPED), table([*TYPED[:3], "earbird", CORRECTED[4]]))
+    header, _, row = outcomes_table({"us": wrong}, "known", misspelled, spelled).splitlines()
+    assert header.split(" | ")[2:4] == ["known", "otherwise changed"]
+    assert row == "| us | 3 | 0% | 33% | 67% | 2 | 1 |"  # grey became gray
 
 
 def test_a_typo_is_restored_where_the_words_are_those_that_were_meant() -> None:
-    meant = ["Zapatillas niño", "bolsos", "sin typo"]
-    typed = ["Zapatilas niño", "bolsosx", "sin typo"]
-    found = {"es": Sides(table(typed), table(["zapatillas nino", "bolsos grandes", "sin typo"]))}
-    right = {"es": Sides(table(meant), table(meant))}
-    assert outcomes_table(found, mistyped(right)).endswith("| es | 2 | 50% | 50% | 0% |\n")
+    meant = ["Zapatillas niño", "bolsos", "sin typo", "caña larga"]
+    typed = ["Zapatilas niño", "bolsosx", "sin typo", "cana larga"]  # an accent is no other word
+    corrected = ["zapatillas nino", "bolsos grandes", "sin typo", "cana larga"]
+    found = {"es": Sides(table(typed), table(corrected))}
+    right = Sides(table(meant), table(["zapatillas niño", "bolso", "sin tipo", "cana larga"]))
+    for order in ([0, 1, 2, 3], [2, 0, 3, 1]):  # queries are joined by their ids
+        plain = {"es": Sides(right.typed.take(order), right.corrected)}
+        cases = mistyped(plain)
+        text = outcomes_table(found, "restored", cases, lambda *_: right.texts())
+        assert text.endswith("| es | 2 | 50% | 50% | 0% | 4 | 2 |\n")
+    with pytest.raises(PipelineError, match="others"):
+        list(mistyped({"es": Sides(right.typed[:3], right.corrected)})("es", found["es"]))
 
 
 def test_the_corrected_queries_have_the_p_of_all_queries_and_their_own_means() -> None:
@@ -102,16 +124,56 @@ def test_the_corrected_queries_have_the_p_of_all_queries_and_their_own_means() -
     lines = moves_table(params(), "esci", {"us": Sides(typed, corrected)}).splitlines()[2:]
     assert len(lines) == 2 * len(FIRST_SYSTEMS)
     for every, some in zip(lines[:3], lines[3:], strict=True):
-        one, other = (line.split(" | ") for line in (every, some))
+        one, other = (line.strip("| ").split(" | ") for line in (every, some))
         assert [one[1], other[1]] == ["all, 24", "corrected, 12"]
         assert one[2] == other[2]
         for left, right in zip(one[3:], other[3:], strict=True):
-            assert left.split("p ")[1] == right.split("p ")[1]
+            (p, n), (same, fewer) = (each.split("p ")[1].split(", n ") for each in (left, right))
+            assert p == same
+            assert int(n) - int(fewer) == 12
             assert right.startswith("0.5000, +0.")
+
+
+def test_a_cell_counts_the_queries_of_its_measure_and_marks_the_least_p_of_its_draws() -> None:
+    values = np.r_[np.full(30, 0.25), np.full(10, np.nan)]
+    measure, draws = "dense.recall@100", params().uncertainty
+    typed, corrected = (pa.table({measure: each}) for each in (values, values + 0.5))
+    least = 1 / (draws.samples + 1)
+    for old, new, cells in (
+        (typed, corrected, "0.2500, +0.5000 [+0.5000, +0.5000], p ≤ 0.000, n 30"),
+        (typed, typed, "0.2500, +0.0000 [+0.0000, +0.0000], p 1.000, n 30"),
+        (typed[30:], corrected[30:], "none"),
+        (typed[:0], corrected[:0], "none"),
+    ):
+        (move,) = measure_moves([pair("us", measure, old, new)], 0.05, 0, draws, 0)
+        assert cell(move, least) == cells
+
+
+def test_a_source_without_esci_s_files_is_refused_before_anything_is_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    bad, folder = tmp_path / "bad", tmp_path / "made"
+    bad.mkdir()
+    examples = bad / layout.EXAMPLES_FILE
+
+    def refused(source: Path) -> str:
+        argv = ["spelling", "--source", str(source), "--folder", str(folder)]
+        monkeypatch.setattr("sys.argv", argv)
+        assert spelling.main() == 1
+        assert not folder.exists()
+        return capsys.readouterr().err
+
+    assert "is missing" in refused(tmp_path / "none")
+    assert "is missing" in refused(bad)
+    examples.write_text("version https://git-lfs")
+    assert "is not readable as parquet" in refused(bad)
+    pq.write_table(pa.table({"query": ["shoes"]}), examples)
+    assert "lacks example_id, query_id" in refused(bad)
+    assert "Name another --folder" in refused(folder / "esci")
 
 
 def test_each_corrected_word_is_listed_once_without_the_rest_of_its_query() -> None:
     sides = Sides(table([*TYPED, "Runing men"]), table([*CORRECTED, "running men"]))
     assert list_corrections("us", sides) == (
-        "us, 4 of 4 corrections: earbudz → earbuds, grey → gray, lampe → lamp, runing → running.\n"
-    )
+        "us, 3 of 4 corrections: grey → gray, lampe → lamp, runing → running.\n"
+    )  # earbudz is a whole query

@@ -128,6 +128,12 @@ def test_only_the_words_change_and_the_rest_of_a_query_stays() -> None:
     assert corrector().correct(text) == text
 
 
+def test_two_edits_are_allowed_from_ten_letters_on() -> None:
+    tested = corrector(("airborne", 9), ("elástica", 9), ("furniture", 9), ("waterproof", 9))
+    assert tested.correct("airforce elíptica funritrue") == "airforce elíptica funritrue"
+    assert tested.correct("funriture wtaerporof") == "furniture waterproof"
+
+
 def test_a_word_is_corrected_alike_whatever_was_corrected_before_it() -> None:
     tested = corrector(("sneakers", 9))
     for text in ("XIAOMI phone", "xiaomi phone", "Xiaomi Phone"):
