@@ -92,10 +92,13 @@ def moves_table(params: Params, name: str, found: Found) -> str:
     rows: dict[tuple[str, str, str], list[str]] = {}
     for group in ("all", "corrected", *["misspelled"] * (name == DEMO)):
         chosen = {locale: choose(group, locale, sides) for locale, sides in found.items()}
-        for move in moves(params, chosen):
+        moved = moves(params, chosen)
+        least = 1 / (params.uncertainty.samples + 1)
+        bound = max((move.p_adjusted for move in moved if move.p <= least), default=0.0)
+        for move in moved:
             count = f"{group}, {len(chosen[move.locale].typed):,}"
             cells = rows.setdefault((move.locale, count, move.system), [])
-            cells.append(cell(move, 1 / (params.uncertainty.samples + 1)))
+            cells.append(cell(move, bound))
     body = [[*key, *cells] for locale in found for key, cells in rows.items() if key[0] == locale]
     return markdown(("locale", "queries", "system", *MEASURES), body)
 
@@ -138,17 +141,17 @@ def words_of(text: str) -> list[str]:
     return [fold_accents(word) for word in _WORD.findall(text.lower())]
 
 
-def cell(move: Move, least: float) -> str:
+def cell(move: Move, bound: float) -> str:
     """Return "0.5000, +0.0100 [+0.0050, +0.0150], p 0.012, n 9": the mean as typed, what moved.
 
     Args:
         move: how a measure moved.
-        least: the least p before its adjustment that draws can give.
+        bound: the adjusted p of the least p that draws can give. Up to it, p may be lower.
     """
     mean, low, high, queries = move.difference
     if not queries:
         return "none"
-    at_most = "≤ " * (move.p <= least and move.p_adjusted < 1)
+    at_most = "≤ " * (move.p_adjusted <= bound)
     moved = f"{move.a:.4f}, {mean:+.4f} [{low:+.4f}, {high:+.4f}]"
     return f"{moved}, p {at_most}{move.p_adjusted:.3f}, n {queries:,}"
 

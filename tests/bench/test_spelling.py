@@ -138,7 +138,7 @@ def test_a_cell_counts_the_queries_of_its_measure_and_marks_the_least_p_of_its_d
     values = np.r_[np.full(30, 0.25), np.full(10, np.nan)]
     measure, draws = "dense.recall@100", params().uncertainty
     typed, corrected = (pa.table({measure: each}) for each in (values, values + 0.5))
-    least = 1 / (draws.samples + 1)
+    bound = 1 / (draws.samples + 1)
     for old, new, cells in (
         (typed, corrected, "0.2500, +0.5000 [+0.5000, +0.5000], p ≤ 0.000, n 30"),
         (typed, typed, "0.2500, +0.0000 [+0.0000, +0.0000], p 1.000, n 30"),
@@ -146,7 +146,22 @@ def test_a_cell_counts_the_queries_of_its_measure_and_marks_the_least_p_of_its_d
         (typed[:0], corrected[:0], "none"),
     ):
         (move,) = measure_moves([pair("us", measure, old, new)], 0.05, 0, draws, 0)
-        assert cell(move, least) == cells
+        assert cell(move, bound) == cells
+
+
+def test_every_p_that_holm_raises_to_that_of_the_least_p_is_an_upper_bound() -> None:
+    typed, corrected = table(["x"] * 40, 0.0), table(["y"] * 40, 0.0)
+    for number, column in enumerate(typed.column_names[2:]):
+        wins = {6: 31, 7: 22}.get(number, 40)  # of these 31 give a p above the least, times 2
+        place = typed.schema.get_field_index(column)
+        values = pa.array(np.where(np.arange(40) < wins, 0.5, -0.5))
+        corrected = corrected.set_column(place, column, values)
+    text = moves_table(params(), "esci", {"us": Sides(typed, corrected)})
+    moved = [pair("us", typed.column_names[8], typed, corrected)]
+    (alone,) = measure_moves(moved, 0.05, 0, params().uncertainty, 0)
+    assert 0.0005 < alone.p < 0.0015
+    cells = [each for line in text.splitlines()[2:5] for each in line.strip("| ").split(" | ")[3:]]
+    assert [" p ≤ 0.003" in each for each in cells] == [True] * 5 + [False]
 
 
 def test_a_source_without_esci_s_files_is_refused_before_anything_is_made(
