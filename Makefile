@@ -71,9 +71,8 @@ diff: setup ## compare the metrics with BASE (default: the merge base with main)
 	}; \
 	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
 
-# A column of a dependency has a path for its name, so a slash drops it.
 experiments: setup ## show what the experiments changed: settings and key metrics (ARGS='--num 5')
-	dvc exp show --only-changed --drop '.*/' $(ARGS)
+	python -m pipeline.experiments $(ARGS)
 
 leaderboard: setup ## rank the encoders and systems of all branches, tags and experiments (ARGS='--markdown FILE')
 	python -m pipeline.leaderboard $(ARGS)

@@ -15,7 +15,17 @@ from pipeline.__main__ import find_commands
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
-LIGHT = ("beir", "compare", "evaluate", "gate", "leaderboard", "params", "score", "trec")
+LIGHT = (
+    "beir",
+    "compare",
+    "evaluate",
+    "experiments",
+    "gate",
+    "leaderboard",
+    "params",
+    "score",
+    "trec",
+)
 
 
 def command(*arguments: str) -> "subprocess.CompletedProcess[str]":

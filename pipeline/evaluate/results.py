@@ -98,7 +98,7 @@ def summarise(
     exact = _exact(judged, {system: scores[system].exact for system in tops}, titles)
     return Results(
         record=record,
-        key_metrics=key_metrics(record, locale, tuple(tops), params.evaluate.key_measures()),
+        key_metrics=key_metrics(record, tuple(tops), *params.evaluate.key_measures()),
         intervals=intervals(params, measures),
         slices=by_kind(params, judged, measures, tops, divided),
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
@@ -121,27 +121,24 @@ def _exact(judged: Judged, ranks: Mapping[str, Ints], titles: Mapping[int, str])
 
 
 def key_metrics(
-    record: Mapping[str, Any], locale: str, systems: Sequence[str], measures: Sequence[str]
+    record: Mapping[str, Any], systems: Sequence[str], of_all: str, of_dense: str
 ) -> dict[str, Any]:
-    """Return the numbers of a locale that DVC shows, under the locale's name.
+    """Return the numbers of a locale that DVC shows.
 
-    The name makes each path unique among the locales: else the columns of `dvc exp show` would have
-    the name of the file before it. The number of queries and the index's overlap with exact search
-    are there because they explain a jump.
+    Few, and with the same names in every locale: so `dvc metrics show` has a row per locale, and
+    fits a screen. The number of queries is there because it explains a jump.
 
     Args:
         record: the locale's numbers of record.
-        locale: the locale.
         systems: those that have runs.
-        measures: by name; one that is defined for no query is left out.
+        of_all: the measure of every system; where it is defined for no query it is left out.
+        of_dense: the measure of dense alone; likewise.
     """
-    shown = {
-        system: {name: record[system][name] for name in measures if name in record[system]}
-        for system in systems
-    }
-    if INDEX_OVERLAP in record["dense"]:
-        shown["dense"][INDEX_OVERLAP] = record["dense"][INDEX_OVERLAP]
-    return {locale: {**shown, "queries": record["queries"]}}
+    shown = {}
+    for system in systems:
+        names = (of_all, of_dense) if system == "dense" else (of_all,)
+        shown[system] = {name: record[system][name] for name in names if name in record[system]}
+    return {**shown, "queries": record["queries"]}
 
 
 def _rows(

@@ -41,7 +41,7 @@ def describe(
             "products": len(judged.ids.products),
             **dropped,
         },
-        key_metrics={locale: {NOT_MEASURED: NO_JUDGEMENTS, "queries": 0}},
+        key_metrics={NOT_MEASURED: NO_JUDGEMENTS, "queries": 0},
         intervals={},
         slices={
             "measure": params.evaluate.headline()[0],

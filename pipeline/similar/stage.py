@@ -65,7 +65,7 @@ def similar(params: Params, locale: str) -> stage.Done:
         f"index_overlap@{kept}": overlap(catalogue, locale, kept),
         **evaluate(params, locale, catalogue, labelled.draw_anchors(pool)),
     }
-    files.write_json(layout.similar_key_metrics(locale), key_metrics(report, locale))
+    files.write_json(layout.similar_key_metrics(locale), key_metrics(report))
     files.write_json(layout.similar_report(locale), report)
     stage.log.info(
         "similar locale=%s products=%d neighbours=%d queries=%d concordance=%s",
@@ -173,14 +173,14 @@ def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
     return scores
 
 
-def key_metrics(report: Mapping[str, Any], locale: str) -> dict[str, Any]:
-    """Return the numbers of a report that DVC shows, under the locale's name."""
+def key_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the numbers of a report that DVC shows."""
     shown = {
         system: {name: report[system][name] for name in KEY_MEASURES if name in report[system]}
         for system in ("bm25", "dense")
         if system in report
     }
-    return {locale: {"similar": {**shown, "queries": report["queries"]}}}
+    return {"similar": {**shown, "queries": report["queries"]}}
 
 
 def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | int]:

@@ -227,7 +227,7 @@ def test_another_encoder_for_es_from_a_hub_reruns_the_es_branch_alone(
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     metrics = project.call("dvc", "metrics", "diff")
     moved = [line.split()[:2] for line in metrics.splitlines() if ".json" in line]
-    assert ["reports/key_metrics/es.json", "es.dense.ndcg@10"] in moved
+    assert ["reports/key_metrics/es.json", "dense.ndcg@10"] in moved
     assert {path for path, _ in moved} == {"reports/key_metrics/es.json"}
     compared = run(
         project.folder, project.environment, "python", "-m", "pipeline.compare", "HEAD", "workspace"

@@ -182,7 +182,7 @@ def test_the_report_has_each_system_with_its_intervals(artefacts: np.random.Gene
             assert 0 <= low <= mean <= high <= 1
             assert 0 < report[system][f"{name}_queries"] <= report["queries"]
     assert report["random"]["concordance"] == 0.5
-    shown = json.loads(layout.similar_key_metrics(LOCALE).read_text())[LOCALE]["similar"]
+    shown = json.loads(layout.similar_key_metrics(LOCALE).read_text())["similar"]
     assert shown.pop("queries") == report["queries"]
     assert set(shown) == {"bm25", "dense"}
     for system, of in shown.items():
@@ -217,7 +217,7 @@ def test_without_judgements_there_are_neighbours_and_the_report_says_why_no_more
     assert (report["queries"], report["anchors"]) == (0, 0)
     assert "dense" not in report
     shown = json.loads(layout.similar_key_metrics(LOCALE).read_text())
-    assert shown == {LOCALE: {"similar": {"queries": 0}}}
+    assert shown == {"similar": {"queries": 0}}
 
 
 def test_words_that_would_take_more_memory_than_allowed_are_refused(

@@ -158,7 +158,7 @@ def test_the_reports_of_the_own_systems_are_the_same_with_and_without_others(
     evaluate.evaluate(named(), LOCALE)
     alone = [read(path) for path in paths]
     assert both[0].keys() - alone[0].keys() == {"systems", "vespa", "copy"}
-    for each in (key[LOCALE], *both[:2], both[2]["top10"], *_of(both[2])):
+    for each in (key, *both[:2], both[2]["top10"], *_of(both[2])):
         for name in ("systems", "vespa", "copy"):
             each.pop(name, None)
     assert both == alone
@@ -189,7 +189,7 @@ def test_what_was_left_out_or_missing_is_counted(
     assert counts["results_tied"] > 0
     assert counts["queries_against_rank"] == len(sizes)
     assert read(layout.metrics(LOCALE))["systems"]["vespa"] == counts
-    key = read(layout.key_metrics(LOCALE))[LOCALE]
+    key = read(layout.key_metrics(LOCALE))
     assert key["vespa"].keys() == key["bm25"].keys()
 
 
