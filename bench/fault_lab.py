@@ -17,6 +17,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
 from bench.cheap_model import write_model
@@ -28,6 +29,9 @@ from pipeline.runs import card as run_card
 
 LOCALE, ENCODER = "es", "e5-small-q4"
 
+ENGINE, GIVEN_RUN = "engine", layout.GIVEN_RUNS / "engine.trec"
+"""Another engine, and its run: that of bm25, in TREC's form."""
+
 OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "demo": (layout.DEMO,),
     "sample": (layout.SAMPLE,),
@@ -35,6 +39,7 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "embed": (layout.embeddings(LOCALE).folder,),
     "index": (layout.index(LOCALE).folder,),
     **{run_card.STAGE_OF[system]: (layout.runs(system, LOCALE).folder,) for system in SYSTEMS},
+    "systems": (layout.other_runs(LOCALE).folder,),
     "evaluate": (
         layout.metrics(LOCALE), layout.key_metrics(LOCALE), layout.intervals(LOCALE),
         layout.slices(LOCALE), layout.recall_curve(LOCALE), layout.per_query(LOCALE),
@@ -54,7 +59,8 @@ INPUTS: Mapping[str, tuple[str, ...]] = {
     "retrieve": ("clean", "embed", "index"),
     "bm25": ("clean",),
     "hybrid": ("clean", "retrieve", "bm25"),
-    "evaluate": ("clean", "retrieve", "bm25", "hybrid"),
+    "systems": ("clean",),
+    "evaluate": ("clean", "retrieve", "bm25", "hybrid", "systems"),
     "encoder_scores": ("clean", "embed"),
     "report": ("evaluate", "encoder_scores"),
 }
@@ -145,13 +151,20 @@ class Remove:
 class Workshop:
     """A folder with a small project of one locale, in which stages run with faults."""
 
-    def __init__(self, folder: Path) -> None:
-        """Write params.yaml and a tiny model; nothing has run yet."""
+    def __init__(self, folder: Path, with_engine: bool = False) -> None:
+        """Write params.yaml and a tiny model; nothing has run yet.
+
+        Args:
+            folder: where.
+            with_engine: whether `systems` names a run of `ENGINE`.
+        """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
         for section in BY_LOCALE:
             data[section] = {LOCALE: data[section][LOCALE]}
+        if with_engine:
+            data["systems"] = {LOCALE: {ENGINE: GIVEN_RUN.as_posix()}}
         data["demo"] |= {"products": 100, "queries": 24}
         data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}
         data["encoders"][ENCODER]["max_tokens"] = 32
@@ -176,6 +189,8 @@ class Workshop:
             fault: called in its process before the stage starts.
             folder: where it runs; the project's own folder by default.
         """
+        if name == "systems":
+            give_run(folder or self.folder)
         said = self.folder / "said"
         process = self._fork.Process(
             target=run_here, args=(name, folder or self.folder, self.cache, fault, said)
@@ -249,6 +264,16 @@ class Count:
                 os.write(out, b".")
 
         sys.addaudithook(hook)
+
+
+def give_run(root: Path) -> None:
+    """Write the run of `ENGINE` in a project, once its bm25 has run."""
+    path = root / GIVEN_RUN
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        rows = pq.read_table(root / layout.runs("bm25", LOCALE).catalogue).to_pylist()
+        line = "{query_id} Q0 {product_id} {rank} {score:.6f} engine\n"
+        path.write_text("".join(line.format(**row) for row in rows), encoding="utf-8")
 
 
 def run_here(name: str, folder: Path, cache: Path, fault: Fault | None, said: Path) -> None:

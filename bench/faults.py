@@ -29,7 +29,7 @@ FLIPS = 10
 
 
 def _shop(folder: Path) -> tuple[lab.Workshop, lab.Files]:
-    shop = lab.Workshop(folder)
+    shop = lab.Workshop(folder, with_engine=True)
     return shop, shop.run_all()
 
 

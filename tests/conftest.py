@@ -95,7 +95,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> "Workshop":
     """A small project of one locale in which all stages have run; what a test breaks it mends."""
     from bench.fault_lab import Workshop
 
-    shop = Workshop(tmp_path_factory.mktemp("workshop"))
+    shop = Workshop(tmp_path_factory.mktemp("workshop"), with_engine=True)
     shop.run_all()
     return shop
 

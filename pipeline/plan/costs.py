@@ -143,6 +143,7 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         "components": products * dimension, "query components": queries * dimension,
         "scores": queries * products, "results": queries * depth,
         "results at once": min(queries, 1_024) * depth,
+        "given": units.get("engines", 0) * queries * depth,
         "pairs": products * units.get("neighbours", 0),
         "calibrated": min(products, CALIBRATED), "placed": min(products, LANDMARKS),
     }  # fmt: skip

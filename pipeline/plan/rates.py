@@ -59,6 +59,11 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "start": (3.0, 900e6, 0), "characters": (1 / CHARACTERS_PER_SECOND, 0, 0),
         "scored": (90e-6, 1_300, 30), "results": (0.9e-6, 0, 5.5), "queries": (0, 0, 200),
     },
+    # Of another engine's run, a text file; one run at a time.
+    "systems": {
+        "start": (0.3, 230e6, 0), "products": (0.3e-6, 150, 0), "given": (2e-6, 0, 5.5),
+        "results": (0, 400, 0), "queries": (0, 0, 200),
+    },
     "evaluate": {
         "start": (0.5, 240e6, 0), "products": (0.6e-6, 200, 0), "results at once": (0, 330, 0),
         "results": (0.6e-6, 0, 0), "queries": (0, 4_000, 600),

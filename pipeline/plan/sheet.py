@@ -65,6 +65,8 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
         read = min(size.characters, spec.max_tokens * CHARACTERS_PER_TOKEN) + CHARACTERS_PER_PAIR
         units = {**searched, "scored": scored, "characters": scored * read}
         yield row("rerank", locale, units, params.rerank[locale])
+    if engines := len(params.systems[locale]):
+        yield row("systems", locale, {**searched, "engines": engines})
     yield row("evaluate", locale, searched)
     vectors = {**products, **queries, "dimension": built["dimension"]}
     yield row("encoder_scores", locale, {**vectors, "judgements": size.judgements})

@@ -19,21 +19,27 @@ from pipeline.systems.read import Read, read_run
 QUERIES_A_PIECE = 1_024
 
 
-def systems(params: Params, locale: str) -> stage.Done:
+def systems(params: Params, locale: str) -> stage.Done | None:
     """Write the runs of a locale's other engines, and the card of what was counted in them."""
     counts: dict[str, OtherRun] = {}
+    done = None
     with files.atomic_directory(layout.other_runs(locale).folder) as partial:
         out = layout.OtherRunsFiles(partial)
         if params.systems[locale]:
-            counts = _take(params, locale, out)
+            ids, _, _ = read_judgements(locale)
+            counts = _take(params, locale, out, ids)
+            done = stage.Done(
+                queries=len(ids.queries), products=len(ids.products),
+                depth=params.retrieve.depth, engines=len(counts),
+            )  # fmt: skip
         card = OtherRuns(systems_schema=OTHERS_SCHEMA, runs=counts)
         files.write_json(out.card, card.model_dump(mode="json"))
-    return stage.Done(results=sum(each.results for each in counts.values()))
+    return done
 
 
-def _take(params: Params, locale: str, out: layout.OtherRunsFiles) -> dict[str, OtherRun]:
+def _take(params: Params, locale: str, out: layout.OtherRunsFiles, ids: Ids) -> dict[str, OtherRun]:
     """Write each run in the form of the pipeline's own; return what was counted in them."""
-    (ids, _, _), depth, counts = read_judgements(locale), params.retrieve.depth, {}
+    depth, counts = params.retrieve.depth, {}
     for name, path in sorted(params.systems[locale].items()):
         read = read_run(Path(path), f"systems.{locale}.{name}", ids, depth, layout.clean(locale))
         counts[name] = read.counts

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 from bench import fault_lab as lab
+from pipeline.core import layout
 from tests.core.test_files import small_disk
 from tests.helpers.artefacts import ROOT
 
@@ -147,6 +148,7 @@ def test_clock_locale_time_zone_and_hash_seed_change_no_byte(
     shop: lab.Workshop, whole: lab.Files, tmp_path: Path
 ) -> None:
     shutil.copy(shop.folder / "params.yaml", tmp_path)
+    shutil.copytree(shop.folder / layout.GIVEN_RUNS, tmp_path / layout.GIVEN_RUNS)
     (tmp_path / ".cache").mkdir()
     (tmp_path / ".cache/engines").symlink_to(shop.cache / "engines")
     odd = {

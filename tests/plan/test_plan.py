@@ -60,6 +60,7 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("bm25", "snowball-es"): {**SEARCHED, "counted": 5_000, "threads": 2, "workers": 2},
     ("bm25", "sudachi-bigrams"): {**SEARCHED, "counted": 5_000, "threads": 2},
     ("hybrid", None): SEARCHED,
+    ("systems", None): {**SEARCHED, "engines": 2},
     ("evaluate", None): SEARCHED,
     ("encoder_scores", None): {**VECTORS, "judgements": 6_000},
     ("similar", "flat"): {"products": 5_000, "dimension": 64, "neighbours": 20},
@@ -479,7 +480,7 @@ def test_a_plan_is_held_to_the_runs_that_came_after_it(
     assert status == 0
     ran = [line.split()[0] for line in printed.splitlines()[1:]]
     assert ran == ["clean", "bm25", "total"]
-    assert "2 of 11 rows ran since" in printed
+    assert "2 of 12 rows ran since" in printed
     assert layout.COSTS.read_text().count("\n") == 5
     layout.last_plan().write_text("{}")
     assert planned("--against-last-run")[0] == 1
