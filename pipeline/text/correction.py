@@ -24,7 +24,7 @@ LEAST_LETTERS = 5
 """A shorter word has so many neighbours that most corrections of it are wrong."""
 
 TWO_EDITS_LETTERS = 10
-"""From so many letters on, two edits are allowed: the share that one is of five letters."""
+"""From so many letters on, two edits are allowed: as large a share as one edit of five letters."""
 
 LEAST_PRODUCTS = 2
 """A word of a single product may be misspelled itself."""
