@@ -72,11 +72,9 @@ def main() -> int:
 
 
 def _search(products: int, rounds: int) -> Figures:
-    """Search by turns here and on a cluster; say whether the bounds hold."""
+    """Search by turns here and on a cluster; say whether the bytes are the same."""
     found = ray_ranges.measure(load_params(), products, rounds, WORKERS, kill_a_worker)
-    killed = found["killed"]["workers_killed"] == 1
-    quick = found["overhead_percent"] <= OVERHEAD_PERCENT
-    return found | {"holds": found["identical_bytes"] and killed and quick}
+    return found | {"holds": found["identical_bytes"] and found["killed"]["workers_killed"] == 1}
 
 
 def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figures:

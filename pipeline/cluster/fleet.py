@@ -156,6 +156,10 @@ class Fleet(Generic[T, R]):
             self.ray.kill(worker.actor)
         self._workers, self._running, self._made = [], {}, None
 
+    def size(self) -> int:
+        """Return how many workers there are, ready or not."""
+        return len(self._workers)
+
     def about(self) -> Any:
         """Wait for the first worker; return its `Work.about`."""
         while not any(worker.ready for worker in self._workers):

@@ -26,6 +26,11 @@ MOST_VALUES = 20_000
 MOST_LEVELS = 20
 """How deep a parameter file may be nested; the shipped one is 5 levels deep."""
 
+_TOO_DEEP = f"must have at most {MOST_LEVELS} levels. Nest it less."
+
+MOST_LINES = 20
+"""How many mistakes a message lists."""
+
 _PLAIN = ("str", "int", "float", "bool", "null")
 
 _READ_AS = {
@@ -57,9 +62,11 @@ def parse(text: bytes, where: str) -> Any:
             end, too many levels.
     """
     if len(text) > MOST_BYTES:
-        raise PipelineError(f"{where} must have at most {MOST_BYTES} bytes (found {len(text)}).")
+        raise PipelineError(
+            f"{where} must have at most {MOST_BYTES} bytes (found {len(text)}). Shorten it."
+        )
     if _deepest_bracket(text) > 10 * MOST_LEVELS:  # the YAML library takes seconds over these
-        raise PipelineError(f"{where} must have at most {MOST_LEVELS} levels.")
+        raise PipelineError(f"{where} {_TOO_DEEP}")
     yaml = YAML(typ="safe", pure=True)
     try:
         node = yaml.compose(text.decode("utf-8-sig"))
@@ -67,16 +74,28 @@ def parse(text: bytes, where: str) -> Any:
             return None
         _check_size(node)
         if wrong := list(_Checks(yaml).lines(node, "", set())):
-            raise PipelineError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
+            raise PipelineError(_listed(where, wrong))
         return yaml.constructor.construct_document(node)
-    except YAMLError as err:
-        raise PipelineError(f"{where} is not YAML: {one_line(err)}") from err
+    except PipelineError:
+        raise
     except UnicodeDecodeError as err:
-        raise PipelineError(f"{where} is not YAML: it must be UTF-8 ({err})") from err
+        raise PipelineError(f"{where} is not YAML: it must be UTF-8 ({err}). Save it so.") from err
     except RecursionError as err:
-        raise PipelineError(f"{where} must have at most {MOST_LEVELS} levels.") from err
+        raise PipelineError(f"{where} {_TOO_DEEP}") from err
     except _TooMuchError as err:
         raise PipelineError(f"{where}: {err}") from err
+    # The YAML library raises what Python's own conversions do, such as ValueError for "\U00110000".
+    except Exception as err:
+        what = one_line(err) or type(err).__name__
+        raise PipelineError(f"{where} is not YAML: {what}. Correct it.") from err
+
+
+def _listed(where: str, wrong: list[str]) -> str:
+    """Return a message of the first mistakes, and how many more there are."""
+    lines = wrong[:MOST_LINES]
+    if more := len(wrong) - len(lines):
+        lines.append(f"… and {more} more")
+    return f"{where}:\n" + "\n".join(f"  {line}" for line in lines)
 
 
 def _deepest_bracket(text: bytes) -> int:
@@ -96,7 +115,7 @@ def _check_size(root: Node) -> None:
 
     def size(node: Node, level: int) -> int:
         if level > MOST_LEVELS:
-            raise _TooMuchError(f"it must have at most {MOST_LEVELS} levels.")
+            raise _TooMuchError(f"it {_TOO_DEEP}")
         if id(node) in open_:
             raise _TooMuchError(f"the alias {node.anchor} is within itself. Write its value out.")
         if id(node) not in sizes:
@@ -155,7 +174,7 @@ class _Checks:
             if not isinstance(key, ScalarNode):
                 yield f"{path or '(top level)'}: a key must be a text (found a list or a mapping)"
                 continue
-            name = f"{path}.{key.value}".lstrip(".")
+            name = f"{path}.{_shown(key.value)}".lstrip(".")
             line = key.start_mark.line + 1
             if _tag(key) != "str":
                 kind = _READ_AS.get(_tag(key), _tag(key))
@@ -193,6 +212,11 @@ class _Checks:
             text.encode()
         except UnicodeEncodeError:
             yield f"{where}: holds half of a surrogate pair (found {shorten(text)})"
+
+
+def _shown(key: str) -> str:
+    """Return a key as a message may show it: on one line, which is no command of a CI runner."""
+    return key if key.isprintable() and key[:1] != ":" and len(key) <= 60 else shorten(key)
 
 
 def _tag(node: Node) -> str:

@@ -6,9 +6,10 @@ but none of its footer, where one flipped bit can make one column read as anothe
 """
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -56,7 +57,8 @@ class Card(Strict):
     """What a table is of, what was chosen for it, and hashes of its contents and its neighbours'.
 
     `top_sha256` is the `contents_sha256` of the locale's table of first products, and
-    `exact_sha256` that of its table of Exact products. Cards of before that table lack it.
+    `exact_sha256` that of its table of Exact products. `intervals_sha256` and `slices_sha256` are
+    the `json_sha256` of these reports. Older cards lack the last three.
     """
 
     per_query_schema: int
@@ -65,6 +67,8 @@ class Card(Strict):
     index: Name
     top_sha256: Sha256
     exact_sha256: Sha256 | None = None
+    intervals_sha256: Sha256 | None = None
+    slices_sha256: Sha256 | None = None
     contents_sha256: ContentsHash
 
     @model_serializer(mode="wrap")
@@ -134,9 +138,20 @@ def kept_of(system: str, values: PerQuery, kept: Sequence[str]) -> list[str]:
     return [name for name in kept if own or name in values]
 
 
-def with_card(
-    rows: pa.Table, of: Sample, encoder: str, index: str, top: pa.Table, exact: pa.Table
-) -> pa.Table:
+class Beside(NamedTuple):
+    """What evaluate writes beside the table: the card has a hash of each."""
+
+    top: pa.Table
+    """The first products of the same runs, of schema `top_products.TOP`."""
+    exact: pa.Table
+    """The Exact products in the same runs, as `exact_ranks.table` returns them."""
+    intervals: dict[str, Any]
+    """As `results.intervals` returns them."""
+    slices: dict[str, Any]
+    """As `results.by_kind` returns them."""
+
+
+def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, beside: Beside) -> pa.Table:
     """Return a table of `table` with its card.
 
     Args:
@@ -144,16 +159,17 @@ def with_card(
         of: what the numbers are of.
         encoder: the name of the encoder.
         index: the name of the index.
-        top: the first products of the same runs, of schema `top_products.TOP`.
-        exact: the Exact products in the same runs, as `exact_ranks.table` returns them.
+        beside: what is written beside it.
     """
     open_card = Card(
         per_query_schema=PER_QUERY_SCHEMA,
         sample=of,
         encoder=encoder,
         index=index,
-        top_sha256=contents_sha256(top),
-        exact_sha256=exact_sha256(exact),
+        top_sha256=contents_sha256(beside.top),
+        exact_sha256=exact_sha256(beside.exact),
+        intervals_sha256=json_sha256(beside.intervals),
+        slices_sha256=json_sha256(beside.slices),
         contents_sha256="",
     )
     return seal(rows, open_card)
@@ -193,6 +209,11 @@ def contents_sha256(rows: pa.Table, card: Strict | None = None) -> str:
 def exact_sha256(exact: pa.Table) -> str:
     """Return the hash of a table of Exact products; the order of its columns is free."""
     return contents_sha256(exact.select(sorted(exact.column_names)))
+
+
+def json_sha256(data: object) -> str:
+    """Return the hash of what a JSON file holds; its layout is free."""
+    return hashlib.sha256(json.dumps(data, sort_keys=True).encode()).hexdigest()
 
 
 def _contents(chunk: pa.Array) -> tuple[bytes | memoryview, ...]:

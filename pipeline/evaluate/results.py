@@ -87,7 +87,6 @@ def summarise(
     means = {system: metrics.means(each) for system, each in measures.items()}
     if dense.index_overlap is not None:
         means["dense"][INDEX_OVERLAP] = dense.index_overlap
-    top = first_products.table(tops, judged.ids.queries, judged.ids.products, titles)
     record = {
         **means,
         **chosen(dense, locale),
@@ -103,16 +102,21 @@ def summarise(
         brands,
         sources,
     )
-    exact = _exact(judged, {system: scores[system].exact for system in tops}, titles)
+    beside = per_query.Beside(
+        top=first_products.table(tops, judged.ids.queries, judged.ids.products, titles),
+        exact=_exact(judged, {system: scores[system].exact for system in tops}, titles),
+        intervals=intervals(params, measures),
+        slices=by_kind(params, judged, measures, tops, divided),
+    )
     return Results(
         record=record,
         key_metrics=key_metrics(record, tuple(tops), *params.evaluate.key_measures()),
-        intervals=intervals(params, measures),
-        slices=by_kind(params, judged, measures, tops, divided),
+        intervals=beside.intervals,
+        slices=beside.slices,
         curves={system: metrics.means(each.curve) for system, each in scores.items()},
-        per_query=_rows(params, locale, judged, measures, tops, dense, top, exact),
-        top=top,
-        exact=exact,
+        per_query=_rows(params, locale, judged, measures, tops, dense, beside),
+        top=beside.top,
+        exact=beside.exact,
         kinds=slices.table(judged.ids.queries, divided),
     )
 
@@ -156,8 +160,7 @@ def _rows(
     measures: Mapping[str, metrics.PerQuery],
     tops: Mapping[str, Top],
     dense: RunCard,
-    top: pa.Table,
-    exact: pa.Table,
+    beside: per_query.Beside,
 ) -> pa.Table:
     """Return the per-query table with its card; the arguments as in `summarise`."""
     rows = per_query.table(
@@ -167,7 +170,7 @@ def _rows(
         params.evaluate.per_query(),
     )
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
-    return per_query.with_card(rows, of, top=top, exact=exact, **chosen(dense, locale))
+    return per_query.with_card(rows, of, beside=beside, **chosen(dense, locale))
 
 
 def chosen(dense: RunCard, locale: str) -> dict[str, str]:

@@ -33,6 +33,13 @@ def describe(
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
     top, no_ids = TOP.empty_table(), pa.chunked_array([], pa.string())
     exact = exact_ranks.table(judged.ids.queries, no_ids, pa.array([], pa.string()), {})
+    by_kind = {
+        "measure": params.evaluate.headline()[0],
+        "small_below": slices.SMALL_BELOW,
+        "top10": {},
+        "slices": [],
+    }
+    beside = per_query.Beside(top, exact, {}, by_kind)
     return Results(
         record={
             NOT_MEASURED: NO_JUDGEMENTS,
@@ -43,15 +50,10 @@ def describe(
             **dropped,
         },
         key_metrics={NOT_MEASURED: NO_JUDGEMENTS, "queries": 0},
-        intervals={},
-        slices={
-            "measure": params.evaluate.headline()[0],
-            "small_below": slices.SMALL_BELOW,
-            "top10": {},
-            "slices": [],
-        },
+        intervals=beside.intervals,
+        slices=beside.slices,
         curves={},
-        per_query=per_query.with_card(rows, of, top=top, exact=exact, **chosen(dense, locale)),
+        per_query=per_query.with_card(rows, of, beside=beside, **chosen(dense, locale)),
         top=top,
         exact=exact,
         kinds=slices.table(judged.ids.queries, []),

@@ -15,7 +15,13 @@ from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.param_types import Number
 from pipeline.core.params import Name, Params, System
-from pipeline.evaluate.per_query import Card, Sample, contents_sha256, judgements_sha256
+from pipeline.evaluate.per_query import (
+    Card,
+    Sample,
+    contents_sha256,
+    json_sha256,
+    judgements_sha256,
+)
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
@@ -221,6 +227,9 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     found = card.sample.model_dump(include=set(of))
     path, why = layout.per_query(locale), "the numbers are of other tables"
     refuse_differences(path, found, of, why, remedy)
+    slices = _read_slices(numbers, remedy)
+    _refuse_edited(layout.intervals(locale), card.intervals_sha256, remedy)
+    _refuse_edited(layout.slices(locale), card.slices_sha256, remedy)
     return LocaleResults(
         locale=locale,
         sample=card.sample,
@@ -228,7 +237,7 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         scores=numbers.scores,
         means=numbers.means,
         intervals=numbers.intervals,
-        slices=_read_slices(numbers, remedy),
+        slices=slices,
         recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
         depth=card.sample.depth,
@@ -321,6 +330,15 @@ def _read_per_query(
         if name not in rows.column_names:
             raise PipelineError(f"{path} has no column {name}. {remedy}")
     return rows.select(schema.names).replace_schema_metadata().cast(schema), card
+
+
+def _refuse_edited(path: Path, sha256: str | None, remedy: str) -> None:
+    """Raise a `PipelineError` unless a JSON file has the hash that the card says, if it does."""
+    if sha256 is not None and (found := json_sha256(files.read_json(path, remedy))) != sha256:
+        raise PipelineError(
+            f"{path}: the contents must have the hash {sha256[:12]}, as the card of the table by "
+            f"query says (found {found[:12]}): it is of other runs, or was edited. {remedy}"
+        )
 
 
 def _read_top(path: Path, card: Card, remedy: str) -> pa.Table:

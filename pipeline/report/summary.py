@@ -50,12 +50,17 @@ def shown(locales: Sequence[Numbers]) -> list[str]:
 def table(summary: Summary, measures: Sequence[str]) -> str:
     """Return the summary as a Markdown table, one row per locale and system.
 
+    The mean has rows where there are several locales.
+
     The first measure has its interval; with all of them the table would be too wide to read. They
     are on the page and in reports/intervals.
     """
     counts = ("queries", "products")
     rows = []
+    alone = len(summary) == 2
     for locale, of in summary.items():
+        if locale == MEAN and alone:
+            continue
         for place, (system, values) in enumerate(of["systems"].items()):
             first = place == 0
             rows.append(

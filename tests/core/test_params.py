@@ -502,6 +502,11 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         (b"a: \xff\xfe\n", "is not YAML: it must be UTF-8"),
         ("a: 1\n".encode("utf-16"), "is not YAML: it must be UTF-8"),
         ("a: 1\n---\na: 2\n", "is not YAML"),
+        ('a: "\\UFFFFFFFF"\n', "is not YAML"),
+        ('a: "\\U00110000"\n', "is not YAML"),
+        ("%YAML 1.3\na: 1\n", "is not YAML"),
+        ('"a\\n::set-env name=X::y": 2001-01-01\n', "a date"),
+        ("".join(f"a{n}: 2001-01-01\n" for n in range(2_001)), "… and 1981 more"),
         ("", "must be an object"),
     ],
 )
@@ -514,7 +519,8 @@ def test_a_file_that_is_no_plain_yaml_is_one_message(
     with pytest.raises(PipelineError, match=re.escape(told)) as caught:
         load_params(path)
     assert str(caught.value).startswith(str(path))
-    assert len(str(caught.value)) < 500
+    assert len(str(caught.value)) < 1500
+    assert not re.search(r"^\s*::", str(caught.value), re.MULTILINE)
 
 
 @pytest.mark.parametrize(

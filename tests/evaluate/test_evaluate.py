@@ -614,6 +614,13 @@ PRODUCTS = {**NINE, **params(SHALLOW).clean.model_dump(mode="json")}
         {"judgements": NINE, "products": PRODUCTS, "queries": {"in": 9, "out": 10}},
         {"judgements": NINE, "products": PRODUCTS, "queries": {"in": -1, "out": -1}},
         {"judgements": NINE, "products": PRODUCTS, "queries": {"in": "9", "out": 9}},
+        # A row that vanished, and one that came from nowhere.
+        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": 9, "out": 8}},
+        {
+            "judgements": NINE,
+            "products": PRODUCTS,
+            "queries": {"in": 9, "out": 10, "dropped_x": -1},
+        },
     ],
 )
 def test_counts_that_are_missing_or_impossible_are_refused(

@@ -160,7 +160,8 @@ def test_values_that_no_evaluation_gives_are_refused_though_the_hash_is_right(
 ) -> None:
     changed = change(rows)
     of = card(rows)
-    signed = per_query.with_card(changed, of.sample, "labse", "flat", top(rows, "title"), EXACT)
+    beside = per_query.Beside(top(rows, "title"), EXACT, {}, {})
+    signed = per_query.with_card(changed, of.sample, "labse", "flat", beside)
     assert said in refusal(written(signed))
 
 

@@ -82,7 +82,8 @@ def table(
     }  # fmt: skip
     rows = pa.table(columns)
     of_sample = per_query.Sample.model_validate(of)
-    return per_query.with_card(rows, of_sample, encoder, "flat", top(rows, titles), EXACT)
+    beside = per_query.Beside(top(rows, titles), EXACT, {}, {})
+    return per_query.with_card(rows, of_sample, encoder, "flat", beside)
 
 
 def card(table: pa.Table) -> per_query.Card:

@@ -274,9 +274,13 @@ def seal(locale: str) -> None:
         query_ids_sha256=tables.ids_sha256(ids.queries),
         judgements_sha256=per_query.judgements_sha256(judgements),
     )
-    top, exact = pq.read_table(layout.top(locale)), pq.read_table(layout.exact(locale))
+    beside = per_query.Beside(
+        pq.read_table(layout.top(locale)),
+        pq.read_table(layout.exact(locale)),
+        *(json.loads(of(locale).read_text("utf-8")) for of in (layout.intervals, layout.slices)),
+    )
     chosen = json.loads(layout.metrics(locale).read_text("utf-8"))
-    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], top, exact)
+    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], beside)
     per_query.write(path, card)
 
 

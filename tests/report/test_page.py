@@ -202,6 +202,7 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(
     for locale in params.locales:
         write_locale(params, locale, queries=3, measured=False)
     write_slices("es", {}, [])
+    seal("es")
     report.report(params)
     page = layout.PAGE.read_text(encoding="utf-8")
     assert page.count("is missing. Run make tradeoff.") == 3

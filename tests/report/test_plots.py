@@ -22,7 +22,7 @@ from pipeline.report import plots
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
-from tests.helpers.page_artefacts import write_locale, write_slices, write_tradeoff
+from tests.helpers.page_artefacts import seal, write_locale, write_slices, write_tradeoff
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -115,6 +115,7 @@ def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
     write_slices("us", {}, [one | {"systems": {"bm25": ends}}])
     kinds = pa.table({"query_id": rows["query_id"], "source": [name] * len(rows)})
     pq.write_table(kinds, layout.kinds("us"), **tables.WRITE_OPTIONS)
+    seal("us")
     report.report(given)
     (row,) = drawn("slices")
     assert row["value"] in (name, f"'{name}")

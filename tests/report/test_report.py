@@ -58,6 +58,9 @@ def test_the_table_has_a_row_a_locale_and_system_and_the_first_measures_interval
     assert rows[2] == "| us | random | 1,234 | 5,678 | 0.000 | 0.000 |"
     assert "|  | dense (labse, flat) |  |  | 0.200 [0.100, 0.300] | 0.500 |" in rows
     assert "|  | dense |  |  | 0.500 | 0.500 |" in rows
+    alone = summary_of.summarise(LOCALES[:1], MEASURES)
+    assert alone["mean"]["systems"]["dense"] == {"ndcg@10": 0.2, "mrr@10": 0.5}
+    assert "mean" not in summary_of.table(alone, MEASURES)
     assert len(rows) == 2 + 4 * len(SHOWN)
     assert len({row.count("|") for row in rows}) == 1
 

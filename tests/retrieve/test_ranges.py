@@ -1,7 +1,7 @@
 """Searching by ranges, here and on a real cluster: the bytes of one search of all products."""
 
 import logging
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -71,14 +71,15 @@ def test_any_ranges_give_the_bytes_of_one_search_though_scores_tie(
 
 
 def test_ranges_cover_all_products_and_begin_where_a_block_of_one_machine_does() -> None:
-    for products in (1, 4_096, 4_097, 70_000, 10_000_000):
-        for size in (8, 384, 1_536, 10**6):
-            found = list(cut(products, size))
-            assert [part.start for part in found[1:]] == [part.stop for part in found[:-1]]
-            assert (found[0].start, found[-1].stop) == (0, products)
-            assert all(part.start % ranges.ALIGNED_ROWS == 0 for part in found)
-            rows = max(part.stop - part.start for part in found)
-            assert rows <= max(ranges.ALIGNED_ROWS, ranges.RANGE_BYTES // size)
+    cases = product((1, 4_096, 4_097, 70_000, 10_000_000), (8, 384, 1_536, 10**6), (1, 2, 16))
+    for products, size, workers in cases:
+        found = list(cut(products, size, workers))
+        assert [part.start for part in found[1:]] == [part.stop for part in found[:-1]]
+        assert (found[0].start, found[-1].stop) == (0, products)
+        assert all(part.start % ranges.ALIGNED_ROWS == 0 for part in found)
+        rows = max(part.stop - part.start for part in found)
+        assert rows < ranges.RANGE_BYTES // size + ranges.ALIGNED_ROWS
+        assert len(found) <= workers * -(-products * size // (ranges.RANGE_BYTES * workers))
 
 
 @pytest.mark.slow
