@@ -2,6 +2,7 @@
 
 import csv
 import json
+import math
 import os
 import shutil
 import subprocess
@@ -12,8 +13,10 @@ import pytest
 
 from pipeline.compare.revision import Revision
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS
 from pipeline.leaderboard import board
+from pipeline.leaderboard.command import rank_revisions
 from pipeline.leaderboard.recorded import read_means
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT, params
@@ -120,6 +123,20 @@ def test_what_cannot_be_ranked_is_one_message(
     assert done.returncode == 1
     assert said in done.stderr
     assert len(done.stderr.strip().splitlines()) == 1
+
+
+def test_where_there_are_many_entries_more_is_drawn_and_a_note_says_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    few = params({"uncertainty.samples": 200})
+    boards, notes = rank_revisions(few, ["workspace", "worse"], "ndcg@10")
+    pairs = max(math.comb(sum(each.p == each.p for each in one.placed) + 1, 2) for one in boards)
+    draws = math.ceil(2 * pairs / few.compare.alpha)
+    assert f"{draws:,} draws, since the largest table has {pairs} pairs" in notes
+    assert any(placed.worse for one in boards for placed in one.placed)
+    with pytest.raises(PipelineError, match=r"^--samples: 100 draws are too few"):
+        rank_revisions(few, ["workspace", "worse"], "ndcg@10", 100)
 
 
 @pytest.mark.parametrize("locale", LOCALES)
