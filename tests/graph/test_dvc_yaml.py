@@ -109,7 +109,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         str(path)
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key).folder, layout.embeddings(key).folder,
-            layout.index_entry(key).folder, layout.index(key).folder,
+            layout.index_entry(key).build, layout.index_entry(key).search, layout.index(key).folder,
             *(layout.runs(system, key).folder for system in SYSTEMS),
             layout.other_runs(key).folder,
             layout.per_query(key), layout.metrics(key), layout.key_metrics(key),

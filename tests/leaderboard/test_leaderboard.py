@@ -4,6 +4,7 @@ import csv
 import json
 import math
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -11,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compare.revision import Revision
+from pipeline.compare.revision import Revision, find_stale
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS
@@ -137,6 +138,28 @@ def test_where_there_are_many_entries_more_is_drawn_and_a_note_says_so(
     assert any(placed.worse for one in boards for placed in one.placed)
     with pytest.raises(PipelineError, match=r"^--samples: 100 draws are too few"):
         rank_revisions(few, ["workspace", "worse"], "ndcg@10", 100)
+
+
+def test_numbers_of_another_setting_of_the_index_are_said_and_old_metrics_say_nothing(
+    tmp_path: Path,
+) -> None:
+    call(tmp_path, ENVIRONMENT, "git", "init", "--quiet")
+    write(tmp_path, "es", 0.9, "labse")
+    path = tmp_path / layout.metrics("es")
+    metrics = json.loads(path.read_text())
+    chosen = {"index.es": metrics["index"], "encoder.es": "labse"}
+    start = f"indexes.{metrics['index']}."
+    settings = chosen | {f"{start}kind": "hnsw", f"{start}ef_search": "50", f"{start}x": "null"}
+    for recorded, said in (
+        ({"kind": "hnsw", "ef_search": "1000"}, "ef_search must be 50 .found 1000."),
+        ({"kind": "hnsw", "ef_search": "50"}, ""),
+        (None, ""),
+    ):
+        path.write_text(json.dumps(metrics | {"index_settings": recorded}))
+        revision = Revision("workspace", tmp_path)
+        notes = [*find_stale(revision, revision.sides(["es"]), settings)]
+        assert len(notes) == bool(said)
+        assert all(re.search(said, note) for note in notes)
 
 
 @pytest.mark.parametrize("locale", LOCALES)
