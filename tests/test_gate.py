@@ -90,8 +90,10 @@ def test_metrics_of_other_settings_of_the_index_say_nothing_of_it(project: Path)
     for own in ({"rescore": "4", "kind": "sq8"}, None):
         metrics = json.loads(layout.metrics("us").read_text()) | {"index_settings": own}
         layout.metrics("us").write_text(json.dumps(metrics))
-        said = "rescore must not be there .found 4." if own else "does not say of which settings"
-        with pytest.raises(PipelineError, match=f"us.json.*{said}.*dvc repro evaluate@us"):
+        expected = (
+            "rescore must not be there .found 4." if own else "does not say of which settings"
+        )
+        with pytest.raises(PipelineError, match=f"us.json.*{expected}.*dvc repro evaluate@us"):
             gate(chosen("sq8"))
     write_metrics(EXACT)
     with pytest.raises(PipelineError, match="index must be 'hnsw'"):
