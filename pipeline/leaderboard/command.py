@@ -15,9 +15,9 @@ from pipeline.compare import git
 from pipeline.compare.revision import WORKSPACE, Revision, find_stale
 from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER, ENCODER_MEASURES, FEWEST_DRAWS, Params
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, Params
 from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
@@ -151,12 +151,6 @@ def _differing(settings: Sequence[Settings]) -> list[str]:
     return [key for key in keys if len({each.get(key) for each in settings}) > 1]
 
 
-def _draws(text: str) -> int:
-    if (number := int(text)) < FEWEST_DRAWS:
-        raise argparse.ArgumentTypeError(f"must be at least {FEWEST_DRAWS} (found {text})")
-    return number
-
-
 def main() -> int:
     """Rank, write what was asked for, and return the exit status."""
     parser = argparse.ArgumentParser(
@@ -172,7 +166,7 @@ def main() -> int:
         "--measure", default="ndcg@10", help="what ranks the entries (default: ndcg@10)"
     )
     parser.add_argument(
-        "--samples", type=_draws, metavar="N",
+        "--samples", type=options.number_of_draws, metavar="N",
         help="draws of intervals and tests (default: uncertainty.samples of params.yaml, or more "
         "where so many entries need them)",
     )  # fmt: skip

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipeline.compare import git
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.given.table import PRODUCTS, TREC_QRELS, read_given
-from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare, evaluate
+from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare_as, evaluate
 from pipeline.score.display import as_json, terminal
 from pipeline.score.results import Difference, Result, Track
 
@@ -59,7 +59,7 @@ def score(
         )
         for run, name in zip(runs, _names(runs), strict=True)
     ]  # fmt: skip
-    return results, compare(*results, alpha=alpha) if len(results) > 1 else ()
+    return results, compare_as("--samples", *results, alpha=alpha) if len(results) > 1 else ()
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -118,7 +118,7 @@ def main() -> int:
         help="pool: the runs order each query's judged products alone (default: catalogue)",
     )  # fmt: skip
     parser.add_argument(
-        "--samples", type=int, metavar="N",
+        "--samples", type=options.number_of_draws, metavar="N",
         help="draws of intervals and tests (default: uncertainty.samples, else "
         f"{DRAWS.samples:,})",
     )  # fmt: skip

@@ -181,7 +181,8 @@ def test_a_number_of_record_that_is_not_of_the_table_is_left_out() -> None:
     side = comparisons.side({"dense.ndcg@10": values, "hybrid.ndcg@10": values})
     record = b'{"dense": {"ndcg@10": %s}, "bm25": {"ndcg@10": 0.3}}'
     assert read_means(side, record % b"0.31892", None) == {"dense.ndcg@10": 0.31892}
-    for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"{}"):
+    far = b"9" * 400
+    for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"Infinity", far, b"{}"):
         assert read_means(side, record % said, b"[]") == {}
     entries = board.entries_of("a", {"es": side}, {}, {}, {"es": {"dense.ndcg@10": 0.31892}})
     (found,) = board.rank_entries(entries, "ndcg@10", params().uncertainty, 0.05)
