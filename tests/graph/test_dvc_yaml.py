@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from bench.fault_lab import OUTPUTS
 from pipeline.core import layout
 from pipeline.core.params import SYSTEMS
 from pipeline.report.plots import PLOTS
@@ -38,6 +39,10 @@ def written_by(stages: dict[str, dict[str, Any]]) -> set[str]:
 def folder_of(name: str) -> str:
     """Return the folder of a stage: two stages that loop over different maps may share one."""
     return name.partition("-")[0]
+
+
+def test_the_stages_that_are_killed_and_damaged_on_purpose_are_those_of_the_graph() -> None:
+    assert list(OUTPUTS) == [name for name in STAGES if name not in EXPLORED]
 
 
 def test_no_stage_is_in_both_files() -> None:
