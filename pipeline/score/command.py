@@ -96,8 +96,7 @@ def _per_query(results: Sequence[Result]) -> pa.Table:
     )
 
 
-def main() -> int:
-    """Score, write what was asked for, and return the exit status."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.score",
         description=__doc__,
@@ -124,7 +123,12 @@ def main() -> int:
     )  # fmt: skip
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write each query's measures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write means and differences")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Score, write what was asked for, and return the exit status."""
+    arguments = _arguments()
     with stage.report_errors("score") as outcome:
         named = {f"--{kind}": getattr(arguments, kind) for kind in WRITTEN}
         files.refuse_artefacts(named, layout.artefacts())
