@@ -63,8 +63,10 @@ def table(shown: list[dict[str, Any]], sort_by: str | None = None) -> str:
 
 def _experiment(found: Mapping[str, Any]) -> Row:
     row = _row(found["revs"][0])
-    state = (found.get("executor") or {}).get("state") or row[STATE]
-    return row | {CALLED: found.get("name") or row[CALLED], STATE: state}
+    state = (found.get("executor") or {}).get("state")  # None, or success, of what is finished
+    if state in ("queued", "running", "failed"):
+        row[STATE] = state
+    return row | {CALLED: found.get("name") or row[CALLED]}
 
 
 def _row(found: Mapping[str, Any]) -> Row:

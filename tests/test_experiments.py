@@ -30,13 +30,16 @@ def test_a_metric_has_its_locale_in_the_form_of_before_too_and_what_all_share_is
     before = commit("main", {"es": {"es": {"dense": {"ndcg@10": 0.6}}}}, "labse")
     now = commit("", {"es": {"dense": {"ndcg@10": 0.6}}, "pt-br": {"queries": 3}}, "labse")
     workspace = now | {"rev": "workspace"}
-    found = [workspace, before | {"experiments": [experiment("a", 0.5), experiment("b", 0.75)]}]
+    found = [
+        workspace,
+        before | {"experiments": [experiment("a", 0.5), experiment("b", 0.75, "running")]},
+    ]
     assert table(found).splitlines() == [
         "experiment  state    es.dense.ndcg@10  pt-br.queries  encoder.es",
         "workspace            0.6               3              labse",
         "main                 0.6                              labse",
-        "a           success  0.5                              minilm",
-        "b           success  0.75                             minilm",
+        "a                    0.5                              minilm",
+        "b           running  0.75                             minilm",
     ]
     order = [line.split()[0] for line in table(found, "es.dense.ndcg@10").splitlines()]
     assert order == ["experiment", "workspace", "main", "b", "a"]
