@@ -37,6 +37,7 @@ OUTPUTS: Mapping[str, tuple[Path, ...]] = {
     "sample": (layout.SAMPLE,),
     "clean": (layout.clean(LOCALE).folder,),
     "embed": (layout.embeddings(LOCALE).folder,),
+    "index_entry": (layout.index_entry(LOCALE).build, layout.index_entry(LOCALE).search),
     "index": (layout.index(LOCALE).folder,),
     **{run_card.STAGE_OF[system]: (layout.runs(system, LOCALE).folder,) for system in SYSTEMS},
     "systems": (layout.other_runs(LOCALE).folder,),

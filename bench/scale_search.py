@@ -28,6 +28,7 @@ from bench.memory import watched
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.files import read_json, sha256_file, write_json
 from pipeline.core.params import FIRST_SYSTEMS, Params
@@ -37,6 +38,7 @@ from pipeline.evaluate import system_scores
 from pipeline.evaluate.stage import evaluate
 from pipeline.hybrid.stage import hybrid
 from pipeline.index import size as index_size
+from pipeline.index.card import read_index
 from pipeline.index.stage import index
 from pipeline.retrieve.stage import retrieve
 from pipeline.runs import card as run_card
@@ -194,9 +196,11 @@ def need_index(name: str, products: int) -> None:
     """Build an index of `INDEXES`, unless it is the one that is there."""
     need_vectors(products)
     with contextlib.chdir(SEARCH):
-        card = layout.index(LOCALE).card
-        if not card.exists() or read_json(card, "")["index"] != name:
-            index(params_with(name), LOCALE)
+        params = params_with(name)
+        try:
+            read_index(params, LOCALE, read_manifest(params, LOCALE))
+        except PipelineError:
+            index(params, LOCALE)
 
 
 def measure_retrieve(name: str, products: int) -> Figures:

@@ -35,14 +35,12 @@ def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
     name = params.index[locale]
     settings = run_card.index_settings(run_card.of_index(name, params.indexes[name]))
     measured = known.get(run_card.INDEX_SETTINGS)
-    measured = measured if isinstance(measured, dict) else {}
-    for key in sorted(settings.keys() | measured.keys()):
-        if (found := measured.get(key)) != (wanted := settings.get(key)):
-            yield (
-                f"{where}: {run_card.INDEX_SETTINGS}.{key} must be {wanted!r} (found "
-                f"{shorten(found)}): the overlap is that of indexes.{name} as it was. {remedy}"
-            )
-            return
+    if not isinstance(measured, dict):
+        yield f"{where} does not say of which settings of {name} it is. {remedy}"
+        return
+    if differs := run_card.other_setting(measured, settings):
+        yield f"{where}: {differs}: the overlap is that of indexes.{name} as it was. {remedy}"
+        return
     if run_card.NOT_MEASURED in known:
         yield (
             f"{where}: nothing is measured ({shorten(known[run_card.NOT_MEASURED])}), so what the "

@@ -88,6 +88,10 @@ def test_what_the_light_install_cannot_do_is_one_line_that_says_what_to_install(
             line = f"error in {name}: the module .* is not .*`make setup`.*\n"
             assert re.fullmatch(line, done.stderr), done.stderr
             assert done.returncode == 1
+    done = run(
+        "-c", "import pipeline.core.light as it; it.explain_missing_packages(); import a_typo"
+    )
+    assert "Traceback" in done.stderr  # all that the extra `run` lists is installed here
     done = run("-c", "import esci_retrieval; esci_retrieval.open_workspace('es')")
     assert "PipelineError: the module pandas is not installed" in done.stderr
 

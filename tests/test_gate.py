@@ -80,10 +80,21 @@ def test_metrics_of_other_settings_of_the_index_say_nothing_of_it(project: Path)
     write_metrics(EXACT, "hnsw")
     gate(chosen("hnsw"))
     names = {f"index.{locale}": "hnsw" for locale in EXACT}
-    with pytest.raises(
-        PipelineError, match=r"us\.json: index_settings\.m must be '8' \(found '32'\)"
-    ):
-        gate(params({**names, "indexes.hnsw.m": 8}))
+    for key, value, said in (("m", 8, 32), ("ef_search", 2000, 1000)):
+        with pytest.raises(
+            PipelineError,
+            match=rf"us\.json: index_settings\.{key} must be {value} \(found {said}\): the overlap",
+        ):
+            gate(params({**names, f"indexes.hnsw.{key}": value}))
+    write_metrics(EXACT, "sq8")
+    for own in ({"rescore": "4", "kind": "sq8"}, None):
+        metrics = json.loads(layout.metrics("us").read_text()) | {"index_settings": own}
+        layout.metrics("us").write_text(json.dumps(metrics))
+        expected = (
+            "rescore must not be there .found 4." if own else "does not say of which settings"
+        )
+        with pytest.raises(PipelineError, match=f"us.json.*{expected}.*dvc repro evaluate@us"):
+            gate(chosen("sq8"))
     write_metrics(EXACT)
     with pytest.raises(PipelineError, match="index must be 'hnsw'"):
         gate(chosen("hnsw"))

@@ -123,7 +123,12 @@ def compare(
 
 
 def measure_moves(
-    pairs: Sequence[Pair], alpha: float, max_drop: float, draws: Uncertainty, queries: int
+    pairs: Sequence[Pair],
+    alpha: float,
+    max_drop: float,
+    draws: Uncertainty,
+    queries: int,
+    setting: str = "uncertainty.samples",
 ) -> tuple[Move, ...]:
     """Return how each metric moved, the p-values adjusted together.
 
@@ -133,12 +138,13 @@ def measure_moves(
         max_drop: the largest significant fall that is not refused.
         draws: of bootstrap and randomisation.
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
+        setting: what decides the number of draws, for the message.
 
     Raises:
         PipelineError: there are so few draws that no move, however large, could be significant.
     """
     if few := draws.too_few_for(len(pairs), alpha):
-        raise PipelineError(f"uncertainty.samples, or samples of `evaluate`: {few}")
+        raise PipelineError(f"{setting}: {few}")
     p = [p_value(each.differences, draws) for each in pairs]
     return tuple(
         _move(each, p_alone, p_together, alpha, max_drop, draws, queries)

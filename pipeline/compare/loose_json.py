@@ -1,6 +1,7 @@
 """JSON of a revision, which may be missing, damaged or of any form: what is not there is None."""
 
 import json
+import math
 from typing import Any
 
 
@@ -20,6 +21,9 @@ def value_at(data: Any, *keys: str) -> Any:
 
 
 def number_at(data: Any, *keys: str) -> float | None:
-    """Return the number under keys within keys; NaN is none."""
+    """Return the finite number under keys within keys."""
     value = value_at(data, *keys)
-    return float(value) if isinstance(value, int | float) and value == value else None
+    try:
+        return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    except OverflowError:
+        return None

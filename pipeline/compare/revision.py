@@ -20,6 +20,7 @@ from pipeline.encoder_scores.form import check_fits, read_table
 from pipeline.evaluate import per_query
 from pipeline.evaluate.per_query_reader import check_measured, read_parquet, read_per_query
 from pipeline.evaluate.top_products import TOP
+from pipeline.runs.card import INDEX_SETTINGS, other_setting
 
 WORKSPACE = "workspace"
 
@@ -206,7 +207,10 @@ class Revision:
 
 
 def find_stale(revision: Revision, held: Mapping[str, Side], settings: Settings) -> Iterator[str]:
-    """Say where a revision's numbers are not of the encoder or index that its params.yaml names."""
+    """Say where a revision's numbers are not of the encoder or index that its params.yaml names.
+
+    An index counts with its settings, where the metrics have them.
+    """
     for locale, side in held.items():
         for name, chosen in side.chosen.items():
             setting = settings.get(f"{name}.{locale}")
@@ -215,3 +219,22 @@ def find_stale(revision: Revision, held: Mapping[str, Side], settings: Settings)
                     f"{revision}: its numbers of {locale} are of the {name} {chosen}, but its "
                     f"params.yaml says {setting or 'nothing'}; `dvc repro` was not run there"
                 )
+        if settings.get(f"index.{locale}") == side.card.index:
+            yield from _other_settings(revision, locale, side.card.index, settings)
+
+
+def _other_settings(
+    revision: Revision, locale: str, index: str, settings: Settings
+) -> Iterator[str]:
+    start = f"indexes.{index}."
+    wanted = {
+        key.removeprefix(start): value
+        for key, value in settings.items()
+        if key.startswith(start) and value != "null"
+    }
+    measured = value_at(parse(revision.find(layout.metrics(locale))), INDEX_SETTINGS)
+    if isinstance(measured, dict) and (differs := other_setting(measured, wanted)):
+        yield (
+            f"{revision}: its numbers of {locale} are of another setting of the index {index} than "
+            f"its params.yaml has ({differs}); `dvc repro` was not run there"
+        )

@@ -1,7 +1,9 @@
 """The one exception that users read, and how its message is put together."""
 
 import difflib
+import re
 from collections.abc import Iterable
+from importlib import metadata
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
@@ -20,14 +22,32 @@ class PipelineError(Exception):
 
 
 def missing_package(err: ModuleNotFoundError) -> PipelineError | None:
-    """Return what to install, or None if a module of this project is what is not found."""
+    """Return what to install, or None if the light install does not explain what is not found."""
     package = (err.name or "").partition(".")[0]
-    if package in ("", "pipeline", "esci_retrieval", "bench"):
+    if package in ("", "pipeline", "esci_retrieval", "bench") or not _of_extra(package):
         return None
     return PipelineError(
         f"the module {package} is not installed: the light install can compare and evaluate, not "
         "run. Install the extra `run`: `make setup`, or `pip install '.[run]'` in a clone."
     )
+
+
+def _of_extra(package: str) -> bool:
+    """Return whether the extra `run` lists what has this module, or is not installed as a whole."""
+    try:
+        listed = metadata.requires("esci-retrieval") or []
+    except metadata.PackageNotFoundError:  # a clone that is not installed
+        return True
+    names = [re.split(r"[^\w.-]", each)[0] for each in listed if re.search(r"extra == .run.", each)]
+    owners = {name.lower() for name in metadata.packages_distributions().get(package, ())}
+    return not owners.isdisjoint(names) or not all(map(_is_installed, names))
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        return bool(metadata.version(name))
+    except metadata.PackageNotFoundError:
+        return False
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

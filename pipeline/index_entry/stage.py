@@ -1,7 +1,8 @@
 """Write the settings of a locale's index: params.yaml -> models/index_entry/<locale>.
 
 DVC can depend on a whole entry of `indexes` alone. So one file says how the index is built, and
-another how it is searched: other `probes` search again, and build nothing.
+another how it is searched: other `probes` search again, and build nothing. Each is an output of its
+own: DVC compares an artefact that is not here with what made it only where both have one path.
 """
 
 from pipeline.core import layout

@@ -27,6 +27,9 @@ WITH_VECTORS = (*(system for system in SYSTEMS if system != "bm25"), ENCODER)
 
 BASELINE = "random"
 
+ABSENT = "(absent)"
+"""The value of a setting that a revision does not have."""
+
 
 @dataclass(frozen=True)
 class Entry:
@@ -143,7 +146,11 @@ def merge_equal(entries: Iterable[Entry]) -> list[Entry]:
     merged: dict[object, Entry] = {}
     for entry in entries:
         contents = tuple((name, each.tobytes()) for name, each in sorted(entry.measures.items()))
-        built = tuple(item for item in entry.settings.items() if item[0].startswith("indexes."))
+        built = tuple(
+            (key, value)
+            for key, value in entry.settings.items()
+            if key.startswith("indexes.") and value not in ("null", ABSENT)
+        )
         chosen = entry.locale, entry.sample, entry.system, entry.encoder, entry.index
         key = (*chosen, tuple(sorted(built)), contents)
         if (first := merged.get(key)) is None:
@@ -175,18 +182,27 @@ def rank_entries(
     Raises:
         PipelineError: there are so few draws that no entry of a board could be surely worse.
     """
+    if few := draws.too_few_for(most_pairs(entries, measure), alpha):
+        raise PipelineError(f"--samples: {few}")
+    found = [_board(each, measure, draws, alpha) for each in _by_board(entries, measure)]
+    locales = list(dict.fromkeys(board.locale for board in found))
+    return sorted(found, key=lambda board: locales.index(board.locale))
+
+
+def most_pairs(entries: Sequence[Entry], measure: str) -> int:
+    """Return how many pairs of entries are compared on the largest board."""
+    boards = _by_board(entries, measure)
+    return max((math.comb(len(_rivals(each)), 2) for each in boards), default=0)
+
+
+def _by_board(entries: Iterable[Entry], measure: str) -> list[list[Entry]]:
     boards: dict[object, list[Entry]] = {}
     for entry in entries:
         if measure in entry.measures:
             # Where evaluate changed, a measure may be defined for other queries of one sample.
             defined = np.isnan(entry.measures[measure]).tobytes()
             boards.setdefault((entry.locale, entry.sample, defined), []).append(entry)
-    most = max((math.comb(len(_rivals(each)), 2) for each in boards.values()), default=0)
-    if few := draws.too_few_for(most, alpha):
-        raise PipelineError(f"uncertainty.samples, or --samples: {few}")
-    found = [_board(each, measure, draws, alpha) for each in boards.values()]
-    locales = list(dict.fromkeys(board.locale for board in found))
-    return sorted(found, key=lambda board: locales.index(board.locale))
+    return list(boards.values())
 
 
 def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str, str]:

@@ -5,6 +5,7 @@ sample are ranked together; each sample has a table of its own.
 """
 
 import argparse
+import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,9 +15,9 @@ from pipeline.compare import git
 from pipeline.compare.revision import WORKSPACE, Revision, find_stale
 from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER, ENCODER_MEASURES, FEWEST_DRAWS, Params
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, Params
 from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
@@ -36,7 +37,7 @@ class Held:
 
 
 def rank_revisions(
-    params: Params, names: Sequence[str], measure: str
+    params: Params, names: Sequence[str], measure: str, samples: int | None = None
 ) -> tuple[list[Board], list[str]]:
     """Return a board per locale and sample, and a line for all that is not on one.
 
@@ -44,10 +45,11 @@ def rank_revisions(
         params: the workspace's parameters: draws, level and order of locales.
         names: revisions; empty: the workspace and all branches, tags and experiments.
         measure: what ranks the entries, such as ndcg@10.
+        samples: how many draws; None: those of `params`, or as many as so many entries need.
 
     Raises:
-        PipelineError: a named revision cannot be read, none has the measure, or there are too few
-            draws for so many entries.
+        PipelineError: a named revision cannot be read, none has the measure, or `samples` are too
+            few draws for so many entries.
     """
     held, notes = _read_all(params, names)
     shown = _differing([each.settings for each in held])
@@ -57,7 +59,7 @@ def rank_revisions(
         for entry in board.entries_of(
             each.name,
             each.sides,
-            dict.fromkeys(shown, "(absent)") | each.settings,
+            dict.fromkeys(shown, board.ABSENT) | each.settings,
             each.speeds,
             each.means,
         )
@@ -69,7 +71,15 @@ def rank_revisions(
             f"--measure {measure}: no revision has it for each query (they have: "
             f"{', '.join(known) or 'none'}). Name one of these, or run `dvc repro`."
         )
-    boards = board.rank_entries(entries, measure, params.uncertainty, params.compare.alpha)
+    draws, alpha = params.uncertainty, params.compare.alpha
+    if samples is None:
+        # Twice what is needed: an entry that one draw of chance matches may still be surely worse.
+        pairs = board.most_pairs(entries, measure)
+        samples = max(draws.samples, math.ceil(2 * pairs / alpha))
+        if samples > draws.samples:
+            notes.append(f"{samples:,} draws, since the largest table has {pairs:,} pairs")
+    draws = draws.model_copy(update={"samples": samples})
+    boards = board.rank_entries(entries, measure, draws, alpha)
     if measure not in ENCODER_MEASURES and any(each.system == ENCODER for each in entries):
         notes.append("the encoders by themselves: --measure map, spearman or ap_e_vs_sci")
     return boards, notes
@@ -141,12 +151,6 @@ def _differing(settings: Sequence[Settings]) -> list[str]:
     return [key for key in keys if len({each.get(key) for each in settings}) > 1]
 
 
-def _draws(text: str) -> int:
-    if (number := int(text)) < FEWEST_DRAWS:
-        raise argparse.ArgumentTypeError(f"must be at least {FEWEST_DRAWS} (found {text})")
-    return number
-
-
 def main() -> int:
     """Rank, write what was asked for, and return the exit status."""
     parser = argparse.ArgumentParser(
@@ -162,8 +166,9 @@ def main() -> int:
         "--measure", default="ndcg@10", help="what ranks the entries (default: ndcg@10)"
     )
     parser.add_argument(
-        "--samples", type=_draws, metavar="N",
-        help="draws of intervals and tests (default: uncertainty.samples of params.yaml)",
+        "--samples", type=options.number_of_draws, metavar="N",
+        help="draws of intervals and tests (default: uncertainty.samples of params.yaml, or more "
+        "where so many entries need them)",
     )  # fmt: skip
     for kind in ("markdown", "csv", "json"):
         parser.add_argument(f"--{kind}", type=Path, metavar="FILE", help=f"write it as {kind} too")
@@ -173,10 +178,9 @@ def main() -> int:
         files.refuse_artefacts(named, layout.artefacts())
         git.refuse_tracked(named)
         params = load_params()
-        if arguments.samples is not None:
-            draws = params.uncertainty.model_copy(update={"samples": arguments.samples})
-            params = params.model_copy(update={"uncertainty": draws})
-        boards, notes = rank_revisions(params, arguments.revisions, arguments.measure)
+        boards, notes = rank_revisions(
+            params, arguments.revisions, arguments.measure, arguments.samples
+        )
         shown = display.Shown(boards, notes, arguments.measure, params.uncertainty.confidence)
         for kind, write in (("markdown", display.markdown), ("csv", display.csv_text)):
             if path := getattr(arguments, kind):

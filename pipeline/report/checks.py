@@ -20,7 +20,7 @@ from pipeline.core.tables import LABELS
 from pipeline.evaluate.per_query import exact_sha256
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report.inputs import LocaleResults, Scores, evaluate_again
-from pipeline.runs.card import INDEX_OVERLAP, RANDOM
+from pipeline.runs.card import INDEX_OVERLAP, RANDOM, index_settings, of_index, other_setting
 from pipeline.vectors.manifest import Manifest
 
 ROUNDED = 2e-5
@@ -69,6 +69,10 @@ def check_scores(
                 f"{layout.metrics(locale)}: {key} must be {expected} (found {shorten(found)}). "
                 f"{evaluate_again(locale)}"
             )
+    wanted = index_settings(of_index(scores.index, params.index_of(locale)))
+    measured = scores.index_settings
+    if measured is not None and (differs := other_setting(measured, wanted)):
+        raise PipelineError(f"{layout.metrics(locale)}: {differs}. {evaluate_again(locale)}")
     refuse_differences(
         layout.metrics(locale), {name: run.path for name, run in scores.systems.items()},
         params.systems[locale], "the numbers are of other runs than params.yaml names",

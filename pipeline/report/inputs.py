@@ -100,11 +100,13 @@ class Slices(Part):
 class Scores(Part):
     """The part of a locale's metrics that says what they are of.
 
-    `systems` are other engines, with what was counted in their runs.
+    `systems` are other engines, with what was counted in their runs. Only metrics of before the
+    index's settings were recorded have none.
     """
 
     encoder: str
     index: str
+    index_settings: dict[str, str] | None = None
     queries: Number
     products: Number
     systems: dict[Name, OtherRun] = {}

@@ -46,12 +46,8 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    overlap: float | None = 1.0  # a flat index is exact
-    if not len(queries):
-        overlap = None  # of a sample without queries (sample.queries: none)
-    elif not isinstance(params.index_of(locale), FlatIndex):
-        sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
-        overlap = neighbours.index_overlap(index, sample, products, similarity)
+    exact = isinstance(params.index_of(locale), FlatIndex)
+    overlap = _overlap(index, exact, queries, products, similarity)
     index_name, settings = params.index[locale], params.index_of(locale)
     of = {"encoder": params.encoder[locale], **of_index(index_name, settings)}
     depth = params.retrieve.depth
@@ -84,6 +80,17 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         depth=depth,
         **params.index_of(locale).model_dump(exclude={"kind"}),
     )
+
+
+def _overlap(
+    index: faiss.Index, exact: bool, queries: Matrix, products: ShardReader, similarity: Similarity
+) -> float | None:
+    if not len(queries):
+        return None  # of a sample without queries (sample.queries: none)
+    if exact:
+        return 1.0
+    sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
+    return neighbours.index_overlap(index, sample, products, similarity)
 
 
 def _pool(

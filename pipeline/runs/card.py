@@ -1,18 +1,18 @@
 """The card of a system's runs, `run.json`: what the runs are, of which ids and contents."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated
+from typing import Annotated, Any
 
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.errors import PipelineError
+from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Index, Name, Strict
 from pipeline.runs.inputs import Ids
 
-RUN_SCHEMA = 3
+RUN_SCHEMA = 4
 """Version of run.json; older artefacts are refused, and `dvc repro` rewrites them."""
 
 RANDOM = "random"
@@ -76,6 +76,17 @@ def index_settings(of: Mapping[str, str]) -> dict[str, str]:
     return {
         key.removeprefix("index."): value for key, value in of.items() if key.startswith("index.")
     }
+
+
+def other_setting(measured: Mapping[str, Any], wanted: Mapping[str, str]) -> str:
+    """Say which setting of an index the metrics have otherwise than `wanted`; "" if none."""
+    for key in sorted(wanted.keys() | measured.keys()):
+        found, expected = measured.get(key), wanted.get(key)
+        if found != expected:
+            must = "not be there" if expected is None else f"be {expected}"
+            shown = "nothing" if found is None else shorten(found).strip("'")
+            return f"{INDEX_SETTINGS}.{key} must {must} (found {shown})"
+    return ""
 
 
 def rerun_hint(system: str, locale: str) -> str:

@@ -151,6 +151,17 @@ def compare(
         PipelineError: there is nothing to compare, the judgements, catalogues, tracks or draws
             differ, a result lacks a measure, or the draws are too few for so many comparisons.
     """
+    return compare_as("samples of evaluate()", a, *others, measures=measures, alpha=alpha)
+
+
+def compare_as(
+    setting: str,
+    a: Result,
+    *others: Result,
+    measures: Iterable[str] | None = None,
+    alpha: float = ALPHA,
+) -> tuple[Difference, ...]:
+    """Compare as `compare` does; `setting` is what messages say decides the number of draws."""
     if not others:
         raise PipelineError("compare: there must be two results or more (found 1). Give another.")
     if not (isinstance(alpha, int | float) and 0 < alpha < 1):
@@ -165,7 +176,9 @@ def compare(
         for result in others
         for measure in chosen
     ]
-    moves = measure_moves(pairs, alpha, max_drop=math.inf, draws=a.draws, queries=0)
+    moves = measure_moves(
+        pairs, alpha, max_drop=math.inf, draws=a.draws, queries=0, setting=setting
+    )
     return tuple(
         Difference(
             move.locale, move.metric.partition(".")[2], move.a, move.b, move.difference, move.p,

@@ -18,11 +18,11 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipeline.compare import git
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.given.table import PRODUCTS, TREC_QRELS, read_given
-from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare, evaluate
+from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare_as, evaluate
 from pipeline.score.display import as_json, terminal
 from pipeline.score.results import Difference, Result, Track
 
@@ -59,7 +59,7 @@ def score(
         )
         for run, name in zip(runs, _names(runs), strict=True)
     ]  # fmt: skip
-    return results, compare(*results, alpha=alpha) if len(results) > 1 else ()
+    return results, compare_as("--samples", *results, alpha=alpha) if len(results) > 1 else ()
 
 
 def _names(runs: Sequence[Path]) -> list[str]:
@@ -96,8 +96,7 @@ def _per_query(results: Sequence[Result]) -> pa.Table:
     )
 
 
-def main() -> int:
-    """Score, write what was asked for, and return the exit status."""
+def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.score",
         description=__doc__,
@@ -118,13 +117,18 @@ def main() -> int:
         help="pool: the runs order each query's judged products alone (default: catalogue)",
     )  # fmt: skip
     parser.add_argument(
-        "--samples", type=int, metavar="N",
+        "--samples", type=options.number_of_draws, metavar="N",
         help="draws of intervals and tests (default: uncertainty.samples, else "
         f"{DRAWS.samples:,})",
     )  # fmt: skip
     parser.add_argument("--csv", type=Path, metavar="FILE", help="write each query's measures")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write means and differences")
-    arguments = parser.parse_args()
+    return parser.parse_args()
+
+
+def main() -> int:
+    """Score, write what was asked for, and return the exit status."""
+    arguments = _arguments()
     with stage.report_errors("score") as outcome:
         named = {f"--{kind}": getattr(arguments, kind) for kind in WRITTEN}
         files.refuse_artefacts(named, layout.artefacts())

@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from bench.fault_lab import OUTPUTS
 from pipeline.core import layout
 from pipeline.core.params import SYSTEMS
 from pipeline.report.plots import PLOTS
@@ -38,6 +39,10 @@ def written_by(stages: dict[str, dict[str, Any]]) -> set[str]:
 def folder_of(name: str) -> str:
     """Return the folder of a stage: two stages that loop over different maps may share one."""
     return name.partition("-")[0]
+
+
+def test_the_stages_that_are_killed_and_damaged_on_purpose_are_those_of_the_graph() -> None:
+    assert list(OUTPUTS) == [name for name in STAGES if name not in EXPLORED]
 
 
 def test_no_stage_is_in_both_files() -> None:
@@ -109,7 +114,7 @@ def test_what_a_stage_writes_is_where_layout_says() -> None:
         str(path)
         for path in (
             layout.DEMO, layout.SAMPLE, layout.clean(key).folder, layout.embeddings(key).folder,
-            layout.index_entry(key).folder, layout.index(key).folder,
+            layout.index_entry(key).build, layout.index_entry(key).search, layout.index(key).folder,
             *(layout.runs(system, key).folder for system in SYSTEMS),
             layout.other_runs(key).folder,
             layout.per_query(key), layout.metrics(key), layout.key_metrics(key),

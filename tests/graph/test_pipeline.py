@@ -269,6 +269,28 @@ def test_another_index_for_us_reruns_its_search_and_no_encoding(project: Project
     assert {"index_entry@us", "retrieve@us"} <= ran <= {"index_entry@us", "rerank@us", *searched}
 
 
+def test_a_clone_without_data_sees_that_an_index_was_not_built_from_the_settings_of_the_lock(
+    project: Project, tmp_path: Path
+) -> None:
+    plan = ("dvc", "repro", "--dry", "--allow-missing")
+    params = project.folder / "params.yaml"
+    text = params.read_text(encoding="utf-8")
+    params.write_text(re.sub(r"(  us: )flat", r"\1sq8", text, count=1), encoding="utf-8")
+    project.ran("repro", "index_entry@us")
+    changed = ("params.yaml", "dvc.lock", "dvc.yaml", "models/dvc.yaml", "models/dvc.lock")
+    for path in changed:
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        shutil.copy(project.folder / path, tmp_path / path)
+    project.reset()
+    clone = tmp_path / "clone"
+    call(tmp_path, project.environment, "git", "clone", "--quiet", str(project.folder), str(clone))
+    assert "Running stage 'index@us'" not in call(clone, project.environment, *plan)
+    for path in changed:
+        shutil.copy(tmp_path / path, clone / path)
+    said = call(clone, project.environment, *plan, status=255)
+    assert "failed to reproduce 'index@us'" in said
+
+
 def test_another_weight_of_the_fusion_reruns_no_search(project: Project) -> None:
     ran = {
         name.split("@")[0] for name in project.ran("exp", "run", "-S", "hybrid.dense_weight=0.3")

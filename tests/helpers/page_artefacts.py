@@ -18,7 +18,7 @@ from pipeline.evaluate import exact_ranks, per_query, plots
 from pipeline.evaluate.system_scores import read_judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
-from pipeline.runs.card import RANDOM
+from pipeline.runs.card import INDEX_SETTINGS, RANDOM, index_settings, of_index
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.ranking import rank_pairs
 from pipeline.tradeoff.figures import TradeOff, hash_judgements
@@ -170,6 +170,7 @@ def _write_numbers(
     counts: dict[str, Any] = {
         "encoder": given.encoder[locale],
         "index": given.index[locale],
+        INDEX_SETTINGS: index_settings(of_index(given.index[locale], given.index_of(locale))),
         "queries": queries,
         "products": 5 * queries + 20,
     }

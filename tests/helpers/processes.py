@@ -16,8 +16,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 STAGES = (
-    "demo", "sample", "clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate",
-    "encoder_scores", "report",
+    "demo", "sample", "clean", "embed", "index_entry", "index", "retrieve", "bm25", "hybrid",
+    "evaluate", "encoder_scores", "report",
 )  # fmt: skip
 
 # `encoders` before openvino: it turns off the telemetry that openvino would send.

@@ -160,6 +160,17 @@ def test_an_index_of_other_settings_is_another_entry_though_its_numbers_are_the_
     assert dense == [("one", "three"), ("two",)]
 
 
+def test_an_empty_setting_of_an_index_is_the_same_choice_as_none() -> None:
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20).round(5)})
+    found = [
+        entry
+        for name, rescore in (("old", board.ABSENT), ("empty", "null"), ("four", "4"))
+        for entry in board.entries_of(name, {"es": side}, {"indexes.flat.rescore": rescore}, {}, {})
+    ]
+    dense = [each.revisions for each in board.merge_equal(found) if each.system == "dense"]
+    assert dense == [("old", "empty"), ("four",)]
+
+
 @pytest.mark.parametrize(
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )

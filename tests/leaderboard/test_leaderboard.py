@@ -2,7 +2,9 @@
 
 import csv
 import json
+import math
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -10,10 +12,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from pipeline.compare.revision import Revision
+from pipeline.compare.revision import Revision, find_stale
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS
 from pipeline.leaderboard import board
+from pipeline.leaderboard.command import rank_revisions
 from pipeline.leaderboard.recorded import read_means
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT, params
@@ -122,6 +126,42 @@ def test_what_cannot_be_ranked_is_one_message(
     assert len(done.stderr.strip().splitlines()) == 1
 
 
+def test_where_there_are_many_entries_more_is_drawn_and_a_note_says_so(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    few = params({"uncertainty.samples": 200})
+    boards, notes = rank_revisions(few, ["workspace", "worse"], "ndcg@10")
+    pairs = max(math.comb(sum(each.p == each.p for each in one.placed) + 1, 2) for one in boards)
+    draws = math.ceil(2 * pairs / few.compare.alpha)
+    assert f"{draws:,} draws, since the largest table has {pairs} pairs" in notes
+    assert any(placed.worse for one in boards for placed in one.placed)
+    with pytest.raises(PipelineError, match=r"^--samples: 100 draws are too few"):
+        rank_revisions(few, ["workspace", "worse"], "ndcg@10", 100)
+
+
+def test_numbers_of_another_setting_of_the_index_are_said_and_old_metrics_say_nothing(
+    tmp_path: Path,
+) -> None:
+    call(tmp_path, ENVIRONMENT, "git", "init", "--quiet")
+    write(tmp_path, "es", 0.9, "labse")
+    path = tmp_path / layout.metrics("es")
+    metrics = json.loads(path.read_text())
+    chosen = {"index.es": metrics["index"], "encoder.es": "labse"}
+    start = f"indexes.{metrics['index']}."
+    settings = chosen | {f"{start}kind": "hnsw", f"{start}ef_search": "50", f"{start}x": "null"}
+    for recorded, said in (
+        ({"kind": "hnsw", "ef_search": "1000"}, "ef_search must be 50 .found 1000."),
+        ({"kind": "hnsw", "ef_search": "50"}, ""),
+        (None, ""),
+    ):
+        path.write_text(json.dumps(metrics | {"index_settings": recorded}))
+        revision = Revision("workspace", tmp_path)
+        notes = [*find_stale(revision, revision.sides(["es"]), settings)]
+        assert len(notes) == bool(said)
+        assert all(re.search(said, note) for note in notes)
+
+
 @pytest.mark.parametrize("locale", LOCALES)
 def test_the_means_are_those_of_the_metrics_files(locale: str) -> None:
     given = params()
@@ -141,7 +181,8 @@ def test_a_number_of_record_that_is_not_of_the_table_is_left_out() -> None:
     side = comparisons.side({"dense.ndcg@10": values, "hybrid.ndcg@10": values})
     record = b'{"dense": {"ndcg@10": %s}, "bm25": {"ndcg@10": 0.3}}'
     assert read_means(side, record % b"0.31892", None) == {"dense.ndcg@10": 0.31892}
-    for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"{}"):
+    far = b"9" * 400
+    for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"Infinity", far, b"{}"):
         assert read_means(side, record % said, b"[]") == {}
     entries = board.entries_of("a", {"es": side}, {}, {}, {"es": {"dense.ndcg@10": 0.31892}})
     (found,) = board.rank_entries(entries, "ndcg@10", params().uncertainty, 0.05)

@@ -361,6 +361,8 @@ def _edit_table(path: Path, column: str, rows: int | slice, value: object) -> No
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(queries=7)),
          "queries must be 12 (found 7)"),
+        (lambda: _edit_json(layout.metrics("es"), lambda data: data.update(index_settings={})),
+         "index_settings.kind must be flat (found nothing)"),
         (lambda: _edit_json(layout.intervals("es"), lambda data: data["dense"].update(x=1)),
          "intervals/es.json: dense.x"),
         (lambda: _edit_json(layout.slices("es"), lambda data: data.pop("slices")), "slices: Field"),

@@ -197,7 +197,7 @@ def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
 @pytest.mark.parametrize(
     ("change", "told"),
     [
-        ({"run_schema": 1}, r"run_schema must be 3 \(found 1\)"),
+        ({"run_schema": 1}, r"run_schema must be 4 \(found 1\)"),
         ({"system": "bm25"}, r"system must be 'dense' \(found 'bm25'\)"),
         ({"system": "splade"}, r"system must be 'dense' \(found 'splade'\)"),
         ({"depth": "12"}, "depth: must be a valid integer"),

@@ -286,7 +286,8 @@ def test_too_few_draws_for_so_many_comparisons_are_refused_with_the_number_that_
     enough = evaluate(run, qrels, labels=SHAPES[0][1], samples=160)
     assert len(compare(found, found, measures=found.headline()[:4])) == 4
     with pytest.raises(
-        PipelineError, match=r"100 draws are too few.* together: 8.* Draw at least 160"
+        PipelineError,
+        match=r"^samples of evaluate\(\): 100 draws are too few.* together: 8.* Draw at least 160",
     ):
         compare(found, found, found)
     assert len(compare(enough, enough, enough)) == 8

@@ -1,0 +1,22 @@
+"""Values of options that several commands take, for argparse."""
+
+import argparse
+
+from pipeline.core.params import FEWEST_DRAWS
+
+
+def number_of_draws(text: str) -> int:
+    """Return how many draws `--samples` asks for.
+
+    Raises:
+        argparse.ArgumentTypeError: it is no whole number, or below `FEWEST_DRAWS`.
+    """
+    try:
+        number = int(text)
+    except ValueError:
+        number = 0
+    if number < FEWEST_DRAWS:
+        raise argparse.ArgumentTypeError(
+            f"must be a whole number of at least {FEWEST_DRAWS} (found {text})"
+        )
+    return number
