@@ -21,6 +21,7 @@ from pipeline.core.params import (
     MOST_NAME,
     NAME,
     NO_RERANKER,
+    FolderWeights,
     HnswIndex,
     HubWeights,
     IvfFlatIndex,
@@ -240,9 +241,12 @@ def _unusable(params: Params) -> Iterator[str]:
     """Say which chosen encoders cannot be had, computed here, or trained on what is evaluated."""
     chosen = set(params.encoder.values()) & set(params.encoder_names())
     used = params.trained_for((*chosen, *params.rerank.values()))
-    for name in sorted(chosen | {params.trained[each].base for each in used}):
+    bases = {params.trained[each].base for each in used}
+    for name in sorted(chosen | bases):
         if name in params.encoders:
-            yield from _unpinned(f"encoders.{name}", params.encoders[name].weights)
+            yield from _unpinned(
+                f"encoders.{name}", params.encoders[name].weights, learned=name in bases
+            )
         where = params.entry_of(name)
         yield from _unsupported(where, params.encoder_named(name).precision, params.runtime)
     same = Path(params.sample.source) == Path(params.training.source)
@@ -301,7 +305,8 @@ def _unfit_rerankers(params: Params) -> Iterator[str]:
         if (reranker := params.reranker_named(name)) is None:
             continue
         entry = f"{'rerankers' if name in params.rerankers else 'trained'}.{name}"
-        yield from _unpinned(entry, reranker.weights)
+        learned = name in teachers and name in params.rerankers
+        yield from _unpinned(entry, reranker.weights, learned=learned)
         yield from _unsupported(entry, reranker.precision, params.runtime)
         for field in () if reranker.fields == "all" else reranker.fields:
             if field not in params.clean.fields:
@@ -397,8 +402,17 @@ def _not_kept(params: Params) -> Iterator[str]:
         )
 
 
-def _unpinned(entry: str, weights: Weights) -> Iterator[str]:
-    """Say why a chosen entry's weights cannot be trusted to be the same tomorrow."""
+def _unpinned(entry: str, weights: Weights, *, learned: bool) -> Iterator[str]:
+    """Say why a chosen entry's weights cannot be trusted to be the same tomorrow.
+
+    What is `learned` from, a base or a teacher, must be pinned in a folder too: no stage watches
+    the folder, so another model there would train nothing again.
+    """
+    if learned and isinstance(weights, FolderWeights) and weights.sha256 is None:
+        yield (
+            f"{entry}.weights.sha256: must not be empty, since a model in use learns from it. Give "
+            f"the hash of {weights.path}; with 64 zeros, the message shows it."
+        )
     if isinstance(weights, HubWeights):
         if weights.code_revision is not None and not weights.remote_code:
             yield (

@@ -11,6 +11,7 @@ from tests.conftest import ChangedParams
 from tests.helpers.artefacts import params, shipped
 
 NAME, KEY = "minilm-demo", "trained.minilm-demo"
+FOLDER = {"kind": "folder", "path": "here"}  # without its hash
 TAUGHT = {f"{KEY}.loss": "distill-kl-div", f"{KEY}.teacher": "msmarco-minilm"}
 
 
@@ -113,6 +114,10 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
          f"{KEY}.teacher: msmarco-minilm reads some fields (found product_title), and pairs"),
         ({**TAUGHT, "encoder.us": NAME, "rerankers.msmarco-minilm.weights.revision": None},
          "rerankers.msmarco-minilm.weights.revision: must not be empty"),
+        ({**TAUGHT, "encoder.us": NAME, "rerankers.msmarco-minilm.weights": FOLDER},
+         "rerankers.msmarco-minilm.weights.sha256: must not be empty, since a model in use learns"),
+        ({"encoder.us": NAME, "encoders.minilm.weights": FOLDER},
+         "encoders.minilm.weights.sha256: must not be empty, since a model in use learns from it"),
         ({**TAUGHT, f"{KEY}.positives": ["E", "S", "C", "I"], f"{KEY}.negatives": [],
           f"{KEY}.mined": {"count": 3}},
          f"{KEY}.positives: must leave out a label"),
