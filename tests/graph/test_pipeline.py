@@ -349,17 +349,12 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
     # Another contract around the same weights: no step is trained.
     printed = project.call("dvc", "exp", "run", "-S", f"+trained.{TRAINED}.dimension=16")
     assert set(re.findall(r"Running stage '(.+?)'", printed)) == {train, *after_embed("es")}
-    changed = f"trained.{TRAINED}.lr=0.001"
-    assert project.ran("exp", "run", "-S", changed) == {train, *after_embed("es")}
-    assert (project.folder / "reports/metrics/us.json").read_bytes() == us
-    # A teacher is trained for its student, and only what learns from it is trained again.
+    # Other settings train it again, and a teacher is trained for its student.
     teacher = [model(stage, TEACHER) for stage in ("pairs", "train")]
     changes = ("loss=distill-kl-div", f"teacher={TEACHER}")
     options = [part for change in changes for part in ("-S", f"trained.{TRAINED}.{change}")]
     assert project.ran("exp", "run", *options) == {*teacher, train, *after_embed("es")}
-    assert project.ran("repro") == set()
-    changed = f"trained.{TEACHER}.lr=0.001"
-    assert project.ran("exp", "run", "-S", changed) == {teacher[1], train, *after_embed("es")}
+    assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     # What is evaluated changed, and none of the pairs did: they are drawn, and nothing is trained.
     ran = project.ran("exp", "run", "-S", "sample.distractors=5")
     assert pairs in ran
