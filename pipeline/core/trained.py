@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import AfterValidator, Field
 
 from pipeline.core.param_types import (
+    MOST_NAME,
     NO_RERANKER,
     Choices,
     Columns,
@@ -89,6 +90,10 @@ class _Schedule(Strict):
     def sources(self) -> tuple[str, ...]:
         """Return the names of the models that it is trained from: its base, its teacher."""
         return (self.base,) if self.teacher == NO_RERANKER else (self.base, self.teacher)
+
+    def cost_kind(self) -> str:
+        """Return the kind of its costs: by base and teacher, since both take time."""
+        return "-".join(self.sources())[:MOST_NAME].rstrip("-")
 
     def of_weights(self) -> dict[str, Any]:
         """Return what decides the weights, as JSON: all but `dimension` and `precision`."""

@@ -56,10 +56,12 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         yield row("pairs", name, read | threads)
         text = min(found.characters // CHARACTERS_PER_TOKEN, entry.max_tokens)
         mined = entry.mined.count * found.queries if entry.mined else 0
-        learned, each, asked, taught = judged + mined, _QUERY_TOKENS + text, judged * dev, 0
+        learned, each, asked, taught = judged + mined, _QUERY_TOKENS + text, judged * dev, 0.0
         others = min(judged * (1 - dev), OTHERS * len(entry.locales))
         if isinstance(entry, TrainedEncoder):
-            taught = learned if entry.loss == DISTILLATION else 0
+            if (teacher := params.reranker_named(entry.teacher)) is not None:
+                whole = _QUERY_TOKENS + found.characters // CHARACTERS_PER_TOKEN
+                taught = learned * (1 - dev) * min(whole, teacher.max_tokens)
             if entry.loss in ("mnrl", "triplet", DISTILLATION):
                 learned = sum(found.labels[label] for label in entry.positives)
             negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
@@ -68,9 +70,9 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         elif entry.mined:
             asked += DEV_DEPTH * found.queries * dev
         steps = entry.epochs * learned * each * (1 - dev)
-        read_alone = (entry.epochs + 1) * asked + (judged if entry.mined else 0) + taught
-        tokens = steps + read_alone * text / 3
-        yield row("train", name, {"tokens": round(tokens), "threads": entry.threads}, entry.base)
+        read_alone = (entry.epochs + 1) * asked + (judged if entry.mined else 0)
+        units = {"tokens": round(steps + (read_alone * text + taught) / 3)}
+        yield row("train", name, units | {"threads": entry.threads}, entry.cost_kind())
 
 
 def _measure(params: Params, name: str) -> Source:

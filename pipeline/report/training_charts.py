@@ -11,7 +11,7 @@ from pipeline.report.training import LOSS, Training
 
 WORDS = {
     LOSS: "loss",
-    "dev_ndcg@10": "dev nDCG@10",
+    "dev_catalogue_ndcg@10": "dev nDCG@10 among products of both sides",
     "dev_pool_ndcg@10": "dev nDCG@10 of the judged products alone",
     "dev_mined_ndcg@10": "dev nDCG@10 of judged and mined products",
 }

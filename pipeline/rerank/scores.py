@@ -85,6 +85,10 @@ class PairScores:
         logits: Matrix = found[:, :-1]
         return logits, found[:, -1] != 0
 
+    def unload(self) -> None:
+        """Let go of the model and of its memory; it is loaded again when it is needed."""
+        self.__dict__.pop("_scorer", None)
+
     @cached_property
     def _scorer(self) -> PairScorer:
         threads = self._runtime.thread_count()

@@ -16,7 +16,7 @@ from pipeline.train.pairs import Pairs
 
 CUTOFF = 10
 
-CATALOGUE = f"dev_ndcg@{CUTOFF}"
+CATALOGUE = f"dev_catalogue_ndcg@{CUTOFF}"
 """Among the products of the query's locale, those of `draw_others` too; what is not judged has no
 gain.
 """
@@ -34,7 +34,8 @@ class Development:
     Attributes:
         chooses: the measure that chooses the best epoch.
         queries: how many dev queries there are.
-        products: how many products they are searched among, in all locales.
+        products: how many products they are searched among, in all locales, if any are beside the
+            judged ones.
         of_one_label: how many of them have products of one label alone, so that every order of
             these is right: only the catalogue's measure says something of them.
     """

@@ -4,6 +4,7 @@ An epoch is every example once, in an order that the seed and the epoch decide, 
 nearly equal size. The hard negatives of a step follow from the seed, the epoch and the step.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,6 +18,9 @@ from pipeline.train.pairs import Pairs
 
 _ORDER, _NEGATIVES = 0, 1  # what a random stream decides
 _TRIPLETS = ("triplet", DISTILLATION)  # the losses of a query, a right and a wrong product
+
+Score = Callable[[Pairs, Ints, tuple[str, ...]], NDArray[np.float64]]
+"""Takes pairs, rows of them and the labels that are right; returns a teacher's log-odds [rows]."""
 
 
 @dataclass(frozen=True)
@@ -51,9 +55,12 @@ class Examples:
         size: how many examples an epoch has.
         without_negative: how many positive pairs a loss of triplets leaves out, since their query
             has no negative product.
+        taught: a teacher's log-odds that the product is right; NaN where nothing asks for them;
+            float32, shape [pairs]. None without a teacher.
     """
 
     without_negative = 0
+    taught: NDArray[np.float32] | None = None
 
     def __init__(self, pairs: Pairs, settings: TrainedEncoder, where: str) -> None:
         """Choose the examples.
@@ -83,6 +90,13 @@ class Examples:
         self._refuse_no_negatives(positive, negative, where)
         self.size = len(self._rows)
         _refuse_large_batch(settings.batch, self.size, "examples", where)
+
+    def learn_from(self, score: Score) -> None:
+        """Ask a teacher about the pairs that a step may compare; `score` is `Teacher.log_odds`."""
+        pairs = self._pairs
+        rows = _compared(pairs, self._settings)
+        self.taught = np.full(len(pairs), np.nan, np.float32)
+        self.taught[rows] = score(pairs, rows, self._settings.positives)
 
     def steps(self, epoch: int) -> list[Ints]:
         """Return the rows of the pairs that each step of an epoch, counted from 0, learns from."""
@@ -125,8 +139,8 @@ class Examples:
         columns = (query, *np.split(text[places], 2))
         target = np.empty(0, np.float32)
         if self._settings.loss == DISTILLATION:
-            assert pairs.taught is not None
-            target = pairs.taught[np.stack([rows, negatives], axis=1)]
+            assert self.taught is not None
+            target = self.taught[np.stack([rows, negatives], axis=1)]
         return Step(items, columns, target, _NO_MASK, len(rows))
 
     def _scored(self, rows: Ints) -> Step:
@@ -204,7 +218,7 @@ class LabelledPairs:
         return Step(rows, (np.arange(rows.size),), self._pairs.label[rows], _NO_MASK, rows.size)
 
 
-def compared(pairs: Pairs, settings: TrainedEncoder) -> Ints:
+def _compared(pairs: Pairs, settings: TrainedEncoder) -> Ints:
     """Return the rows of pairs that a loss of triplets may compare, ascending."""
     positive, negative = _sides(pairs, settings)
     both = np.intersect1d(pairs.group[positive], pairs.group[negative])

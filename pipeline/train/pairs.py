@@ -28,8 +28,6 @@ class Pairs:
         judged: whether somebody gave it its label; bool, shape [pairs].
         text_of: the text of each product, a place in `texts`; int64, shape [products].
         locale_of: the locale of each product, as in `locale`; int64, shape [products].
-        taught: a teacher's log-odds that the product is right; NaN where nothing asks for them;
-            float32, shape [pairs]. None without a teacher.
     """
 
     queries: list[str]
@@ -43,7 +41,6 @@ class Pairs:
     judged: NDArray[np.bool_]
     text_of: Ints
     locale_of: Ints
-    taught: NDArray[np.float32] | None = None
 
     def __len__(self) -> int:
         """Return the number of pairs."""

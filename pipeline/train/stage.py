@@ -2,7 +2,6 @@
 
 import csv
 import time
-from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -26,15 +25,15 @@ from pipeline.store.upkeep import prune_after_run
 from pipeline.train.bases import leave_out, read_learned
 from pipeline.train.catalogue import draw_others
 from pipeline.train.checkpoint import Card, Checkpoints
-from pipeline.train.development import Development
-from pipeline.train.examples import Examples, compared, label_counts
+from pipeline.train.development import POOL, Development
+from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
 from pipeline.train.mining import add_unjudged
 from pipeline.train.pairs import Pairs, pairs_of
 from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, reranker_task
 from pipeline.train.teacher import Teacher
 
-CARD_SCHEMA = 1
+CARD_SCHEMA = 2
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
 _OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
@@ -52,21 +51,21 @@ def train(params: Params, name: str) -> stage.Done:
         "kind": settings.kind,
         "base": base.name,
         "base_sha256": base.weights.sha256,
-        **({"teacher_sha256": teacher.weights_sha256} if teacher else {}),
+        **({"teacher": teacher.about} if teacher else {}),
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
         "settings": settings.of_weights(),
     }
-    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, teacher, device)})
-    if settings.mined:
-        with deterministic(settings.threads):
-            pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
-        development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
-    if teacher and isinstance(settings, TrainedEncoder):
-        rows = compared(pairs, settings)
-        pairs = replace(pairs, taught=teacher.log_odds(pairs, rows, settings.positives))
+    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, device)})
     with deterministic(settings.threads):
+        if settings.mined:
+            pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
+            development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
         made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
         task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
+    if teacher and isinstance(task.examples, Examples):
+        # After all that may be refused: scoring may take hours.
+        task.examples.learn_from(teacher.log_odds)
+    with deterministic(settings.threads):
         minutes = params.runtime.checkpoint_minutes
         trainer = Trainer(task, settings, checkpoints, minutes, where)
         card = trainer.run()
@@ -80,10 +79,10 @@ def train(params: Params, name: str) -> stage.Done:
     if teacher:
         prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
-        settings.base,
+        settings.cost_kind(),
         pairs=len(pairs),
         steps=trainer.trained,
-        tokens=round(task.learner.tokens),
+        tokens=round(task.learner.tokens + (teacher.tokens / 3 if teacher else 0)),
         threads=settings.threads,
     )
 
@@ -103,33 +102,39 @@ def _add_mined(
 def _read_pairs(params: Params, name: str) -> tuple[Pairs, Pairs, dict[str, int]]:
     """Return the pairs of train and of dev, and how many dev queries are left out.
 
-    The products of dev are those that its queries are searched among: all of dev, some of train.
+    The products of dev are those that its queries are searched among: all of dev, some of train. A
+    reranker without mined products orders judged ones alone, and needs no others.
     """
+    settings = params.trained[name]
     files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
     learned_from, whole = (read_table(path, PAIRS, remedy) for path in (files.train, files.dev))
     kept, counts = _not_learned(params, name, whole)
-    both = pa.concat_tables([whole, learned_from])
-    dev = pairs_of(kept, draw_others(kept, both, params.trained[name].seed))
-    return pairs_of(learned_from), dev, counts
+    others = None
+    if settings.kind == "encoder" or settings.mined:
+        both = pa.concat_tables([whole, learned_from])
+        others = draw_others(kept, both, settings.seed)
+    return pairs_of(learned_from), pairs_of(kept, others), counts
 
 
 def _not_learned(params: Params, name: str, whole: pa.Table) -> tuple[pa.Table, dict[str, int]]:
     """Return the dev pairs without queries that base or teacher learned from, and their count."""
     settings = params.trained[name]
-    if not params.trained_for(settings.sources()):
+    sources = params.trained_for(settings.sources())
+    if not sources:
         return whole, {}
-    kept = leave_out(whole, read_learned(params, settings.sources()))
+    kept = leave_out(whole, read_learned(params, sources))
     if not len(kept):
+        key = "base" if params.trained_for([settings.base]) else "teacher"
         raise PipelineError(
-            f"trained.{name}.base: {' and '.join(settings.sources())} learned from every dev query "
-            f"of {name}, so none can choose an epoch. Learn from the same locales, or raise "
+            f"trained.{name}.{key}: {' and '.join(sources)} learned from every dev query of "
+            f"{name}, so none can choose an epoch. Learn from the same locales, or raise "
             "training.dev_share."
         )
     gone = pairs_of(whole).queries_count() - pairs_of(kept).queries_count()
     if gone:
         stage.log.warning(
             "warning: trained.%s: %d of the dev queries are left out: %s learned from them",
-            name, gone, " or ".join(settings.sources()),
+            name, gone, " or ".join(sources),
         )  # fmt: skip
     return kept, {"dev_queries_learned_before": gone}
 
@@ -157,7 +162,7 @@ def _device(spec: Encoder, runtime: Runtime) -> str:
 
 
 def _surroundings(
-    settings: TrainedEncoder | TrainedReranker, base: Base, teacher: Teacher | None, device: str
+    settings: TrainedEncoder | TrainedReranker, base: Base, device: str
 ) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
     unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
@@ -168,7 +173,6 @@ def _surroundings(
         "mined_tokens": mined_tokens(settings, base) if settings.mined else None,
         "instructions": widest_instructions(),
         "libraries": {library: version(library) for library in _LIBRARIES},
-        "teacher": teacher.about if teacher else None,
     }
 
 
@@ -190,15 +194,16 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         "examples": task.examples.size,
         "queries": pairs.queries_count(),
         "dev_queries": development.queries,
-        "dev_products": development.products,
         "dev_queries_of_one_label": development.of_one_label,
         **{f"pairs_{label}": count for label, count in label_counts(pairs).items()},
         "pairs_mined": int((~pairs.judged).sum()),
     }
+    if development.chooses != POOL:
+        counts["dev_products"] = development.products
     if isinstance(task.examples, Examples):
         counts["positives_without_negative"] = task.examples.without_negative
-    if pairs.taught is not None:
-        counts["pairs_taught"] = int(np.isfinite(pairs.taught).sum())
+        if task.examples.taught is not None:
+            counts["pairs_taught"] = int(np.isfinite(task.examples.taught).sum())
     return counts
 
 

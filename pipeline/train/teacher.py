@@ -22,8 +22,7 @@ class Teacher:
     """A reranker whose scores are learned from; the store of the stage `rerank` keeps them.
 
     Attributes:
-        weights_sha256: the hash of its weights.
-        about: all that decides its scores, JSON.
+        about: all that decides its scores, JSON: weights, engine, libraries and more.
     """
 
     def __init__(self, params: Params, name: str) -> None:
@@ -38,11 +37,15 @@ class Teacher:
         self._name = name
         self._scores = PairScores(name, spec, params.runtime)
         refuse_other_settings(params, name)
-        self.weights_sha256 = self._scores.weights.sha256
         self.about: dict[str, Any] = identity(spec, self._scores.weights, self._scores.engine)
 
-    def log_odds(self, pairs: Pairs, rows: Ints, positives: tuple[str, ...]) -> NDArray[np.float32]:
-        """Score some rows of pairs; takes and returns what `Pairs.taught` is.
+    @property
+    def tokens(self) -> int:
+        """Return how many tokens it read so far, of pairs that the store did not have."""
+        return self._scores.tokens
+
+    def log_odds(self, pairs: Pairs, rows: Ints, positives: tuple[str, ...]) -> NDArray[np.float64]:
+        """Score some rows of pairs, and let go of the model.
 
         Not inside `deterministic`: the engine sets threads of its own.
 
@@ -50,6 +53,9 @@ class Teacher:
             pairs: the pairs.
             rows: the rows to score.
             positives: the labels that are right.
+
+        Returns:
+            The log-odds that the product is right, float64, shape [rows].
 
         Raises:
             PipelineError: as `PairScores.logits`.
@@ -60,17 +66,11 @@ class Teacher:
                 pairs.query[rows].tolist(), pairs.text[rows].tolist(), strict=True
             )
         ]
-        distinct = np.unique(pair_keys(texts), axis=0)
-        with Progress(len(self._scores.missing(distinct)), "pairs") as progress:
+        with Progress(len(self._scores.missing(pair_keys(texts))), "pairs") as progress:
             logits, _ = self._scores.logits(texts, progress)
-        log.info(
-            "teacher name=%s pairs=%d distinct=%d reused=%d scored=%d",
-            self._name, len(texts), len(distinct), len(distinct) - self._scores.scored,
-            self._scores.scored,
-        )  # fmt: skip
-        found = np.full(len(pairs), np.nan, np.float32)
-        found[rows] = log_odds(logits, positives)
-        return found
+        self._scores.unload()
+        log.info("teacher name=%s pairs=%d scored=%d", self._name, len(texts), self._scores.scored)
+        return log_odds(logits, positives)
 
 
 def log_odds(logits: Matrix, positives: tuple[str, ...]) -> NDArray[np.float64]:

@@ -16,7 +16,7 @@ from tests.helpers.artefacts import LOCALE, write_clean
 from tests.helpers.tiny_models import build_model
 from tests.helpers.training import NAME, write_project
 
-CURVE = "epoch,step,loss,dev_ndcg@10,kept\n0,0,,0.3,0\n1,8,1.5,0.4,1\n"
+CURVE = "epoch,step,loss,dev_catalogue_ndcg@10,kept\n0,0,,0.3,0\n1,8,1.5,0.4,1\n"
 FILES = ["catalogue.parquet", "pool.parquet", "run.json"]
 
 

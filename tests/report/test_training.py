@@ -16,7 +16,7 @@ from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
 from tests.helpers.page_artefacts import write_locale
 
-CURVE = """epoch,step,loss,dev_ndcg@10,dev_pool_ndcg@10,kept
+CURVE = """epoch,step,loss,dev_catalogue_ndcg@10,dev_pool_ndcg@10,kept
 0,0,,0.31,0.8,0
 1,4,1.5,,,0
 1,8,1.25,0.4,0.82,0
@@ -56,7 +56,7 @@ def test_a_curve_goes_from_the_model_to_the_page_and_the_plot_once_for_all_its_l
     given = of_locales(us="minilm-demo", es="minilm-demo", jp="e5-small-q4")
     for locale in ("us", "es"):
         write_curve(layout.runs("dense", locale).curve)
-    short = CURVE.replace(",dev_ndcg@10", "").replace(",0.31,", ",").replace(",0.4,", ",")
+    short = CURVE.replace(",dev_catalogue_ndcg@10", "").replace(",0.31,", ",").replace(",0.4,", ",")
     short = short.replace(",0.45,", ",").replace(",0.42,", ",").replace(",,,0", ",,0")
     write_curve(layout.runs("rerank", "es").curve, short)
     for locale in given.locales:
@@ -64,18 +64,21 @@ def test_a_curve_goes_from_the_model_to_the_page_and_the_plot_once_for_all_its_l
         write_locale(given, locale, queries=9, trained=trained)
     us, es = (read_locale(given, locale).trainings for locale in ("us", "es"))
     assert [(each.kind, each.model, each.kept, each.chooses) for each in es] == [
-        ("encoder", "minilm-demo", 2, "dev_ndcg@10"),
+        ("encoder", "minilm-demo", 2, "dev_catalogue_ndcg@10"),
         ("reranker", "reranker-demo", 2, "dev_pool_ndcg@10"),
     ]
     assert us == es[:1]
     assert us[0].losses == ((0.5, 1.5), (1.0, 1.25), (1.5, 1.0), (2.0, 0.75), (3.0, 0.5))
-    assert us[0].dev["dev_ndcg@10"] == {0: 0.31, 1: 0.4, 2: 0.45, 3: 0.42}
+    assert us[0].dev["dev_catalogue_ndcg@10"] == {0: 0.31, 1: 0.4, 2: 0.45, 3: 0.42}
     report.report(given)
     page = layout.PAGE.read_text(encoding="utf-8")
     section = page.split('<section id="training"')[1].split("</section>")[0]
     assert section.count('<div class="panel">') == 2
     assert "encoder of us, es. Epoch 2 of 3 was kept" in section
-    assert "dev nDCG@10 0.4500; before the first step it is 0.3100." in section
+    assert (
+        "dev nDCG@10 among products of both sides 0.4500; before the first step it is 0.3100."
+        in section
+    )
     assert "0.8100; before the first step it is 0.8000." in section
     assert "No epoch is better" not in section
     with layout.plot("training").open(encoding="utf-8", newline="") as file:
@@ -123,7 +126,7 @@ def test_a_damaged_curve_is_one_message_with_the_command(project: Path, damage: 
 
 
 Row = tuple[Any, ...]
-EPOCH_1 = ("encoder", "minilm-demo", 1.0, "dev_ndcg@10", 0.4, 0)
+EPOCH_1 = ("encoder", "minilm-demo", 1.0, "dev_catalogue_ndcg@10", 0.4, 0)
 LOSS_1 = ("encoder", "minilm-demo", 1.0, "loss", 1.25, 0)
 
 
@@ -141,10 +144,10 @@ def replaced(row: Row, place: int, value: object) -> Callable[[list[Row]], list[
     ("change", "said"),
     [
         (replaced(EPOCH_1, 2, "x"), "conversion error to double: invalid value 'x'"),
-        (replaced(EPOCH_1, 2, -1.0), "epoch -1.0, dev_ndcg@10 0.4"),
+        (replaced(EPOCH_1, 2, -1.0), "epoch -1.0, dev_catalogue_ndcg@10 0.4"),
         (replaced(LOSS_1, 4, "inf"), "epoch 1.0, loss inf"),
-        (replaced(EPOCH_1, 4, 1.5), "dev_ndcg@10 1.5 in epoch 1.0"),
-        (replaced(EPOCH_1, 2, 0.5), "dev_ndcg@10 0.4 in epoch 0.5"),
+        (replaced(EPOCH_1, 4, 1.5), "dev_catalogue_ndcg@10 1.5 in epoch 1.0"),
+        (replaced(EPOCH_1, 2, 0.5), "dev_catalogue_ndcg@10 0.4 in epoch 0.5"),
         (replaced(EPOCH_1, 2, 4.0), "minilm-demo lacks a dev measure of an epoch"),
         (replaced(EPOCH_1, 5, 1), "minilm-demo has no loss, or not one epoch that was kept"),
         (

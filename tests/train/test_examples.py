@@ -1,6 +1,5 @@
 """What each step learns from: no torch, arrays alone."""
 
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -9,7 +8,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.train.examples import Examples, LabelledPairs, Step, compared
+from pipeline.train.examples import Examples, LabelledPairs, Step
 from pipeline.train.pairs import Pairs, pairs_of
 from tests.helpers.training import RERANKER, SETTINGS, pair_table
 
@@ -179,16 +178,16 @@ def test_a_reranker_needs_more_than_one_label() -> None:
 def test_a_distilled_triplet_has_the_teachers_scores_of_its_own_two_pairs() -> None:
     found = pairs(20)
     settings = encoder(loss="distill-kl-div", teacher="judge", negatives=["C", "I"], batch=9)
-    rows = compared(found, settings)
-    assert {LABELS[at] for at in found.label[rows]} == {"E", "C", "I"}
-    taught = np.full(len(found), np.nan, np.float32)
-    taught[rows] = rows
-    taught_pairs = replace(found, taught=taught)
+    examples = Examples(found, settings, "x")
+    examples.learn_from(lambda _, rows, __: rows.astype(np.float64))  # a score is its row
+    assert examples.taught is not None
+    scored = np.isfinite(examples.taught)
+    assert {LABELS[at] for at in found.label[scored]} == {"E", "C", "I"}
     by_text = {
         (found.queries[query], found.texts[text]): float(row)
         for row, (query, text) in enumerate(zip(found.query, found.text, strict=True))
     }
-    for step in all_steps(Examples(taught_pairs, settings, "x")):
+    for step in all_steps(examples):
         asked, right, wrong = (texts_of(found, step, column) for column in range(3))
         expected = [
             [by_text[query, one], by_text[query, other]]

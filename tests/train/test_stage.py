@@ -171,13 +171,20 @@ def test_the_curve_starts_with_the_base_and_the_best_epoch_is_kept(make: Make) -
     files = run()
     card = card_of(files)
     rows = curve_of(files)
-    assert list(rows[0]) == ["epoch", "step", "loss", "dev_ndcg@10", "dev_pool_ndcg@10", "kept"]
+    assert list(rows[0]) == [
+        "epoch",
+        "step",
+        "loss",
+        "dev_catalogue_ndcg@10",
+        "dev_pool_ndcg@10",
+        "kept",
+    ]
     assert (rows[0]["epoch"], rows[0]["loss"]) == ("0", "")
-    ends = [row for row in rows if row["dev_ndcg@10"]]
+    ends = [row for row in rows if row["dev_catalogue_ndcg@10"]]
     assert [int(row["epoch"]) for row in ends] == [0, 1, 2, 3]
     assert [int(row["step"]) for row in ends] == [0, 5, 10, 15]
-    values = [float(row["dev_ndcg@10"]) for row in ends]
-    assert card["epochs"][2]["dev_ndcg@10"] == values[2]
+    values = [float(row["dev_catalogue_ndcg@10"]) for row in ends]
+    assert card["epochs"][2]["dev_catalogue_ndcg@10"] == values[2]
     assert card["best_epoch"] == 1 + int(np.argmax(values[1:]))
     assert [row["epoch"] for row in rows if row["kept"] == "1"] == [str(card["best_epoch"])]
     assert card["better_than_base"] == (max(values[1:]) > values[0])
@@ -192,7 +199,7 @@ def test_an_epoch_that_is_worse_than_the_base_is_kept_with_a_warning(
     card = card_of(run())
     assert card["better_than_base"] is False
     assert card["best_epoch"] == 1
-    assert "no epoch is better than the base: dev_ndcg@10 is" in caplog.text
+    assert "no epoch is better than the base: dev_catalogue_ndcg@10 is" in caplog.text
 
 
 def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_changed(
@@ -300,6 +307,7 @@ def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) ->
     run()
     data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     data["encoder"]["es"] = NAME
+    data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
     data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
     shutil.copytree(layout.pairs(NAME).folder, layout.pairs("second").folder)
     for changes, said in (
@@ -344,6 +352,7 @@ def test_a_reranker_is_what_the_library_loads(make: Make) -> None:
     assert found == {"dev_pool_ndcg@10": card["epochs"][card["best_epoch"]]["dev_pool_ndcg@10"]}
     losses = [float(row["loss"]) for row in curve_of(files) if row["loss"]]
     assert losses[-1] < losses[0]
+    assert "dev_products" not in card["counts"]  # it ranks judged products alone
     make("same", dict.fromkeys(SETTINGS))
     write_project(Path(), settings)
     assert card_of(run("reranker"))["weights_sha256"] == card["weights_sha256"]
@@ -360,7 +369,8 @@ def test_mined_products_are_counted_and_found_once(
         first, card = contents(files.folder), card_of(files)
         assert card["counts"]["pairs_mined"] == 60  # 20 queries
         assert card["counts"]["pairs_I"] == 20
-        chosen = "dev_ndcg@10" if kind == "encoder" else "dev_mined_ndcg@10"
+        assert card["counts"]["dev_products"] == 130
+        chosen = "dev_catalogue_ndcg@10" if kind == "encoder" else "dev_mined_ndcg@10"
         assert card["chosen_by"] == chosen
         (kept,) = layout.checkpoints().glob(f"{NAME}-*/mined-*")
         with monkeypatch.context() as patch:
@@ -371,39 +381,84 @@ def test_mined_products_are_counted_and_found_once(
         assert f"{kept} is damaged, and is made again" in caplog.text
 
 
+TAUGHT = {"loss": "distill-kl-div", "teacher": "judge", "epochs": 1}
+
+
+def add_judge(folder: Path, seed: int = 1) -> None:
+    """Add the reranker judge to a project."""
+    build_reranker(folder / "judge", labels=4, seed=seed)
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    spec = reranker(Path("judge"), labels=4, max_tokens=64)
+    data["rerankers"]["judge"] = spec.model_dump(mode="json")
+    YAML().dump(data, folder / "params.yaml")
+
+
+def test_a_teacher_is_asked_after_all_that_may_be_refused(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Teacher, "log_odds", None)
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        ({"matryoshka": [33]}, {}, r"matryoshka: 33 is more than the 32 components"),
+        ({"batch": 64}, {}, r"batch: 64 is more than the 40 examples"),
+        ({}, {"normalize": False, "similarity": "dot"}, r"base: tiny has similarity dot"),
+    ]
+    for number, (settings, contract, message) in enumerate(cases):
+        add_judge(make(str(number), TAUGHT | settings, **contract))
+        with pytest.raises(PipelineError, match=rf"^trained\.tiny-tuned\.{message}"):
+            run()
+
+
+def test_of_a_teacher_that_learned_from_all_dev_queries_the_teacher_is_named(make: Make) -> None:
+    folder = make("teacher")
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["judge"] = RERANKER | {"epochs": 1}
+    data["trained"][NAME] |= TAUGHT
+    YAML().dump(data, folder / "params.yaml")
+    own, theirs = layout.pairs(NAME), layout.pairs("judge")
+    theirs.folder.mkdir()
+    shutil.copyfile(own.dev, theirs.train)
+    shutil.copyfile(own.train, theirs.dev)
+    train(load_params(), "judge")
+    said = r"^trained\.tiny-tuned\.teacher: judge learned from every dev query of tiny-tuned, so"
+    with pytest.raises(PipelineError, match=said):
+        run()
+
+
 def test_a_student_learns_from_a_rerankers_scores_and_no_pair_is_scored_twice(
     make: Make, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level("INFO")
     mined = {"count": 2, "first": 1, "last": 9}
-    settings = {"loss": "distill-kl-div", "teacher": "judge", "epochs": 1, "mined": mined}
 
     def taught(name: str, seed: int) -> tuple[Path, dict[str, bytes]]:
-        folder = make(name, settings)
-        build_reranker(folder / "judge", labels=4, seed=seed)
-        data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-        spec = reranker(Path("judge"), labels=4, max_tokens=64)
-        data["rerankers"]["judge"] = spec.model_dump(mode="json")
-        YAML().dump(data, folder / "params.yaml")
+        folder = make(name, TAUGHT | {"mined": mined})
+        add_judge(folder, seed)
         return folder, contents(run().folder.absolute())
 
     folder, first = taught("one", 1)
     card = card_of(layout.model("encoder", NAME))
-    assert card["teacher_sha256"] == folder_sha256(folder / "judge")
+    assert card["card_schema"] == 2
+    assert card["teacher"]["weights"] == folder_sha256(folder / "judge")
+    assert card["teacher"]["engine"].startswith("openvino")  # another one gives other bits
     assert card["counts"]["pairs_taught"] == 140  # 20 queries of 5 judged products and 2 mined
-    assert "teacher name=judge pairs=140 distinct=140 reused=0 scored=140" in caplog.text
+    assert "teacher name=judge pairs=140 scored=140" in caplog.text
     assert contents(run().folder) == first
     shutil.rmtree(layout.checkpoints())
-    assert contents(run().folder) == first
-    assert caplog.text.count("teacher name=judge pairs=140 distinct=140 reused=140 scored=0") == 2
+    again = train(load_params(), NAME)
+    assert contents(layout.model("encoder", NAME).folder) == first
+    shutil.rmtree(layout.checkpoints())
+    shutil.rmtree(layout.store())
+    assert train(load_params(), NAME).units["tokens"] > again.units["tokens"]
+    assert again.kind == "tiny-judge"
+    assert contents(layout.model("encoder", NAME).folder) == first
+    assert caplog.text.count("teacher name=judge pairs=140 scored=0") == 2
     pairs = pairs_of(read_table(layout.pairs(NAME).train, PAIRS, ""))
     rows = np.arange(3, 100, 7)
     found = Teacher(load_params(), "judge").log_odds(pairs, rows, ("E",))
-    assert np.flatnonzero(np.isfinite(found)).tolist() == rows.tolist()
     library = CrossEncoder(str(folder / "judge"), device="cpu", max_length=64)
     texts = [(pairs.queries[pairs.query[row]], pairs.texts[pairs.text[row]]) for row in rows]
     chance = library.predict(texts, activation_fn=torch.nn.Softmax(dim=1))[:, 0].astype(np.float64)
-    np.testing.assert_allclose(found[rows], np.log(chance / (1 - chance)), atol=1e-4)
+    np.testing.assert_allclose(found, np.log(chance / (1 - chance)), atol=1e-4)
     assert taught("two", 2)[1]["model/model.safetensors"] != first["model/model.safetensors"]
 
 
