@@ -180,6 +180,24 @@ def test_what_would_be_learned_is_what_pairs_reads(
     assert not list(training_rows(changed_params({}), partial(costs_row, [])))
 
 
+def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(
+    changed_params: ChangedParams,
+) -> None:
+    name = "minilm-demo"
+    settings = {"encoder.us": name, f"trained.{name}.negatives": ["I"], "training.dev_share": 0.25,
+                f"trained.{name}.hard_negatives": 1, f"trained.{name}.loss": "triplet"}  # fmt: skip
+    taught = settings | {
+        f"trained.{name}.loss": "distill-kl-div", f"trained.{name}.teacher": "msmarco-minilm",
+        "rerankers.msmarco-minilm.max_tokens": 12,
+    }  # fmt: skip
+    (drawn, alone), (_, with_teacher) = (
+        training_rows(changed_params(each), partial(costs_row, [])) for each in (settings, taught)
+    )
+    assert (alone.kind, with_teacher.kind) == ("minilm", "minilm-msmarco-minilm")
+    more = with_teacher.units["tokens"] - alone.units["tokens"]
+    assert more == pytest.approx(drawn.units["judgements"] * 0.75 * 12 / 3, abs=1)
+
+
 def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
     project: Path, run_stage: RunStage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
