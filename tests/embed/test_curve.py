@@ -9,6 +9,7 @@ import pytest
 from pipeline.core import layout
 from pipeline.core.params_file import check_params
 from pipeline.embed.stage import embed
+from pipeline.encoders.model_folder import folder_sha256
 from pipeline.evaluate.training import read_training
 from pipeline.index.stage import index
 from pipeline.retrieve.stage import retrieve
@@ -29,6 +30,7 @@ def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_ot
 ) -> None:
     monkeypatch.setenv(layout.CACHE_VARIABLE, str(project / "cache"))
     data = write_project(project)
+    data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
     write_clean(np.random.default_rng(0), 40, 5)
     model = layout.model("encoder", NAME)
     build_model(model.weights, tokenizer="wordpiece", seed=2)

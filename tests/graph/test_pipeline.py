@@ -20,6 +20,7 @@ import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.encoders.model_folder import folder_sha256
 from tests.helpers.artefacts import ROOT
 from tests.helpers.hub_models import build_hub_model
 from tests.helpers.loopback_hub import LoopbackHub, loopback_hub
@@ -98,7 +99,12 @@ def make_project(folder: Path, encoders: Path, labse: str, **environment: str) -
     data = yaml.load(folder / "params.yaml")
     data["demo"] |= {"products": 120, "queries": 40}
     for name in ("minilm", "e5-small-q4"):
-        data["encoders"][name]["weights"] = {"kind": "folder", "path": f"local/{name}"}
+        weights = {
+            "kind": "folder",
+            "path": f"local/{name}",
+            "sha256": folder_sha256(encoders / name),
+        }
+        data["encoders"][name]["weights"] = weights
     data["encoders"]["labse"]["weights"]["revision"] = labse
     for name in ("minilm", "e5-small-q4", "labse"):
         data["encoders"][name]["max_tokens"] = 64
