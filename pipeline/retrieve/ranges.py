@@ -154,7 +154,7 @@ def first_searches(
         if params.runtime.executor == "ray":
             log.info(
                 "retrieve locale=%s: its %s index is searched on this machine. A Ray cluster with "
-                "a runtime.ray_address searches flat and sq8 where that takes longer than seconds.",
+                "a runtime.ray_address searches flat and sq8, if that takes more than about 10 s.",
                 locale, params.index_of(locale).kind,
             )  # fmt: skip
         yield None
@@ -197,6 +197,7 @@ def search(fleet: Fleet[Range, Part], index: Any, queries: int, depth: int) -> I
             best.add(found)
         for rows in group:
             yield best.found(slice(rows.start - first, rows.stop - first))
+        del best  # before there are others
 
 
 def _coded(index: Any) -> Any:

@@ -113,6 +113,7 @@ def test_products_that_are_nearly_equal_are_found_though_a_range_proposes_others
 
 
 def test_ranges_cover_all_products_and_begin_where_a_block_of_one_machine_does() -> None:
+    assert list(cut(10, 8, 0)) == [slice(0, 10)]  # all workers died
     cases = product((1, 4_096, 4_097, 70_000, 10_000_000), (8, 384, 1_536, 10**6), (1, 2, 16))
     for products, size, workers in cases:
         found = list(cut(products, size, workers))
