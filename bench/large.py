@@ -77,6 +77,8 @@ STEPS = (
 )
 """The stages in their order, of those that scale.json has; `embed` comes of `_encoding`."""
 
+_BY_RANGES = (("retrieve", "flat"), ("retrieve", "sq8"))
+
 
 def rows(scale: Figures, encode: Figures, ray: Figures) -> Iterator[list[str]]:
     """Yield the cells of each stage: name, memory, disk, hours on one machine and on all, source.
@@ -117,7 +119,9 @@ def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
     if step.shared:
         hours *= _on_all_cores(point, cores)
         source += f", {point['cpu_seconds']:,.0f} s of CPU"
-    return _cells(step.measured, found.peak_bytes, found.disk_bytes, hours, hours, source)
+    # A cluster may search it by ranges; that was not measured.
+    many = None if (step.stage, step.kind) in _BY_RANGES else hours
+    return _cells(step.measured, found.peak_bytes, found.disk_bytes, hours, many, source)
 
 
 def _on_all_cores(point: Figures, cores: int) -> float:
@@ -162,10 +166,10 @@ def _encoding(encode: Figures, ray: Figures) -> list[str]:
 
 
 def _cells(
-    name: str, memory: float, disk: float, one: float, many: float, source: str
+    name: str, memory: float, disk: float, one: float, many: float | None, source: str
 ) -> list[str]:
     sizes = [f"{size / 1e9:,.0f}" for size in (memory, disk)]
-    return [name, *sizes, f"{one:,.2f}", f"{many:,.2f}", source]
+    return [name, *sizes, f"{one:,.2f}", "-" if many is None else f"{many:,.2f}", source]
 
 
 def _vectors(scale: Figures) -> int:

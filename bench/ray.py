@@ -74,7 +74,7 @@ def main() -> int:
 def _search(products: int, rounds: int) -> Figures:
     """Search by turns here and on a cluster; say whether the bytes are the same."""
     found = ray_ranges.measure(load_params(), products, rounds, WORKERS, kill_a_worker)
-    return found | {"holds": found["identical_bytes"] and found["killed"]["workers_killed"] == 1}
+    return found | {"holds": found["identical_bytes"] and found["killed"]["deaths_told"] == 1}
 
 
 def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figures:
@@ -109,7 +109,7 @@ def measure(folder: Path, texts: int, encoder: str | None, rounds: int) -> Figur
         "texts_a_driver_core_feeds_a_second": round(texts / driver),
         "killed": killed,
         "identical_bytes": identical,
-        "holds": identical and overhead <= OVERHEAD_PERCENT and killed["workers_killed"] == 1,
+        "holds": identical and overhead <= OVERHEAD_PERCENT and killed["deaths_told"] == 1,
     }
 
 

@@ -9,7 +9,6 @@ import logging
 import time
 from collections.abc import Callable, Iterator
 from hashlib import sha256
-from itertools import repeat
 from statistics import median
 from threading import Timer
 from typing import Any
@@ -45,7 +44,7 @@ def measure(
 
         def search(side: str) -> tuple[str, float]:
             started = time.monotonic()
-            first: Iterator[Any] = repeat(None)
+            first = None
             if side == "ray":
                 first = ranges.search(fleet, index, QUERIES, depth)
             found = _search(index, queries, depth, first)
@@ -90,10 +89,10 @@ def _vectors(rng: np.random.Generator, rows: int) -> Matrix:
     return at_unit_length(rng.standard_normal((rows, DIMENSION), np.float32), "made-up vectors")
 
 
-def _search(index: faiss.Index, queries: Matrix, depth: int, first: Iterator[Any]) -> str:
+def _search(index: faiss.Index, queries: Matrix, depth: int, first: Iterator[Any] | None) -> str:
     """Return a hash of what is found."""
     digest = sha256()
     for batch in neighbours.parts(np.arange(len(queries)), neighbours.SEARCHED_QUERIES):
-        for found in neighbours.search(index, queries[batch], depth, next(first)):
+        for found in neighbours.search(index, queries[batch], depth, first):
             digest.update(found.tobytes())
     return digest.hexdigest()

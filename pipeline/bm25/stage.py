@@ -49,11 +49,13 @@ def bm25(params: Params, locale: str) -> stage.Done:
     products, threads = len(inputs.products), params.runtime.thread_count()
     queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
     whole, reused = _whole(params, locale, analyser, inputs, digest)
+    way = analyser.name  # of searching, for the rates of `plan`
     if whole is not None:
         index, terms = TermIndex.of(whole, params.bm25, threads), f" terms={len(whole.vocabulary)}"
         found = _batches(search_all(index, queries, params, inputs), len(queries))
     else:
         found, terms = search_ranges(params, locale, queries, inputs, digest), ""
+        way += "-ray" if params.runtime.is_on_cluster() else "-ranges"
     with closing(found):  # of a cluster, too
         nothing = _write_runs(params, locale, analyser, found, inputs)
     stage.log.info(
@@ -61,7 +63,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
     return stage.Done(
-        analyser.name,
+        way,
         products=products,
         counted=0 if reused else products,
         queries=len(queries),

@@ -86,6 +86,11 @@ class Embed(Strict):
     shard_rows: Count
 
 
+FEWEST_ON_CLUSTER = 200_000_000_000
+"""With fewer multiplications, a search takes two cores at most about 10 s. A cluster's start alone
+takes 4 s."""
+
+
 class Retrieve(Strict):
     """How deep a run goes, in products per query."""
 
@@ -655,15 +660,23 @@ class Params(Strict):
         filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
 
-    def is_searched_by_ranges(self, locale: str) -> bool:
-        """Say whether a Ray cluster searches a locale's index, by ranges of products."""
-        known = isinstance(self.index_of(locale), FlatIndex | Sq8Index)
-        return known and self.runtime.is_on_cluster()
+    def is_searched_by_ranges(self, locale: str, multiplications: int) -> bool:
+        """Say whether a Ray cluster searches a locale's index, by ranges of products.
 
-    def search_way(self, locale: str) -> str:
-        """Return how retrieve searches a locale's index, as `index_way` says how it is built."""
+        Args:
+            locale: whose index it is.
+            multiplications: how many the search takes: products * queries * dimension.
+        """
+        known = isinstance(self.index_of(locale), FlatIndex | Sq8Index)
+        return known and self.runtime.is_on_cluster() and multiplications >= FEWEST_ON_CLUSTER
+
+    def search_way(self, locale: str, multiplications: int) -> str:
+        """Return how retrieve searches a locale's index, as `index_way` says how it is built.
+
+        The arguments are those of `is_searched_by_ranges`.
+        """
         kind = self.index_of(locale).kind
-        return f"{kind}-ray" if self.is_searched_by_ranges(locale) else kind
+        return f"{kind}-ray" if self.is_searched_by_ranges(locale, multiplications) else kind
 
 
 BY_LOCALE = ("encoder", "index", "language", "spelling", "rerank", "systems")

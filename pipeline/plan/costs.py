@@ -32,6 +32,10 @@ MOST_TIMES = 20
 SCANS = {"sq8": 1.0, "rabitq": 2.0, "eden": 4.0, "pq-fastscan": 0.3}
 """How long comparing a query with a vector's codes takes, over that of sq8."""
 
+GATHERED_BYTES, MOST_GATHERED = 28, 600e6
+"""Bytes of a product that a cluster found for a query, among the best and in a range's part; and of
+all of them at once (`retrieve.ranges`)."""
+
 TELLING_SECONDS, TELLING_BYTES = 0.5, 100e6
 """How much a run's time and memory vary by themselves: one with less work says little of a rate."""
 
@@ -155,6 +159,9 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         found["tokens of a thread"] = units["tokens"] / units["threads"]
     if stage in ("index", "retrieve", "similar"):
         found |= _index_amounts(kind.removesuffix("-ray"), units)
+        asked = max(units.get("rescore", 0), 1) * depth + 100
+        gathered = min(GATHERED_BYTES * queries * asked, MOST_GATHERED)
+        found["gathered bytes"] = gathered if kind.endswith("-ray") else 0
     if stage == "bm25":
         japanese = kind.startswith("sudachi")
         # A product's terms, different ones and one by one; new ones become rare.

@@ -42,7 +42,7 @@ RATES: Mapping[str, Mapping[str, tuple[float, float, float]]] = {
         "start": (0.3, 230e6, 0), "components": (0.6e-9, 0, 0), "exact": (1 / 20e9, 0, 0),
         "quantised": (1 / 20e9, 0, 0), "walked": (1 / 40e9, 0, 0), "probed": (1 / 5e9, 0, 0),
         "rescored": (1e-9, 0, 0), "products": (0, 100, 0), "query components": (0, 12, 0),
-        "index bytes": (0, 1, 0),
+        "index bytes": (0, 1, 0), "gathered bytes": (0, 1, 0),
         "results at once": (0, 330, 0), "results": (0.3e-6, 0, 5.5), "queries": (0, 0, 200),
     },
     "bm25": {

@@ -55,7 +55,8 @@ def _branch(params: Params, locale: str, size: Size, row: Callable[..., Row]) ->
     searched = {**products, **queries, **depth}
     yield embed
     yield row("index", locale, {**built, **threads}, params.index_way(locale))
-    yield row("retrieve", locale, {**built, **queries, **depth}, params.search_way(locale))
+    way = params.search_way(locale, size.products * size.queries * int(built["dimension"]))
+    yield row("retrieve", locale, {**built, **queries, **depth}, way)
     analyser = analyser_name(params.language[locale])
     workers = worker_count(analyser, size.products, params.runtime)
     words = {**searched, "counted": size.products, **threads, "workers": workers}

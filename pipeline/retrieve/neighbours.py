@@ -44,7 +44,7 @@ Find = Callable[[Matrix, int], Found]
 
 
 def search(
-    index: faiss.Index | Rescored, queries: Matrix, depth: int, given: Found | None = None
+    index: faiss.Index | Rescored, queries: Matrix, depth: int, given: Iterator[Found] | None = None
 ) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
     """Return the first `depth` products of each query in the order of `ranking`.
 
@@ -57,7 +57,7 @@ def search(
             codes are ordered by their vectors.
         queries: as `to_index_form` returns them, [queries, dimension].
         depth: how many products per query.
-        given: what a search for `first_asked` products found elsewhere, if it was done.
+        given: what each of the `first_calls` found elsewhere, if they were done.
 
     Returns:
         Scores and product codes, both [queries, min(depth, products)]; `ranking.NO_PRODUCT` fills
@@ -69,8 +69,7 @@ def search(
     if isinstance(index, Rescored):
         wanted = min(index.factor * depth, index.ntotal)
         for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
-            mine = None if given is None else _some(given, rows)
-            _, proposed = search(index.index, queries[rows], wanted, mine)
+            _, proposed = search(index.index, queries[rows], wanted, given)
             by_vectors = index.score(queries[rows], proposed)
             ranked, order = ranking.rank_matrix(by_vectors, proposed)
             scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
@@ -85,7 +84,7 @@ def search(
             if given is None:
                 raw, found, beyond = find(queries if whole else queries[searched], asked)
             else:
-                raw, found, beyond = _some(given, searched)
+                raw, found, beyond = next(given)
             best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
             for part in parts(np.arange(len(searched)), at_once):
@@ -105,15 +104,16 @@ def first_asked(index: faiss.Index | Rescored, depth: int) -> int:
     return min(factor * depth + EXTRA_RESULTS, index.ntotal)
 
 
-def calls(queries: int, asked: int) -> Iterator[NDArray[np.int64]]:
+def first_calls(
+    index: faiss.Index | Rescored, queries: int, depth: int
+) -> Iterator[NDArray[np.int64]]:
     """Yield the rows of each first call of an index, where `search` gets a batch at a time."""
+    asked = first_asked(index, depth)
+    size = RESULT_BYTES // (FOUND_BYTES * asked)
+    if isinstance(index, Rescored):
+        size = min(size, RESULT_BYTES // (RANKED_BYTES * min(index.factor * depth, index.ntotal)))
     for batch in parts(np.arange(queries), SEARCHED_QUERIES):
-        yield from parts(batch, RESULT_BYTES // (FOUND_BYTES * asked))
-
-
-def _some(given: Found, rows: NDArray[np.int64]) -> Found:
-    scores, codes, beyond = given
-    return scores[rows], codes[rows], beyond[rows]
+        yield from parts(batch, size)
 
 
 def finder(index: faiss.Index) -> Find:

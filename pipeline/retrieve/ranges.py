@@ -4,16 +4,16 @@ Workers get the queries once, then ranges of codes. Each finds the best products
 the best of all are kept. They stand in for the first search of `neighbours.search`, which orders
 them and searches the whole index again for the few queries whose last place is open.
 
-FAISS's inner products are in float32, and their last bits depend on the matrices: on the number of
-vectors, where its BLAS has only AVX2, and on that of queries. So a range begins where a block does,
-and its queries are searched in the calls of one machine. All other scores are of two vectors alone.
+FAISS's inner products are in float32, and their last bits depend on the matrices: on that of
+queries and, where its BLAS has only AVX2, on the number of vectors and of threads. So a range
+begins where a block does, its queries are searched in the calls of one machine, and each worker
+has as many threads as this machine uses. All other scores are of two vectors alone.
 """
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import repeat
 from typing import Any
 
 import numpy as np
@@ -41,7 +41,7 @@ RANGE_BYTES = 256_000_000
 
 GROUP_BYTES = 256_000_000
 """The most bytes of the best products of the queries for which all ranges are sent once: 12,288 at
-a depth of 1,000. One call's queries are searched at least."""
+a depth of 1,000. One call's queries are searched at least; theirs are 341 MB at most."""
 
 BEST_BYTES = 16
 """Bytes of one of them: a score and a code."""
@@ -71,14 +71,14 @@ class Range:
     Attributes:
         start: the row of the first product.
         codes: uint8 [products, bytes of a product].
-        rows: which queries are searched.
+        calls: which queries are searched, in each call of FAISS; one call after the other.
         asked: how many products of each are kept of all ranges.
-        least: scores from which on others are known to be as good, [queries].
+        least: scores from which on others are known to be as good, [queries of all calls].
     """
 
     start: int
     codes: NDArray[np.uint8]
-    rows: range
+    calls: list[slice]
     asked: int
     least: Floats
 
@@ -136,10 +136,10 @@ class Best:
 @contextmanager
 def first_searches(
     params: Params, locale: str, index: Any, queries: Matrix
-) -> Iterator[Iterator[Found | None]]:
-    """Yield what a cluster finds, a batch of `SEARCHED_QUERIES` after the other.
+) -> Iterator[Iterator[Found] | None]:
+    """Yield what a cluster finds, one of `neighbours.first_calls` after the other.
 
-    Each is None where the whole search is this machine's.
+    None where the whole search is this machine's.
 
     Args:
         params: say where the index is searched, and how many products per query.
@@ -150,14 +150,14 @@ def first_searches(
     Raises:
         PipelineError: as `connected` and `Fleet`, or a worker would compute other scores.
     """
-    if not (params.is_searched_by_ranges(locale) and len(queries)):
+    if not params.is_searched_by_ranges(locale, index.ntotal * queries.size):
         if params.runtime.executor == "ray":
             log.info(
                 "retrieve locale=%s: its %s index is searched on this machine. A Ray cluster with "
-                "a runtime.ray_address searches flat and sq8.",
+                "a runtime.ray_address searches flat and sq8, if that takes more than about 10 s.",
                 locale, params.index_of(locale).kind,
             )  # fmt: skip
-        yield repeat(None)
+        yield None
         return
     with (
         connected(params.runtime) as ray,
@@ -167,30 +167,37 @@ def first_searches(
 
 
 def fleet_for(ray: Any, runtime: Runtime, index: Any, queries: Matrix) -> Fleet[Range, Part]:
-    """Return workers that search an index for queries; the module ray is connected."""
+    """Return workers that search an index for queries; the module ray is connected.
+
+    Each takes as many cores as this machine uses threads.
+    """
+    runtime = runtime.model_copy(update={"threads": runtime.thread_count()})
     empty = faiss.serialize_index(decoded.empty(_coded(index)))
     begin = partial(_begin, Job(empty, queries, fingerprint(_PACKAGES)))
     return Fleet(ray, runtime, begin, items_a_worker=2)
 
 
 def search(fleet: Fleet[Range, Part], index: Any, queries: int, depth: int) -> Iterator[Found]:
-    """Yield what the workers of `fleet_for` find, a batch of `SEARCHED_QUERIES` after the other."""
-    asked, index = neighbours.first_asked(index, depth), _coded(index)
+    """Yield what the workers of `fleet_for` find in each of `neighbours.first_calls`."""
+    asked = neighbours.first_asked(index, depth)
+    calls = [slice(rows[0], rows[-1] + 1) for rows in neighbours.first_calls(index, queries, depth)]
+    index = _coded(index)
     codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
     codes = codes.reshape(index.ntotal, index.code_size)
-    batch = neighbours.SEARCHED_QUERIES
-    group = max(1, GROUP_BYTES // (BEST_BYTES * asked * batch)) * batch
-    for first in range(0, queries, group):
-        rows = range(first, min(first + group, queries))
-        best = Best(len(rows), asked)
+    together = max(1, GROUP_BYTES // (BEST_BYTES * asked * calls[0].stop))
+    for at in range(0, len(calls), together):
+        group = calls[at : at + together]
+        first = group[0].start
+        best = Best(group[-1].stop - first, asked)
         items = (
-            Range(part.start, codes[part], rows, asked, best.least)
+            Range(part.start, codes[part], group, asked, best.least)
             for part in cut(index.ntotal, index.code_size, fleet.size())
         )
         for _, found in fleet.map(items):
             best.add(found)
-        for start in range(0, len(rows), batch):
-            yield best.found(slice(start, start + batch))
+        for rows in group:
+            yield best.found(slice(rows.start - first, rows.stop - first))
+        del best  # before there are others
 
 
 def _coded(index: Any) -> Any:
@@ -198,7 +205,11 @@ def _coded(index: Any) -> Any:
 
 
 def cut(products: int, size: int, workers: int) -> Iterator[slice]:
-    """Yield ranges of products of `size` bytes each, as many for each worker where they suffice."""
+    """Yield ranges of products of `size` bytes each, as many for each worker where they suffice.
+
+    There may be no worker for a while, after all died.
+    """
+    workers = max(1, workers)
     rounds = -(-products * size // (RANGE_BYTES * workers))
     step = -(-products // (rounds * workers * ALIGNED_ROWS)) * ALIGNED_ROWS
     for start in range(0, products, step):
@@ -226,10 +237,11 @@ def _begin(job: Job, cores: int) -> Work[Range, Part]:
 def search_range(index: Any, queries: Matrix, item: Range) -> Part:
     """Search the codes of a range, which the index holds, for some of all queries."""
     find, asked = neighbours.finder(index), min(item.asked, index.ntotal)
-    counts, beyond = np.zeros(len(item.rows), np.int64), np.full(len(item.rows), -np.inf)
+    counts, beyond = np.zeros(len(item.least), np.int64), np.full(len(item.least), -np.inf)
     scores, codes = [], []
-    for rows in neighbours.calls(len(item.rows), item.asked):
-        raw, found, others = find(queries[rows + item.rows.start], asked)
+    for call in item.calls:
+        rows = slice(call.start - item.calls[0].start, call.stop - item.calls[0].start)
+        raw, found, others = find(queries[call], asked)
         better = (found != ranking.NO_PRODUCT) & (raw > item.least[rows, np.newaxis])
         counts[rows] = better.sum(axis=1)
         scores.append(raw[better])

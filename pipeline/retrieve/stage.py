@@ -58,7 +58,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         starts = range(0, len(queries), BATCH_QUERIES)
         for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
             batch = queries[start : start + BATCH_QUERIES]
-            scores, codes = neighbours.search(index, batch, depth, next(first))
+            scores, codes = neighbours.search(index, batch, depth, first)
             for begin in range(0, len(codes), GROUP_QUERIES):
                 group = slice(begin, begin + GROUP_QUERIES)
                 row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
@@ -73,7 +73,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,
     )  # fmt: skip
     return stage.Done(
-        params.search_way(locale),
+        params.search_way(locale, index.ntotal * queries.size),
         queries=len(queries),
         products=index.ntotal,
         dimension=manifest.dimension,

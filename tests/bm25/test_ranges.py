@@ -1,6 +1,7 @@
 """Products searched range by range: the bytes of one search of them all."""
 
 import re
+from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from pipeline.bm25 import postings, ranges, room
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
+from pipeline.bm25.analysers import analyser_name
 from pipeline.bm25.cluster import connection, searcher
 from pipeline.bm25.counting import Counted, count_terms
 from pipeline.bm25.postings import Statistics, memory_bytes
@@ -81,14 +83,21 @@ def test_a_cluster_finds_the_same_to_the_last_bit_though_a_worker_is_killed_midw
     judged = np.unique(rng.integers(0, [40, 400], (90, 2)), axis=0).T
     task = ranges.Task(queries, vocabulary, known, settings, depth, (judged[0], judged[1]))
     there = params({"runtime.executor": "ray", "runtime.ray_address": cluster}).runtime
+    killed: list[bool] = []
+
+    def and_kill(parts: Iterator[ranges.Part]) -> Iterator[ranges.Part]:
+        for part in parts:
+            if not killed:  # the first part is here: the workers have the next ranges
+                killed.append(kill_a_worker())
+            yield part
+
     with connection(there) as ray, searcher(ray, there, task) as search_there:
         for rows in (range(20), range(20, 40)):
-            mine = list(ranges.merge(search_there(found, rows), task, rows))
+            mine = list(ranges.merge(and_kill(search_there(found, rows)), task, rows))
             expected = list(ranges.merge(task.search_all(found, rows, threads=1), task, rows))
             for one, other in zip(chain(*mine[0]), chain(*expected[0]), strict=True):
                 np.testing.assert_array_equal(one, other)
-            if not rows.start:
-                assert kill_a_worker()
+    assert killed == [True]
     assert sum("of the Ray cluster died" in line for line in caplog.messages) == 1
 
 
@@ -145,9 +154,10 @@ def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         tables.write_table(path, table.set_column(place, "text", pa.array(texts)), schema)
 
 
-def written(changes: dict[str, Any]) -> dict[str, bytes]:
-    """Run the stage on one thread; return the bytes of its files."""
-    bm25.bm25(params({"runtime.threads": 1, **changes}), LOCALE)
+def written(changes: dict[str, Any], way: str = "") -> dict[str, bytes]:
+    """Run the stage on one thread, check its way for `plan`; return the bytes of its files."""
+    done = bm25.bm25(params({"runtime.threads": 1, **changes}), LOCALE)
+    assert done.kind == f"{analyser_name(LOCALE)}{way}"
     return {path.name: path.read_bytes() for path in layout.runs("bm25", LOCALE).folder.iterdir()}
 
 
@@ -161,7 +171,7 @@ def test_where_not_all_postings_fit_the_stage_goes_range_by_range_with_the_same_
     monkeypatch.setattr(room, "MOST_HELD", 1)
     for limit, fewest in ((0.8, 2), (0.5, 6)):
         caplog.clear()
-        assert written({"runtime.memory_limit": limit}) == whole
+        assert written({"runtime.memory_limit": limit}, "-ranges") == whole
         (line,) = (one for one in caplog.messages if "ranges=" in one)
         assert int(re.findall(r"ranges=(\d+)", line)[0]) >= fewest
         assert "The products are searched range by range." in caplog.text
@@ -177,7 +187,7 @@ def test_the_stage_sends_ranges_to_a_cluster_only_where_not_all_postings_fit(
     whole = written({})
     there = {"runtime.executor": "ray", "runtime.ray_address": cluster}
     monkeypatch.setattr(postings, "WEIGHT_BYTES", 1_000_000)
-    assert written({**there, "runtime.memory_limit": 0.8}) == whole
+    assert written({**there, "runtime.memory_limit": 0.8}, "-ray") == whole
     # Nobody is asked for while all fit.
     nowhere = {**there, "runtime.ray_address": "127.0.0.1:1"}
     with pytest.raises(PipelineError, match="no Ray cluster that fits this machine"):

@@ -15,7 +15,7 @@ from bench.fault_lab import LOCALE, OUTPUTS, Workshop
 from pipeline.clean.stage import clean
 from pipeline.core import layout
 from pipeline.core import timings as rates
-from pipeline.core.params import Params
+from pipeline.core.params import FEWEST_ON_CLUSTER, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.timings import Record
 from pipeline.embed.fill import SideEncoder
@@ -392,10 +392,16 @@ def test_a_search_by_a_cluster_has_rates_of_its_own_from_those_of_one_machine(
     ways = {"flat": "flat-ray", "sq8": "sq8-ray", "hnsw": "hnsw"}
     for kind, way in ways.items():
         given = {"index.es": kind, "runtime.executor": "ray"}
-        assert changed_params({**given, "runtime.ray_address": "auto"}).search_way("es") == way
-        assert changed_params(given).search_way("es") == kind
+        there = changed_params({**given, "runtime.ray_address": "auto"})
+        assert there.search_way("es", FEWEST_ON_CLUSTER) == way
+        assert there.search_way("es", FEWEST_ON_CLUSTER - 1) == kind
+        assert changed_params(given).search_way("es", FEWEST_ON_CLUSTER) == kind
         units = UNITS["retrieve", kind]
-        assert default_cost("retrieve", way, units) == default_cost("retrieve", kind, units)
+        here, theirs = (default_cost("retrieve", one, units) for one in (kind, way))
+        assert theirs.work_seconds == here.work_seconds
+        # The best products of each query, and those of a range.
+        held = 28 * units["queries"] * 200 if kind != way else 0
+        assert theirs.work_bytes == here.work_bytes + held
 
 
 def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
