@@ -153,7 +153,7 @@ def cell(move: Move, bound: float) -> str:
         return "none"
     at_most = "≤ " * (move.p_adjusted <= bound)
     moved = f"{move.a:.4f}, {mean:+.4f} [{low:+.4f}, {high:+.4f}]"
-    return f"{moved}, p {at_most}{move.p_adjusted:.3f}, n {queries:,}"
+    return f"{moved}, p {at_most}{max(move.p_adjusted, 0.001):.3f}, n {queries:,}"
 
 
 def outcomes_table(found: Found, restored: str, misspelled: Cases, right: Texts) -> str:

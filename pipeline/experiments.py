@@ -93,8 +93,8 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]
         if isinstance(value, dict):
             yield from _flat(value, f"{prefix}{name}.")
         else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            yield f"{prefix}{name}", text
+            plain = isinstance(value, str) and value.isprintable()
+            yield f"{prefix}{name}", value if plain else json.dumps(value)
 
 
 def _order(value: str) -> tuple[bool, float, str]:

@@ -39,8 +39,13 @@ def _of_extra(package: str) -> bool:
     except metadata.PackageNotFoundError:  # a clone that is not installed
         return True
     names = [re.split(r"[^\w.-]", each)[0] for each in listed if re.search(r"extra == .run.", each)]
-    owners = {name.lower() for name in metadata.packages_distributions().get(package, ())}
-    return not owners.isdisjoint(names) or not all(map(_is_installed, names))
+    owners = set(map(_normal, metadata.packages_distributions().get(package, ())))
+    return not owners.isdisjoint(map(_normal, names)) or not all(map(_is_installed, names))
+
+
+def _normal(distribution: str) -> str:
+    """Return a distribution's name as package indexes compare it."""
+    return re.sub(r"[-_.]+", "-", distribution).lower()
 
 
 def _is_installed(name: str) -> bool:

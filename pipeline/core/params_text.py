@@ -4,6 +4,7 @@ import itertools
 import math
 import re
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -69,22 +70,31 @@ def parse(text: bytes, where: str) -> Any:
         raise PipelineError(f"{where} {_TOO_DEEP}")
     yaml = YAML(typ="safe", pure=True)
     try:
-        node = yaml.compose(text.decode("utf-8-sig"))
+        with _yaml_errors(where):
+            node = yaml.compose(text.decode("utf-8-sig"))
         if node is None:
             return None
         _check_size(node)
         if wrong := list(_Checks(yaml).lines(node, "", set())):
             raise PipelineError(_listed(where, wrong))
-        return yaml.constructor.construct_document(node)
-    except PipelineError:
-        raise
-    except UnicodeDecodeError as err:
-        raise PipelineError(f"{where} is not YAML: it must be UTF-8 ({err}). Save it so.") from err
+        with _yaml_errors(where):
+            return yaml.constructor.construct_document(node)
     except RecursionError as err:
         raise PipelineError(f"{where} {_TOO_DEEP}") from err
     except _TooMuchError as err:
         raise PipelineError(f"{where}: {err}") from err
-    # The YAML library raises what Python's own conversions do, such as ValueError for "\U00110000".
+
+
+@contextmanager
+def _yaml_errors(where: str) -> Iterator[None]:
+    """Raise a `PipelineError` for what the YAML library raises."""
+    try:
+        yield
+    except UnicodeDecodeError as err:
+        raise PipelineError(f"{where} is not YAML: it must be UTF-8 ({err}). Save it so.") from err
+    except RecursionError:
+        raise
+    # It raises what Python's own conversions do, such as ValueError for "\U00110000".
     except Exception as err:
         what = one_line(err) or type(err).__name__
         raise PipelineError(f"{where} is not YAML: {what}. Correct it.") from err
@@ -216,7 +226,7 @@ class _Checks:
 
 def _shown(key: str) -> str:
     """Return a key as a message may show it: on one line, which is no command of a CI runner."""
-    return key if key.isprintable() and key[:1] != ":" and len(key) <= 60 else shorten(key)
+    return key if re.fullmatch(r"[\w@.~=+-][\w@.~=+ -]{0,59}", key) else shorten(key)
 
 
 def _tag(node: Node) -> str:

@@ -93,6 +93,7 @@ def search(
                 scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
                 unsure[rows] = best_beyond[part] >= ranked[:, depth - 1]
                 unsure[rows] &= order[:, -1] != ranking.NO_PRODUCT
+            del raw, found, beyond  # before there are others
         open_rows = np.flatnonzero(unsure) if asked < index.ntotal else open_rows[:0]
         asked, given = min(2 * asked, index.ntotal), None
     return scores, codes

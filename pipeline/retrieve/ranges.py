@@ -56,11 +56,13 @@ class Job:
     Attributes:
         index: the index without its codes, as FAISS writes it.
         queries: all, float32 [queries, dimension].
-        kind: what the scores depend on.
+        threads: this machine's. Where FAISS has no AVX-512, their number decides last bits.
+        kind: what else the scores depend on.
     """
 
     index: NDArray[np.uint8]
     queries: Matrix
+    threads: int
     kind: dict[str, str]
 
 
@@ -167,13 +169,10 @@ def first_searches(
 
 
 def fleet_for(ray: Any, runtime: Runtime, index: Any, queries: Matrix) -> Fleet[Range, Part]:
-    """Return workers that search an index for queries; the module ray is connected.
-
-    Each takes as many cores as this machine uses threads.
-    """
-    runtime = runtime.model_copy(update={"threads": runtime.thread_count()})
+    """Return workers that search an index for queries; the module ray is connected."""
     empty = faiss.serialize_index(decoded.empty(_coded(index)))
-    begin = partial(_begin, Job(empty, queries, fingerprint(_PACKAGES)))
+    job = Job(empty, queries, runtime.thread_count(), fingerprint(_PACKAGES))
+    begin = partial(_begin, job)
     return Fleet(ray, runtime, begin, items_a_worker=2)
 
 
@@ -207,16 +206,17 @@ def _coded(index: Any) -> Any:
 def cut(products: int, size: int, workers: int) -> Iterator[slice]:
     """Yield ranges of products of `size` bytes each, as many for each worker where they suffice.
 
-    There may be no worker for a while, after all died.
+    Two for each worker at least: a worker that is ready first takes two. There may be no worker for
+    a while, after all died.
     """
     workers = max(1, workers)
-    rounds = -(-products * size // (RANGE_BYTES * workers))
+    rounds = max(2, -(-products * size // (RANGE_BYTES * workers)))
     step = -(-products // (rounds * workers * ALIGNED_ROWS)) * ALIGNED_ROWS
     for start in range(0, products, step):
         yield slice(start, min(start + step, products))
 
 
-def _begin(job: Job, cores: int) -> Work[Range, Part]:
+def _begin(job: Job, _cores: int) -> Work[Range, Part]:
     """Return what searches a range on a worker.
 
     Raises:
@@ -226,7 +226,7 @@ def _begin(job: Job, cores: int) -> Work[Range, Part]:
     index: Any = faiss.deserialize_index(job.index)
 
     def search(item: Range) -> Part:
-        faiss.omp_set_num_threads(cores)
+        faiss.omp_set_num_threads(job.threads)
         index.reset()
         index.add_sa_codes(item.codes)
         return search_range(index, job.queries, item)

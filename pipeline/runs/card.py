@@ -85,7 +85,8 @@ def other_setting(measured: Mapping[str, Any], wanted: Mapping[str, str]) -> str
         if found != expected:
             must = "not be there" if expected is None else f"be {expected}"
             shown = "nothing" if found is None else shorten(found).strip("'")
-            return f"{INDEX_SETTINGS}.{key} must {must} (found {shown})"
+            name = key if key.isidentifier() else shorten(key)
+            return f"{INDEX_SETTINGS}.{name} must {must} (found {shown})"
     return ""
 
 

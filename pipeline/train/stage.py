@@ -124,7 +124,8 @@ def _not_learned(params: Params, name: str, whole: pa.Table) -> tuple[pa.Table, 
         return whole, {}
     kept = leave_out(whole, read_learned(params, sources))
     if not len(kept):
-        key = "base" if params.trained_for([settings.base]) else "teacher"
+        of_base = leave_out(whole, read_learned(params, params.trained_for([settings.base])))
+        key = "teacher" if len(of_base) else "base"
         raise PipelineError(
             f"trained.{name}.{key}: {' and '.join(sources)} learned from every dev query of "
             f"{name}, so none can choose an epoch. Learn from the same locales, or raise "

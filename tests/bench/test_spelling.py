@@ -140,7 +140,7 @@ def test_a_cell_counts_the_queries_of_its_measure_and_marks_the_least_p_of_its_d
     typed, corrected = (pa.table({measure: each}) for each in (values, values + 0.5))
     bound = 1 / (draws.samples + 1)
     for old, new, cells in (
-        (typed, corrected, "0.2500, +0.5000 [+0.5000, +0.5000], p ≤ 0.000, n 30"),
+        (typed, corrected, "0.2500, +0.5000 [+0.5000, +0.5000], p ≤ 0.001, n 30"),
         (typed, typed, "0.2500, +0.0000 [+0.0000, +0.0000], p 1.000, n 30"),
         (typed[30:], corrected[30:], "none"),
         (typed[:0], corrected[:0], "none"),

@@ -506,6 +506,8 @@ MERGES = "a: &a {x: 1}\n" + "".join(
         ('a: "\\U00110000"\n', "is not YAML"),
         ("%YAML 1.3\na: 1\n", "is not YAML"),
         ('"a\\n::set-env name=X::y": 2001-01-01\n', "a date"),
+        ('".::warning::x": 2001-01-01\n', "a date"),
+        ('" ::warning::x": 2001-01-01\n', "a date"),
         ("".join(f"a{n}: 2001-01-01\n" for n in range(2_001)), "… and 1981 more"),
         ("", "must be an object"),
     ],
