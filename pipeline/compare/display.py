@@ -80,7 +80,7 @@ def terminal(report: Report) -> str:
                 lines.append(f"  {change.query_id}  {plain(change.query)}  {_values(change)}")
                 for name, hits in _results(report, move, change):
                     lines.append(f"    {name}  {' | '.join(hits)}")
-    lines += ["", *closing(report), *map(plain, report.notes)]
+    lines += ["", *closing(report), *report.notes]
     return "\n".join(lines) + "\n"
 
 
