@@ -338,14 +338,20 @@ def test_an_experiment_in_a_temporary_copy_finds_the_local_model_and_shares_its_
     assert re.findall(r"encoder=labse .*encoded=(\d+)", printed) == ["0", "0"]
 
 
+def options(*changes: str) -> list[str]:
+    """Return the options of `dvc exp run` for changes of params.yaml."""
+    return [part for change in changes for part in ("-S", change)]
+
+
 def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depends_on_reruns_it(
     project: Project,
 ) -> None:
     us = (project.folder / "reports/metrics/us.json").read_bytes()
     pairs, train = model("pairs", TRAINED), model("train", TRAINED)
-    assert project.ran("exp", "run", "-S", f"encoder.es={TRAINED}") == {
-        pairs, train, *after_embed("es"),
-    }  # fmt: skip
+    fast = [f"trained.{name}.{key}" for name in (TRAINED, TEACHER)
+            for key in ("epochs=1", "max_tokens=16")]  # fmt: skip
+    changes = options(f"encoder.es={TRAINED}", *fast)
+    assert project.ran("exp", "run", *changes) == {pairs, train, *after_embed("es")}
     lock = project.lock()
     assert project.ran("repro") == set()
     # Weights that are trained a second time, in another place and from the start, are the same.
@@ -357,9 +363,10 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
     assert set(re.findall(r"Running stage '(.+?)'", printed)) == {train, *after_embed("es")}
     # Other settings train it again, and a teacher is trained for its student.
     teacher = [model(stage, TEACHER) for stage in ("pairs", "train")]
-    changes = ("loss=distill-kl-div", f"teacher={TEACHER}")
-    options = [part for change in changes for part in ("-S", f"trained.{TRAINED}.{change}")]
-    assert project.ran("exp", "run", *options) == {*teacher, train, *after_embed("es")}
+    changes = options(
+        f"trained.{TRAINED}.loss=distill-kl-div", f"trained.{TRAINED}.teacher={TEACHER}"
+    )
+    assert project.ran("exp", "run", *changes) == {*teacher, train, *after_embed("es")}
     assert (project.folder / "reports/metrics/us.json").read_bytes() == us
     # What is evaluated changed, and none of the pairs did: they are drawn, and nothing is trained.
     ran = project.ran("exp", "run", "-S", "sample.distractors=5")
