@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
-from pipeline.runs.ranking import places
+from pipeline.runs.ranking import find_repeat, look_up, places, query_starts
 
 E_CODE = LABELS.index("E")
 """The position of Exact, as judgements have labels."""
@@ -109,27 +109,18 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
     query = query_rows - judgements.first_query
     if query.size and (query[0] < 0 or query[-1] >= len(judgements) or (np.diff(query) < 0).any()):
         raise ValueError("the query rows of a run must ascend, within those of the judgements")
-    width = 1 + max(codes.max(initial=0), judgements.codes.max(initial=0))
-    pairs = query * width + codes
-    order = np.argsort(pairs)
-    pairs = pairs[order]
-    twice = np.flatnonzero(np.diff(pairs) == 0)
-    if twice.size:
-        at = order[twice[0]]
-        raise _pair_twice("the run ranks", query_rows[at], codes[at])
-
-    wanted = judgements.positions() * width + judgements.codes
-    place = np.searchsorted(pairs, wanted)
-    found = np.zeros(wanted.size, dtype=bool)
-    inside = place < pairs.size
-    found[inside] = pairs[place[inside]] == wanted[inside]
-    at = order[place[found]]
-    by_rank = np.argsort(at)
-    at, label = at[by_rank], judgements.labels[found][by_rank]
-    retrieved = np.bincount(query, minlength=len(judgements))
-    start = np.cumsum(retrieved) - retrieved
+    starts = query_starts(query, 0, len(judgements))
+    if (repeat := find_repeat(starts, codes)) is not None:
+        raise _pair_twice("the run ranks", query_rows[repeat], codes[repeat])
+    place = look_up(starts, codes, judgements.starts, judgements.codes)
+    at = np.flatnonzero(place >= 0)
     return JudgedRun(
-        query[at], codes[at], at - start[query[at]] + 1, label, retrieved, judgements.label_counts()
+        query[at],
+        codes[at],
+        at - starts[query[at]] + 1,
+        judgements.labels[place[at]],
+        np.diff(starts),
+        judgements.label_counts(),
     )
 
 

@@ -231,5 +231,7 @@ def by_kind(
         "measure": name,
         "small_below": slices.SMALL_BELOW,
         "top10": {**mixes, RANDOM: first_products.shares(system_scores.random_mix(judged))},
-        "slices": slices.measure(divided, values, params.uncertainty),
+        "slices": slices.measure(
+            divided, values, params.uncertainty, params.runtime.thread_count()
+        ),
     }

@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.languages import UNSPACED
+from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
 from pipeline.evaluate.metrics import EXACT, MEAN_DECIMALS
@@ -123,7 +124,7 @@ def table(query_ids: pa.ChunkedArray, slices: Iterable[Slice]) -> pa.Table:
 
 
 def measure(
-    slices: Iterable[Slice], values: Mapping[str, Floats], settings: Uncertainty
+    slices: Iterable[Slice], values: Mapping[str, Floats], settings: Uncertainty, threads: int
 ) -> list[dict[str, Any]]:
     """Return the mean and interval of one measure for each value of each slice, by system.
 
@@ -133,26 +134,31 @@ def measure(
         slices: of the same queries.
         values: the measure, by system, [queries]; NaN where it is undefined.
         settings: of the bootstrap.
+        threads: how many to use.
     """
     table = np.stack(list(values.values()), axis=1)
+    parts = [(each, code) for each in slices for code in range(len(each.values))]
+
+    def estimate(part: tuple[Slice, int]) -> list[Interval]:
+        each, code = part
+        return bootstrap_intervals(table[each.of_query == code], **settings.model_dump())
+
     found = []
-    for each in slices:
-        for code, value in enumerate(each.values):
-            intervals = bootstrap_intervals(table[each.of_query == code], **settings.model_dump())
-            queries = max(interval.queries for interval in intervals)
-            if queries:
-                found.append(
-                    {
-                        "slice": each.name,
-                        "value": value,
-                        "queries": queries,
-                        "small": queries < SMALL_BELOW,
-                        "systems": {
-                            system: rounded(interval)
-                            for system, interval in zip(values, intervals, strict=True)
-                        },
-                    }
-                )
+    for (each, code), intervals in zip(parts, in_parallel(estimate, parts, threads), strict=True):
+        queries = max(interval.queries for interval in intervals)
+        if queries:
+            found.append(
+                {
+                    "slice": each.name,
+                    "value": each.values[code],
+                    "queries": queries,
+                    "small": queries < SMALL_BELOW,
+                    "systems": {
+                        system: rounded(interval)
+                        for system, interval in zip(values, intervals, strict=True)
+                    },
+                }
+            )
     return found
 
 

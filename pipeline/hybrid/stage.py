@@ -10,6 +10,7 @@ import numpy as np
 
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Params, System
 from pipeline.core.progress import track
 from pipeline.hybrid.fuse import fuse, ranks
@@ -21,6 +22,9 @@ from pipeline.runs.inputs import Inputs, read_inputs
 FUSED: tuple[System, System] = ("dense", "bm25")
 """The systems whose runs are fused."""
 
+Piece = tuple[range, ranking.Ranked, ranking.Ranked]
+"""Some queries, and what both systems have for them."""
+
 
 def hybrid(params: Params, locale: str) -> stage.Done:
     """Write the fused catalogue run and pool run of a locale."""
@@ -30,13 +34,18 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
     for system, card in run_card.read_cards(locale, FUSED, inputs, depth).items():
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
+    threads = params.runtime.thread_count()
+
+    def fused(piece: Piece) -> tuple[range, ranking.Ranked]:
+        covered, dense, bm25 = piece
+        return covered, fuse(dense, bm25, settings)
+
     with run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
-        pieces = paired_pieces("catalogue", locale, inputs)
+        found = in_parallel(fused, paired_pieces("catalogue", locale, inputs), threads)
         total = len(inputs.queries)
-        for _, dense, bm25 in track(pieces, total, "queries", lambda piece: len(piece[0])):
-            fused = fuse(dense, bm25, settings)
-            inside = ranks(fused) <= depth
-            rows, codes, scores = fused
+        for _, ranked in track(found, total, "queries", lambda piece: len(piece[0])):
+            inside = ranks(ranked) <= depth
+            rows, codes, scores = ranked
             catalogue.add(rows[inside], codes[inside], scores[inside])
         for covered, dense, bm25 in paired_pieces("pool", locale, inputs):
             for system, run in zip(FUSED, (dense, bm25), strict=True):
@@ -49,9 +58,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     return stage.Done(queries=len(inputs.queries), products=len(inputs.products), depth=depth)
 
 
-def paired_pieces(
-    track: str, locale: str, inputs: Inputs
-) -> Iterator[tuple[range, ranking.Ranked, ranking.Ranked]]:
+def paired_pieces(track: str, locale: str, inputs: Inputs) -> Iterator[Piece]:
     """Read the runs of both systems together, for the same queries each time; see `iter_run`."""
     dense, bm25 = (
         run_files.iter_run(

@@ -16,6 +16,9 @@ from pipeline.core.errors import PipelineError
 SCORE_DECIMALS = 6
 """Scores are rounded before they are compared: batch size and hardware change their last bits."""
 
+_CELLS = 1 << 20
+"""How large the table of `look_up` is, if it covers more than one query."""
+
 NO_PRODUCT = -1
 """The code of a place without a result, as FAISS gives it."""
 
@@ -68,6 +71,57 @@ def places(query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
     """Return 0, 1, 2, … within each query; `query_rows`, [n], ascends."""
     bounds = np.flatnonzero(np.diff(query_rows, prepend=-1, append=-1))
     return np.arange(len(query_rows)) - np.repeat(bounds[:-1], np.diff(bounds))
+
+
+def look_up(
+    starts: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    known_starts: NDArray[np.int64],
+    known_codes: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """Return where each product of a query is among the same query's known ones, or -1; [n].
+
+    A known one that is there twice is found at the last place. Each pair is a cell of a table that
+    covers as many queries at a time as stay in the processor's cache: several times as fast as by
+    sorting.
+
+    Args:
+        starts: [queries + 1], bounds each query's part of `codes`.
+        codes: [n], product codes.
+        known_starts: [queries + 1], bounds each query's part of `known_codes`.
+        known_codes: [m], product codes.
+    """
+    width = 1 + int(max(codes.max(initial=0), known_codes.max(initial=0)))
+    together = max(1, min(len(starts) - 1, _CELLS // width))
+    rows = np.arange(len(starts) - 1) % together * width
+    cells = np.repeat(rows, np.diff(starts)) + codes
+    known = np.repeat(rows, np.diff(known_starts)) + known_codes
+    order = np.arange(len(known), dtype=np.int32)
+    found = np.empty(len(codes), np.int32)
+    table = np.full(together * width, -1, np.int32)
+    for first in range(0, len(starts) - 1, together):
+        last = min(first + together, len(starts) - 1)
+        mine = slice(starts[first], starts[last])
+        others = slice(known_starts[first], known_starts[last])
+        table[known[others]] = order[others]
+        found[mine] = table[cells[mine]]
+        table[known[others]] = -1
+    return found
+
+
+def find_repeat(starts: NDArray[np.int64], codes: NDArray[np.int64]) -> int | None:
+    """Return where a product is that its query has once more, or None; `starts` as in `look_up`."""
+    repeats = look_up(starts, codes, starts, codes) != np.arange(len(codes))
+    return int(repeats.argmax()) if repeats.any() else None
+
+
+def query_starts(query_rows: NDArray[np.int64], first: int, queries: int) -> NDArray[np.int64]:
+    """Return where each of `queries` queries from row `first` on starts, and where the last ends.
+
+    [queries + 1]; `query_rows`, [n], ascends.
+    """
+    counts = np.bincount(query_rows - first, minlength=queries)
+    return np.concatenate([[0], np.cumsum(counts)])
 
 
 def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:

@@ -216,7 +216,7 @@ def test_script_mixes_are_no_more_than_ten_and_other() -> None:
     assert found.count("other") == sum(range(1, 7))
 
 
-def test_the_parts_of_a_slice_make_up_the_whole_and_small_ones_are_marked() -> None:
+def test_the_parts_of_a_slice_make_up_the_whole_on_any_threads_and_small_ones_are_marked() -> None:
     for seed in range(10):
         rng = np.random.default_rng(seed)
         queries = int(rng.integers(1, 120))
@@ -231,7 +231,9 @@ def test_the_parts_of_a_slice_make_up_the_whole_and_small_ones_are_marked() -> N
             for system in ("dense", "random")
         }
 
-        found = slices.measure(divided, measured, SETTINGS)
+        found = slices.measure(divided, measured, SETTINGS, threads=1)
+
+        assert slices.measure(divided, measured, SETTINGS, threads=3) == found
 
         for each in divided:
             assert each.of_query.shape == (queries,)

@@ -4,7 +4,15 @@ import pyarrow.compute as pc
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.runs.ranking import NO_PRODUCT, places, rank_matrix, rank_pairs
+from pipeline.runs.ranking import (
+    NO_PRODUCT,
+    find_repeat,
+    look_up,
+    places,
+    query_starts,
+    rank_matrix,
+    rank_pairs,
+)
 
 SEEDS = range(20)
 
@@ -141,3 +149,27 @@ def test_places_count_from_0_within_each_query() -> None:
         rows = np.sort(rng.integers(0, 30, rng.integers(0, 90)))
         expected = [np.flatnonzero(rows == row)[0] for row in rows]
         assert places(rows).tolist() == [place - first for place, first in enumerate(expected)]
+
+
+@pytest.mark.parametrize("products", [1, 30, 1_500_000])
+def test_a_pair_is_found_where_it_was_last_known(products: int) -> None:
+    for seed in range(20):
+        rng = np.random.default_rng(seed)
+        queries = int(rng.integers(0, 40))
+        (rows, codes), (known_rows, known_codes) = (
+            (np.sort(rng.integers(queries, size=size)), rng.integers(products, size=size))
+            for size in rng.integers(0, 200, 2) * min(queries, 1)
+        )
+        starts, known_starts = (query_starts(of, 0, queries) for of in (rows, known_rows))
+        pairs = list(zip(rows.tolist(), codes.tolist(), strict=True))
+        known = {
+            pair: at
+            for at, pair in enumerate(zip(known_rows.tolist(), known_codes.tolist(), strict=True))
+        }
+
+        found = look_up(starts, codes, known_starts, known_codes)
+
+        assert found.tolist() == [known.get(pair, -1) for pair in pairs]
+        repeat = find_repeat(starts, codes)
+        assert (repeat is None) == (len(set(pairs)) == len(pairs))
+        assert repeat is None or pairs.count(pairs[repeat]) > 1
