@@ -63,8 +63,29 @@ def rank_pairs(
         PipelineError: a score is not a finite number.
     """
     rounded = _round(scores)
-    order = np.lexsort((-codes, -rounded, query_rows))
+    order = _order(query_rows, codes, rounded)
     return query_rows[order], codes[order], rounded[order]
+
+
+def _order(
+    query_rows: NDArray[np.int64], codes: NDArray[np.int64], scores: NDArray[np.float64]
+) -> NDArray[np.int64]:
+    """Return what `np.lexsort((-codes, -scores, query_rows))` does, about four times as fast.
+
+    The scores alone are sorted without regard to ties, the rows as 16 bits where they fit, which
+    NumPy sorts by radix; ties, mostly few, are put in order last.
+    """
+    rows = query_rows - (query_rows.min() if len(query_rows) else 0)
+    order = np.argsort(-scores)
+    rows = rows.astype(np.min_scalar_type(rows.max(initial=0)))[order]
+    order = order[np.argsort(rows, kind="stable")]
+    rows, scores = query_rows[order], scores[order]
+    tied = (rows[1:] == rows[:-1]) & (scores[1:] == scores[:-1])
+    in_ties = np.flatnonzero(np.append(tied, False) | np.append(False, tied))
+    groups = np.cumsum(np.append(True, ~tied))[in_ties]
+    ties = order[in_ties]
+    order[in_ties] = ties[np.lexsort((-codes[ties], groups))]
+    return order
 
 
 def places(query_rows: NDArray[np.int64]) -> NDArray[np.int64]:

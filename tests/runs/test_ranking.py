@@ -83,6 +83,23 @@ def test_pairs_in_any_order_rank_as_the_matrix_does() -> None:
             assert column.tobytes() == expected.tobytes()
 
 
+@pytest.mark.parametrize("queries", [1, 3, 200_000])
+@pytest.mark.parametrize("scores", [2, 1_000_000])
+def test_pairs_rank_by_query_then_score_then_code(queries: int, scores: int) -> None:
+    for seed in SEEDS:
+        rng = np.random.default_rng(seed)
+        pairs = int(rng.integers(0, 400))
+        rows = 70_000 + rng.integers(queries, size=pairs)
+        codes = rng.permutation(pairs)
+        values = rng.integers(scores, size=pairs) / 8
+
+        ranked = rank_pairs(rows, codes, values)
+
+        order = np.lexsort((-codes, -values, rows))
+        for column, expected in zip(ranked, (rows, codes, values), strict=True):
+            assert column.tobytes() == expected[order].tobytes()
+
+
 def test_a_difference_below_a_millionth_is_a_tie() -> None:
     scores, codes = rank_matrix(np.array([[0.5000004, 0.5, 0.4999996]]), np.array([[0, 1, 2]]))
 
