@@ -28,9 +28,6 @@ from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.pairs import score_judged
 from pipeline.vectors.shards import ShardReader, read_vectors
 
-BATCH_QUERIES = neighbours.SEARCHED_QUERIES
-GROUP_QUERIES = run_files.QUERIES_A_PIECE
-
 
 def retrieve(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
@@ -41,26 +38,26 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     index = read_index(params, locale, manifest)
     similarity = params.encoder_of(locale).similarity
     products = ShardReader(manifest, "products", locale)
-    index = rescored(index, params.index_of(locale), similarity, products)
+    settings = params.index_of(locale)
+    index = rescored(index, settings, similarity, products)
     queries = to_index_form(
         read_vectors(manifest, "queries", locale), similarity, f"{locale} queries"
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
-    exact = isinstance(params.index_of(locale), FlatIndex)
-    overlap = _overlap(index, exact, queries, products, similarity)
-    index_name, settings = params.index[locale], params.index_of(locale)
-    of = {"encoder": params.encoder[locale], **of_index(index_name, settings)}
+    overlap = _overlap(index, isinstance(settings, FlatIndex), queries, products, similarity)
+    of = {"encoder": params.encoder[locale], **of_index(params.index[locale], settings)}
     depth = params.retrieve.depth
     with (
         first_searches(params, locale, index, queries) as first,
         run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool),
     ):
-        starts = range(0, len(queries), BATCH_QUERIES)
-        for start in track(starts, len(queries), "queries", lambda _: BATCH_QUERIES):
-            batch = queries[start : start + BATCH_QUERIES]
+        size = neighbours.SEARCHED_QUERIES
+        starts = range(0, len(queries), size)
+        for start in track(starts, len(queries), "queries", lambda _: size):
+            batch = queries[start : start + size]
             scores, codes = neighbours.search(index, batch, depth, first)
-            for begin in range(0, len(codes), GROUP_QUERIES):
-                group = slice(begin, begin + GROUP_QUERIES)
+            for begin in range(0, len(codes), run_files.QUERIES_A_PIECE):
+                group = slice(begin, begin + run_files.QUERIES_A_PIECE)
                 row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
                 at = row + begin
                 catalogue.add(at + start, codes[at, place], scores[at, place])
@@ -70,7 +67,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
             shutil.copyfile(curve, layout.RunFiles(pool.folder).curve)
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
-        locale, len(queries), index.ntotal, min(params.retrieve.depth, index.ntotal), overlap,
+        locale, len(queries), index.ntotal, min(depth, index.ntotal), overlap,
     )  # fmt: skip
     return stage.Done(
         params.search_way(locale, index.ntotal * queries.size),
@@ -78,7 +75,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         products=index.ntotal,
         dimension=manifest.dimension,
         depth=depth,
-        **params.index_of(locale).model_dump(exclude={"kind"}),
+        **settings.model_dump(exclude={"kind"}),
     )
 
 

@@ -22,6 +22,7 @@ from pipeline.evaluate import exact_ranks, per_query, results, system_scores, to
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.index import stage as stage_index
+from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
@@ -49,7 +50,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]
     rng = np.random.default_rng(8)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
-        patch.setattr(retrieve, "BATCH_QUERIES", 13)
+        patch.setattr(neighbours, "SEARCHED_QUERIES", 13)
         written = write_clean(rng, 250, 60)
         write_sources({})
         write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))

@@ -17,6 +17,7 @@ from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.retrieve.neighbours import search
 from pipeline.runs import card as run_card
+from pipeline.runs import files as run_files
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors import pairs as vector_pairs
 from pipeline.vectors.lengths import to_index_form
@@ -83,7 +84,7 @@ def _run(track: str) -> pa.Table:
 def test_the_catalogue_run_ranks_every_product_for_every_query_down_to_the_depth(
     judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(retrieve, "BATCH_QUERIES", 7)
+    monkeypatch.setattr(neighbours, "SEARCHED_QUERIES", 7)
     retrieve.retrieve(params(), LOCALE)
     frame = _run("catalogue").to_pandas()
     assert frame.groupby("query_id").size().tolist() == [250] * 30
@@ -152,8 +153,8 @@ def test_thread_count_and_batch_size_change_no_row(
 ) -> None:
     written = set()
     for threads, batch, ranked, group in ((1, 1024, 512, 1024), (2, 1024, 7, 9), (2, 11, 4, 3)):
-        monkeypatch.setattr(retrieve, "BATCH_QUERIES", batch)
-        monkeypatch.setattr(retrieve, "GROUP_QUERIES", group)
+        monkeypatch.setattr(neighbours, "SEARCHED_QUERIES", batch)
+        monkeypatch.setattr(run_files, "QUERIES_A_PIECE", group)
         monkeypatch.setattr(neighbours, "RANKED_QUERIES", ranked)
         retrieve.retrieve(params({"runtime.threads": threads}), LOCALE)
         written.add(str(_run("catalogue").to_pydict()))
