@@ -114,12 +114,16 @@ class Scores(Part):
 
 @dataclass(frozen=True)
 class Numbers:
-    """A locale's means by system and measure, what they are of, and their intervals."""
+    """A locale's means by system and measure, what they are of, and their intervals.
+
+    `intervals_sha256` is the hash of the file of the intervals, as a card may have it.
+    """
 
     locale: str
     scores: Scores
     means: Mapping[str, Mapping[str, float]]
     intervals: Mapping[str, Mapping[str, Interval]]
+    intervals_sha256: str
 
     @property
     def runs(self) -> tuple[str, ...]:
@@ -190,9 +194,11 @@ def read_numbers(locale: str) -> Numbers:
     for missing in [name for name in expected if name not in (*groups, *OPTIONAL)]:
         raise PipelineError(f"{path} has no results of {missing}. {remedy}")
     means = check_model(path, dict[str, dict[str, float]], groups, remedy)
-    intervals = read_model(layout.intervals(locale), dict[Name, dict[str, Interval]], remedy)
-    numbers = Numbers(locale, scores, means, intervals)
-    refuse_strangers(numbers, layout.intervals(locale), intervals)
+    path = layout.intervals(locale)
+    found = files.read_json(path, remedy)
+    intervals = check_model(path, dict[Name, dict[str, Interval]], found, remedy)
+    numbers = Numbers(locale, scores, means, intervals, json_sha256(found))
+    refuse_strangers(numbers, path, intervals)
     return numbers
 
 
@@ -229,9 +235,8 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     found = card.sample.model_dump(include=set(of))
     path, why = layout.per_query(locale), "the numbers are of other tables"
     refuse_differences(path, found, of, why, remedy)
-    slices = _read_slices(numbers, remedy)
-    _refuse_edited(layout.intervals(locale), card.intervals_sha256, remedy)
-    _refuse_edited(layout.slices(locale), card.slices_sha256, remedy)
+    path, expected = layout.intervals(locale), card.intervals_sha256
+    _refuse_edited(path, numbers.intervals_sha256, expected, remedy)
     return LocaleResults(
         locale=locale,
         sample=card.sample,
@@ -239,7 +244,8 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         scores=numbers.scores,
         means=numbers.means,
         intervals=numbers.intervals,
-        slices=slices,
+        intervals_sha256=numbers.intervals_sha256,
+        slices=_read_slices(numbers, card.slices_sha256, remedy),
         recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
         depth=card.sample.depth,
@@ -292,12 +298,14 @@ def _measures(params: Params) -> tuple[str, ...]:
     return ndcg, mrr, next(name for name in others if name.startswith("recall@"))
 
 
-def _read_slices(numbers: Numbers, remedy: str) -> Slices:
+def _read_slices(numbers: Numbers, sha256: str | None, remedy: str) -> Slices:
     path = layout.slices(numbers.locale)
-    found = read_model(path, Slices, remedy)
+    data = files.read_json(path, remedy)
+    found = check_model(path, Slices, data, remedy)
     refuse_strangers(numbers, path, found.top10)
     for each in found.slices:
         refuse_strangers(numbers, path, each.systems)
+    _refuse_edited(path, json_sha256(data), sha256, remedy)
     return found
 
 
@@ -334,9 +342,9 @@ def _read_per_query(
     return rows.select(schema.names).replace_schema_metadata().cast(schema), card
 
 
-def _refuse_edited(path: Path, sha256: str | None, remedy: str) -> None:
-    """Raise a `PipelineError` unless a JSON file has the hash that the card says, if it does."""
-    if sha256 is not None and (found := json_sha256(files.read_json(path, remedy))) != sha256:
+def _refuse_edited(path: Path, found: str, sha256: str | None, remedy: str) -> None:
+    """Raise a `PipelineError` unless a file has the hash that the card says, if it says one."""
+    if sha256 is not None and found != sha256:
         raise PipelineError(
             f"{path}: the contents must have the hash {sha256[:12]}, as the card of the table by "
             f"query says (found {found[:12]}): it is of other runs, or was edited. {remedy}"
@@ -346,10 +354,5 @@ def _refuse_edited(path: Path, sha256: str | None, remedy: str) -> None:
 def _read_top(path: Path, card: Card, remedy: str) -> pa.Table:
     """Return the first products; they must be those of the runs that the card is of."""
     top = tables.read_table(path, TOP, remedy)
-    if (found := contents_sha256(top)) != card.top_sha256:
-        raise PipelineError(
-            f"{path}: the contents must have the hash {card.top_sha256[:12]}, as the card of the "
-            f"table by query says (found {found[:12]}): it is of other runs, or was edited. "
-            f"{remedy}"
-        )
+    _refuse_edited(path, contents_sha256(top), card.top_sha256, remedy)
     return top

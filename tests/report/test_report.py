@@ -26,7 +26,7 @@ def numbers(locale: str, dense: dict[str, float], intervals: bool = True) -> Num
         for name, value in dense.items()
     }
     scores = Scores(encoder="labse", index="flat", queries=1234, products=5678)
-    return Numbers(locale, scores, means, {"dense": of_dense} if intervals else {})
+    return Numbers(locale, scores, means, {"dense": of_dense} if intervals else {}, "")
 
 
 LOCALES = [
