@@ -83,7 +83,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
         for whole, window, judged_run in pieces():
             # Together, so that pairs of one length fill a batch.
             both = texts.pairs(window) + texts.pairs(judged_run)
-            logits, cut = scores.logits(both, progress)
+            logits, cut = scores.logits(both, pair_keys(both), progress)
             counts.pairs += len(both)
             counts.pairs_cut += int(cut.sum())
             values = scores_of(logits, spec)

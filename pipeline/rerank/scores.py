@@ -68,9 +68,14 @@ class PairScores:
         return distinct[~held]
 
     def logits(
-        self, pairs: Sequence[Pair], progress: Progress | None = None
+        self, pairs: Sequence[Pair], keys: Keys, progress: Progress
     ) -> tuple[Matrix, NDArray[np.bool_]]:
         """Return the logits of pairs, [pairs, labels], and which pairs were cut, [pairs].
+
+        Args:
+            pairs: the pairs.
+            keys: what `pair_keys` returns for them.
+            progress: counts the pairs that are scored.
 
         Raises:
             PipelineError: a text is not Unicode, a logit is NaN or infinity, or the store loses
@@ -78,7 +83,6 @@ class PairScores:
         """
         if not pairs:
             return np.empty((0, self._spec.labels), np.float32), np.empty(0, np.bool_)
-        keys = pair_keys(pairs)
         found = read_or_fill(
             lambda: self._store.read(keys), lambda: self._fill(pairs, keys, progress)
         )
@@ -94,7 +98,7 @@ class PairScores:
         threads = self._runtime.thread_count()
         return PairScorer(self._spec, self.weights, self.engine, threads)
 
-    def _fill(self, pairs: Sequence[Pair], keys: Keys, progress: Progress | None) -> None:
+    def _fill(self, pairs: Sequence[Pair], keys: Keys, progress: Progress) -> None:
         """Score the pairs that the store lacks, each once, into it."""
         self._store.refresh()  # another process may have scored them meanwhile
         _, once = np.unique(keys, axis=0, return_index=True)
@@ -115,8 +119,7 @@ class PairScores:
             was_cut = np.array([[cut.pop(row)] for row in places.tolist()], dtype=np.float32)
             self._store.add(keys[places], np.hstack([raw, was_cut]))
             self.scored += len(places)
-            if progress is not None:
-                progress.advance(len(places))
+            progress.advance(len(places))
 
     def _tokenised(
         self, pairs: Sequence[Pair], rows: Sequence[int]

@@ -66,8 +66,9 @@ class Teacher:
                 pairs.query[rows].tolist(), pairs.text[rows].tolist(), strict=True
             )
         ]
-        with Progress(len(self._scores.missing(pair_keys(texts))), "pairs") as progress:
-            logits, _ = self._scores.logits(texts, progress)
+        keys = pair_keys(texts)
+        with Progress(len(self._scores.missing(keys)), "pairs") as progress:
+            logits, _ = self._scores.logits(texts, keys, progress)
         self._scores.unload()
         log.info("teacher name=%s pairs=%d scored=%d", self._name, len(texts), self._scores.scored)
         return log_odds(logits, positives)
