@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import layout, stage
+from pipeline.core.arrays import Ints
 from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
@@ -56,9 +57,10 @@ def train(params: Params, name: str) -> stage.Done:
         "settings": settings.of_weights(),
     }
     checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, device)})
+    tokens = 0.0
     with deterministic(settings.threads):
         if settings.mined:
-            pairs, dev = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
+            pairs, dev, tokens = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
             development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
         made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
         task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
@@ -82,7 +84,7 @@ def train(params: Params, name: str) -> stage.Done:
         settings.cost_kind(),
         pairs=len(pairs),
         steps=trainer.trained,
-        tokens=round(task.learner.tokens + (teacher.tokens / 3 if teacher else 0)),
+        tokens=round(tokens + task.learner.tokens + (teacher.tokens / 3 if teacher else 0)),
         threads=settings.threads,
     )
 
@@ -90,13 +92,23 @@ def train(params: Params, name: str) -> stage.Done:
 def _add_mined(
     settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
     checkpoints: Checkpoints, where: str,
-) -> tuple[Pairs, Pairs]:  # fmt: skip
-    """Return the pairs of both sides, with the unjudged products that belong to them."""
-    found = checkpoints.mined(lambda: mine(settings, base, pairs, dev, device, where))
+) -> tuple[Pairs, Pairs, float]:  # fmt: skip
+    """Return the pairs of both sides, with the unjudged products that belong to them.
+
+    And how many tokens were read to find these; 0 where a checkpoint has them.
+    """
+    tokens = 0.0
+
+    def find() -> dict[str, Ints]:
+        nonlocal tokens
+        found, tokens = mine(settings, base, pairs, dev, device, where)
+        return found
+
+    found = checkpoints.mined(find)
     pairs = add_unjudged(pairs, found["train_group"], found["train_product"])
     if "dev_group" in found:
         dev = add_unjudged(dev, found["dev_group"], found["dev_product"])
-    return pairs, dev
+    return pairs, dev, tokens
 
 
 def _read_pairs(params: Params, name: str) -> tuple[Pairs, Pairs, dict[str, int]]:

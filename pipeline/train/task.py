@@ -59,11 +59,12 @@ def mined_tokens(settings: TrainedEncoder | TrainedReranker, base: Base) -> int:
 def mine(
     settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
     where: str,
-) -> dict[str, Ints]:  # fmt: skip
+) -> tuple[dict[str, Ints], float]:  # fmt: skip
     """Return the unjudged products that are learned from: train_group and train_product.
 
     For a reranker also those that its dev measure orders: dev_group and dev_product. Each is
-    `Pairs.group` or `Pairs.product` of one side. Takes what `encoder_task` does.
+    `Pairs.group` or `Pairs.product` of one side. Beside them, how many tokens were read, as
+    `Learner.tokens` counts. Takes what `encoder_task` does.
 
     Raises:
         PipelineError: the base cannot be used, its vectors are not finite, or nothing is found.
@@ -71,13 +72,17 @@ def mine(
     assert settings.mined
     refuse_unfit(base.spec, base.name, where)
     model = BiEncoder(base.spec, base.weights, mined_tokens(settings, base))
+    tokens = 0.0
 
     def vectors(side: Pairs) -> tuple[Matrix, Matrix]:
+        nonlocal tokens
         items = [*model.read(side.queries, "query"), *model.read(side.texts, "passage")]
+        learner = model.learner(items, device)
         try:
-            found = model.learner(items, device).outputs(np.arange(len(items)))
+            found = learner.outputs(np.arange(len(items)))
         except FloatingPointError as err:
             raise PipelineError(f"{where}.base: {base.name}: {err}. Use another base.") from err
+        tokens += learner.tokens
         return found[: len(side.queries)], found[len(side.queries) :]
 
     group, product = draw_mined(pairs, *vectors(pairs), settings.mined, settings.seed, where)
@@ -85,7 +90,7 @@ def mine(
     if settings.kind == "reranker":
         group, product = unjudged(dev, *vectors(dev), DEV_DEPTH)
         found |= {"dev_group": group, "dev_product": product}
-    return found
+    return found, tokens
 
 
 def encoder_task(

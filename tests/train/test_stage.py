@@ -358,7 +358,7 @@ def test_a_reranker_is_what_the_library_loads(make: Make) -> None:
     assert card_of(run("reranker"))["weights_sha256"] == card["weights_sha256"]
 
 
-def test_mined_products_are_counted_and_found_once(
+def test_mined_products_are_counted_and_found_once_and_so_are_the_tokens_read_for_them(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     mined = {"mined": {"count": 3, "first": 2, "last": 9}, "epochs": 1}
@@ -375,9 +375,11 @@ def test_mined_products_are_counted_and_found_once(
         (kept,) = layout.checkpoints().glob(f"{NAME}-*/mined-*")
         with monkeypatch.context() as patch:
             patch.setattr(stage, "mine", None)
-            assert contents(run(kind).folder) == first
+            assert train(load_params(), NAME).units["tokens"] == 0
+            assert contents(files.folder) == first
         kept.write_bytes(kept.read_bytes()[:-1] + b"?")
-        assert contents(run(kind).folder) == first
+        assert train(load_params(), NAME).units["tokens"] > 0
+        assert contents(files.folder) == first
         assert f"{kept} is damaged, and is made again" in caplog.text
 
 
