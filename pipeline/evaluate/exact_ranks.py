@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.core.arrays import Ints
 from pipeline.evaluate.judged_run import E_CODE, JudgedRun, Judgements
+from pipeline.runs.ranking import find_pairs
 
 IDS = pa.schema(
     [
@@ -31,12 +32,9 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
         judgements: of the same queries; the result is in the order of those that are Exact.
     """
     exact = judgements.labels == E_CODE
-    query, code = judgements.positions()[exact], judgements.codes[exact]
-    found = run.label == E_CODE
-    width = 1 + max(code.max(initial=0), run.code.max(initial=0))
-    ranks = np.zeros(query.size, dtype=np.int64)
-    places = np.searchsorted(query * width + code, (run.query * width + run.code)[found])
-    ranks[places] = run.rank[found]
+    place = find_pairs(judgements.positions()[exact], judgements.codes[exact], run.query, run.code)
+    ranks = np.zeros(place.size, dtype=np.int64)
+    ranks[place >= 0] = run.rank[place[place >= 0]]
     return ranks
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.given.table import Given
+from pipeline.runs.ranking import order_pairs
 
 LARGEST = float(np.finfo(np.float32).max)
 
@@ -49,7 +50,7 @@ def order_run(run: Given, rows: Ints, codes: Ints, scores: Floats) -> Ints:
         PipelineError: a query has a product twice or, without scores, a rank.
     """
     refuse_twice(run, rows, codes)
-    order = np.lexsort((-codes, -scores, rows))
+    order = order_pairs(rows, codes, scores)
     if not run.names("score"):
         _refuse_equal_ranks(run, order, rows[order], scores[order])
     return order

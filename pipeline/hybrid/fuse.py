@@ -28,20 +28,11 @@ def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranki
         scale = (settings.rank_constant + 1) / 2
         first = scale / (settings.rank_constant + ranks(dense))
         second = scale / (settings.rank_constant + ranks(bm25))
-    place = _places(dense, bm25)
+    place = ranking.find_pairs(*bm25[:2], *dense[:2])
     alone = place < 0
     rows, codes = (np.concatenate([dense[i], bm25[i][alone]]) for i in (0, 1))
     first[place[~alone]] += second[~alone]
     return ranking.rank_pairs(rows, codes, np.concatenate([first, second[alone]]))
-
-
-def _places(dense: ranking.Ranked, bm25: ranking.Ranked) -> NDArray[np.int32]:
-    """Return where each pair of the bm25 run is in the dense run, or -1."""
-    rows = [run[0] for run in (dense, bm25) if len(run[0])]
-    first = min((int(of[0]) for of in rows), default=0)
-    queries = max((int(of[-1]) for of in rows), default=0) + 1 - first
-    starts, others = (ranking.query_starts(run[0], first, queries) for run in (bm25, dense))
-    return ranking.look_up(starts, bm25[1], others, dense[1])
 
 
 def ranks(run: ranking.Ranked) -> NDArray[np.int64]:

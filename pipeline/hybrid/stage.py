@@ -76,9 +76,9 @@ def check_pool(
 ) -> None:
     """Raise a `PipelineError` unless a pool run ranks exactly what is judged for its queries."""
     part = slice(*np.searchsorted(inputs.pair_queries, [covered.start, covered.stop]))
-    width = len(inputs.products)
-    judged = inputs.pair_queries[part] * width + inputs.pair_products[part]
-    if not np.array_equal(np.sort(run[0] * width + run[1]), np.sort(judged)):
+    rows, codes = inputs.pair_queries[part], inputs.pair_products[part]
+    # A run has no pair twice: as many as are judged, and only judged ones, are all of them.
+    if len(run[0]) != len(rows) or (ranking.find_pairs(*run[:2], rows, codes) < 0).any():
         raise PipelineError(
             f"{layout.runs(system, locale).pool} does not rank the judged products of "
             f"{layout.clean(locale).folder}: it is of other judgements. "

@@ -63,17 +63,18 @@ def rank_pairs(
         PipelineError: a score is not a finite number.
     """
     rounded = _round(scores)
-    order = _order(query_rows, codes, rounded)
+    order = order_pairs(query_rows, codes, rounded)
     return query_rows[order], codes[order], rounded[order]
 
 
-def _order(
+def order_pairs(
     query_rows: NDArray[np.int64], codes: NDArray[np.int64], scores: NDArray[np.float64]
 ) -> NDArray[np.int64]:
-    """Return what `np.lexsort((-codes, -scores, query_rows))` does, about four times as fast.
+    """Return the places of triples, [n] each, in the order of `rank_pairs`; nothing is rounded.
 
-    The scores alone are sorted without regard to ties, the rows as 16 bits where they fit, which
-    NumPy sorts by radix; ties, mostly few, are put in order last.
+    `np.lexsort((-codes, -scores, query_rows))` takes about four times as long. Here the scores
+    alone are sorted without regard to ties, the rows as 16 bits where they fit, which NumPy sorts
+    by radix; ties, mostly few, are put in order last.
     """
     rows = query_rows - (query_rows.min() if len(query_rows) else 0)
     order = np.argsort(-scores)
@@ -128,6 +129,27 @@ def look_up(
         found[mine] = table[cells[mine]]
         table[known[others]] = -1
     return found
+
+
+def find_pairs(
+    query_rows: NDArray[np.int64],
+    codes: NDArray[np.int64],
+    known_rows: NDArray[np.int64],
+    known_codes: NDArray[np.int64],
+) -> NDArray[np.int32]:
+    """Return what `look_up` does of pairs given by their queries' rows, which ascend; [n].
+
+    Args:
+        query_rows: [n].
+        codes: [n], product codes.
+        known_rows: [m].
+        known_codes: [m], product codes.
+    """
+    some = [rows for rows in (query_rows, known_rows) if len(rows)]
+    first = min((int(rows[0]) for rows in some), default=0)
+    queries = max((int(rows[-1]) for rows in some), default=-1) + 1 - first
+    starts, known = (query_starts(rows, first, queries) for rows in (query_rows, known_rows))
+    return look_up(starts, codes, known, known_codes)
 
 
 def find_repeat(starts: NDArray[np.int64], codes: NDArray[np.int64]) -> int | None:

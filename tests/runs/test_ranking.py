@@ -6,6 +6,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.runs.ranking import (
     NO_PRODUCT,
+    find_pairs,
     find_repeat,
     look_up,
     places,
@@ -187,6 +188,8 @@ def test_a_pair_is_found_where_it_was_last_known(products: int) -> None:
         found = look_up(starts, codes, known_starts, known_codes)
 
         assert found.tolist() == [known.get(pair, -1) for pair in pairs]
+        by_rows = find_pairs(7 + rows, codes, 7 + known_rows, known_codes)
+        assert by_rows.tolist() == found.tolist()
         repeat = find_repeat(starts, codes)
         assert (repeat is None) == (len(set(pairs)) == len(pairs))
         assert repeat is None or pairs.count(pairs[repeat]) > 1
