@@ -31,8 +31,8 @@ def find(run: JudgedRun, judgements: Judgements) -> Ints:
         run: the run of some queries.
         judgements: of the same queries; the result is in the order of those that are Exact.
     """
-    exact = judgements.labels == E_CODE
-    place = find_pairs(judgements.positions()[exact], judgements.codes[exact], run.query, run.code)
+    rows, exact = codes(judgements)
+    place = find_pairs(rows - judgements.first_query, exact, run.query, run.code)
     ranks = np.zeros(place.size, dtype=np.int64)
     ranks[place >= 0] = run.rank[place[place >= 0]]
     return ranks

@@ -90,7 +90,7 @@ class JudgedRun:
     def judged_only(self) -> "JudgedRun":
         """Return the run without its unjudged products: the others move up."""
         retrieved = np.bincount(self.query, minlength=self.retrieved.size)
-        return replace(self, rank=ordinal(self.query), retrieved=retrieved)
+        return replace(self, rank=places(self.query) + 1, retrieved=retrieved)
 
 
 def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
@@ -122,11 +122,6 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
         np.diff(starts),
         judgements.label_counts(),
     )
-
-
-def ordinal(query: Ints) -> Ints:
-    """Return 1, 2, 3, … within each query; `query` ascends."""
-    return places(query) + 1
 
 
 def _pair_twice(what: str, query_row: np.int64, code: np.int64) -> PipelineError:

@@ -19,7 +19,8 @@ from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ESCI_GAINS, Evaluate
 from pipeline.core.tables import LABELS
-from pipeline.evaluate.judged_run import JudgedRun, Judgements, ordinal
+from pipeline.evaluate.judged_run import JudgedRun, Judgements
+from pipeline.runs.ranking import places
 
 PerQuery = dict[str, Floats]
 
@@ -60,7 +61,7 @@ def ndcg_floor(
 def reciprocal_rank(run: JudgedRun, k: int | None = None) -> Floats:
     """Return 1 / rank of the first E among the first `k` products, else 0; NaN without any E."""
     exact = _within(run, k) & _has(run, EXACT)
-    exact[exact] = ordinal(run.query[exact]) == 1
+    exact[exact] = places(run.query[exact]) == 0
     best = _sum(run, exact, 1 / run.rank)
     return np.where(relevant(run.label_counts, EXACT) > 0, best, np.nan)
 
@@ -84,7 +85,7 @@ def average_precision(run: JudgedRun, k: int) -> Floats:
     """Return the precision at each E in the first `k`, summed, over the query's number of E."""
     exact = _within(run, k) & _has(run, EXACT)
     precisions = np.zeros(run.rank.size)
-    precisions[exact] = ordinal(run.query[exact]) / run.rank[exact]
+    precisions[exact] = (places(run.query[exact]) + 1) / run.rank[exact]
     return ratio(_sum(run, exact, precisions), relevant(run.label_counts, EXACT))
 
 
@@ -235,6 +236,6 @@ def total_gain(label_counts: Ints, gains: Mapping[str, float] = GAINS) -> Floats
 
 def ratio(numerator: Floats, denominator: NDArray[Any]) -> Floats:
     """Return numerator / denominator, NaN where the denominator is 0."""
-    ratio = np.full(numerator.shape, np.nan)
-    np.divide(numerator, denominator, out=ratio, where=denominator > 0)
-    return ratio
+    found = np.full(numerator.shape, np.nan)
+    np.divide(numerator, denominator, out=found, where=denominator > 0)
+    return found

@@ -25,19 +25,15 @@ def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranki
         first = settings.dense_weight * scale_min_max(dense)
         second = (1 - settings.dense_weight) * scale_by_max(bm25)
     else:
-        scale = (settings.rank_constant + 1) / 2
-        first = scale / (settings.rank_constant + ranks(dense))
-        second = scale / (settings.rank_constant + ranks(bm25))
+        constant = settings.rank_constant + 1  # places are counted from 0, ranks from 1
+        first, second = (
+            constant / 2 / (constant + ranking.places(rows)) for rows, _, _ in (dense, bm25)
+        )
     place = ranking.find_pairs(*bm25[:2], *dense[:2])
     alone = place < 0
     rows, codes = (np.concatenate([dense[i], bm25[i][alone]]) for i in (0, 1))
     first[place[~alone]] += second[~alone]
     return ranking.rank_pairs(rows, codes, np.concatenate([first, second[alone]]))
-
-
-def ranks(run: ranking.Ranked) -> NDArray[np.int64]:
-    """Return each product's rank, from 1."""
-    return ranking.places(run[0]) + 1
 
 
 def scale_by_max(run: ranking.Ranked) -> NDArray[np.float64]:

@@ -13,7 +13,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Params, System
 from pipeline.core.progress import track
-from pipeline.hybrid.fuse import fuse, ranks
+from pipeline.hybrid.fuse import fuse
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
@@ -44,8 +44,8 @@ def hybrid(params: Params, locale: str) -> stage.Done:
         found = in_parallel(fused, paired_pieces("catalogue", locale, inputs), threads)
         total = len(inputs.queries)
         for _, ranked in track(found, total, "queries", lambda piece: len(piece[0])):
-            inside = ranks(ranked) <= depth
             rows, codes, scores = ranked
+            inside = ranking.places(rows) < depth
             catalogue.add(rows[inside], codes[inside], scores[inside])
         for covered, dense, bm25 in paired_pieces("pool", locale, inputs):
             for system, run in zip(FUSED, (dense, bm25), strict=True):

@@ -18,7 +18,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.faiss import faiss
 from pipeline.core.params import NO_RERANKER, Params, System
-from pipeline.hybrid.fuse import fuse, ranks
+from pipeline.hybrid.fuse import fuse
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
@@ -218,7 +218,7 @@ class Engine:
             made["bm25"] = _as_stored(codes, scores)
         if "hybrid" in needed:
             fused = fuse(made["dense"], made["bm25"], self.params.hybrid)
-            inside = ranks(fused) <= depth
+            inside = ranking.places(fused[0]) < depth
             made["hybrid"] = _as_stored(fused[1][inside], fused[2][inside])
         if "rerank" in needed:
             first = made[self.params.reranking.run]
