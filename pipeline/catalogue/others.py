@@ -3,12 +3,12 @@
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
 
 from pipeline.clusters.form import ClustersReport, Estimate
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.param_types import Number
+from pipeline.core.param_types import Number, Part
 
 MEASURES = {
     "concordance": "more similar first",
@@ -28,13 +28,7 @@ SYSTEMS = {
 Values = dict[str, float | int]
 
 
-class _Part(BaseModel):
-    """A report of which the page reads some keys."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
-
-
-class _Report(_Part):
+class _Report(Part):
     """What a report is of."""
 
     encoder: str
@@ -72,7 +66,7 @@ def similar_section(clusters: ClustersReport) -> dict[str, Any]:
     return {"report": report, "measures": list(MEASURES.values()), "rows": rows}
 
 
-class DuplicateExample(_Part):
+class DuplicateExample(Part):
     """A product of a group: the first one is kept."""
 
     product_id: str
@@ -81,7 +75,7 @@ class DuplicateExample(_Part):
     text_similarity: float
 
 
-class DuplicateGroup(_Part):
+class DuplicateGroup(Part):
     """Some products of a group of `size`."""
 
     size: Number

@@ -113,6 +113,12 @@ Cutoffs = Choices[Count]
 RayAddress = Annotated[str, AfterValidator(_known_address)]
 
 
+class Part(BaseModel):
+    """Part of an artefact: its other keys are for other readers."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
 class Strict(BaseModel):
     """No unknown keys, no silent conversions, no changes after loading."""
 

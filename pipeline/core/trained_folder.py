@@ -4,17 +4,15 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict
-
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.param_types import Part
 from pipeline.core.params import Params
 
 
-class _Card(BaseModel):
+class _Card(Part):
     """The part of a trained model's card that is compared."""
 
-    model_config = ConfigDict(strict=True, frozen=True)
     settings: dict[str, Any]
 
 

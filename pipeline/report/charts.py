@@ -60,7 +60,7 @@ def draw_recall(results: LocaleResults) -> str:
     figure = svg.drawing(WIDTH, 220)
     axes = new_axes(figure, 42, RIGHT, 220, TITLE)
     name_y(figure, "recall")
-    cutoffs = sorted({k for curve in results.recall.values() for k, _ in curve}) or [1]
+    cutoffs = results.cutoffs or [1]
     drawn = marks(results.others)
     for system, curve in results.recall.items():
         axes.plot(
@@ -95,13 +95,12 @@ def draw_recall(results: LocaleResults) -> str:
 
 def draw_labels(results: LocaleResults) -> str:
     """Draw what the first ten places hold, by system: labels, and products not judged."""
-    top10 = results.slices.top10
-    mix = {system: top10[system] for system in results.shown if system in top10}
-    names = [_shortened(system, LONGEST_NAME) for system in mix]
-    height = TOP + 30 * len(mix) + AXIS
+    mixes = results.mixes
+    names = [_shortened(system, LONGEST_NAME) for system in mixes]
+    height = TOP + 30 * len(mixes) + AXIS
     figure = svg.drawing(WIDTH, height)
     axes = new_axes(figure, room_for(names), RIGHT, height)
-    for row, shares in enumerate(mix.values()):
+    for row, shares in enumerate(mixes.values()):
         start = 0.0
         for label in (*LABELS, UNJUDGED):
             share = shares.get(label, 0.0)
@@ -128,7 +127,7 @@ def draw_labels(results: LocaleResults) -> str:
     axes.set_xlabel("share of the first ten places")
     numbers = "; ".join(
         f"{system}: " + ", ".join(f"{label} {share:.1%}" for label, share in shares.items())
-        for system, shares in mix.items()
+        for system, shares in mixes.items()
     )
     return svg.to_markup(
         figure,

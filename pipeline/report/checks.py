@@ -26,7 +26,6 @@ from pipeline.vectors.manifest import Manifest
 ROUNDED = 2e-5
 """How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
 
-
 HALF = 0.51e-5
 """How far a mean may be from the same mean rounded to 5 digits."""
 

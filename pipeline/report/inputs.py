@@ -7,13 +7,13 @@ from typing import Annotated, Self
 
 import pyarrow as pa
 import pyarrow.csv
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
 from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.core.param_types import Number
+from pipeline.core.param_types import Number, Part
 from pipeline.core.params import Name, Params, System
 from pipeline.evaluate.per_query import (
     Card,
@@ -47,12 +47,6 @@ Mark = Annotated[str, Field(pattern=f"^({'|'.join([*tables.LABELS, UNJUDGED])})$
 _CURVE = pa.schema([("system", pa.string()), ("k", pa.int64()), ("recall", pa.float64())])
 
 Mean = Annotated[float, Field(ge=0, le=1)]
-
-
-class Part(BaseModel):
-    """Part of an artefact: its other keys are for other readers."""
-
-    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
 
 
 class Estimate(Part):
@@ -109,7 +103,7 @@ class Scores(Part):
     index_settings: dict[str, str] | None = None
     queries: Number
     products: Number
-    systems: dict[Name, OtherRun] = {}
+    systems: dict[Name, OtherRun] = Field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -177,6 +171,17 @@ class LocaleResults(Numbers):
     data_sha256: str
     trainings: tuple[Training, ...]
     others: tuple[str, ...]
+
+    @property
+    def mixes(self) -> dict[str, Mapping[str, float]]:
+        """The share of each label in the first ten places, by system in the order of `shown`."""
+        top10 = self.slices.top10
+        return {system: top10[system] for system in self.shown if system in top10}
+
+    @property
+    def cutoffs(self) -> list[int]:
+        """Each k of a recall curve, ascending."""
+        return sorted({k for curve in self.recall.values() for k, _ in curve})
 
 
 def read_numbers(locale: str) -> Numbers:

@@ -16,7 +16,7 @@ from pipeline.report.encoder import MEASURE_WORDS
 from pipeline.report.inputs import UNJUDGED, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
-from pipeline.report.summary import shown
+from pipeline.report.summary import means_of, shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
 from pipeline.report.verdict import verdict
@@ -124,29 +124,26 @@ def _locale(
     """Return what the template shows of a locale."""
     linked = () if moves is None else moves.queries(results.locale)
     queries = browse.queries_data(results, params.report, linked)
-    measured = isinstance(results.tradeoff, TradeOff)
+    tradeoff = results.tradeoff if isinstance(results.tradeoff, TradeOff) else None
+    numbers = _query_numbers(results, measures)
     return {
         "name": results.locale,
         "results": results,
         "headline_chart": trusted_markup(charts.draw_headline(results, measures[0])),
         "recall_chart": trusted_markup(charts.draw_recall(results)),
-        "cutoffs": sorted({k for curve in results.recall.values() for k, _ in curve}),
+        "cutoffs": results.cutoffs,
         "recall": {system: dict(curve) for system, curve in results.recall.items()},
         "mix_chart": trusted_markup(charts.draw_labels(results)) if results.slices.top10 else "",
-        "mix": {
-            system: results.slices.top10[system]
-            for system in results.shown
-            if system in results.slices.top10
-        },
+        "mix": results.mixes,
         "slices_chart": trusted_markup(charts.draw_slices(results))
         if results.slices.slices
         else "",
-        "tradeoff_chart": trusted_markup(scatter.draw_tradeoff(results, results.tradeoff))
-        if isinstance(results.tradeoff, TradeOff) and results.tradeoff.indexes
+        "tradeoff_chart": trusted_markup(scatter.draw_tradeoff(results, tradeoff))
+        if tradeoff and tradeoff.indexes
         else "",
-        "tradeoff_measured": measured,
-        "query_numbers": _query_numbers(results, measures),
-        "rows": [(system, _cells(results, system, measures)) for system in results.shown],
+        "tradeoff_measured": tradeoff is not None,
+        "query_numbers": numbers,
+        "rows": [(system, _cells(results, system, measures, numbers)) for system in results.shown],
         "others": [
             describe_run(name, run, results.scores.queries)
             for name, run in results.scores.systems.items()
@@ -183,11 +180,15 @@ def _query_numbers(results: LocaleResults, measures: Sequence[str]) -> list[int 
     return numbers
 
 
-def _cells(results: LocaleResults, system: str, measures: Sequence[str]) -> list[Cell]:
-    """Return the headline of a system; the number of queries where it differs from the others'."""
+def _cells(
+    results: LocaleResults, system: str, measures: Sequence[str], numbers: Sequence[int | None]
+) -> list[Cell]:
+    """Return the headline of a system; the number of queries where it differs from the others'.
+
+    `numbers` is what `_query_numbers` gives.
+    """
     cells = []
-    common = _query_numbers(results, measures)
-    for measure, number in zip(measures, common, strict=True):
+    for measure, number in zip(measures, numbers, strict=True):
         estimate = results.estimate(system, measure)
         if estimate is None or estimate.mean is None:
             cells.append(Cell())
@@ -221,10 +222,9 @@ def _means(
     for system in shown(locales):
         cells = []
         for measure in measures:
-            found = [results.estimate(system, measure) for results in locales]
-            known = [each.mean for each in found if each is not None and each.mean is not None]
-            complete = len(known) == len(found)
-            cells.append(f"{sum(known) / len(known):.3f}" if complete else "")
+            means = means_of(locales, system, measure)
+            complete = len(means) == len(locales)
+            cells.append(f"{sum(means) / len(means):.3f}" if complete else "")
         if any(cells):
             rows.append((system, cells))
     return rows

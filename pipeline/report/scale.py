@@ -6,43 +6,40 @@ from itertools import pairwise
 from typing import Annotated, Any, Self
 
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model
+from pipeline.core.param_types import Part
 from pipeline.report import svg
 from pipeline.report.axes import AXIS, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
 from pipeline.report.svg import COLOURS
 
 _LEFT, _NAMES = 46.0, 138.0
+_WITHIN = WIDTH - _NAMES + 4
+"""Where the lines from the curves to their names begin."""
 _APART = 13.0
 """Pixels from one name to the next."""
 _SHORTEST = 1e-2
 """Seconds: shorter times are drawn here, since a logarithm has no zero."""
 
 
-class Point(BaseModel):
-    """What a stage took for a catalogue; the file has more, which is not shown."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
+class Point(Part):
+    """What a stage took for a catalogue."""
 
     products: Annotated[int, Field(ge=1, le=10**12)]
     seconds: Annotated[float, Field(ge=0, le=1e9)]
     peak_bytes: Annotated[int, Field(ge=0, le=10**15)]
 
 
-class Machine(BaseModel):
+class Machine(Part):
     """Where it was measured."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
 
     cores: Annotated[int, Field(ge=1)]
 
 
-class Scale(BaseModel):
+class Scale(Part):
     """What `make scale` measured: some points per stage, the smallest catalogue first."""
-
-    model_config = ConfigDict(strict=True, frozen=True)
 
     machine: Machine
     stages: dict[str, Annotated[tuple[Point, ...], Field(min_length=1)]]
@@ -104,9 +101,6 @@ def draw_scale(scale: Scale) -> str:
     return svg.to_markup(
         figure, "chart-scale", "Seconds of each stage over products", f"{figures}."
     )
-
-
-_WITHIN = WIDTH - _NAMES + 4
 
 
 def spread(wanted: Sequence[float], apart: float, most: float) -> list[float]:

@@ -88,11 +88,11 @@ def _means_of_all(
     return {
         measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
         for measure in measures
-        if len(means := _means(locales, system, measure)) == len(locales)
+        if len(means := means_of(locales, system, measure)) == len(locales)
     }
 
 
-def _means(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
+def means_of(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
     """Return the mean of each locale that has one."""
     return [
         estimate.mean

@@ -4,18 +4,17 @@ from collections.abc import Iterable, Mapping
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from pydantic import BaseModel, ConfigDict
 
 from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
+from pipeline.core.param_types import Part
 from pipeline.core.params import Params
 from pipeline.core.tables import PAIRS, read_column
 
 
-class _Card(BaseModel):
-    model_config = ConfigDict(strict=True, frozen=True)
+class _Card(Part):
     pairs: Mapping[str, str]
 
 
