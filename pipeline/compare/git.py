@@ -15,8 +15,8 @@ from pipeline.core.errors import PipelineError
 _EXPERIMENTS = "refs/exps"
 """DVC keeps an experiment as refs/exps/aa/bbbb/NAME, aabbbb the commit that it started from."""
 
-
-_EXPERIMENT = rf"{_EXPERIMENTS}/[0-9a-f]{{2}}/[0-9a-f]{{38,62}}/[^/]+"
+_STARTED_FROM = rf"{_EXPERIMENTS}/[0-9a-f]{{2}}/[0-9a-f]{{38,62}}"
+_EXPERIMENT = rf"{_STARTED_FROM}/[^/]+"
 
 _NAMED = ("refs/heads", "refs/tags", _EXPERIMENTS)
 
@@ -56,7 +56,7 @@ def find_commit(name: str) -> str | None:
         return found.strip()
     listed = _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
     lines = [line.split(" ", 1) for line in listed.splitlines()]
-    form = rf"{_EXPERIMENTS}/[0-9a-f]{{2}}/[0-9a-f]{{38,62}}/{re.escape(name)}"
+    form = rf"{_STARTED_FROM}/{re.escape(name)}"
     commits = sorted({commit for commit, ref in lines if re.fullmatch(form, ref)})
     if len(commits) > 1:
         raise PipelineError(

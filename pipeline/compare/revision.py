@@ -1,7 +1,8 @@
 """What a Git revision, a DVC experiment or the workspace holds, read without checking it out."""
 
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import pyarrow as pa
@@ -182,11 +183,8 @@ class Revision:
 
     def find(self, path: Path) -> bytes | None:
         """Return a file that a revision may have in Git, None where it has none."""
-        entry = None if self.commit is None else git.find_file(self.commit, path)
-        here = self._folder / path
-        if self.commit is None and here.is_file() and here.stat().st_size <= LARGEST:
-            return here.read_bytes()
-        return git.read(entry) if entry and entry.size <= LARGEST else None
+        size, read = self._reader(path)
+        return read() if read is not None and size <= LARGEST else None
 
     def _read(self, path: Path) -> bytes:
         """Return a file that every revision must have in Git.
@@ -194,16 +192,22 @@ class Revision:
         Raises:
             PipelineError: the revision has no such file, or one that is too large.
         """
-        entry = None if self.commit is None else git.find_file(self.commit, path)
-        here = self._folder / path
-        if entry is None and not (self.commit is None and here.is_file()):
+        size, read = self._reader(path)
+        if read is None:
             raise PipelineError(
                 f"{self} has no file {path}; compare needs it in Git on both sides. {REPORTS}"
             )
-        size = entry.size if entry else here.stat().st_size
         if size > LARGEST:
             raise PipelineError(f"{path} of {self} is larger than {LARGEST:,} bytes. {REPORTS}")
-        return git.read(entry) if entry else here.read_bytes()
+        return read()
+
+    def _reader(self, path: Path) -> tuple[int, Callable[[], bytes] | None]:
+        """Return the size of a file and what reads it, None where the revision has none."""
+        if self.commit is None:
+            here = self._folder / path
+            return (here.stat().st_size, here.read_bytes) if here.is_file() else (0, None)
+        entry = git.find_file(self.commit, path)
+        return (entry.size, partial(git.read, entry)) if entry else (0, None)
 
 
 def find_stale(revision: Revision, held: Mapping[str, Side], settings: Settings) -> Iterator[str]:

@@ -20,7 +20,7 @@ BATCH_ROWS = 16_384
 
 
 def first_ends(ends: Ints) -> Ints:
-    """Return where the first field that holds anything ends in each text; `ends` as below."""
+    """Return where the first field that holds anything ends, [texts]; `ends` [texts, fields]."""
     first = np.argmax(ends > 0, axis=1)
     return np.asarray(ends[np.arange(len(ends)), first])
 

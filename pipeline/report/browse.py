@@ -8,21 +8,19 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from pipeline.core import layout, tables
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Report
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.report.inputs import LocaleResults, evaluate_again
 from pipeline.report.wording import display_name
 
-Places = NDArray[np.int64]
-
 _ESCAPES = {ord(sign): f"\\u{ord(sign):04x}" for sign in "<>&\u2028\u2029"}
 
 
-def choose_queries(apart: NDArray[np.float64], settings: Report) -> Places:
+def choose_queries(apart: Floats, settings: Report) -> Ints:
     """Return the rows of the queries that are on the page, ascending.
 
     All, if there are no more than asked for. Else half of them (rounded up) are those with the
@@ -49,7 +47,7 @@ def differing_most(settings: Report) -> int:
     return (settings.queries + 1) // 2
 
 
-def differences(results: LocaleResults) -> NDArray[np.float64]:
+def differences(results: LocaleResults) -> Floats:
     """Return how far the systems are apart in the first measure, [queries]; NaN: undefined."""
     columns = [f"{system}.{results.measures[0]}" for system in results.runs]
     values = np.column_stack(
@@ -99,7 +97,7 @@ def queries_data(
     kinds, members = _kinds(_of_queries(results.kinds, ids))
     numbers = _exact_products(ids, exact)
     absent = _missed(ids, missed, products, results.runs)
-    texts = _texts(queries["query"])
+    texts = queries["query"].to_pylist()
     return {
         "locale": results.locale,
         "note": note(results, settings, len(places) - len(chosen)),
@@ -232,7 +230,3 @@ def embedded_json(content: object) -> str:
 
 def _rounded(column: pa.ChunkedArray) -> list[float | None]:
     return [None if value is None else round(value, MEAN_DECIMALS) for value in column.to_pylist()]
-
-
-def _texts(column: pa.ChunkedArray) -> list[str]:
-    return [text or "" for text in column.to_pylist()]

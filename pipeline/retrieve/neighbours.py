@@ -198,7 +198,7 @@ def overlap(found: NDArray[np.int64], exact: NDArray[np.int64]) -> float:
 
 
 def index_overlap(
-    index: faiss.Index,
+    index: faiss.Index | Rescored,
     queries: Matrix,
     shards: Iterable[Matrix],
     similarity: Similarity,

@@ -82,8 +82,12 @@ def retrieve(params: Params, locale: str) -> stage.Done:
 def _overlap(
     index: faiss.Index, exact: bool, queries: Matrix, products: ShardReader, similarity: Similarity
 ) -> float | None:
+    """Return what an index finds for some of the queries, as `RunCard.index_overlap` has it.
+
+    None where there are no queries (sample.queries: none).
+    """
     if not len(queries):
-        return None  # of a sample without queries (sample.queries: none)
+        return None
     if exact:
         return 1.0
     sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
@@ -94,7 +98,7 @@ def _pool(
     inputs: Inputs,
     queries: Matrix,
     similarity: Similarity,
-    vectors_of: ShardReader,
+    products: ShardReader,
 ) -> Iterator[ranking.Ranked]:
     """Rank the judged pairs, some queries at a time."""
     rows, codes = inputs.pair_queries, inputs.pair_products
@@ -102,7 +106,7 @@ def _pool(
         rows,
         codes,
         lambda some: queries[some],
-        lambda some: to_index_form(vectors_of.take(some), similarity, "products"),
+        lambda some: to_index_form(products.take(some), similarity, "products"),
         similarity,
         queries.shape[1],
     ):

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Ints
+from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
 
 SCORE_DECIMALS = 6
@@ -23,9 +23,7 @@ NO_PRODUCT = -1
 """The code of a place without a result, as FAISS gives it."""
 
 
-def rank_matrix(
-    scores: NDArray[np.floating[Any]], codes: NDArray[np.int64]
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+def rank_matrix(scores: NDArray[np.floating[Any]], codes: Ints) -> tuple[Floats, Ints]:
     """Order each row by rounded score descending, then code descending (trec_eval's order).
 
     Args:
@@ -47,8 +45,8 @@ def rank_matrix(
 
 
 def rank_pairs(
-    query_rows: NDArray[np.int64], codes: NDArray[np.int64], scores: NDArray[np.floating[Any]]
-) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]:
+    query_rows: Ints, codes: Ints, scores: NDArray[np.floating[Any]]
+) -> tuple[Ints, Ints, Floats]:
     """Order (query, product, score) triples by query, then as `rank_matrix` does.
 
     Args:
@@ -67,9 +65,7 @@ def rank_pairs(
     return query_rows[order], codes[order], rounded[order]
 
 
-def order_pairs(
-    query_rows: NDArray[np.int64], codes: NDArray[np.int64], scores: NDArray[np.float64]
-) -> NDArray[np.int64]:
+def order_pairs(query_rows: Ints, codes: Ints, scores: Floats) -> Ints:
     """Return the places of triples, [n] each, in the order of `rank_pairs`; nothing is rounded.
 
     `np.lexsort((-codes, -scores, query_rows))` takes about four times as long. Here the scores
@@ -89,18 +85,13 @@ def order_pairs(
     return order
 
 
-def places(query_rows: NDArray[np.int64]) -> NDArray[np.int64]:
+def places(query_rows: Ints) -> Ints:
     """Return 0, 1, 2, … within each query; `query_rows`, [n], ascends."""
     bounds = np.flatnonzero(np.diff(query_rows, prepend=-1, append=-1))
     return np.arange(len(query_rows)) - np.repeat(bounds[:-1], np.diff(bounds))
 
 
-def look_up(
-    starts: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    known_starts: NDArray[np.int64],
-    known_codes: NDArray[np.int64],
-) -> NDArray[np.int32]:
+def look_up(starts: Ints, codes: Ints, known_starts: Ints, known_codes: Ints) -> NDArray[np.int32]:
     """Return where each product of a query is among the same query's known ones, or -1; [n].
 
     A known one that is there twice is found at the last place. Each pair is a cell of a table that
@@ -132,10 +123,7 @@ def look_up(
 
 
 def find_pairs(
-    query_rows: NDArray[np.int64],
-    codes: NDArray[np.int64],
-    known_rows: NDArray[np.int64],
-    known_codes: NDArray[np.int64],
+    query_rows: Ints, codes: Ints, known_rows: Ints, known_codes: Ints
 ) -> NDArray[np.int32]:
     """Return what `look_up` does of pairs given by their queries' rows, which ascend; [n].
 
@@ -152,13 +140,13 @@ def find_pairs(
     return look_up(starts, codes, known, known_codes)
 
 
-def find_repeat(starts: NDArray[np.int64], codes: NDArray[np.int64]) -> int | None:
+def find_repeat(starts: Ints, codes: Ints) -> int | None:
     """Return where a product is that its query has once more, or None; `starts` as in `look_up`."""
     repeats = look_up(starts, codes, starts, codes) != np.arange(len(codes))
     return int(repeats.argmax()) if repeats.any() else None
 
 
-def query_starts(query_rows: NDArray[np.int64], first: int, queries: int) -> NDArray[np.int64]:
+def query_starts(query_rows: Ints, first: int, queries: int) -> Ints:
     """Return where each of `queries` queries from row `first` on starts, and where the last ends.
 
     [queries + 1]; `query_rows`, [n], ascends.
@@ -167,7 +155,7 @@ def query_starts(query_rows: NDArray[np.int64], first: int, queries: int) -> NDA
     return np.concatenate([[0], np.cumsum(counts)])
 
 
-def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+def _round(scores: NDArray[np.floating[Any]]) -> Floats:
     if not np.isfinite(scores).all():
         at = tuple(int(i) for i in np.argwhere(~np.isfinite(scores))[0])
         raise PipelineError(
@@ -180,5 +168,5 @@ def _round(scores: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return np.add(np.round(exact, SCORE_DECIMALS), 0.0, dtype=np.float64)
 
 
-Ranked = tuple[Ints, Ints, NDArray[np.float64]]
+Ranked = tuple[Ints, Ints, Floats]
 """Rows of the clean queries (ascending), of the clean products, and scores, in ranked order."""
