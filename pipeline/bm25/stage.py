@@ -54,7 +54,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
         index, terms = TermIndex.of(whole, params.bm25, threads), f" terms={len(whole.vocabulary)}"
         found = _batches(search_all(index, queries, params, inputs), len(queries))
     else:
-        found, terms = search_ranges(params, locale, queries, inputs, digest), ""
+        found, terms = search_ranges(params, locale, analyser, queries, inputs, digest), ""
         way += "-ray" if params.runtime.is_on_cluster() else "-ranges"
     with closing(found):  # of a cluster, too
         nothing = _write_runs(params, locale, analyser, found, inputs)
@@ -91,13 +91,19 @@ def _whole(
 
 
 def search_ranges(
-    params: Params, locale: str, queries: list[list[str]], inputs: Inputs, digest: str
+    params: Params,
+    locale: str,
+    analyser: lexical.Analyser,
+    queries: list[list[str]],
+    inputs: Inputs,
+    digest: str,
 ) -> Generator[Found]:
     """Yield both runs of all queries, `BATCH_QUERIES` at a time, from ranges of the products.
 
     Args:
         params: for memory and threads.
         locale: whose products they are.
+        analyser: what makes their terms.
         queries: the terms of each.
         inputs: which products are judged.
         digest: the hash of the clean products.
@@ -107,19 +113,23 @@ def search_ranges(
             damaged or replaced; as `cluster.connection` and `cluster.searcher`.
     """
     with cluster.connection(params.runtime) as ray:  # before terms are counted for minutes
-        task, parts, size = _make_ranges(params, locale, queries, inputs, digest)
+        task, parts, size = _make_ranges(params, locale, analyser, queries, inputs, digest)
         with cluster.searcher(ray, params.runtime, task) as search_parts:
             for rows in cut(range(len(queries)), size):
                 yield from ranges.merge(search_parts(parts, rows), task, rows)
 
 
 def _make_ranges(
-    params: Params, locale: str, queries: list[list[str]], inputs: Inputs, digest: str
+    params: Params,
+    locale: str,
+    analyser: lexical.Analyser,
+    queries: list[list[str]],
+    inputs: Inputs,
+    digest: str,
 ) -> tuple[ranges.Task, list[ranges.Range], int]:
     """Return the ranges, what they are searched for, and for how many queries at once."""
     runtime, products = params.runtime, len(inputs.products)
-    vocabulary = ranges.vocabulary_of(queries)
-    analyser, path = lexical.analyser_for(params.language[locale]), layout.clean(locale).products
+    vocabulary, path = ranges.vocabulary_of(queries), layout.clean(locale).products
     room = Room(params, locale, analyser.name, products, len(vocabulary))
     # Closed at once where no range fits: other processes count.
     with closing(count_products(locale, analyser, products, runtime)) as pieces:
