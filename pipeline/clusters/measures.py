@@ -10,6 +10,7 @@ from threadpoolctl import threadpool_limits
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.kmeans import draw_rows, nearest, train_clusters
 from pipeline.core.arrays import Floats, Ints
+from pipeline.runs.ranking import find_pairs
 
 STABILITY_SAMPLE = 8_192
 
@@ -60,13 +61,11 @@ def pair_shares(
     exacts = np.bincount(query, of_exact, minlength=number)
     together = np.bincount(query, of_exact * (of_exact - 1), minlength=number)
     # Irrelevant products in the groups of the Exact ones.
-    place = np.searchsorted(irrelevant[0], keys)
-    place[place == len(irrelevant[0])] = 0
+    others, of_irrelevant = irrelevant
+    place = find_pairs(query, keys % groups, others // groups, others % groups)
     here = np.zeros(len(keys))
-    if len(irrelevant[0]):
-        same = irrelevant[0][place] == keys
-        here = np.where(same, irrelevant[1][place], 0)
-    irrelevants = np.bincount(irrelevant[0] // groups, irrelevant[1], minlength=number)
+    here[place >= 0] = of_irrelevant[place[place >= 0]]
+    irrelevants = np.bincount(others // groups, of_irrelevant, minlength=number)
     mixed = np.bincount(query, of_exact * here, minlength=number)
     with np.errstate(invalid="ignore", divide="ignore"):
         return PairShares(together / (exacts * (exacts - 1)), mixed / (exacts * irrelevants))
