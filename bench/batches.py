@@ -22,9 +22,10 @@ from bench.peak import operations, peak_gflops, precisions
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.files import atomic_file
-from pipeline.core.params import Encoder, Params, Precision
+from pipeline.core.params import Encoder, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
+from pipeline.core.trained import Precision
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.openvino_engine import compile_graph, infer
 from pipeline.encoders.openvino_model import converted_model

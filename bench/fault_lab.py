@@ -23,8 +23,9 @@ from ruamel.yaml import YAML
 from bench.cheap_model import write_model
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import BY_LOCALE, SYSTEMS
+from pipeline.core.params import BY_LOCALE
 from pipeline.core.params_file import PARAMS_FILE
+from pipeline.core.systems import SYSTEMS
 from pipeline.runs import card as run_card
 
 LOCALE, ENCODER = "es", "e5-small-q4"

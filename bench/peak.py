@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.cpu import bfloat16_instructions
-from pipeline.core.params import Precision
+from pipeline.core.trained import Precision
 
 if TYPE_CHECKING:
     import openvino

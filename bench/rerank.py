@@ -24,9 +24,10 @@ from bench.peak import precisions
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
-from pipeline.core.params import Params, Precision, Reranker, Runtime
+from pipeline.core.params import Params, Reranker, Runtime
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
+from pipeline.core.trained import Precision
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model_folder import transformer_folder

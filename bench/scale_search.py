@@ -31,8 +31,9 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.files import read_json, sha256_file, write_json
-from pipeline.core.params import FIRST_SYSTEMS, Params
+from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.encoder_scores.stage import encoder_scores
 from pipeline.evaluate import system_scores
 from pipeline.evaluate.stage import evaluate

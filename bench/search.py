@@ -35,8 +35,9 @@ from ruamel.yaml import YAML
 
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
-from pipeline.core.params import BY_LOCALE, System
+from pipeline.core.params import BY_LOCALE
 from pipeline.core.params_file import PARAMS_FILE, load_params
+from pipeline.core.systems import System
 from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Final, Literal
 from pipeline.core import stage
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import write_npy
-from pipeline.core.params import Encoder, Params, Precision, Runtime
+from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.params_file import load_params
 from pipeline.core.timings import peak_bytes
+from pipeline.core.trained import Precision
 from pipeline.encoders.engine import Device, EngineName
 from pipeline.encoders.weights import resolve_weights
 

@@ -29,7 +29,8 @@ from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file
 from pipeline.core.languages import UNSPACED
-from pipeline.core.params import AS_TYPED, CORRECTED, NO_RERANKER, Params
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import AS_TYPED, CORRECTED, Params
 from pipeline.core.params_file import load_params
 from pipeline.demo.stage import demo
 from pipeline.evaluate.per_query_reader import read_per_query

@@ -12,7 +12,8 @@ from pipeline.compare.differences import Move, measure_moves
 from pipeline.compare.pairs import pair
 from pipeline.core.errors import PipelineError
 from pipeline.core.languages import fold_accents
-from pipeline.core.params import FIRST_SYSTEMS, Params
+from pipeline.core.params import Params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.core.text_tables import markdown
 from pipeline.demo.marketplace import FORMS, Wording, inflect, load_wording
 

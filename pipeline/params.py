@@ -6,7 +6,8 @@ import sys
 from pipeline.core import files, params_edit, params_text
 from pipeline.core.errors import PipelineError
 from pipeline.core.languages import language_of
-from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, NO_RERANKER
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params, refuse_locale_name
 
 

@@ -48,8 +48,9 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, refuse_artefacts
-from pipeline.core.params import SYSTEMS, Evaluate, Params
+from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
 from pipeline.runs import card as run_card
 from pipeline.runs.inputs import Ids, read_judgements

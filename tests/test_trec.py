@@ -17,7 +17,8 @@ from pipeline import trec
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.params import FIRST_SYSTEMS, Evaluate
+from pipeline.core.params import Evaluate
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.core.tables import JUDGEMENTS, LABELS, PRODUCTS, QUERIES, RUN, write_table
 from pipeline.evaluate.judged_run import Judgements, judge
 from pipeline.evaluate.metrics import GAINS, catalogue_measures, pool_measures

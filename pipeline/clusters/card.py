@@ -3,7 +3,8 @@
 from pipeline.core import files, layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Clean, Clusters, Params, Sha256, Strict
+from pipeline.core.param_types import Sha256, Strict
+from pipeline.core.params import Clean, Clusters, Params
 from pipeline.vectors.manifest import hash_table
 
 CARD_SCHEMA = 2

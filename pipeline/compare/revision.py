@@ -15,7 +15,7 @@ from pipeline.compare.settings import Settings, read_settings
 from pipeline.compare.sides import Side, Top
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import NAME
+from pipeline.core.param_types import NAME
 from pipeline.core.params_file import PARAMS_FILE
 from pipeline.encoder_scores.form import check_fits, read_table
 from pipeline.evaluate import per_query

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from pipeline.core.files import write_json
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 
 
 def write_contract(path: Path, entry: Strict | None) -> None:

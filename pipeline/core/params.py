@@ -11,8 +11,11 @@ from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model
 from pipeline.core import layout
 from pipeline.core.cpu import MOST_THREADS, core_count
 from pipeline.core.param_types import (
+    NO_RERANKER,
+    Choices,
     Columns,
     Commit,
+    Count,
     Cutoffs,
     FilePath,
     Fraction,
@@ -21,25 +24,19 @@ from pipeline.core.param_types import (
     Language,
     Links,
     Metric,
+    Name,
     Number,
     RayAddress,
+    Seed,
+    Sha256,
+    Share,
+    Strict,
     Text,
     distinct,
     unrepeated,
 )
-from pipeline.core.trained import Trained, TrainedEncoder, TrainedReranker, Training
-
-# Other modules import these from here too.
-from pipeline.core.systems import (  # isort: skip
-    FIRST_SYSTEMS as FIRST_SYSTEMS, SYSTEMS as SYSTEMS, FirstSystem as FirstSystem,
-    System as System,
-)  # fmt: skip
-from pipeline.core.param_types import (  # isort: skip
-    MOST_NAME as MOST_NAME, MOST_PORT as MOST_PORT, NAME as NAME, NO_RERANKER as NO_RERANKER,
-    Choices as Choices, Count as Count, Name as Name, Seed as Seed, Sha256 as Sha256,
-    Share as Share, Strict as Strict,
-)  # fmt: skip
-from pipeline.core.trained import Precision as Precision  # isort: skip
+from pipeline.core.systems import SYSTEMS, FirstSystem, System
+from pipeline.core.trained import Precision, Trained, TrainedEncoder, TrainedReranker, Training
 
 
 class Demo(Strict):

@@ -10,6 +10,7 @@ from pydantic import ValidationError
 from pipeline.core import layout, params_text
 from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
 from pipeline.core.languages import UNSPACED
+from pipeline.core.param_types import MOST_NAME, NAME, NO_RERANKER
 from pipeline.core.params import (
     AS_TYPED,
     BY_LOCALE,
@@ -18,22 +19,18 @@ from pipeline.core.params import (
     ENCODER_MEASURES,
     LEAST_STEP,
     MEAN,
-    MOST_NAME,
-    NAME,
-    NO_RERANKER,
     FolderWeights,
     HnswIndex,
     HubWeights,
     IvfFlatIndex,
     IvfPqIndex,
     Params,
-    Precision,
     RrfFusion,
     Runtime,
     Weights,
 )
 from pipeline.core.systems import SYSTEMS, TAKEN
-from pipeline.core.trained import contradictions
+from pipeline.core.trained import Precision, contradictions
 
 PARAMS_FILE = layout.PARAMS
 

@@ -9,7 +9,7 @@ from typing import Literal
 from pydantic import Field
 from ruamel.yaml import YAML
 
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 
 Form = Literal["ms", "fs", "mp", "fp"]
 FORMS: tuple[Form, ...] = ("ms", "fs", "mp", "fp")

@@ -7,7 +7,8 @@ from numpy.typing import NDArray
 
 from pipeline.core import layout
 from pipeline.core.arrays import Floats, Ints
-from pipeline.core.params import Params, System
+from pipeline.core.params import Params
+from pipeline.core.systems import System
 from pipeline.core.tables import LABELS
 from pipeline.evaluate import judged_run, metrics
 from pipeline.evaluate.judged_run import Judgements

@@ -10,7 +10,8 @@ from pipeline.core import files, layout, tables
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Duplicates, Params, Sha256, Strict
+from pipeline.core.param_types import Sha256, Strict
+from pipeline.core.params import Duplicates, Params
 from pipeline.similar.table import SimilarCard, make_card
 from pipeline.vectors.manifest import Manifest
 

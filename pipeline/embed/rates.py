@@ -8,7 +8,7 @@ from typing import Annotated, Self
 from pydantic import Field, ValidationError
 
 from pipeline.core.files import write_json
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 from pipeline.core.progress import Progress
 
 PROBE_TEXTS = 64

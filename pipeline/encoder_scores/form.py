@@ -12,8 +12,8 @@ from pydantic import Field
 from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
-from pipeline.core.param_types import Number
-from pipeline.core.params import ENCODER, ENCODER_MEASURES, Count, Name, Sha256, Similarity, Strict
+from pipeline.core.param_types import Count, Name, Number, Sha256, Strict
+from pipeline.core.params import ENCODER, ENCODER_MEASURES, Similarity
 from pipeline.encoder_scores.measures import Measured
 from pipeline.evaluate import per_query
 from pipeline.evaluate.metrics import MEAN_DECIMALS

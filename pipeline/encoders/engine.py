@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Entry, Precision, Runtime
+from pipeline.core.params import Entry, Runtime
+from pipeline.core.trained import Precision
 from pipeline.encoders.batching import Batch
 from pipeline.encoders.openvino_model import Converted
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.cpu import allowed_cores, cpu_flags
-from pipeline.core.params import Precision
+from pipeline.core.trained import Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, STEP, Batch
 
 if TYPE_CHECKING:

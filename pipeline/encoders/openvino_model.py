@@ -17,7 +17,8 @@ from pipeline.core import files, layout
 from pipeline.core.cache import build_once, folder_name
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import Encoder, Entry, Precision
+from pipeline.core.params import Encoder, Entry
+from pipeline.core.trained import Precision
 from pipeline.encoders.batching import STEP
 from pipeline.encoders.model import LoadedModel, built_in_form, load_any, traceable
 from pipeline.encoders.obey_entry import check_max_tokens

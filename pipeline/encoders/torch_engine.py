@@ -4,7 +4,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Precision
+from pipeline.core.trained import Precision
 from pipeline.encoders.batching import CPU_BATCH_TOKENS, Batch
 from pipeline.encoders.engine import Device
 from pipeline.encoders.model import LoadedModel

@@ -18,8 +18,8 @@ import pyarrow.parquet as pq
 from pydantic import Field, SerializerFunctionWrapHandler, model_serializer
 
 from pipeline.core import tables
-from pipeline.core.param_types import Number
-from pipeline.core.params import SYSTEMS, Count, Name, Sha256, Strict
+from pipeline.core.param_types import Count, Name, Number, Sha256, Strict
+from pipeline.core.systems import SYSTEMS
 from pipeline.evaluate.metrics import MEAN_DECIMALS, PerQuery
 from pipeline.runs.card import RANDOM, RunCard
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from pipeline.core import tables
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.per_query import (
     CARD,

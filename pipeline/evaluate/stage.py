@@ -18,7 +18,8 @@ from pipeline.core import files, layout, stage, tables
 from pipeline.core.cards import refuse_differences
 from pipeline.core.clean_counts import check_text_settings, read_counts
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, Evaluate, Params
+from pipeline.core.params import Evaluate, Params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results

@@ -11,7 +11,8 @@ from pipeline.core.arrays import Floats, Ints
 from pipeline.core.clean_counts import read_counts
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import SYSTEMS, Evaluate, Params
+from pipeline.core.params import Evaluate, Params
+from pipeline.core.systems import SYSTEMS
 from pipeline.evaluate import exact_ranks, judged_run, metrics, random_order
 from pipeline.evaluate.metrics import PerQuery
 from pipeline.evaluate.top_products import Top

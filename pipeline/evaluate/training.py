@@ -8,7 +8,7 @@ from pathlib import Path
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError, one_line
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.runs.card import rerun_hint
 
 Row = tuple[str, str, float, str, float, int]

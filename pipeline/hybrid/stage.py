@@ -11,8 +11,9 @@ import numpy as np
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.parallel import in_parallel
-from pipeline.core.params import Params, System
+from pipeline.core.params import Params
 from pipeline.core.progress import track
+from pipeline.core.systems import System
 from pipeline.hybrid.fuse import fuse
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files

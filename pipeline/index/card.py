@@ -6,7 +6,8 @@ from pipeline.core import files, layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.faiss import faiss
-from pipeline.core.params import Params, Similarity, Strict, split_settings
+from pipeline.core.param_types import Strict
+from pipeline.core.params import Params, Similarity, split_settings
 from pipeline.index.kinds import set_search, unset_search
 from pipeline.vectors.manifest import Manifest
 

@@ -14,7 +14,8 @@ from pipeline.compare.pairs import mean, p_value
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import AS_TYPED, ENCODER, SYSTEMS, Uncertainty
+from pipeline.core.params import AS_TYPED, ENCODER, Uncertainty
+from pipeline.core.systems import SYSTEMS
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query import Sample

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import aligned, markdown
 from pipeline.core.timings import read_records

@@ -13,8 +13,8 @@ from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import PIECE_PRODUCTS
 from pipeline.clean.products import BATCH_ROWS, WAITING_BATCHES
 from pipeline.clusters.form import LANDMARKS
-from pipeline.core.param_types import Number
-from pipeline.core.params import Index, Name, Strict
+from pipeline.core.param_types import Name, Number, Strict
+from pipeline.core.params import Index
 from pipeline.core.timings import NOT_NEGATIVE, Record
 from pipeline.duplicates.calibrate import CALIBRATED
 from pipeline.index import size as index_size

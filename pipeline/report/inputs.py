@@ -13,8 +13,9 @@ from pipeline.core import files, layout, tables
 from pipeline.core.cards import check_model, read_model, refuse_differences
 from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
-from pipeline.core.param_types import Number, Part
-from pipeline.core.params import Name, Params, System
+from pipeline.core.param_types import Name, Number, Part
+from pipeline.core.params import Params
+from pipeline.core.systems import System
 from pipeline.evaluate.per_query import (
     Card,
     Sample,

@@ -5,7 +5,8 @@ stage writes a card alone that says so.
 """
 
 from pipeline.core import files, layout, stage
-from pipeline.core.params import NO_RERANKER, Params
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import Params
 
 
 def rerank(params: Params, locale: str) -> stage.Done | None:

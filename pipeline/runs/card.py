@@ -9,7 +9,8 @@ from pydantic import Field
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import Index, Name, Strict
+from pipeline.core.param_types import Name, Strict
+from pipeline.core.params import Index
 from pipeline.runs.inputs import Ids
 
 RUN_SCHEMA = 4

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core import files, layout, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.runs import ranking
 from pipeline.runs.card import make_card
 from pipeline.runs.inputs import Ids

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any
 
-from pipeline.core.params import System
+from pipeline.core.systems import System
 
 SCORE_DIGITS = 6
 """As runs are rounded."""

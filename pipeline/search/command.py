@@ -15,8 +15,8 @@ from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import FIRST_SYSTEMS, System
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.search.answer import Answer
 from pipeline.search.display import draw, list_hits
 from pipeline.search.engine import Engine

@@ -6,7 +6,7 @@ Neither has colours.
 import unicodedata
 
 from pipeline.compare.display import plain
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.search.answer import Answer, Hit
 
 GAP = "   "

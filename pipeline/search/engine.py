@@ -17,7 +17,9 @@ from pipeline.bm25.search import TermIndex, top
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.faiss import faiss
-from pipeline.core.params import NO_RERANKER, Params, System
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import Params
+from pipeline.core.systems import System
 from pipeline.hybrid.fuse import fuse
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking

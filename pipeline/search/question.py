@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS, System
+from pipeline.core.systems import FIRST_SYSTEMS, SYSTEMS, System
 from pipeline.search.facets import FACETS
 from pipeline.text.normalise import normalise
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Params, System
+from pipeline.core.params import Params
+from pipeline.core.systems import System
 from pipeline.duplicates.collapse import firsts
 from pipeline.duplicates.table import read_kept
 from pipeline.runs.ranking import Ranked

@@ -13,7 +13,7 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, System
+from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.engine import Engine
 from pipeline.search.question import (

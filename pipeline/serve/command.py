@@ -15,7 +15,7 @@ import uvicorn
 
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import MOST_PORT
+from pipeline.core.param_types import MOST_PORT
 from pipeline.core.params_file import load_params
 from pipeline.serve.app import make_app
 from pipeline.serve.desk import Desks

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
-from pipeline.core.params import System
+from pipeline.core.systems import System
 
 T = TypeVar("T")
 

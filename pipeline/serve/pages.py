@@ -7,7 +7,7 @@ from urllib.parse import quote, urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.report.parts import join_styles
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from urllib.parse import parse_qsl
 
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.search.question import (
     FIRST_PLACES,
     MOST_CHARACTERS,

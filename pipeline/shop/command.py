@@ -24,14 +24,8 @@ from pipeline.clean.texts import clean_products, clean_queries
 from pipeline.core import files, layout, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
-from pipeline.core.params import (
-    ANY_LANGUAGE_ENCODER,
-    AS_TYPED,
-    ESCI_GAINS,
-    NO_RERANKER,
-    Clean,
-    Params,
-)
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, ESCI_GAINS, Clean, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci as source
 from pipeline.sample import forms, opening

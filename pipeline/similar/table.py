@@ -13,7 +13,8 @@ from pipeline.core import files, layout, tables
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Index, Params, Sha256, Similarity, Strict
+from pipeline.core.param_types import Sha256, Strict
+from pipeline.core.params import Index, Params, Similarity
 from pipeline.runs import ranking
 from pipeline.vectors.manifest import Manifest
 

@@ -9,7 +9,8 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.core import layout, stage, text_tables
 from pipeline.core.arrays import Ints
-from pipeline.core.params import Count, Index, Share, Similarity, Strict
+from pipeline.core.param_types import Count, Share, Strict
+from pipeline.core.params import Index, Similarity
 
 Measured = Annotated[float, Field(ge=0, le=1e15)]
 

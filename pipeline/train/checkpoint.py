@@ -22,7 +22,7 @@ from pipeline.core.cache import folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json
-from pipeline.core.params import Strict
+from pipeline.core.param_types import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor

@@ -15,7 +15,8 @@ from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, sha256_file, write_json
-from pipeline.core.params import NO_RERANKER, Encoder, Params, Runtime
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
 from pipeline.core.trained_folder import refuse_other_settings

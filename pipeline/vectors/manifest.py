@@ -9,8 +9,8 @@ from pydantic import Field, model_validator
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.param_types import Number
-from pipeline.core.params import Encoder, Params, Sha256, Strict
+from pipeline.core.param_types import Number, Sha256, Strict
+from pipeline.core.params import Encoder, Params
 
 Kind = Literal["products", "queries"]
 

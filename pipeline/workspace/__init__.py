@@ -16,10 +16,11 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS, Params, System
+from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.spelling import typed_texts
 from pipeline.core.stage import check_locale
+from pipeline.core.systems import FIRST_SYSTEMS, SYSTEMS, System
 from pipeline.evaluate.per_query_reader import check_measured, read_per_query
 from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements

@@ -26,7 +26,7 @@ from pipeline.compare.differences import measure_moves
 from pipeline.compare.pairs import pair
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.systems import FIRST_SYSTEMS
 from tests.helpers.artefacts import params
 
 TYPED = ["runing shoes", "desk lamp", "velora desk lampe", "earbudz", "grey sneakers"]

@@ -18,8 +18,9 @@ from pydantic import ValidationError
 
 from pipeline.core import params_text
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS, LEAST_STEP, Params, RrfFusion
+from pipeline.core.params import ENCODER_MEASURES, LEAST_STEP, Params, RrfFusion
 from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.runs.ranking import SCORE_DECIMALS
 from tests.helpers.artefacts import ROOT, shipped
 from tests.helpers.processes import run_module

@@ -16,7 +16,8 @@ from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.params import FIRST_SYSTEMS, Params
+from pipeline.core.params import Params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.duplicates import stage as duplicates
 from pipeline.duplicates.collapse import agreement, collapse_judgements, firsts
 from pipeline.duplicates.table import GROUPS, read_kept

@@ -17,7 +17,7 @@ from ir_measures import AP, RR, Judged, P, R, nDCG
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
-from pipeline.core.params import FIRST_SYSTEMS, System
+from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.evaluate import exact_ranks, per_query, results, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query

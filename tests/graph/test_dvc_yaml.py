@@ -8,7 +8,7 @@ from ruamel.yaml import YAML
 
 from bench.fault_lab import OUTPUTS
 from pipeline.core import layout
-from pipeline.core.params import SYSTEMS
+from pipeline.core.systems import SYSTEMS
 from pipeline.report.plots import PLOTS
 from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT

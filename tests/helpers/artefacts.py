@@ -13,8 +13,9 @@ from ruamel.yaml import YAML
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import sha256_file, write_json
-from pipeline.core.params import FIRST_SYSTEMS, Params, System
+from pipeline.core.params import Params
 from pipeline.core.params_file import check_params
+from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.card import of_index

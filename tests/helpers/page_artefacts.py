@@ -11,7 +11,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, tables
-from pipeline.core.params import SYSTEMS, Params
+from pipeline.core.params import Params
+from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import stage as encoder_scores
 from pipeline.evaluate import exact_ranks, per_query, plots

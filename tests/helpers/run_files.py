@@ -9,7 +9,7 @@ import pandas as pd
 import pyarrow as pa
 
 from pipeline.core import files, tables
-from pipeline.core.params import System
+from pipeline.core.systems import System
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs

@@ -13,7 +13,8 @@ from pipeline.bm25 import stage as bm25
 from pipeline.clean import stage as clean
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, Fusion, RrfFusion, System, WeightedFusion
+from pipeline.core.params import Fusion, RrfFusion, WeightedFusion
+from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.embed import stage as embed
 from pipeline.evaluate import judged_run, metrics
 from pipeline.hybrid import fuse

@@ -15,7 +15,8 @@ import pytest
 from pipeline.compare.revision import Revision, find_stale
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER_MEASURES, FIRST_SYSTEMS
+from pipeline.core.params import ENCODER_MEASURES
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.leaderboard import board
 from pipeline.leaderboard.command import rank_revisions
 from pipeline.leaderboard.recorded import read_means

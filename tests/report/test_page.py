@@ -20,7 +20,8 @@ from matplotlib.textpath import TextPath
 
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import MOST_RESULTS, SYSTEMS, Params, Report
+from pipeline.core.params import MOST_RESULTS, Params, Report
+from pipeline.core.systems import SYSTEMS
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import axes, basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report

@@ -9,7 +9,8 @@ import pytest
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import NO_RERANKER, Params
+from pipeline.core.param_types import NO_RERANKER
+from pipeline.core.params import Params
 from pipeline.evaluate.training import read_training
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import SYSTEMS
+from pipeline.core.systems import SYSTEMS
 from tests.helpers.artefacts import params
 
 ON = {"rerank.es": "mmarco-minilm"}

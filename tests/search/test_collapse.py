@@ -9,8 +9,8 @@ import pytest
 from pipeline import workspace
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.duplicates import stage as duplicates
 from pipeline.duplicates.table import GROUPS
 from pipeline.search.answer import Hit

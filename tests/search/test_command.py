@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from pipeline.core import layout
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.answer import Answer, Hit, Product
 from pipeline.search.display import columns, draw, fit
 

@@ -20,7 +20,7 @@ from pipeline.core import cache, layout, tables
 from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question

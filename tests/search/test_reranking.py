@@ -18,8 +18,8 @@ from starlette.testclient import TestClient
 from pipeline import workspace
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS, SYSTEMS
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS, SYSTEMS
 from pipeline.encoders.pairs import PairScorer, load_scorer, scores_of
 from pipeline.rerank.stage import rerank
 from pipeline.search import command

@@ -13,8 +13,8 @@ from starlette.testclient import TestClient
 from pipeline import workspace
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.display import draw
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine

@@ -14,7 +14,7 @@ import pytest
 from pipeline import workspace
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
+from pipeline.core.systems import FIRST_SYSTEMS
 from tests.helpers.artefacts import ROOT
 from tests.helpers.small_project import inside
 

@@ -16,8 +16,8 @@ from starlette.testclient import TestClient
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import FIRST_SYSTEMS
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question

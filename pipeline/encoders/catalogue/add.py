@@ -14,7 +14,8 @@ from pydantic import ValidationError
 
 from pipeline.core import files, layout, params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
-from pipeline.core.params import NAME, Encoder, FolderWeights, Params, Weights
+from pipeline.core.param_types import NAME
+from pipeline.core.params import Encoder, FolderWeights, Params, Weights
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.catalogue.description import describe
