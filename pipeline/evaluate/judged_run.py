@@ -109,9 +109,9 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
     query = query_rows - judgements.first_query
     if query.size and (query[0] < 0 or query[-1] >= len(judgements) or (np.diff(query) < 0).any()):
         raise ValueError("the query rows of a run must ascend, within those of the judgements")
-    starts = query_starts(query, 0, len(judgements))
-    if (repeat := find_repeat(starts, codes)) is not None:
+    if (repeat := find_repeat(query, codes)) is not None:
         raise _pair_twice("the run ranks", query_rows[repeat], codes[repeat])
+    starts = query_starts(query, 0, len(judgements))
     place = look_up(starts, codes, judgements.starts, judgements.codes)
     at = np.flatnonzero(place >= 0)
     return JudgedRun(

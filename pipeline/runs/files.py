@@ -179,7 +179,6 @@ def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
         raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
-    starts = np.flatnonzero(np.diff(rows, prepend=-1, append=-1))
-    if (repeat := ranking.find_repeat(starts, codes)) is not None:
+    if (repeat := ranking.find_repeat(rows, codes)) is not None:
         raise refuse(repeat, "the product is repeated")
     return rows, codes, scores

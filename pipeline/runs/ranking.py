@@ -140,9 +140,9 @@ def find_pairs(
     return look_up(starts, codes, known, known_codes)
 
 
-def find_repeat(starts: Ints, codes: Ints) -> int | None:
-    """Return where a product is that its query has once more, or None; `starts` as in `look_up`."""
-    repeats = look_up(starts, codes, starts, codes) != np.arange(len(codes))
+def find_repeat(query_rows: Ints, codes: Ints) -> int | None:
+    """Return where a product is that its query has once more, or None; both as in `find_pairs`."""
+    repeats = find_pairs(query_rows, codes, query_rows, codes) != np.arange(len(codes))
     return int(repeats.argmax()) if repeats.any() else None
 
 

@@ -190,6 +190,6 @@ def test_a_pair_is_found_where_it_was_last_known(products: int) -> None:
         assert found.tolist() == [known.get(pair, -1) for pair in pairs]
         by_rows = find_pairs(7 + rows, codes, 7 + known_rows, known_codes)
         assert by_rows.tolist() == found.tolist()
-        repeat = find_repeat(starts, codes)
+        repeat = find_repeat(rows, codes)
         assert (repeat is None) == (len(set(pairs)) == len(pairs))
         assert repeat is None or pairs.count(pairs[repeat]) > 1
