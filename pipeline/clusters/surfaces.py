@@ -2,9 +2,9 @@
 
 from collections.abc import Callable, Iterator
 from functools import cache
-from pathlib import Path
 
 import sudachipy
+from bm25s import stopwords
 
 from pipeline.bm25 import analysers
 
@@ -16,9 +16,21 @@ Surfaces = Callable[[str], list[Surface]]
 
 UNIT_LETTERS = 3
 
-_FUNCTION_WORDS = Path(__file__).parent / "function_words"
-"""A file for each language that has a list, by its ISO 639-1 code. The lists are those of bm25s
-0.3.16 (Xing Han Lu; MIT, see LICENSE there). DVC would not see that a new version has others."""
+_FUNCTION_WORDS: dict[str, tuple[str, ...]] = {
+    "da": stopwords.STOPWORDS_DANISH,
+    "de": stopwords.STOPWORDS_GERMAN,
+    "es": stopwords.STOPWORDS_SPANISH,
+    "fr": stopwords.STOPWORDS_FRENCH,
+    "it": stopwords.STOPWORDS_ITALIAN,
+    "ko": stopwords.STOPWORDS_KOREAN,
+    "nl": stopwords.STOPWORDS_DUTCH,
+    "no": stopwords.STOPWORDS_NORWEGIAN,
+    "pt": stopwords.STOPWORDS_PORTUGUESE,
+    "ru": stopwords.STOPWORDS_RUSSIAN,
+    "sv": stopwords.STOPWORDS_SWEDISH,
+    "tr": stopwords.STOPWORDS_TURKISH,
+}
+"""Those that bm25s has, by ISO 639-1 code."""
 
 _DESCRIBING = ("サ変可能", "形状詞可能", "サ変形状詞可能", "副詞可能")
 """Nouns that also serve as verbs, adjectives or adverbs: 対応, 軽量. Alone they name no thing."""
@@ -27,17 +39,17 @@ _DESCRIBING = ("サ変可能", "形状詞可能", "サ変形状詞可能", "副�
 def surfaces_for(language: str) -> Surfaces:
     """Return what gives the words of a language with bm25's terms for them.
 
-    These name nothing: words without a letter, single Latin letters, units (at most three letters
-    after a number), and function words of the language. Titles in all languages have English ones
-    too. Of Japanese, only nouns that are mere nouns name anything; Sudachi says which these are.
-    Pairs of characters are left out, since they are no words.
+    These name nothing: words without a letter, single Latin letters, units (at
+    most three letters after a number), and function words of the language. Titles in all languages
+    have English ones too. Of Japanese, only nouns that are mere nouns name anything; Sudachi says
+    which these are. Pairs of characters are left out, since they are no words.
 
     Args:
         language: an ISO 639-1 code, or `any`.
     """
     if language == "ja":
         return _japanese()
-    function_words = _read_function_words(language)
+    function_words = {*stopwords.STOPWORDS_EN_PLUS, *_FUNCTION_WORDS.get(language, ())}
     analyse = analysers.analyser_for(language).terms
 
     @cache
@@ -59,13 +71,6 @@ def surfaces_for(language: str) -> Surfaces:
     return found
 
 
-def _read_function_words(language: str) -> set[str]:
-    """Return the function words of a language, where it has a list, and of English."""
-    paths = (_FUNCTION_WORDS / f"{code}.txt" for code in (language, "en"))
-    lists = (path.read_text(encoding="utf-8").split() for path in paths if path.is_file())
-    return {word for words in lists for word in words}
-
-
 def _may_name(word: str) -> bool:
     """Say whether a word has letters, and more than one where they are Latin."""
     return word[0].isalpha() and not (len(word) == 1 and word < "\u0250")
@@ -73,7 +78,7 @@ def _may_name(word: str) -> bool:
 
 def _japanese() -> Surfaces:
     tokenizer = sudachipy.Dictionary().tokenizer(mode=sudachipy.SplitMode.A)
-    function_words = _read_function_words("ja")
+    function_words = set(stopwords.STOPWORDS_EN_PLUS)
 
     def found(text: str) -> list[Surface]:
         words = [

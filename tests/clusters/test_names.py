@@ -37,12 +37,6 @@ def names(
     return [name.words for name in found]
 
 
-def test_function_words_of_the_language_and_of_english_name_nothing() -> None:
-    for language, first in (("es", None), ("de", "el"), ("any", "el"), ("ca", "el")):
-        found = surfaces_for(language)("el zapato with suela")
-        assert [word and word[0] for word in found] == [first, "zapato", None, "suela"], language
-
-
 def test_words_are_chosen_by_class_based_tf_idf_of_products_without_a_word() -> None:
     rng = np.random.default_rng(1)
     words = [f"{letter}word" for letter in "abcdefghij"]
