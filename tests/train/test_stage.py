@@ -15,7 +15,7 @@ import pytest
 import torch
 import torch.utils.deterministic as memory
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.core import layout
@@ -215,6 +215,21 @@ def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_chan
     assert load_params().encoder_named(NAME).dimension == 8
     after = contents(run().folder)
     assert {name for name in before if before[name] != after[name]} == {"contract.json"}
+
+
+def test_a_pooler_that_the_base_lacks_has_the_same_bytes_in_every_run(make: Make) -> None:
+    folder = make("pooler", {"epochs": 1})
+    path = folder / "tiny/model.safetensors"
+    weights = load_file(path)
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, path, metadata={"format": "pt"})
+    first = contents(run().folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        assert contents(run().folder) == first  # from the weights that are kept
+        shutil.rmtree(layout.checkpoints())
+        assert contents(run().folder) == first
 
 
 def test_memory_that_torch_does_not_fill_changes_no_byte(
