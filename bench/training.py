@@ -63,6 +63,7 @@ class Experiment(BaseModel):
     encoder: str | None = None
     rerank: str | None = None
     dimension: int | None = None
+    tuned_share: float | None = None
     weight: float | None = None
     against: str = BASE
 
@@ -77,9 +78,11 @@ class Experiment(BaseModel):
             data["rerank"][locale] = self.rerank or data["rerank"][locale]
         if self.weight is not None:
             data["reranking"]["weight"] = self.weight
-        if self.dimension is not None:
-            section = "trained" if self.encoder in data["trained"] else "encoders"
-            data[section][self.encoder]["dimension"] = self.dimension
+        section = "trained" if self.encoder in data["trained"] else "encoders"
+        own = {"dimension": self.dimension, "tuned_share": self.tuned_share}
+        for key, value in own.items():
+            if value is not None:
+                data[section][self.encoder][key] = value
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """What is trained, as params.yaml says it: `training`, the pairs, and `trained`, the models."""
 
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
@@ -100,12 +100,17 @@ class _Schedule(Strict):
         exclude = {"dimension", "precision"}
         return self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
 
+    def of_training(self) -> dict[str, Any]:
+        """Return what decides the training: what decides the weights, but `tuned_share`."""
+        return {key: value for key, value in self.of_weights().items() if key != "tuned_share"}
+
 
 class TrainedEncoder(_Schedule):
     """An encoder that is trained from another one: its base, the pairs, the loss, the schedule.
 
     Optional keys that are empty have the loss's own value. `dimension` and `precision` change the
-    contract and not the training.
+    contract and not the training. `tuned_share` is α of (1 - α) * base + α * tuned, the weights
+    that are written (WiSE-FT).
     """
 
     kind: Literal["encoder"]
@@ -117,6 +122,7 @@ class TrainedEncoder(_Schedule):
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
     targets: Targets | None = None
     matryoshka: Annotated[tuple[Count, ...], AfterValidator(unrepeated)] = ()
+    tuned_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     dimension: Count | Literal["model"] | None = None
     precision: Precision | None = None
 
@@ -129,6 +135,7 @@ class TrainedReranker(_Schedule):
 
     kind: Literal["reranker"]
     precision: Precision | None = None
+    tuned_share: ClassVar[float] = 1.0  # no setting: the base has no head to interpolate with
 
 
 Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]

@@ -37,9 +37,9 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
     """Yield the rows of pairs and train of every name under `trained` that a locale needs.
 
     A step reads a query, a positive and the hard negatives of each pair of its batch. The dev
-    queries and what they are searched among are read once an epoch, and before the first one; they
-    are not learned, so a third each. So are the texts among which unjudged products are found, and
-    the pairs that a teacher scores.
+    queries and what they are searched among are read once an epoch, before the first one, and after
+    an interpolation; they are not learned, so a third each. So are the texts among which unjudged
+    products are found, and the pairs that a teacher scores.
 
     Args:
         params: the choices.
@@ -70,7 +70,8 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
         elif entry.mined:
             asked += DEV_DEPTH * found.queries * dev
         steps = entry.epochs * learned * each * (1 - dev)
-        read_alone = (entry.epochs + 1) * asked + (judged if entry.mined else 0)
+        measured = entry.epochs + 1 + (entry.tuned_share < 1)
+        read_alone = measured * asked + (judged if entry.mined else 0)
         units = {"tokens": round(steps + (read_alone * text + taught) / 3)}
         yield row("train", name, units | {"threads": entry.threads}, entry.cost_kind())
 

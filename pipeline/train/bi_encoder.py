@@ -75,6 +75,9 @@ class BiEncoder:
         Raises:
             PipelineError: as `load_model`.
         """
+        import torch
+
+        torch.manual_seed(0)  # a pooler that the base lacks is drawn: it decides bytes, no vector
         self._spec = spec
         self._weights = weights
         cut = spec.model_copy(update={"max_tokens": max_tokens, "precision": "float32"})

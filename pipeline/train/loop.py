@@ -107,6 +107,9 @@ class Trainer:
         self._sizes = [len(task.examples.steps(epoch)) for epoch in range(settings.epochs)]
         self._total = sum(self._sizes)
         self._parameters = dict(task.learner.module.named_parameters())
+        self._base: dict[str, torch.Tensor] = {}
+        if settings.tuned_share < 1:
+            self._base = {name: each.detach().clone() for name, each in self._parameters.items()}
         self._optimizer = torch.optim.AdamW(
             self._parameters.values(), lr=settings.lr, weight_decay=0.0
         )
@@ -135,6 +138,19 @@ class Trainer:
                 card = found[0]
             self._load(self._checkpoints.best(card))
             return card
+
+    def interpolate(self) -> dict[str, float]:
+        """Give the base's weights their share in the best epoch's; return the dev measures.
+
+        A weight becomes (1 - α) * base + α * tuned, with α = `tuned_share`, below 1 (WiSE-FT,
+        Wortsman et al. 2022). `run` comes first. Buffers, such as positions, are not weights.
+        """
+        import torch
+
+        with torch.no_grad():
+            for name, tuned in self._parameters.items():
+                tuned.copy_(torch.lerp(self._base[name], tuned, self._settings.tuned_share))
+        return self._measured()
 
     def _train(self) -> Card:
         every = max(1, self._total // _POINTS)

@@ -57,7 +57,8 @@ def train(params: Params, name: str) -> stage.Done:
         "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
         "settings": settings.of_weights(),
     }
-    checkpoints = Checkpoints(name, {**about, **_surroundings(settings, base, device)})
+    training = {**about, "settings": settings.of_training()}
+    checkpoints = Checkpoints(name, {**training, **_surroundings(settings, base, device)})
     tokens = 0.0
     with deterministic(settings.threads):
         if settings.mined:
@@ -72,10 +73,11 @@ def train(params: Params, name: str) -> stage.Done:
         minutes = params.runtime.checkpoint_minutes
         trainer = Trainer(task, settings, checkpoints, minutes, where)
         card = trainer.run()
-        _warn_if_worse(card, development, where)
+        interpolated = trainer.interpolate() if settings.tuned_share < 1 else None
+        _warn_if_worse(card, interpolated, development.chooses, where)
         with atomic_directory(layout.model(settings.kind, name).folder) as folder:
             counts = {**_counts(pairs, task), **learned}
-            _write(layout.ModelFiles(folder), task, card, about, counts)
+            _write(layout.ModelFiles(folder), task, card, interpolated, about, counts)
             entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
             write_contract(layout.ModelFiles(folder).contract, entry(name))
     checkpoints.remove_others()
@@ -190,16 +192,33 @@ def _surroundings(
     }
 
 
-def _warn_if_worse(card: Card, development: Development, where: str) -> None:
-    """Warn if no epoch is better than the base on the dev queries."""
-    values = [point.dev[development.chooses] for point in card.curve if point.dev]
-    best = max(values[1:])
-    if best <= values[0]:
-        stage.log.warning(
-            "warning: %s: no epoch is better than the base: %s is %.4f at best, and the base has "
-            "%.4f. Lower lr, train fewer epochs, or do not use this model",
-            where, development.chooses, best, values[0],
-        )  # fmt: skip
+def _base_and_written(
+    card: Card, interpolated: dict[str, float] | None
+) -> tuple[dict[str, float], dict[str, float]]:
+    """Return the dev measures of the base, and of the weights that are written.
+
+    Without measures of `interpolated` weights, the best epoch's are written as they are.
+    """
+    ends = [point.dev for point in card.curve if point.dev]
+    return ends[0], interpolated or ends[card.best_epoch or 0]
+
+
+def _warn_if_worse(
+    card: Card, interpolated: dict[str, float] | None, chooses: str, where: str
+) -> None:
+    """Warn if what is written is no better than the base on the dev queries."""
+    base, written = _base_and_written(card, interpolated)
+    if written[chooses] > base[chooses]:
+        return
+    said, first = "no epoch is better than the base", "Lower lr"
+    if interpolated:
+        said = "the interpolated weights are no better than the base"
+        first = "Change tuned_share, lower lr"
+    stage.log.warning(
+        "warning: %s: %s: %s is %.4f, and the base has %.4f. %s, train fewer epochs, or do not use "
+        "this model",
+        where, said, chooses, written[chooses], base[chooses], first,
+    )  # fmt: skip
 
 
 def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
@@ -222,21 +241,24 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
 
 
 def _write(
-    files: layout.ModelFiles, task: Task, card: Card, about: dict[str, Any], counts: dict[str, int]
-) -> None:
+    files: layout.ModelFiles, task: Task, card: Card, interpolated: dict[str, float] | None,
+    about: dict[str, Any], counts: dict[str, int],
+) -> None:  # fmt: skip
     """Write the model, what it is, and how the training went."""
     files.weights.mkdir()
     task.save(files.weights)
     ends = [point for point in card.curve if point.dev]
     chooses = task.development.chooses
+    base, written = _base_and_written(card, interpolated)
     write_json(files.card, {
         "card_schema": CARD_SCHEMA,
         **about,
         "weights_sha256": folder_sha256(files.weights),
         "best_epoch": card.best_epoch,
-        "better_than_base": ends[card.best_epoch or 0].dev[chooses] > ends[0].dev[chooses],
+        "better_than_base": written[chooses] > base[chooses],
         "chosen_by": chooses,
         "epochs": [{"epoch": at, **point.dev} for at, point in enumerate(ends)],
+        **({"written": written} if interpolated else {}),
         "steps": card.step,
         "counts": counts,
     })  # fmt: skip

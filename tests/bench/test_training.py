@@ -42,6 +42,21 @@ def test_every_recipe_and_experiment_is_legal_and_changes_something() -> None:
         assert (changed == data) == (name == BASE), name
 
 
+def test_a_tuned_share_needs_no_training_of_its_own() -> None:
+    recipes, data = load(RECIPES), load(ROOT / PARAMS_FILE)
+    data["trained"] = recipes["trained"]
+    plain = check_params(data, "").trained["us-long"]
+    shares = []
+    for experiment in chosen(recipes["experiments"], None).values():
+        if experiment.tuned_share is not None:
+            changed = json.loads(json.dumps(data))
+            experiment.apply(changed)
+            entry = check_params(changed, "").trained["us-long"]
+            assert entry.of_training() == plain.of_training()
+            shares.append(entry.of_weights().get("tuned_share"))
+    assert shares == [0.5, 0.7]
+
+
 def test_what_an_experiment_is_compared_with_is_run_too_and_first() -> None:
     given = {"a": {"locales": ["us"]}, "b": {"locales": ["us"], "against": "a"}}
     assert list(chosen(given, ["b"])) == [BASE, "a", "b"]

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -196,6 +197,16 @@ def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(
     assert (alone.kind, with_teacher.kind) == ("minilm", "minilm-msmarco-minilm")
     more = with_teacher.units["tokens"] - alone.units["tokens"]
     assert more == pytest.approx(drawn.units["judgements"] * 0.75 * 12 / 3, abs=1)
+
+
+def test_interpolated_weights_are_measured_once_more(changed_params: ChangedParams) -> None:
+    def tokens(changes: dict[str, Any]) -> float:
+        given = {"encoder.us": "minilm-demo", **changes}
+        _, trained = training_rows(changed_params(given), partial(costs_row, []))
+        return trained.units["tokens"]
+
+    key = "trained.minilm-demo.tuned_share"
+    assert tokens({key: 0.5}) > tokens({key: 1.0}) == tokens({})
 
 
 def test_a_demo_that_is_not_made_yet_is_known_by_its_params(

@@ -15,7 +15,8 @@ import pytest
 import torch
 import torch.utils.deterministic as memory
 from ruamel.yaml import YAML
-from safetensors.torch import load_file
+from safetensors.numpy import load_file as load_arrays
+from safetensors.torch import load_file, save_file
 from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.core import layout
@@ -217,6 +218,88 @@ def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_chan
     assert {name for name in before if before[name] != after[name]} == {"contract.json"}
 
 
+def set_share(share: float) -> None:
+    """Set `tuned_share` in params.yaml."""
+    path = Path("params.yaml")
+    data = YAML(typ="safe", pure=True).load(path)
+    data["trained"][NAME]["tuned_share"] = share
+    YAML().dump(data, path)
+
+
+def test_weights_are_the_shares_of_base_and_tuned_and_another_share_trains_no_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = make("share")
+    files = run()
+    plain, before = card_of(files), contents(files.folder)
+    assert not {"written", "tuned_share"} & {*plain, *plain["settings"]}
+    base, tuned = (load_arrays(at / "model.safetensors") for at in (folder / "tiny", files.weights))
+    monkeypatch.setattr(Learner, "learn", None)
+    for share in (0.25, 0.7):
+        set_share(share)
+        card = card_of(run())
+        assert card["settings"] == {**plain["settings"], "tuned_share": share}
+        assert [card[key] == plain[key] for key in ("epochs", "best_epoch", "weights_sha256")] == [
+            True, True, False,
+        ]  # fmt: skip
+        found = load_arrays(files.weights / "model.safetensors")
+        assert found.keys() == base.keys()
+        for name, weights in found.items():
+            assert weights.dtype == base[name].dtype
+            expected = (1 - share) * base[name].astype(float) + share * tuned[name].astype(float)
+            np.testing.assert_allclose(weights, expected, rtol=1e-6, atol=1e-7, err_msg=name)
+    set_share(1.0)
+    assert contents(run().folder) == before
+
+
+def test_what_the_card_says_of_written_weights_is_what_a_model_that_starts_there_has_first(
+    make: Make,
+) -> None:
+    folder = make("written", {"tuned_share": 0.5, "epochs": 1})
+    written = card_of(run())["written"]
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME, "tuned_share": 1.0}
+    YAML().dump(data, folder / "params.yaml")
+    shutil.copytree(layout.pairs(NAME).folder, layout.pairs("second").folder)
+    train(load_params(), "second")
+    first = card_of(layout.model("encoder", "second"))["epochs"][0]
+    assert first == {"epoch": 0, **written}
+
+
+def test_whether_a_model_is_better_than_the_base_is_said_of_what_is_written(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    make("better", {"lr": 0.3, "warm_up": 0.0, "epochs": 1, "loss": "cosine"})
+    measure = "dev_catalogue_ndcg@10"
+    for share in (0.9, 0.001):
+        set_share(share)
+        caplog.clear()
+        card = card_of(run())
+        written, base = card["written"][measure], card["epochs"][0][measure]
+        assert card["better_than_base"] == (written > base)
+        said = (
+            f"the interpolated weights are no better than the base: {measure} is {written:.4f}, "
+            f"and the base has {base:.4f}. Change tuned_share, lower lr, train fewer epochs"
+        )
+        assert (said in caplog.text) == (written <= base)
+        assert "no epoch is better" not in caplog.text
+
+
+def test_a_pooler_that_the_base_lacks_has_the_same_bytes_in_every_run(make: Make) -> None:
+    folder = make("pooler", {"tuned_share": 0.7, "epochs": 1})
+    path = folder / "tiny/model.safetensors"
+    weights = load_file(path)
+    kept = {name: value for name, value in weights.items() if "pooler" not in name}
+    assert len(kept) < len(weights)
+    save_file(kept, path, metadata={"format": "pt"})
+    first = contents(run().folder)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(99)
+        assert contents(run().folder) == first  # from the weights that are kept
+        shutil.rmtree(layout.checkpoints())
+        assert contents(run().folder) == first
+
+
 def test_memory_that_torch_does_not_fill_changes_no_byte(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -318,6 +401,7 @@ def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) ->
             r"card.json: lr must be 0\.5 .*Run `dvc repro models/dvc.yaml:train@tiny-tuned`",
         ),
         ({"scale": 5.0}, r"card.json: scale must be 5\.0 \(found None\)"),
+        ({"tuned_share": 0.5}, r"card.json: tuned_share must be 0\.5 \(found None\)"),
     ):
         params = check_params(
             {**data, "trained": {**data["trained"], NAME: {**data["trained"][NAME], **changes}}}, ""
