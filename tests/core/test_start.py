@@ -1,5 +1,8 @@
+import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -47,6 +50,28 @@ def test_who_only_imports_the_package_keeps_the_usual_search_for_garbage() -> No
         "with stage.report_errors('mine'):\n"
         "    assert gc.isenabled() and gc.get_freeze_count() == 0 and is_found()\n"
     )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("contract", ("--name", "minilm")),
+        ("index_entry", ("--locale", "us")),
+        ("rerank", ("--locale", "us")),
+        ("systems", ("--locale", "us")),
+    ],
+)
+def test_a_stage_that_only_writes_a_card_starts_without_numpy_and_arrow(
+    project: Path, name: str, arguments: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"pipeline.{name}", *arguments],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
+    assert "pipeline.core.params" in imported
+    assert not imported & {"numpy", "pandas", "pyarrow"}
 
 
 _SPARED = """
