@@ -16,8 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal
 
 from pipeline.core import stage
-from pipeline.core.arrays import Matrix
-from pipeline.core.files import write_npy
+from pipeline.core.arrays import Matrix, write_npy
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.params_file import load_params
 from pipeline.core.timings import peak_bytes

@@ -5,6 +5,7 @@ import runpy
 import sys
 from pathlib import Path
 
+from pipeline.core import start
 from pipeline.core.interrupts import INTERRUPTED
 from pipeline.core.light import explain_missing_packages
 
@@ -38,6 +39,7 @@ def main() -> int:
         sys.stderr.write(f"error: there is no command {name!r}. Use one of: {known}.\n")
         return 2
     sys.argv[:2] = [f"esci-retrieval {name}"]
+    start.begin()
     explain_missing_packages(name)
     try:
         runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)

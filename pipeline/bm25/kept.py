@@ -20,6 +20,7 @@ from pipeline.bm25.postings import Postings
 from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import count_products, worker_count
 from pipeline.core import cache, files, layout, memory
+from pipeline.core.arrays import write_npy
 from pipeline.core.cache import Digests, forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
@@ -219,7 +220,7 @@ def _write(found: Postings, out: layout.PostingFiles, made_of: list[str]) -> Non
         (out.times, found.times),
         (out.lengths, found.lengths),
     ):
-        files.write_npy(path, array)
+        write_npy(path, array)
 
 
 def _open(found: layout.PostingFiles, digests: Digests, made_of: list[str]) -> Postings | str:

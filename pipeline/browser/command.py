@@ -29,6 +29,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
+from pipeline.core.start import spare_pandas
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.runs.inputs import read_inputs
@@ -236,7 +237,7 @@ def main() -> int:
     """Write the folder and say how to serve it; return the exit status."""
     asked = _parse()
     with stage.report_errors("browser") as outcome:
-        stage.spare_pandas()
+        spare_pandas()
         params = load_params()
         stage.check_locale(params, asked.locale)
         files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)

@@ -9,6 +9,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+from pipeline.core import start
+
 SECONDS = 300
 """How long one file may take."""
 
@@ -36,6 +38,7 @@ def main() -> None:
     """Write the file that the arguments name to stdout: a path, and a commit if there is one."""
     from dvc.api import DVCFileSystem  # slow to import, and needed here alone
 
+    start.end()
     path, commit = [*sys.argv[1:], None][:2]
     with DVCFileSystem(rev=commit, subrepos=True).open(path, "rb") as file:
         sys.stdout.buffer.write(file.read())

@@ -1,5 +1,6 @@
-"""Names for the array types that modules hand to each other, and a sample of rows."""
+"""Names for the array types that modules hand to each other, a sample of rows, .npy files."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -26,3 +27,12 @@ def sampled_rows(rows: int, most: int) -> Ints:
         return np.arange(rows)
     chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
     return np.sort(chosen)
+
+
+def write_npy(path: Path, array: np.ndarray[Any, Any]) -> None:
+    """Write an array as .npy; unlike `np.save`, a full disk shows as the system's own error."""
+    array = np.ascontiguousarray(array)
+    with path.open("wb") as handle:
+        header = np.lib.format.header_data_from_array_1_0(array)
+        np.lib.format.write_array_header_1_0(handle, header)
+        handle.write(array.data)

@@ -13,8 +13,6 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from pipeline.core.errors import PipelineError, one_line, shorten
 
 MOST_LINKS = 40
@@ -269,15 +267,6 @@ def write_json(path: Path, data: object, *, follow_links: bool = False) -> None:
     """Write `data` as canonical JSON, atomically; `follow_links` as `atomic_file` has it."""
     with atomic_file(path, follow_links=follow_links) as partial:
         partial.write_text(canonical_json(data), encoding="utf-8", newline="\n")
-
-
-def write_npy(path: Path, array: np.ndarray[Any, Any]) -> None:
-    """Write an array as .npy; unlike `np.save`, a full disk shows as the system's own error."""
-    array = np.ascontiguousarray(array)
-    with path.open("wb") as handle:
-        header = np.lib.format.header_data_from_array_1_0(array)
-        np.lib.format.write_array_header_1_0(handle, header)
-        handle.write(array.data)
 
 
 def read_bytes(path: Path, remedy: str, at_most: int = MOST_BYTES) -> bytes:

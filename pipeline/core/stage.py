@@ -7,13 +7,12 @@ A bug keeps its traceback.
 import argparse
 import errno
 import logging
-import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 
-from pipeline.core import layout, timings
+from pipeline.core import layout, start, timings
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
@@ -124,35 +123,9 @@ def run_names(name: str, body: LocaleBody, *sections: str) -> int:
 
 def _prepare() -> Params:
     """Check what every stage needs, before any work; return params.yaml."""
-    spare_pandas()
+    start.spare_pandas()
     layout.cache()
     return load_params()
-
-
-def spare_pandas() -> None:
-    """Keep pyarrow from importing pandas, unless it is imported already.
-
-    Its first conversion does, only to know pandas' types: a quarter of the time that a small stage
-    takes. Afterwards `import pandas` and `to_pandas` work as ever.
-    """
-    if "pandas" in sys.modules:
-        return
-    import pyarrow as pa  # here, because commands without tables use this module too
-
-    sys.meta_path.insert(0, _Absent)
-    try:
-        pa.array([0])
-    finally:
-        sys.meta_path.remove(_Absent)
-
-
-class _Absent:
-    """An import hook that finds no pandas."""
-
-    @staticmethod
-    def find_spec(name: str, path: object = None, target: object = None) -> None:
-        if name == "pandas":
-            raise ImportError(name)
 
 
 def check_locale(params: Params, locale: str) -> None:
@@ -185,6 +158,7 @@ def report_errors(
         name: of the stage or command.
         interrupted: what the message of Ctrl-C says after the name.
     """
+    start.end()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)

@@ -17,9 +17,9 @@ from typing import Self
 
 import pyarrow as pa
 
+from pipeline.core import start
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.parallel import in_parallel
-from pipeline.core.stage import spare_pandas
 
 _ROOT = Path(__file__).parents[2]
 
@@ -159,7 +159,8 @@ def answer_all(answer: Callable[[pa.RecordBatch], pa.RecordBatch], schema: pa.Sc
         answer: the work.
         schema: of what it returns.
     """
-    spare_pandas()
+    start.end()
+    start.spare_pandas()
     out = sys.stdout.buffer
     try:
         writer = pa.ipc.new_stream(out, schema)

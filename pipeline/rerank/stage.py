@@ -4,7 +4,7 @@
 stage writes a card alone that says so.
 """
 
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout, stage, start
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Params
 
@@ -19,4 +19,5 @@ def rerank(params: Params, locale: str) -> stage.Done | None:
     # Here, because libraries of models take seconds to import, and without a reranker none is used.
     from pipeline.rerank.runs import write_reranked
 
+    start.spare_pandas()
     return write_reranked(params, locale, spec)

@@ -4,7 +4,6 @@ from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.param_types import Count, Name, Number, Sha256, Strict, Text
 from pipeline.core.params import Params
-from pipeline.runs.card import OTHERS, RUN_SCHEMA, RunCard
 
 OTHERS_SCHEMA = 1
 """Version of systems.json."""
@@ -50,6 +49,9 @@ def read_others(params: Params, locale: str) -> dict[str, OtherRun]:
     """
     if not params.systems[locale]:
         return {}
+    # Here, because a card of runs needs Arrow, and the stage `systems` often writes none.
+    from pipeline.runs.card import OTHERS, RUN_SCHEMA, RunCard
+
     path, remedy = layout.other_runs(locale).card, layout.rerun_hint(OTHERS, locale)
     found = read_model(path, OtherRuns, remedy, ("systems_schema", OTHERS_SCHEMA)).runs
     refuse_differences(

@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import cache, files, layout
+from pipeline.core.arrays import write_npy
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import iter_fields
 from pipeline.search.facets import FACETS, Codes, Facet, FacetBuilder
@@ -95,5 +96,5 @@ def _make(params: Params, path: Path, folder: Path, remedy: str) -> None:
                 found = [builder.add(value) for value in batch.values[FACETS[name]]]
                 codes[name].append(np.array(found, dtype=np.int32))
     for name, builder in builders.items():
-        files.write_npy(out.codes(name), np.concatenate(codes[name]))
+        write_npy(out.codes(name), np.concatenate(codes[name]))
         cache.write_table(out.values(name), builder.table())

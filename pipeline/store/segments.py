@@ -21,7 +21,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.files import atomic_file, write_npy
+from pipeline.core.arrays import write_npy
+from pipeline.core.files import atomic_file
 
 Keys = NDArray[np.uint64]
 """Hashes of texts: uint64, shape [texts, 2]."""

@@ -18,6 +18,15 @@ def _class(*ranges: tuple[int, int]) -> list[str]:
     return [chr(code) for first, last in ranges for code in range(first, last + 1)]
 
 
+def _changed(*ranges: tuple[int, int]) -> dict[str, str]:
+    """Return what NFKC makes of the characters of some ranges, of those alone that it changes."""
+    return {
+        char: form
+        for char in _class(*ranges)
+        if (form := unicodedata.normalize("NFKC", char)) != char
+    }
+
+
 @lru_cache(65_536)
 def _nfkc(text: str) -> str:
     return unicodedata.normalize("NFKC", text)
@@ -104,8 +113,8 @@ _DEGREE = re.compile(
 
 _SPACING_ACCENTS = [
     char
-    for char in _class((0xA0, 0x2100), (0xFB00, 0xFFEF))
-    if (form := _nfkc(char))[0] == " " and form.strip()
+    for char, form in _changed((0xA0, 0x2100), (0xFB00, 0xFFEF)).items()
+    if form[0] == " " and form.strip()
 ]
 _APOSTROPHES = "´΄᾽᾿´"
 _ACCENT = re.compile(f"[{''.join(_SPACING_ACCENTS)}]")
@@ -125,13 +134,13 @@ _LONG_VOWEL = re.compile(
 
 # Digits
 
-_NUMERALS = _class((0xA0, 0x33FF), (0x1F100, 0x1F26F))
-_STARTS = {each for each in _NUMERALS if _nfkc(each)[0].isdecimal() and not each.isdecimal()}
-_ENDS = {
-    each
-    for each in _NUMERALS
-    if not each.isdecimal() and _nfkc(each) != each and _nfkc(each).rstrip(".,")[-1:].isdecimal()
+_NUMERALS = {
+    char: form
+    for char, form in _changed((0xA0, 0x33FF), (0x1F100, 0x1F26F)).items()
+    if not char.isdecimal()
 }
+_STARTS = {char for char, form in _NUMERALS.items() if form[0].isdecimal()}
+_ENDS = {char for char, form in _NUMERALS.items() if form.rstrip(".,")[-1:].isdecimal()}
 _RAISED = {char for char in _STARTS if "<super>" in unicodedata.decomposition(char)}
 _LOWERED = {char for char in _STARTS if "<sub>" in unicodedata.decomposition(char)}
 DIGIT_FORMS = "".join(sorted(_STARTS | _ENDS))

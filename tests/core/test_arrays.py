@@ -1,6 +1,12 @@
-import numpy as np
+import errno
+import resource
+from pathlib import Path
+from typing import Any
 
-from pipeline.core.arrays import sampled_rows
+import numpy as np
+import pytest
+
+from pipeline.core.arrays import sampled_rows, write_npy
 
 
 def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
@@ -11,3 +17,31 @@ def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
     assert 0 <= sample[0] < sample[-1] < 5000
     np.testing.assert_array_equal(sample, sampled_rows(5000, 1000))
     assert 2300 < sample.mean() < 2700
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float16])
+@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (1, 1)])
+def test_an_npy_file_is_the_one_that_numpy_writes(
+    tmp_path: Path, dtype: type[np.floating[Any]], shape: tuple[int, int]
+) -> None:
+    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
+    np.save(tmp_path / "numpy.npy", array)
+
+    write_npy(tmp_path / "ours.npy", array)
+    write_npy(tmp_path / "transposed.npy", array.T)
+
+    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    transposed = np.load(tmp_path / "transposed.npy", allow_pickle=False)
+    assert transposed.dtype == dtype
+    np.testing.assert_array_equal(transposed, array.T)
+
+
+def test_an_npy_file_that_does_not_fit_is_the_systems_error(tmp_path: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
+    try:
+        with pytest.raises(OSError, match="File too large") as caught:
+            write_npy(tmp_path / "a.npy", np.zeros(1_000))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert caught.value.errno == errno.EFBIG

@@ -1,4 +1,3 @@
-import errno
 import hashlib
 import json
 import os
@@ -14,7 +13,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
 
 import numpy as np
 import pytest
@@ -35,7 +33,6 @@ from pipeline.core.files import (
     sha256_file,
     sha256_lines,
     write_json,
-    write_npy,
 )
 from pipeline.core.params_file import load_params
 from pipeline.sample.stage import sample
@@ -409,34 +406,6 @@ def check_one_message(result: "subprocess.CompletedProcess[str]", stage: str, to
     (line,) = result.stderr.splitlines()
     assert line.startswith(f"error in {stage}: ")
     assert told in line
-
-
-@pytest.mark.parametrize("dtype", [np.float32, np.float16])
-@pytest.mark.parametrize("shape", [(3, 4), (0, 4), (1, 1)])
-def test_an_npy_file_is_the_one_that_numpy_writes(
-    tmp_path: Path, dtype: type[np.floating[Any]], shape: tuple[int, int]
-) -> None:
-    array = np.random.default_rng(0).normal(size=shape).astype(dtype)
-    np.save(tmp_path / "numpy.npy", array)
-
-    write_npy(tmp_path / "ours.npy", array)
-    write_npy(tmp_path / "transposed.npy", array.T)
-
-    assert (tmp_path / "ours.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
-    transposed = np.load(tmp_path / "transposed.npy", allow_pickle=False)
-    assert transposed.dtype == dtype
-    np.testing.assert_array_equal(transposed, array.T)
-
-
-def test_an_npy_file_that_does_not_fit_is_the_systems_error(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            write_npy(tmp_path / "a.npy", np.zeros(1_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-    assert caught.value.errno == errno.EFBIG
 
 
 def test_equal_data_give_equal_json_whatever_the_order_of_their_keys(tmp_path: Path) -> None:

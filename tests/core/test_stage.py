@@ -267,21 +267,3 @@ def read_all(descriptor: int) -> Iterable[bytes]:
         return
     finally:
         os.close(descriptor)
-
-
-_SPARED = """
-import sys
-from pipeline.core import stage
-import pyarrow as pa
-stage.spare_pandas()
-table = pa.table({"a": pa.chunked_array([[1, 2], [3]]), "b": ["x", "y", "z"]})
-assert table["a"].to_numpy().tolist() == [1, 2, 3]
-assert len(table.sort_by("a").group_by("b").aggregate([])) == 3
-assert "pandas" not in sys.modules
-assert table.to_pandas()["b"].tolist() == ["x", "y", "z"]
-assert sys.modules["pandas"].Series is not None
-"""
-
-
-def test_a_stage_converts_without_pandas_which_can_be_used_all_the_same() -> None:
-    subprocess.run([sys.executable, "-c", _SPARED], cwd=ROOT, check=True)

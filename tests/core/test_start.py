@@ -1,0 +1,92 @@
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.helpers.artefacts import ROOT
+
+pytestmark = pytest.mark.slow
+
+
+def run(code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
+
+
+_WORK = """
+import gc, weakref
+from pipeline.core import stage
+
+class Cell:
+    pass
+
+def is_found():
+    cell = Cell()
+    cell.itself = cell
+    found = weakref.ref(cell)
+    del cell
+    gc.collect()
+    return found() is None
+"""
+
+
+def test_a_stage_looks_for_garbage_while_it_works_but_not_in_its_modules() -> None:
+    # As Python has it while it looks for the module of `python -m`.
+    begin = "import sys; sys.argv[0] = '-m'; import pipeline\n"
+    run(
+        f"{begin}{_WORK}\n"
+        "assert not gc.isenabled()\n"
+        "with stage.report_errors('mine'):\n"
+        "    assert gc.isenabled() and gc.get_freeze_count() > 10_000 and is_found()\n"
+    )
+
+
+def test_who_only_imports_the_package_keeps_the_usual_search_for_garbage() -> None:
+    run(
+        f"{_WORK}\n"
+        "assert gc.isenabled()\n"
+        "with stage.report_errors('mine'):\n"
+        "    assert gc.isenabled() and gc.get_freeze_count() == 0 and is_found()\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("contract", ("--name", "minilm")),
+        ("index_entry", ("--locale", "us")),
+        ("rerank", ("--locale", "us")),
+        ("systems", ("--locale", "us")),
+    ],
+)
+def test_a_stage_that_only_writes_a_card_starts_without_numpy_and_arrow(
+    project: Path, name: str, arguments: tuple[str, ...]
+) -> None:
+    done = subprocess.run(
+        [sys.executable, "-X", "importtime", "-m", f"pipeline.{name}", *arguments],
+        cwd=project, env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True, text=True,
+        capture_output=True,
+    )  # fmt: skip
+    imported = set(re.findall(r"^import time:.*\| +(\S+)$", done.stderr, re.MULTILINE))
+    assert "pipeline.core.params" in imported
+    assert not imported & {"numpy", "pandas", "pyarrow"}
+
+
+_SPARED = """
+import sys
+from pipeline.core import start
+import pyarrow as pa
+start.spare_pandas()
+table = pa.table({"a": pa.chunked_array([[1, 2], [3]]), "b": ["x", "y", "z"]})
+assert table["a"].to_numpy().tolist() == [1, 2, 3]
+assert len(table.sort_by("a").group_by("b").aggregate([])) == 3
+assert "pandas" not in sys.modules
+assert table.to_pandas()["b"].tolist() == ["x", "y", "z"]
+assert sys.modules["pandas"].Series is not None
+"""
+
+
+def test_a_stage_converts_without_pandas_which_can_be_used_all_the_same() -> None:
+    run(_SPARED)
