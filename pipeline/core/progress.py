@@ -55,10 +55,10 @@ class Progress:
 
     def advance(self, units: int, seconds_left: float | None = None) -> None:
         """Count `units` as done; `seconds_left` replaces the computed time left."""
-        self._done += units
+        self._done = min(self._done + units, self._total)  # the last batch may be smaller
         now = time.monotonic()
         self._bar.set_postfix_str(self._note(), refresh=False)
-        self._bar.update(units)
+        self._bar.update(self._done - self._bar.n)
         if self._bar.disable and now - self._last_line >= SECONDS_BETWEEN_LINES:
             seconds = now - self._started
             if seconds_left is None:
