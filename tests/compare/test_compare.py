@@ -351,7 +351,7 @@ def test_thresholds_that_make_no_sense_are_refused_before_anything_is_read(
     try:
         found = compare(repository, "nowhere", "HEAD")
     finally:
-        reset(repository)
+        call(repository, ENVIRONMENT, "git", "checkout", "--quiet", "params.yaml")
     assert found.status == 1
     assert "compare.max_drop: must be greater than or equal to 0 (found -0.1)" in found.err
 
