@@ -90,7 +90,7 @@ class Project:
         shutil.copyfile(ROOT / PARAMS_FILE, folder / PARAMS_FILE)
         YAML().dump({"stages": _stages()}, folder / "dvc.yaml")
         one.seed(SEEDS[0])
-        for command in ("git init --quiet", "dvc init --quiet", "dvc config core.analytics false"):
+        for command in ("git init --quiet", "dvc init --quiet"):
             done = one.call(*command.split())
             if done.returncode:
                 raise PipelineError(f"{command} failed: {done.stdout}")
@@ -103,7 +103,7 @@ class Project:
     def environment(self) -> dict[str, str]:
         """Return the environment variables of its commands."""
         path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
-        return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT)}
+        return {**os.environ, "PATH": path, "PYTHONPATH": str(ROOT), "DVC_NO_ANALYTICS": "1"}
 
     def call(self, *command: str) -> subprocess.CompletedProcess[str]:
         """Run a command in it."""
@@ -206,7 +206,8 @@ def prove(folder: Path, kinds: tuple[str, ...], kills: int, jobs: int) -> dict[s
     """
     project = Project.make(folder, jobs)
     expected = {}
-    for seed in (*SEEDS, *SEEDS):  # the second time the order in dvc.lock is the final one
+    # Of several locales at a time, the order in dvc.lock is the final one the second time.
+    for seed in SEEDS if jobs == 1 else (*SEEDS, *SEEDS):
         project.seed(seed)
         done = project.repro()
         if done.returncode:

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 # the tests of torch then take twice the time.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
+# Else each dvc command in a repository of a test starts another Python, to send what was run.
+os.environ["DVC_NO_ANALYTICS"] = "1"
+
 # A shell's background jobs ignore it, and so would what the tests start and interrupt.
 if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)

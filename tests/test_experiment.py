@@ -11,7 +11,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.experiment import Before, check_changes, check_identity
 from tests.helpers.artefacts import ROOT
 from tests.helpers.repository import GIT_IDENTITY, commit_all, run
-from tests.repro.test_repro import GRAPH, Repository
+from tests.repro.test_repro import GRAPH, MEET, Repository
 
 pytestmark = pytest.mark.dvc
 
@@ -111,7 +111,7 @@ class Shop(Repository):
         return run(self.folder, self.environment, *command)
 
 
-def test_an_experiment_that_fails_leaves_params_lock_and_outputs_as_they_were(
+def test_an_experiment_that_fails_changes_nothing_and_one_that_works_its_params_and_outputs(
     tmp_path: Path,
 ) -> None:
     shop = Shop(tmp_path)
@@ -125,6 +125,12 @@ def test_an_experiment_that_fails_leaves_params_lock_and_outputs_as_they_were(
     assert done.returncode == 1, done.stderr
     assert "params.yaml, the outputs and reports/ are as before" in done.stderr
     assert shop.files() == before
+    shop.beside("fail.es").unlink()
+    (shop.folder / "meet.py").write_text(MEET)
+    done = shop.experiment("encoder.es=labse")
+    assert done.returncode == 0, done.stderr
+    assert "es: labse" in params.read_text()
+    assert not shop.experiment("encoder.es=labs").stdout
 
 
 def test_a_lock_file_and_reports_that_are_gone_come_back_committed_or_not(
@@ -147,11 +153,3 @@ def test_a_lock_file_and_reports_that_are_gone_come_back_committed_or_not(
     assert shop.files() == files
     texts = [path.read_text() for path in (committed, changed, new)]
     assert texts == ["committed", "changed", "new"]
-
-
-def test_an_experiment_that_works_leaves_its_params_and_outputs(tmp_path: Path) -> None:
-    shop = Shop(tmp_path)
-    done = shop.experiment("encoder.es=labse")
-    assert done.returncode == 0, done.stderr
-    assert "es: labse" in (shop.folder / "params.yaml").read_text()
-    assert not shop.experiment("encoder.es=labs").stdout

@@ -65,8 +65,8 @@ def test_a_folder_that_git_ignores_and_an_experiment_reach_colleagues_as_the_pag
     ours("git", "init", "--quiet")
     ours("git", "init", "--quiet", "--bare", "--initial-branch=main", str(tmp_path / "origin.git"))
     ours("git", "remote", "add", "origin", str(tmp_path / "origin.git"))
-    for command in (("init",), ("config", "core.analytics", "false"), ("repro",)):
-        ours("dvc", *command)
+    for command in ("init", "repro"):
+        ours("dvc", command)
     commit_all(folder, environment, "without a remote")
     ours("dvc", "exp", "run", "--name", "early", "--set-param", "k=2")
     ours("git", "checkout", "--quiet", ".")

@@ -6,8 +6,6 @@ one, a forgotten prefix.
 
 import json
 import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -27,6 +25,7 @@ from pipeline.index import stage as index
 from pipeline.retrieve import stage as retrieve
 from pipeline.sample import stage as sample
 from tests.helpers.artefacts import ROOT, params
+from tests.helpers.repository import run
 
 pytestmark = pytest.mark.weights
 
@@ -58,13 +57,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.dvc
 def test_the_committed_numbers_are_of_the_committed_code_and_params() -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "dvc", "repro", "--dry", "--allow-missing"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = run(ROOT, dict(os.environ), "dvc", "repro", "--dry", "--allow-missing")
     assert done.returncode == 0, done.stderr
     assert "Running stage" not in done.stdout
 

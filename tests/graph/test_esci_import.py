@@ -202,12 +202,20 @@ def set_source(project: Path, source: str) -> None:
     yaml.dump(data, project / "params.yaml")
 
 
-def test_make_esci_brings_the_pinned_lfs_files_and_asks_for_nothing_the_second_time(
+def test_make_esci_refuses_pointers_then_brings_the_pinned_files_and_then_asks_for_nothing(
     upstream: Upstream, project: Path, environment: dict[str, str]
 ) -> None:
     revision, contents = upstream.commit(("us", "es", "jp"))
     upstream.commit(("us",))  # what the default branch holds today does not matter
 
+    # Where one object is refused, DVC takes its pointer for the file.
+    upstream.refused_objects = {sha256(contents[PRODUCTS_FILE]).hexdigest()}
+    printed = call(project, environment, *make_esci(upstream, revision), status=2)
+    assert "upstream sent Git LFS pointers instead of the files" in printed
+    assert not (project / "data/esci").exists()
+    assert not (project / "data/esci.dvc").exists()
+
+    upstream.refused_objects = set()
     call(project, environment, *make_esci(upstream, revision))
     esci = project / "data/esci"
     assert {name: (esci / name).read_bytes() for name in contents} == contents
@@ -249,19 +257,3 @@ def test_an_lfs_server_that_refuses_fails_make_esci_and_a_pointer_is_no_source(
     assert f"{EXAMPLES_FILE} is a Git LFS pointer" in printed
     assert "Traceback" not in printed
     assert not (project / "data/sample").exists()
-
-
-def test_a_pointer_that_dvc_takes_for_the_file_fails_make_esci_and_can_be_tried_again(
-    upstream: Upstream, project: Path, environment: dict[str, str]
-) -> None:
-    revision, contents = upstream.commit(("us", "es", "jp"))
-    upstream.refused_objects = {sha256(contents[PRODUCTS_FILE]).hexdigest()}
-    printed = call(project, environment, *make_esci(upstream, revision), status=2)
-    assert "upstream sent Git LFS pointers instead of the files" in printed
-    assert not (project / "data/esci").exists()
-    assert not (project / "data/esci.dvc").exists()
-
-    upstream.refused_objects = set()
-    call(project, environment, *make_esci(upstream, revision))
-    esci = project / "data/esci"
-    assert {name: (esci / name).read_bytes() for name in contents} == contents

@@ -171,8 +171,6 @@ def test_params_that_cannot_be_read_are_one_message_in_the_comment(
     folder = tmp_path / "repository"
     folder.mkdir()
     (folder / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    call(folder, environment, "git", "init", "--quiet")
-    call(folder, environment, "dvc", "init", "--quiet")
     commit_all(folder, environment, "base")
     call(folder, environment, "git", "update-ref", "refs/remotes/origin/main", "HEAD")
     (folder / "params.yaml").write_bytes(content)

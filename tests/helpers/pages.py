@@ -3,6 +3,7 @@
 import itertools
 import re
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 from markdown_it import MarkdownIt
@@ -44,9 +45,10 @@ def text_of(page: Path) -> str:
     return (ROOT / page).read_text(encoding="utf-8")
 
 
-def tokens_of(page: Path) -> list[Token]:
+@cache
+def tokens_of(page: Path) -> tuple[Token, ...]:
     """Return a page's parts, in order."""
-    return MarkdownIt().enable("table").parse(text_of(page))
+    return tuple(MarkdownIt().enable("table").parse(text_of(page)))
 
 
 def blocks_of(page: Path) -> list[Block]:

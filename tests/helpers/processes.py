@@ -12,7 +12,7 @@ import runpy
 import subprocess
 import sys
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 STAGES = (
@@ -21,10 +21,14 @@ STAGES = (
 )  # fmt: skip
 
 # `encoders` before openvino: it turns off the telemetry that openvino would send.
-IMPORTED = (
+LIBRARIES = (
     "pipeline.encoders", "openvino", "transformers", *(f"pipeline.{name}.stage" for name in STAGES),
-    "pipeline.encoders.openvino_engine", "pipeline.compare.command", "pipeline.plan.command",
-    "pipeline.leaderboard.command", "pipeline.repro.command", "pipeline.shop.command",
+    "pipeline.encoders.openvino_engine", "pipeline.compare.command",
+)  # fmt: skip
+
+IMPORTED = (
+    *LIBRARIES, "pipeline.plan.command", "pipeline.leaderboard.command",
+    "pipeline.repro.command", "pipeline.shop.command",
     "networkx", "pygit2", "dvc.cli.parser", "dvc.repo.index", "dvc.repo.graph", "dvc.repo.stage",
     "dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.plots", "dvc.repo.metrics.diff",
     "dvc.repo.params.diff", "dvc.repo.checkout", "dvc.repo.artifacts", "dvc.repo.datasets",
@@ -78,8 +82,28 @@ def _run(
     environment: dict[str, str],
     printed: tuple[Path, Path],
 ) -> None:
-    for stream, path in enumerate(printed, start=1):
-        os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), stream)
+    streams = [os.open(path, os.O_WRONLY | os.O_CREAT) for path in printed]
+    run_here(name, arguments, folder, environment, streams)
+
+
+def run_here(
+    name: str,
+    arguments: Sequence[str],
+    folder: Path,
+    environment: Mapping[str, str],
+    streams: Sequence[int],
+) -> None:
+    """Run a module as `python -m` does, in this process, which is good for nothing else then.
+
+    Args:
+        name: the module.
+        arguments: its arguments.
+        folder: the working folder.
+        environment: all environment variables.
+        streams: the descriptors of its output and its errors.
+    """
+    for stream, descriptor in enumerate(streams, start=1):
+        os.dup2(descriptor, stream)
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)

@@ -71,13 +71,14 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_branches_tags_and_experiments_are_ranked_by_sample_and_equal_ones_are_one(
+def test_branches_tags_and_experiments_are_ranked_by_sample_and_every_form_has_the_same_numbers(
     repository: Path, tmp_path: Path
 ) -> None:
-    out = tmp_path / "board.json"
-    done = leaderboard(repository, "--json", str(out))
+    paths = {kind: tmp_path / f"board.{kind}" for kind in ("json", "csv", "markdown")}
+    options = [part for kind, path in paths.items() for part in (f"--{kind}", str(path))]
+    done = leaderboard(repository, *options)
     assert done.returncode == 0, done.stderr
-    found = json.loads(out.read_text())
+    found = json.loads(paths["json"].read_text())
     boards = {(each["locale"], each["sample"]["judgements_sha256"][0]): each["entries"]
               for each in found["boards"]}  # fmt: skip
     assert set(boards) == {("us", "c"), ("es", "c"), ("jp", "c"), ("es", "d")}
@@ -89,20 +90,10 @@ def test_branches_tags_and_experiments_are_ranked_by_sample_and_equal_ones_are_o
     assert {name for each in boards["us", "c"] for name in each["revisions"]} >= {
         "workspace", "worse", "other-sample",
     }  # fmt: skip
-    assert "stash" not in out.read_text()
+    assert "stash" not in paths["json"].read_text()
     assert any("older" in note for note in found["notes"])
 
-
-def test_every_form_has_the_same_numbers(repository: Path, tmp_path: Path) -> None:
-    paths = {kind: tmp_path / f"board.{kind}" for kind in ("json", "csv", "markdown")}
-    options = [part for kind, path in paths.items() for part in (f"--{kind}", str(path))]
-    done = leaderboard(repository, "workspace", "worse", *options)
-    assert done.returncode == 0, done.stderr
-    entries = [
-        each
-        for board in json.loads(paths["json"].read_text())["boards"]
-        for each in board["entries"]
-    ]
+    entries = [each for one in found["boards"] for each in one["entries"]]
     rows = list(csv.DictReader(paths["csv"].read_text().splitlines()))
     assert [row["ndcg@10"] for row in rows] == [str(each["ndcg@10"]) for each in entries]
     for text in (done.stdout, paths["markdown"].read_text()):
