@@ -2,11 +2,8 @@
 
 import json
 import os
-import resource
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +13,7 @@ from pipeline.core import layout
 from pipeline.core.params_file import load_params
 from pipeline.train.learner import Learner
 from pipeline.train.stage import train
+from tests.helpers.limits import file_limit
 from tests.helpers.training import NAME
 from tests.train.test_stage import Make, contents
 from tests.train.test_stage import make as make  # a fixture
@@ -127,16 +125,6 @@ def test_a_checkpoint_that_is_torn_or_of_another_training_is_ignored_with_a_mess
         assert f"the checkpoint of {NAME} is not used, and the training begins anew" in caplog.text
 
 
-@contextmanager
-def _file_limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -145,7 +133,7 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
     make("full", SHORT)
     _train_until(1, monkeypatch)
     before = contents(_checkpoint())
-    with _file_limit(200_000), pytest.raises(OSError, match="File too large"):
+    with file_limit(200_000), pytest.raises(OSError, match="File too large"):
         _train()
     assert contents(_checkpoint()) == before
     assert _train() == expected
