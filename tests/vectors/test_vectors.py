@@ -387,7 +387,7 @@ def write(writer: ShardWriter, *pieces: Matrix) -> tuple[Shard, ...]:
 def test_shards_are_the_files_that_numpy_writes_however_the_rows_come(
     tmp_path: Path, dtype: str
 ) -> None:
-    for seed in range(20):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         folder = tmp_path / str(seed)
         folder.mkdir()
@@ -500,7 +500,7 @@ def name_of(row: int) -> str:
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_finished_vector_does_not_depend_on_its_company_to_the_last_bit(normalize: bool) -> None:
-    for seed in range(30):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         dimension = int(rng.integers(1, 800))
         raw = random_vectors(rng, int(rng.integers(1, 400)), dimension)
