@@ -114,6 +114,20 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def engines_cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A cache for tiny models as their engines take them: converting one takes seconds."""
+    return tmp_path_factory.mktemp("engines")
+
+
+@pytest.fixture(scope="module")
+def own_cache(engines_cache: Path) -> Iterator[None]:
+    """Keep tiny converted models out of the project's cache; all modules share this one."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PIPELINE_CACHE", str(engines_cache))
+        yield
+
+
+@pytest.fixture(scope="session")
 def nodes() -> Iterator[Any]:
     """A real Ray cluster of two nodes, of one core each."""
     pytest.importorskip("ray")

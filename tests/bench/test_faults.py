@@ -89,7 +89,9 @@ def test_a_disk_that_is_full_is_one_message_in_every_stage_and_with_room_the_nex
             assert shop.written(lab.OUTPUTS, disk) == whole, name
 
 
-@pytest.mark.parametrize("name", ["demo", "bm25", "report"])
+@pytest.mark.parametrize(
+    "name", ["demo", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate", "report"]
+)
 def test_a_file_that_lacks_one_byte_of_room_is_one_message_and_the_old_outputs_stay(
     shop: lab.Workshop, whole: lab.Files, name: str
 ) -> None:

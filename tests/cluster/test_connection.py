@@ -107,8 +107,8 @@ def test_a_token_that_is_missing_is_one_message_that_names_its_variable(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("address", ["127.0.0.1:1", f"{'a' * 70}.invalid:6379"])
-def test_an_address_where_nothing_listens_is_one_message_at_once(address: str) -> None:
+def test_an_address_that_no_machine_can_have_is_one_message_at_once() -> None:
+    address = f"{'a' * 70}.invalid:6379"
     done = _python(_CONNECT, address)
     assert f"error in connect: runtime.ray_address: {address}: no Ray cluster" in done.stderr
     assert "Traceback" not in done.stderr

@@ -1,12 +1,10 @@
-"""embed as a real process with a tiny model: rows, reuse, damage, kills, full disks."""
+"""embed as a real process with a tiny model: rows, reuse, damage, a kill, a full store."""
 
 import hashlib
 import json
 import os
 import re
-import resource
 import shutil
-import signal
 import subprocess
 import sys
 import time
@@ -17,7 +15,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
-from ruamel.yaml import YAML
+import yaml
 from transformers import AutoTokenizer
 
 from bench import proofs
@@ -35,18 +33,17 @@ from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.conftest import RunStage
 from tests.core.test_files import small_disk
-from tests.helpers.artefacts import LOCALE, ROOT, write_clean, write_sources
+from tests.helpers.artefacts import LOCALE, ROOT, shipped, write_clean
 from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.slow  # stages as processes
 
 Run = Callable[..., "subprocess.CompletedProcess[str]"]
-Results = Callable[[], Run]
 
 
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A sound model and one whose weights are NaN."""
+    """A sound model, one whose weights are NaN, and one with prompts of its own."""
     folder = tmp_path_factory.mktemp("models")
     build_model(folder / "sound", seed=1)
     build_model(folder / "broken", seed=1, nan=True)
@@ -68,7 +65,7 @@ def run(
     models: Path,
     engines: Path,
 ) -> Run:
-    """Return what runs a stage in a folder with clean tables of 250 products.
+    """Return what runs embed in a folder with clean tables of 250 products.
 
     `changes` are to the encoder's entry, or, as dotted paths, to other sections.
     """
@@ -78,14 +75,12 @@ def run(
     write_clean(np.random.default_rng(0), 250, 20)
 
     def run(
-        name: str = "embed",
         model: str = "sound",
         changes: "Mapping[str, Any] | None" = None,
         preexec_fn: Callable[[], None] | None = None,
         arguments: tuple[str, ...] = (),
     ) -> "subprocess.CompletedProcess[str]":
-        yaml = YAML()
-        data = yaml.load(ROOT / "params.yaml")
+        data = shipped()
         encoder = data["encoders"]["e5-small-q4"]
         encoder["weights"] = {"kind": "folder", "path": str(models / model)}
         encoder["max_tokens"] = 64
@@ -94,34 +89,29 @@ def run(
         for path, value in (changes or {}).items():
             section, _, key = path.rpartition(".")
             (data[section] if section else encoder)[key] = value
-        yaml.dump(data, project / "params.yaml")
-        return run_stage(name, "--locale", LOCALE, *arguments, preexec_fn=preexec_fn)
+        text = yaml.safe_dump(data, sort_keys=False)
+        (project / "params.yaml").write_text(text, encoding="utf-8")
+        return run_stage("embed", "--locale", LOCALE, *arguments, preexec_fn=preexec_fn)
 
     return run
 
 
 @pytest.fixture(scope="module")
-def all_artefacts(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where the artefacts of all stages are kept, once they are made."""
-    return tmp_path_factory.mktemp("artefacts") / "made"
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a folder in which embed has run once is kept, once it has."""
+    return tmp_path_factory.mktemp("made") / "project"
 
 
 @pytest.fixture
-def results(run: Run, all_artefacts: Path, project: Path) -> Results:
-    """Return what fills the folder with the artefacts of all stages, made once."""
-
-    def fill() -> Run:
-        if not all_artefacts.exists():
-            write_sources({})
-            for stage in ("embed", "index", "retrieve", "bm25", "hybrid", "evaluate"):
-                done = run(stage)
-                assert done.returncode == 0, done.stderr
-            shutil.copytree(project, all_artefacts, symlinks=True)
-        (project / "cache/engines").unlink(missing_ok=True)
-        shutil.copytree(all_artefacts, project, symlinks=True, dirs_exist_ok=True)
-        return run
-
-    return fill
+def embedded(run: Run, made: Path, project: Path) -> Run:
+    """Return what runs embed in a folder in which it has run once."""
+    if made.exists():
+        (project / "cache/engines").unlink()
+        shutil.copytree(made, project, symlinks=True, dirs_exist_ok=True)
+    else:
+        assert _encoded(run()) == [250, 20]
+        shutil.copytree(project, made, symlinks=True)
+    return run
 
 
 def _fingerprint(folder: Path) -> dict[str, str]:
@@ -182,10 +172,8 @@ def test_row_i_of_the_shards_is_the_vector_of_row_i_of_the_clean_table(
     assert swapped > 1e-3  # queries have a prefix of their own
 
 
-def test_the_manifest_has_the_whole_contract_and_nothing_of_the_machine(
-    run: Run, models: Path
-) -> None:
-    run()
+@pytest.mark.usefixtures("embedded")
+def test_the_manifest_has_the_whole_contract_and_nothing_of_the_machine(models: Path) -> None:
     text = layout.embeddings(LOCALE).manifest.read_text()
     manifest = json.loads(text)
     assert manifest["contract"]["query_prefix"] == "query: "
@@ -196,55 +184,37 @@ def test_the_manifest_has_the_whole_contract_and_nothing_of_the_machine(
     assert str(models) not in text
 
 
-def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(run: Run) -> None:
-    assert _encoded(run()) == [250, 20]
+def test_nothing_is_encoded_twice_and_then_no_engine_is_loaded(embedded: Run) -> None:
     before = _fingerprint(Path("data"))
     shutil.rmtree(layout.embeddings(LOCALE).folder)
     for name in ("torch", "openvino", "tokenizers"):  # whoever imports them now fails
         Path(f"{name}.py").write_text("raise RuntimeError('imported')\n")
-    assert _encoded(run()) == [0, 0]
+    # A process that starts anew: one that is forked has imported them already.
+    assert _encoded(embedded(preexec_fn=lambda: None)) == [0, 0]
     assert _fingerprint(Path("data")) == before
 
 
-def test_an_edited_product_and_a_larger_sample_encode_only_what_is_new(run: Run) -> None:
-    run()
+def test_an_edited_product_and_a_larger_sample_encode_only_what_is_new(embedded: Run) -> None:
     texts = [f"texto {row}" for row in range(250)]
     texts[17] = "otra cosa"
     _write_texts(texts)
-    assert _encoded(run()) == [1, 0]
+    assert _encoded(embedded()) == [1, 0]
     write_clean(np.random.default_rng(1), 400, 30)
-    assert _encoded(run()) == [150, 10]
+    assert _encoded(embedded()) == [150, 10]
     larger = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
-    assert _encoded(run()) == [400, 30]
+    assert _encoded(embedded()) == [400, 30]
     assert _fingerprint(layout.embeddings(LOCALE).folder) == larger
 
 
-def test_equal_texts_are_encoded_once(run: Run) -> None:
-    rows = np.arange(250) % 9
-    _write_texts([f"texto {row}" for row in rows])
-    assert _encoded(run()) == [9, 20]
-    np.testing.assert_array_equal(_products(), _products()[:9][rows])
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
-        {"dimension": 8},
-        {"normalize": False},
-        {"similarity": "l2"},
-        {"embed.dtype": "float16"},
-        {"dimension": 8, "normalize": False, "similarity": "dot", "embed.dtype": "float16"},
-    ],
-)
-def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(
-    run: Run, change: dict[str, Any]
-) -> None:
-    run()
-    assert _encoded(run(changes=change)) == [0, 0]
+def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(embedded: Run) -> None:
+    changes = {
+        "dimension": 8, "normalize": False, "similarity": "dot", "embed.dtype": "float16",
+    }  # fmt: skip
+    assert _encoded(embedded(changes=changes)) == [0, 0]
     reused = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
-    assert _encoded(run(changes=change)) == [250, 20]
+    assert _encoded(embedded(changes=changes)) == [250, 20]
     assert _fingerprint(layout.embeddings(LOCALE).folder) == reused
 
 
@@ -257,21 +227,18 @@ def _damage(namespace: str) -> str:
     return path.name
 
 
-@pytest.mark.parametrize("namespaces", [["x32"], ["x6"], ["x32", "x6"]])
-def test_a_damaged_entry_of_the_store_is_reported_and_computed_again(
-    run: Run, namespaces: list[str]
-) -> None:
-    run()
+def test_a_damaged_entry_of_the_store_is_reported_and_computed_again(embedded: Run) -> None:
     before = _fingerprint(Path("data"))
-    damaged = [_damage(namespace) for namespace in namespaces]
-    done = run()
-    # What the plan did not know of: a value is checked when it is read.
-    assert _encoded(done) == [int("x32" in namespaces), 0]
-    assert _fingerprint(Path("data")) == before
-    after = run().stderr
-    for name in damaged:
-        assert name in done.stderr
-        assert name not in after
+    damaged = []
+    for namespace, encoded in (("x6", 0), ("x32", 1)):
+        damaged.append(_damage(namespace))
+        done = embedded()
+        # What the plan did not know of: a value is checked when it is read.
+        assert _encoded(done) == [encoded, 0]
+        assert damaged[-1] in done.stderr
+        assert _fingerprint(Path("data")) == before
+    after = embedded().stderr
+    assert not [name for name in damaged if name in after]
 
 
 def test_a_plan_says_what_a_run_then_does_and_writes_no_vectors(run: Run) -> None:
@@ -283,34 +250,28 @@ def test_a_plan_says_what_a_run_then_does_and_writes_no_vectors(run: Run) -> Non
     assert _encoded(run()) == planned
 
 
-def test_a_plan_where_a_rate_is_known_encodes_nothing(run: Run) -> None:
-    run()
+def test_a_plan_where_a_rate_is_known_encodes_nothing_and_says_what_other_precisions_take(
+    embedded: Run,
+) -> None:
     _write_texts([f"otro {row}" for row in range(250)])
-    done = run(arguments=("--plan",))
+    done = embedded(arguments=("--plan",))
+    assert done.returncode == 0, done.stderr
     assert re.findall(
         r" (\w+)=(\d+) distinct=(\d+) reused=(\d+) to_encode=(\d+) ", done.stderr
     ) == [
         ("products", "250", "250", "0", "250"),
         ("queries", "20", "20", "20", "0"),
     ]
-    assert _encoded(run()) == [250, 0]
-
-
-def test_a_plan_says_what_other_precisions_take_if_that_was_measured_here(run: Run) -> None:
-    run()
-    _write_texts([f"otro {row}" for row in range(250)])
-    done = run(arguments=("--plan",))
-    assert done.returncode == 0, done.stderr
     found = dict(re.findall(r" precision=(\w+) seconds=(.*)", done.stderr))
     assert found.pop("int8") == "unknown (never run here)"
     assert found.keys() == ({"bfloat16"} if bfloat16_instructions() else set())
     assert all(seconds.isdigit() for seconds in found.values())
+    assert _encoded(embedded()) == [250, 0]
 
 
 def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it(
     run: Run, models: Path
 ) -> None:
-    run()  # params.yaml
     names = load_params().clean.fields
     rng = np.random.default_rng(5)
     letters = np.array(list("ab ñ日🎁"))
@@ -350,18 +311,6 @@ def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it
     assert len(set(lost.values())) > 1
 
 
-def test_a_text_of_a_megabyte_is_read_as_far_as_max_tokens_goes(run: Run) -> None:
-    run()
-    texts = [f"texto {row}" for row in range(250)]
-    texts[17] = "ab" * 2**19
-    _write_texts(texts)
-    assert _encoded(run()) == [1, 0]
-    np.testing.assert_array_equal(_products()[17:18], _encoder().encode_passages(["ab" * 100]))
-    manifest = json.loads(layout.embeddings(LOCALE).manifest.read_text())
-    assert manifest["truncation"]["products"]["texts_cut"] == 1
-    assert manifest["truncation"]["products"]["tokens_cut"] == 2**20 + len("passage: ") - (64 - 2)
-
-
 def _watched(folder: Path) -> "subprocess.Popen[str]":
     """Start embed as a process that counts the texts it computes in the file `computed`."""
     return subprocess.Popen(
@@ -373,166 +322,72 @@ def _watched(folder: Path) -> "subprocess.Popen[str]":
     )
 
 
-def test_a_kill_at_any_moment_repeats_a_group_at_most_and_changes_no_byte(
-    run: Run, project: Path
-) -> None:
+def test_a_kill_repeats_a_group_at_most_and_changes_no_byte(run: Run, project: Path) -> None:
+    """`python -m bench.proofs kills` does it at 20 moments."""
     assert proofs.LOCALE == LOCALE
-    write_clean(np.random.default_rng(2), 4_000, 20)
-    assert _encoded(run()) == [4_000, 20]
-    before = _fingerprint(layout.embeddings(LOCALE).folder)
-    computed = project / "computed"
-    for moment in np.random.default_rng(3).integers(1_000, 4_000, 4):
-        shutil.rmtree("cache/vectors")
-        shutil.rmtree(layout.embeddings(LOCALE).folder)
-        computed.write_bytes(b"")
-        with _watched(project) as process:
-            while process.poll() is None and computed.stat().st_size < moment:
-                time.sleep(0.0005)
-            process.kill()
-        assert not layout.embeddings(LOCALE).folder.exists()
-        with _watched(project) as process:
-            process.communicate()
-        assert process.returncode == 0
-        assert _fingerprint(layout.embeddings(LOCALE).folder) == before
-        assert computed.stat().st_size - 4_020 <= GROUP_TEXTS + proofs.IN_FLIGHT
-
-
-def test_two_processes_that_embed_at_once_write_the_same(run: Run, project: Path) -> None:
     write_clean(np.random.default_rng(2), 2_000, 20)
-    run()
-    expected = _fingerprint(layout.embeddings(LOCALE).folder)
+    assert _encoded(run()) == [2_000, 20]
+    before = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
     shutil.rmtree(layout.embeddings(LOCALE).folder)
-    folders = [project / "left", project / "right"]
-    for folder in folders:  # as in two branches that share the cache
-        shutil.copytree(project / "data", folder / "data")
-        shutil.copy(project / "params.yaml", folder)
-    processes = [_watched(folder) for folder in folders]
-    for folder, process in zip(folders, processes, strict=True):
-        with process:
-            _, errors = process.communicate()
-        assert process.returncode == 0, errors
-        assert _fingerprint(folder / layout.embeddings(LOCALE).folder) == expected
-    assert _encoded(run()) == [0, 0]
+    computed = project / "computed"
+    computed.touch()
+    with _watched(project) as process:
+        while process.poll() is None and computed.stat().st_size < 1_500:
+            time.sleep(0.0005)
+        process.kill()
+    assert not layout.embeddings(LOCALE).folder.exists()
+    with _watched(project) as process:
+        process.communicate()
+    assert process.returncode == 0
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
+    assert computed.stat().st_size - 2_020 <= GROUP_TEXTS + proofs.IN_FLIGHT < 1_500
 
 
-@pytest.mark.parametrize("trouble", ["a file", "full", "read-only", "file size"])
 def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
-    run: Run, project: Path, trouble: str
+    embedded: Run, project: Path
 ) -> None:
-    run()
     before = _fingerprint(layout.embeddings(LOCALE).folder)
     _write_texts([f"{row} " + "otro texto" * row for row in range(250)])
     place = project / "cache/vectors"
-    shutil.rmtree(place)
-    if trouble == "a file":
-        place.write_text("no folder")
-        message = _refused(run())
-    elif trouble == "file size":
-        limit = (4_096, 4_096)
-        message = _refused(run(preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, limit)))
-    else:
-        with small_disk(place, 1):
-            if trouble == "read-only":
-                remount = ["mount", "-o", "remount,ro", str(place)]
-                subprocess.run(remount, check=True, capture_output=True)
-            else:
-                (place / "filling").write_bytes(b"." * (2**20 - 40_000))
-            message = _refused(run())
-    if trouble == "file size":
-        assert "ulimit -f" in message
-    else:
+
+    def check() -> None:
+        message = _refused(embedded())
         assert f"the store of vectors in {place} cannot be used" in message
         assert "$PIPELINE_CACHE" in message
-    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
+        assert _fingerprint(layout.embeddings(LOCALE).folder) == before
+
+    shutil.rmtree(place)
+    place.write_text("no folder")
+    check()
+    place.unlink()
+    with small_disk(place, 1):  # it has no room for the vectors
+        (place / "filling").write_bytes(b"." * (2**20 - 40_000))
+        check()
 
 
-def test_clean_tables_of_another_version_are_refused(run: Run) -> None:
-    counts = layout.clean(LOCALE).counts
-    counts.write_text('{"products": {"in": 250, "out": 250}}')
-    message = _refused(run())
-    assert str(counts) in message
-    assert "Run `dvc repro clean@es`" in message
-
-
-def test_forgotten_prefixes_give_one_warning_and_it_goes_on(run: Run) -> None:
-    changes = {"query_prefix": "", "passage_prefix": "", "runtime.engine": "torch"}
-    done = run(model="prompted", changes=changes)
-    assert done.returncode == 0
-    assert done.stderr.count("warning: encoders.e5-small-q4: the model wants prompts") == 1
-    assert "query_prefix: 'q: ', passage_prefix: 'd: '" in done.stderr
-
-
-def test_an_encoder_that_does_not_speak_the_language_gives_a_warning_and_goes_on(run: Run) -> None:
-    done = run(changes={"languages": ["en", "fr"]})
-    assert done.returncode == 0
-    assert "warning: encoder.es: e5-small-q4 does not speak es (it speaks: en, fr)" in done.stderr
+def test_what_an_entry_may_have_forgotten_is_warned_of_once_and_it_goes_on(run: Run) -> None:
+    changes = {
+        "query_prefix": "", "passage_prefix": "", "runtime.engine": "torch",
+        "languages": ["en", "fr"], "dimension": 8,
+    }  # fmt: skip
+    for _ in range(2):  # while encoding, and with every vector held
+        done = run(model="prompted", changes=changes)
+        assert done.returncode == 0
+        for said in (
+            "warning: encoders.e5-small-q4: the model wants prompts",
+            "query_prefix: 'q: ', passage_prefix: 'd: '",
+            "warning: encoder.es: e5-small-q4 does not speak es (it speaks: en, fr)",
+            "nothing says that the model was trained to be cut",
+        ):
+            assert done.stderr.count(said) == 1
     assert "warning" not in run().stderr
 
 
-def test_a_cut_that_the_model_was_not_trained_for_is_warned_of_once(run: Run) -> None:
-    for _ in range(2):  # while encoding, and with every vector held
-        done = run(changes={"dimension": 8})
-        assert done.returncode == 0
-        assert done.stderr.count("nothing says that the model was trained to be cut") == 1
-
-
-def test_rates_that_cannot_be_kept_fail_no_run(run: Run, project: Path) -> None:
-    (project / "cache/rates").write_text("no folder")
-    assert _encoded(run()) == [250, 20]
-
-
-def test_a_model_that_gives_nan_is_refused_and_the_old_vectors_stay(run: Run) -> None:
-    run()
+def test_a_model_that_gives_nan_is_refused_and_the_old_vectors_stay(embedded: Run) -> None:
     before = _fingerprint(Path("data"))
-    done = run(model="broken", changes={"runtime.engine": "torch"})
+    done = embedded(model="broken", changes={"runtime.engine": "torch"})
     assert done.returncode == 1
     assert "NaN" in done.stderr
     assert "Traceback" not in done.stderr
     assert _fingerprint(Path("data")) == before
-
-
-def test_a_kill_at_any_moment_leaves_the_old_vectors_or_the_new_ones(run: Run) -> None:
-    run()
-    before = _fingerprint(layout.embeddings(LOCALE).folder)
-    command = [sys.executable, "-m", "pipeline.embed", "--locale", LOCALE]
-    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    partial = layout.embeddings(LOCALE).folder.parent
-    with subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL) as process:
-        while process.poll() is None and not list(partial.glob(".*.partial/products-*.npy")):
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode in (-signal.SIGKILL, 0)
-    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
-    assert run().returncode == 0
-    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
-
-
-def _largest(folder: Path) -> int:
-    return max(path.stat().st_size for path in folder.rglob("*") if path.is_file())
-
-
-@pytest.mark.parametrize("missing", ["all but 4 kB", "the last byte"])
-@pytest.mark.parametrize(
-    ("name", "output"),
-    [
-        ("embed", layout.embeddings(LOCALE).folder),
-        ("index", layout.index(LOCALE).folder),
-        ("retrieve", layout.runs("dense", LOCALE).folder),
-        ("hybrid", layout.runs("hybrid", LOCALE).folder),
-        ("evaluate", layout.per_query(LOCALE).parent),
-    ],
-)
-def test_a_full_disk_is_one_message_and_the_old_artefacts_stay(
-    results: Results, name: str, output: Path, missing: str
-) -> None:
-    run = results()
-    before = {**_fingerprint(Path("data")), **_fingerprint(Path("models"))}
-    metrics = _fingerprint(Path("reports"))
-    limit = 4_096 if missing == "all but 4 kB" else _largest(output) - 1
-    done = run(name, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)))
-    assert done.returncode == 1, done.stderr
-    assert "Traceback" not in done.stderr
-    assert len(done.stderr.strip().splitlines()) == 1
-    assert {**_fingerprint(Path("data")), **_fingerprint(Path("models"))} == before
-    assert _fingerprint(Path("reports")) == metrics

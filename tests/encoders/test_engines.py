@@ -1,7 +1,6 @@
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +26,7 @@ from pipeline.encoders.openvino_engine import OpenVinoEngine
 from pipeline.encoders.openvino_model import converted_model
 from pipeline.encoders.torch_engine import GPU_BATCH_TOKENS, TorchEngine
 from pipeline.encoders.weights import resolve_weights
+from tests.helpers.limits import file_limit
 from tests.helpers.tiny_models import (
     build_model,
     by_hand,
@@ -38,7 +38,7 @@ from tests.helpers.tiny_models import (
     weights_of,
 )
 
-pytestmark = pytest.mark.slow  # models are loaded
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
 needs_bfloat16 = pytest.mark.skipif(
     not bfloat16_instructions(), reason="this CPU has no instructions for bfloat16"
@@ -53,17 +53,13 @@ MODELS: dict[str, dict[str, Any]] = {
     "distilbert": {"pooling": "mean", "family": "distilbert", "tokenizer": "wordpiece"},
     "roberta": {"pooling": "lasttoken", "family": "roberta"},
 }
+ELSEWHERE = ("mean", "cls", "max", "mean_sqrt_len_tokens", "lasttoken")
+"""Poolings that other models here have, or that test_encoder compares on torch."""
+
 TEXTS = [
     "", "x", "🎁", " ", "red running shoes", "camiseta de algodón", "水筒 1リットル", "x" * 1_000,
     *("ab c" * 40)[:128:3], *random_texts(np.random.default_rng(1), 40, 140),
 ]  # fmt: skip
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIPELINE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 def raw_encoder(folder: Path, engine: str, **more: Any) -> TextEncoder:
@@ -81,7 +77,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_model(tmp_path_factory.mktemp("tiny") / "model", normalize=False)
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.fixture(scope="module")
+def wide(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model as wide as a real one: smaller matrices are always multiplied in one way."""
+    return build_model(tmp_path_factory.mktemp("wide") / "model", hidden=384, layers=1)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param(name, marks=pytest.mark.thorough) if name in ELSEWHERE else name
+        for name in MODELS
+    ],
+)
 def test_both_engines_equal_sentence_transformers_and_plain_transformers(
     tmp_path: Path, name: str
 ) -> None:
@@ -105,7 +113,6 @@ def test_a_replaced_pooling_is_replaced_on_openvino_too(folder: Path) -> None:
     np.testing.assert_allclose(found, by_hand(folder, TEXTS, "max"), atol=1e-5)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("engine", "precision"),
     [
@@ -117,16 +124,14 @@ def test_a_replaced_pooling_is_replaced_on_openvino_too(folder: Path) -> None:
     ],
 )
 def test_a_texts_vector_is_the_same_to_the_last_bit_with_any_other_texts(
-    tmp_path: Path, engine: str, precision: str
+    wide: Path, engine: str, precision: str
 ) -> None:
-    # As wide as a real model, since smaller matrices are always multiplied in one way; and with a
-    # maximum that is no multiple of a batch's step.
-    folder = build_model(tmp_path / "model", hidden=384, layers=1)
     rng = np.random.default_rng(7)
-    texts = [*TEXTS, *random_texts(rng, 60, 120)]
+    texts = [*TEXTS, *random_texts(rng, 20, 120)]
+    # The maximum is no multiple of a batch's step.
     contract = {"precision": precision, "max_tokens": 100, "query_prefix": "q: "}
-    one = raw_encoder(folder, engine, **contract)
-    two = raw_encoder(folder, engine, threads=2, **contract)
+    one = raw_encoder(wide, engine, **contract)
+    two = raw_encoder(wide, engine, threads=2, **contract)
     expected = one.encode_queries(texts)
     for _ in range(2):
         chosen = rng.choice(len(texts), size=rng.integers(1, len(texts)))  # some of them twice
@@ -135,23 +140,20 @@ def test_a_texts_vector_is_the_same_to_the_last_bit_with_any_other_texts(
             assert found.tobytes() == expected[chosen].tobytes()
     for at in rng.choice(len(texts), size=12):
         assert two.encode_queries([texts[at]]).tobytes() == expected[at].tobytes()
-    again = raw_encoder(folder, engine, **contract)
+    again = raw_encoder(wide, engine, **contract)
     assert again.encode_queries(texts[::-1])[::-1].tobytes() == expected.tobytes()
 
 
-@pytest.mark.slow
-def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(
-    tmp_path: Path,
-) -> None:
-    folder = build_model(tmp_path / "model", hidden=384, layers=1)
+@pytest.mark.thorough  # the rule above, with batches of another size
+def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(wide: Path) -> None:
     texts = [*TEXTS, *random_texts(np.random.default_rng(8), 40, 60)]
-    spec, weights = entry(folder, normalize=False), weights_of(folder)
+    spec, weights = entry(wide, normalize=False), weights_of(wide)
     model = load_model(spec, weights)
     engine = TorchEngine(model, "cpu", "float32", 1, batch_tokens=GPU_BATCH_TOKENS)
     encoder = TextEncoder(OnThreads(engine), model.tokenizer, model.pad_id, spec, weights)
     expected = encoder.encode_passages(texts)
     assert encoder.encode_passages(texts[5:9]).tobytes() == expected[5:9].tobytes()
-    small = raw_encoder(folder, "torch").encode_passages(texts)
+    small = raw_encoder(wide, "torch").encode_passages(texts)
     np.testing.assert_allclose(expected, small, atol=1e-5)
 
 
@@ -349,7 +351,7 @@ def test_without_openvino_auto_is_torch_and_what_needs_it_is_refused(
             choose_engine(entry(tmp_path, precision=precision), runtime(engine))
 
 
-@pytest.mark.parametrize("pooling", ["mean", "cls", "lasttoken"])
+@pytest.mark.parametrize("pooling", ["mean", "lasttoken"])
 def test_a_pooling_that_leaves_its_prompt_out_does_so_on_the_engine_that_auto_takes(
     tmp_path: Path, pooling: str
 ) -> None:
@@ -381,7 +383,7 @@ def _leaves_its_prompt_out(folder: Path) -> None:
 
 
 def _holds_nan(folder: Path) -> None:
-    build_model(folder, nan=True)
+    build_model(folder, seed=3, nan=True)
 
 
 @pytest.mark.parametrize("spoil", [_leaves_its_prompt_out, _holds_nan])
@@ -435,28 +437,39 @@ assert ("torch" in sys.modules) == (sys.argv[3] == "converts")
 """
 
 
-@pytest.mark.parametrize("failure", [MemoryError("no room"), ImportError("no nncf"), OSError(28)])
 def test_a_failure_of_the_machine_is_not_kept_as_one_of_the_model(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failure: Exception
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
     folder = build_model(tmp_path / "model")
     spec, weights = entry(folder, precision="int8"), weights_of(folder)
+    for failure in (MemoryError("no room"), ImportError("no nncf"), OSError(28)):
 
-    def fail(graph: object) -> None:
-        raise failure
+        def fail(graph: object, failure: Exception = failure) -> None:
+            raise failure
 
-    with monkeypatch.context() as patch:
-        patch.setattr(openvino_model, "_in_8_bits", fail)
-        with pytest.raises(type(failure)):
-            converted_model(spec, weights)
+        with monkeypatch.context() as patch:
+            patch.setattr(openvino_model, "_in_8_bits", fail)
+            with pytest.raises(type(failure)):
+                converted_model(spec, weights)
     assert converted_model(spec, weights).refused == ""
 
 
-def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(
-    tmp_path: Path,
+def test_a_disk_that_is_full_is_one_message_and_leaves_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    folder = build_model(tmp_path / "model", seed=7)
+    cache = tmp_path / "cache"
+    monkeypatch.setenv("PIPELINE_CACHE", str(cache))
+    folder = build_model(tmp_path / "model")
+    spec, weights = entry(folder), weights_of(folder)
+    said = "openvino cannot write the converted model there"
+    with file_limit(100_000), pytest.raises(PipelineError, match=said):
+        converted_model(spec, weights)
+    assert not [path for path in cache.rglob("*") if "partial" in path.name]
+    assert converted_model(spec, weights).refused == ""
+
+
+def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(folder: Path) -> None:
     weights = weights_of(folder)
     one, other = (converted_model(entry(folder, max_tokens=of), weights) for of in (16, 48))
     assert one.folder == other.folder
@@ -466,7 +479,6 @@ def test_one_converted_model_serves_every_max_tokens_that_the_model_can_read(
         converted_model(entry(folder, max_tokens=1), weights)
 
 
-@pytest.mark.slow
 def test_converting_happens_once_and_nothing_is_sent_or_written_anywhere_else(
     tmp_path: Path,
 ) -> None:

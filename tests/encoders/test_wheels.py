@@ -7,7 +7,6 @@ import io
 import os
 import random
 import re
-import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +27,7 @@ from pipeline.core.params import Encoder, WheelFile, WheelPartsWeights, WheelWei
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from pipeline.encoders.wheels import fetch_wheel
 from tests.core.test_files import small_disk
-from tests.helpers.wheel_index import contents, use_index, write_wheel
+from tests.helpers.wheel_index import contents, stock, use_index, write_wheel
 
 MODEL = {
     "config.json": b'{"model_type": "bert"}',
@@ -92,13 +91,6 @@ def in_wheels(index: Path, data: bytes, count: int = 3) -> dict[str, Any]:
         pinned = write_wheel(index, f"part{at}", {file: data[at * size : (at + 1) * size]})
         parts.append({**pinned, "file": file})
     return {"kind": "wheel-parts", "parts": tuple(parts), "folder": "model"}
-
-
-def stock(index: Path, cache: Path) -> None:
-    """Put the wheels of an index into the cache, as if they had been fetched."""
-    (cache / "wheels").mkdir(parents=True, exist_ok=True)
-    for wheel in index.glob("*.whl"):
-        shutil.copy(wheel, cache / "wheels" / f"{sha256_file(wheel)}.whl")
 
 
 def left_over(cache: Path) -> list[str]:
@@ -237,12 +229,12 @@ def test_after_kills_at_any_moment_the_next_run_ends_with_the_same_bytes(
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "killed"))
     kills: tuple[Callable[[int, int], None], ...] = (os.killpg, os.kill)  # with pip, and without
     killed = 0
-    for number in range(6):
+    for kill in kills:
         process = start(spec)
         time.sleep(random.uniform(0.3, 2))  # noqa: S311
         killed += process.poll() is None
         with contextlib.suppress(ProcessLookupError):
-            kills[number % 2](process.pid, signal.SIGKILL)
+            kill(process.pid, signal.SIGKILL)
         process.communicate()
     found = resolve_weights(spec, "tiny")
     assert killed

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 from scipy.special import erf, softmax
 from transformers import AutoTokenizer
 
+from tests.helpers.built_once import built_once
 from tests.helpers.tiny_models import PAD, edit_json, save_modules, save_tokenizer, wordpiece
 
 _CODE = "jinaai/jina-bert-implementation--"
@@ -22,6 +23,7 @@ _BLOCK = 512  # queries that are computed at once, so that long texts need littl
 _SPARE_ROWS = 6  # the published models too have rows that no token uses
 
 
+@built_once
 def build_jina(
     folder: Path,
     *,

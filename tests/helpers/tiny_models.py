@@ -22,6 +22,7 @@ from pipeline.core.params import Encoder, Runtime
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.weights import LocalWeights, resolve_weights
+from tests.helpers.built_once import built_once
 
 Family = Literal[
     "albert", "bert", "big_bird", "deberta-v2", "distilbert", "electra", "fnet", "gpt2", "llama",
@@ -55,6 +56,7 @@ SPECIAL = (UNKNOWN, PAD, "[CLS]", "[SEP]", "[MASK]")
 WORDS = ("running", "shoe", "##s", "red", "camisa", "##eta", "algodon", "##ing", "the", "for")
 
 
+@built_once
 def build_model(
     folder: Path,
     *,

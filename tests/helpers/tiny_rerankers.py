@@ -10,12 +10,14 @@ from transformers import AutoConfig, AutoModelForSequenceClassification
 
 from pipeline.core.params import Reranker
 from pipeline.encoders.weights import LocalWeights, resolve_weights
+from tests.helpers.built_once import built_once
 from tests.helpers.tiny_models import Family, byte_bpe, edit_json, save_tokenizer
 
 LONGEST = 96
 _RESERVED = {"roberta": 2, "xlm-roberta": 2}  # positions before the first token's
 
 
+@built_once
 def build_reranker(
     folder: Path, *, family: Family = "bert", labels: int = 1, seed: int = 0, nan: bool = False
 ) -> Path:

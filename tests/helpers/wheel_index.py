@@ -1,6 +1,7 @@
 """A folder of wheels as the only index that pip knows."""
 
 import os
+import shutil
 import zipfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -33,6 +34,13 @@ def write_wheel(index: Path, package: str, files: Mapping[str, bytes]) -> dict[s
         for name, text in (("METADATA", metadata), ("WHEEL", tags), ("RECORD", "")):
             archive.writestr(zipfile.ZipInfo(f"{about}/{name}"), text)
     return {"package": package, "version": "1.0", "sha256": sha256_file(wheel)}
+
+
+def stock(index: Path, cache: Path) -> None:
+    """Put the wheels of an index into the cache, as if pip had fetched them."""
+    (cache / "wheels").mkdir(parents=True, exist_ok=True)
+    for wheel in index.glob("*.whl"):
+        shutil.copy(wheel, cache / "wheels" / f"{sha256_file(wheel)}.whl")
 
 
 def contents(folder: Path, prefix: str) -> dict[str, bytes]:

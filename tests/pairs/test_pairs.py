@@ -79,7 +79,7 @@ def evaluated(query_id: int = 900, **columns: Any) -> list[Row]:
 PRODUCTS = [product(one, locale) for locale in LOCALES for one in "AB"]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(2))
 def test_pairs_are_the_usable_judgements_of_train_queries_that_are_not_evaluated(
     drawn: Draw, seed: int
 ) -> None:
@@ -212,10 +212,10 @@ def test_what_is_evaluated_beside_the_queries_changes_no_pair(
     examples, products = random_source(6, queries=90)
     files = layout.pairs(NAME)
     written = []
-    for distractors in ("all", 0, "all"):
+    for distractors in ("all", 0):
         drawn(examples, products, LOCALES, {"sample.distractors": distractors})
         written.append([files.train.read_bytes(), files.dev.read_bytes()])
-    assert written[0] == written[1] == written[2]
+    assert written[0] == written[1]
 
 
 def test_a_query_stays_on_its_side_when_others_come_and_equal_texts_are_on_one_side() -> None:
@@ -237,36 +237,30 @@ def test_a_query_stays_on_its_side_when_others_come_and_equal_texts_are_on_one_s
         assert (number in both["es"]) == (text.casefold() in chosen)
 
 
-@pytest.mark.parametrize(
-    ("learned", "changes", "told"),
-    [
-        ([train(n, "S") for n in range(50)], {}, "no product of the train queries is labelled E"),
-        ([train(1), train(2)], {"training.dev_share": 0.01}, "no product of the dev queries is"),
-        ([train(1), train(2)], {"training.dev_share": 0.99}, "no product of the train queries is"),
-        ([], {}, "no query of locale 'us' is left after training.version=small and training.spl"),
-        ([train(1, query="query 900")], {}, "none of the 1 train queries of us can be lea"),
-        ([train(1, query=None)], {}, "none of the 1 train queries of us can be lea"),
-        ([example(1, 1, "GONE", split="train")], {}, "none of the 1 products judged for"),
-        ([train(1)], {"training.source": "nowhere"}, "training.source must be a folder with"),
-        ([train(1)], {f"trained.{NAME}.locales": ["us", "de"]}, "never holds 'de'"),
-        ([train(1), {**train(1), "example_id": 2, "esci_label": "S"}], {}, "must have one label"),
-    ],
-)  # fmt: skip
-def test_what_cannot_be_learned_from_is_refused_and_the_pairs_stay(
-    drawn: Draw, learned: list[Row], changes: Row, told: str
-) -> None:
+REFUSED: list[tuple[list[Row], Row, str]] = [
+    ([train(n, "S") for n in range(50)], {}, "no product of the train queries is labelled E"),
+    ([train(1), train(2)], {"training.dev_share": 0.01}, "no product of the dev queries is"),
+    ([train(1), train(2)], {"training.dev_share": 0.99}, "no product of the train queries is"),
+    ([], {}, "no query of locale 'us' is left after training.version=small and training.spl"),
+    ([train(1, query="query 900")], {}, "none of the 1 train queries of us can be lea"),
+    ([train(1, query=None)], {}, "none of the 1 train queries of us can be lea"),
+    ([example(1, 1, "GONE", split="train")], {}, "none of the 1 products judged for"),
+    ([train(1)], {"training.source": "nowhere"}, "training.source must be a folder with"),
+    ([train(1)], {f"trained.{NAME}.locales": ["us", "de"]}, "never holds 'de'"),
+    ([train(1), {**train(1), "example_id": 2, "esci_label": "S"}], {}, "must have one label"),
+    ([{**train(1), "esci_label": None}], {}, "esci_label"),
+    ([{**train(1), "esci_label": "X"}], {}, "esci_label"),
+]
+
+
+def test_what_cannot_be_learned_from_is_refused_and_the_pairs_stay(drawn: Draw) -> None:
     drawn([*evaluated(), *(train(number) for number in range(100, 120))], PRODUCTS)
     before = {path: path.read_bytes() for path in layout.pairs(NAME).folder.iterdir()}
-    with pytest.raises(PipelineError, match=told):
-        drawn([*evaluated(), *learned], PRODUCTS, changes=changes)
-    assert before == {path: path.read_bytes() for path in layout.pairs(NAME).folder.iterdir()}
-    assert [path.name for path in layout.PAIRS.iterdir()] == [NAME]
-
-
-@pytest.mark.parametrize("label", [None, "", "X"])
-def test_a_missing_or_unknown_label_is_refused(drawn: Draw, label: str | None) -> None:
-    with pytest.raises(PipelineError, match="esci_label"):
-        drawn([*evaluated(), {**train(1), "esci_label": label}], PRODUCTS)
+    for learned, changes, told in REFUSED:
+        with pytest.raises(PipelineError, match=told):
+            drawn([*evaluated(), *learned], PRODUCTS, changes=changes)
+        assert before == {path: path.read_bytes() for path in layout.pairs(NAME).folder.iterdir()}
+        assert [path.name for path in layout.PAIRS.iterdir()] == [NAME]
 
 
 def test_a_train_split_that_is_evaluated_is_refused_before_any_work(

@@ -128,7 +128,7 @@ def test_the_planned_units_are_at_least_those_that_every_stage_then_counts(shop:
             assert found[name][unit] <= count <= most
 
 
-@pytest.mark.parametrize("seed", range(6))
+@pytest.mark.parametrize("seed", range(4))
 def test_what_would_be_drawn_is_what_sample_draws(
     shop: Workshop, changed_params: ChangedParams, tmp_path: Path, seed: int,
     monkeypatch: pytest.MonkeyPatch,
@@ -152,7 +152,7 @@ def test_what_would_be_drawn_is_what_sample_draws(
         assert found == {name: getattr(size, name) for name in found}
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 def test_what_would_be_learned_is_what_pairs_reads(
     project: Path, changed_params: ChangedParams, seed: int
 ) -> None:
@@ -235,7 +235,7 @@ def test_a_demo_that_is_not_made_yet_is_known_by_its_params(
 def test_a_cost_never_falls_when_a_size_grows(stage_and_kind: tuple[str, str | None]) -> None:
     rng = np.random.default_rng(1)
     units = UNITS[stage_and_kind]
-    for _ in range(100):
+    for _ in range(30):
         grown = {name: int(value * rng.uniform(0.01, 300)) + 1 for name, value in units.items()}
         grown |= {name: units[name] for name in units.keys() & SETTINGS}
         before = default_cost(*stage_and_kind, grown)
@@ -470,7 +470,7 @@ def test_the_stages_of_explored_locales_are_planned(
         assert rows[stage].units["products"] == rows["clean"].units["products"]
 
 
-@pytest.mark.parametrize("damage", ["", "{", '{"last": {}, "largest": null}', "\0"])
+@pytest.mark.parametrize("damage", ["{", '{"last": {}, "largest": null}'])
 def test_a_damaged_record_gives_the_default_rate_and_a_warning(
     shop: Workshop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str], damage: str,

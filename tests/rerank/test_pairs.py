@@ -15,7 +15,7 @@ from pipeline.encoders.pairs import PairScorer, load_scorer, probabilities, scor
 from tests.helpers.tiny_models import Family, build_model, edit_json, runtime
 from tests.helpers.tiny_rerankers import LONGEST, build_reranker, reranker, weights_of
 
-pytestmark = pytest.mark.slow  # models are loaded
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
 PAIRS = [
     ("zapatillas", "rojas " * n) for n in range(0, 40, 3)

@@ -14,7 +14,7 @@ from pipeline.store.store import Missing, Store, keys_of
 from pipeline.store.upkeep import prune, usage
 from tests.helpers.damage import message_of, to_circle, to_folder, to_pipe
 
-TRIES = 300
+TRIES = 100
 
 Harm = Callable[[np.random.Generator, Path], None]
 KEYS = keys_of(f"text {number}" for number in range(12))

@@ -2,11 +2,9 @@
 
 import json
 import os
-import resource
+import shutil
 import signal
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -16,13 +14,14 @@ from pipeline.core import layout
 from pipeline.core.params_file import load_params
 from pipeline.train.learner import Learner
 from pipeline.train.stage import train
+from tests.helpers.limits import file_limit
 from tests.helpers.training import NAME
 from tests.train.test_stage import Make, contents
 from tests.train.test_stage import make as make  # a fixture
 
 pytestmark = pytest.mark.slow  # models are trained
 
-KILLS = 10
+KILLS = 3
 SHORT = {"epochs": 1, "batch": 13}  # four steps
 
 
@@ -61,6 +60,12 @@ def _train_until(steps: int, monkeypatch: pytest.MonkeyPatch) -> None:
     assert _step() == steps
 
 
+def _forget() -> None:
+    """Remove what was trained, and its checkpoints."""
+    shutil.rmtree(layout.model("encoder", NAME).folder)
+    shutil.rmtree(layout.checkpoints())
+
+
 def _train_in_a_child() -> int:
     child = os.fork()
     if child == 0:
@@ -74,9 +79,9 @@ def _train_in_a_child() -> int:
 
 
 def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make: Make) -> None:
-    make("undisturbed", {"epochs": 4})
+    make("undisturbed", {"epochs": 3})
     expected = _train()
-    make("killed", {"epochs": 4})
+    make("killed", {"epochs": 3})
     rng, killed = np.random.default_rng(1), 0
     while True:
         child, before = _train_in_a_child(), _step()
@@ -93,7 +98,7 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make
         if os.WIFEXITED(status):
             assert os.WEXITSTATUS(status) == 0
             break
-    assert killed >= 3
+    assert killed >= 2
     assert contents(layout.model("encoder", NAME).folder) == expected
     assert [path.name for path in _checkpoint().iterdir() if path.name.startswith("state")] == []
 
@@ -101,14 +106,17 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make
 def test_a_checkpoint_that_is_torn_or_of_another_training_is_ignored_with_a_message(
     make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    make("undisturbed", SHORT)
+    make("torn", SHORT)
     expected = _train()
+    _forget()
+    _train_until(2, monkeypatch)
+    folder = _checkpoint()
+    whole = shutil.copytree(folder, "whole")
+    (state,) = folder.glob("state-*.safetensors")
+    card = folder / "checkpoint.json"
     for damage in ("flip", "cut", "card", "key", "missing"):
-        make(damage, SHORT)
-        _train_until(2, monkeypatch)
-        folder = _checkpoint()
-        (state,) = folder.glob("state-*.safetensors")
-        card = folder / "checkpoint.json"
+        shutil.rmtree(folder)
+        shutil.copytree(whole, folder)
         match damage:
             case "flip":
                 data = bytearray(state.read_bytes())
@@ -127,25 +135,15 @@ def test_a_checkpoint_that_is_torn_or_of_another_training_is_ignored_with_a_mess
         assert f"the checkpoint of {NAME} is not used, and the training begins anew" in caplog.text
 
 
-@contextmanager
-def _file_limit(size: int) -> Iterator[None]:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-
-
 def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
     make: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    make("undisturbed", SHORT)
-    expected = _train()
     make("full", SHORT)
+    expected = _train()
+    _forget()
     _train_until(1, monkeypatch)
     before = contents(_checkpoint())
-    with _file_limit(200_000), pytest.raises(OSError, match="File too large"):
+    with file_limit(200_000), pytest.raises(OSError, match="File too large"):
         _train()
     assert contents(_checkpoint()) == before
     assert _train() == expected

@@ -16,7 +16,7 @@ from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 from tests.helpers.damage import message_of
 
-TRIES = 150
+TRIES = 60
 
 Harm = Callable[[np.random.Generator, Path], None]
 

@@ -4,7 +4,6 @@ import errno
 import json
 import math
 import os
-import resource
 import tracemalloc
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -39,6 +38,7 @@ from tests.helpers.artefacts import (
     write_embeddings,
 )
 from tests.helpers.damage import to_circle, to_folder, to_pipe
+from tests.helpers.limits import file_limit
 
 
 @pytest.fixture
@@ -387,7 +387,7 @@ def write(writer: ShardWriter, *pieces: Matrix) -> tuple[Shard, ...]:
 def test_shards_are_the_files_that_numpy_writes_however_the_rows_come(
     tmp_path: Path, dtype: str
 ) -> None:
-    for seed in range(20):
+    for seed in range(8):
         rng = np.random.default_rng(seed)
         folder = tmp_path / str(seed)
         folder.mkdir()
@@ -474,14 +474,12 @@ def test_a_shard_that_does_not_fit_on_the_disk_is_the_systems_error(
 ) -> None:
     matrix = random_vectors(np.random.default_rng(0), 1_000, 8)
     size = 128 + 300 * 8 * 4
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (limit if limit >= 0 else size + limit, hard))
-    try:
-        writer = ShardWriter(tmp_path, "products", 1_000, 8, embed_settings(300))
-        with pytest.raises(OSError, match="File too large") as caught:
-            write(writer, *np.array_split(matrix, 13))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    writer = ShardWriter(tmp_path, "products", 1_000, 8, embed_settings(300))
+    with (
+        file_limit(limit if limit >= 0 else size + limit),
+        pytest.raises(OSError, match="File too large") as caught,
+    ):
+        write(writer, *np.array_split(matrix, 13))
     assert caught.value.errno == errno.EFBIG
     with pytest.raises(ValueError, match="of 1000 rows"):
         writer.finish()
@@ -502,7 +500,7 @@ def name_of(row: int) -> str:
 
 @pytest.mark.parametrize("normalize", [True, False])
 def test_a_finished_vector_does_not_depend_on_its_company_to_the_last_bit(normalize: bool) -> None:
-    for seed in range(30):
+    for seed in range(12):
         rng = np.random.default_rng(seed)
         dimension = int(rng.integers(1, 800))
         raw = random_vectors(rng, int(rng.integers(1, 400)), dimension)
