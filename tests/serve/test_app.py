@@ -351,3 +351,12 @@ def test_a_port_in_use_or_no_port_is_one_message() -> None:
             command.bind(port)
     with command.bind(0) as free:
         assert free.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_port_of_a_server_that_was_killed_is_free_at_once() -> None:
+    with command.bind(0) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address):
+            listener.accept()[0].close()  # first: the system keeps this end for a minute
+    with command.bind(address[1]) as again:
+        assert again.getsockname() == address
