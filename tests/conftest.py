@@ -18,6 +18,8 @@ from tests.helpers.processes import run_module
 from tests.helpers.ray_cluster import two_nodes
 
 if TYPE_CHECKING:
+    from playwright.sync_api import Browser
+
     from bench.fault_lab import Workshop
 
 # Threads that wait sleep. By default they spin, and take the cores from the other worker of pytest:
@@ -111,6 +113,24 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("small") / "project"
     make_project(made)
     return made
+
+
+@pytest.fixture(scope="module")
+def in_small_project(small_project: Path) -> Iterator[Path]:
+    """That project, as the working folder of the tests of one file."""
+    from tests.helpers.small_project import inside
+
+    with inside(small_project):
+        yield small_project
+
+
+@pytest.fixture(scope="module")
+def browser() -> "Iterator[Browser]":
+    """The browser of this machine, for the tests of one file: see `launched`."""
+    from tests.helpers.chromium import launched
+
+    with launched() as started:
+        yield started
 
 
 @pytest.fixture(scope="session")

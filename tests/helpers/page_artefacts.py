@@ -1,7 +1,7 @@
 """Artefacts of evaluate, clean, embed and tradeoff as the stage report reads them, made by seed."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
@@ -47,6 +47,12 @@ NASTY = (
     "$x^2$ % # _ <!-- comment --> ]]> <![CDATA[ x",
 )
 """What queries and titles may hold, and a page must show as it is."""
+
+ONE: Mapping[str, Any] = {
+    "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
+    "rerank": {"es": "none"}, "spelling": {"es": "typed"}, "systems": {"es": {}},
+}  # fmt: skip
+"""Changes of params.yaml that leave one locale."""
 
 _WORDS = {
     "us": "black wireless ear buds running shoes for women without laces usb c cable 6 ft",

@@ -10,21 +10,13 @@ from pipeline.report.encoder import read_encoder
 from pipeline.report.inputs import read_locale
 from pipeline.vectors.manifest import Side
 from tests.helpers.artefacts import params
-from tests.helpers.page_artefacts import write_locale
+from tests.helpers.page_artefacts import ONE, write_locale
 
 LOCALE = "es"
 
 
 def test_numbers_of_other_vectors_or_another_similarity_are_refused(project: Path) -> None:
-    one = {
-        "encoder": "labse",
-        "index": "flat",
-        "language": LOCALE,
-        "rerank": "none",
-        "spelling": "typed",
-        "systems": {},
-    }
-    given = params({section: {LOCALE: name} for section, name in one.items()})
+    given = params(ONE)
     write_locale(given, LOCALE, queries=9)
     results = read_locale(given, LOCALE)
     read_encoder(results)

@@ -1,10 +1,12 @@
 """What goes into the page: which queries, as safe text; one clear message where it cannot be."""
 
+import contextlib
 import dataclasses
 import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
@@ -17,10 +19,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from matplotlib.textpath import TextPath
+from ruamel.yaml import YAML
 
 from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import MOST_RESULTS, Params, Report
+from pipeline.core.params import MOST_RESULTS, Report
 from pipeline.core.systems import SYSTEMS
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import axes, basis, browse, charts, scale, scatter, svg, wording
@@ -29,24 +32,41 @@ from pipeline.report.inputs import RUNS, LocaleResults, read_locale
 from pipeline.runs.card import RANDOM, STAGE_OF
 from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest
-from tests.helpers.artefacts import ROOT, params
-from tests.helpers.page_artefacts import NASTY, seal, write_locale, write_slices, write_tradeoff
+from tests.helpers.artefacts import ROOT, params, shipped
+from tests.helpers.page_artefacts import (
+    NASTY,
+    ONE,
+    seal,
+    write_locale,
+    write_slices,
+    write_tradeoff,
+)
 
 RNG = np.random.default_rng(20)
 
 
-ONE = {
-    "encoder": {"es": "labse"}, "index": {"es": "flat"}, "language": {"es": "es"},
-    "rerank": {"es": "none"}, "spelling": {"es": "typed"}, "systems": {"es": {}},
-}  # fmt: skip
-"""Settings of one locale."""
+@pytest.fixture(scope="module")
+def results(tmp_path_factory: pytest.TempPathFactory) -> LocaleResults:
+    """The results of es, with 24 queries."""
+    with contextlib.chdir(tmp_path_factory.mktemp("results")):
+        write_locale(params(), "es", queries=24)
+        return read_locale(params(), "es")
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the page reads where there is one locale, with twelve queries."""
+    folder = tmp_path_factory.mktemp("written")
+    with contextlib.chdir(folder):
+        write_locale(params(ONE), "es", queries=12)
+    return folder
 
 
 @pytest.fixture
-def results(project: Path, params: Params) -> LocaleResults:
-    """The results of es in the working folder."""
-    write_locale(params, "es", queries=24)
-    return read_locale(params, "es")
+def copied(written: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy of that, to be changed, as the working folder."""
+    shutil.copytree(written, tmp_path, dirs_exist_ok=True)
+    monkeypatch.chdir(tmp_path)
 
 
 def test_the_page_shows_every_system_that_has_runs_as_deep_as_evaluate_keeps_results() -> None:
@@ -197,16 +217,14 @@ def test_no_character_of_a_text_breaks_a_chart(results: LocaleResults) -> None:
     assert [empty.findtext(tag) for tag in ("title", "desc")] == [shown, shown]
 
 
-def test_a_page_without_slices_labels_or_measured_indexes_says_so(
-    project: Path, params: Params
-) -> None:
-    for locale in params.locales:
-        write_locale(params, locale, queries=3, measured=False)
+def test_a_page_without_slices_labels_or_measured_indexes_says_so(project: Path) -> None:
+    given = params(ONE)
+    write_locale(given, "es", queries=3, measured=False)
     write_slices("es", {}, [])
     seal("es")
-    report.report(params)
+    report.report(given)
     page = layout.PAGE.read_text(encoding="utf-8")
-    assert page.count("is missing. Run make tradeoff.") == 3
+    assert page.count("is missing. Run make tradeoff.") == 1
     assert "No query of es is in any slice." in page
 
 
@@ -260,42 +278,34 @@ def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_roo
             assert found == wanted
 
 
-def test_the_page_has_a_section_of_scale_only_where_that_was_measured(
-    project: Path, params: Params
-) -> None:
-    for locale in params.locales:
-        write_locale(params, locale, queries=3)
-    report.report(params)
+@pytest.mark.usefixtures("copied")
+def test_the_page_has_a_section_of_scale_only_where_that_was_measured() -> None:
+    report.report(params(ONE))
     assert 'href="#scale"' not in layout.PAGE.read_text(encoding="utf-8")
     measured = random_scale(3)
     files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
-    report.report(params)
+    report.report(params(ONE))
     page = layout.PAGE.read_text(encoding="utf-8")
     assert 'href="#scale"' in page
     for points in measured.stages.values():
         assert f'<td class="number">{points[0].products:,}</td>' in page
     files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
     with pytest.raises(PipelineError, match=r"scale.json: stages.clean.*make scale"):
-        report.report(params)
+        report.report(params(ONE))
 
 
-@pytest.mark.parametrize(
-    "changed",
-    [
-        "encoder",
-        "product_ids_sha256",
-        "query_vectors_sha256",
-        "weights_sha256",
+@pytest.mark.usefixtures("copied")
+def test_indexes_measured_on_other_vectors_are_left_out_and_told() -> None:
+    given = params(ONE)
+    manifest = read_locale(given, "es").manifest
+    for changed in (
+        "encoder", "product_ids_sha256", "query_vectors_sha256", "weights_sha256",
         "judgements_sha256",
-    ],
-)
-def test_indexes_measured_on_other_vectors_are_left_out_and_told(
-    results: LocaleResults, params: Params, changed: str
-) -> None:
-    write_tradeoff(RNG, params, "es", results.manifest, **{changed: "other"})
-    told = read_locale(params, "es").tradeoff
-    assert isinstance(told, str)
-    assert "measured on other data (other" in told
+    ):  # fmt: skip
+        write_tradeoff(RNG, given, "es", manifest, **{changed: "other"})
+        told = read_locale(given, "es").tradeoff
+        assert isinstance(told, str)
+        assert "measured on other data (other" in told
 
 
 def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
@@ -386,14 +396,13 @@ def _edit_table(path: Path, column: str, rows: int | slice, value: object) -> No
          "per_query/es.parquet: judgements_sha256 must be"),
     ],
 )  # fmt: skip
+@pytest.mark.usefixtures("copied")
 def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
-    project: Path, damage: Callable[[], None], told: str
+    damage: Callable[[], None], told: str
 ) -> None:
-    given = params(ONE)
-    write_locale(given, "es", queries=12)
     damage()
     with pytest.raises(PipelineError) as err:
-        report.report(given)
+        report.report(params(ONE))
     assert told in str(err.value)
     assert ". Run `" in str(err.value)
     assert "\n" not in str(err.value)
@@ -401,14 +410,12 @@ def test_an_artefact_that_is_missing_or_of_another_form_is_told_in_one_message(
 
 
 @pytest.mark.slow
-def test_the_same_results_give_the_same_bytes_whatever_the_surroundings(
-    project: Path, params: Params
-) -> None:
-    for locale in params.locales:
-        write_locale(params, locale, queries=10)
-    report.report(params)
+@pytest.mark.usefixtures("copied")
+def test_the_same_results_give_the_same_bytes_whatever_the_surroundings() -> None:
+    report.report(params(ONE))
     first = layout.PAGE.read_bytes()
-    (project / "matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\n")
+    YAML().dump({**shipped(), **ONE}, layout.PARAMS)
+    Path("matplotlibrc").write_text("font.size: 30\nlines.linewidth: 9\n")
     environment = {
         **os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "1", "TZ": "Asia/Tokyo",
         "LC_ALL": "C", "SOURCE_DATE_EPOCH": "1",
@@ -443,19 +450,11 @@ def test_the_manifests_of_the_generator_are_what_embed_writes(results: LocaleRes
     assert results.manifest.truncation.products.texts_cut == 7
 
 
-def report_of(project: Path, **changes: Any) -> str:
-    """Return the page of one locale with twelve queries."""
-    given = params({**ONE, **changes})
-    write_locale(given, "es", queries=12)
-    report.report(given)
-    return layout.PAGE.read_text(encoding="utf-8")
-
-
-def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
-    project: Path,
-) -> None:
+@pytest.mark.usefixtures("copied")
+def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of() -> None:
     changes = {"sample.source": "data/<mine>", "sample.version": "large", "sample.queries": 77}
-    page = report_of(project, **changes)
+    report.report(params({**ONE, **changes}))
+    page = layout.PAGE.read_text(encoding="utf-8")
     top = re.sub("<[^>]+>", "", page[page.index("<header") : page.index("</header>")])
     manifest = json.loads(layout.embeddings("es").manifest.read_text())
     for words in (
@@ -467,10 +466,8 @@ def test_the_first_lines_say_which_data_encoders_and_indexes_the_numbers_are_of(
         assert words in top
 
 
-def test_the_hash_of_the_data_changes_with_any_id_text_or_label_and_with_nothing_else(
-    project: Path,
-) -> None:
-    report_of(project)
+@pytest.mark.usefixtures("copied")
+def test_the_hash_of_the_data_changes_with_any_id_text_or_label_and_with_nothing_else() -> None:
     clean = layout.clean("es")
     hashes = {before := basis.data_sha256("es")}
     for path, schema in (

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import sync_playwright
 
 from pipeline import plots as plots_command
 from pipeline.core import layout, tables
@@ -22,11 +21,9 @@ from pipeline.report import plots
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
+from tests.helpers.chromium import launched, needs_browser
 from tests.helpers.page_artefacts import seal, write_locale, write_slices, write_tradeoff
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-BROWSER = next(filter(None, map(shutil.which, BROWSERS)), None)
 
 
 def of_locales(**locales: str) -> Params:
@@ -41,6 +38,14 @@ def of_locales(**locales: str) -> Params:
             "systems": {each: {} for each in locales},
         }
     )
+
+
+def write_plots(given: Params) -> None:
+    """Write the tables of plots as the stage does, and no page."""
+    locales, *_ = report.read_results(given)
+    for name, plot in plots.PLOTS.items():
+        layout.plot(name).parent.mkdir(parents=True, exist_ok=True)
+        layout.plot(name).write_text(plots.table(plot, locales), encoding="utf-8", newline="\n")
 
 
 def drawn(name: str) -> list[dict[str, str]]:
@@ -79,7 +84,7 @@ def test_trade_offs_of_other_data_are_drawn_nowhere(project: Path) -> None:
 def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
     given, ends = of_locales(us="en"), ("mean", "low", "high")
     write_locale(given, "us", queries=9)
-    report.report(given)
+    write_plots(given)
     intervals, sliced = (read_json(path("us"), "") for path in (layout.intervals, layout.slices))
     with layout.recall_curve("us").open(encoding="utf-8", newline="") as file:
         _, *recall = csv.reader(file)
@@ -102,25 +107,27 @@ def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
         assert sorted(rows) == sorted([*row.values()][1:] for row in drawn(name))
 
 
-@pytest.mark.parametrize("name", ["=cmd|x", 'a,"b"\nc\rd', ""])
-def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(
-    project: Path, name: str
-) -> None:
+def test_a_name_of_the_source_is_a_text_in_the_tables_and_shown_as_it_is(project: Path) -> None:
+    names = ["=cmd|x", 'a,"b"\nc\rd', ""]
     given = of_locales(us="en")
     write_locale(given, "us", queries=9)
     rows = pq.read_table(layout.per_query("us"))
-    values = rows[f"bm25.{given.evaluate.headline()[0]}"].drop_null().to_numpy()
-    ends = {"mean": round(float(values.mean()), 5), "low": 0.0, "high": 1.0}
-    one = {"slice": "source", "value": name, "queries": len(values), "small": True}
-    write_slices("us", {}, [one | {"systems": {"bm25": ends}}])
-    kinds = pa.table({"query_id": rows["query_id"], "source": [name] * len(rows)})
+    values = rows[f"bm25.{given.evaluate.headline()[0]}"].to_numpy().reshape(3, 3)
+    slices = [
+        {
+            "slice": "source", "value": name, "queries": 3, "small": True,
+            "systems": {"bm25": {"mean": round(float(of.mean()), 5), "low": 0.0, "high": 1.0}},
+        }
+        for name, of in zip(names, values, strict=True)
+    ]  # fmt: skip
+    write_slices("us", {}, slices)
+    kinds = pa.table({"query_id": rows["query_id"], "source": np.repeat(names, 3).tolist()})
     pq.write_table(kinds, layout.kinds("us"), **tables.WRITE_OPTIONS)
     seal("us")
     report.report(given)
-    (row,) = drawn("slices")
-    assert row["value"] in (name, f"'{name}")
-    assert not row["value"].lstrip().startswith(("=", "+", "-", "@", "＝"))
-    assert read_locale(given, "us").slices.slices[0].value == name
+    for row, name in zip(drawn("slices"), names, strict=True):
+        assert row["value"] == ("'=cmd|x" if name.startswith("=") else name)
+    assert [each.value for each in read_locale(given, "us").slices.slices] == names
 
 
 def test_a_text_that_a_spreadsheet_could_run_gets_an_apostrophe_and_nothing_else_does() -> None:
@@ -135,27 +142,25 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
     environment = {**os.environ, **GIT_IDENTITY, "PATH": PATH}
     copy_project(("dvc.yaml", ".dvc/config", ".dvc/plots"), project)
     commit_all(project, environment, "project")
-
-    for locales in ({"us": "en", "jp": "ja"}, {"us": "en", "de": "de"}):
-        given = of_locales(**locales)
-        for locale in given.locales:
-            write_locale(given, locale, queries=9)
-        report.report(given)
-        printed = call(project, environment, "dvc", "plots", "show", "--json").partition("\n")[0]
-        assert "DVC_METRIC" not in printed
-        found = json.loads(printed)["data"]
-        assert set(found) == set(plots.PLOTS)
-        assert found.pop("training") == []  # no model was trained
-        for name, plot in [*plots.PLOTS.items()][:-1]:
-            points = found[name][0]["content"]["data"]["values"]
-            assert {point["locale"] for point in points} == set(locales)
-            assert set(plot.columns) <= set(points[0])
+    given = of_locales(us="en", de="de")
+    for locale in given.locales:
+        write_locale(given, locale, queries=9)
+    write_plots(given)
+    printed = call(project, environment, "dvc", "plots", "show", "--json").partition("\n")[0]
+    assert "DVC_METRIC" not in printed
+    found = json.loads(printed)["data"]
+    assert set(found) == set(plots.PLOTS)
+    assert found.pop("training") == []  # no model was trained
+    for name, plot in [*plots.PLOTS.items()][:-1]:
+        points = found[name][0]["content"]["data"]["values"]
+        assert {point["locale"] for point in points} == {"us", "de"}
+        assert set(plot.columns) <= set(points[0])
 
 
 @pytest.mark.slow
 @pytest.mark.dvc
 @pytest.mark.weights
-@pytest.mark.skipif(BROWSER is None, reason=f"none of {', '.join(BROWSERS)} is here")
+@needs_browser
 @pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here")
 def test_the_page_of_make_plots_draws_every_plot_without_a_network(
     project: Path, monkeypatch: pytest.MonkeyPatch
@@ -164,12 +169,11 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
     commit_all(project, {**os.environ, **GIT_IDENTITY, "PATH": PATH}, "project")
     given = of_locales(us="en")
     write_locale(given, "us", queries=9)
-    report.report(given)
+    write_plots(given)
     monkeypatch.setattr(sys, "argv", ["plots"])
     assert plots_command.main() == 0
     asked: list[str] = []
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=BROWSER, args=["--no-sandbox"])
+    with launched() as browser:
         page = browser.new_page()
         page.set_default_timeout(120_000)
         page.on("request", lambda request: asked.append(request.url))
@@ -180,7 +184,6 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
             "count => document.querySelectorAll('.vega-embed canvas').length === count",
             arg=len(plots.PLOTS),
         )
-        browser.close()
     assert asked == [address]
     text = (project / "dvc_plots/index.html").read_text()
     for package in plots_command.PACKAGES:

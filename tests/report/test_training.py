@@ -1,7 +1,8 @@
 """The trainings of the models in use: from a model's curve to the page and `dvc plots`."""
 
+import contextlib
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Params
+from pipeline.evaluate import plots
 from pipeline.evaluate.training import read_training
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
@@ -127,6 +129,7 @@ def test_a_damaged_curve_is_one_message_with_the_command(project: Path, damage: 
 
 
 Row = tuple[Any, ...]
+Trained = tuple[Params, list[Row]]
 EPOCH_1 = ("encoder", "minilm-demo", 1.0, "dev_catalogue_ndcg@10", 0.4, 0)
 LOSS_1 = ("encoder", "minilm-demo", 1.0, "loss", 1.25, 0)
 
@@ -139,6 +142,18 @@ def replaced(row: Row, place: int, value: object) -> Callable[[list[Row]], list[
         return [*rows[:at], (*row[:place], value, *row[place + 1 :]), *rows[at + 1 :]]
 
     return replace
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
+    """Yield parameters and the table of trainings of a locale, in the folder of its artefacts."""
+    given = of_locales(us="minilm-demo")
+    with contextlib.chdir(tmp_path_factory.mktemp("trained")):
+        write_curve(layout.runs("dense", "us").curve)
+        rows: list[Row] = [*read_training("us", "minilm-demo", None)]
+        write_locale(given, "us", queries=9, trained=rows)
+        assert len(read_locale(given, "us").trainings) == 1
+        yield given, rows
 
 
 @pytest.mark.parametrize(
@@ -162,14 +177,10 @@ def replaced(row: Row, place: int, value: object) -> Callable[[list[Row]], list[
     ],
 )
 def test_a_table_that_no_training_made_is_refused(
-    project: Path, change: Callable[[list[Row]], list[Row]], said: str
+    trained: Trained, change: Callable[[list[Row]], list[Row]], said: str
 ) -> None:
-    given = of_locales(us="minilm-demo")
-    write_curve(layout.runs("dense", "us").curve)
-    rows: list[Row] = [*read_training("us", "minilm-demo", None)]
-    write_locale(given, "us", queries=9, trained=rows)
-    assert len(read_locale(given, "us").trainings) == 1
-    write_locale(given, "us", queries=9, trained=change(rows))
+    given, rows = trained
+    plots.write_training(layout.training_plot("us"), change(rows))
     with pytest.raises(PipelineError) as caught:
         read_locale(given, "us")
     assert str(caught.value).startswith("reports/plots/training/us.csv is not a table of trainings")

@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,22 +26,14 @@ from pipeline.serve.desk import RERANKS_WAITING, Desk, Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.gate import CROWDED
 from pipeline.text.normalise import normalise
-from tests.helpers.small_project import inside
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
 NASTY = "<script>alert(1)</script>&amp;\"'<b>"
 
 
 @pytest.fixture(scope="module")
-def folder(small_project: Path) -> Iterator[Path]:
-    """A small project in which the stages have run, as the working folder."""
-    with inside(small_project):
-        yield small_project
-
-
-@pytest.fixture(scope="module")
-def engines(folder: Path) -> Engines:
+def engines(in_small_project: Path) -> Engines:
     """The open engine of its locale; nothing follows the artefacts."""
     return Engines(["es"])
 
@@ -107,14 +98,10 @@ def test_a_bug_is_a_500_without_its_text_under_the_same_policy(
     [
         ({"q": ""}, "query: must have text"),
         ({"q": "x" * 10_000}, "at most 1,000 characters (found 10,000)"),
-        ({"q": "\x00\x07\u200b"}, "query: must have text"),
         ({"q": "<script>alert(1)</script>"}, "query: must have text"),
         ({"q": "a", "locale": "us"}, "locale: must be one of es (found 'us')"),
         ({"q": "a", "locale": NASTY}, "locale: must be one of es"),
         ({"q": "a", "k": "0"}, "k: must be from 1 to 1000"),
-        ({"q": "a", "k": "1000000"}, "(found 1000000)"),
-        ({"q": "a", "k": "-1"}, "k: must be from 1 to 1000, which is retrieve.depth (found -1)"),
-        ({"q": "a", "k": "1000000000"}, "(found 1000000000)"),
         ({"q": "a", "k": "1e9"}, "k: must be a whole number in at most 100 digits (found '1e9')"),
         ({"q": "a", "k": "²"}, "k: must be a whole number"),
         ({"q": "a", "collapse": "yes"}, "collapse: must be 0 or 1 (found 'yes')"),
@@ -284,7 +271,7 @@ def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines
     assert client.get("/api/search?q=a&systems=rerank").status_code == 400  # es has none
 
 
-def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None:
+def test_the_old_artefacts_answer_until_new_ones_are_whole() -> None:
     engines = Engines(["es"])
     desks = Desks()
     client = TestClient(make_app(engines, desks), base_url="http://127.0.0.1")
@@ -310,7 +297,7 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     assert open_engine("es").locale == "es"
 
 
-def test_locales_come_and_go_with_params(folder: Path) -> None:
+def test_locales_come_and_go_with_params() -> None:
     engines = Engines()
     assert list(engines.states) == ["es"]
     text = layout.PARAMS.read_text().replace("samples: 100\n", "samples: 1000\n")
@@ -351,3 +338,12 @@ def test_a_port_in_use_or_no_port_is_one_message() -> None:
             command.bind(port)
     with command.bind(0) as free:
         assert free.getsockname()[0] == "127.0.0.1"
+
+
+def test_the_port_of_a_server_that_was_killed_is_free_at_once() -> None:
+    with command.bind(0) as listener:
+        address = listener.getsockname()
+        with socket.create_connection(address):
+            listener.accept()[0].close()  # first: the system keeps this end for a minute
+    with command.bind(address[1]) as again:
+        assert again.getsockname() == address

@@ -100,17 +100,16 @@ def nearest_by_hand(
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_they_are_those_of_comparing_all_pairs_ties_by_id(similarity: str) -> None:
     vectors = tie_heavy(np.random.default_rng(3), 300)
-    for kept in (10, 20, 1000):
+    for kept in (10, 1000):
         rows = found(given(kept, similarity), vectors)
         assert [[other for other, _ in row] for row in rows] == nearest_by_hand(
             vectors, similarity, kept
         )
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
-def test_where_all_vectors_are_equal_the_ids_decide(similarity: str) -> None:
+def test_where_all_vectors_are_equal_the_ids_decide() -> None:
     vectors = np.full((260, 6), 1 / 3, dtype=np.float32)
-    rows = found(given(10, similarity), vectors)
+    rows = found(given(10), vectors)
     last = range(259, 248, -1)
     assert [[other for other, _ in row] for row in rows] == [
         [other for other in last if other != row][:10] for row in range(260)
@@ -123,8 +122,9 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
 ) -> None:
     rng = np.random.default_rng(2)
     others = np.round(random_vectors(rng, 300, 3), 1) + 0.01  # some are equal too
-    vectors = np.concatenate([others, np.broadcast_to(others[0], (20_000, 3))])
+    vectors = np.concatenate([others, np.broadcast_to(others[0], (5_000, 3))])
     vectors = vectors[rng.permutation(len(vectors))]
+    assert len(vectors) > nearest.SEARCHED
     compared = []
 
     def counted(first: Matrix, *rest: Any) -> Floats:
@@ -132,7 +132,7 @@ def test_groups_of_equal_vectors_are_compared_once_and_found_whole(
         return score_pairs(first, *rest)
 
     monkeypatch.setattr(nearest, "score_pairs", counted)
-    rows = found(given(20, similarity), vectors, 9_000)
+    rows = found(given(20, similarity), vectors, 2_000)
     assert sum(compared) < 100 * len(vectors)
     equal = np.flatnonzero((vectors == others[0]).all(axis=1))
     asked = np.concatenate(
