@@ -389,6 +389,7 @@ NO_JSON: dict[str, bytes] = {
     "NUL": b"\x00" * 10,
     "two documents": b"{}{}",
     "nothing": b"",
+    "half": b'{"a": ',
 }
 
 
@@ -432,6 +433,8 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
         case "dangling":
             path.symlink_to("nowhere")
             return path, "is missing"
+        case "absent":
+            return path, "is missing"
         case _:
             path.write_bytes(b"")
             os.truncate(path, MOST_BYTES + 1)
@@ -439,7 +442,8 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
 
 
 UNREADABLE = (
-    "folder", "pipe", "device", "circle", "name", "file as folder", "dangling", "too large",
+    "folder", "pipe", "device", "circle", "name", "file as folder", "dangling", "absent",
+    "too large",
 )  # fmt: skip
 
 
@@ -503,16 +507,6 @@ def test_a_damaged_card_gives_the_same_card_or_one_message(tmp_path: Path) -> No
             assert Form.model_validate(found.model_dump()) == found
     assert all(told.startswith(str(path)) and told.endswith(" Do it.") for told in refused)
     assert len(refused) > 450
-
-
-def test_json_that_is_missing_or_damaged_names_the_file_and_the_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    with pytest.raises(PipelineError, match=rf"{path} is missing. run it again"):
-        read_json(path, "run it again")
-    for damaged in (b"", b'{"a": ', b"\xff\xfe"):
-        path.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"{path} is not readable .*. run it again"):
-            read_json(path, "run it again")
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

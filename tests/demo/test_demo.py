@@ -121,8 +121,9 @@ def test_more_queries_change_no_product(wordings: dict[str, Wording]) -> None:
     assert few.equals(many)
 
 
-@pytest.mark.parametrize("products", [100, 101, 124, 125, 333])
-@pytest.mark.parametrize("queries", [20, 97])
+@pytest.mark.parametrize(
+    ("products", "queries"), [(100, 20), (101, 97), (124, 97), (125, 20), (333, 97)]
+)
 def test_every_locale_has_the_asked_number_of_products_and_queries(
     wordings: dict[str, Wording], products: int, queries: int
 ) -> None:
