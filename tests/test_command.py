@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.__main__ import find_commands
+from pipeline.__main__ import find_commands, main
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 
@@ -29,13 +29,6 @@ LIGHT = (
 )
 
 
-def command(*arguments: str) -> "subprocess.CompletedProcess[str]":
-    return subprocess.run(
-        [sys.executable, "-m", "pipeline", *arguments],
-        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
-    )  # fmt: skip
-
-
 def module_of(name: str) -> Path:
     folder = Path("pipeline", name, "__main__.py")
     return folder if (ROOT / folder).is_file() else Path("pipeline", f"{name}.py")
@@ -45,27 +38,36 @@ def normal(name: str) -> str:
     return re.sub(r"[-_.]+", "-", name).lower()
 
 
-def test_every_command_is_listed_with_what_it_does() -> None:
-    done = command("--help")
-    assert done.returncode == 0
+def test_every_command_is_listed_with_what_it_does(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pipeline", "--help"])
+    assert main() == 0
+    listed = capsys.readouterr().out
     for name, about in find_commands().items():
         assert about
-        assert re.search(rf"^  {name} +{re.escape(about)}$", done.stdout, re.MULTILINE)
+        assert re.search(rf"^  {name} +{re.escape(about)}$", listed, re.MULTILINE)
 
 
 @pytest.mark.slow
 def test_a_command_runs_with_its_arguments_and_its_exit_status() -> None:
-    done = command("compare", "--help")
-    assert done.returncode == 0
-    assert "Compare two revisions" in done.stdout
-    assert command("compare", "HEAD", "no-such-revision").returncode == 1
+    done = subprocess.run(
+        [sys.executable, "-m", "pipeline", "compare", "HEAD", "no-such-revision"],
+        cwd=ROOT, env=os.environ, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 1
+    assert "no-such-revision" in done.stderr
+    assert "Traceback" not in done.stderr
 
 
-def test_an_unknown_command_is_one_line_that_names_the_others() -> None:
-    done = command("comprae")
-    assert done.returncode == 2
-    assert "there is no command 'comprae'" in done.stderr
-    assert "compare" in done.stderr
+def test_an_unknown_command_is_one_line_that_names_the_others(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["pipeline", "comprae"])
+    assert main() == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "there is no command 'comprae'" in line
+    assert "compare" in line
 
 
 @pytest.mark.slow
