@@ -14,7 +14,7 @@ import pytest
 from pipeline.core.params import Params
 from tests.helpers import artefacts
 from tests.helpers.artefacts import ROOT
-from tests.helpers.processes import run_module
+from tests.helpers.processes import fork_server, run_module
 from tests.helpers.ray_cluster import two_nodes
 
 if TYPE_CHECKING:
@@ -101,6 +101,7 @@ def workshop(tmp_path_factory: pytest.TempPathFactory) -> "Workshop":
     from bench.fault_lab import Workshop
 
     shop = Workshop(tmp_path_factory.mktemp("workshop"), with_engine=True)
+    fork_server()
     shop.run_all()
     return shop
 

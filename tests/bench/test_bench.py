@@ -38,7 +38,7 @@ from tests.helpers.artefacts import (
 )
 from tests.helpers.tiny_models import build_model, entry, weights_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_rounds_take_all_rows_before_any_twice() -> None:
@@ -134,7 +134,6 @@ def tiny_project(project: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return project
 
 
-@pytest.mark.thorough
 def test_all_sides_encode_the_same_texts_to_near_vectors(
     tiny_project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -9,7 +9,7 @@ import pytest
 from bench import bm25
 from tests.helpers.artefacts import LOCALE, ROOT, write_clean
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_every_side_has_seconds_of_index_and_search_for_each_round(

@@ -14,7 +14,7 @@ from pipeline.core import files
 from pipeline.core.errors import PipelineError
 from pipeline.text import columns
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_damaged_artefacts_give_the_same_result_or_one_message() -> None:

@@ -8,6 +8,8 @@ import pytest
 from bench import large
 from pipeline.core.errors import PipelineError
 
+pytestmark = pytest.mark.thorough
+
 VECTORS, SEARCHED = 1_200_000, 20_000
 ENCODE = {
     "encoders": {large.ENCODER[0]: {"sides": {large.ENCODER[1]: {"texts_per_second": 50.0}}}},

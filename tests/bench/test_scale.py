@@ -16,7 +16,7 @@ from pipeline.core.files import read_json, write_json
 from pipeline.report.scale import read_scale
 from tests.conftest import RunStage
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 MEGABYTES = 120
 HOLDS = f"held = b'x' * ({MEGABYTES} << 20); print(flush=True); input()"
@@ -41,7 +41,6 @@ def test_a_peak_is_that_of_a_process_with_all_that_it_starts(code: str) -> None:
     assert MEGABYTES << 20 <= peak.private <= peak.resident < (MEGABYTES + 100) << 20
 
 
-@pytest.mark.thorough
 def test_stages_are_measured_and_what_was_measured_before_stays(
     project: Path, run_stage: RunStage
 ) -> None:
@@ -72,7 +71,6 @@ def test_stages_are_measured_and_what_was_measured_before_stays(
     assert len(second["stages"]["sample"]) == 1
 
 
-@pytest.mark.thorough
 def test_figures_of_another_machine_are_dropped_with_a_warning(
     project: Path, run_stage: RunStage
 ) -> None:

@@ -11,7 +11,7 @@ from pipeline.runs import files as run_files
 from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
 def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:

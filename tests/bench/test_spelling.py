@@ -29,6 +29,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.systems import FIRST_SYSTEMS
 from tests.helpers.artefacts import params
 
+pytestmark = pytest.mark.thorough
+
 TYPED = ["runing shoes", "desk lamp", "velora desk lampe", "earbudz", "grey sneakers"]
 CORRECTED = ["running shoes", "desk lamp", "velora desk lamp", "earbuds", "gray sneakers"]
 

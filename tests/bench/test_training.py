@@ -24,6 +24,8 @@ from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.evaluate.uncertainty import Interval
 from tests.helpers.artefacts import ROOT
 
+pytestmark = pytest.mark.thorough
+
 
 def load(path: Any) -> dict[str, Any]:
     data: dict[str, Any] = YAML(typ="safe", pure=True).load(path)

@@ -121,9 +121,9 @@ def test_snowball_stems_the_languages_it_knows_and_no_other() -> None:
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
-@pytest.mark.parametrize("text", ["", " ", "?!…、。「」", "😀❤️👍🏽", "---", "\u200d\ufe0f"])
-def test_what_holds_no_letter_and_no_digit_has_no_terms(language: str, text: str) -> None:
-    assert analyser_for(language).terms(text) == []
+def test_what_holds_no_letter_and_no_digit_has_no_terms(language: str) -> None:
+    for text in ("", " ", "?!…、。「」", "😀❤️👍🏽", "---", "\u200d\ufe0f"):
+        assert analyser_for(language).terms(text) == []
 
 
 @pytest.mark.parametrize("language", LANGUAGES)
@@ -141,7 +141,7 @@ def test_no_text_makes_an_empty_term_or_one_of_punctuation_and_symbols_alone(lan
         assert found == terms(text)
 
 
-@pytest.mark.parametrize("language", ["en", "es", "ja", "any"])
+@pytest.mark.parametrize("language", ["en", "ja"])
 @pytest.mark.parametrize(
     "text",
     ["商品名" * 110_000, "word " * 200_000, "a" * 1_000_000, "😀" * 250_000, "12" * 500_000],

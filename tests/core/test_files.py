@@ -1,16 +1,12 @@
 import hashlib
 import json
 import os
-import resource
-import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -18,7 +14,6 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.clean.stage import clean
 from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
@@ -34,11 +29,7 @@ from pipeline.core.files import (
     sha256_lines,
     write_json,
 )
-from pipeline.core.params_file import load_params
-from pipeline.sample.stage import sample
-from tests.conftest import RunStage
 from tests.helpers.artefacts import ROOT
-from tests.helpers.esci_files import PRODUCTS_FILE, product, small_source, write_source
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
@@ -187,19 +178,20 @@ def test_a_full_device_is_the_systems_error() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link"])
-def test_standard_output_gets_the_file_after_what_it_has(tmp_path: Path, name: str) -> None:
+def test_standard_output_gets_the_file_after_what_it_has(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("/dev/stdout")
     script = (
         "import sys; from pathlib import Path; from pipeline.core.files import write_json;"
-        "print('before', flush=True); write_json(Path(sys.argv[1]), 1, follow_links=True);"
+        "print('before', flush=True);"
+        "[write_json(Path(name), 1, follow_links=True) for name in sys.argv[1:]];"
         "print('after', flush=True)"
     )
-    command, env = [sys.executable, "-c", script, name], {**os.environ, "PYTHONPATH": str(ROOT)}
+    names = ("/dev/stdout", "/dev/fd/1", "/proc/self/fd/1", "link")
+    command, env = [sys.executable, "-c", script, *names], {**os.environ, "PYTHONPATH": str(ROOT)}
     piped = subprocess.run(command, cwd=tmp_path, env=env, stdout=subprocess.PIPE, check=True)
     with (tmp_path / "out").open("ab") as out:
         subprocess.run(command, cwd=tmp_path, env=env, stdout=out, check=True)
-    assert piped.stdout == b"before\n1\nafter\n"
+    assert piped.stdout == b"before\n1\n1\n1\n1\nafter\n"
     assert (tmp_path / "out").read_bytes() == piped.stdout
 
 
@@ -326,88 +318,6 @@ def test_kill_9_in_the_block_leaves_the_old_artefacts_whole(tmp_path: Path) -> N
     assert all(name.startswith(".a.") for name in partial)  # .gitignore and .dvcignore pass it by
 
 
-def write_big_source(folder: Path) -> None:
-    """Give the small source's products two megabytes of text that does not compress well."""
-    small_source(folder)
-    rng = np.random.default_rng(0)
-    products = [
-        product(one, locale, product_description=rng.bytes(50_000).hex())
-        for locale in ("us", "es", "jp")
-        for one in "ABCDEF"
-    ]
-    write_source(folder / "big", [], products)
-    (folder / "big" / PRODUCTS_FILE).replace(folder / PRODUCTS_FILE)
-
-
-def make_old_artefacts_and_big_source(stage: str) -> None:
-    """Run sample and clean on little data, then put the much that `stage` is to fail on."""
-    params = load_params()
-    source = Path(params.sample.source)
-    small_source(source)
-    sample(params)
-    for locale in params.locales:
-        clean(params, locale)
-    write_big_source(source)
-    if stage == "clean":
-        sample(params)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sample", "clean"])
-def test_a_file_over_the_size_limit_is_one_message_and_leaves_the_old_artefact(
-    project: Path, run_stage: RunStage, stage: str
-) -> None:
-    make_old_artefacts_and_big_source(stage)
-    before = tree(project)
-
-    def limit() -> None:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
-
-    check_one_message(run_stage(stage, preexec_fn=limit), stage, "ulimit -f")
-    assert tree(project) == before
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("stage", ["sample", "clean"])
-def test_a_full_disk_is_one_message_and_leaves_the_old_artefact(
-    project: Path, run_stage: RunStage, stage: str
-) -> None:
-    params = (project / "params.yaml").read_text(encoding="utf-8")
-    (project / "params.yaml").write_text(
-        params.replace("source: data/demo", "source: source"), encoding="utf-8"
-    )
-    with small_disk(project / "data", megabytes=8):
-        make_old_artefacts_and_big_source(stage)
-        free = shutil.disk_usage(project / "data").free
-        (project / "data/ballast").write_bytes(bytes(free - 200_000))
-        before = tree(project)
-
-        check_one_message(run_stage(stage), stage, "the disk is full")
-        assert tree(project) == before
-
-
-@contextmanager
-def small_disk(folder: Path, megabytes: int) -> Iterator[None]:
-    folder.mkdir()
-    size = f"size={megabytes}m"
-    mount = ["mount", "-t", "tmpfs", "-o", size, "tmpfs", str(folder)]
-    try:
-        subprocess.run(mount, check=True, capture_output=True)
-    except (OSError, subprocess.CalledProcessError):
-        pytest.skip("a disk that fills up needs a tmpfs mount, which is not permitted here")
-    try:
-        yield
-    finally:
-        subprocess.run(["umount", str(folder)], check=True)
-
-
-def check_one_message(result: "subprocess.CompletedProcess[str]", stage: str, told: str) -> None:
-    assert (result.returncode, result.stdout) == (1, ""), result.stderr
-    (line,) = result.stderr.splitlines()
-    assert line.startswith(f"error in {stage}: ")
-    assert told in line
-
-
 def test_equal_data_give_equal_json_whatever_the_order_of_their_keys(tmp_path: Path) -> None:
     write_json(tmp_path / "1.json", {"b": 1, "a": {"d": "ñ水", "c": [1, 2]}})
     write_json(tmp_path / "2.json", {"a": {"c": [1, 2], "d": "ñ水"}, "b": 1})
@@ -447,6 +357,7 @@ NO_JSON: dict[str, bytes] = {
     "NUL": b"\x00" * 10,
     "two documents": b"{}{}",
     "nothing": b"",
+    "half": b'{"a": ',
 }
 
 
@@ -490,6 +401,8 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
         case "dangling":
             path.symlink_to("nowhere")
             return path, "is missing"
+        case "absent":
+            return path, "is missing"
         case _:
             path.write_bytes(b"")
             os.truncate(path, MOST_BYTES + 1)
@@ -497,7 +410,8 @@ def unreadable(folder: Path, kind: str) -> tuple[Path, str]:
 
 
 UNREADABLE = (
-    "folder", "pipe", "device", "circle", "name", "file as folder", "dangling", "too large",
+    "folder", "pipe", "device", "circle", "name", "file as folder", "dangling", "absent",
+    "too large",
 )  # fmt: skip
 
 
@@ -550,7 +464,7 @@ def test_a_damaged_card_gives_the_same_card_or_one_message(tmp_path: Path) -> No
         b"",
     ]
     refused: list[str] = []
-    for _ in range(2_000):
+    for _ in range(500):
         first, last = sorted(rng.integers(0, len(whole) + 1, 2))
         path.write_bytes(whole[:first] + parts[rng.integers(len(parts))] + whole[last:])
         try:
@@ -560,17 +474,7 @@ def test_a_damaged_card_gives_the_same_card_or_one_message(tmp_path: Path) -> No
         else:
             assert Form.model_validate(found.model_dump()) == found
     assert all(told.startswith(str(path)) and told.endswith(" Do it.") for told in refused)
-    assert len(refused) > 1_900
-
-
-def test_json_that_is_missing_or_damaged_names_the_file_and_the_remedy(tmp_path: Path) -> None:
-    path = tmp_path / "a.json"
-    with pytest.raises(PipelineError, match=rf"{path} is missing. run it again"):
-        read_json(path, "run it again")
-    for damaged in (b"", b'{"a": ', b"\xff\xfe"):
-        path.write_bytes(damaged)
-        with pytest.raises(PipelineError, match=rf"{path} is not readable .*. run it again"):
-            read_json(path, "run it again")
+    assert len(refused) > 450
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

@@ -209,12 +209,11 @@ READERS = {
 }
 
 
-@pytest.mark.parametrize("seed", range(4))
 @pytest.mark.parametrize("reader", READERS.values(), ids=READERS)
 def test_a_flipped_bit_anywhere_is_refused_with_the_way_out_or_changes_nothing(
-    tmp_path: Path, reader: Reader, seed: int
+    tmp_path: Path, reader: Reader
 ) -> None:
-    rng, path = np.random.default_rng(seed), tmp_path / "table.parquet"
+    rng, path = np.random.default_rng(0), tmp_path / "table.parquet"
     sound = reader.rows(rng, 50)
     tables.write_table(path, sound, sound.schema)
     whole = path.read_bytes()

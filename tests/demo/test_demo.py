@@ -27,10 +27,12 @@ from pipeline.demo.tables import (
     generate,
 )
 from pipeline.text.normalise import normalise
+from tests.helpers import artefacts
 
 Row = dict[str, str | int | None]
 
-SIZES = [Demo(products=100, queries=20, seed=1), Demo(products=600, queries=150, seed=7)]
+SIZES = [Demo(products=100, queries=20, seed=1), artefacts.params().demo]
+"""The least, and the shipped one."""
 
 
 @pytest.fixture(scope="module")
@@ -119,8 +121,9 @@ def test_more_queries_change_no_product(wordings: dict[str, Wording]) -> None:
     assert few.equals(many)
 
 
-@pytest.mark.parametrize("products", [100, 101, 124, 125, 333])
-@pytest.mark.parametrize("queries", [20, 97])
+@pytest.mark.parametrize(
+    ("products", "queries"), [(100, 20), (101, 97), (124, 97), (125, 20), (333, 97)]
+)
 def test_every_locale_has_the_asked_number_of_products_and_queries(
     wordings: dict[str, Wording], products: int, queries: int
 ) -> None:
@@ -209,11 +212,10 @@ def test_rows_of_one_example_id_are_identical(catalogue: Catalogue) -> None:
         assert seen.setdefault(row["example_id"], row) == row
 
 
-@pytest.mark.slow
-def test_the_default_size_leaves_60_queries_a_locale_in_the_small_test_set(
-    wordings: dict[str, Wording],
+@pytest.mark.parametrize("catalogue", SIZES[1:], indirect=True)
+def test_the_shipped_size_leaves_60_queries_a_locale_in_the_small_test_set(
+    catalogue: Catalogue,
 ) -> None:
-    catalogue = Catalogue(wordings, load_params().demo)
     for locale in LOCALES:
         drawn = {
             row["query_id"]

@@ -32,8 +32,8 @@ from pipeline.text.normalise import join_fields
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.conftest import RunStage
-from tests.core.test_files import small_disk
 from tests.helpers.artefacts import LOCALE, ROOT, shipped, write_clean
+from tests.helpers.disks import small_disk
 from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.slow  # stages as processes

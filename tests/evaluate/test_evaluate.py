@@ -94,10 +94,8 @@ def _name_in_hybrid(system: str) -> None:
     _card("hybrid").write_text(json.dumps(card))
 
 
-@pytest.mark.parametrize("system", FIRST_SYSTEMS)
-def test_every_systems_numbers_are_those_of_ir_measures(
-    judgements: pa.Table, system: System
-) -> None:
+def test_the_numbers_of_a_system_are_those_of_ir_measures(judgements: pa.Table) -> None:
+    system: System = "bm25"
     qrels = pd.DataFrame(
         {
             "query_id": judgements["query_id"].to_pandas().astype(str),
@@ -467,10 +465,6 @@ def _shuffled(run: pd.DataFrame) -> pd.DataFrame:
     return run.sample(frac=1, random_state=0)
 
 
-def _product_from_nowhere(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(product_row=run["product_row"].where(run.index != 5, 10**9))
-
-
 def _product_twice(run: pd.DataFrame) -> pd.DataFrame:
     before = run["product_row"].iloc[4]
     return run.assign(product_row=run["product_row"].where(run.index != 5, before))
@@ -554,23 +548,16 @@ def test_an_empty_locale_is_refused(judgements: pa.Table, name: str) -> None:
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
-def _ranks_exchanged(run: pd.DataFrame) -> pd.DataFrame:
-    return run.assign(rank=run["rank"].where(run.index > 1, 3 - run["rank"]))
-
-
 def _not_a_number(run: pd.DataFrame) -> pd.DataFrame:
     return run.assign(score=run["score"].where(run.index != 5, np.nan))
 
 
-@pytest.mark.parametrize("system", FIRST_SYSTEMS)
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("system", "change", "said"),
     [
-        (_ranks_exchanged, "not sorted by rank"),
-        (_shuffled, "not sorted by query_id"),
-        (_product_from_nowhere, "product_row 1000000000 is not among the"),
-        (_product_twice, "the product is repeated"),
-        (_not_a_number, r"query \d+, product B\d+: the score must be a finite number"),
+        ("dense", _shuffled, "not sorted by query_id"),
+        ("bm25", _product_twice, "the product is repeated"),
+        ("hybrid", _not_a_number, r"query \d+, product B\d+: the score must be a finite number"),
     ],
 )
 def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
@@ -606,30 +593,20 @@ NINE = {"in": 9, "out": 9}
 PRODUCTS = {**NINE, **params(SHALLOW).clean.model_dump(mode="json")}
 
 
-@pytest.mark.parametrize(
-    "counts",
-    [
-        {},
-        [],
-        {"queries": 3},
-        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": 9, "out": 10}},
-        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": -1, "out": -1}},
-        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": "9", "out": 9}},
+def test_counts_that_are_missing_or_impossible_are_refused(judgements: pa.Table) -> None:
+    of_queries = (
+        {"in": 9, "out": 10},
+        {"in": -1, "out": -1},
+        {"in": "9", "out": 9},
         # A row that vanished, and one that came from nowhere.
-        {"judgements": NINE, "products": PRODUCTS, "queries": {"in": 9, "out": 8}},
-        {
-            "judgements": NINE,
-            "products": PRODUCTS,
-            "queries": {"in": 9, "out": 10, "dropped_x": -1},
-        },
-    ],
-)
-def test_counts_that_are_missing_or_impossible_are_refused(
-    judgements: pa.Table, counts: object
-) -> None:
-    layout.clean(LOCALE).counts.write_text(json.dumps(counts))
-    with pytest.raises(PipelineError, match=r"counts.json: .*dvc repro clean@es"):
-        evaluate.evaluate(params(SHALLOW), LOCALE)
+        {"in": 9, "out": 8},
+        {"in": 9, "out": 10, "dropped_x": -1},
+    )
+    wrong = [{"judgements": NINE, "products": PRODUCTS, "queries": each} for each in of_queries]
+    for counts in ({}, [], {"queries": 3}, *wrong):
+        layout.clean(LOCALE).counts.write_text(json.dumps(counts))
+        with pytest.raises(PipelineError, match=r"counts.json: .*dvc repro clean@es"):
+            evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
 def test_a_card_of_dense_runs_that_names_no_encoder_is_one_message(judgements: pa.Table) -> None:

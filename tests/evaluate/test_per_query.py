@@ -85,7 +85,7 @@ def same_or_refused(data: bytes, rows: pa.Table) -> bool:
 
 def test_of_a_damaged_file_the_same_numbers_are_read_or_one_message(rows: pa.Table) -> None:
     data = written(rows)
-    for seed in range(1_500):
+    for seed in range(300):
         damaged = damage(np.random.default_rng(seed), data)
         assert same_or_refused(damaged, rows), seed
 
@@ -94,7 +94,7 @@ def test_every_bit_of_the_footer_is_bound(rows: pa.Table) -> None:
     """No checksum of parquet covers it."""
     data = written(rows)
     length = int.from_bytes(data[-8:-4], "little")
-    for place in range(len(data) - 8 - length, len(data), 3):
+    for place in range(len(data) - 8 - length, len(data), 11):
         damaged = bytearray(data)
         damaged[place] ^= 1 << place % 8
         assert same_or_refused(bytes(damaged), rows), place

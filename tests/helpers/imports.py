@@ -1,11 +1,13 @@
 """Which files of this project a module imports, read from the code and not by running it."""
 
 import ast
+from functools import cache
 from pathlib import Path
 
 from tests.helpers.artefacts import ROOT
 
 
+@cache
 def _imports(path: Path) -> set[Path]:
     """Return the files of `pipeline` that a file imports, in one step."""
     found = set()

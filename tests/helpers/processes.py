@@ -7,17 +7,19 @@ other variables of the Hugging Face hub, which its library reads when it is impo
 """
 
 import multiprocessing
+import multiprocessing.forkserver
 import os
 import runpy
 import subprocess
 import sys
 import tempfile
 from collections.abc import Mapping, Sequence
+from multiprocessing.context import ForkServerContext
 from pathlib import Path
 
 STAGES = (
     "demo", "sample", "clean", "embed", "index_entry", "index", "retrieve", "bm25", "hybrid",
-    "evaluate", "encoder_scores", "report",
+    "rerank", "systems", "evaluate", "encoder_scores", "report",
 )  # fmt: skip
 
 # `encoders` before openvino: it turns off the telemetry that openvino would send.
@@ -33,10 +35,21 @@ IMPORTED = (
     "dvc.repo.reproduce", "dvc.repo.experiments.run", "dvc.repo.plots", "dvc.repo.metrics.diff",
     "dvc.repo.params.diff", "dvc.repo.checkout", "dvc.repo.artifacts", "dvc.repo.datasets",
     "dvc.repo.experiments.show", "dvc.repo.experiments.queue.celery", "dvc.cachemgr",
-    "dvc.data_cloud", "dvc.utils.strictyaml", "dvc_data.index", "dvc.ui.table",
+    "dvc.data_cloud", "dvc.utils.strictyaml", "dvc_data.index", "dvc.ui.table", "bench.fault_lab",
 )  # fmt: skip
 
 _HUB = {name: value for name, value in os.environ.items() if name.startswith("HF_")}
+
+
+def fork_server() -> ForkServerContext:
+    """Return what forks processes from one that has imported the libraries; start it if need be.
+
+    A session has one: whoever starts it first decides what all processes of tests find imported.
+    """
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(list(IMPORTED))
+    multiprocessing.forkserver.ensure_running()
+    return context
 
 
 def run_module(
@@ -58,11 +71,9 @@ def run_module(
             command, cwd=folder, env=environment, capture_output=True, text=True, check=False,
             timeout=timeout,
         )  # fmt: skip
-    fork = multiprocessing.get_context("forkserver")
-    fork.set_forkserver_preload(list(IMPORTED))
     with tempfile.TemporaryDirectory() as made:
         printed = Path(made) / "out", Path(made) / "err"
-        process = fork.Process(
+        process = fork_server().Process(
             target=_run, args=(name, arguments, folder, dict(environment), printed)
         )
         process.start()

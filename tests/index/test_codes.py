@@ -26,8 +26,7 @@ KINDS: tuple[Index, ...] = (
 )
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "l2"])
-@pytest.mark.parametrize("index", KINDS, ids=lambda index: index.kind)
+@pytest.mark.parametrize(("index", "similarity"), [(KINDS[0], "cosine"), (KINDS[1], "l2")])
 def test_an_inverted_file_filled_on_a_cluster_has_the_bytes_of_the_local_one(
     cluster: str, index: Index, similarity: Similarity
 ) -> None:

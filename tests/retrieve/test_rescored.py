@@ -37,9 +37,9 @@ def of(settings: dict[str, Any], factor: int | None = None) -> Index:
     return index
 
 
-@pytest.fixture(params=["float32", "float16"])
+@pytest.fixture
 def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
-    """Vectors of any length in several shards, a third of them twice."""
+    """Vectors of any length in several shards, a third of them twice; a test may set their type."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(rescored, "SCORED_PAIRS", 5_000)
     rng = np.random.default_rng(1)
@@ -48,7 +48,7 @@ def stored(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.M
     products[ROWS // 2 :] = np.where(
         rng.random((ROWS // 2, 1)) < 0.6, products[: ROWS // 2], products[ROWS // 2 :]
     )
-    given = params({"embed.dtype": request.param, "embed.shard_rows": 150})
+    given = params({"embed.dtype": getattr(request, "param", "float32"), "embed.shard_rows": 150})
     manifest = write_embeddings(given, products, random_vectors(rng, QUERIES))
     return ShardReader(manifest, "products", LOCALE), random_vectors(rng, QUERIES)
 
@@ -62,6 +62,7 @@ def same_as_flat(scores: Any, codes: Any, truth: Matrix) -> None:
     assert ((first > second) | ((first == second) & (codes[:, :-1] >= codes[:, 1:]))).all()
 
 
+@pytest.mark.parametrize("stored", ["float32", "float16"], indirect=True)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_what_the_codes_propose_has_the_scores_and_the_order_of_a_flat_index(
     stored: tuple[ShardReader, Matrix], similarity: Similarity

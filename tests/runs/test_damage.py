@@ -19,7 +19,7 @@ from tests.helpers.artefacts import LOCALE, write_clean
 from tests.helpers.damage import cut, flip, overwrite
 from tests.helpers.run_files import random_run, write_runs
 
-TRIES = 60
+TRIES = 20
 HINT = "Run `dvc repro retrieve@es`."
 RUNS = layout.runs("dense", LOCALE)
 STRANGE: tuple[Any, ...] = (None, True, -1, 0, 1.5, "", "x", [], {}, 10**18, "0" * 64)
@@ -68,12 +68,9 @@ def test_damaged_bytes_change_no_ranking(
 
 def test_a_strange_value_in_a_card_is_refused(inputs: Inputs) -> None:
     whole, data = read_runs(inputs, card=True), json.loads(RUNS.card.read_text())
-    for seed in range(4 * TRIES):
-        rng = random.Random(seed)
-        key = rng.choice(sorted(data))
-        changed = {**data, key: rng.choice(STRANGE)}
-        if rng.random() < 0.1:
-            del changed[key]
-        RUNS.card.write_text(json.dumps(changed))
-        found = read_runs(inputs, card=True)
-        assert isinstance(found, str) or found == whole, (key, changed.get(key))
+    for key in data:
+        without = {name: value for name, value in data.items() if name != key}
+        for changed in (without, *({**data, key: value} for value in STRANGE)):
+            RUNS.card.write_text(json.dumps(changed))
+            found = read_runs(inputs, card=True)
+            assert isinstance(found, str) or found == whole, (key, changed.get(key))

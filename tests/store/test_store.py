@@ -27,8 +27,9 @@ from pipeline.store.command import _minute, main
 from pipeline.store.store import READ_ATTEMPTS, Keys, Missing, Store, keys_of, read_or_fill
 from pipeline.store.upkeep import Freed, prune, usage
 from tests.conftest import RunStage
-from tests.core.test_files import small_disk, tree
+from tests.core.test_files import tree
 from tests.helpers.artefacts import ROOT
+from tests.helpers.disks import small_disk
 from tests.helpers.limits import file_limit
 
 IDENTITY = {"engine": "torch-cpu", "precision": "float32", "prefix": "query: ", "weights": "0" * 64}

@@ -1,7 +1,6 @@
 import html
 import os
 import re
-import sys
 import unicodedata
 from pathlib import Path
 
@@ -13,10 +12,10 @@ from pipeline.text.characters import to_nfkc, without_invisible
 from pipeline.text.entities import decode_entities
 from pipeline.text.markup import without_bare_breaks, without_tags
 from pipeline.text.normalise import MAX_CHARACTERS, join_fields, normalise
+from tests.helpers.characters import CHARACTERS, TRIED
 from tests.helpers.esci_files import PRODUCTS_FILE
 
 ESCI_DIR = os.environ.get("ESCI_DIR", "")
-CHARACTERS = [chr(code) for code in range(sys.maxunicode + 1) if not 0xD800 <= code < 0xE000]
 PIECES = [
     "<br>", "</p>", "<b>", "<", ">", "&", "&amp;", "&amp;nbsp;", "&#39;", "＜br＞", "＜紙＞",
     "\u0301", "\u200b", "e", " ", "\t", "\n", "\u3000", "ｶﾞ", "２", "ñ", "水筒", "\x00",
@@ -44,7 +43,7 @@ def check_form(text: str) -> None:
 
 @pytest.mark.slow
 def test_no_character_survives_as_control_second_form_or_second_space() -> None:
-    for char in CHARACTERS:
+    for char in TRIED:
         text = normalise(f"a {char} b{char}c")
         check_form(text)
         assert text[0] == "a"
@@ -236,7 +235,7 @@ def test_a_number_never_joins_what_is_raised_circled_or_a_fraction(
 
 
 def test_no_character_but_a_digit_makes_a_number_longer() -> None:
-    for char in CHARACTERS:
+    for char in TRIED:
         form = unicodedata.normalize("NFKC", char)
         if char.isdecimal() or not any(map(str.isdecimal, form)):
             continue
@@ -345,6 +344,8 @@ REPEATED = [
 @pytest.mark.parametrize("around", ["カ{}x", "<br {}<", "<sup>{}<", "&{};"])
 def test_no_text_takes_more_than_linear_time(around: str) -> None:
     for piece in REPEATED:
+        if around[0] == "&" and not re.fullmatch("[&#;a-z0-9]+", piece):
+            continue  # no entity goes on there, and the others repeat it
         text = around.format(piece * (LONG // len(piece)))
         decoded = without_tags(decode_entities(text))
         without_bare_breaks(to_nfkc(without_invisible(decoded)))

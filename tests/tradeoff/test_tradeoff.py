@@ -64,7 +64,7 @@ def measure(*names: str, given: Params | None = None) -> dict[str, Any]:
 
 def test_all_but_the_timings_is_the_same_in_every_run_on_any_number_of_threads() -> None:
     runs = []
-    for threads in (1, 1, 2):
+    for threads in (1, 2):
         layout.tradeoff(LOCALE).unlink(missing_ok=True)
         measure(given=params({**FITTING, "runtime.threads": threads}))
         told = read()
@@ -73,7 +73,7 @@ def test_all_but_the_timings_is_the_same_in_every_run_on_any_number_of_threads()
             timings = [each.pop(name) for name in sorted(TIMINGS)]
             assert all(value > 0 for value in timings)
         runs.append(told)
-    assert runs[0] == runs[1] == runs[2]
+    assert runs[0] == runs[1]
     assert [each["index"] for each in runs[0]["indexes"]] == NAMES
     assert (runs[0]["products"], runs[0]["queries"], runs[0]["left_out"]) == (300, 30, {})
 
