@@ -5,6 +5,8 @@ TORCH ?= torch==2.13.0
 JOBS ?= 1
 VENV := .venv
 export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+# Where it is set, as in many images, each of the stages compiles all modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 
 ESCI_REPO ?= https://github.com/amazon-science/esci-data
 ESCI_REV ?= 7916cdf6ab75a462e77f20ab40428a10923998d5
