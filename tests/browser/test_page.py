@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page, Request, Response, expect, sync_playwright
+from playwright.sync_api import Browser, Page, Request, Response, expect
 
 from bench.browser import grow
 from bench.static_server import serve
@@ -38,14 +38,12 @@ from pipeline.text.normalise import normalise
 from pipeline.tradeoff.command import quality
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.axe import find_faults
-
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-FOUND = next(filter(None, map(shutil.which, BROWSERS)), None)
+from tests.helpers.chromium import needs_browser
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.weights,
-    pytest.mark.skipif(FOUND is None, reason=f"none of {', '.join(BROWSERS)} is here"),
+    needs_browser,
     pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here"),
 ]
 
@@ -54,6 +52,9 @@ GROWN = 3_000
 
 ASKED = 50
 """Judged queries that are asked on the page."""
+
+UNUSUAL = {".wasm": "text/plain", ".onnx": "text/html", ".bin": "text/plain"}
+"""Types of files that a server may send, and the page takes."""
 
 STATUS = "#status"
 Change = Callable[[Path], None]
@@ -75,19 +76,6 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield Path("out").absolute()
 
 
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    """The browser of this machine, without a window; it knows no host but this one."""
-    with sync_playwright() as playwright:
-        rules = "MAP * ~NOTFOUND, EXCLUDE 127.0.0.1"
-        launched = playwright.chromium.launch(
-            executable_path=FOUND,
-            args=["--no-sandbox", "--disable-gpu", f"--host-resolver-rules={rules}"],
-        )
-        yield launched
-        launched.close()
-
-
 @contextmanager
 def opened(browser: Browser, folder: Path, asked: str = "", **server: Any) -> Iterator[Page]:
     """Serve a folder and open its page; no request may leave the host, no script may fail."""
@@ -107,6 +95,13 @@ def opened(browser: Browser, folder: Path, asked: str = "", **server: Any) -> It
         page.goto(f"{address}{asked}")
         yield page
         assert wrong == []
+
+
+@pytest.fixture(scope="module")
+def page(browser: Browser, made: Path) -> Iterator[Page]:
+    """The page of that folder, for tests that search on it: it takes seconds to load."""
+    with opened(browser, made, types=UNUSUAL) as loaded:
+        yield loaded
 
 
 def search(page: Page, text: str) -> list[str]:
@@ -155,15 +150,14 @@ def all_titles(folder: Path) -> list[list[str]]:
 
 
 def test_the_first_ten_are_those_of_python_and_as_good_as_exact_search(
-    browser: Browser, made: Path
+    page: Page, made: Path
 ) -> None:
     files = layout.clean("us")
     texts = pq.read_table(files.queries)["text"].to_pylist()[:ASKED]
     ids = [product for product, _ in all_titles(made)]
     in_table = pq.read_table(files.products)["product_id"].to_pylist()
     assert sorted(ids) == sorted(in_table)
-    with opened(browser, made) as page:
-        found = [search(page, text) for text in texts]
+    found = [search(page, text) for text in texts]
     spec = params().encoder_of("us")
     ours = np.load(layout.embeddings("us").shard("queries", 0))[:ASKED]
     tokenizer = Tokenizer((made / "tokenizer.json").read_text(), "", spec.max_tokens, "minilm")
@@ -182,7 +176,7 @@ def test_the_first_ten_are_those_of_python_and_as_good_as_exact_search(
     assert abs(drop) <= 0.02
 
 
-def test_the_page_reads_texts_as_the_pipeline_does(browser: Browser, made: Path) -> None:
+def test_the_page_reads_texts_as_the_pipeline_does(page: Page, made: Path) -> None:
     raw = pq.read_table(layout.sample("us").queries)["query"].to_pylist()
     raw += [
         "  two\tspaces\n",
@@ -200,19 +194,18 @@ def test_the_page_reads_texts_as_the_pipeline_does(browser: Browser, made: Path)
     spec = params().encoder_of("us")
     tokenizer = Tokenizer((made / "tokenizer.json").read_text(), "", spec.max_tokens, "minilm")
     texts += ["long words " * 400, "日本語 の café ÀÉ", "x" * 300, "it's -- a/b 3.5\" [MASK]"]
-    with opened(browser, made) as page:
-        read, ids = page.evaluate(
-            """async ([raw, texts]) => {
-                const { normalise, tokenise } = await import("./text.js");
-                const { Tokenizer } = await import("./vendor/tokenizers.js");
-                const get = async (name) => (await fetch(name)).json();
-                const tokenizer = new Tokenizer(await get("tokenizer.json"), {});
-                const settings = (await get("manifest.json")).encoder;
-                const ids = texts.map((text) => tokenise(tokenizer, text, settings));
-                return [raw.map(normalise), ids];
-            }""",
-            [raw, texts],
-        )
+    read, ids = page.evaluate(
+        """async ([raw, texts]) => {
+            const { normalise, tokenise } = await import("./text.js");
+            const { Tokenizer } = await import("./vendor/tokenizers.js");
+            const get = async (name) => (await fetch(name)).json();
+            const tokenizer = new Tokenizer(await get("tokenizer.json"), {});
+            const settings = (await get("manifest.json")).encoder;
+            const ids = texts.map((text) => tokenise(tokenizer, text, settings));
+            return [raw.map(normalise), ids];
+        }""",
+        [raw, texts],
+    )
     assert read == cleaned
     assert ids == [tokens.ids.tolist() for tokens in tokenizer(texts)]
 
@@ -243,20 +236,19 @@ def test_address_brand_keyboard_and_markup(browser: Browser, made: Path) -> None
             expected = "Type a query" if text == "\x00" else "^The first 10 "
             expect(page.locator(STATUS)).to_have_text(re.compile(expected), timeout=30_000)
         assert page.title() == "Product search"
-    with opened(browser, made, "?q=mug&brand=nobody") as page:
+        page.goto(f"{page.url.partition('?')[0]}?q=mug&brand=nobody")
         expect(page.locator(STATUS)).to_have_text(
             "Nothing of this brand was found.", timeout=60_000
         )
 
 
-def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(browser: Browser, made: Path) -> None:
-    with opened(browser, made, "?q=coffee+maker") as page:
-        expect(page.locator("#hits li")).to_have_count(10, timeout=60_000)
-        for width, scheme in ((1280, "light"), (320, "dark")):
-            page.set_viewport_size({"width": width, "height": 900})
-            page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
-            assert find_faults(page) == []
-            assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(page: Page) -> None:
+    assert len(search(page, "coffee maker")) == 10
+    for width, scheme in ((1280, "light"), (320, "dark")):
+        page.set_viewport_size({"width": width, "height": 900})
+        page.emulate_media(color_scheme=scheme)  # type: ignore[arg-type]
+        assert find_faults(page) == []
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
 
 
 def test_ranges_find_what_whole_tiles_find(browser: Browser, made: Path, tmp_path: Path) -> None:
@@ -326,10 +318,12 @@ def test_each_fault_is_one_message_on_the_page(
             assert page.locator("#hits li").count() == 0
 
 
-def test_the_type_of_the_webassembly_file_does_not_matter(browser: Browser, made: Path) -> None:
-    types = {".wasm": "text/plain", ".onnx": "text/html", ".bin": "text/plain"}
-    with opened(browser, made, types=types) as page:
-        assert len(search(page, "mug")) == 10
+def test_the_types_of_all_but_scripts_do_not_matter(page: Page) -> None:
+    asked = """async (name) =>
+        (await fetch(name, { method: "HEAD" })).headers.get("Content-Type")"""
+    for name in ("vendor/onnxruntime.wasm", "model.onnx", "codes-00000.bin"):
+        assert page.evaluate(asked, name) == UNUSUAL[Path(name).suffix]
+    assert len(search(page, "mug")) == 10
 
 
 @pytest.mark.thorough
