@@ -100,17 +100,16 @@ def nearest_by_hand(
 @pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
 def test_they_are_those_of_comparing_all_pairs_ties_by_id(similarity: str) -> None:
     vectors = tie_heavy(np.random.default_rng(3), 300)
-    for kept in (10, 20, 1000):
+    for kept in (10, 1000):
         rows = found(given(kept, similarity), vectors)
         assert [[other for other, _ in row] for row in rows] == nearest_by_hand(
             vectors, similarity, kept
         )
 
 
-@pytest.mark.parametrize("similarity", ["cosine", "dot", "l2"])
-def test_where_all_vectors_are_equal_the_ids_decide(similarity: str) -> None:
+def test_where_all_vectors_are_equal_the_ids_decide() -> None:
     vectors = np.full((260, 6), 1 / 3, dtype=np.float32)
-    rows = found(given(10, similarity), vectors)
+    rows = found(given(10), vectors)
     last = range(259, 248, -1)
     assert [[other for other, _ in row] for row in rows] == [
         [other for other in last if other != row][:10] for row in range(260)
