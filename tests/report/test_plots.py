@@ -40,6 +40,14 @@ def of_locales(**locales: str) -> Params:
     )
 
 
+def write_plots(given: Params) -> None:
+    """Write the tables of plots as the stage does, and no page."""
+    locales, *_ = report.read_results(given)
+    for name, plot in plots.PLOTS.items():
+        layout.plot(name).parent.mkdir(parents=True, exist_ok=True)
+        layout.plot(name).write_text(plots.table(plot, locales), encoding="utf-8", newline="\n")
+
+
 def drawn(name: str) -> list[dict[str, str]]:
     """Return the rows of a plot's table."""
     with layout.plot(name).open(encoding="utf-8", newline="") as file:
@@ -76,7 +84,7 @@ def test_trade_offs_of_other_data_are_drawn_nowhere(project: Path) -> None:
 def test_the_tables_of_plots_say_what_evaluate_says(project: Path) -> None:
     given, ends = of_locales(us="en"), ("mean", "low", "high")
     write_locale(given, "us", queries=9)
-    report.report(given)
+    write_plots(given)
     intervals, sliced = (read_json(path("us"), "") for path in (layout.intervals, layout.slices))
     with layout.recall_curve("us").open(encoding="utf-8", newline="") as file:
         _, *recall = csv.reader(file)
@@ -137,7 +145,7 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
     given = of_locales(us="en", de="de")
     for locale in given.locales:
         write_locale(given, locale, queries=9)
-    report.report(given)
+    write_plots(given)
     printed = call(project, environment, "dvc", "plots", "show", "--json").partition("\n")[0]
     assert "DVC_METRIC" not in printed
     found = json.loads(printed)["data"]
@@ -161,7 +169,7 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
     commit_all(project, {**os.environ, **GIT_IDENTITY, "PATH": PATH}, "project")
     given = of_locales(us="en")
     write_locale(given, "us", queries=9)
-    report.report(given)
+    write_plots(given)
     monkeypatch.setattr(sys, "argv", ["plots"])
     assert plots_command.main() == 0
     asked: list[str] = []
