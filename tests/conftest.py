@@ -113,6 +113,15 @@ def small_project(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
+def in_small_project(small_project: Path) -> Iterator[Path]:
+    """That project, as the working folder of the tests of one file."""
+    from tests.helpers.small_project import inside
+
+    with inside(small_project):
+        yield small_project
+
+
+@pytest.fixture(scope="module")
 def browser() -> "Iterator[Browser]":
     """The browser of this machine, for the tests of one file: see `launched`."""
     from tests.helpers.chromium import launched

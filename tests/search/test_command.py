@@ -5,7 +5,6 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,16 +15,8 @@ from pipeline.search import command
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from tests.helpers.artefacts import ROOT
-from tests.helpers.small_project import inside
 
-pytestmark = pytest.mark.slow
-
-
-@pytest.fixture(scope="module")
-def folder(small_project: Path) -> Iterator[Path]:
-    """A small project in which the stages have run, as the working folder."""
-    with inside(small_project):
-        yield small_project
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
 
 Capture = pytest.CaptureFixture[str]
@@ -40,7 +31,7 @@ def search(patch: Patch, *arguments: str, stdin: bytes = b"") -> int:
 
 
 def test_a_judged_query_shows_its_labels_within_the_width(
-    folder: Path, monkeypatch: Patch, capsys: Capture
+    monkeypatch: Patch, capsys: Capture
 ) -> None:
     monkeypatch.setenv("COLUMNS", "100")
     text = next(iter(open_engine("es").judged.rows))
@@ -54,7 +45,7 @@ def test_a_judged_query_shows_its_labels_within_the_width(
 
 
 def test_a_pipe_gets_a_line_per_product_with_its_id_and_whole_title(
-    folder: Path, monkeypatch: Patch, capsys: Capture
+    monkeypatch: Patch, capsys: Capture
 ) -> None:
     engine = open_engine("es")
     monkeypatch.setenv("COLUMNS", "30")
@@ -74,18 +65,16 @@ def test_a_pipe_gets_a_line_per_product_with_its_id_and_whole_title(
 
 
 def test_queries_come_from_a_file_one_line_of_json_each(
-    folder: Path, monkeypatch: Patch, capsys: Capture
+    monkeypatch: Patch, capsys: Capture
 ) -> None:
-    (folder / "queries.txt").write_text("zapatillas\r\n\nsartén 28 cm\n", encoding="utf-8-sig")
+    Path("queries.txt").write_text("zapatillas\r\n\nsartén 28 cm\n", encoding="utf-8-sig")
     assert search(monkeypatch, "--file", "queries.txt", "--json", "--system", "bm25") == 0
     first = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
     assert [one["query"] for one in first] == ["zapatillas", "sartén 28 cm"]
     assert list(first[0]["systems"]) == ["bm25"]
 
 
-def test_a_reader_that_has_enough_is_no_error(
-    folder: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
+def test_a_reader_that_has_enough_is_no_error(monkeypatch: Patch, capsys: Capture) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
@@ -96,7 +85,7 @@ def test_a_reader_that_has_enough_is_no_error(
 
 
 def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
-    folder: Path, monkeypatch: Patch, capsys: Capture
+    monkeypatch: Patch, capsys: Capture
 ) -> None:
     given = b"zapatillas\n\n<p></p>\nbolso \xff\nmochila\x0bazul\n"
     assert search(monkeypatch, "--file", "-", "--json", stdin=given) == 1
@@ -108,11 +97,9 @@ def test_a_line_that_cannot_be_searched_for_is_named_and_the_others_are(
     assert errors[2] == "error in search: --file -: 2 of 4 lines could not be searched for."
 
 
-def test_a_file_and_standard_input_have_the_same_lines(
-    folder: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
+def test_a_file_and_standard_input_have_the_same_lines(monkeypatch: Patch, capsys: Capture) -> None:
     given = "\nmochila\x0bazul\u2028roja\n  \n<p></p>\n".encode()
-    (folder / "queries.txt").write_bytes(given)
+    Path("queries.txt").write_bytes(given)
     said = []
     for name in ("-", "queries.txt"):
         assert search(monkeypatch, "--file", name, "--json", stdin=given) == 1
@@ -141,7 +128,7 @@ def test_a_file_and_standard_input_have_the_same_lines(
     ],
 )
 def test_bad_input_is_one_message(
-    folder: Path, monkeypatch: Patch, capsys: Capture, arguments: list[str], said: str
+    monkeypatch: Patch, capsys: Capture, arguments: list[str], said: str
 ) -> None:
     assert search(monkeypatch, *arguments) == 1
     lines = capsys.readouterr().err.splitlines()
@@ -150,9 +137,7 @@ def test_bad_input_is_one_message(
     assert said in lines[0]
 
 
-def test_a_missing_index_is_one_line_with_the_command(
-    folder: Path, monkeypatch: Patch, capsys: Capture
-) -> None:
+def test_a_missing_index_is_one_line_with_the_command(monkeypatch: Patch, capsys: Capture) -> None:
     moved = layout.index("es").folder.rename("moved")
     assert search(monkeypatch, "zapatillas") == 1
     moved.rename(layout.index("es").folder)

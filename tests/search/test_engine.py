@@ -5,7 +5,6 @@ Filters are compared with whole rankings cut down, neighbours with all vectors.
 
 import json
 import re
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -26,23 +25,15 @@ from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
-from tests.helpers.small_project import inside
 from tests.helpers.terms import index_of
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
 LOCALE = "es"
 
 
 @pytest.fixture(scope="module")
-def folder(small_project: Path) -> Iterator[Path]:
-    """A small project in which the stages have run, as the working folder."""
-    with inside(small_project):
-        yield small_project
-
-
-@pytest.fixture(scope="module")
-def engine(folder: Path) -> Engine:
+def engine(in_small_project: Path) -> Engine:
     """The engine of that project."""
     return open_engine(LOCALE)
 
@@ -173,37 +164,37 @@ def test_kept_postings_score_as_new_ones_and_survive_damage(engine: Engine) -> N
     assert times.read_bytes() == good
 
 
-def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
+def test_only_the_newest_folders_stay_in_the_cache(tmp_path: Path) -> None:
     def fill(out: Path) -> None:
         (out / "a").write_bytes(b"a")
 
     for number in range(cache.KEPT_FOLDERS + 3):
-        one = folder / f"kept/es-{number}"
+        one = tmp_path / f"kept/es-{number}"
         cache.keep(one, fill, locales=1)
     stay = [f"es-{number}" for number in range(3, cache.KEPT_FOLDERS + 3)]
-    assert sorted(path.name for path in (folder / "kept").glob("es-*")) == stay
-    assert sorted(path.name for path in (folder / "kept").glob(".*.seal.json")) == [
+    assert sorted(path.name for path in (tmp_path / "kept").glob("es-*")) == stay
+    assert sorted(path.name for path in (tmp_path / "kept").glob(".*.seal.json")) == [
         f".{name}.seal.json" for name in stay
     ]
-    assert (folder / f"kept/es-{cache.KEPT_FOLDERS + 2}/a").is_file()
-    cache.keep(folder / f"kept/{stay[0]}", fill, locales=1)
-    cache.keep(folder / "kept/es-new", fill, locales=1)  # what was used last stays, however old
-    names = {path.name for path in (folder / "kept").glob("es-*")}
+    assert (tmp_path / f"kept/es-{cache.KEPT_FOLDERS + 2}/a").is_file()
+    cache.keep(tmp_path / f"kept/{stay[0]}", fill, locales=1)
+    cache.keep(tmp_path / "kept/es-new", fill, locales=1)  # what was used last stays, however old
+    names = {path.name for path in (tmp_path / "kept").glob("es-*")}
     assert names == {stay[0], *stay[2:], "es-new"}
 
     gone: list[Path] = []
 
     def read() -> bytes:
         if not gone:  # as another process does it that makes room
-            gone.append(folder / "kept/es-new")
+            gone.append(tmp_path / "kept/es-new")
             forget(gone[0])
-        return (folder / "kept/es-new/a").read_bytes()
+        return (tmp_path / "kept/es-new/a").read_bytes()
 
-    assert cache.keep_and_read(folder / "kept/es-new", fill, 1, read) == b"a"
+    assert cache.keep_and_read(tmp_path / "kept/es-new", fill, 1, read) == b"a"
     assert gone
     for number in range(20):
-        cache.keep(folder / f"kept/l{number}", fill, locales=20)
-    assert all((folder / f"kept/l{number}/a").is_file() for number in range(20))
+        cache.keep(tmp_path / f"kept/l{number}", fill, locales=20)
+    assert all((tmp_path / f"kept/l{number}/a").is_file() for number in range(20))
 
 
 @pytest.mark.parametrize(
@@ -219,9 +210,9 @@ def test_only_the_newest_folders_stay_in_the_cache(folder: Path) -> None:
     ],
 )
 def test_a_missing_artefact_is_one_line_with_the_command(
-    engine: Engine, folder: Path, path: Path, stage: str
+    engine: Engine, path: Path, stage: str
 ) -> None:
-    moved = path.rename(folder / "moved")
+    moved = path.rename("moved")
     try:
         with pytest.raises(PipelineError, match=rf"^{path} is missing. Run `dvc repro {stage}@es"):
             open_engine(LOCALE)
@@ -232,7 +223,7 @@ def test_a_missing_artefact_is_one_line_with_the_command(
         moved.rename(path)
 
 
-def test_settings_that_the_artefacts_do_not_fit_are_refused(folder: Path) -> None:
+def test_settings_that_the_artefacts_do_not_fit_are_refused() -> None:
     text = layout.PARAMS.read_text()
     for old, new, said in (
         ("  - product_color\n", "", "fields must be .* Run `dvc repro clean@es`"),
@@ -251,7 +242,7 @@ def test_settings_that_the_artefacts_do_not_fit_are_refused(folder: Path) -> Non
 
 
 def test_texts_that_were_cleaned_again_are_refused_until_they_are_embedded(
-    engine: Engine, folder: Path
+    engine: Engine,
 ) -> None:
     for kind, schema in (("products", tables.PRODUCTS), ("queries", tables.QUERIES)):
         path = layout.clean(LOCALE).side(kind)

@@ -3,7 +3,7 @@
 import ast
 import contextlib
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,21 +16,13 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FIRST_SYSTEMS
 from tests.helpers.artefacts import ROOT
-from tests.helpers.small_project import inside
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
 NOTEBOOK = ROOT / "docs/notebooks/search.ipynb"
 
 
-@pytest.fixture(scope="module")
-def folder(small_project: Path) -> Iterator[Path]:
-    """A small project in which the stages have run, as the working folder."""
-    with inside(small_project):
-        yield small_project
-
-
-def test_the_tables_are_what_the_stages_wrote(folder: Path) -> None:
+def test_the_tables_are_what_the_stages_wrote() -> None:
     es = workspace.open("es")
     clean = layout.clean("es")
     queries = pq.read_table(clean.queries).to_pandas()
@@ -47,7 +39,7 @@ def test_the_tables_are_what_the_stages_wrote(folder: Path) -> None:
     assert es.per_query["query_id"].tolist() == es.queries["query_id"].tolist()
 
 
-def test_a_search_is_a_table_whose_first_rows_are_those_of_the_run(folder: Path) -> None:
+def test_a_search_is_a_table_whose_first_rows_are_those_of_the_run() -> None:
     es = workspace.open("es")
     for row in es.queries.head(5).to_dict("records"):
         found = es.search(row["text"], k=5)
@@ -66,7 +58,7 @@ def test_a_search_is_a_table_whose_first_rows_are_those_of_the_run(folder: Path)
     ]  # fmt: skip
 
 
-def test_what_is_not_there_is_one_message(folder: Path) -> None:
+def test_what_is_not_there_is_one_message() -> None:
     with pytest.raises(PipelineError, match="unknown locale"):
         workspace.open("xx")
     es = workspace.open("es")
@@ -78,7 +70,7 @@ def test_what_is_not_there_is_one_message(folder: Path) -> None:
         es.run("tfidf")
 
 
-def test_a_value_of_another_type_is_one_message_that_names_it(folder: Path) -> None:
+def test_a_value_of_another_type_is_one_message_that_names_it() -> None:
     es: Any = workspace.open("es")
     wrong: list[tuple[Callable[[Any], object], object, str]] = [
         (workspace.open, 5, "locale: must be text"),
@@ -98,11 +90,11 @@ def test_a_value_of_another_type_is_one_message_that_names_it(folder: Path) -> N
             call(value)
 
 
-def test_the_notebook_runs_from_its_own_folder_and_holds_no_output(folder: Path) -> None:
+def test_the_notebook_runs_from_its_own_folder_and_holds_no_output() -> None:
     cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
     code = [cell for cell in cells if cell["cell_type"] == "code"]
     assert all(cell["outputs"] == [] and cell["execution_count"] is None for cell in code)
-    place = folder / "docs" / "notebooks"
+    place = Path("docs/notebooks")
     place.mkdir(parents=True)
     names: dict[str, object] = {}
     shown = []

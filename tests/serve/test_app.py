@@ -6,7 +6,6 @@ import re
 import shutil
 import socket
 import threading
-from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,22 +26,14 @@ from pipeline.serve.desk import RERANKS_WAITING, Desk, Desks
 from pipeline.serve.engines import Engines
 from pipeline.serve.gate import CROWDED
 from pipeline.text.normalise import normalise
-from tests.helpers.small_project import inside
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
 NASTY = "<script>alert(1)</script>&amp;\"'<b>"
 
 
 @pytest.fixture(scope="module")
-def folder(small_project: Path) -> Iterator[Path]:
-    """A small project in which the stages have run, as the working folder."""
-    with inside(small_project):
-        yield small_project
-
-
-@pytest.fixture(scope="module")
-def engines(folder: Path) -> Engines:
+def engines(in_small_project: Path) -> Engines:
     """The open engine of its locale; nothing follows the artefacts."""
     return Engines(["es"])
 
@@ -280,7 +271,7 @@ def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines
     assert client.get("/api/search?q=a&systems=rerank").status_code == 400  # es has none
 
 
-def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None:
+def test_the_old_artefacts_answer_until_new_ones_are_whole() -> None:
     engines = Engines(["es"])
     desks = Desks()
     client = TestClient(make_app(engines, desks), base_url="http://127.0.0.1")
@@ -306,7 +297,7 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole(folder: Path) -> None
     assert open_engine("es").locale == "es"
 
 
-def test_locales_come_and_go_with_params(folder: Path) -> None:
+def test_locales_come_and_go_with_params() -> None:
     engines = Engines()
     assert list(engines.states) == ["es"]
     text = layout.PARAMS.read_text().replace("samples: 100\n", "samples: 1000\n")
