@@ -38,14 +38,9 @@ from pipeline.text.normalise import normalise
 from pipeline.tradeoff.command import quality
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.axe import find_faults
-from tests.helpers.chromium import needs_browser
+from tests.helpers.chromium import needs_browser, needs_npm
 
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.weights,
-    needs_browser,
-    pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here"),
-]
+pytestmark = [pytest.mark.slow, pytest.mark.weights, needs_browser, needs_npm]
 
 GROWN = 3_000
 """Products whose 8-bit vectors are fetched by ranges, in several tiles."""

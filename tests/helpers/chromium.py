@@ -11,6 +11,7 @@ _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FOUND = next(filter(None, map(shutil.which, _NAMES)), None)
 
 needs_browser = pytest.mark.skipif(_FOUND is None, reason=f"none of {', '.join(_NAMES)} is here")
+needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here")
 
 
 @contextmanager

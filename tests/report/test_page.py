@@ -28,10 +28,11 @@ from pipeline.core.systems import SYSTEMS
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report import axes, basis, browse, charts, scale, scatter, svg, wording
 from pipeline.report import stage as report
+from pipeline.report.encoder import read_encoder
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
 from pipeline.runs.card import RANDOM, STAGE_OF
 from pipeline.tradeoff.figures import TradeOff
-from pipeline.vectors.manifest import Manifest
+from pipeline.vectors.manifest import Manifest, Side
 from tests.helpers.artefacts import ROOT, params, shipped
 from tests.helpers.page_artefacts import (
     NASTY,
@@ -306,6 +307,27 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told() -> None:
         told = read_locale(given, "es").tradeoff
         assert isinstance(told, str)
         assert "measured on other data (other" in told
+
+
+@pytest.mark.usefixtures("copied")
+def test_numbers_of_an_encoder_of_other_vectors_or_another_similarity_are_refused() -> None:
+    results = read_locale(params(ONE), "es")
+    read_encoder(results)
+
+    def encoded_again(side: Side) -> Side:
+        shards = tuple(each.model_copy(update={"sha256": "2" * 64}) for each in side.shards)
+        return side.model_copy(update={"shards": shards})
+
+    manifest = results.manifest
+    for change, said in (
+        ({"products": encoded_again(manifest.products)}, "product_vectors_sha256 must be"),
+        ({"queries": encoded_again(manifest.queries)}, "query_vectors_sha256 must be"),
+        ({"weights_sha256": "7" * 64}, "weights_sha256 must be 777777777777"),
+        ({"contract": manifest.contract | {"similarity": "l2"}}, "similarity must be 'l2'"),
+    ):
+        other = dataclasses.replace(results, manifest=manifest.model_copy(update=change))
+        with pytest.raises(PipelineError, match=said):
+            read_encoder(other)
 
 
 def _edit_json(path: Path, change: Callable[[Any], object]) -> None:

@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import shutil
 import sys
 from pathlib import Path
 
@@ -21,7 +20,7 @@ from pipeline.report import plots
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
 from tests.helpers import artefacts
-from tests.helpers.chromium import launched, needs_browser
+from tests.helpers.chromium import launched, needs_browser, needs_npm
 from tests.helpers.page_artefacts import seal, write_locale, write_slices, write_tradeoff
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all, copy_project
 
@@ -161,7 +160,7 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
 @pytest.mark.dvc
 @pytest.mark.weights
 @needs_browser
-@pytest.mark.skipif(shutil.which("npm") is None, reason="npm is not here")
+@needs_npm
 def test_the_page_of_make_plots_draws_every_plot_without_a_network(
     project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
