@@ -151,7 +151,6 @@ def check_equal(ours: PerQuery, theirs: Mapping[str, np.ndarray]) -> None:
         )
 
 
-@pytest.mark.slow
 def test_catalogue_measures_equal_ir_measures() -> None:
     for seed in SEEDS:
         case = random_case(seed, pool=False)
