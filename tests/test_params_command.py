@@ -1,4 +1,4 @@
-"""`python -m pipeline.params add-locale`: one command edits what is needed, and nothing else."""
+"""`python -m pipeline.params`: checks the file; `add-locale` edits what is needed, and no more."""
 
 import sys
 from pathlib import Path
@@ -12,6 +12,30 @@ from pipeline.params import main
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
     monkeypatch.setattr(sys, "argv", ["params", *arguments])
     return main()
+
+
+def test_the_command_checks_the_file(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch) == 0
+    assert capsys.readouterr() == ("", "params.yaml is valid (locales: us, es, jp)\n")
+
+    for arguments, status in ((["--help"], 0), (["--locale", "es"], 2)):
+        with pytest.raises(SystemExit) as ended:
+            run(monkeypatch, *arguments)
+        assert ended.value.code == status
+    assert capsys.readouterr().out.startswith("usage: python -m pipeline.params [-h]")
+
+    text = (project / "params.yaml").read_text(encoding="utf-8")
+    (project / "params.yaml").write_text(text.replace("seed: 7", "sede: 7"), encoding="utf-8")
+    assert run(monkeypatch) == 1
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.splitlines() == [
+        "error: params.yaml:",
+        "  demo.seed: missing",
+        "  demo.sede: unknown key; did you mean 'seed'?",
+    ]
 
 
 def test_a_locale_is_added_by_six_lines(project: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from pipeline.bm25 import analysers as lexical
 from pipeline.bm25 import search as bm25_search
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
-from pipeline.core import files, layout, tables
+from pipeline.core import files, layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Bm25
 from pipeline.runs import card as run_card
@@ -233,16 +233,15 @@ def test_a_missing_clean_table_is_told_with_the_way_out(
     assert not layout.runs("bm25", LOCALE).folder.exists()
 
 
-@pytest.mark.slow
-def test_a_stage_prints_no_bar_and_no_library_message(clean: pa.Table) -> None:
-    (Path.cwd() / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    done = subprocess.run(
-        [sys.executable, "-W", "error", "-m", "pipeline.bm25", "--locale", LOCALE],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        check=True, capture_output=True, text=True,
-    )  # fmt: skip
-    assert done.stdout == ""
-    first, second = done.stderr.splitlines()
+def test_the_stage_says_what_it_did_and_prints_nothing_else(
+    clean: pa.Table, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.setattr(sys, "argv", ["bm25", "--locale", LOCALE])
+    assert stage.run_locales("bm25", bm25.bm25) == 0
+    out, err = capfd.readouterr()
+    assert out == ""
+    first, second = err.splitlines()
     terms = {term for text in _texts() for term in lexical.analyser_for("es").terms(text)}
     assert first == (
         "bm25 locale=es analyser=snowball-es queries=20 retrieved_nothing=2 products=60 reused=0 "

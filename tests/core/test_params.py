@@ -5,7 +5,6 @@ import os
 import re
 import shlex
 import shutil
-import subprocess
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,7 +22,6 @@ from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.runs.ranking import SCORE_DECIMALS
 from tests.helpers.artefacts import ROOT, shipped
-from tests.helpers.processes import run_module
 
 SHIPPED = ROOT / "params.yaml"
 Data = dict[str, Any]
@@ -693,33 +691,6 @@ def edited(folder: Path, *overrides: str) -> tuple[list[str], list[str]]:
         [line[1:] for line in changes if line.startswith("-")],
         [line[1:] for line in changes if line.startswith("+")],
     )
-
-
-@pytest.mark.slow
-def test_the_module_checks_the_file(tmp_path: Path) -> None:
-    def check(*arguments: str) -> "subprocess.CompletedProcess[str]":
-        environment = {"PYTHONPATH": str(SHIPPED.parent)}
-        return run_module("pipeline.params", *arguments, folder=tmp_path, environment=environment)
-
-    shutil.copy(SHIPPED, tmp_path)
-    good = check()
-    assert (good.returncode, good.stdout) == (0, "")
-    assert good.stderr == "params.yaml is valid (locales: us, es, jp)\n"
-
-    helped = check("--help")
-    assert helped.returncode == 0
-    assert helped.stdout.startswith("usage: python -m pipeline.params [-h]")
-    assert check("--locale", "es").returncode == 2
-
-    text = SHIPPED.read_text(encoding="utf-8")
-    (tmp_path / "params.yaml").write_text(text.replace("seed: 7", "sede: 7"), encoding="utf-8")
-    bad = check()
-    assert (bad.returncode, bad.stdout) == (1, "")
-    assert bad.stderr.splitlines() == [
-        "error: params.yaml:",
-        "  demo.seed: missing",
-        "  demo.sede: unknown key; did you mean 'seed'?",
-    ]
 
 
 def test_a_graph_search_that_cannot_reach_the_depth_is_refused_where_it_is_chosen() -> None:

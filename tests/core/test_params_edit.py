@@ -29,7 +29,7 @@ def test_any_value_can_be_put_at_any_key_and_every_other_line_stays() -> None:
     data = params_text.parse(TEXT, "params.yaml")
     values = ["a: b", 1, 1.5, True, None, "", "1e5", ["x", "y"], {"k": "v", "l": ["m"]}]
     paths = paths_of(data)
-    for number in rng.permutation(len(paths))[:15].tolist():
+    for number in rng.permutation(len(paths))[:9].tolist():
         path, old = paths[number], _at(data, paths[number])
         value = values[number % len(values)]
         edited = put(TEXT, path, value, "params.yaml")

@@ -602,8 +602,9 @@ def test_counts_that_are_missing_or_impossible_are_refused(judgements: pa.Table)
         {"in": 9, "out": 8},
         {"in": 9, "out": 10, "dropped_x": -1},
     )
-    wrong = [{"judgements": NINE, "products": PRODUCTS, "queries": each} for each in of_queries]
-    for counts in ({}, [], {"queries": 3}, *wrong):
+    wrong: list[object] = [{}, [], {"queries": 3}]
+    wrong += [{"judgements": NINE, "products": PRODUCTS, "queries": each} for each in of_queries]
+    for counts in wrong:
         layout.clean(LOCALE).counts.write_text(json.dumps(counts))
         with pytest.raises(PipelineError, match=r"counts.json: .*dvc repro clean@es"):
             evaluate.evaluate(params(SHALLOW), LOCALE)

@@ -32,7 +32,6 @@ from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest
-from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 
 ROWS, DIMENSION, TOP = 2000, 48, 20
@@ -310,13 +309,6 @@ def built(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     manifest = write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 20))
     stage_index.index(params(), LOCALE)
     return manifest
-
-
-def test_an_index_reads_back_and_answers_as_before(built: Manifest) -> None:
-    products = read_vectors(built, "products", LOCALE)
-    index = read_index(params(), LOCALE, built)
-    _, codes = index.search(to_index_form(products, "cosine", "products"), 1)
-    np.testing.assert_array_equal(codes[:, 0], np.arange(250))
 
 
 def test_an_index_of_other_vectors_is_refused_with_both_hashes(built: Manifest) -> None:

@@ -347,8 +347,9 @@ def test_no_text_takes_more_than_linear_time(around: str) -> None:
         if around[0] == "&" and not re.fullmatch("[&#;a-z0-9]+", piece):
             continue  # no entity goes on there, and the others repeat it
         text = around.format(piece * (LONG // len(piece)))
-        decoded = without_tags(decode_entities(text))
-        without_bare_breaks(to_nfkc(without_invisible(decoded)))
+        text = without_tags(decode_entities(text))
+        if around[0] == "カ":  # what stands around matters to tags and entities alone
+            without_bare_breaks(to_nfkc(without_invisible(text)))
 
 
 @pytest.mark.parametrize(

@@ -96,12 +96,6 @@ def test_quality_and_size_are_those_of_the_pipeline_with_that_index(name: str) -
     assert found["settings"]["kind"] == found["kind"] == name
 
 
-def test_flat_finds_everything_and_the_lossy_ones_do_not() -> None:
-    found = measure("flat", "sq8", "ivf-flat", "ivf-pq")
-    assert found["flat"]["overlap@100"] == 1
-    assert all(found[name]["overlap@100"] < 1 for name in ("sq8", "ivf-flat", "ivf-pq"))
-
-
 def test_latencies_have_one_value_a_query_and_leave_the_threads_as_they_were() -> None:
     rng = np.random.default_rng(5)
     products, queries = random_vectors(rng, 50), random_vectors(rng, 7)
