@@ -509,6 +509,7 @@ def test_converting_happens_once_and_nothing_is_sent_or_written_anywhere_else(
 
 
 @pytest.mark.weights
+@pytest.mark.thorough  # test_golden compares it too, and `wide` has the company
 def test_the_default_english_model_is_the_same_on_every_engine_and_in_any_company(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
