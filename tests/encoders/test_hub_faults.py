@@ -9,7 +9,7 @@ import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from email.utils import formatdate
 from pathlib import Path
 from typing import Any
@@ -18,12 +18,12 @@ import pytest
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder
-from pipeline.encoders import hub_files, hub_requests
+from pipeline.encoders import hub_files
 from pipeline.encoders.hub_cache import cached_list
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from tests.helpers import tiny_models
 from tests.helpers.artefacts import ROOT
-from tests.helpers.loopback_hub import Fault, LoopbackHub, loopback_hub, use_hub
+from tests.helpers.loopback_hub import Fault, LoopbackHub
 from tests.helpers.tiny_models import build_model
 
 pytestmark = pytest.mark.slow  # models are built
@@ -41,16 +41,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def sha256(model: Path) -> str:
     return tiny_models.weights_of(model).sha256
-
-
-@pytest.fixture
-def hub(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LoopbackHub]:
-    """A hub, an empty cache and an empty HF_HOME; faults are waited out quickly."""
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(hub_requests, "_FIRST_WAIT", 0.01)
-    with loopback_hub() as served:
-        use_hub(monkeypatch, served.endpoint, tmp_path / "home")
-        yield served
 
 
 @pytest.fixture

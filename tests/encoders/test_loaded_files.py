@@ -21,9 +21,7 @@ MODELS: dict[str, dict[str, Any]] = {
     "bert, dense": {"family": "bert", "dense": 8},
     "distilbert, word pieces": {"family": "distilbert", "tokenizer": "wordpiece"},
     "roberta, plain": {"family": "roberta", "pooling": None},
-    "llama, last token": {"family": "llama", "pooling": "lasttoken"},
     "gpt2, prompts": {"family": "gpt2", "prompts": {"query": "q: "}},
-    "modernbert": {"family": "modernbert"},
     "fnet, pickled": {"family": "fnet", "dense": 8, "pickled": True},
 }
 

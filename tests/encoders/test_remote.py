@@ -46,7 +46,7 @@ def on(cluster: str, local: Runtime) -> Runtime:
     return local.model_copy(update={"executor": "ray", "ray_address": cluster})
 
 
-@pytest.mark.parametrize("engine", ["torch", "openvino"])
+@pytest.mark.parametrize("engine", ["openvino", pytest.param("torch", marks=pytest.mark.thorough)])
 def test_vectors_of_a_cluster_are_those_of_this_process_to_the_last_bit(
     cluster: str, model: Path, engine: str
 ) -> None:

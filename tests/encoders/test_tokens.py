@@ -125,9 +125,9 @@ def test_the_first_token_cut_begins_where_the_text_that_is_left_over_begins(
 
 @pytest.mark.parametrize(
     ("kind", "text"),
-    [("bpe", "ab c " * 200_000), ("unigram", "a" * 1_000_000), ("wordpiece", "a" * 1_000_000)],
+    [("bpe", "ab c " * 40_000), ("unigram", "a" * 200_000), ("wordpiece", "a" * 200_000)],
 )
-def test_a_text_of_a_megabyte_is_read_to_its_end(kind: str, text: str, tmp_path: Path) -> None:
+def test_a_very_long_text_is_read_to_its_end(kind: str, text: str, tmp_path: Path) -> None:
     (tokens,) = Tokenizer(library_of(kind, tmp_path), "", 256, "encoders.tiny")([text])
     if kind == "wordpiece":
         assert len(tokens.ids) == 3  # too long for a word, and so unknown

@@ -20,7 +20,7 @@ def built_once(
 
     @wraps(build)
     def written(folder: Path, *args: P.args, **kwargs: P.kwargs) -> Path:
-        key = repr([args, sorted(kwargs.items())])
+        key = repr((args, kwargs))
         if key not in built:
             with TemporaryDirectory() as scratch:
                 made = build(Path(scratch) / "made", *args, **kwargs)

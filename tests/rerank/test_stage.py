@@ -18,7 +18,7 @@ from pipeline.report.inputs import read_numbers
 from pipeline.rerank import scores as pair_scores
 from pipeline.rerank import stage as rerank
 from pipeline.store.store import Store
-from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs
+from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs, write_sources
 from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -49,10 +49,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     rng = np.random.default_rng(3)
     write_clean(rng, PRODUCTS, QUERIES)
     write_runs(rng, 20)
-    sources = pa.table({"query_id": pa.array([], pa.int64()), "source": pa.array([], pa.string())})
-    ids = tables.read_column(layout.clean(LOCALE).queries, tables.QUERIES, "query_id", "")
-    sources = pa.table({"query_id": ids, "source": pa.nulls(len(ids), pa.string())})
-    tables.write_table(layout.sample(LOCALE).sources, sources, tables.SAMPLE_SOURCES)
+    write_sources({})
     return build_reranker(tmp_path / "model", labels=4)
 
 
