@@ -72,7 +72,7 @@ STEPS = (
     Step("retrieve (sq8)", "retrieve", "sq8", _VECTORS | _SEARCHED, True),
     Step("retrieve (pq-fastscan)", "retrieve", "pq-fastscan", _VECTORS | _SEARCHED | _FAST, True),
     Step("retrieve (ivf-pq)", "retrieve", "ivf-pq", _VECTORS | _SEARCHED | _INVERTED, True),
-    Step("hybrid", "hybrid", None, _SEARCHED),
+    Step("hybrid", "hybrid", None, _SEARCHED, True),
     Step("evaluate", "evaluate", None, _SEARCHED, True),
 )
 """The stages in their order, of those that scale.json has; `embed` comes of `_encoding`."""

@@ -5,7 +5,10 @@ sample → clean → embed → index → retrieve → evaluate → report; `demo
 
 import sys
 
-if sys.argv[:1] == ["-m"]:  # `python -m pipeline.NAME`; Python names the module only after this
+# `python -m pipeline.NAME`: Python puts the module's path into sys.argv only after this. Another
+# program may import us while it is in that state itself.
+_MODULE = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["-m"] else ""
+if _MODULE.split(".")[0] == __name__:
     from pipeline.core import start
 
     start.begin()  # before the largest imports; `report_errors` ends it

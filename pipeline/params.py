@@ -3,7 +3,7 @@
 import argparse
 import sys
 
-from pipeline.core import files, params_edit, params_text
+from pipeline.core import files, params_edit, params_text, start
 from pipeline.core.errors import PipelineError
 from pipeline.core.languages import language_of
 from pipeline.core.param_types import NO_RERANKER
@@ -59,6 +59,7 @@ def _parse() -> argparse.Namespace:
 
 def main() -> int:
     """Check `params.yaml`, or add a locale to it, and say so; return the exit status."""
+    start.end()
     asked = _parse()
     try:
         if asked.command == "add-locale":

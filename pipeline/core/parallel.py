@@ -2,7 +2,7 @@
 
 import itertools
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
@@ -16,7 +16,7 @@ def in_parallel(
     threads: int,
     waiting: int | None = None,
     given_up: Callable[[], None] = lambda: None,
-) -> Iterator[R]:
+) -> Generator[R]:
     """Yield work(item) for every item, in their order, from this many threads.
 
     Items are taken as results are asked for, `threads + waiting` at most ahead of them, so memory

@@ -144,7 +144,9 @@ def measure(
         return bootstrap_intervals(table[each.of_query == code], **settings.model_dump())
 
     found = []
-    for (each, code), intervals in zip(parts, in_parallel(estimate, parts, threads), strict=True):
+    for (each, code), intervals in zip(
+        parts, in_parallel(estimate, parts, threads, waiting=0), strict=True
+    ):
         queries = max(interval.queries for interval in intervals)
         if queries:
             found.append(

@@ -5,6 +5,7 @@ the other alone ranks it.
 """
 
 from collections.abc import Iterator
+from contextlib import closing
 
 import numpy as np
 
@@ -23,6 +24,10 @@ from pipeline.runs.inputs import Inputs, read_inputs
 FUSED: tuple[System, System] = ("dense", "bm25")
 """The systems whose runs are fused."""
 
+AT_ONCE = 4
+"""The most pieces that are fused at once: some 200 MB each at a depth of 1,000. Reading and writing
+are one thread's work, and keep no more than these busy."""
+
 Piece = tuple[range, ranking.Ranked, ranking.Ranked]
 """Some queries, and what both systems have for them."""
 
@@ -35,14 +40,17 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
     for system, card in run_card.read_cards(locale, FUSED, inputs, depth).items():
         of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
-    threads = params.runtime.thread_count()
 
     def fused(piece: Piece) -> tuple[range, ranking.Ranked]:
         covered, dense, bm25 = piece
         return covered, fuse(dense, bm25, settings)
 
-    with run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool):
-        found = in_parallel(fused, paired_pieces("catalogue", locale, inputs), threads)
+    pieces = paired_pieces("catalogue", locale, inputs)
+    threads = min(params.runtime.thread_count(), AT_ONCE)
+    with (
+        run_files.write_runs(locale, "hybrid", of, depth, inputs) as (catalogue, pool),
+        closing(in_parallel(fused, pieces, threads, waiting=1)) as found,
+    ):
         total = len(inputs.queries)
         for _, ranked in track(found, total, "queries", lambda piece: len(piece[0])):
             rows, codes, scores = ranked

@@ -94,9 +94,9 @@ def places(query_rows: Ints) -> Ints:
 def look_up(starts: Ints, codes: Ints, known_starts: Ints, known_codes: Ints) -> NDArray[np.int32]:
     """Return where each product of a query is among the same query's known ones, or -1; [n].
 
-    A known one that is there twice is found at the last place. Each pair is a cell of a table that
-    covers as many queries at a time as stay in the processor's cache: several times as fast as by
-    sorting.
+    A known one that is there twice is found at one of its places. Each pair is a cell of a table
+    that covers as many queries at a time as stay in the processor's cache: several times as fast as
+    by sorting.
 
     Args:
         starts: [queries + 1], bounds each query's part of `codes`.

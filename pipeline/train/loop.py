@@ -136,6 +136,7 @@ class Trainer:
                 card = self._train()
             else:
                 card = found[0]
+                self._step = card.step
             self._load(self._checkpoints.best(card))
             return card
 

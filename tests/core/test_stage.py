@@ -199,7 +199,7 @@ def test_a_mistake_in_params_is_told_before_any_work(project: Path, run_body: Ru
 
 
 def work(params: Params, locale: str) -> None:
-    list(progress.track([10, 10, 10], 30, "products", lambda size: size))
+    list(progress.track([10, 10, 10], 25, "products", lambda size: size))
 
 
 def test_progress_in_a_file_is_a_line_now_and_then(
@@ -211,9 +211,9 @@ def test_progress_in_a_file_is_a_line_now_and_then(
 
     lines = every.err.splitlines()
     assert [line.split(" products, ")[0] for line in lines[:3]] == [
-        "10 of 30",
-        "20 of 30",
-        "30 of 30",
+        "10 of 25",
+        "20 of 25",
+        "25 of 25",
     ]
     assert all(" a second, " in line for line in lines[:3])
     assert "\r" not in every.err

@@ -34,13 +34,25 @@ def is_found():
 
 def test_a_stage_looks_for_garbage_while_it_works_but_not_in_its_modules() -> None:
     # As Python has it while it looks for the module of `python -m`.
-    begin = "import sys; sys.argv[0] = '-m'; import pipeline\n"
+    begin = (
+        "import sys; sys.argv[0] = '-m'; sys.orig_argv[-1] = 'pipeline.clean'; import pipeline\n"
+    )
     run(
         f"{begin}{_WORK}\n"
         "assert not gc.isenabled()\n"
         "with stage.report_errors('mine'):\n"
         "    assert gc.isenabled() and gc.get_freeze_count() > 10_000 and is_found()\n"
     )
+
+
+def test_another_program_that_imports_the_package_keeps_its_search_for_garbage(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/__init__.py").write_text("import pipeline\n")
+    (tmp_path / "mine/__main__.py").write_text("import gc\nassert gc.isenabled()\n")
+    environment = {**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"}
+    subprocess.run([sys.executable, "-m", "mine"], env=environment, check=True)
 
 
 def test_who_only_imports_the_package_keeps_the_usual_search_for_garbage() -> None:
