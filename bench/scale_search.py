@@ -281,7 +281,10 @@ def need_runs(products: int) -> None:
         for seed, system in enumerate(FIRST_SYSTEMS):
             of: dict[str, str] = {}
             if system == "dense":
-                of = {"encoder": params.encoder[locale], "index": params.index[locale]}
+                of = {
+                    "encoder": params.encoder[locale],
+                    **run_card.of_index(params.index[locale], params.index_of(locale)),
+                }
             if system == "hybrid":
                 of = {
                     f"{one}_catalogue_sha256": sha256_file(layout.runs(one, locale).catalogue)
