@@ -15,6 +15,7 @@ import pytest
 from pipeline.__main__ import find_commands, main
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
+from tests.helpers.processes import run_module
 
 LIGHT = (
     "beir",
@@ -47,6 +48,18 @@ def test_every_command_is_listed_with_what_it_does(
     for name, about in find_commands().items():
         assert about
         assert re.search(rf"^  {name} +{re.escape(about)}$", listed, re.MULTILINE)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("words", "status"), [(("pipeline.params",), 1), (("pipeline", "comprae"), 2)]
+)
+def test_a_command_that_fails_exits_with_its_status(
+    tmp_path: Path, words: tuple[str, ...], status: int
+) -> None:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = run_module(*words, folder=tmp_path, environment=environment)  # no params.yaml is there
+    assert (done.returncode, done.stdout) == (status, "")
 
 
 @pytest.mark.slow

@@ -130,7 +130,12 @@ def test_an_experiment_that_fails_changes_nothing_and_one_that_works_its_params_
     done = shop.experiment("encoder.es=labse")
     assert done.returncode == 0, done.stderr
     assert "es: labse" in params.read_text()
-    assert not shop.experiment("encoder.es=labs").stdout
+    assert shop.files()["dvc.lock"] != before["dvc.lock"]
+    files = shop.files()
+    done = shop.experiment("encoder.es=labs")
+    assert (done.returncode, done.stdout) == (1, "")
+    assert "Traceback" not in done.stderr
+    assert shop.files() == files
 
 
 def test_a_lock_file_and_reports_that_are_gone_come_back_committed_or_not(

@@ -201,3 +201,8 @@ def test_an_unknown_locale_is_refused(
     assert trec_main(monkeypatch, "--locale", "fr", "--out", "trec") == 1
 
     assert "--locale fr: unknown locale" in capsys.readouterr().err
+
+
+def test_lines_are_written_in_utf_8(tmp_path: Path) -> None:
+    trec.write_lines(tmp_path / "a", ["1 0 商😀é 100"])
+    assert (tmp_path / "a").read_bytes() == "1 0 商😀é 100\n".encode()

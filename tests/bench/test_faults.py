@@ -44,7 +44,20 @@ def whole(workshop: lab.Workshop) -> lab.Files:
 
 
 # A folder of tables, shards and the store, an index, runs, files in a folder of others, pages.
-@pytest.mark.parametrize("name", ["clean", "embed", "index", "bm25", "evaluate", "report"])
+KILLED = ("clean", "embed", "index", "bm25", "evaluate", "report")
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *KILLED,
+        *(
+            pytest.param(each, marks=pytest.mark.thorough)
+            for each in lab.OUTPUTS
+            if each not in KILLED
+        ),
+    ],
+)
 def test_a_stage_killed_at_any_moment_leaves_nothing_partial_and_the_next_run_the_same_bytes(
     workshop: lab.Workshop, whole: lab.Files, name: str
 ) -> None:
@@ -74,6 +87,7 @@ def test_a_disk_that_is_full_is_one_message_in_every_stage_and_the_old_outputs_s
             message = lab.check_one_message(workshop.run(name, folder=disk), name)
             assert "the disk is full" in message
             assert workshop.written(lab.OUTPUTS, disk) == whole, name
+            assert not [*disk.glob("**/.*.partial")], name
 
 
 @pytest.mark.parametrize("name", ["demo", "sample", "clean", "bm25", "report"])
@@ -87,15 +101,16 @@ def test_a_file_that_lacks_one_byte_of_room_is_one_message_and_the_old_outputs_s
     assert not workshop.left_over()
 
 
+@pytest.mark.parametrize("every", [False, pytest.param(True, marks=pytest.mark.thorough)])
 @pytest.mark.parametrize("name", lab.INPUTS)
 def test_a_damaged_input_is_refused_with_the_way_out_or_changes_no_number(
-    workshop: lab.Workshop, whole: lab.Files, name: str
+    workshop: lab.Workshop, whole: lab.Files, name: str, every: bool
 ) -> None:
     rng = np.random.default_rng([*name.encode()])
     files = [workshop.folder / path for path in lab.damaged(workshop, name)]
     largest = {path.parent: path for path in sorted(files, key=lambda path: path.stat().st_size)}
     refused = 0
-    for number, here in enumerate(largest.values()):  # one file of each folder
+    for number, here in enumerate(files if every else largest.values()):  # or one of each folder
         sound = here.read_bytes()
         if number % 3:
             lab.flip(here, int(rng.integers(len(sound))), int(rng.integers(8)))

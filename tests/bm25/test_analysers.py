@@ -141,7 +141,10 @@ def test_no_text_makes_an_empty_term_or_one_of_punctuation_and_symbols_alone(lan
         assert found == terms(text)
 
 
-@pytest.mark.parametrize("language", ["en", "ja"])
+@pytest.mark.parametrize(
+    "language",
+    ["en", "ja", *(pytest.param(each, marks=pytest.mark.thorough) for each in ("es", "any"))],
+)
 @pytest.mark.parametrize(
     "text",
     ["商品名" * 110_000, "word " * 200_000, "a" * 1_000_000, "😀" * 250_000, "12" * 500_000],

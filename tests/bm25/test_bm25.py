@@ -198,12 +198,14 @@ def test_batches_threads_and_hash_seeds_change_no_score_and_order(
     bm25.bm25(params(), LOCALE)
     before, catalogue, pool = _fingerprint(), _run("catalogue"), _run("pool")
     (Path.cwd() / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    subprocess.run(
-        [sys.executable, "-m", "pipeline.bm25", "--locale", LOCALE],
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "pipeline.bm25", "--locale", LOCALE],
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHONHASHSEED": "4242",
              "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"},
         check=True, capture_output=True,
     )  # fmt: skip
+    assert done.stdout == b""
+    assert len(done.stderr.splitlines()) == 2
     assert _fingerprint() == before
     monkeypatch.setattr(bm25, "BATCH_QUERIES", 3)
     monkeypatch.setattr(bm25, "QUERIES_AT_ONCE", 2)

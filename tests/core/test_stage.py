@@ -257,7 +257,7 @@ def test_progress_on_a_terminal_is_a_bar(run_body: Run, monkeypatch: pytest.Monk
 
     assert "\r" in shown
     assert "products" in shown
-    assert " of 30 " not in shown
+    assert " of 25 " not in shown
 
 
 def read_all(descriptor: int) -> Iterable[bytes]:

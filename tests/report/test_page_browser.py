@@ -22,7 +22,7 @@ from pipeline.report.inputs import RUNS, SHOWN, Estimate
 from pipeline.report.wording import format_estimate
 from tests.helpers.artefacts import params
 from tests.helpers.axe import find_faults
-from tests.helpers.chromium import needs_browser
+from tests.helpers.chromium import needs_browser, needs_npm
 from tests.helpers.page_artefacts import NASTY, write_locale
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -449,7 +449,7 @@ def test_everything_is_reached_by_keyboard_and_focus_is_seen(opened: Open) -> No
     assert reached == list(range(wanted))
 
 
-def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard_alone(opened: Open) -> None:
+def test_skip_theme_details_filter_sort_open_and_turn_by_keyboard(opened: Open) -> None:
     page = opened()
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
@@ -537,7 +537,8 @@ CONTRASTS = """() => {
     const found = [];
     for (const element of document.body.querySelectorAll('*')) {
         if (element.closest('script') || !element.checkVisibility()) continue;
-        const own = [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
+        const own = element.matches('input, select')
+            || [...element.childNodes].some(n => n.nodeType === 3 && n.data.trim());
         if (!own) continue;
         const style = getComputedStyle(element), inChart = element.tagName === 'text';
         if (inChart && /--on-/.test(element.getAttribute('style'))) continue;
@@ -569,10 +570,11 @@ def test_all_text_has_a_contrast_of_four_and_a_half_and_marks_have_three(opened:
     assert page.evaluate(CONTRASTS) == []
 
 
+@needs_npm
 def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(opened: Open) -> None:
     page = opened()
     _open_everything(page)
-    # The contrast of all text is asked for above, in charts too and of more than axe does.
+    # The contrast of all text is asked for above, in charts and fields too.
     assert find_faults(page, "color-contrast") == []
     page.set_viewport_size({"width": 360, "height": 900})
     page.emulate_media(color_scheme="dark")

@@ -22,7 +22,7 @@ from playwright.sync_api import Browser, Page, expect
 from pipeline.search.opening import open_engine
 from tests.helpers.artefacts import ROOT
 from tests.helpers.axe import find_faults
-from tests.helpers.chromium import needs_browser
+from tests.helpers.chromium import needs_browser, needs_npm
 from tests.helpers.small_project import inside
 
 pytestmark = [pytest.mark.slow, needs_browser]
@@ -145,6 +145,7 @@ def test_no_page_is_wider_than_the_window(
         assert page.evaluate(wide) == 0
 
 
+@needs_npm
 def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(
     opened: Open, address: str, queries: list[str]
 ) -> None:
