@@ -90,7 +90,13 @@ def test_a_disk_that_is_full_is_one_message_in_every_stage_and_the_old_outputs_s
             assert not [*disk.glob("**/.*.partial")], name
 
 
-@pytest.mark.parametrize("name", ["demo", "sample", "clean", "bm25", "report"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "demo", "sample", "clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate",
+        "report",
+    ],
+)  # fmt: skip
 def test_a_file_that_lacks_one_byte_of_room_is_one_message_and_the_old_outputs_stay(
     workshop: lab.Workshop, whole: lab.Files, name: str
 ) -> None:

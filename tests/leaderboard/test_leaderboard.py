@@ -124,6 +124,9 @@ def test_where_there_are_many_entries_more_is_drawn_and_a_note_says_so(
     monkeypatch.chdir(repository)
     few = params({"uncertainty.samples": 200})
     boards, notes = rank_revisions(few, ["workspace", "worse"], "ndcg@10")
+    assert {name for one in boards for each in one.placed for name in each.entry.revisions} == {
+        "workspace", "worse",
+    }  # fmt: skip
     pairs = max(math.comb(sum(each.p == each.p for each in one.placed) + 1, 2) for one in boards)
     draws = math.ceil(2 * pairs / few.compare.alpha)
     assert f"{draws:,} draws, since the largest table has {pairs} pairs" in notes
