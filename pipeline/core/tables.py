@@ -283,6 +283,12 @@ def ids_sha256(ids: pa.ChunkedArray) -> str:
 def columns_sha256(columns: Sequence[pa.ChunkedArray]) -> str:
     """Return `files.sha256_lines` of the rows of some columns, a space between their values."""
     digest = hashlib.sha256()
+    hash_rows(digest, columns)
+    return digest.hexdigest()
+
+
+def hash_rows(digest: "hashlib._Hash", columns: Sequence[pa.ChunkedArray]) -> None:
+    """Update a hash with the rows of some columns: a line each, a space between their values."""
     table = pa.table(dict(zip(map(str, range(len(columns))), columns, strict=True)))
     for batch in table.to_batches(max_chunksize=_HASHED_ROWS):
         values = [column.cast(pa.string()) for column in batch.columns]
@@ -291,7 +297,6 @@ def columns_sha256(columns: Sequence[pa.ChunkedArray]) -> str:
         lines = pc.binary_join_element_wise(rows, "", "\n")
         _, ends, text = lines.buffers()
         digest.update(memoryview(text)[: np.frombuffer(ends, np.int32)[len(lines)]])
-    return digest.hexdigest()
 
 
 def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:

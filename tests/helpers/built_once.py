@@ -19,7 +19,7 @@ def built_once(
     built: dict[str, dict[Path, bytes]] = {}
 
     @wraps(build)
-    def written(folder: Path, *args: P.args, **kwargs: P.kwargs) -> Path:
+    def written(folder: Path, /, *args: P.args, **kwargs: P.kwargs) -> Path:
         key = repr((args, kwargs))
         if key not in built:
             with TemporaryDirectory() as scratch:
