@@ -77,12 +77,12 @@ class BiEncoder:
         """
         import torch
 
-        torch.manual_seed(0)  # a pooler that the base lacks is drawn: it decides bytes, no vector
         self._spec = spec
         self._weights = weights
         cut = spec.model_copy(update={"max_tokens": max_tokens, "precision": "float32"})
         self._max_tokens = max_tokens
         self._pads = may_pad(cut, weights)
+        torch.manual_seed(0)  # a pooler that the base lacks is drawn: it decides bytes, no vector
         self._model = load_model(cut, weights)
 
     @property

@@ -6,6 +6,7 @@ Needs chromium, chromium-browser or google-chrome on the PATH; the tests skip wh
 import contextlib
 import csv
 import json
+import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +14,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
-from playwright.sync_api import Browser, Page
+from playwright.sync_api import Browser, Page, expect
 
 from pipeline.core import layout
 from pipeline.core.params import Params
@@ -200,6 +201,7 @@ def test_results_stand_side_by_side_with_title_label_and_place_and_the_unjudged_
     query_id = pq.read_table(folder / layout.per_query("us"))["query_id"][0].as_py()
     page.select_option("#locale", "us")
     page.fill("#filter", str(query_id))
+    page.wait_for_timeout(200)
     page.locator("#rows tr td").first.click()
     detail = page.locator(f"#detail-us-{query_id}")
     assert detail.locator("h3").all_text_contents() == [*RUNS, "What should have been found"]
@@ -301,7 +303,7 @@ def test_a_link_shows_what_it_was_copied_from_and_says_what_of_it_is_gone(
     page.locator("#columns button").nth(2).click()
     page.locator("#columns button").nth(2).click()
     page.locator("#rows button").nth(1).click()
-    page.wait_for_function("location.hash.includes('query=')")  # it is written a little later
+    expect(page).to_have_url(re.compile("query="))  # it is written a little later
     address = page.evaluate("location.hash")
     _follow(other, address)
     assert _shown(other) == _shown(page) != []
@@ -328,7 +330,7 @@ def test_a_link_shows_what_it_was_copied_from_and_says_what_of_it_is_gone(
     _follow(page, "recall")
     assert page.locator(".detail").count() == 1
     page.locator("#next").click()
-    page.wait_for_function("location.hash.includes('page=')")
+    expect(page).to_have_url(re.compile("page="))
     second = _shown(page)
     _follow(other, page.evaluate("location.hash"))
     assert _shown(other) == second
@@ -414,7 +416,7 @@ def test_a_slice_leads_to_its_queries(opened: Open, folder: Path) -> None:
     link = region.get_by_role("link", name="2-3 words")
     for _ in range(2):  # the second time, the address is the same already
         link.click()
-        page.wait_for_function("!document.getElementById('slice').hidden")
+        expect(page.locator("#slice")).to_be_visible()
         assert page.text_content("#slice-name") == "query length: 2-3 words"
         expected = [text for text, each in zip(texts, kinds, strict=True)
                     if each["query length"] == "2-3 words"]  # fmt: skip
