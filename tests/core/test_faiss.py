@@ -46,7 +46,8 @@ subprocess.run([sys.executable, "-c", child])
         ("GenuineIntel", "6", "avx512f avx512cd " + AVX2, "Haswell"),  # Knights Landing
         ("GenuineIntel", "6", "avx2", None),
         ("GenuineIntel", "6", "", None),
-        ("AuthenticAMD", "25", AVX512, None),  # Zen 4: OpenBLAS takes its kernel for Zen
+        ("AuthenticAMD", "25", AVX512, "SkylakeX"),  # Zen 4
+        ("AuthenticAMD", "25", AVX2, None),  # Zen 3: OpenBLAS takes its kernel for Zen
         ("AuthenticAMD", "26", AVX512, "SkylakeX"),
         ("AuthenticAMD", "", AVX512, None),
         ("HygonGenuine", "24", AVX2, None),

@@ -39,9 +39,12 @@ SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 BLOCK = 64
 
 
-@pytest.fixture(autouse=True)
+@pytest.fixture
 def small_blocks() -> Iterator[None]:
-    """Let FAISS multiply with fewer vectors at once, as ranges begin where a block does."""
+    """Let FAISS multiply with fewer vectors at once, as ranges begin where a block does.
+
+    Not for tests with a cluster: its workers would multiply with more.
+    """
     before = faiss.cvar.distance_compute_blas_database_bs
     faiss.cvar.distance_compute_blas_database_bs = BLOCK
     yield
@@ -65,6 +68,7 @@ def _same(found: tuple[Any, ...], expected: tuple[Any, ...]) -> bool:
     return [one.tobytes() for one in found] == [one.tobytes() for one in expected]
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("settings", [FLAT, SQ8], ids=lambda settings: settings.kind)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_any_ranges_give_the_bytes_of_one_search_though_scores_tie(
@@ -84,6 +88,7 @@ def test_any_ranges_give_the_bytes_of_one_search_though_scores_tie(
         assert _same(neighbours.search(index, queries, depth, iter([given])), expected)
 
 
+@pytest.mark.usefixtures("small_blocks")
 @pytest.mark.parametrize("settings", [FLAT, SQ8], ids=lambda settings: settings.kind)
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_products_that_are_nearly_equal_are_found_though_a_range_proposes_others(
@@ -157,13 +162,13 @@ def test_a_worker_killed_midway_changes_no_byte_and_is_told_once(
 
     monkeypatch.setattr(Best, "add", add_and_kill)
     there = params(on(cluster)).runtime
+    faiss.omp_set_num_threads(1)  # as the stage does, and as a worker
     with connected(there) as ray, fleet_for(ray, there, index, queries) as fleet:
         first = search(fleet, index, len(queries), 3)
         for batch in batches:
             found.append(neighbours.search(index, batch, 3, first))
         assert next(first, None) is None
     assert killed == [True]
-    faiss.omp_set_num_threads(1)  # as a worker
     for mine, batch in zip(found, batches, strict=True):
         assert _same(mine, neighbours.search(index, batch, 3))
     assert sum("of the Ray cluster died" in line for line in caplog.messages) == 1
