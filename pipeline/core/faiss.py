@@ -3,7 +3,8 @@
 FAISS' wheels bring OpenBLAS 0.3.15, of 2021. It chooses its kernel when it is loaded, by the CPU's
 model. On a newer model it takes one with 128-bit instructions, a fifth as fast, and on AMD's Zen 4
 one with AVX2. So the kernel is chosen here, by the instructions. With AVX-512 the bits of a score
-are then the same on any number of threads. With AVX2 the last bits are not, as with OpenBLAS' own choice; runs round them away.
+are then the same on any number of threads. With AVX2 the last bits are not, as with OpenBLAS' own
+choice; runs round them away.
 """
 
 import os
