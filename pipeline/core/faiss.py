@@ -36,10 +36,9 @@ def kernel(facts: dict[str, str]) -> str | None:
     vendor, family = facts.get("vendor_id"), facts.get("cpu family", "")
     flags = set(facts.get("flags", "").split())
     found = next((name for name, needed in KERNELS.items() if needed <= flags), None)
-    unknown_amd = family.isdecimal() and int(family) > LAST_KNOWN_AMD_FAMILY
-    if vendor == "AuthenticAMD" and family and (unknown_amd or found == "SkylakeX"):
-        return found
-    return found if vendor == "GenuineIntel" else None
+    newer = family.isdecimal() and (int(family) > LAST_KNOWN_AMD_FAMILY or found == "SkylakeX")
+    chosen_here = vendor == "GenuineIntel" or (vendor == "AuthenticAMD" and newer)
+    return found if chosen_here else None
 
 
 _chosen = None if KERNEL_VARIABLE in os.environ else kernel(cpu_facts())

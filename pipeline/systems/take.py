@@ -16,7 +16,7 @@ from pipeline.systems.read import Read, read_run
 def take_runs(
     params: Params, locale: str, out: layout.OtherRunsFiles
 ) -> tuple[dict[str, OtherRun], stage.Done]:
-    """Write each run in the form of the pipeline's own; return what was counted in them.
+    """Write each run in the form of the pipeline's own; return what was counted, and what was done.
 
     Raises:
         PipelineError: as `read_judgements` and `read_run`.
