@@ -46,6 +46,10 @@ Loss = Literal[
 ]  # fmt: skip
 DISTILLATION: Loss = "distill-kl-div"
 """The loss that learns from a teacher's scores."""
+OF_TRIPLETS: tuple[Loss, ...] = ("triplet", DISTILLATION)
+"""The losses of a query, a right and a wrong product."""
+OF_POSITIVES: tuple[Loss, ...] = ("mnrl", *OF_TRIPLETS)
+"""The losses whose examples are positives; those of the others are judged pairs."""
 
 
 class Targets(Strict):
@@ -108,9 +112,10 @@ class _Schedule(Strict):
 class TrainedEncoder(_Schedule):
     """An encoder that is trained from another one: its base, the pairs, the loss, the schedule.
 
-    Optional keys that are empty have the loss's own value. `dimension` and `precision` change the
-    contract and not the training. `tuned_share` is α of (1 - α) * base + α * tuned, the weights
-    that are written (WiSE-FT).
+    Optional keys that are empty have the loss's own value. With `positives_per_query`, an epoch
+    draws at most so many positives of a query. `dimension` and `precision` change the contract and
+    not the training. `tuned_share` is α of (1 - α) * base + α * tuned, the weights that are written
+    (WiSE-FT).
     """
 
     kind: Literal["encoder"]
@@ -118,6 +123,7 @@ class TrainedEncoder(_Schedule):
     positives: Choices[Label]
     negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
     hard_negatives: Number = 1
+    positives_per_query: Count | None = None
     scale: Positive | None = None
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
     targets: Targets | None = None
@@ -144,6 +150,7 @@ _OF_LOSS = {
     "scale": ("mnrl", DISTILLATION),
     "margin": ("contrastive", "online-contrastive", "triplet"),
     "targets": ("cosine",),
+    "positives_per_query": OF_POSITIVES,
 }
 """The losses that each optional key is for."""
 
@@ -169,7 +176,7 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
             f"{where}.mined: has no effect with the loss mnrl and hard_negatives 0. Remove it, or "
             "raise hard_negatives."
         )
-    if trained.loss in ("triplet", DISTILLATION) and trained.hard_negatives == 0:
+    if trained.loss in OF_TRIPLETS and trained.hard_negatives == 0:
         yield (
             f"{where}.hard_negatives: must be 1 or more (found 0): the loss {trained.loss} "
             "compares a positive with them. Raise it, or use the loss mnrl."

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pipeline.core import layout
 from pipeline.core.params import Params
-from pipeline.core.trained import DISTILLATION, TrainedEncoder
+from pipeline.core.trained import OF_POSITIVES, TrainedEncoder
 from pipeline.demo.tables import LOCALES
 from pipeline.encoders.tokens import CHARACTERS_PER_TOKEN
 from pipeline.pairs.source import asker_of, drawing_of, open_training
@@ -62,8 +62,10 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
             if (teacher := params.reranker_named(entry.teacher)) is not None:
                 whole = _QUERY_TOKENS + found.characters // CHARACTERS_PER_TOKEN
                 taught = learned * (1 - dev) * min(whole, teacher.max_tokens)
-            if entry.loss in ("mnrl", "triplet", DISTILLATION):
+            if entry.loss in OF_POSITIVES:
                 learned = sum(found.labels[label] for label in entry.positives)
+                if entry.positives_per_query is not None:
+                    learned = min(learned, entry.positives_per_query * found.queries)
             negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
             each = _QUERY_TOKENS + text * (1 + negatives)
             asked += others

@@ -8,6 +8,7 @@ import pyarrow.compute as pc
 
 from pipeline.core.arrays import Matrix
 from pipeline.runs.ranking import SCORE_DECIMALS, Ranked, rank_pairs
+from pipeline.train import streams
 from pipeline.train.pairs import Pairs
 
 OTHERS = 5_000
@@ -18,7 +19,6 @@ pairs an epoch costs little more, and with few these are all products that there
 """
 
 _SCORES_AT_ONCE = 2**24
-_OTHERS = 4  # what a random stream decides, beside those of `examples`, `loop` and `mining`
 
 
 def draw_others(dev: pa.Table, among: pa.Table, seed: int) -> pa.Table:
@@ -39,7 +39,8 @@ def draw_others(dev: pa.Table, among: pa.Table, seed: int) -> pa.Table:
         is_other = pc.invert(pc.is_in(among["product_id"], value_set=known))
         rows = np.flatnonzero(pc.and_(pc.equal(among["locale"], locale), is_other).to_numpy())
         _, first = np.unique(ids[rows], return_index=True)
-        drawn[rows[np.random.default_rng([seed, _OTHERS]).permutation(first)[:OTHERS]]] = True
+        draw = np.random.default_rng([seed, streams.OTHERS])
+        drawn[rows[draw.permutation(first)[:OTHERS]]] = True
     return among.filter(pa.array(drawn))
 
 

@@ -1,7 +1,8 @@
 """Which pairs each step of a training learns from.
 
 An epoch is every example once, in an order that the seed and the epoch decide, cut into steps of
-nearly equal size. The hard negatives of a step follow from the seed, the epoch and the step.
+nearly equal size. With `positives_per_query`, each epoch draws at most so many of a query's
+positives. The hard negatives of a step follow from the seed, the epoch and the step.
 """
 
 from collections.abc import Callable
@@ -13,11 +14,16 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
-from pipeline.core.trained import DISTILLATION, Targets, TrainedEncoder, TrainedReranker
+from pipeline.core.trained import (
+    DISTILLATION,
+    OF_POSITIVES,
+    OF_TRIPLETS,
+    Targets,
+    TrainedEncoder,
+    TrainedReranker,
+)
+from pipeline.train import streams
 from pipeline.train.pairs import Pairs
-
-_ORDER, _NEGATIVES = 0, 1  # what a random stream decides
-_TRIPLETS = ("triplet", DISTILLATION)  # the losses of a query, a right and a wrong product
 
 Score = Callable[[Pairs, Ints, tuple[str, ...]], NDArray[np.float64]]
 """Takes pairs, rows of them and the labels that are right; returns a teacher's log-odds [rows]."""
@@ -81,14 +87,14 @@ class Examples:
         )
         self._negatives = _by_group(pairs.group, negative)
         self._rows = np.flatnonzero(
-            positive if settings.loss in ("mnrl", *_TRIPLETS) else positive | negative
+            positive if settings.loss in OF_POSITIVES else positive | negative
         )
-        if settings.loss in _TRIPLETS:
+        if settings.loss in OF_TRIPLETS:
             has_one = np.isin(pairs.group[self._rows], list(self._negatives))
             self.without_negative = int((~has_one).sum())
             self._rows = self._rows[has_one]
         self._refuse_no_negatives(positive, negative, where)
-        self.size = len(self._rows)
+        self.size = len(self._of_epoch(0))
         _refuse_large_batch(settings.batch, self.size, "examples", where)
 
     def learn_from(self, score: Score) -> None:
@@ -100,11 +106,11 @@ class Examples:
 
     def steps(self, epoch: int) -> list[Ints]:
         """Return the rows of the pairs that each step of an epoch, counted from 0, learns from."""
-        return _cut(self._rows, self._settings, epoch)
+        return _cut(self._of_epoch(epoch), self._settings, epoch)
 
     def step(self, rows: Ints, epoch: int, number: int) -> Step:
         """Return what a step of an epoch computes; `rows` is an element of `steps`."""
-        draw = _random(self._settings.seed, _NEGATIVES, epoch, number)
+        draw = _random(self._settings.seed, streams.NEGATIVES, epoch, number)
         match self._settings.loss:
             case "mnrl":
                 return self._ranking(rows, draw)
@@ -112,6 +118,17 @@ class Examples:
                 return self._triplets(rows, draw)
             case _:
                 return self._scored(rows)
+
+    def _of_epoch(self, epoch: int) -> Ints:
+        """Return the rows of an epoch's examples, ascending: of each query, at most so many."""
+        most = self._settings.positives_per_query
+        if most is None:
+            return self._rows
+        drawn = _random(self._settings.seed, streams.POSITIVES, epoch).permutation(self._rows)
+        by_group = drawn[np.argsort(self._pairs.group[drawn], kind="stable")]
+        group = self._pairs.group[by_group]
+        place = np.arange(group.size) - np.searchsorted(group, group)
+        return np.sort(by_group[place < most])
 
     def _ranking(self, rows: Ints, draw: np.random.Generator) -> Step:
         """Compare each query with all products of the step but its other known positives."""
@@ -176,7 +193,7 @@ class Examples:
         queries = len(np.unique(self._pairs.query[positive]))
         if settings.loss == "mnrl" and queries > 1:
             return  # the products of other queries
-        if settings.loss in ("mnrl", *_TRIPLETS) and settings.hard_negatives == 0:
+        if settings.loss in OF_POSITIVES and settings.hard_negatives == 0:
             raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
         if not negative.any():
             found = ", ".join(settings.negatives) or "none"
@@ -245,7 +262,7 @@ _NO_MASK = np.empty((0, 0), np.bool_)
 
 def _cut(rows: Ints, settings: TrainedEncoder | TrainedReranker, epoch: int) -> list[Ints]:
     """Return rows in the order of an epoch, in steps of nearly equal size."""
-    order = _random(settings.seed, _ORDER, epoch).permutation(rows)
+    order = _random(settings.seed, streams.ORDER, epoch).permutation(rows)
     return np.array_split(order, -(-len(rows) // settings.batch))
 
 

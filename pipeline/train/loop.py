@@ -12,6 +12,7 @@ from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.progress import Progress
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
+from pipeline.train import streams
 from pipeline.train.checkpoint import Card, Checkpoints, Held, Point
 from pipeline.train.task import Task
 
@@ -24,7 +25,6 @@ CLIP = 1.0
 """The greatest norm of a step's gradient, as in sentence-transformers' trainer."""
 
 _POINTS = 100  # of the curve, besides the epochs' ends
-_DROPOUT = 2  # what a random stream decides, beside those of `examples`
 _SHOWN = 20  # steps whose mean loss is shown
 
 
@@ -189,7 +189,9 @@ class Trainer:
             group["lr"] = learning_rate(self._step, self._total, settings)
         self._optimizer.zero_grad()
         try:
-            loss = self._learner.learn(step, self._loss, (settings.seed, _DROPOUT, self._step))
+            loss = self._learner.learn(
+                step, self._loss, (settings.seed, streams.DROPOUT, self._step)
+            )
             norm = float(torch.nn.utils.clip_grad_norm_(self._parameters.values(), CLIP))
             if not math.isfinite(norm):
                 raise FloatingPointError(f"the gradient is {norm}")

@@ -16,6 +16,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.core.trained import Mined
 from pipeline.runs.ranking import places
+from pipeline.train import streams
 from pipeline.train.catalogue import rank_catalogue, units
 from pipeline.train.pairs import Pairs
 
@@ -25,8 +26,6 @@ DEV_DEPTH = 20
 All of them count as wrong, as in every measure of unjudged products. While a model learns, the
 first are left out, since some are right.
 """
-
-_MINED = 3  # what a random stream decides, beside those of `examples` and `loop`
 
 
 def draw_mined(
@@ -57,7 +56,7 @@ def draw_mined(
             f"{where}.mined.first: no query has an unjudged product at place {mined.first} "
             f"(found at most {int(at.max(initial=-1)) + 1}). Lower it."
         )
-    order = np.lexsort((np.random.default_rng([seed, _MINED]).random(len(group)), group))
+    order = np.lexsort((np.random.default_rng([seed, streams.MINED]).random(len(group)), group))
     drawn = np.sort(order[places(group[order]) < mined.count])
     return group[drawn], product[drawn]
 

@@ -199,14 +199,18 @@ def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(
     assert more == pytest.approx(drawn.units["judgements"] * 0.75 * 12 / 3, abs=1)
 
 
-def test_interpolated_weights_are_measured_once_more(changed_params: ChangedParams) -> None:
-    def tokens(changes: dict[str, Any]) -> float:
-        given = {"encoder.us": "minilm-demo", **changes}
-        _, trained = training_rows(changed_params(given), partial(costs_row, []))
+def test_settings_of_a_training_change_what_it_is_expected_to_take(
+    changed_params: ChangedParams,
+) -> None:
+    def tokens(**changes: Any) -> float:
+        entry = {f"trained.minilm-demo.{key}": value for key, value in changes.items()}
+        params = changed_params({"encoder.us": "minilm-demo", **entry})
+        _, trained = training_rows(params, partial(costs_row, []))
         return trained.units["tokens"]
 
-    key = "trained.minilm-demo.tuned_share"
-    assert tokens({key: 0.5}) > tokens({key: 1.0}) == tokens({})
+    assert tokens(tuned_share=0.5) > tokens(tuned_share=1.0) == tokens()  # measured once more
+    fewer = [tokens(positives_per_query=most) for most in (1, 2, 999)]
+    assert fewer[0] < fewer[1] < fewer[2] == tokens()
 
 
 def test_a_demo_that_is_not_made_yet_is_known_by_its_params(

@@ -66,6 +66,22 @@ def test_an_epoch_is_every_example_once_in_steps_of_nearly_one_size(loss: str) -
     assert examples.steps(0)[0].tolist() != examples.steps(1)[0].tolist()
 
 
+@pytest.mark.parametrize("loss", ["mnrl", "triplet"])
+def test_an_epoch_has_at_most_so_many_positives_of_a_query_and_each_has_its_turn(loss: str) -> None:
+    found = pairs()
+    examples = Examples(found, encoder(loss=loss, batch=7, positives_per_query=1), "trained.x")
+    positives = np.flatnonzero(found.has(("E",)))
+    learned: set[int] = set()
+    for epoch in range(40):
+        rows = np.concatenate(examples.steps(epoch))
+        assert len(rows) == examples.size
+        assert sorted(found.group[rows].tolist()) == np.unique(found.group[positives]).tolist()
+        learned.update(rows.tolist())
+    assert learned == set(positives.tolist())
+    generous = Examples(found, encoder(loss=loss, batch=7, positives_per_query=99), "trained.x")
+    assert sorted(np.concatenate(generous.steps(0)).tolist()) == positives.tolist()
+
+
 def test_a_step_follows_from_the_seed_the_epoch_and_its_number() -> None:
     one, other = (Examples(pairs(), encoder(), "x") for _ in range(2))
     for left, right in zip(all_steps(one, 1), all_steps(other, 1), strict=True):
