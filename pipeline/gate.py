@@ -15,6 +15,7 @@ from pipeline.core.params import (
     HnswIndex,
     Index,
     IvfFlatIndex,
+    IvfPqFastscanIndex,
     IvfPqIndex,
     Params,
     PqFastscanIndex,
@@ -100,6 +101,8 @@ def _way_out(name: str, index: Index) -> str:
             keys = "probes"
         case IvfPqIndex():
             keys = "probes, subvectors, bits or rescore"
+        case IvfPqFastscanIndex():
+            keys = "probes, subvectors or rescore"
         case RabitqIndex() | EdenIndex():
             keys = "bits or rescore"
         case PqFastscanIndex():

@@ -55,6 +55,10 @@ def test_an_index_may_lose_exactly_what_the_gate_allows_and_no_digit_more(projec
         ("sq8", "Raise indexes.sq8.rescore, choose another index"),
         ("rabitq", "Raise indexes.rabitq.bits or rescore, choose another index"),
         ("pq-fastscan", "Raise indexes.pq-fastscan.subvectors or rescore, choose another"),
+        (
+            "ivf-pq-fastscan",
+            "Raise indexes.ivf-pq-fastscan.probes, subvectors or rescore, choose",
+        ),
         ("hnsw", "Raise indexes.hnsw.ef_search or m, choose another index"),
         ("ivf-flat", "Raise indexes.ivf-flat.probes, choose another index"),
         (

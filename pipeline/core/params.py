@@ -494,6 +494,20 @@ class IvfPqIndex(QuantisedIndex):
     bits: Annotated[int, Field(ge=4, le=12)]
 
 
+class IvfPqFastscanIndex(QuantisedIndex):
+    """Inverted lists of product-quantised vectors: `subvectors` codes of 4 bits each."""
+
+    kind: Literal["ivf-pq-fastscan"]
+    lists: Count
+    probes: Count
+    subvectors: Count
+
+
+Ivf = IvfFlatIndex | IvfPqIndex | IvfPqFastscanIndex
+"""The kinds with inverted lists, of which `probes` are searched."""
+FilledByCodes = IvfFlatIndex | IvfPqIndex
+"""Those that take codes which were made elsewhere: a cluster can fill them."""
+
 Index = Annotated[
     FlatIndex
     | Sq8Index
@@ -502,7 +516,8 @@ Index = Annotated[
     | IvfPqIndex
     | RabitqIndex
     | EdenIndex
-    | PqFastscanIndex,
+    | PqFastscanIndex
+    | IvfPqFastscanIndex,
     Field(discriminator="kind"),
 ]
 
@@ -654,7 +669,7 @@ class Params(Strict):
         A cluster's rate is not this machine's.
         """
         index = self.index_of(locale)
-        filled = isinstance(index, IvfFlatIndex | IvfPqIndex) and self.runtime.executor == "ray"
+        filled = isinstance(index, FilledByCodes) and self.runtime.executor == "ray"
         return f"{index.kind}-ray" if filled else index.kind
 
     def is_searched_by_ranges(self, locale: str, multiplications: int) -> bool:

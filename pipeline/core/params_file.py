@@ -22,8 +22,7 @@ from pipeline.core.params import (
     FolderWeights,
     HnswIndex,
     HubWeights,
-    IvfFlatIndex,
-    IvfPqIndex,
+    Ivf,
     Params,
     RrfFusion,
     Runtime,
@@ -264,7 +263,7 @@ def _unfit_indexes(params: Params) -> Iterator[str]:
                 f"{params.retrieve.depth}, and a search finds at most ef_search. Raise it."
             )
     for name, index in params.indexes.items():
-        if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.probes > index.lists:
+        if isinstance(index, Ivf) and index.probes > index.lists:
             yield (
                 f"indexes.{name}.probes: {index.probes} is more than the {index.lists} lists. "
                 f"Set at most {index.lists}."

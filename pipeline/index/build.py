@@ -10,10 +10,9 @@ from threadpoolctl import threadpool_limits
 from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import (
+    FilledByCodes,
     HnswIndex,
     Index,
-    IvfFlatIndex,
-    IvfPqIndex,
     Similarity,
     Sq8Index,
 )
@@ -45,8 +44,8 @@ def build_index(
 
     The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
     a graph do not depend on the shards. An inverted file is trained here and filled by `add`, which
-    may use other machines; the others have too little to compute for that, or cannot be built in
-    parts (hnsw).
+    may use other machines; the others have too little to compute for that, or FAISS cannot fill
+    them with codes (hnsw, ivf-pq-fastscan).
 
     Args:
         index: its settings.
@@ -92,7 +91,7 @@ def _build(
         wanted = index_size.training_rows(index, rows)
         built.train(_sample(pieces(), rows, wanted))
     _reserve(built, rows)
-    if isinstance(index, IvfFlatIndex | IvfPqIndex):
+    if isinstance(index, FilledByCodes):
         add(built, pieces())
     else:
         for piece in pieces():

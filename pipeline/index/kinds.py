@@ -12,14 +12,16 @@ from pipeline.core.params import (
     FlatIndex,
     HnswIndex,
     Index,
+    Ivf,
     IvfFlatIndex,
+    IvfPqFastscanIndex,
     IvfPqIndex,
     PqFastscanIndex,
     RabitqIndex,
     Similarity,
     Sq8Index,
 )
-from pipeline.index.size import FAST_SCAN_BITS, FAST_SCAN_CENTROIDS
+from pipeline.index.size import FAST_SCAN_BITS, FAST_SCAN_CENTROIDS, FastScan
 
 TRAINING_SEED = 1234
 """Seed of the k-means of inverted lists and product quantisers, and of rotations."""
@@ -27,7 +29,10 @@ TRAINING_SEED = 1234
 ROTATED_ROWS = 4_096
 """Vectors that are rotated at once, in float64."""
 
-FAISS_CLASSES = {"rabitq": "IndexRaBitQ", "eden": "IndexEDEN", "pq-fastscan": "IndexPQFastScan"}
+FAISS_CLASSES = {
+    "rabitq": "IndexRaBitQ", "eden": "IndexEDEN",
+    "pq-fastscan": "IndexPQFastScan", "ivf-pq-fastscan": "IndexIVFPQFastScan",
+}  # fmt: skip
 """The classes of kinds that not every FAISS has."""
 
 
@@ -39,12 +44,12 @@ def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
             f"indexes.{name}.kind: {index.kind} needs {needed}, which the installed faiss "
             f"{faiss.__version__} lacks. Install a newer faiss-cpu, or choose another kind."
         )
-    if isinstance(index, IvfFlatIndex | IvfPqIndex) and index.lists > rows:
+    if isinstance(index, Ivf) and index.lists > rows:
         raise PipelineError(
             f"indexes.{name}.lists must be at most {rows}, the number of products "
             f"(found {index.lists}). Use about {max(1, round(rows**0.5))}."
         )
-    if isinstance(index, IvfPqIndex | PqFastscanIndex) and dimension % index.subvectors:
+    if isinstance(index, IvfPqIndex | FastScan) and dimension % index.subvectors:
         divisors = [n for n in range(1, dimension + 1) if dimension % n == 0]
         near = sorted(divisors, key=lambda n: abs(n - index.subvectors))[:3]
         raise PipelineError(
@@ -56,7 +61,7 @@ def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
             f"indexes.{name}.bits: {index.bits} bits need {2**index.bits} products to train "
             f"on (found {rows}). Use at most {rows.bit_length() - 1} bits, or another index."
         )
-    if isinstance(index, PqFastscanIndex) and rows < FAST_SCAN_CENTROIDS:
+    if isinstance(index, FastScan) and rows < FAST_SCAN_CENTROIDS:
         raise PipelineError(
             f"indexes.{name}: {index.kind} needs {FAST_SCAN_CENTROIDS} products to train on (found "
             f"{rows}). Use another index."
@@ -91,11 +96,13 @@ def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.I
         case IvfPqIndex():
             # "np": no polysemous training, which takes minutes and is for a search we do not do.
             form = f"IVF{index.lists},PQ{index.subvectors}x{index.bits}np"
+        case IvfPqFastscanIndex():
+            form = f"IVF{index.lists},PQ{index.subvectors}x{FAST_SCAN_BITS}fs"
     built = faiss.index_factory(dimension, form, metric)
     lists: Any = faiss.downcast_index(built)
     set_search(built, index)
     return _seeded(
-        built, *([lists.cp, lists.pq.cp] if isinstance(index, IvfPqIndex) else [lists.cp])
+        built, *([lists.cp] if isinstance(index, IvfFlatIndex) else [lists.cp, lists.pq.cp])
     )
 
 
@@ -105,7 +112,7 @@ def set_search(built: faiss.Index, settings: Index) -> None:
     match settings:
         case HnswIndex():
             whole.hnsw.efSearch = settings.ef_search
-        case IvfFlatIndex() | IvfPqIndex():
+        case IvfFlatIndex() | IvfPqIndex() | IvfPqFastscanIndex():
             whole.nprobe = settings.probes
 
 

@@ -11,7 +11,9 @@ from pipeline.core.params import (
     FlatIndex,
     HnswIndex,
     Index,
+    Ivf,
     IvfFlatIndex,
+    IvfPqFastscanIndex,
     IvfPqIndex,
     PqFastscanIndex,
     RabitqIndex,
@@ -34,7 +36,10 @@ FAST_SCAN_BITS, FAST_SCAN_CENTROIDS = 4, 16
 """Bits of a code whose table of distances fits a register, and how many codes there are."""
 
 FAST_SCAN_ROWS = 32
-"""Codes are compared this many at once; the last ones are filled up."""
+"""Codes are compared this many at once; the last ones, of each list too, are filled up."""
+
+FastScan = PqFastscanIndex | IvfPqFastscanIndex
+"""The kinds of which FAISS compares codes by tables in registers."""
 
 TABLE_ROOM = 3
 """The most memory of a table of codes over its size: its room is a power of two, and the half of it
@@ -54,6 +59,8 @@ def training_rows(index: Index, rows: int) -> int:
             centroids = index.lists
         case IvfPqIndex():
             centroids = max(index.lists, 2**index.bits)
+        case IvfPqFastscanIndex():
+            centroids = max(index.lists, FAST_SCAN_CENTROIDS)
         case PqFastscanIndex():
             centroids = FAST_SCAN_CENTROIDS
         case _:
@@ -68,7 +75,7 @@ def code_bytes(index: Index, dimension: int) -> int:
             return dimension
         case IvfPqIndex():
             return -(-index.subvectors * index.bits // 8)
-        case PqFastscanIndex():
+        case PqFastscanIndex() | IvfPqFastscanIndex():
             return -(-index.subvectors * FAST_SCAN_BITS // 8)
         case EdenIndex():
             return -(-dimension * index.bits // 8) + 2 * FLOAT
@@ -112,11 +119,17 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
         case HnswIndex():
             # Links, an offset, a level.
             return codes + round(rows * (_links(index.m) * LINK + ID + LINK))
-        case IvfFlatIndex() | IvfPqIndex():
+        case IvfFlatIndex() | IvfPqIndex() | IvfPqFastscanIndex():
             # A centroid and a size for each list.
             lists = index.lists * (FLOAT * dimension + ID)
-            books = 2**index.bits * dimension * FLOAT if isinstance(index, IvfPqIndex) else 0
-            return codes + rows * ID + lists + books
+            padding = books = 0
+            if isinstance(index, IvfPqIndex):
+                books = 2**index.bits * dimension * FLOAT
+            if isinstance(index, IvfPqFastscanIndex):
+                # Half of the last codes of a list, on average.
+                padding = index.lists * FAST_SCAN_ROWS // 2 * code_bytes(index, dimension)
+                books = FAST_SCAN_CENTROIDS * dimension * FLOAT
+            return codes + padding + rows * ID + lists + books
 
 
 def memory_bytes(index: Index, rows: int, dimension: int, threads: int) -> int:
@@ -128,7 +141,7 @@ def memory_bytes(index: Index, rows: int, dimension: int, threads: int) -> int:
     size = disk_bytes(index, rows, dimension)
     vector = FLOAT * dimension
     training = training_rows(index, rows) * vector
-    if isinstance(index, IvfFlatIndex | IvfPqIndex):
+    if isinstance(index, Ivf):
         size = round((LIST_GROWTH + 1 / index.lists) * size)
         training *= 2
     if isinstance(index, PqFastscanIndex):

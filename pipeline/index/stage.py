@@ -6,8 +6,8 @@ shards and however many threads there are:
     flat, sq8           a vector's code depends on it alone (sq8: and on each component's least and
                         greatest value)
     rabitq, eden        and on the mean of all vectors, and on a seeded rotation
-    ivf-flat, ivf-pq,   k-means is seeded and runs on one thread; another kind of CPU, whose sgemm
-    pq-fastscan         rounds differently, may give other bytes
+    ivf-*, pq-fastscan  k-means is seeded and runs on one thread; another kind of CPU, whose sgemm
+                        rounds differently, may give other bytes
     hnsw                all threads build it where FAISS gives the same graph with any number of
                         them, else one
 """

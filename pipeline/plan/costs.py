@@ -32,6 +32,9 @@ MOST_TIMES = 20
 SCANS = {"sq8": 1.0, "rabitq": 2.0, "eden": 4.0, "pq-fastscan": 0.3}
 """How long comparing a query with a vector's codes takes, over that of sq8."""
 
+PROBES = {"ivf-pq-fastscan": 0.2}
+"""How long the same takes in inverted lists, over that of the other kinds with lists."""
+
 GATHERED_BYTES, MOST_GATHERED = 28, 600e6
 """Bytes of a product that a cluster found for a query, among the best and in a range's part; and of
 all of them at once (`retrieve.ranges`)."""
@@ -196,7 +199,9 @@ def _index_amounts(kind: str, units: Units) -> dict[str, float]:
     index: Index = TypeAdapter(Index).validate_python({"kind": kind, **settings})
     m, built, searched, lists, probes, _, bits, found = (settings.get(name, 0) for name in names)
     steps = m * dimension * math.log2(products + 2)
-    centroids = {"ivf-pq": 2**bits, "pq-fastscan": index_size.FAST_SCAN_CENTROIDS}.get(kind, 0)
+    centroids = 2**bits if kind == "ivf-pq" else 0
+    if isinstance(index, index_size.FastScan):
+        centroids = index_size.FAST_SCAN_CENTROIDS
     rotated = 2 * products * dimension if kind in ("rabitq", "eden") else 0  # to learn, to add
     # What another index than flat finds is compared with exact search, for some queries.
     exact = queries if kind == "flat" else min(queries, OVERLAP_QUERIES)
@@ -210,7 +215,9 @@ def _index_amounts(kind: str, units: Units) -> dict[str, float]:
         "rescored": queries * min(units.get("depth", 0), products) * found * dimension,
         "links": products * steps * built / (32 * 200),
         "walked": queries * steps * searched / 14,
-        "probed": queries * dimension * (products * probes / max(lists, 1) + lists),
+        "probed": queries * dimension * (
+            PROBES.get(kind, 1) * products * probes / max(lists, 1) + lists
+        ),
         # k-means on a sample, ten times for the lists and 25 times for the codes; then all products
         # get theirs.
         "distances": dimension * (

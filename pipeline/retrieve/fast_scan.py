@@ -15,20 +15,39 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.faiss import faiss
 
 
-def fill(index: Any, queries: Matrix, scores: NDArray[np.float32], rows: Ints) -> None:
+def is_scanned(index: Any) -> bool:
+    """Say whether FAISS searches an index by fast scan."""
+    return isinstance(index, faiss.IndexFastScan | faiss.IndexIVFFastScan)
+
+
+def fill(
+    index: Any,
+    queries: Matrix,
+    scores: NDArray[np.float32],
+    rows: Ints,
+    among: Ints | None = None,
+) -> None:
     """Give the places without a product those that were left out, the last ones first, in place.
+
+    Where only some inverted lists were searched, products are missing for that reason too: then
+    only a query that found nothing gets any.
 
     Args:
         index: searched by fast scan.
         queries: float32 [queries, dimension].
         scores: distances or inner products as FAISS gives them, [queries, asked].
         rows: of the products, [queries, asked], asked is at most all.
+        among: the products that may be found, ascending, and all lists were searched for them. If
+            it is left out: all products, and as many lists as the index says.
     """
     rows[~np.isfinite(scores).all(axis=1)] = -1
-    for at in np.flatnonzero((rows < 0).any(axis=1)):
-        places = np.flatnonzero(rows[at] < 0)
-        left_out = np.setdiff1d(np.arange(index.ntotal), rows[at])
-        rows[at, places] = left_out[::-1][: len(places)]
+    missing = rows < 0
+    partly = among is None and isinstance(index, faiss.IndexIVF) and index.nprobe < index.nlist
+    among = np.arange(index.ntotal) if among is None else among
+    for at in np.flatnonzero(missing.all(axis=1) if partly else missing.any(axis=1)):
+        left_out = np.setdiff1d(among, rows[at])[::-1]
+        places = np.flatnonzero(missing[at])[: len(left_out)]
+        rows[at, places] = left_out[: len(places)]
         scores[at, places] = _least(index, queries[at])
 
 

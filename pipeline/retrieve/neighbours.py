@@ -125,7 +125,7 @@ def finder(index: faiss.Index) -> Find:
         if decoded.is_faster(codes, queries, asked):
             return decoded.propose(codes, queries, asked)
         raw, found = codes.search(queries, asked)
-        if isinstance(codes, faiss.IndexFastScan):
+        if fast_scan.is_scanned(codes):
             fast_scan.fill(codes, queries, raw, found)
         if index.metric_type == faiss.METRIC_L2:
             np.negative(raw, out=raw)

@@ -50,10 +50,11 @@ class Restricted:
         if isinstance(self._index, faiss.IndexFastScan):
             return self._scan(queries, asked)
         _, queries = codes_of(self._whole, queries)
-        found: tuple[NDArray[np.float32], Ints] = self._index.search(
-            queries, asked, params=self._parameters
-        )
-        return found
+        scores, codes = self._index.search(queries, asked, params=self._parameters)
+        if fast_scan.is_scanned(self._index):
+            among = np.flatnonzero(self._allowed)
+            fast_scan.fill(self._index, queries, scores, codes, among)
+        return scores, codes
 
     def _scan(self, queries: Matrix, asked: int) -> tuple[NDArray[np.float32], Ints]:
         """Search by fast scan, which knows no selectors: until enough of those found may be."""

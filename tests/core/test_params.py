@@ -257,7 +257,7 @@ def test_a_key_of_two_types_has_one_line_that_names_both() -> None:
 def test_an_unknown_kind_names_the_known_ones_and_the_nearest() -> None:
     assert lines(put("indexes.hnsw", {"kind": "hsnw"})) == [
         "indexes.hnsw.kind: 'hsnw' is not one of flat, sq8, hnsw, ivf-flat, ivf-pq, rabitq, eden, "
-        "pq-fastscan; did you mean 'hnsw'?"
+        "pq-fastscan, ivf-pq-fastscan; did you mean 'hnsw'?"
     ]
 
 
@@ -389,7 +389,7 @@ def test_no_cutoff_exceeds_the_depth(measure: str) -> None:
     )
 
 
-@pytest.mark.parametrize("name", ["ivf-flat", "ivf-pq"])
+@pytest.mark.parametrize("name", ["ivf-flat", "ivf-pq", "ivf-pq-fastscan"])
 def test_no_more_probes_than_lists(name: str) -> None:
     assert lines(put(f"indexes.{name}.probes", 17)) == [
         f"indexes.{name}.probes: 17 is more than the 16 lists. Set at most 16."

@@ -194,7 +194,7 @@ def test_a_mistake_in_params_is_told_before_any_work(project: Path, run_body: Ru
         "  demo.seed: missing",
         "  demo.sede: unknown key; did you mean 'seed'?",
         "  index.es: 'flta' is not defined under indexes (defined: flat, sq8, hnsw, ivf-flat, "
-        "ivf-pq, rabitq, eden, pq-fastscan); did you mean 'flat'?",
+        "ivf-pq, rabitq, eden, pq-fastscan, ivf-pq-fastscan); did you mean 'flat'?",
     ]
 
 

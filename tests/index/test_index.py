@@ -16,7 +16,9 @@ from pipeline.core.params import (
     FlatIndex,
     HnswIndex,
     Index,
+    Ivf,
     IvfFlatIndex,
+    IvfPqFastscanIndex,
     IvfPqIndex,
     PqFastscanIndex,
     RabitqIndex,
@@ -44,6 +46,7 @@ IVF_PQ = IvfPqIndex(kind="ivf-pq", lists=16, probes=16, subvectors=24, bits=8)
 RABITQ = RabitqIndex(kind="rabitq", bits=4)
 EDEN = EdenIndex(kind="eden", bits=4)
 FAST_SCAN = PqFastscanIndex(kind="pq-fastscan", subvectors=24)
+LISTS_SCAN = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=4, probes=4, subvectors=24)
 IVF_PQ_4 = IVF_PQ.model_copy(update={"bits": 4})  # learns in a tenth of the time
 ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ_4, RABITQ, EDEN, FAST_SCAN]
 SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]
@@ -182,7 +185,18 @@ def _coarse(index: faiss.Index) -> faiss.Index:
 
 
 @pytest.mark.parametrize(
-    "kind", ["flat", "sq8", "ivf-flat", "ivf-pq", "hnsw", "rabitq", "eden", "pq-fastscan"]
+    "kind",
+    [
+        "flat",
+        "sq8",
+        "ivf-flat",
+        "ivf-pq",
+        "hnsw",
+        "rabitq",
+        "eden",
+        "pq-fastscan",
+        "ivf-pq-fastscan",
+    ],
 )
 def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_mapped(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +209,7 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
     given = params(
         {"embed.dtype": "float16", "index.es": kind, "indexes.ivf-pq.bits": 4,
          "indexes.ivf-flat.lists": 4, "indexes.ivf-flat.probes": 2,
-         "indexes.pq-fastscan.subvectors": 24}
+         "indexes.pq-fastscan.subvectors": 24, "indexes.ivf-pq-fastscan.subvectors": 24}
     )  # fmt: skip
     manifest = write_embeddings(given, products, queries)
     stage_index.index(given, LOCALE)
@@ -211,7 +225,7 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
         mapped.search(searched, 30), built.search(searched, 30), strict=True
     ):
         np.testing.assert_array_equal(found, expected)
-    copied = "eden", "pq-fastscan"  # FAISS 1.15 reads these
+    copied = "eden", "pq-fastscan", "ivf-pq-fastscan"  # FAISS 1.15 reads these
     if kind not in copied and (maps := Path("/proc/self/maps")).exists():
         assert str(path) in maps.read_text()
 
@@ -232,6 +246,8 @@ def test_half_precision_shards_give_the_index_of_their_numbers_and_it_searches_m
             PqFastscanIndex(kind="pq-fastscan", subvectors=7),
             "divide the dimension 48 .*found 7.*Use 4, 6, 8",
         ),
+        (LISTS_SCAN.model_copy(update={"lists": 301}), "at most 300, .*found 301"),
+        (LISTS_SCAN.model_copy(update={"subvectors": 7}), "divide the dimension 48 .*found 7"),
     ],
 )
 def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does(
@@ -244,7 +260,10 @@ def test_settings_that_do_not_fit_the_vectors_are_refused_with_a_value_that_does
 def test_a_kind_that_the_installed_faiss_lacks_is_refused_with_what_it_needs(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    for settings, needed in ((RABITQ, "RaBitQ"), (EDEN, "EDEN"), (FAST_SCAN, "PQFastScan")):
+    for settings, needed in (
+        (RABITQ, "RaBitQ"), (EDEN, "EDEN"), (FAST_SCAN, "PQFastScan"),
+        (LISTS_SCAN, "IVFPQFastScan"),
+    ):  # fmt: skip
         check_fit("mine", settings, 300, DIMENSION)
         monkeypatch.delattr(faiss, f"Index{needed}")
         told = f"indexes.mine.kind: {settings.kind} needs Index{needed}, .* lacks"
@@ -256,7 +275,7 @@ def test_a_kind_that_the_installed_faiss_lacks_is_refused_with_what_it_needs(
 @pytest.mark.parametrize(
     "settings",
     [*(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 9)),
-     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN],
+     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN, LISTS_SCAN],
     ids=str,
 )  # fmt: skip
 def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
@@ -264,7 +283,7 @@ def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
 ) -> None:
     rng = np.random.default_rng(6)
     one = random_vectors(rng, 1)
-    few = 16 if settings == FAST_SCAN else 1
+    few = 16 if settings in (FAST_SCAN, LISTS_SCAN) else 1
     shapes = {
         "few": random_vectors(rng, few), "equal": np.repeat(one, 40, axis=0),
         "zero": np.zeros((40, DIMENSION), np.float32),
@@ -329,12 +348,18 @@ def test_an_index_of_other_settings_is_refused(built: Manifest) -> None:
 
 @pytest.mark.parametrize(
     ("kind", "key", "other"),
-    [("hnsw", "ef_search", 1001), ("ivf-flat", "probes", 16), ("ivf-pq", "rescore", 3)],
+    [
+        ("hnsw", "ef_search", 1001),
+        ("ivf-flat", "probes", 16),
+        ("ivf-pq", "rescore", 3),
+        ("ivf-pq-fastscan", "probes", 16),
+    ],
 )
 def test_how_an_index_is_searched_is_not_in_it(
     built: Manifest, kind: str, key: str, other: int
 ) -> None:
-    given = {f"index.{LOCALE}": kind, "indexes.ivf-pq.bits": 4}
+    given = {f"index.{LOCALE}": kind, "indexes.ivf-pq.bits": 4,
+             "indexes.ivf-pq-fastscan.subvectors": 24}  # fmt: skip
     changed = given | {f"indexes.{kind}.{key}": other}
     written = []
     for each in (given, changed):
@@ -348,7 +373,7 @@ def test_how_an_index_is_searched_is_not_in_it(
         asked = params(each).index_of(LOCALE)
         if isinstance(asked, HnswIndex):
             assert index.hnsw.efSearch == asked.ef_search
-        elif isinstance(asked, IvfFlatIndex | IvfPqIndex):
+        elif isinstance(asked, Ivf):
             assert index.nprobe == asked.probes
     settings = [params(each).index_of(LOCALE) for each in (given, changed)]
     (build, search), (same, others) = map(split_settings, settings)
@@ -388,8 +413,8 @@ def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fi
     assert str(told.value) == (
         "index.es: building flat of 1000000 vectors of 384 components would take 2.0 GB of memory, "
         "more than the 1.6 GB that runtime.memory_limit allows. Set index.es to one that fits: "
-        "sq8 (0.8 GB), ivf-pq (0.7 GB), rabitq (0.6 GB), eden (0.6 GB), pq-fastscan (0.7 GB), or "
-        "set runtime.memory_limit to 2.2 where there is that much."
+        "sq8 (0.8 GB), ivf-pq (0.7 GB), rabitq (0.6 GB), eden (0.6 GB), pq-fastscan (0.7 GB), "
+        "ivf-pq-fastscan (0.6 GB), or set runtime.memory_limit to 2.2 where there is that much."
     )
     with pytest.raises(PipelineError, match=r"No other index of params\.yaml would fit: add one"):
         check_memory(given, LOCALE, 10**8, 384)

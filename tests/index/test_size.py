@@ -10,6 +10,7 @@ from pipeline.core.params import (
     HnswIndex,
     Index,
     IvfFlatIndex,
+    IvfPqFastscanIndex,
     IvfPqIndex,
     PqFastscanIndex,
     RabitqIndex,
@@ -32,6 +33,8 @@ KINDS: list[Index] = [
     *(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 5)),
     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 3)),
     *(PqFastscanIndex(kind="pq-fastscan", subvectors=each) for each in (3, 24)),
+    IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=9, probes=1, subvectors=8),
+    IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=3, probes=1, subvectors=3),
 ]
 
 
@@ -84,6 +87,11 @@ print(held("VmHWM") - before, faiss.omp_get_max_threads())
         (IvfPqIndex(kind="ivf-pq", lists=1, probes=1, subvectors=4, bits=4), 2**20 + 9_000, 4),
         (RabitqIndex(kind="rabitq", bits=2), 2**20 + 2_000, 16),
         (PqFastscanIndex(kind="pq-fastscan", subvectors=16), 2**21 + 2_000, 16),
+        (
+            IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=1, probes=1, subvectors=4),
+            2**20 + 9_000,
+            4,
+        ),
         *(
             pytest.param(*more, marks=pytest.mark.thorough)
             for more in (

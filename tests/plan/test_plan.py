@@ -58,6 +58,13 @@ UNITS: dict[tuple[str, str | None], dict[str, int]] = {
     ("index", "rabitq"): {**VECTORS, "bits": 2, "rescore": 4},
     ("index", "eden"): {**VECTORS, "bits": 2},
     ("index", "pq-fastscan"): {**VECTORS, "subvectors": 16, "rescore": 4},
+    ("index", "ivf-pq-fastscan"): {
+        **VECTORS,
+        "lists": 64,
+        "probes": 8,
+        "subvectors": 16,
+        "rescore": 4,
+    },
     ("bm25", "snowball-es"): {**SEARCHED, "counted": 5_000, "threads": 2, "workers": 2},
     ("bm25", "sudachi-bigrams"): {**SEARCHED, "counted": 5_000, "threads": 2},
     ("hybrid", None): SEARCHED,

@@ -5,15 +5,20 @@ import pytest
 
 from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
-from pipeline.core.params import PqFastscanIndex, Similarity
+from pipeline.core.params import Index, IvfPqFastscanIndex, PqFastscanIndex, Similarity
 from pipeline.index.build import build_index
 from pipeline.retrieve import neighbours
+from pipeline.runs import ranking
 from pipeline.search.nearest import nearest
 from pipeline.vectors.lengths import to_index_form
 from tests.helpers.artefacts import random_vectors
 
 ROWS, DIMENSION = 500, 64
-CODES = PqFastscanIndex(kind="pq-fastscan", subvectors=4)
+KINDS: list[Index] = [
+    PqFastscanIndex(kind="pq-fastscan", subvectors=4),
+    IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=5, subvectors=4),
+]
+EACH_KIND = pytest.mark.parametrize("settings", KINDS, ids=lambda settings: settings.kind)
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 
 
@@ -25,14 +30,15 @@ def decoded_scores(built: faiss.Index, queries: Matrix, similarity: Similarity) 
     return np.asarray(queries @ vectors.T)
 
 
+@EACH_KIND
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_where_all_products_are_asked_for_each_is_found_once_with_the_score_of_its_codes(
-    similarity: Similarity,
+    settings: Index, similarity: Similarity
 ) -> None:
     rng = np.random.default_rng(0)
     products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 60, DIMENSION)
     queries[::2, 8:] = 0  # sparse: many products tie at the least score
-    built = build_index(CODES, DIMENSION, similarity, [products])
+    built = build_index(settings, DIMENSION, similarity, [products])
     queries = to_index_form(queries, similarity, "queries")
     if similarity != "l2":  # FAISS leaves some out
         assert (built.search(queries, ROWS)[1] < 0).any()
@@ -47,14 +53,15 @@ def test_where_all_products_are_asked_for_each_is_found_once_with_the_score_of_i
         assert pairs == sorted(pairs)
 
 
+@EACH_KIND
 @pytest.mark.parametrize("similarity", SIMILARITIES)
 def test_what_is_found_among_some_products_is_the_whole_ranking_cut_down(
-    similarity: Similarity,
+    settings: Index, similarity: Similarity
 ) -> None:
     rng = np.random.default_rng(1)
     products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 10, DIMENSION)
     queries[::2, 8:] = 0
-    built = build_index(CODES, DIMENSION, similarity, [products])
+    built = build_index(settings, DIMENSION, similarity, [products])
     allowed = rng.random(ROWS) < 0.5
     for query in to_index_form(queries, similarity, "queries")[:, None]:
         every, order = neighbours.search(built, query, ROWS)
@@ -63,15 +70,30 @@ def test_what_is_found_among_some_products_is_the_whole_ranking_cut_down(
         np.testing.assert_array_equal(scores, every[0][allowed[order[0]]])
 
 
+@EACH_KIND
 @pytest.mark.parametrize("similarity", ["dot", "l2"])
-def test_where_all_products_tie_the_last_ones_are_found(similarity: Similarity) -> None:
+def test_where_all_products_tie_the_last_ones_are_found(
+    settings: Index, similarity: Similarity
+) -> None:
     rng = np.random.default_rng(2)
     products = random_vectors(rng, ROWS, DIMENSION)
     if similarity == "l2":
         products[:] = products[0]
-    built = build_index(CODES, DIMENSION, similarity, [products])
+    built = build_index(settings, DIMENSION, similarity, [products])
     query = np.zeros((1, DIMENSION), np.float32)
     scores, codes = neighbours.search(built, query, 20)
     np.testing.assert_array_equal(codes[0], np.arange(ROWS)[:-21:-1])
     expected = decoded_scores(built, query, similarity)[0, :20]
     np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-5)
+
+
+def test_where_some_lists_are_searched_only_a_query_that_found_nothing_gets_others() -> None:
+    rng = np.random.default_rng(3)
+    products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 9, DIMENSION)
+    queries[4] = 0
+    settings = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=1, subvectors=4)
+    built = build_index(settings, DIMENSION, "dot", [products])
+    found = (neighbours.search(built, queries, ROWS)[1] != ranking.NO_PRODUCT).sum(axis=1)
+    assert found[4] == ROWS
+    sizes = [built.invlists.list_size(number) for number in range(5)]
+    assert all(any(0 <= size - each <= 1 for size in sizes) for each in np.delete(found, 4))

@@ -27,6 +27,7 @@ QUANTISED: tuple[dict[str, Any], ...] = (
     {"kind": "rabitq", "bits": 1},
     {"kind": "eden", "bits": 2},
     {"kind": "pq-fastscan", "subvectors": 12},
+    {"kind": "ivf-pq-fastscan", "lists": 4, "probes": 2, "subvectors": 12},
 )
 
 
@@ -85,7 +86,7 @@ def test_what_the_codes_propose_has_the_scores_and_the_order_of_a_flat_index(
             left = np.setdiff1d(theirs, [*mine, ranking.NO_PRODUCT])
             assert own[left].max() <= own[mine[mine >= 0]].min() + 2e-6 * np.abs(truth).max()
         # As many as there are: everything is found, as by a flat index.
-        if settings["kind"] != "ivf-pq":
+        if "probes" not in settings:
             _, all_codes = neighbours.search(index, queries, ROWS // 2)
             assert neighbours.overlap(all_codes, order[:, : ROWS // 2]) == 1
 

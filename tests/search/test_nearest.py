@@ -18,8 +18,9 @@ from tests.helpers.artefacts import params, random_vectors, tie_heavy
 SIMILARITIES: tuple[Similarity, ...] = ("cosine", "dot", "l2")
 METRICS: tuple[Similarity, ...] = ("cosine", "l2")
 """One similarity of each of FAISS's metrics."""
-KINDS = ("flat", "sq8", "hnsw", "ivf-flat", "ivf-pq", "rabitq", "eden", "pq-fastscan")
-FITTING = {"indexes.pq-fastscan.subvectors": 24}
+KINDS = ("flat", "sq8", "hnsw", "ivf-flat", "ivf-pq", "rabitq", "eden", "pq-fastscan",
+         "ivf-pq-fastscan")  # fmt: skip
+FITTING = {"indexes.pq-fastscan.subvectors": 24, "indexes.ivf-pq-fastscan.subvectors": 24}
 
 
 @pytest.mark.parametrize("similarity", METRICS)

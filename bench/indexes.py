@@ -1,0 +1,170 @@
+"""What indexes find and cost on real vectors, of more products than there are.
+
+    python -m bench.indexes [--locale us] [--products 1200000] [--lists 2048] [--noise 0.3]
+
+It takes the clean tables and vectors of this folder. Its products are repeated until there are as
+many as asked for; a copy has noise on its vector, of `--noise` times the vector's length.
+`pipeline.tradeoff` then measures flat and the indexes of `indexes` below, for the locale's queries:
+the first 100 products of each. Nobody judged the copies, so there is no nDCG. The table goes to
+reports/bench/indexes.md.
+"""
+
+import argparse
+import contextlib
+import json
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+from ruamel.yaml import YAML
+
+from pipeline.core import layout, stage, tables
+from pipeline.core.arrays import Matrix
+from pipeline.core.files import atomic_file, sha256_file, write_json
+from pipeline.core.params import Params
+from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.core.text_tables import markdown
+from pipeline.tradeoff.command import tradeoff
+from pipeline.vectors.manifest import Manifest, SideCut, read_manifest, side_of
+from pipeline.vectors.shards import ShardReader, ShardWriter
+
+HEADER = (
+    "index", "overlap@100", "bytes a vector", "build, s", "p50, ms", "p95, ms", "queries/s",
+    "over flat's",
+)  # fmt: skip
+
+
+def indexes(lists: int) -> dict[str, dict[str, Any]]:
+    """Return the entries of `indexes` that are measured; the number behind a name is of probes."""
+    probes = [max(1, lists // part) for part in (64, 16, 8, 4)]
+    fast = {"kind": "ivf-pq-fastscan", "lists": lists, "subvectors": 192, "rescore": 4}
+    return {
+        "flat": {"kind": "flat"},
+        "sq8": {"kind": "sq8"},
+        "rabitq": {"kind": "rabitq", "bits": 2, "rescore": 4},
+        "eden": {"kind": "eden", "bits": 2, "rescore": 4},
+        "pq-fastscan": {"kind": "pq-fastscan", "subvectors": 192, "rescore": 4},
+        **{
+            f"ivf-pq-fastscan-{searched}": {**fast, "probes": searched} for searched in probes
+        },
+        f"ivf-pq-{probes[1]}": {
+            "kind": "ivf-pq", "lists": lists, "probes": probes[1], "subvectors": 96,
+            "bits": 8, "rescore": 4,
+        },
+    }  # fmt: skip
+
+
+def grow(manifest: Manifest, locale: str, products: int, noise: float, target: Path) -> None:
+    """Write the clean tables and the vectors of a locale to a folder, with more products."""
+    params, source = load_params(), ShardReader(manifest, "products", locale)
+    vectors = source.take(np.arange(manifest.products.rows)).astype(np.float32)
+    clean = layout.clean(locale)
+    ids = tables.read_column(clean.products, tables.PRODUCTS, "product_id", "Run clean.")
+    names = ids.to_pylist()
+    copies = -(-products // len(names))
+    # Sorted, as a table of products is; the copies of one are beside it.
+    every = sorted(
+        (name if copy == 0 else f"{name}-{copy:06d}", row)
+        for copy in range(copies)
+        for row, name in enumerate(names[: products - copy * len(names)])
+    )
+    rows = np.array([row for _, row in every])
+    is_copy = np.array([len(each) > len(names[row]) for each, row in every])
+    fields = len(params.clean.fields)
+    grown = pa.table(
+        {
+            "product_id": [name for name, _ in every], "text": [""] * len(every),
+            "field_ends": [[0] * fields] * len(every),
+        },
+        tables.PRODUCTS,
+    )  # fmt: skip
+    out = target / clean.folder
+    out.mkdir(parents=True)
+    tables.write_table(out / clean.products.name, grown, tables.PRODUCTS)
+    for path in (clean.queries, clean.judgements):
+        (out / path.name).symlink_to(path.resolve())
+    folder = target / layout.embeddings(locale).folder
+    folder.mkdir(parents=True)
+    writer = ShardWriter(folder, "products", len(every), manifest.dimension, params.embed)
+    for piece in noisy(vectors, rows, is_copy, noise):
+        writer.add(piece)
+    for path in layout.embeddings(locale).folder.glob("queries-*.npy"):
+        (folder / path.name).symlink_to(path.resolve())
+    hashed = sha256_file(out / clean.products.name)
+    none = {"texts_cut": 0, "tokens_cut": 0}
+    rows_cut = {"texts": len(every), "tokens": len(every), "fields": {"all": none}, **none}
+    cut = manifest.truncation.model_copy(update={"products": SideCut.model_validate(rows_cut)})
+    side = side_of(grown["product_id"], hashed, writer.finish())
+    whole = manifest.model_copy(update={"products": side, "truncation": cut})
+    write_json(folder / layout.embeddings(locale).manifest.name, whole.model_dump(mode="json"))
+
+
+def noisy(vectors: Matrix, rows: np.ndarray, is_copy: np.ndarray, noise: float) -> Iterator[Matrix]:
+    """Yield vectors by row, those of copies with noise, at the length that they had."""
+    for number, at in enumerate(np.array_split(np.arange(len(rows)), -(-len(rows) // 65_536))):
+        piece = vectors[rows[at]]
+        lengths = np.linalg.norm(piece, axis=1, keepdims=True)
+        drawn = np.random.default_rng([1, number]).standard_normal(piece.shape, np.float32)
+        drawn *= noise * lengths / np.linalg.norm(drawn, axis=1, keepdims=True)
+        piece += drawn * is_copy[at, np.newaxis]
+        yield piece * (lengths / np.linalg.norm(piece, axis=1, keepdims=True))
+
+
+def with_indexes(lists: int) -> Params:
+    """Return the settings of this folder with the indexes that are measured."""
+    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    data["indexes"] = indexes(lists)
+    data["index"] = dict.fromkeys(data["index"], "flat")
+    return check_params(data, str(PARAMS_FILE))
+
+
+def table(found: Any) -> str:
+    """Return the figures of reports/tradeoff/<locale>.json as a Markdown table."""
+    flat = next(each for each in found["indexes"] if each["index"] == "flat")
+    rows = [
+        [
+            each["index"], f"{each['overlap@100']:.4f}", f"{each['bytes_per_vector']:.0f}",
+            f"{each['build_seconds']:.0f}", f"{each['p50_milliseconds']:.1f}",
+            f"{each['p95_milliseconds']:.1f}", f"{each['queries_per_second']:,.0f}",
+            f"{each['queries_per_second'] / flat['queries_per_second']:.1f}",
+        ]
+        for each in found["indexes"]
+    ]  # fmt: skip
+    return markdown(HEADER, rows, HEADER[1:])
+
+
+def main() -> int:
+    """Measure, write the report, print the table; return the exit status."""
+    parser = argparse.ArgumentParser(prog="python -m bench.indexes")
+    parser.add_argument("--locale", default="us")
+    parser.add_argument("--products", type=int, default=1_200_000, help="default: 1200000")
+    parser.add_argument("--lists", type=int, default=2_048, help="default: 2048")
+    parser.add_argument("--noise", type=float, default=0.3, help="default: 0.3")
+    options = parser.parse_args()
+    with stage.report_errors("bench") as outcome, tempfile.TemporaryDirectory() as scratch:
+        params = load_params()
+        stage.check_locale(params, options.locale)
+        manifest = read_manifest(params, options.locale)
+        params = with_indexes(options.lists)
+        grow(manifest, options.locale, options.products, options.noise, Path(scratch))
+        with contextlib.chdir(scratch):
+            tradeoff(params, options.locale, [])
+            found = json.loads(layout.tradeoff(options.locale).read_text("utf-8"))
+        text = (
+            f"{options.products:,} products: {manifest.products.rows:,} of {options.locale} "
+            f"({manifest.encoder}, {manifest.dimension} components) and copies with noise of "
+            f"{options.noise:g} of their length; {found['queries']:,} queries, {options.lists:,} "
+            f"lists, {found['threads']} threads.\n\n{table(found)}"
+        )
+        with atomic_file(layout.INDEXES_BENCH) as partial:
+            partial.write_text(text, encoding="utf-8", newline="\n")
+        sys.stdout.write(text)
+    return outcome.status
+
+
+if __name__ == "__main__":
+    sys.exit(main())
