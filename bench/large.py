@@ -60,6 +60,7 @@ _SEARCHED = {"queries": QUERIES, "depth": DEPTH}
 _VECTORS = {"dimension": DIMENSION}
 _INVERTED = {"lists": 1024, "probes": 64, "subvectors": 48, "bits": 8}
 _FAST = {"subvectors": 192, "rescore": 4}
+_FAST_LISTS = {"lists": 1024, "probes": 128, "subvectors": 192, "rescore": 2}
 
 STEPS = (
     Step("sample", "sample", None, {"queries": QUERIES}),
@@ -68,10 +69,18 @@ STEPS = (
     Step("index (sq8)", "index", "sq8", _VECTORS),
     Step("index (pq-fastscan)", "index", "pq-fastscan", _VECTORS | _FAST),
     Step("index (ivf-pq)", "index", "ivf-pq", _VECTORS | _INVERTED),
+    Step("index (ivf-pq-fastscan)", "index", "ivf-pq-fastscan", _VECTORS | _FAST_LISTS),
     Step("retrieve (flat)", "retrieve", "flat", _VECTORS | _SEARCHED, True),
     Step("retrieve (sq8)", "retrieve", "sq8", _VECTORS | _SEARCHED, True),
     Step("retrieve (pq-fastscan)", "retrieve", "pq-fastscan", _VECTORS | _SEARCHED | _FAST, True),
     Step("retrieve (ivf-pq)", "retrieve", "ivf-pq", _VECTORS | _SEARCHED | _INVERTED, True),
+    Step(
+        "retrieve (ivf-pq-fastscan)",
+        "retrieve",
+        "ivf-pq-fastscan",
+        _VECTORS | _SEARCHED | _FAST_LISTS,
+        True,
+    ),
     Step("hybrid", "hybrid", None, _SEARCHED, True),
     Step("evaluate", "evaluate", None, _SEARCHED, True),
 )

@@ -74,8 +74,11 @@ INDEXES: dict[str, dict[str, Any]] = {
     "pq-fastscan": {"kind": "pq-fastscan", "subvectors": 192, "rescore": 4},
     "rabitq": {"kind": "rabitq", "bits": 2, "rescore": 4},
     "ivf-pq": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 48, "bits": 8},
+    "ivf-pq-fastscan": {
+        "kind": "ivf-pq-fastscan", "lists": 1024, "probes": 128, "subvectors": 192, "rescore": 2,
+    },
     "ivf-pq-fine": {"kind": "ivf-pq", "lists": 1024, "probes": 64, "subvectors": 96, "bits": 8},
-}
+}  # fmt: skip
 """The indexes that are measured."""
 
 
