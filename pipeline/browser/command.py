@@ -3,8 +3,8 @@
     python -m pipeline.browser --locale us --out build/us
     python -m http.server --directory build/us --bind 127.0.0.1
 
-It needs the vectors of `embed`, the packages of '.[run,browser]' and, the first time, npm. Serve the
-folder over https or on localhost: elsewhere, browsers check no hashes.
+It needs the vectors of `embed`, the packages of '.[run,browser]' and, the first time, npm. Serve
+the folder over https or on localhost: elsewhere, browsers check no hashes.
 """
 
 import argparse

@@ -112,7 +112,7 @@ def _parser() -> argparse.ArgumentParser:
     form.add_argument(
         "--table",
         action="store_true",
-        help="systems side by side, even in a pipe, which otherwise gets a line per product with tabs",
+        help="systems side by side, even in a pipe, which otherwise gets a line per product",
     )
     parser.add_argument("--file", help="a file with a query on each line; - is standard input")
     return parser
