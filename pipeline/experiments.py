@@ -118,7 +118,7 @@ def main() -> int:
             switch, action="append_const", const=switch, dest="switches", default=[],
             help=f"those of {switch.removeprefix('--').replace('-', ' ')} too",
         )  # fmt: skip
-    parser.add_argument("--sort-by", metavar="COLUMN", help="the largest number first")
+    parser.add_argument("--sort-by", metavar="COLUMN", help="sort by it, largest number first")
     arguments = parser.parse_args()
     with stage.report_errors("experiments") as outcome:
         command = [sys.executable, "-m", "dvc", "exp", "show", "--json", *arguments.switches]

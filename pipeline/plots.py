@@ -1,7 +1,7 @@
 """Draw the plots of DVC on a page that opens without a network: `make plots`.
 
-The page of `dvc plots` loads Vega from another host. DVC takes a template for its page, so here the
-same versions of Vega are put into one. It is in the cache: the libraries have a megabyte.
+The page of `dvc plots` loads Vega from another host. DVC takes a template for its page, so this
+command puts the same versions of Vega into one, and keeps it in the cache.
 """
 
 import argparse

@@ -1,10 +1,10 @@
-"""Make a folder that searches a locale's products in the visitor's own browser: -> --out.
+"""Write a folder that searches a locale's products in the visitor's own browser.
 
     python -m pipeline.browser --locale us --out build/us
     python -m http.server --directory build/us --bind 127.0.0.1
 
-It needs the vectors of `embed`, npm (only the first time) and the packages of '.[browser]'. Serve
-the folder over https, or on localhost: browsers check hashes nowhere else.
+It needs the vectors of `embed`, the packages of '.[run,browser]' and, the first time, npm. Serve
+the folder over https or on localhost: elsewhere, browsers check no hashes.
 """
 
 import argparse
@@ -225,7 +225,7 @@ def _parse() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--locale", required=True, help="a key of `encoder` in params.yaml")
-    parser.add_argument("--out", type=Path, required=True, help="the folder to write")
+    parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     parser.add_argument(
         "--megabytes", type=int, default=MOST_MEGABYTES, metavar="MB",
         help=f"what the encoder may take of a visitor's download (default: {MOST_MEGABYTES})",

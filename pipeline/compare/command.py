@@ -1,9 +1,9 @@
 """Compare two revisions, each a Git revision, a DVC experiment or `workspace`.
 
-Needs params.yaml and reports/per_query of both, which are in Git, and no data. Titles come from
-the workspace, or from DVC's cache or remote.
+It reads params.yaml and reports/per_query of both, which are in Git, and needs no data. Titles come
+from the workspace, or from DVC's cache or remote.
 
-Exit status 3: the thresholds of params.yaml refuse a drop. 1: there is nothing to compare.
+Exit status 3: a metric fell by more than params.yaml allows. 1: the revisions cannot be compared.
 """
 
 import argparse
@@ -151,11 +151,11 @@ def main() -> int:
     )
     parser.add_argument("a", help="the old side: a Git revision, an experiment, or workspace")
     parser.add_argument("b", help="the new side")
-    parser.add_argument("--markdown", type=Path, metavar="FILE", help="write it as markdown too")
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write it as JSON too")
+    parser.add_argument("--markdown", type=Path, metavar="FILE", help="also write it as markdown")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="also write it as JSON")
     parser.add_argument(
         "--queries", type=_count, default=5, metavar="N",
-        help="how many of the largest wins and losses are shown (5)",
+        help="how many of the largest wins and losses are shown (default: 5)",
     )  # fmt: skip
     arguments = parser.parse_args()
     with stage.report_errors("compare") as outcome:

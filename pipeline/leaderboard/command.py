@@ -1,7 +1,7 @@
 """Rank all encoders and systems that the branches, tags and experiments here were evaluated with.
 
-Needs params.yaml and reports/ of each revision, which are in Git, and no data. Only numbers of one
-sample are ranked together; each sample has a table of its own.
+It reads params.yaml and reports/ of each revision, which are in Git, and needs no data. Each sample
+has a table of its own.
 """
 
 import argparse

@@ -2,7 +2,7 @@
 
 Runs and judgements are TREC files, as trec_eval takes them, or parquet files with named columns:
 query_id, product_id, and score or rank; and label, gain or grade. The measures are those of the
-reports. Where params.yaml is in this folder, its `evaluate` and `uncertainty` count.
+reports. If this folder has a params.yaml, its `evaluate` and `uncertainty` are used.
 
     python -m pipeline.score judgements.qrels bm25.run dense.run
     python -m pipeline.score judgements.qrels bm25.run --label 2=E --label 1=S --label 0=I
@@ -106,7 +106,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("runs", type=Path, nargs="+", metavar="run", help="a run; the first is A")
     parser.add_argument(
         "--label", action="append", default=[], metavar="VALUE=LABEL",
-        help="E, S, C or I for one of your labels, such as 2=E; give it for each of them",
+        help="E, S, C or I for one of your labels, such as 2=E; repeat it for each label",
     )  # fmt: skip
     parser.add_argument(
         "--products", type=Path, metavar="FILE",

@@ -92,24 +92,27 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("query", nargs="?", help="what to search for")
     parser.add_argument("--locale", help="a key of `encoder` in params.yaml")
     parser.add_argument(
-        "--system", help=f"one or more, with commas (default: {','.join(FIRST_SYSTEMS)})"
+        "--system", help=f"one or more, separated by commas (default: {','.join(FIRST_SYSTEMS)})"
     )
-    parser.add_argument("-k", type=int, default=FIRST_PLACES, help="products of each system")
+    parser.add_argument(
+        "-k", type=int, default=FIRST_PLACES, help="products per system (default: %(default)s)"
+    )
     parser.add_argument("--brand", help="search only products of this brand")
     parser.add_argument("--color", help="search only products of this colour")
     parser.add_argument(
         "--collapse", action="store_true", help="show the first product of each group of duplicates"
     )
     parser.add_argument(
-        "--as-typed", action="store_true", help="correct no spelling, where `spelling` does"
+        "--as-typed",
+        action="store_true",
+        help="do not correct the spelling, even if `spelling` does",
     )
     form = parser.add_mutually_exclusive_group()
     form.add_argument("--json", action="store_true", help="one line of JSON per query")
     form.add_argument(
         "--table",
         action="store_true",
-        help="side by side, also where the output is no terminal: else that gets a line per "
-        "product, with tabs",
+        help="systems side by side, even in a pipe, which otherwise gets a line per product",
     )
     parser.add_argument("--file", help="a file with a query on each line; - is standard input")
     return parser

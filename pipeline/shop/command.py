@@ -207,12 +207,13 @@ def _parse() -> argparse.Namespace:
     parser.add_argument("--locale", required=True, help="a name for the catalogue, such as de")
     parser.add_argument(
         "--language",
-        help="an ISO 639-1 code, or any (default: as before for the same locale; the locale if it "
-        "is such a code)",
+        help="an ISO 639-1 code, or any (default: the language that the locale has; for a new "
+        "locale, its name if that is such a code)",
     )
     parser.add_argument(
         "--encoder",
-        help=f"its encoder (default: as before for the same locale; {ANY_LANGUAGE_ENCODER})",
+        help="its encoder (default: the encoder that the locale has; for a new locale, "
+        f"{ANY_LANGUAGE_ENCODER})",
     )
     for option, about in (
         ("--column", "your column for one of ESCI's, such as product_id=sku"),
@@ -222,7 +223,10 @@ def _parse() -> argparse.Namespace:
             option, action="append", default=[], metavar="A=B", help=f"{about}; repeat it"
         )
     parser.add_argument(
-        "--out", type=Path, default=Path("data/shop"), help="the folder to write (data/shop)"
+        "--out",
+        type=Path,
+        default=Path("data/shop"),
+        help="the folder to write (default: data/shop)",
     )
     return parser.parse_intermixed_args()
 

@@ -1,7 +1,7 @@
 """Write the page of the workspace with what moved since a revision, as `pipeline.compare` finds it.
 
-The stage report cannot draw this: main and HEAD name other commits tomorrow, and DVC would not know
-that the page is old. So this is a command, and its page is no output of the graph.
+This is a command and not a part of the stage report, because main and HEAD name other commits
+tomorrow, and DVC would not know that the page is old.
 """
 
 import argparse
