@@ -27,7 +27,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from bench.peak import PEAKS, operations, peak_gflops
+from bench.peak import operations, peak_gflops, precisions
 from bench.quality import Catalogue, ndcg, read_catalogues
 from bench.side import BASELINE, Side
 from pipeline.core import layout, stage
@@ -313,8 +313,7 @@ def _peaks(params: Params) -> dict[str, Figures]:
             "all_threads": round(peak_gflops(precision, threads)),
             "one_thread": round(peak_gflops(precision, 1)),
         }
-        for precision in PEAKS
-        if precision != "bfloat16" or bfloat16_instructions()
+        for precision in (*precisions(), "int8")
     }
 
 

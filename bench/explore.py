@@ -35,9 +35,7 @@ from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
 from pipeline.vectors.lengths import at_unit_length
-from pipeline.vectors.manifest import (
-    side_of,
-)
+from pipeline.vectors.manifest import side_of
 from pipeline.vectors.shards import ShardWriter
 
 STAGES = ("index", "similar", "duplicates")

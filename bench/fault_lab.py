@@ -4,6 +4,7 @@ Stages run in processes forked from one that has imported them: a run takes a te
 hundreds are possible.
 """
 
+import itertools
 import multiprocessing
 import os
 import resource
@@ -98,17 +99,24 @@ class AtWrite:
 
     def __call__(self) -> None:
         """Start counting."""
-        seen = 0
+        seen = itertools.count(1)
 
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            nonlocal seen
-            written = event == "open" and bool(int(arguments[2] or 0) & _OPEN_TO_WRITE)
-            if written or event in _WRITING_EVENTS:
-                seen += 1
-                if seen == self.number:
-                    self.act()
+        def count() -> None:
+            if next(seen) == self.number:
+                self.act()
 
-        sys.addaudithook(hook)
+        _at_each_write(count)
+
+
+def _at_each_write(act: Callable[[], object]) -> None:
+    """Do something just before each time that this process makes, renames or removes a file."""
+
+    def hook(event: str, arguments: tuple[Any, ...]) -> None:
+        written = event == "open" and bool(int(arguments[2] or 0) & _OPEN_TO_WRITE)
+        if written or event in _WRITING_EVENTS:
+            act()
+
+    sys.addaudithook(hook)
 
 
 def kill() -> None:
@@ -259,13 +267,7 @@ class Count:
     def __call__(self) -> None:
         """Start counting."""
         out = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
-
-        def hook(event: str, arguments: tuple[Any, ...]) -> None:
-            written = event == "open" and bool(int(arguments[2] or 0) & _OPEN_TO_WRITE)
-            if written or event in _WRITING_EVENTS:
-                os.write(out, b".")
-
-        sys.addaudithook(hook)
+        _at_each_write(lambda: os.write(out, b"."))
 
 
 def give_run(root: Path) -> None:

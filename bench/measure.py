@@ -10,10 +10,6 @@ from pipeline.core.params_file import load_params
 Figures = dict[str, Any]
 
 
-def nothing(products: int) -> None:
-    """Prepare nothing."""
-
-
 @dataclass(frozen=True)
 class Measure:
     """How a stage is measured, on a catalogue of a given size.
@@ -30,7 +26,7 @@ class Measure:
     """
 
     run: Callable[[int], Figures]
-    prepare: Callable[[int], None] = nothing
+    prepare: Callable[[int], None]
     compare: Callable[[int], Figures] | None = None
 
 

@@ -19,8 +19,6 @@ from pipeline.core.trained import Precision
 if TYPE_CHECKING:
     import openvino
 
-PEAKS: tuple[Precision, ...] = ("float32", "bfloat16", "int8")
-
 SHAPES = ((512, 384), (512, 1024), (2048, 1024))
 """Rows and width of the multiplied matrices; the fastest shape is the peak."""
 

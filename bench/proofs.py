@@ -59,6 +59,9 @@ PROBES = 2
 
 _COMPUTED, _SEEN = Path("computed"), Path("seen.json")
 
+Seconds = dict[str, float]
+"""How long each part took."""
+
 
 @dataclass(frozen=True)
 class Kill:
@@ -245,20 +248,23 @@ PROOFS: dict[str, Proof] = {
 }  # fmt: skip
 
 
+def timed(seconds: Seconds, part: str, function: Callable[..., Any]) -> Callable[..., Any]:
+    """Return a function that also adds how long it takes to the seconds of a part."""
+
+    def run(*args: Any, **kwargs: Any) -> Any:
+        started = time.monotonic()
+        try:
+            return function(*args, **kwargs)
+        finally:
+            seconds[part] = seconds.get(part, 0.0) + time.monotonic() - started
+
+    return run
+
+
 def watched_embed(kill: Kill | None = None) -> None:
     """Run embed in this process; write to files what it computed and how long its parts took."""
-    seconds: dict[str, float] = {}
+    seconds: Seconds = {}
     to_kill = [kill] if kill else []
-
-    def timed(part: str, method: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.monotonic()
-            try:
-                return method(*args, **kwargs)
-            finally:
-                seconds[part] = seconds.get(part, 0.0) + time.monotonic() - started
-
-        return run
 
     def counted(engine: OpenVinoEngine, batch: Batch) -> Any:
         vectors = compute(engine, batch)
@@ -272,9 +278,9 @@ def watched_embed(kill: Kill | None = None) -> None:
     compute = OpenVinoEngine.__call__
     with (
         patch.object(OpenVinoEngine, "__call__", counted),
-        patch.object(SideEncoder, "survey", timed("scan", SideEncoder.survey)),
-        patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
-        patch("pipeline.embed.stage.write_shards", timed("write", write_shards)),
+        patch.object(SideEncoder, "survey", timed(seconds, "scan", SideEncoder.survey)),
+        patch.object(SideEncoder, "fill", timed(seconds, "encode", SideEncoder.fill)),
+        patch("pipeline.embed.stage.write_shards", timed(seconds, "write", write_shards)),
         stage.report_errors("embed") as outcome,
     ):
         embed(load_params(), LOCALE)

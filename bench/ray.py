@@ -17,8 +17,8 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -185,17 +185,7 @@ def kill_a_worker() -> bool:
 def watched_embed() -> None:
     """Run embed in this process; write to a file how many seconds its parts took."""
     seconds = {"encode": 0.0, "start": 0.0}
-
-    def timed(part: str, function: Callable[..., Any]) -> Callable[..., Any]:
-        def run(*args: Any, **kwargs: Any) -> Any:
-            started = time.monotonic()
-            try:
-                return function(*args, **kwargs)
-            finally:
-                seconds[part] += time.monotonic() - started
-
-        return run
-
+    timed = partial(proofs.timed, seconds)
     with (
         patch.object(SideEncoder, "fill", timed("encode", SideEncoder.fill)),
         patch("pipeline.embed.locale_encoder.load_on", timed("start", load_on)),

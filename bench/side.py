@@ -25,10 +25,9 @@ from pipeline.encoders.engine import Device, EngineName
 from pipeline.encoders.weights import resolve_weights
 
 if TYPE_CHECKING:
-    from pipeline.core.arrays import Matrix
     from pipeline.encoders.encoder import Role
 
-Encode = Callable[[list[str], "Role"], "Matrix"]
+Encode = Callable[[list[str], "Role"], Matrix]
 
 BASELINE: Final = "sentence-transformers"
 
@@ -80,7 +79,7 @@ def load(params: Params, name: str, side: Side) -> Encode:
     model.max_seq_length = spec.max_tokens
     prefixes = {"query": spec.query_prefix, "passage": spec.passage_prefix}
 
-    def encode(texts: list[str], role: "Role") -> "Matrix":
+    def encode(texts: list[str], role: "Role") -> Matrix:
         # An empty prompt, lest a default one of the model's own comes before the prefix.
         vectors: Matrix = model.encode([prefixes[role] + text for text in texts], prompt="")
         return vectors

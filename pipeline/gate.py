@@ -5,7 +5,6 @@ a stage that failed would keep DVC from recording the numbers of an experiment.
 """
 
 import sys
-from collections.abc import Iterator
 from typing import Any
 
 from pipeline.core import files, layout, stage
@@ -25,43 +24,39 @@ from pipeline.core.params import (
 from pipeline.runs import card as run_card
 
 
-def refusals(params: Params, locale: str, metrics: Any) -> Iterator[str]:
-    """Say what is wrong with a locale's index by its metrics, or with the metrics."""
+def refusal(params: Params, locale: str, metrics: Any) -> str | None:
+    """Return what is wrong with a locale's index by its metrics, or with the metrics, or None."""
     where, remedy = layout.metrics(locale), layout.rerun_hint("evaluate", locale)
     known = metrics if isinstance(metrics, dict) else {}
     for section, chosen in (("encoder", params.encoder[locale]), ("index", params.index[locale])):
         if (found := known.get(section)) != chosen:
-            yield f"{where}: {section} must be {chosen!r} (found {shorten(found)}). {remedy}"
-            return
+            return f"{where}: {section} must be {chosen!r} (found {shorten(found)}). {remedy}"
     name = params.index[locale]
     settings = run_card.index_settings(run_card.of_index(name, params.indexes[name]))
     measured = known.get(run_card.INDEX_SETTINGS)
     if not isinstance(measured, dict):
-        yield f"{where} does not say of which settings of {name} it is. {remedy}"
-        return
+        return f"{where} does not say of which settings of {name} it is. {remedy}"
     if differs := run_card.other_setting(measured, settings):
-        yield f"{where}: {differs}: the overlap is that of indexes.{name} as it was. {remedy}"
-        return
+        return f"{where}: {differs}: the overlap is that of indexes.{name} as it was. {remedy}"
     if run_card.NOT_MEASURED in known:
-        yield (
+        return (
             f"{where}: nothing is measured ({shorten(known[run_card.NOT_MEASURED])}), so what the "
             "index misses is not known. Empty index_gate, or use a sample with judgements."
         )
-        return
     dense = known.get("dense")
     overlap = dense.get(run_card.INDEX_OVERLAP) if isinstance(dense, dict) else None
     if not isinstance(overlap, float) or not 0 <= overlap <= 1:
-        yield (
+        return (
             f"{where}: dense.{run_card.INDEX_OVERLAP} must be from 0 to 1 (found "
             f"{shorten(overlap)}). {remedy}"
         )
-        return
     lost = round(1 - overlap, run_card.OVERLAP_DECIMALS)
     if params.index_gate is not None and lost > params.index_gate:
-        yield (
+        return (
             f"index.{locale}: {name} finds {overlap:g} of the exact top 100 and loses {lost:g}, "
             f"but index_gate allows {params.index_gate:g}. {_way_out(name, params.indexes[name])}"
         )
+    return None
 
 
 def gate(params: Params) -> None:
@@ -81,9 +76,9 @@ def gate(params: Params) -> None:
         except PipelineError as err:
             wrong.append(str(err))
             continue
-        found = list(refusals(params, locale, read))
-        wrong.extend(found)
-        if not found:
+        if (found := refusal(params, locale, read)) is not None:
+            wrong.append(found)
+        else:
             stage.log.info(
                 "gate locale=%s index=%s %s=%s allowed_to_lose=%s",
                 locale, params.index[locale], run_card.INDEX_OVERLAP,

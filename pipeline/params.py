@@ -2,6 +2,8 @@
 
 import argparse
 import sys
+from collections.abc import Mapping
+from typing import Any
 
 from pipeline.core import files, params_edit, params_text, start
 from pipeline.core.errors import PipelineError
@@ -11,7 +13,7 @@ from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params, refuse_locale_name
 
 
-def add_locale(text: bytes, locale: str, choices: dict[str, str]) -> bytes:
+def add_locale(text: bytes, locale: str, choices: Mapping[str, Any]) -> bytes:
     """Return the text of params.yaml with one more locale; no other line changes.
 
     Args:
@@ -29,7 +31,7 @@ def add_locale(text: bytes, locale: str, choices: dict[str, str]) -> bytes:
         raise PipelineError(
             f"{where}: the locale {locale} is there already. Change its lines, or name another."
         )
-    changes: dict[tuple[str, ...], str] = {
+    changes: dict[tuple[str, ...], Any] = {
         (section, locale): value for section, value in choices.items()
     }
     check_params(params_edit.replaced(data, changes), where)

@@ -118,17 +118,17 @@ def tracks_of(system: str) -> tuple[str, ...]:
     return TRACKS if system in SYSTEMS else TRACKS[:1]
 
 
-def qrels_lines(judgements: pa.Table, given: Mapping[str, int] = GRADES) -> Iterator[str]:
+def qrels_lines(judgements: pa.Table, grades: Mapping[str, int]) -> Iterator[str]:
     """Yield the lines of a qrels file, without newlines.
 
     Args:
         judgements: a table of schema `JUDGEMENTS`.
-        given: the grade of each label.
+        grades: of each label.
 
     Raises:
         PipelineError: a product_id that a TREC file cannot hold, or an unknown label.
     """
-    grades = pa.array([given[label] for label in LABELS])
+    graded = pa.array([grades[label] for label in LABELS])
     for batch in judgements.to_batches():
         codes = pc.index_in(batch["label"], value_set=pa.array(LABELS))
         if codes.null_count:
@@ -137,7 +137,7 @@ def qrels_lines(judgements: pa.Table, given: Mapping[str, int] = GRADES) -> Iter
                 f"column label: expected one of {', '.join(LABELS)} (found {unknown.as_py()!r}). "
                 "Run the stage clean again."
             )
-        yield from _joined(batch["query_id"], "0", _trec_ids(batch), grades.take(codes))
+        yield from _joined(batch["query_id"], "0", _trec_ids(batch), graded.take(codes))
 
 
 def run_lines(run: pa.Table, system: str) -> Iterator[str]:

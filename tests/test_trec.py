@@ -126,7 +126,9 @@ def test_the_lines_are_those_of_the_trec_formats() -> None:
         [[1, 1, 2], ["é", "B0a", "x"], [0.5, 0.5, 0.25], [1, 2, 1], [2, 0, 1]], schema=RUN
     )
 
-    assert list(trec.qrels_lines(judgements)) == ["1 0 B0a 100", "1 0 é 10", "2 0 B0a 1", "2 0 x 0"]
+    assert list(trec.qrels_lines(judgements, trec.GRADES)) == [
+        "1 0 B0a 100", "1 0 é 10", "2 0 B0a 1", "2 0 x 0",
+    ]  # fmt: skip
     assert list(trec.run_lines(run, "dense")) == [
         "1 Q0 é 1 0.5 dense",
         "1 Q0 B0a 2 0.49999997 dense",
@@ -144,7 +146,7 @@ def test_an_id_that_a_tool_would_split_is_refused(bad: str) -> None:
     run = pa.table([[1, 1], ["fine", bad], [0.5, 0.25], [1, 2], [1, 0]], schema=RUN)
 
     with pytest.raises(PipelineError, match="empty or holds white space"):
-        list(trec.qrels_lines(judgements))
+        list(trec.qrels_lines(judgements, trec.GRADES))
     with pytest.raises(PipelineError, match="empty or holds white space"):
         list(trec.run_lines(run, "dense"))
 
@@ -155,7 +157,7 @@ def test_an_unknown_label_is_refused() -> None:
     with pytest.raises(
         PipelineError, match=r"column label: expected one of E, S, C, I .found 'X'."
     ):
-        list(trec.qrels_lines(judgements))
+        list(trec.qrels_lines(judgements, trec.GRADES))
 
 
 def test_a_second_export_to_the_same_folder_replaces_the_first(

@@ -82,7 +82,7 @@ def render(report: ClustersReport, drawn: Drawn, params: Params, others: dict[st
     )
 
 
-def format_figure(estimate: Estimate | None, decimals: int = 2) -> str:
+def format_figure(estimate: Estimate | None, decimals: int) -> str:
     """Return an estimate as text: "27.95 [26.79, 29.13]"."""
     if estimate is None:
         return "–"

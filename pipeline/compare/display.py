@@ -206,8 +206,13 @@ def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, 
 
 def plain(text: str) -> str:
     """Return text on one line, shortened, without characters that steer a terminal."""
-    text = " ".join("".join(c if c.isprintable() else " " for c in text).split())
+    text = printable(text)
     return text if len(text) <= TITLE else text[: TITLE - 1] + "…"
+
+
+def printable(text: str) -> str:
+    """Return the whole of a text on one line, without characters that steer a terminal."""
+    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _folded(report: Report, move: Move) -> str:

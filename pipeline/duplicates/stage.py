@@ -210,9 +210,9 @@ def examples(ids: Ids, found: Groups, texts: Texts) -> list[dict[str, Any]]:
                         "text": text[:EXAMPLE_CHARACTERS],
                         "cosine": round(float(cosine), MEAN_DECIMALS),
                         "text_similarity": round(float(alike), MEAN_DECIMALS),
-                        "why": why,
+                        "why": reason,
                     }
-                    for product, text, cosine, alike, why in zip(
+                    for product, text, cosine, alike, reason in zip(
                         ids.products.take(pa.array(rows)).to_pylist(), texts.of(rows),
                         found.cosine[first], found.text[first], why[first], strict=True,
                     )

@@ -190,9 +190,10 @@ def check_fits(scores: Basis, sample: Sample, encoder: str, where: str, remedy: 
     found = scores.sample.model_dump() | {"encoder": scores.encoder}
     for key, expected in of.items():
         if found[key] != expected:
+            digits = 12 if key.endswith("_sha256") else None
             raise PipelineError(
-                f"{where}: {key} must be {str(expected)[:12]}, as in the table of the systems "
-                f"(found {str(found[key])[:12]}): one of them is older. {remedy}"
+                f"{where}: {key} must be {str(expected)[:digits]}, as in the table of the systems "
+                f"(found {str(found[key])[:digits]}): one of them is older. {remedy}"
             )
 
 

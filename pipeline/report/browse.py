@@ -69,6 +69,9 @@ def queries_data(
     the query's value in each of the `kinds` of the locale, `exact` how many products are Exact, and
     `missed` is what `_missed` gives. An id of a query is a string: a number beyond 2**53 loses
     digits in JavaScript.
+
+    Raises:
+        PipelineError: in the table of first products, a rank is missing or there twice.
     """
     chosen = choose_queries(differences(results), settings)
     linked = pc.is_in(results.per_query["query_id"], value_set=pa.array(also, pa.int64()))

@@ -17,14 +17,12 @@ from pipeline.core.clean_counts import CleanCounts
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS
+from pipeline.encoder_scores.form import ROUNDED
 from pipeline.evaluate.per_query import exact_sha256
 from pipeline.evaluate.top_products import PLACES
 from pipeline.report.inputs import LocaleResults, Scores, evaluate_again
 from pipeline.runs.card import INDEX_OVERLAP, RANDOM, index_settings, of_index, other_setting
 from pipeline.vectors.manifest import Manifest
-
-ROUNDED = 2e-5
-"""How far a mean of values that are rounded to 5 digits may be from the rounded mean."""
 
 HALF = 0.51e-5
 """How far a mean may be from the same mean rounded to 5 digits."""

@@ -276,19 +276,20 @@ def read_tradeoff(locale: str, manifest: Manifest, judgements_sha256: str) -> Tr
         return f"Not measured: {path} is missing. Run make tradeoff."
     measured = read_model(path, TradeOff, "Run `make tradeoff`.")
     products, queries = manifest.products, manifest.queries
-    for was, now in (
-        (measured.locale, locale),
-        (measured.encoder, manifest.encoder),
-        (measured.weights_sha256, manifest.weights_sha256),
-        (measured.product_ids_sha256, products.ids_sha256),
-        (measured.product_vectors_sha256, products.sha256()),
-        (measured.query_vectors_sha256, queries.sha256()),
-        (measured.judgements_sha256, judgements_sha256),
-    ):
-        if was != now:
+    for key, now in {
+        "locale": locale,
+        "encoder": manifest.encoder,
+        "weights_sha256": manifest.weights_sha256,
+        "product_ids_sha256": products.ids_sha256,
+        "product_vectors_sha256": products.sha256(),
+        "query_vectors_sha256": queries.sha256(),
+        "judgements_sha256": judgements_sha256,
+    }.items():
+        if (was := getattr(measured, key)) != now:
+            digits = 12 if key.endswith("_sha256") else None
             return (
-                f"Left out: {path} was measured on other data ({was[:12]}, now {now[:12]}). "
-                "Run make tradeoff."
+                f"Left out: {path} was measured on other data ({was[:digits]}, now "
+                f"{now[:digits]}). Run make tradeoff."
             )
     return measured
 

@@ -16,7 +16,7 @@ from pipeline.report.encoder import MEASURE_WORDS
 from pipeline.report.inputs import UNJUDGED, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
-from pipeline.report.summary import means_of, shown
+from pipeline.report.summary import means_of_all, shown
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
 from pipeline.report.verdict import verdict
@@ -214,20 +214,12 @@ def _best(results: LocaleResults, measure: str) -> set[str]:
 def _means(
     locales: Sequence[LocaleResults], measures: Sequence[str]
 ) -> list[tuple[str, list[str]]]:
-    """Return the mean over the locales of each system's measures, each locale counting the same.
-
-    A measure that some locale lacks has none, and a system that has none is left out.
-    """
-    rows = []
-    for system in shown(locales):
-        cells = []
-        for measure in measures:
-            means = means_of(locales, system, measure)
-            complete = len(means) == len(locales)
-            cells.append(f"{sum(means) / len(means):.3f}" if complete else "")
-        if any(cells):
-            rows.append((system, cells))
-    return rows
+    """Return the mean over the locales of each system's measures, as `summary.table` has it."""
+    return [
+        (system, [f"{means[name]:.3f}" if name in means else "" for name in measures])
+        for system in shown(locales)
+        if (means := means_of_all(locales, system, measures))
+    ]
 
 
 def describe_data(counts: CleanCounts, manifest: Manifest) -> dict[str, Any]:

@@ -35,7 +35,7 @@ def summarise(locales: Sequence[Numbers], measures: Sequence[str]) -> Summary:
         "systems": {
             system: means
             for system in shown(locales)
-            if (means := _means_of_all(locales, system, measures))
+            if (means := means_of_all(locales, system, measures))
         }
     }
     return summary
@@ -81,18 +81,18 @@ def _system_name(of: dict[str, Any], system: str) -> str:
     return f"{system} ({of['encoder']}, {of['index']})" if named else system
 
 
-def _means_of_all(
+def means_of_all(
     locales: Sequence[Numbers], system: str, measures: Sequence[str]
 ) -> dict[str, float]:
-    """Return the mean over the locales of each measure that all of them have."""
+    """Return the mean over the locales of each measure that all of them have, to 5 digits."""
     return {
         measure: round(sum(means) / len(means), metrics.MEAN_DECIMALS)
         for measure in measures
-        if len(means := means_of(locales, system, measure)) == len(locales)
+        if len(means := _means_of(locales, system, measure)) == len(locales)
     }
 
 
-def means_of(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
+def _means_of(locales: Sequence[Numbers], system: str, measure: str) -> list[float]:
     """Return the mean of each locale that has one."""
     return [
         estimate.mean

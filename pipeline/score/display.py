@@ -5,16 +5,13 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.compare.display import plain
+from pipeline.compare.display import HEADER, NUMBERS, plain
 from pipeline.core import text_tables
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import Interval
 from pipeline.score.results import Difference, Result
 
-COMPARED = (
-    "run", "measure", "A", "B", "difference", "interval", "p", "adjusted p", "queries", "won",
-    "lost", "tied", "",
-)  # fmt: skip
+COMPARED = ("run", "measure", *HEADER[2:])
 
 
 def terminal(results: Sequence[Result], differences: Sequence[Difference]) -> str:
@@ -31,7 +28,7 @@ def terminal(results: Sequence[Result], differences: Sequence[Difference]) -> st
     ]
     if differences:
         cells = [_cells(difference) for difference in differences]
-        table = text_tables.aligned(COMPARED, cells, COMPARED[2:-1])
+        table = text_tables.aligned(COMPARED, cells, NUMBERS)
         parts.append(f"A is {names[0]}, B the run of the line\n\n{table}")
     if notes := list(_notes(results, names)):
         parts.append("".join(f"{note}\n" for note in notes))

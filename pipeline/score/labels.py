@@ -74,7 +74,7 @@ def _usual(given: Given, name: str, keys: list[str]) -> Mapping[str, str]:
     if set(keys) <= {"0", "1"}:
         raise PipelineError(
             f"{given.where}: the grades are only {_listed(keys)}, and 1 may be the best grade or, "
-            f"as pipeline.trec writes it, a complement. {_advice(keys, '1', 'EI')}"
+            f"as pipeline.trec writes it, a complement. {_advice(['1', '0'], '1', 'EI')}"
         )
     return GRADES
 

@@ -6,9 +6,6 @@ from typing import Any
 
 from pipeline.core.systems import System
 
-SCORE_DIGITS = 6
-"""As runs are rounded."""
-
 
 @dataclass(frozen=True)
 class Product:

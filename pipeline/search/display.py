@@ -5,7 +5,7 @@ Neither has colours.
 
 import unicodedata
 
-from pipeline.compare.display import plain
+from pipeline.compare.display import plain, printable
 from pipeline.core.systems import System
 from pipeline.search.answer import Answer, Hit
 
@@ -47,7 +47,7 @@ def list_hits(answer: Answer) -> str:
             about = hit.product
             values = [
                 answer.searched, system, hit.rank, f"{hit.score:.6f}", hit.label or "",
-                plain(about.product_id), about.brand, about.color, about.title,
+                printable(about.product_id), about.brand, about.color, about.title,
             ]  # fmt: skip
             values += [] if hit.variants is None else [hit.variants]
             lines.append("\t".join(map(str, values)) + "\n")

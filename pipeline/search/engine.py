@@ -24,7 +24,7 @@ from pipeline.hybrid.fuse import fuse
 from pipeline.retrieve.rescored import Rescored
 from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
-from pipeline.search.answer import SCORE_DIGITS, Answer, Hit, Product, Similar
+from pipeline.search.answer import Answer, Hit, Product, Similar
 from pipeline.search.facets import Facet
 from pipeline.search.judged import Judged
 from pipeline.search.nearest import Allowed, Nearest, nearest
@@ -277,4 +277,4 @@ def _as_stored(codes: Ints, scores: NDArray[np.float64]) -> Ranked:
 
 
 def _score(score: float) -> float:
-    return round(float(score), SCORE_DIGITS)
+    return round(float(score), ranking.SCORE_DECIMALS)

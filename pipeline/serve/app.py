@@ -157,7 +157,7 @@ class Handlers:
         asked = Asked(q=given.get("q", ""), locale=given.get("locale", ""))
         try:
             values = read_values(request.scope["query_string"], known)
-            asked = read_asked(values, self._engines.ready() or states)
+            asked = read_asked(values, self._usual_locale())
             engine = self._engines.get(asked.locale)
             language = engine.params.language[asked.locale]
             systems = engine.params.systems_of(engine.locale)
@@ -176,10 +176,11 @@ class Handlers:
         return await self._desks.quick.run(lambda: engine.similar(product_id, k))
 
     def _engine(self, locale: str | None) -> Engine:
-        ready = self._engines.ready()
-        return self._engines.get(
-            locale or (ready[0] if ready else next(iter(self._engines.states)))
-        )
+        return self._engines.get(locale or self._usual_locale())
+
+    def _usual_locale(self) -> str:
+        """Return what is searched where the address names no locale: the first that can be."""
+        return [*self._engines.ready(), *self._engines.states][0]
 
 
 async def _answer_json(

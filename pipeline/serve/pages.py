@@ -33,8 +33,6 @@ _ENVIRONMENT = Environment(
     trim_blocks=True,
     lstrip_blocks=True,
 )
-
-
 _ENVIRONMENT.filters["count"] = "{:,}".format
 _ENVIRONMENT.filters["variants"] = say_variants
 
@@ -51,21 +49,14 @@ def search_page(
     problem: str = "",
 ) -> str:
     """Return the page of a search, of an empty box with examples, or of a problem."""
-    return _ENVIRONMENT.get_template("search.html.j2").render(
-        asked=asked,
-        locales=locales,
-        systems=systems,
-        language=LANGUAGES.get(language, language),
+    return _render(
+        "search.html.j2", asked, locales, systems, language, problem,
         answer=answer,
         columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
         examples=examples or [],
         more=min(asked.k * MORE_PLACES, depth) if asked.k < depth else 0,
-        problem=problem,
-        labels=LABELS,
         facets=list(FACETS),
-        link=lambda **changes: _link(asked, changes),
-        similar_link=lambda product_id: _similar_link(asked, product_id),
-    )
+    )  # fmt: skip
 
 
 def similar_page(
@@ -78,16 +69,29 @@ def similar_page(
     problem: str = "",
 ) -> str:
     """Return the page of what is similar to a product, or of a problem."""
-    return _ENVIRONMENT.get_template("similar.html.j2").render(
+    return _render("similar.html.j2", asked, locales, systems, language, problem, similar=similar)
+
+
+def _render(
+    template: str,
+    asked: Asked,
+    locales: list[str],
+    systems: Sequence[System],
+    language: str,
+    problem: str,
+    **own: Any,
+) -> str:
+    """Return a page: what every page shows, and what is its own."""
+    return _ENVIRONMENT.get_template(template).render(
         asked=asked,
         locales=locales,
         systems=systems,
         language=LANGUAGES.get(language, language),
-        similar=similar,
         problem=problem,
         labels=LABELS,
         link=lambda **changes: _link(asked, changes),
         similar_link=lambda product_id: _similar_link(asked, product_id),
+        **own,
     )
 
 

@@ -93,7 +93,7 @@ def read_values(query: bytes, known: Collection[str]) -> Values:
     return values
 
 
-def read_asked(values: Values, locales: list[str]) -> Asked:
+def read_asked(values: Values, usual_locale: str) -> Asked:
     """Read the address of a page; what it leaves out gets the usual value.
 
     Raises:
@@ -106,7 +106,7 @@ def read_asked(values: Values, locales: list[str]) -> Asked:
     )
     return Asked(
         q=values.get("q", ""),
-        locale=values.get("locale") or (locales[0] if locales else ""),
+        locale=values.get("locale") or usual_locale,
         left=left,
         right=right,
         k=read_k(values),

@@ -1,6 +1,7 @@
 """Similar products by words: a product's own terms are the query, as Lucene's MoreLikeThis does."""
 
 import math
+from collections import Counter
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -19,9 +20,7 @@ def query_terms(index: TermIndex, terms: Sequence[str]) -> list[str]:
 
     A tie goes to the term that comes first in the text.
     """
-    counts: dict[str, int] = {}
-    for term in terms:
-        counts[term] = counts.get(term, 0) + 1
+    counts = Counter(terms)
 
     def weight(term: str) -> float:
         having = index.having(term)

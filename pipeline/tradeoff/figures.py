@@ -107,7 +107,8 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
-            ignore(f"{key} was {str(was)[:12]} and is now {str(value)[:12]}")
+            digits = 12 if key.endswith("_sha256") else None
+            ignore(f"{key} was {str(was)[:digits]} and is now {str(value)[:digits]}")
             return {}
     holding = {}
     for each in found.indexes:

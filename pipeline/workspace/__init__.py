@@ -14,7 +14,7 @@ from functools import cached_property
 import pandas as pd
 import pyarrow as pa
 
-from pipeline.core import layout, tables
+from pipeline.core import files, layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
@@ -91,9 +91,8 @@ class Workspace:
             PipelineError: the table is missing or damaged, or the sample has no judgements.
         """
         path, remedy = layout.per_query(self.locale), layout.rerun_hint("evaluate", self.locale)
-        if not path.is_file():
-            raise PipelineError(f"{path} is missing. {remedy}")
-        rows, card = read_per_query(path.read_bytes(), str(path), self.locale, remedy)
+        data = files.read_bytes(path, remedy)
+        rows, card = read_per_query(data, str(path), self.locale, remedy)
         check_measured(card, str(path))
         return rows.to_pandas()
 

@@ -188,8 +188,10 @@ def test_numbers_of_another_encoder_or_sample_do_not_fit() -> None:
     form.check_fits(card, sample, card.encoder, "it", "Run it.")
     with pytest.raises(PipelineError, match="it: encoder must be labse, as in the table of the"):
         form.check_fits(card, sample, "labse", "it", "Run it.")
+    with pytest.raises(PipelineError, match="it: encoder must be multilingual-e5-base, as"):
+        form.check_fits(card, sample, "multilingual-e5-base", "it", "Run it.")
     other = sample.model_copy(update={"judgements_sha256": "d" * 64})
-    with pytest.raises(PipelineError, match="it: judgements_sha256 must be dddddddddddd"):
+    with pytest.raises(PipelineError, match=r"it: judgements_sha256 must be d{12}, as"):
         form.check_fits(card, other, card.encoder, "it", "Run it.")
 
 

@@ -510,6 +510,7 @@ def test_a_run_that_cannot_be_right_is_refused_with_one_message(run: Any, messag
         (QRELS.assign(label=["E", None]), "row 1 .*label is missing"),
         (QRELS.rename(columns={"label": "gain"}), "row 0 .*gain must be one of 1, 0.1, 0.01, 0"),
         (QRELS.drop(columns="label").assign(grade=[1, 0]), "the grades are only 0, 1, and 1 may"),
+        (QRELS.drop(columns="label").assign(grade=[0, 0]), r"labels=\{'1': 'E', '0': 'I'\}, or"),
         (QRELS.drop(columns="label").assign(grade=[2, 0]), "one of 100, 10, 1, 0 .found 2; in all"),
         (QRELS.assign(gain=[1, 0]), "one column of label, .*found label, gain"),
         (QRELS.drop(columns="label"), "one column of label, .*found none"),

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.answer import Answer, Hit, Product
-from pipeline.search.display import columns, draw, fit
+from pipeline.search.display import columns, draw, fit, list_hits
 
 TITLES = ("Zapatillas rojas", "スニーカー レディース 軽量", "ｶﾞ é e\u0301 👩‍💻", "", "x" * 300)
 
@@ -42,6 +42,12 @@ def test_an_id_cannot_steer_the_terminal() -> None:
     drawn = draw(Answer("es", "q", "q", None, {}, {"dense": [hit]}, {"dense": 1}, {}), 80)
     assert "\x1b" not in drawn
     assert drawn.splitlines()[3:] == ["1  0.5000  Marca · B [2J 1", "   Zapatillas"]
+
+
+def test_a_line_per_product_has_the_whole_id_on_one_line() -> None:
+    hit = Hit(1, 0.5, Product(f"B\t{'0' * 300}", "Zapatillas", "Marca", ""))
+    line = list_hits(Answer("es", "q", "q", None, {}, {"dense": [hit]}, {"dense": 1}, {}))
+    assert line == f"q\tdense\t1\t0.500000\t\tB {'0' * 300}\tMarca\t\tZapatillas\n"
 
 
 def test_three_systems_are_side_by_side_in_80_columns() -> None:

@@ -113,8 +113,8 @@ async function search(number, asked) {
   const milliseconds = performance.now() - started;
   if (number !== newest) return;
   postMessage({
-    kind: "results", number, hits: shown, brands: [...counts], milliseconds, exact, text,
-    products: manifest.products, brand: asked.brand,
+    kind: "results", number, hits: shown, brands: [...counts], milliseconds, exact,
+    products: manifest.products,
   });
 }
 

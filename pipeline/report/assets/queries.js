@@ -72,7 +72,7 @@ const Queries = (() => {
     );
   };
 
-  // A text that a spreadsheet could take for a formula gets an apostrophe, as evaluate/plots.py does.
+  // A text that a spreadsheet could take for a formula gets an apostrophe, as report/plots.py does.
   const asText = (text) => (/^([\t\r\n]|\s*[=+\-@＝＋－＠])/.test(text) ? `'${text}` : text);
 
   // Return rows as CSV: numbers as they are in the data, and nothing for one that is undefined.
