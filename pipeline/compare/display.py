@@ -153,7 +153,7 @@ def cells(move: Move) -> tuple[str, ...]:
     """Return a move as a row of a table with `HEADER`."""
     mean, low, high, queries = move.difference
     return (
-        move.locale, move.metric, _number(move.a), _number(move.b),
+        move.locale, move.metric, four_digits(move.a), four_digits(move.b),
         "" if move.equal else f"{mean:+.4f}", "" if move.equal else f"[{low:+.4f}, {high:+.4f}]",
         f"{move.p:.4f}", f"{move.p_adjusted:.4f}", f"{queries:,}",
         f"{move.won:,}", f"{move.lost:,}", f"{move.tied:,}", verdict(move),
@@ -179,7 +179,11 @@ def verdict(move: Move) -> str:
     return said
 
 
-def _number(value: float) -> str:
+def four_digits(value: float) -> str:
+    """Return a number as tables show it; nothing for NaN.
+
+    A mean is rounded here alone: rounded to 5 digits before, it may end in another fourth digit.
+    """
     return "" if math.isnan(value) else f"{value:.4f}"
 
 

@@ -58,8 +58,9 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
 
 
 def mean(numbers: Floats) -> float:
-    """Return the mean, NaN of nothing."""
-    return float(numbers.mean()) if len(numbers) else float("nan")
+    """Return the mean of the numbers that are not NaN; NaN if there are none."""
+    defined = numbers[~np.isnan(numbers)]
+    return float(defined.mean()) if len(defined) else float("nan")
 
 
 def p_value(differences: Floats, draws: Uncertainty) -> float:

@@ -46,7 +46,7 @@ class Entry:
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
         settings: those that the numbers depend on, as the first revision writes them.
         measures: a value per query of each measure, [queries], NaN where undefined.
-        means: of each measure, those of record where the revision has them; NaN of nothing.
+        recorded: the mean of each measure as the revision's metrics have it, in 5 digits.
         speed: what was measured of the encoder and the index.
     """
 
@@ -58,8 +58,12 @@ class Entry:
     sample: Sample | JudgedSample
     settings: Mapping[str, str]
     measures: Mapping[str, Floats]
-    means: Mapping[str, float]
+    recorded: Mapping[str, float]
     speed: Speed
+
+    def mean(self, measure: str) -> float:
+        """Return the mean of a measure, as a comparison has it; NaN of none."""
+        return mean(self.measures.get(measure, np.empty(0)))
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,8 @@ def entries_of(
                     sample=JudgedSample.of(sample) if system == ENCODER else sample,
                     settings=_decisive(settings, system, side),
                     measures=measures,
-                    means={
-                        name: means.get(locale, {}).get(f"{system}.{name}", _mean(each))
+                    recorded={
+                        name: means.get(locale, {}).get(f"{system}.{name}", mean(each))
                         for name, each in measures.items()
                     },
                     # How large and fast an index is says nothing of the encoder by itself.
@@ -264,14 +268,14 @@ def _with(first: Entry, other: Entry) -> Entry:
         sample=first.sample,
         settings=shared,
         measures=first.measures,
-        means=first.means,
+        recorded=first.recorded,
         speed=first.speed.filled_by(other.speed),
     )
 
 
 def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: float) -> Board:
     def height(entry: Entry) -> float:
-        found = entry.means[measure]
+        found = entry.mean(measure)
         return -math.inf if math.isnan(found) else found
 
     order = sorted(entries, key=height, reverse=True)  # stable: equal means in order of finding
@@ -291,7 +295,7 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
                         entry.measures[measure], draws.samples, draws.confidence, draws.seed
                     ),
                     measure,
-                )._replace(mean=entry.means[measure]),
+                ),
                 p=p,
                 worse=worse,
             )
@@ -311,7 +315,3 @@ def _p_values(rivals: Sequence[Entry], measure: str, draws: Uncertainty) -> list
         p_value(each.measures[measure] - rivals[0].measures[measure], draws) for each in rivals[1:]
     ]
     return uncertainty.holm(alone, math.comb(len(rivals), 2))
-
-
-def _mean(numbers: Floats) -> float:
-    return mean(numbers[~np.isnan(numbers)])

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.compare.display import inline, plain
+from pipeline.compare.display import four_digits, inline, plain
 from pipeline.core import text_tables
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.evaluate.metrics import MEAN_DECIMALS
@@ -64,7 +64,7 @@ def markdown(shown: Shown) -> str:
 
 
 def csv_text(shown: Shown) -> str:
-    """Return the boards as one CSV table, a row per entry; numbers at full width."""
+    """Return the boards as one CSV table, a row per entry; numbers in 5 digits."""
     rows = [_record(each, placed, shown) for each in shown.boards for placed in each.placed]
     with io.StringIO(newline="") as out:
         writer = csv.DictWriter(out, list(rows[0]) if rows else [], lineterminator="\n")
@@ -104,10 +104,10 @@ def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
         rows.append(
             [
                 "–" if entry.system == BASELINE else str(placed.rank),
-                entry.system, entry.encoder, entry.index, _number(interval.mean, 4),
-                f"[{_number(interval.low, 4)}, {_number(interval.high, 4)}]",
-                _number(placed.p, 4),
-                *(_number(entry.means.get(name, math.nan), 4) for name in shown.others),
+                entry.system, entry.encoder, entry.index, four_digits(entry.mean(shown.measure)),
+                f"[{four_digits(interval.low)}, {four_digits(interval.high)}]",
+                four_digits(placed.p),
+                *(four_digits(entry.mean(name)) for name in shown.others),
                 *(
                     "" if value is None else f"{value:,.{digits}f}"
                     for value, digits in zip(asdict(entry.speed).values(), (0, 0, 3), strict=True)
@@ -142,12 +142,12 @@ def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
         "system": entry.system,
         "encoder": entry.encoder or None,
         "index": entry.index or None,
-        shown.measure: _rounded(placed.interval.mean),
+        shown.measure: _rounded(entry.recorded[shown.measure]),
         "low": _rounded(placed.interval.low),
         "high": _rounded(placed.interval.high),
         "p_adjusted": _rounded(placed.p),
         "surely_worse": placed.worse,
-        **{name: _rounded(entry.means.get(name, math.nan)) for name in shown.others},
+        **{name: _rounded(entry.recorded.get(name, math.nan)) for name in shown.others},
         **asdict(entry.speed),
         "settings": dict(entry.settings),
         "revisions": list(entry.revisions),
@@ -172,10 +172,6 @@ def _names(revisions: Sequence[str]) -> str:
     more = len(revisions) - NAMES_SHOWN
     listed = ", ".join(revisions[:NAMES_SHOWN])
     return f"{listed} and {more} more" if more > 0 else listed
-
-
-def _number(value: float, digits: int) -> str:
-    return "" if math.isnan(value) else f"{value:.{digits}f}"
 
 
 def _rounded(value: float) -> float | None:

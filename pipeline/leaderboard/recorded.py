@@ -31,6 +31,6 @@ def read_means(
             said = number_at(of_encoder, "measures", name, "value")
         else:
             said = number_at(of_systems, system, name)
-        if said is not None and abs(said - mean(own[own == own])) <= ROUNDED:
+        if said is not None and abs(said - mean(own)) <= ROUNDED:
             found[column] = said
     return found

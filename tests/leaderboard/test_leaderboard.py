@@ -12,12 +12,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipeline.compare import display as compare
+from pipeline.compare.differences import measure_moves
+from pipeline.compare.pairs import pair
 from pipeline.compare.revision import Revision, find_stale
+from pipeline.compare.sides import metrics
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.systems import FIRST_SYSTEMS
-from pipeline.leaderboard import board
+from pipeline.leaderboard import board, display
 from pipeline.leaderboard.command import rank_revisions
 from pipeline.leaderboard.recorded import read_means
 from tests.helpers import comparisons
@@ -96,8 +100,12 @@ def test_branches_tags_and_experiments_are_ranked_by_sample_and_every_form_has_t
     entries = [each for one in found["boards"] for each in one["entries"]]
     rows = list(csv.DictReader(paths["csv"].read_text().splitlines()))
     assert [row["ndcg@10"] for row in rows] == [str(each["ndcg@10"]) for each in entries]
-    for text in (done.stdout, paths["markdown"].read_text()):
-        assert all(f"{each['ndcg@10']:.4f}" in text for each in entries)
+    shown = [
+        [float(each) for each in re.findall(r"(0\.\d{4})[ |]+(?:\[|&#91;)", text)]
+        for text in (done.stdout, paths["markdown"].read_text())
+    ]
+    assert shown[0] == shown[1]
+    assert shown[0] == pytest.approx([each["ndcg@10"] for each in entries], abs=6e-5)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +165,36 @@ def test_numbers_of_another_setting_of_the_index_are_said_and_old_metrics_say_no
         assert all(re.search(said, note) for note in notes)
 
 
+def test_the_leaderboard_and_a_comparison_show_the_same_digits_of_every_mean() -> None:
+    revision, told_apart = Revision("now", ROOT), 0
+    for locale, side in revision.sides(LOCALES).items():
+        columns = [name for name in metrics(side.table) if not name.startswith("random.")]
+        pairs = [pair(locale, column, side.table, side.table) for column in columns]
+        moves = measure_moves(pairs, 0.5, 0.0, comparisons.DRAWS, queries=0)
+        compared = {move.metric: compare.cells(move)[2] for move in moves}
+        files_of = [revision.find(of(locale)) for of in (layout.metrics, layout.encoder_scores)]
+        recorded = read_means(side, *files_of)
+        entries = board.entries_of("now", {locale: side}, {}, {}, {locale: recorded})
+        for measure in {column.partition(".")[2] for column in columns}:
+            boards = board.rank_entries(entries, measure, comparisons.DRAWS, 0.5)
+            page = display.markdown(display.Shown(boards, [], measure, 0.95))
+            ranked = shown_means(page, measure)
+            for column in (each for each in columns if each.partition(".")[2] == measure):
+                assert ranked[column.partition(".")[0]] == compared[column], column
+        told_apart += sum(f"{recorded[column]:.4f}" != compared[column] for column in columns)
+    assert told_apart, "no mean here shows whether it was rounded twice"
+
+
+def shown_means(page: str, measure: str) -> dict[str, str]:
+    """Return the cell of a measure for each system of a leaderboard in Markdown."""
+    header, _, *rows = [
+        [cell.strip() for cell in line.strip("|").split("|")]
+        for line in page.splitlines()
+        if line.startswith("| ")
+    ]
+    return {row[header.index("system")]: row[header.index(measure)] for row in rows}
+
+
 @pytest.mark.parametrize("locale", LOCALES)
 def test_the_means_are_those_of_the_metrics_files(locale: str) -> None:
     given = params()
@@ -180,6 +218,7 @@ def test_a_number_of_record_that_is_not_of_the_table_is_left_out() -> None:
     for said in (b"0.3189", b'"0.31893"', b"null", b"NaN", b"Infinity", far, b"{}"):
         assert read_means(side, record % said, b"[]") == {}
     entries = board.entries_of("a", {"es": side}, {}, {}, {"es": {"dense.ndcg@10": 0.31892}})
-    (found,) = board.rank_entries(entries, "ndcg@10", params().uncertainty, 0.05)
-    means = [placed.interval.mean for placed in found.placed]
-    assert means == [pytest.approx(float(values.mean()), abs=1e-7), 0.31892]
+    boards = board.rank_entries(entries, "ndcg@10", params().uncertainty, 0.05)
+    (found,) = display.as_json(display.Shown(boards, [], "ndcg@10", 0.95))["boards"]
+    written = {each["system"]: each["ndcg@10"] for each in found["entries"]}
+    assert written == {"dense": 0.31892, "hybrid": 0.31893}
