@@ -43,7 +43,7 @@ def build_index(
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
-    The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
+    The vectors are added `PIECE_ROWS` at a time, wherever shards end, so that the bytes of
     a graph do not depend on the shards. An inverted file is trained here and filled by `add`, which
     may use other machines; the others have too little to compute for that, or cannot be built in
     parts (hnsw).
