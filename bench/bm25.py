@@ -26,7 +26,7 @@ from pipeline.bm25.analysers import Analyser, analyser_for
 from pipeline.bm25.postings import collect
 from pipeline.bm25.search import TermIndex
 from pipeline.bm25.stage import search_all
-from pipeline.bm25.texts import count_products, terms_of
+from pipeline.bm25.texts import count_products, terms_of_queries
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
@@ -67,7 +67,7 @@ class Task:
         pieces = count_products(self.locale, self.analyser, products, params.runtime)
         index = TermIndex.of(collect(pieces), params.bm25, threads)
         indexed = time.perf_counter()
-        queries = list(terms_of(self.locale, "queries", tables.QUERIES, self.analyser))
+        queries = terms_of_queries(self.locale, self.analyser)
         for _ in search_all(index, queries[: self.queries], params, self.inputs):
             pass
         return indexed - started, time.perf_counter() - indexed

@@ -25,8 +25,8 @@ from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
 from pipeline.bm25.room import Room
 from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, cut, joined, search
-from pipeline.bm25.texts import count_products, terms_of, worker_count
-from pipeline.core import layout, memory, stage, tables
+from pipeline.bm25.texts import count_products, terms_of_queries, worker_count
+from pipeline.core import layout, memory, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.parallel import in_parallel
@@ -47,7 +47,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
             locale, params.language[locale],
         )  # fmt: skip
     products, threads = len(inputs.products), params.runtime.thread_count()
-    queries = list(terms_of(locale, "queries", tables.QUERIES, analyser))
+    queries = terms_of_queries(locale, analyser)
     whole, reused = _whole(params, locale, analyser, inputs, digest)
     way = analyser.name  # of searching, for the rates of `plan`
     if whole is not None:

@@ -23,12 +23,11 @@ WORKERS_SHARE = 4
 """Processes that count take at most one such part of the memory."""
 
 
-def terms_of(locale: str, side: str, schema: pa.Schema, analyser: Analyser) -> Iterator[list[str]]:
-    """Yield the terms of each text of a clean table, in the order of its rows."""
-    path = layout.clean(locale).side(side)
-    pieces = tables.iter_table(path, schema, BATCH_TEXTS, layout.rerun_hint("clean", locale))
-    for piece in pieces:
-        yield from map(analyser.terms, piece["text"].to_pylist())
+def terms_of_queries(locale: str, analyser: Analyser) -> list[list[str]]:
+    """Return the terms of each clean query, in the order of the rows."""
+    path, remedy = layout.clean(locale).queries, layout.rerun_hint("clean", locale)
+    texts = tables.read_column(path, tables.QUERIES, "text", remedy)
+    return list(map(analyser.terms, texts.to_pylist()))
 
 
 def terms_of_rows(locale: str, rows: Ints, analyser: Analyser) -> dict[int, list[str]]:

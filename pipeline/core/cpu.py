@@ -14,20 +14,22 @@ from pipeline.core.errors import PipelineError, shorten
 _VECTOR_FLAGS = ("amx_int8", "avx512_vnni", "avx512f", "avx_vnni", "avx2", "asimddp")
 
 
+def _cpuinfo() -> str:
+    """Return what Linux says of all cores; empty on other systems. It is long on many cores."""
+    try:
+        return Path("/proc/cpuinfo").read_text(encoding="utf-8")
+    except OSError:
+        return ""
+
+
 def cpu_flags() -> frozenset[str]:
     """Return the instructions that the CPU says it has, none where it cannot be asked."""
-    try:
-        return frozenset(Path("/proc/cpuinfo").read_text(encoding="utf-8").split())
-    except OSError:
-        return frozenset()
+    return frozenset(_cpuinfo().split())
 
 
 def cpu_facts() -> dict[str, str]:
     """Return what the first core says of itself, such as its vendor; empty if it says nothing."""
-    try:
-        first, _, _ = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")
-    except OSError:
-        return {}
+    first, _, _ = _cpuinfo().partition("\n\n")
     pairs = (line.partition(":") for line in first.splitlines())
     return {key.strip(): value.strip() for key, _, value in pairs}
 
@@ -39,12 +41,14 @@ def cpu_model() -> str:
 
 def widest_instructions() -> str:
     """Return the widest vector instructions of the CPU: equal ones compute equal bits."""
-    return next((flag for flag in _VECTOR_FLAGS if flag in cpu_flags()), platform.machine())
+    flags = cpu_flags()
+    return next((flag for flag in _VECTOR_FLAGS if flag in flags), platform.machine())
 
 
 def bfloat16_instructions() -> str:
     """Return the CPU's instructions for products of bfloat16, the faster ones; empty if none."""
-    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in cpu_flags()), "")
+    flags = cpu_flags()
+    return next((flag for flag in ("amx_bf16", "avx512_bf16") if flag in flags), "")
 
 
 MOST_THREADS = 4096

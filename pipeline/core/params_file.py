@@ -51,7 +51,7 @@ def check_params(data: object, where: str) -> Params:
         text = json.dumps(data)
     except (TypeError, ValueError, RecursionError) as err:
         raise PipelineError(f"{where}: {one_line(err)}. Put such a value in quotes.") from err
-    wrong = list(_undefined_names(data)) if isinstance(data, dict) else []
+    wrong = [*_undefined_locales(data), *_undefined_names(data)] if isinstance(data, dict) else []
     try:
         params = Params.model_validate_json(text)
     except ValidationError as err:
@@ -63,21 +63,32 @@ def check_params(data: object, where: str) -> Params:
     raise PipelineError(f"{where}:\n" + "\n".join(f"  {line}" for line in wrong))
 
 
+def is_name(word: str) -> bool:
+    """Say whether a locale or a model may have this name, written in params.yaml as it is."""
+    fits = re.fullmatch(NAME, word) and len(word) <= MOST_NAME
+    return bool(fits) and not params_text.is_read_otherwise(word)
+
+
 def refuse_locale_name(locale: str) -> None:
     """Raise a `PipelineError` if a locale cannot have this name."""
-    fits = re.fullmatch(NAME, locale) and len(locale) <= MOST_NAME
-    if not fits or params_text.is_read_otherwise(locale):
+    if not is_name(locale):
         raise PipelineError(
             f"the locale {shorten(locale)}: must be of small letters, digits and hyphens, "
             f"{MOST_NAME} at most, such as de. Correct it."
         )
 
 
-def _undefined_names(data: dict[str, object]) -> Iterator[str]:
-    """Say which locales and names are undefined, even if types are wrong too."""
-    maps = {section: value for section, value in data.items() if isinstance(value, dict)}
-    locales = maps.get("encoder", {})
-    for section in BY_LOCALE if locales else ():
+def _maps(data: dict[str, object]) -> dict[str, dict[str, object]]:
+    """Return the sections that are mappings."""
+    return {section: value for section, value in data.items() if isinstance(value, dict)}
+
+
+def _undefined_locales(data: dict[str, object]) -> Iterator[str]:
+    """Say which sections lack a locale or have one too many, even if types are wrong too."""
+    maps = _maps(data)
+    if not (locales := maps.get("encoder", {})):
+        return
+    for section in BY_LOCALE:
         chosen = maps.get(section, locales)
         for locale in locales:
             if locale not in chosen:
@@ -88,24 +99,30 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
                     f"{section}.{locale}: encoder has no such locale "
                     f"(it has: {', '.join(map(str, locales))})"
                 )
-    if locales and "spelling" not in data:
+    if "spelling" not in data:
         lines = ", ".join(f"{locale}: {AS_TYPED}" for locale in locales)
         yield f"spelling: add `spelling: {{{lines}}}`; a locale may be {CORRECTED} instead"
-    if locales and "systems" not in data:
+    if "systems" not in data:
         lines = ", ".join(f"{locale}: {{}}" for locale in locales)
         yield f"systems: add `systems: {{{lines}}}`; a locale may name runs of other engines"
     explored = data.get("explore")
-    for locale in explored if locales and isinstance(explored, list) else ():
+    for locale in explored if isinstance(explored, list) else ():
         if isinstance(locale, str) and locale not in locales:
             yield (
                 f"explore: encoder has no locale {locale!r} (it has: "
                 f"{', '.join(map(str, locales))}){did_you_mean(locale, list(map(str, locales)))}"
             )
+
+
+def _undefined_names(data: dict[str, object]) -> Iterator[str]:
+    """Say which names of models and indexes are undefined, even if types are wrong too."""
+    maps = _maps(data)
     trained = maps.get("trained", {})
-    kinds = {"encoders": "encoder", "rerankers": "reranker"}
-    named = (("encoder", "encoders"), ("index", "indexes"), ("rerank", "rerankers"))
-    for section, plural in named:
-        kind = kinds.get(plural, "")
+    for section, plural, kind in (
+        ("encoder", "encoders", "encoder"),
+        ("index", "indexes", None),
+        ("rerank", "rerankers", "reranker"),
+    ):
         more = [name for name, each in trained.items() if kind and _may_be(kind, each)]
         for locale, name in maps.get(section, {}).items():
             defined = [*map(str, maps.get(plural, [name])), *more]
@@ -184,17 +201,16 @@ def _untrainable(params: Params) -> Iterator[str]:
     """Say which entries under `trained` cannot be trained as they say."""
     for name, entry in params.trained.items():
         if name in params.encoders:
-            yield (
-                f"trained.{name}: encoders has this name too, so it would mean two models. Rename "
-                "one of them."
-            )
+            yield _two_models(f"trained.{name}", "encoders")
         if name in params.rerankers:
-            yield (
-                f"trained.{name}: rerankers has this name too, so it would mean two models. Rename "
-                "one of them."
-            )
+            yield _two_models(f"trained.{name}", "rerankers")
         yield from _sourceless(name, params)
         yield from contradictions(name, entry)
+
+
+def _two_models(where: str, section: str) -> str:
+    """Return what is wrong with a name that another section has too."""
+    return f"{where}: {section} has this name too, so it would mean two models. Rename one of them."
 
 
 def _sourceless(name: str, params: Params) -> Iterator[str]:
@@ -272,27 +288,7 @@ def _unfit_indexes(params: Params) -> Iterator[str]:
 
 def _unfit_rerankers(params: Params) -> Iterator[str]:
     """Say which rerankers cannot be used as params.yaml asks."""
-    for name in params.rerankers:
-        if name in params.encoders:
-            yield (
-                f"rerankers.{name}: encoders has this name too, so it would mean two models. "
-                "Rename one of them."
-            )
-    if params.rerankers.get(NO_RERANKER, "missing") is not None:
-        wrong = "must be empty" if NO_RERANKER in params.rerankers else "missing"
-        yield (
-            f"rerankers.{NO_RERANKER}: {wrong}: `rerank` names it where nothing is reranked. Write "
-            "the name alone."
-        )
-    for name, reranker in params.rerankers.items():
-        if reranker is None and name != NO_RERANKER:
-            yield f"rerankers.{name}: must not be empty. Say what it is, or remove it."
-        elif reranker is not None and (reranker.labels == 1) != (reranker.gains is None):
-            yield (
-                f"rerankers.{name}.gains: must be empty for a model of 1 label, whose score is its "
-                "logit, and 4 numbers, for E, S, C and I, for a model of 4 labels (found "
-                f"{reranker.gains and list(reranker.gains)} for {reranker.labels})."
-            )
+    yield from _contradicting_rerankers(params)
     yield from _unfit_teachers(params)
     chosen = set(params.rerank.values()) & set(params.reranker_names()) - {NO_RERANKER}
     used = params.trained_for((*params.encoder.values(), *chosen))
@@ -316,6 +312,28 @@ def _unfit_rerankers(params: Params) -> Iterator[str]:
             f"reranking.depth: {params.reranking.depth} is more than retrieve.depth "
             f"{params.retrieve.depth}, and a run has no more products. Lower it."
         )
+
+
+def _contradicting_rerankers(params: Params) -> Iterator[str]:
+    """Say which entries under `rerankers` contradict themselves, or another section."""
+    for name in params.rerankers:
+        if name in params.encoders:
+            yield _two_models(f"rerankers.{name}", "encoders")
+    if params.rerankers.get(NO_RERANKER, "missing") is not None:
+        wrong = "must be empty" if NO_RERANKER in params.rerankers else "missing"
+        yield (
+            f"rerankers.{NO_RERANKER}: {wrong}: `rerank` names it where nothing is reranked. Write "
+            "the name alone."
+        )
+    for name, reranker in params.rerankers.items():
+        if reranker is None and name != NO_RERANKER:
+            yield f"rerankers.{name}: must not be empty. Say what it is, or remove it."
+        elif reranker is not None and (reranker.labels == 1) != (reranker.gains is None):
+            yield (
+                f"rerankers.{name}.gains: must be empty for a model of 1 label, whose score is its "
+                "logit, and 4 numbers, for E, S, C and I, for a model of 4 labels (found "
+                f"{reranker.gains and list(reranker.gains)} for {reranker.labels})."
+            )
 
 
 def _unfit_teachers(params: Params) -> Iterator[str]:

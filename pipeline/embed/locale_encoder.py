@@ -15,7 +15,7 @@ class LocaleEncoder:
     """The encoder that params.yaml names for a locale.
 
     Attributes:
-        name: its key under `encoders`.
+        name: its key under `encoders` or `trained`.
         spec: its entry.
         weights: its files on this machine.
         engine: what computes it, and on which device.

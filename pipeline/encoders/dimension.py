@@ -46,9 +46,9 @@ def warn_of_cut(spec: Encoder, weights: LocalWeights, width: int) -> None:
     """Warn if a model's vectors are cut and its config.json does not say that they may be."""
     if spec.dimension not in ("model", width) and not _trained(weights):
         log.warning(
-            "warning: encoders.%s.dimension: %s: nothing says that the model was trained to be cut "
+            "warning: %s.dimension: %s: nothing says that the model was trained to be cut "
             "(config.json has no matryoshka_dimensions); compare its nDCG with dimension: model",
-            weights.name, spec.dimension,
+            weights.entry, spec.dimension,
         )  # fmt: skip
 
 

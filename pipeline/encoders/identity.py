@@ -4,6 +4,7 @@ from importlib.metadata import version
 from typing import Any
 
 from pipeline.core.params import Encoder
+from pipeline.core.trained import Precision
 from pipeline.encoders.encoder import Role, prefix_of
 from pipeline.encoders.engine import EngineChoice, computed_by
 from pipeline.encoders.model import built_in_form
@@ -20,14 +21,9 @@ def identity(
 
     Machines and environments with the same identity may share a store of vectors.
     """
-    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
-    if engine.name == "openvino":
-        libraries = version_of(spec.precision)
     about: dict[str, Any] = {
         **built_in_form(weights),
-        "engine": ", ".join(
-            [computed_by(engine, spec.precision), *(f"{key} {of}" for key, of in libraries.items())]
-        ),
+        "engine": engine_identity(engine, spec.precision),
         "form": _FORM,
         "max_tokens": spec.max_tokens,
         "pooling": spec.pooling,
@@ -36,3 +32,13 @@ def identity(
         "weights": weights.sha256,
     }
     return about if engine.pads else about | {"pads": False}
+
+
+def engine_identity(engine: EngineChoice, precision: Precision) -> str:
+    """Return an engine, what of the hardware decides its last bits, and its libraries' versions."""
+    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
+    if engine.name == "openvino":
+        libraries = version_of(precision)
+    return ", ".join(
+        [computed_by(engine, precision), *(f"{key} {of}" for key, of in libraries.items())]
+    )

@@ -121,7 +121,7 @@ def load_model(spec: Encoder, weights: LocalWeights) -> LoadedModel:
     transformers.logging.disable_progress_bar()
 
     entry = weights.entry
-    loaded = _load(spec, weights, entry)
+    loaded = _load(spec, weights)
     modules = apply_entry(list(loaded.children()), spec, entry)
     model = SentenceTransformer(modules=modules, device="cpu").eval()
     transformer = modules[0]
@@ -163,11 +163,12 @@ def traceable(model: LoadedModel) -> "torch.nn.Module":
     return Pooled().eval()
 
 
-def _load(spec: Encoder, weights: LocalWeights, entry: str) -> "SentenceTransformer":
+def _load(spec: Encoder, weights: LocalWeights) -> "SentenceTransformer":
     """Load the folder's decisive files, and make sure that no weight was made up."""
     import torch
     from sentence_transformers import SentenceTransformer
 
+    entry = weights.entry
     remote_code = isinstance(spec.weights, HubWeights) and spec.weights.remote_code
     with view_decisive(weights.folder) as view, reported(view, weights.folder, entry):
         use_built_in(transformer_folder(view))

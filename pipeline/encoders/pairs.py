@@ -1,7 +1,6 @@
 """Pairs of a query and a document: their tokens and their scores by a cross-encoder."""
 
 from collections.abc import Iterable, Iterator, Sequence
-from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -11,9 +10,9 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Reranker, Runtime
 from pipeline.encoders.encoder import Encoded, compute
-from pipeline.encoders.engine import EngineChoice, OnThreads, computed_by
+from pipeline.encoders.engine import EngineChoice, OnThreads
+from pipeline.encoders.identity import engine_identity
 from pipeline.encoders.loading import load_engine, resolve_engine
-from pipeline.encoders.openvino_model import version_of
 from pipeline.encoders.tokens import Tokens, refuse_surrogates
 from pipeline.encoders.weights import LocalWeights
 
@@ -153,13 +152,8 @@ def refuse_broken(raw: Matrix, pairs: Sequence[Pair], entry: str) -> None:
 
 def identity(spec: Reranker, weights: LocalWeights, engine: EngineChoice) -> dict[str, Any]:
     """Return all that a pair's logits depend on, beside the pair; see `encoders.identity`."""
-    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
-    if engine.name == "openvino":
-        libraries = version_of(spec.precision)
     return {
-        "engine": ", ".join(
-            [computed_by(engine, spec.precision), *(f"{key} {of}" for key, of in libraries.items())]
-        ),
+        "engine": engine_identity(engine, spec.precision),
         "form": _FORM,
         "max_tokens": spec.max_tokens,
         "of": "pairs",

@@ -148,7 +148,7 @@ def warn_of_prompts(spec: Encoder, weights: LocalWeights) -> None:
         else ", ".join(f"{name}: {text!r}" for name, text in registered.prompts.items())
     )
     log.warning(
-        "warning: encoders.%s: the model wants prompts (%s), but query_prefix and passage_prefix "
-        "are empty; this can cost 0.1 nDCG. It wants %s",
-        weights.name, why, shown,
+        "warning: %s: the model wants prompts (%s), but query_prefix and passage_prefix are empty; "
+        "this can cost 0.1 nDCG. It wants %s",
+        weights.entry, why, shown,
     )  # fmt: skip

@@ -78,7 +78,7 @@ def load_worker(job: Job, cores: int) -> Work[Parcel, Vectors]:
     Raises:
         PipelineError: the worker would compute other vectors, or cannot load the model.
     """
-    os.environ.setdefault("PIPELINE_CACHE", str(job.cache))
+    os.environ.setdefault(layout.CACHE_VARIABLE, str(job.cache))
     check_fingerprint(job.kind)
     weights = resolve_weights(job.spec, job.weights.name)
     if weights.sha256 != job.weights.sha256:

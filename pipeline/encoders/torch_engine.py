@@ -20,18 +20,13 @@ class TorchEngine:
     """
 
     def __init__(
-        self,
-        model: LoadedModel,
-        device: Device,
-        precision: Precision,
-        threads: int,
-        batch_tokens: int | None = None,
+        self, model: LoadedModel, device: Device, precision: Precision, threads: int
     ) -> None:
-        """Move a model to its device, in its precision; `batch_tokens` where not the device's."""
+        """Move a model to its device, in its precision."""
         import torch
 
         on_cpu = device == "cpu"
-        self.batch_tokens = batch_tokens or (CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS)
+        self.batch_tokens = CPU_BATCH_TOKENS if on_cpu else GPU_BATCH_TOKENS
         self.threads = threads if on_cpu else 1
         self._model = model
         self._device = device

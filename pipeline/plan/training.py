@@ -14,6 +14,7 @@ from pipeline.pairs.source import asker_of, drawing_of, open_training
 from pipeline.plan.costs import Row
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
 from pipeline.sample import esci as source
+from pipeline.sample.absent import no_rows
 from pipeline.sample.draw import draw_queries
 from pipeline.train.catalogue import OTHERS
 from pipeline.train.mining import DEV_DEPTH
@@ -93,6 +94,8 @@ def _measure(params: Params, name: str) -> Source:
     asker, drawing = asker_of(name), drawing_of(settings)
     examples_file, products_file = open_training(params, name)
     examples = source.read_examples(examples_file, drawing, locales, asker).rows
+    if not products_file.rows:
+        raise no_rows(products_file.path, locales[0], (), asker)
     labels_of: Counter[str] = Counter()
     queries_count = 0
     for locale in locales:

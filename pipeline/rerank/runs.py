@@ -47,14 +47,6 @@ class Texts:
         ]
 
 
-@dataclass
-class Counts:
-    """How many pairs a run scored, and how many of them were cut at `max_tokens`."""
-
-    pairs: int = 0
-    pairs_cut: int = 0
-
-
 def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     """Write the reranked runs of a locale; the pool run has all its products scored."""
     started = time.time()
@@ -70,7 +62,6 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     keys = [pair_keys(texts.pairs(run)) for _, window, pool in pieces() for run in (window, pool)]
     distinct = np.unique(np.concatenate(keys), axis=0)
     to_score = len(scores.missing(distinct))
-    counts = Counts()
     of = _made_of(params, locale, spec, scores)
     with (
         Progress(to_score, "pairs") as progress,
@@ -79,13 +70,14 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
             pool,
         ),
     ):
+        pairs = pairs_cut = 0
         judged: list[tuple[Ranked, Matrix]] = []
         for whole, window, judged_run in pieces():
             # Together, so that pairs of one length fill a batch.
             both = texts.pairs(window) + texts.pairs(judged_run)
             logits, cut = scores.logits(both, pair_keys(both), progress)
-            counts.pairs += len(both)
-            counts.pairs_cut += int(cut.sum())
+            pairs += len(both)
+            pairs_cut += int(cut.sum())
             values = scores_of(logits, spec)
             inside = in_window(whole, settings.depth)
             split = len(window[0])
@@ -93,19 +85,19 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
             every = np.ones(len(judged_run[0]), dtype=bool)
             pool.add(*reorder(judged_run, every, values[split:], settings.weight))
             judged.append((judged_run, logits[split:]))
-        of |= {"pairs": str(counts.pairs), "pairs_cut": str(counts.pairs_cut)}
+        out = layout.RunFiles(pool.folder)
+        of |= {"pairs": str(pairs), "pairs_cut": str(pairs_cut)}
         if spec.labels > 1:
-            path = pool.folder / layout.runs("rerank", locale).labels.name
             table = labels_table(inputs, *_joined(judged))
-            pq.write_table(table, path, **tables.WRITE_OPTIONS)
-            of["labels_sha256"] = files.sha256_file(path)
-        copy_curve(params, name, layout.RunFiles(pool.folder).curve)
+            pq.write_table(table, out.labels, **tables.WRITE_OPTIONS)
+            of["labels_sha256"] = files.sha256_file(out.labels)
+        copy_curve(params, name, out.curve)
     prune_after_run(params.runtime.store_gigabytes, started)
     stage.log.info(
         "rerank locale=%s reranker=%s run=%s queries=%d pairs=%d distinct=%d reused=%d scored=%d "
         "tokens=%d pairs_cut=%d",
-        locale, name, settings.run, len(inputs.queries), counts.pairs, len(distinct),
-        len(distinct) - scores.scored, scores.scored, scores.tokens, counts.pairs_cut,
+        locale, name, settings.run, len(inputs.queries), pairs, len(distinct),
+        len(distinct) - scores.scored, scores.scored, scores.tokens, pairs_cut,
     )  # fmt: skip
     return stage.Done(
         name, products=len(inputs.products), queries=len(inputs.queries),

@@ -37,7 +37,7 @@ class PairScores:
     An entry of the store has a pair's logits, and 1 if the pair was cut at `max_tokens`, else 0.
 
     Attributes:
-        name: the reranker's key under `rerankers`.
+        name: the reranker's key under `rerankers` or `trained`.
         weights: its files on this machine.
         engine: what computes it, and on which device.
         scored: how many pairs were scored so far, the others being in the store.

@@ -64,16 +64,10 @@ def search(
         places that an approximate index found nothing for.
     """
     depth = min(depth, index.ntotal)
+    if isinstance(index, Rescored):
+        return _search_rescored(index, queries, depth, given)
     scores = np.empty((len(queries), depth))
     codes = np.empty((len(queries), depth), dtype=np.int64)
-    if isinstance(index, Rescored):
-        wanted = min(index.factor * depth, index.ntotal)
-        for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
-            _, proposed = search(index.index, queries[rows], wanted, given)
-            by_vectors = index.score(queries[rows], proposed)
-            ranked, order = ranking.rank_matrix(by_vectors, proposed)
-            scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
-        return scores, codes
     open_rows = np.arange(len(queries))
     asked = first_asked(index, depth)
     find = finder(index)
@@ -96,6 +90,21 @@ def search(
             del raw, found, beyond  # before there are others
         open_rows = np.flatnonzero(unsure) if asked < index.ntotal else open_rows[:0]
         asked, given = min(2 * asked, index.ntotal), None
+    return scores, codes
+
+
+def _search_rescored(
+    index: Rescored, queries: Matrix, depth: int, given: Iterator[Found] | None
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return what `search` does, for `depth` products at most."""
+    scores = np.empty((len(queries), depth))
+    codes = np.empty((len(queries), depth), dtype=np.int64)
+    wanted = min(index.factor * depth, index.ntotal)
+    for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
+        _, proposed = search(index.index, queries[rows], wanted, given)
+        by_vectors = index.score(queries[rows], proposed)
+        ranked, order = ranking.rank_matrix(by_vectors, proposed)
+        scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
     return scores, codes
 
 

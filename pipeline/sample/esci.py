@@ -13,17 +13,16 @@ import pyarrow.csv as pcsv
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
 from pipeline.core.params import Sample
-from pipeline.sample import absent, columns, forms, spelling
+from pipeline.sample import absent, columns, spelling
 from pipeline.sample.asker import SAMPLE, Asker
 from pipeline.sample.columns import EXAMPLES, SourceFile
-from pipeline.sample.forms import brief, unreadable
+from pipeline.sample.forms import READ_ERRORS, brief, unreadable
 from pipeline.sample.opening import is_file
 
 log = logging.getLogger("pipeline")
 
 BATCH_ROWS = 16_384
 
-_READ_ERRORS = forms.READ_ERRORS
 _NO_SPLIT = (
     "Without a column split, all its queries are of the split test: ask for that, or give the file "
     "a column split with train and test."
@@ -38,8 +37,8 @@ class Examples:
     """Those of the locales that pass the filters: the columns of EXAMPLES."""
     outside_filters: pa.Table
     """How many the filters left out: columns product_locale, query_id, count_all."""
-    other_locales: dict[str, int]
-    """How many are of a locale that params.yaml does not name."""
+    rows_by_locale: Mapping[str, int]
+    """How many the file has of each locale, also of those that params.yaml does not name."""
     spellings_joined: Mapping[str, int]
     """How many spellings of each locale's queries gave way to another of the same text."""
 
@@ -67,7 +66,7 @@ def read_batches(file: SourceFile, schema: pa.Schema) -> Iterator[pa.Table]:
             if "query_id" in schema.names and file.lacks("query_id"):
                 table = table.append_column("query_id", spelling.ids_of(table["query"]))
             yield columns.fill(table, file, schema)
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         raise unreadable(path, file.form.name, err) from err
 
 
@@ -103,11 +102,8 @@ def read_examples(
     examples, joined = pa.concat_tables(kept), Counter[str]()
     if file.lacks("query_id"):
         examples, joined = spelling.join_spellings(examples)
-    if settings.queries == "none":
-        return Examples(examples, pa.concat_tables(left_out), {}, joined)
-    others = {locale: before[locale] for locale in sorted(before.keys() - set(locales))}
     left = set(examples["product_locale"].unique().to_pylist())
-    for locale in locales:
+    for locale in locales if settings.queries != "none" else ():
         if not before[locale]:
             raise absent.no_rows(path, locale, before.keys(), asker, asker.search_only)
         if locale not in left:
@@ -117,7 +113,7 @@ def read_examples(
                 f"{','.join(settings.splits)} (rows before: {before[locale]}). "
                 f"{'Widen them.' if not file.lacks('split') else _NO_SPLIT}"
             )
-    return Examples(examples, pa.concat_tables(left_out), others, joined)
+    return Examples(examples, pa.concat_tables(left_out), before, joined)
 
 
 def rows_by_locale(table: pa.Table) -> Counter[str]:
@@ -180,7 +176,7 @@ def read_sources(path: Path) -> pa.Table:
         rows = pcsv.read_csv(path, convert_options=options)
         if any(rows.column_names.count(name) != 1 for name in names):
             raise ValueError(f"its columns are {', '.join(rows.column_names)}")
-    except _READ_ERRORS as err:
+    except READ_ERRORS as err:
         raise PipelineError(
             f"{path} is not readable as CSV with the columns {', '.join(names)} ({brief(err)}). "
             "Fetch or write it again, or remove it: it is optional."

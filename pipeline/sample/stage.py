@@ -30,7 +30,9 @@ def sample(params: Params) -> stage.Done:
     refuse_overlap([folder, examples_path, products_path, sources_path], layout.SAMPLE)
     examples_file, products_file = opening.open_tables(settings, locales)
     examples = source.read_examples(examples_file, settings, locales)
-    source.warn_of_other_locales(examples.other_locales, examples_path, locales)
+    others = {
+        "judgements": source.warn_of_other_locales(examples.rows_by_locale, examples_path, locales)
+    }
     ids = source.read_product_ids(products_file, locales)
     sources = source.read_sources(sources_path)
     with atomic_directory(layout.SAMPLE) as out:
@@ -63,10 +65,8 @@ def sample(params: Params) -> stage.Done:
             counts[locale]["products_repeated_rows_dropped"] = repeated[locale]
             write_json(layout.SampleFiles(out / locale).counts, counts[locale])
             _report(locale, counts[locale])
-        others = source.warn_of_other_locales(rows_of, products_path, locales)
-        write_json(
-            layout.other_locales(out), {"judgements": examples.other_locales, "products": others}
-        )
+        others["products"] = source.warn_of_other_locales(rows_of, products_path, locales)
+        write_json(layout.other_locales(out), others)
     return stage.Done(
         rows=products_file.rows + examples_file.rows,
         **{

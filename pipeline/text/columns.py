@@ -73,10 +73,9 @@ def normalise_column(texts: pa.Array) -> pa.Array:
 
 def too_long(texts: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
     """Return which texts `normalise` cuts; of null, null."""
-    # Bytes are counted at once: few texts have as many, and only of these does it decide.
-    if not pc.any(pc.greater(pc.binary_length(texts), MAX_CHARACTERS)).as_py():
-        return pc.greater(pc.binary_length(texts), MAX_CHARACTERS)
-    return pc.greater(pc.utf8_length(texts), MAX_CHARACTERS)
+    # Bytes are counted at once: few texts have as many, and only then are characters counted.
+    longer = pc.greater(pc.binary_length(texts), MAX_CHARACTERS)
+    return pc.greater(pc.utf8_length(texts), MAX_CHARACTERS) if pc.any(longer).as_py() else longer
 
 
 def _cut(texts: pa.Array) -> pa.Array:

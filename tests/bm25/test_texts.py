@@ -20,7 +20,7 @@ from pipeline.bm25 import texts as bm25_texts
 from pipeline.bm25.analysers import Analyser, analyser_for
 from pipeline.bm25.counting import Counted, Counter, count_terms
 from pipeline.bm25.postings import WORKER_BYTES, Collection, Postings, collect
-from pipeline.bm25.texts import count_products, terms_of, terms_of_rows, worker_count
+from pipeline.bm25.texts import count_products, terms_of_rows, worker_count
 from pipeline.core import cache, files, layout, tables
 from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
@@ -213,7 +213,8 @@ def test_the_terms_of_some_rows_are_those_of_their_texts(
 ) -> None:
     monkeypatch.setattr(bm25_texts, "BATCH_TEXTS", 41)
     analyser = analyser_for("es")
-    every = list(terms_of(LOCALE, "products", tables.PRODUCTS, analyser))
+    texts = tables.read_column(layout.clean(LOCALE).products, tables.PRODUCTS, "text", "")
+    every = list(map(analyser.terms, texts.to_pylist()))
     rows = np.array([299, 3, 41, 40, 3, 0])
     assert terms_of_rows(LOCALE, rows, analyser) == {row: every[row] for row in rows.tolist()}
 

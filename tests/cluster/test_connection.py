@@ -12,7 +12,6 @@ import pytest
 from pipeline.cluster.connection import connected, places
 from pipeline.core.errors import PipelineError
 from tests.helpers.artefacts import ROOT
-from tests.helpers.artefacts import params as changed
 from tests.helpers.repository import PATH
 from tests.helpers.tiny_models import runtime
 
@@ -112,21 +111,6 @@ def test_an_address_that_no_machine_can_have_is_one_message_at_once() -> None:
     done = _python(_CONNECT, address)
     assert f"error in connect: runtime.ray_address: {address}: no Ray cluster" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.parametrize("port", ["0", "65536", "99999", "9" * 4_301, "06379", "6379\n", "-1", ""])
-def test_a_port_that_no_machine_has_is_refused_in_params(port: str) -> None:
-    message = r"runtime.ray_address: must be auto, HOST:PORT .* port from 1 to 65535"
-    for scheme in ("", "ray://"):
-        with pytest.raises(PipelineError, match=message):
-            changed({"runtime.executor": "ray", "runtime.ray_address": f"{scheme}head:{port}"})
-
-
-@pytest.mark.parametrize("port", [1, 6_379, 65_535])
-def test_every_port_that_a_machine_can_have_is_accepted(port: int) -> None:
-    for address in (f"head:{port}", f"ray://head:{port}"):
-        given = changed({"runtime.executor": "ray", "runtime.ray_address": address})
-        assert given.runtime.ray_address == address
 
 
 @pytest.mark.slow

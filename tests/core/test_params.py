@@ -780,17 +780,27 @@ def test_the_environment_says_how_many_cores_there_are_where_params_do_not(
             runtime.thread_count()
 
 
-@pytest.mark.parametrize("address", ["auto", "head:6379", "192.0.2.7:6379", "ray://head.lan:10001"])
+@pytest.mark.parametrize(
+    "address",
+    ["auto", "head:6379", "192.0.2.7:6379", "ray://head.lan:10001", "head:1", "ray://head:65535"],
+)
 def test_addresses_of_a_ray_cluster_are_taken(address: str) -> None:
     data = shipped()
     data["runtime"] |= {"executor": "ray", "ray_address": address}
     assert check_params(data, "").runtime.ray_address == address
 
 
-@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:1", "head:0", "a b:1"])
+@pytest.mark.parametrize("address", ["", "head", "ray://head", "http://head:1", "a b:1"])
 def test_what_is_no_address_of_a_ray_cluster_is_refused(address: str) -> None:
     (told,) = lines(put("runtime.ray_address", address))
-    assert told.startswith("runtime.ray_address: ")
+    assert told.startswith("runtime.ray_address: must be auto, HOST:PORT or ray://HOST:PORT with")
+
+
+@pytest.mark.parametrize("port", ["0", "65536", "99999", "9" * 4_301, "06379", "6379\n", "-1", ""])
+def test_a_port_that_no_machine_has_is_refused(port: str) -> None:
+    for scheme in ("", "ray://"):
+        (told,) = lines(put("runtime.ray_address", f"{scheme}head:{port}"))
+        assert " with a port from 1 to 65535 (found " in told
 
 
 def test_settings_of_a_ray_cluster_that_would_not_be_obeyed_are_refused() -> None:

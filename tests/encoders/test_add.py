@@ -6,6 +6,7 @@ import re
 import shutil
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +116,16 @@ def test_an_entry_is_replaced_only_when_asked(models: Path) -> None:
     added("minilm", models / "prompted", replace=True)
     assert written("minilm")["query_prefix"] == "query: "
     assert Path("params.yaml").stat().st_mode & 0o777 == 0o640
+
+
+@pytest.mark.parametrize(
+    ("section", "name"), [("rerankers", "mmarco-minilm"), ("trained", "minilm-demo")]
+)
+def test_the_name_of_another_kind_of_model_is_refused_before_anything_is_fetched(
+    section: str, name: str
+) -> None:
+    with pytest.raises(PipelineError, match=f"{section} has the name {name} already"):
+        added(name, "absent==1.0", replace=True)
 
 
 def test_a_wheel_is_pinned_by_its_hash_and_its_model_found(models: Path, tmp_path: Path) -> None:
@@ -236,8 +247,8 @@ def test_what_cannot_be_an_encoder_is_one_message_and_params_yaml_stays(
 
 def test_a_params_yaml_that_cannot_be_written_is_one_message(models: Path) -> None:
     path = Path("params.yaml")
-    for name in ("My.Model", "-x", "ürün", "a--b", "", "true", "null", "1e5", "7", "a" * 101):
-        with pytest.raises(PipelineError, match="NAME: must be at most 100 small letters"):
+    for name in ("My.Model", "-x", "ürün", "a--b", "", "true", "null", "1e5", "7", "a" * 61):
+        with pytest.raises(PipelineError, match="NAME: must be at most 60 small letters"):
             added(name, models / "dense")
     path.chmod(0o400)
     with pytest.raises(PipelineError, match=r"params\.yaml is read-only"):
@@ -290,8 +301,12 @@ def test_a_forgotten_prefix_is_warned_of(
         edit_json(folder / CONFIG, prompts=prompts)
     with caplog.at_level(logging.WARNING, "pipeline"):
         warn_of_prompts(entry(folder, **contract), weights_of(folder))
-    assert re.search(expected, caplog.text)
-    assert bool(expected) == bool(caplog.text)
+        assert re.search(expected, caplog.text)
+        assert bool(expected) == bool(caplog.text)
+        caplog.clear()
+        trained = replace(weights_of(folder), section="trained")
+        warn_of_prompts(entry(folder, **contract), trained)
+        assert re.search(expected.replace("encoders", "trained"), caplog.text)
 
 
 def test_the_command_says_what_it_wrote_and_how_to_go_on(

@@ -1,4 +1,5 @@
 import platform
+from dataclasses import replace
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -176,8 +177,10 @@ def test_a_dimension_that_the_model_has_not_or_was_not_trained_for_is_refused(
     ):
         encoder_of(folder, dimension=25)
     assert encoder_of(folder, dimension=10).encode_passages(["x"]).shape == (1, 10)
-    warn_of_cut(entry(folder, dimension=10), weights_of(folder), 24)
-    assert "encoders.tiny.dimension: 10: nothing says that the model was trained" in caplog.text
+    for section in ("encoders", "trained"):
+        weights = replace(weights_of(folder), section=section)
+        warn_of_cut(entry(folder, dimension=10), weights, 24)
+        assert f"warning: {section}.tiny.dimension: 10: nothing says that" in caplog.text
     caplog.clear()
     edit_json(folder / "config.json", matryoshka_dimensions=[8, 16])
     with pytest.raises(

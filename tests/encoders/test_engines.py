@@ -149,7 +149,8 @@ def test_batches_of_a_gpus_size_keep_a_texts_vector_the_same_to_the_last_bit(wid
     texts = [*TEXTS, *random_texts(np.random.default_rng(8), 40, 60)]
     spec, weights = entry(wide, normalize=False), weights_of(wide)
     model = load_model(spec, weights)
-    engine = TorchEngine(model, "cpu", "float32", 1, batch_tokens=GPU_BATCH_TOKENS)
+    engine = TorchEngine(model, "cpu", "float32", 1)
+    engine.batch_tokens = GPU_BATCH_TOKENS
     encoder = TextEncoder(OnThreads(engine), model.tokenizer, model.pad_id, spec, weights)
     expected = encoder.encode_passages(texts)
     assert encoder.encode_passages(texts[5:9]).tobytes() == expected[5:9].tobytes()

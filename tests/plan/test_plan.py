@@ -10,12 +10,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 
 from bench.fault_lab import LOCALE, OUTPUTS, Workshop
 from pipeline.clean.stage import clean
 from pipeline.core import layout
 from pipeline.core import timings as rates
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import FEWEST_ON_CLUSTER, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.timings import Record
@@ -186,6 +188,18 @@ def test_what_would_be_learned_is_what_pairs_reads(
     learned = Counter(row["esci_label"] for row in examples if row["split"] == "train")
     assert planned[1].units["tokens"] <= 2 * learned.total() * (8 + 64 * (1 + seed))
     assert not list(training_rows(changed_params({}), partial(costs_row, [])))
+
+
+def test_a_source_to_learn_from_without_products_is_refused_as_by_pairs(
+    project: Path, changed_params: ChangedParams
+) -> None:
+    examples, products = random_source(0, queries=90)
+    write_source(project / "source", examples, products)
+    table = project / "source" / layout.PRODUCTS_FILE
+    pq.write_table(pq.read_table(table).slice(0, 0), table)
+    params = changed_params({"training.source": "source", "encoder.es": "minilm-demo"})
+    with pytest.raises(PipelineError, match=r"products\.parquet has no rows\. Write it"):
+        list(training_rows(params, partial(costs_row, [])))
 
 
 def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(

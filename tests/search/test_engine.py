@@ -14,7 +14,6 @@ import pyarrow.parquet as pq
 import pytest
 
 from pipeline.bm25.analysers import analyser_for
-from pipeline.bm25.texts import terms_of
 from pipeline.core import cache, layout, tables
 from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
@@ -149,9 +148,8 @@ def test_similar_products_are_the_nearest_vectors_without_the_product(engine: En
 
 def test_kept_postings_score_as_new_ones_and_survive_damage(engine: Engine) -> None:
     analyser = analyser_for("es")
-    new = index_of(
-        list(terms_of(LOCALE, "products", tables.PRODUCTS, analyser)), engine.params.bm25
-    )
+    texts = tables.read_column(layout.clean(LOCALE).products, tables.PRODUCTS, "text", "")
+    new = index_of(list(map(analyser.terms, texts.to_pylist())), engine.params.bm25)
     assert dict(engine.terms.postings.vocabulary) == dict(new.postings.vocabulary)
     for text in [*engine.judged.rows, "nada de esto xyzzy"]:
         terms = analyser.terms(text)

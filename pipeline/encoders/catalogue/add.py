@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
@@ -14,9 +13,9 @@ from pydantic import ValidationError
 
 from pipeline.core import files, layout, params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
-from pipeline.core.param_types import NAME
+from pipeline.core.param_types import MOST_NAME
 from pipeline.core.params import Encoder, FolderWeights, Params, Weights
-from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.core.params_file import PARAMS_FILE, check_params, is_name, load_params
 from pipeline.core.trained_folder import refuse_other_settings
 from pipeline.encoders.catalogue.description import describe
 from pipeline.encoders.catalogue.pin import pin, read_card
@@ -102,12 +101,18 @@ def check(name: str) -> tuple[LocalWeights, Proof]:
 
 def _check_name(name: str, params: Params, *, replace: bool) -> None:
     """Raise a `PipelineError` unless an entry of this name may be written."""
-    if not re.fullmatch(NAME, name) or params_text.is_read_otherwise(name) or len(name) > 100:
+    if not is_name(name):
         raise PipelineError(
-            "NAME: must be at most 100 small letters and digits, with single hyphens between them, "
-            f"such as my-model-2, and nothing that YAML reads as a number, true, false or null "
-            f"(found {shorten(name)})."
+            f"NAME: must be at most {MOST_NAME} small letters and digits, with single hyphens "
+            "between them, such as my-model-2, and nothing that YAML reads as a number, true, "
+            f"false or null (found {shorten(name)})."
         )
+    for section in ("rerankers", "trained"):
+        if name in getattr(params, section):
+            raise PipelineError(
+                f"{PARAMS_FILE}: {section} has the name {name} already, and it would mean two "
+                "models. Choose another name."
+            )
     if name in params.encoders and not replace:
         raise PipelineError(
             f"{PARAMS_FILE}: encoders.{name} is there already. Choose another name, or add "
