@@ -21,7 +21,15 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.trec import QRELS_E, QRELS_GAIN, export_locales, qrels_lines, read_judged, write_lines
+from pipeline.trec import (
+    QRELS_E,
+    QRELS_GAIN,
+    all_or_nothing,
+    export_locales,
+    qrels_lines,
+    read_judged,
+    write_lines,
+)
 
 QRELS = {"test": QRELS_GAIN, "exact": QRELS_E}
 """Which judgements each split has."""
@@ -40,17 +48,18 @@ def export(locale: str, out: Path) -> None:
     ids, judgements, (rows, codes, labels) = read_judged(locale)
     products = tables.iter_table(clean.products, tables.PRODUCTS, ROWS, remedy)
     queries = tables.iter_table(clean.queries, tables.QUERIES, ROWS, remedy)
-    write_lines(
-        out / "corpus.jsonl",
-        (_line(_id=one, title="", text=text) for one, text in _texts(products, "product_id")),
-    )
-    write_lines(
-        out / "queries.jsonl",
-        (_line(_id=str(one), text=text) for one, text in _texts(queries, "query_id")),
-    )
-    for split, qrels in QRELS.items():
-        kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
-        write_lines(out / "qrels" / f"{split}.tsv", _tsv(qrels_lines(kept, qrels.grades)))
+    with all_or_nothing(out) as folder:
+        write_lines(
+            folder / "corpus.jsonl",
+            (_line(_id=one, title="", text=text) for one, text in _texts(products, "product_id")),
+        )
+        write_lines(
+            folder / "queries.jsonl",
+            (_line(_id=str(one), text=text) for one, text in _texts(queries, "query_id")),
+        )
+        for split, qrels in QRELS.items():
+            kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
+            write_lines(folder / "qrels" / f"{split}.tsv", _tsv(qrels_lines(kept, qrels.grades)))
 
 
 def _texts(pieces: Iterator[pa.Table], key: str) -> Iterator[tuple[object, str]]:

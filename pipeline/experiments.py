@@ -76,12 +76,16 @@ def _row(found: Mapping[str, Any]) -> Row:
         CALLED: found.get("name") or (rev if rev == WORKSPACE else rev[:7]),
         STATE: "unreadable" if found.get("error") else "",
     }
-    for path, file in (data.get("metrics") or {}).items():
+    metrics, params = data.get("metrics") or {}, data.get("params") or {}
+    held = [file.get("data") or {} for file in (*metrics.values(), *params.values())]
+    if not all(isinstance(each, dict) for each in held):
+        return row | {STATE: "unreadable"}
+    for path, file in metrics.items():
         start = f"{Path(path).stem}."  # the locale
         for name, value in _flat(file.get("data") or {}):
             # A commit of before has the locale in the file too.
             row[METRIC, f"{start}{name.removeprefix(start)}"] = value
-    for path, file in (data.get("params") or {}).items():
+    for path, file in params.items():
         start = "" if path == layout.PARAMS.as_posix() else f"{path}:"
         for name, value in _flat(file.get("data") or {}):
             row[SETTING, f"{start}{name}"] = value
@@ -89,12 +93,17 @@ def _row(found: Mapping[str, Any]) -> Row:
 
 
 def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
-    for name, value in data.items():
+    for key, value in data.items():
+        name = f"{prefix}{_printable(key)}"
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{name}.")
+            yield from _flat(value, f"{name}.")
         else:
-            plain = isinstance(value, str) and value.isprintable()
-            yield f"{prefix}{name}", value if plain else json.dumps(value)
+            yield name, _printable(value)
+
+
+def _printable(value: object) -> str:
+    """Return a value as a terminal may show it: text as it is, everything else as JSON."""
+    return value if isinstance(value, str) and value.isprintable() else json.dumps(value)
 
 
 def _order(value: str) -> tuple[bool, float, str]:

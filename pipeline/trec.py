@@ -34,8 +34,10 @@ trec_eval: -c).
 
 import argparse
 import csv
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,7 @@ from numpy.typing import NDArray
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, refuse_artefacts
+from pipeline.core.files import atomic_file, refuse_artefacts, scratch_beside
 from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
@@ -191,28 +193,40 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
             "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
             "counts them as 0", locale, bare,
         )  # fmt: skip
-    for qrels in QRELS:
-        kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
-        write_lines(out / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
-    columns = ("query_id", "product_id", "rank", "score")
-    for system in systems:
-        for track in tracks_of(system):
-            path = layout.runs(system, locale).track(track)
-            pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
-            lines = (line for piece in pieces for line in run_lines(piece, system))
-            write_lines(out / _run_name(locale, system, track), lines)
-    with (
-        atomic_file(out / f"{locale}.measures.csv", follow_links=True) as partial,
-        partial.open("w", encoding="utf-8", newline="") as file,
-    ):
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
+    with all_or_nothing(out) as folder:
+        for qrels in QRELS:
+            kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
+            write_lines(folder / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
+        columns = ("query_id", "product_id", "rank", "score")
         for system in systems:
-            for ours, theirs, track, qrels in measures(cutoffs):
-                if track not in tracks_of(system):
-                    continue
-                run = _run_name(locale, system, track)
-                writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
+            for track in tracks_of(system):
+                path = layout.runs(system, locale).track(track)
+                pieces = iter_row_groups(path, RUN, run_card.rerun_hint(system, locale), columns)
+                lines = (line for piece in pieces for line in run_lines(piece, system))
+                write_lines(folder / _run_name(locale, system, track), lines)
+        with (folder / f"{locale}.measures.csv").open("w", encoding="utf-8", newline="") as file:
+            writer = csv.writer(file, lineterminator="\n")
+            writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
+            for system in systems:
+                for ours, theirs, track, qrels in measures(cutoffs):
+                    if track not in tracks_of(system):
+                        continue
+                    run = _run_name(locale, system, track)
+                    writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
+
+
+@contextmanager
+def all_or_nothing(out: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; its files go into `out` if the block succeeds.
+
+    There they replace the files of their names, and links to such files are followed.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    with scratch_beside(out / "export") as scratch:
+        yield scratch
+        for path in sorted(each for each in scratch.rglob("*") if each.is_file()):
+            with atomic_file(out / path.relative_to(scratch), follow_links=True) as partial:
+                shutil.move(path, partial)
 
 
 def read_judged(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
@@ -262,11 +276,9 @@ def _joined(*columns: pa.Array | str) -> Iterator[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file, whole or not at all."""
-    with (
-        atomic_file(path, follow_links=True) as partial,
-        partial.open("w", encoding="utf-8", newline="\n") as handle,
-    ):
+    """Write a text file into a folder that `all_or_nothing` gives."""
+    path.parent.mkdir(exist_ok=True)
+    with path.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(f"{line}\n" for line in lines)
 
 

@@ -93,7 +93,9 @@ def test_another_tool_gets_the_reported_numbers_from_the_exported_judgements(
         assert round(theirs, 5) == pytest.approx(reported[name], abs=1.01e-5)
 
 
-def test_an_id_that_a_tool_would_read_otherwise_is_refused(judgements: pa.Table) -> None:
+def test_an_id_that_a_tool_would_read_otherwise_is_refused_and_nothing_is_written(
+    judgements: pa.Table,
+) -> None:
     for bad, said in (('"B0', "quotation mark"), ("B 0", "white space")):
         ids = [bad, *judgements["product_id"].to_pylist()[1:]]
         changed = judgements.set_column(1, JUDGEMENTS.field(1), [ids])
@@ -101,3 +103,4 @@ def test_an_id_that_a_tool_would_read_otherwise_is_refused(judgements: pa.Table)
         write_table(layout.clean(LOCALE).judgements, changed, JUDGEMENTS)
         with pytest.raises(PipelineError, match=said):
             beir.export(LOCALE, Path("out"))
+        assert not list(Path("out").iterdir())

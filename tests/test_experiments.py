@@ -47,6 +47,23 @@ def test_a_metric_has_its_locale_in_the_form_of_before_too_and_what_all_share_is
         table(found, "ndcg")
 
 
+@pytest.mark.parametrize("damaged", [[1, 2], "text", 5])
+def test_a_revision_with_a_file_of_another_shape_is_shown_as_unreadable(damaged: Any) -> None:
+    whole = commit("main", {"es": {"dense": {"ndcg@10": 0.6}}}, "labse")
+    other = commit("old", {"es": {"dense": {"ndcg@10": 0.5}}}, "labse")
+    for kind in ("metrics", "params"):
+        held = other["data"][kind] | {f"{kind}.json": {"data": damaged}}
+        shown = table([whole, other | {"data": other["data"] | {kind: held}}])
+        assert [line.split() for line in shown.splitlines()[1:]] == [
+            ["main", "0.6", "0.05", "labse"], ["old", "unreadable"],
+        ]  # fmt: skip
+
+
+def test_names_and_values_reach_the_terminal_without_control_characters() -> None:
+    found = commit("main", {"es": {"a\x1b[31m": "b\x1b[0m"}}, "minilm")
+    assert "\x1b" not in table([found, commit("old", {}, "labse")])
+
+
 @pytest.mark.dvc
 @pytest.mark.slow
 def test_what_only_one_locale_has_is_named_by_it_and_other_forms_are_refused(

@@ -15,7 +15,7 @@ from pipeline import trec
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.systems import FIRST_SYSTEMS
-from pipeline.core.tables import JUDGEMENTS, RUN, read_table, write_table
+from pipeline.core.tables import JUDGEMENTS, PRODUCTS, RUN, read_table, write_table
 from pipeline.evaluate.metrics import GAINS
 from pipeline.evaluate.stage import evaluate
 from tests.helpers.artefacts import params, write_clean, write_runs, write_sources
@@ -195,6 +195,27 @@ def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_w
     assert "data/runs/dense/es/catalogue.parquet: sha256 must be" in said
     assert "Run `dvc repro retrieve@es`" in said
     assert not Path("trec").exists()
+
+
+def test_an_id_of_a_run_that_a_tool_would_split_is_refused_and_leaves_the_export_before(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rng = np.random.default_rng(0)
+    write_clean(rng, 200, 40)
+    products = layout.clean("es").products
+    table = read_table(products, PRODUCTS, "")
+    ids = table["product_id"].to_pylist()
+    ids[100] += " x"
+    write_table(products, table.set_column(0, PRODUCTS.field(0), [ids]), PRODUCTS)
+    write_runs(rng, 120)
+    Path("trec").mkdir()
+    Path("trec/es.gain.qrels").write_text("old")
+
+    assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
+
+    assert f"product_id {ids[100]!r} is empty or holds white space" in capsys.readouterr().err
+    assert [path.name for path in Path("trec").iterdir()] == ["es.gain.qrels"]
+    assert Path("trec/es.gain.qrels").read_text() == "old"
 
 
 def test_an_unknown_locale_is_refused(

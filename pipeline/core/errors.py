@@ -70,6 +70,11 @@ def shorten(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def named_as(value: str) -> str:
+    """Return a value as a line that names it may have it: itself, or VALUE if it is too long."""
+    return value if len(value) <= 40 and value.isprintable() else "VALUE"
+
+
 def one_line(err: Exception) -> str:
     """Return a library's message without the line breaks that it may have."""
     return " ".join(str(err).split())

@@ -2,21 +2,21 @@
 
 import argparse
 
-from pipeline.core.params import FEWEST_DRAWS
+from pipeline.core.params import FEWEST_DRAWS, MOST_DRAWS
 
 
 def number_of_draws(text: str) -> int:
     """Return how many draws `--samples` asks for.
 
     Raises:
-        argparse.ArgumentTypeError: it is no whole number, or below `FEWEST_DRAWS`.
+        argparse.ArgumentTypeError: it is no whole number from `FEWEST_DRAWS` to `MOST_DRAWS`.
     """
     try:
         number = int(text)
     except ValueError:
         number = 0
-    if number < FEWEST_DRAWS:
+    if not FEWEST_DRAWS <= number <= MOST_DRAWS:
         raise argparse.ArgumentTypeError(
-            f"must be a whole number of at least {FEWEST_DRAWS} (found {text})"
+            f"must be a whole number from {FEWEST_DRAWS} to {MOST_DRAWS} (found {text})"
         )
     return number

@@ -101,7 +101,9 @@ Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
 Seed = Annotated[int, Field(ge=0)]
 Share = Annotated[float, Field(ge=0, le=1)]
-Gain = Annotated[float, Field(allow_inf_nan=False)]
+# Scores are numbers of 32 bits, rounded to 1e-6: beyond such bounds they overflow or are all equal.
+Gain = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]
+Saturation = Annotated[float, Field(ge=0, le=1_000, allow_inf_nan=False)]
 Choices = Annotated[tuple[T, ...], AfterValidator(distinct)]
 Links = Annotated[int, Field(ge=1, le=1_000_000)]
 # Below a billionth, no number of draws that a machine can make is enough.

@@ -27,6 +27,7 @@ from pipeline.core.param_types import (
     Name,
     Number,
     RayAddress,
+    Saturation,
     Seed,
     Sha256,
     Share,
@@ -97,7 +98,7 @@ class Retrieve(Strict):
 class Bm25(Strict):
     """How BM25 weighs a term: saturation of its frequency, influence of a product's length."""
 
-    k1: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    k1: Saturation
     b: Share
 
 
@@ -198,13 +199,13 @@ ENCODER_MEASURES = (
 """The measures of an encoder by itself, in the order in which they are shown."""
 
 
-FEWEST_DRAWS = 100
+FEWEST_DRAWS, MOST_DRAWS = 100, 1_000_000_000
 
 
 class Uncertainty(Strict):
     """Bootstrap and randomisation: how many draws, what share an interval covers, the seed."""
 
-    samples: Annotated[int, Field(ge=FEWEST_DRAWS)]
+    samples: Annotated[int, Field(ge=FEWEST_DRAWS, le=MOST_DRAWS)]
     confidence: Fraction
     seed: Seed
 

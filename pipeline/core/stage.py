@@ -178,6 +178,12 @@ def report_errors(
             raise
         log.error("error in %s: %s: %s", name, err, remedy)
         outcome.status = 1
+    except MemoryError as err:
+        log.error(
+            "error in %s: the memory is too small (%s). Ask for less, or use a machine with more.",
+            name, err or "no cause is known",
+        )  # fmt: skip
+        outcome.status = 1
     finally:
         log.removeHandler(handler)
 

@@ -9,7 +9,6 @@ import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from pathlib import Path, PurePosixPath
-from typing import Any
 
 from pipeline.core.cache import check_space
 from pipeline.core.errors import PipelineError
@@ -225,11 +224,14 @@ def _join_code(weights: HubWeights, where: str, downloads: Path, target: Path) -
 
 
 def _take_code_as_own(folder: Path) -> list[str]:
-    """Let config.json name code of other repositories as its own; return their names, sorted."""
+    """Let config.json name code of other repositories as its own; return their names, sorted.
+
+    A config.json that is no object names none; `check_folder` refuses it.
+    """
     path = folder / "config.json"
-    if not path.is_file():
+    config = read_json(path, "Use another commit.", foreign=True) if path.is_file() else None
+    if not isinstance(config, dict):
         return []
-    config: dict[str, Any] = read_json(path, "Use another commit.", foreign=True)
     text = json.dumps(config.get("auto_map", {}))
     others = sorted(set(_FOREIGN.findall(text)))
     if others:

@@ -47,8 +47,10 @@ def check_code(file: Path, settings: Mapping[str, Any]) -> None:
         )
 
 
-def is_jina_bert(settings: Mapping[str, Any]) -> bool:
+def is_jina_bert(settings: object) -> bool:
     """Say whether config.json is that of a JinaBERT, to be computed by `jina_bert`."""
+    if not isinstance(settings, Mapping):
+        return False
     if settings.get("model_type") == JINA_BERT:
         return True
     mapped = settings.get("auto_map")

@@ -88,6 +88,7 @@ def ndcg_judged_only(findable: Ints, judged: Ints, products: int, depth: int, k:
     mean(gain) * sum over j <= k of P(j judged ones or more in the run) / log2(j + 1).
     """
     kinds, kind = np.unique(findable.sum(axis=1), return_inverse=True)
+    k = min(k, products)  # no run has more places
     discount = 1 / np.log2(np.arange(2, k + 2))
     places = np.array(
         [(_at_least(int(n), products, min(depth, products), k) * discount).sum() for n in kinds]

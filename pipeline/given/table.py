@@ -149,7 +149,8 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
         path = Path(source)
         if "\0" in str(path):
             raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")
-        files.check_regular(path, f"Name {what}: a TREC file or a parquet file.")
+        if not files.check_regular(path, f"Name {what}: a TREC file or a parquet file."):
+            raise _without_rows(str(path))
         if path.suffix in PARQUET:
             given = _read_parquet(path)
         else:
@@ -165,8 +166,12 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
             ) from err
         given = Given(table, table.column_names, what, trec=False)
     if not len(given.table):
-        raise PipelineError(f"{given.where} has no rows. Name a file or frame that has some.")
+        raise _without_rows(given.where)
     return given
+
+
+def _without_rows(where: str) -> PipelineError:
+    return PipelineError(f"{where} has no rows. Name a file or frame that has some.")
 
 
 def _read_parquet(path: Path) -> Given:

@@ -1,6 +1,11 @@
 """What asks for a source, as messages name it."""
 
+import re
+import shlex
 from dataclasses import dataclass
+
+from pipeline.core.errors import named_as
+from pipeline.core.params_text import is_read_otherwise
 
 
 @dataclass(frozen=True)
@@ -27,8 +32,13 @@ class Asker:
         return f"--column {name}=NAME" if self.options else f"{self.columns}: {name}: NAME"
 
     def label(self, own: str) -> str:
-        """Return how a label is given a meaning."""
-        return f"--label {own}=E" if self.options else f"{self.section}.labels: {own}: E"
+        """Return how a label is given a meaning, as a shell or params.yaml reads it."""
+        own = named_as(own)
+        if self.options:
+            return f"--label {shlex.quote(f'{own}=E')}"
+        is_plain = re.fullmatch(r"[^\W\d]\w*", own) and not is_read_otherwise(own)
+        key = own if is_plain else "'{}'".format(own.replace("'", "''"))
+        return f"{self.section}.labels: {key}: E"
 
     @property
     def path(self) -> str:

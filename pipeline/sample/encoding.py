@@ -83,8 +83,9 @@ def separator_hint(path: Path, names: Sequence[str]) -> str:
     """Return how to mend a CSV file whose header has one column; nothing for another header."""
     if len(names) != 1:
         return ""
-    marks = Counter(each for each in names[0] if not (each.isalnum() or each in "_- "))
-    mark = marks.most_common(1)[0][0] if marks else ":"
+    marks = Counter(each for each in names[0] if not (each.isalnum() or each in "_-"))
+    blanks = marks.pop(" ", 0)
+    mark = marks.most_common(1)[0][0] if marks else " " if blanks else ":"
     mend = _rewrite(path, f"sep={mark!r}", f"separator={mark!r}")
     return (
         " The header is one column: the separator must be a comma, a semicolon, a tab or |. Write "

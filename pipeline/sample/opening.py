@@ -104,7 +104,7 @@ def open_source(
         asker: the keys of params.yaml, for messages.
 
     Raises:
-        PipelineError: the file is missing, is a folder or a Git LFS pointer, is damaged, lacks
+        PipelineError: the file is missing, empty, a folder or a Git LFS pointer, is damaged, lacks
             columns or has some of another type.
     """
     if not is_file(path, asker):
@@ -114,6 +114,8 @@ def open_source(
             start = handle.read(len(_LFS_POINTER))
     except OSError as err:
         raise forms.unreadable(path, "a file", err) from err
+    if not start:
+        raise PipelineError(f"{path} is empty (0 bytes). {forms.REMEDY}")
     if start == _LFS_POINTER:
         raise PipelineError(
             f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data. "

@@ -1,6 +1,7 @@
 """What the labels of judgements mean: E, S, C and I, whatever scale they are written in."""
 
 import re
+import shlex
 from collections.abc import Mapping
 from decimal import Decimal
 
@@ -9,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError, named_as, shorten
 from pipeline.core.params import ESCI_GAINS
 from pipeline.core.tables import LABELS
 from pipeline.given.table import LABEL_COLUMNS, Given, is_text
@@ -58,7 +59,7 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
         row = int(np.argmax(places == keys.index(unknown[0])))
         raise given.wrong(
             row,
-            f"{name} must be one of {', '.join(meant)} (found {unknown[0]}; in all: "
+            f"{name} must be one of {', '.join(meant)} (found {_shown(unknown[0])}; in all: "
             f"{_listed(keys)}). {_advice(keys, unknown[0])}",
         )
     positions: NDArray[np.int8] = np.array([LABELS.index(meant[key]) for key in keys], np.int8)
@@ -103,8 +104,9 @@ def _advice(keys: list[str], unknown: str, example: str = "ESCI") -> str:
         shown = list(zip(sorted(keys, key=float, reverse=True), example, strict=False))
     except ValueError:
         shown = [(unknown, "E")]
+    shown = [(named_as(key), label) for key, label in shown]
     pairs = ", ".join(f"{key!r}: {label!r}" for key, label in shown)
-    options = " ".join(f"--label {key}={label}" for key, label in shown)
+    options = " ".join(f"--label {shlex.quote(f'{key}={label}')}" for key, label in shown)
     return (
         f"Say what each value means, such as labels={{{pairs}}}, or {options} (E exact, S "
         "substitute, C complement, I irrelevant)."
@@ -113,7 +115,11 @@ def _advice(keys: list[str], unknown: str, example: str = "ESCI") -> str:
 
 def _listed(keys: list[str]) -> str:
     more = f" and {len(keys) - _MOST_SHOWN} more" if len(keys) > _MOST_SHOWN else ""
-    return ", ".join(shorten(key).strip("'") for key in sorted(keys)[:_MOST_SHOWN]) + more
+    return ", ".join(map(_shown, sorted(keys)[:_MOST_SHOWN])) + more
+
+
+def _shown(key: str) -> str:
+    return shorten(key).strip("'")
 
 
 def _key(value: object) -> str:

@@ -9,6 +9,10 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, Similarity
 from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
 
+LARGEST_COMPONENT = 1e9
+"""Of a vector that is compared as it is. The products and squares of such vectors, and what indexes
+make of them, stay far below the largest number of 32 bits; with 1e20, FAISS would find nothing."""
+
 
 def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) -> Matrix:
     """Cut and normalise a model's pooled vectors as the encoder's entry says.
@@ -68,9 +72,22 @@ def at_unit_length(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
 def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:
     """Return vectors in the form that is compared: at length 1 for cosine, else as they are.
 
-    `what` they are and the number of the first are for the message about one without a length.
+    `what` they are and the number of the first are for messages.
+
+    Raises:
+        PipelineError: a vector has no length and must have one, or its scores would overflow.
     """
-    return at_unit_length(matrix, what, first_row) if similarity == "cosine" else matrix
+    if similarity == "cosine":
+        return at_unit_length(matrix, what, first_row)
+    if max(matrix.max(initial=0), -matrix.min(initial=0)) > LARGEST_COMPONENT:
+        largest = np.abs(matrix).max(axis=1)
+        row = int(np.argmax(largest > LARGEST_COMPONENT))
+        raise PipelineError(
+            f"{what}: the vector of row {first_row + row} has a component of {largest[row]:g}, and "
+            f"scores of such vectors overflow (at most {LARGEST_COMPONENT:g} is allowed). Use an "
+            "encoder with normalize: true, or leave that text out."
+        )
+    return matrix
 
 
 def squared_lengths(vectors: Matrix) -> Floats:

@@ -5,8 +5,10 @@ import pytest
 from pipeline.core.options import number_of_draws
 
 
-def test_a_number_of_draws_is_whole_and_large_enough_and_the_message_names_no_code() -> None:
+def test_a_number_of_draws_is_whole_and_within_bounds_and_the_message_names_no_code() -> None:
     assert number_of_draws("100") == 100
-    for text in ("99", "abc", "1e3", "-5", ""):
-        with pytest.raises(argparse.ArgumentTypeError, match=f"at least 100 .found {text}.$"):
+    for text in ("99", "abc", "1e3", "-5", "", "1000000001"):
+        with pytest.raises(
+            argparse.ArgumentTypeError, match=f"from 100 to 1000000000 .found {text}.$"
+        ):
             number_of_draws(text)

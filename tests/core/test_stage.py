@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.core import progress, stage
@@ -141,6 +142,16 @@ def test_what_the_system_refuses_is_one_message_with_the_way_out(
         assert line.startswith(f"error in mine: [Errno {code}]")
         assert told in line
         assert "'a'" in line
+
+
+def test_too_little_memory_is_one_message_with_the_way_out(run_body: Run) -> None:
+    def body(params: Params, locale: str) -> None:
+        np.empty(2**57)
+
+    ended = run_body(body)
+    assert ended.status == 1
+    (line,) = ended.err.splitlines()
+    assert line.startswith("error in mine: the memory is too small (Unable to allocate 1.00 EiB")
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("of ours"), OSError("of a library")])

@@ -228,6 +228,18 @@ def test_code_of_another_repository_runs_only_where_allowed_and_pinned(
     assert (home / "modeling.py").read_bytes() == (folder / "modeling.py").read_bytes()
 
 
+def test_settings_that_are_no_object_are_refused_before_the_weights(
+    hub: LoopbackHub, tmp_path: Path
+) -> None:
+    folder = build_model(tmp_path / "model")
+    (folder / "config.json").write_text("[]", encoding="utf-8")
+    revision = hub.publish(MODEL, folder)
+    for remote_code in (False, True):
+        with pytest.raises(PipelineError, match=r"config\.json must be an object .found \[\]"):
+            resolve(revision, remote_code=remote_code)
+    assert "model.safetensors" not in hub.fetched()
+
+
 def test_code_that_is_built_in_is_refused_before_its_commit_is_asked_for(
     hub: LoopbackHub, tmp_path: Path
 ) -> None:

@@ -161,3 +161,12 @@ def test_a_catalogue_as_large_as_escis_keeps_its_digits() -> None:
     none = math.comb(products - 40, depth) / math.comb(products, depth)
     first = random_order.ndcg_judged_only(findable, findable, products, depth, 1)[0]
     assert first == pytest.approx((1 - none) * (20 + 15 * 0.1) / 40, rel=1e-9)
+
+
+def test_a_cutoff_beyond_the_catalogue_costs_and_says_what_that_of_its_size_does() -> None:
+    findable = np.array([[1, 2, 0, 1], [3, 0, 0, 0]])
+    for measure in (
+        lambda k: random_order.ndcg_judged_only(findable, findable, 9, 10**12, k),
+        lambda k: random_order.ndcg(findable, findable, 9, k),
+    ):
+        np.testing.assert_array_equal(measure(10**12), measure(9))

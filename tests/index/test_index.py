@@ -32,7 +32,7 @@ from pipeline.index.card import read_index
 from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, set_search, unset_search
 from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
-from pipeline.vectors.lengths import to_index_form
+from pipeline.vectors.lengths import LARGEST_COMPONENT, to_index_form
 from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 
@@ -427,3 +427,23 @@ def test_a_refused_index_leaves_the_one_that_was_there(
         stage_index.index(params(changes), LOCALE)
     assert layout.index(LOCALE).index.read_bytes() == before
     assert sorted(p.name for p in layout.index(LOCALE).folder.parent.iterdir()) == [LOCALE]
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+@pytest.mark.parametrize("settings", ALL, ids=lambda value: value.kind)
+def test_vectors_whose_scores_would_overflow_are_refused_and_shorter_ones_found(
+    settings: Index, similarity: Similarity
+) -> None:
+    rng = np.random.default_rng(7)
+    products = rng.uniform(-1, 1, (64, DIMENSION)).astype(np.float32)
+    products[5] *= LARGEST_COMPONENT
+    index = build_index(settings, DIMENSION, similarity, [products])
+    set_search(index, settings)
+    scores, codes = neighbours.search(index, products[:1], 10)
+    assert np.isfinite(scores).all()
+    assert len(set(codes[0].tolist())) == 10
+    products[5] *= 1e12
+    with pytest.raises(PipelineError, match=r"row 5 has a component of .*overflow .at most 1e.09"):
+        build_index(settings, DIMENSION, similarity, [products])
+    with pytest.raises(PipelineError, match=r"^es queries: the vector of row 105 has a component"):
+        to_index_form(products, similarity, "es queries", 100)

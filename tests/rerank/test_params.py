@@ -23,6 +23,10 @@ FOUR = {"rerankers.mmarco-minilm.labels": 4}
         ({"reranking.run": "rerank"}, r"reranking\.run: .*'dense', 'bm25' or 'hybrid'"),
         (FOUR, r"gains: must be empty .* and 4 numbers, for E, S, C and I, .* \(found None for 4"),
         ({"rerankers.mmarco-minilm.gains": [1, 1, 1, 1]}, r"gains: must be empty for a model of 1"),
+        (
+            FOUR | {"rerankers.mmarco-minilm.gains": [1e39, 0.1, 0.01, 0.0]},
+            r"gains\.0: must be less than or equal to 1000000",
+        ),
         (FOUR | {"rerankers.mmarco-minilm.gains": [1.0]}, r"rerankers\.mmarco-minilm\.gains: "),
         ({"rerankers.mmarco-minilm.labels": 3}, r"rerankers\.mmarco-minilm\.labels: "),
         ({"rerankers.mmarco-minilm.zzzz": 3}, r"rerankers\.mmarco-minilm\.zzzz: unknown key"),

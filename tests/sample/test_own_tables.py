@@ -3,6 +3,7 @@
 import csv
 import json
 import re
+import shlex
 import shutil
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -13,6 +14,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
@@ -21,6 +23,7 @@ from pipeline.core.param_types import SOURCE_COLUMNS
 from pipeline.core.params import Params
 from pipeline.pairs.stage import pairs
 from pipeline.sample import esci as source
+from pipeline.sample.asker import Asker
 from pipeline.sample.columns import EXAMPLES
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams
@@ -418,7 +421,7 @@ def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
 @pytest.mark.parametrize(
     ("name", "data", "said"),
     [
-        ("products.csv", b"", r"column product_id is missing"),
+        ("products.csv", b"", r"products\.csv is empty \(0 bytes\)\. Fetch"),
         ("products.csv", b"sku,name\n", r"products\.csv has no rows\."),
         ("products.csv", b"sku,name\n1,a,b\n", r"not readable as CSV .*Expected 2 columns"),
         ("products.csv", b"sku,name,name\n1,a,b\n", r"product_title \('name'\) appears 2 times"),
@@ -456,6 +459,19 @@ def test_a_damaged_table_is_one_message(shop: Shop, name: str, data: bytes, said
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("own", ["Exact", "3", "null", "sehr gut", "it's", "a: b", "#1"])
+def test_the_line_for_an_unknown_label_is_read_as_that_label(own: str) -> None:
+    line = Asker("sample", "encoder").label(own).removeprefix("sample.labels: ")
+    assert YAML(typ="safe", pure=True).load(line) == {own: "E"}
+    option, given = shlex.split(Asker("sample", "encoder", options=True).label(own))
+    assert (option, given) == ("--label", f"{own}=E")
+
+
+@pytest.mark.parametrize("own", ["two\nlines", "a title " * 20])
+def test_the_line_for_what_is_no_label_is_short(own: str) -> None:
+    assert Asker("sample", "encoder").label(own) == "sample.labels: VALUE: E"
+
+
 def mend(message: str) -> None:
     """Run the line that a message gives for pandas."""
     (line,) = re.findall(r"in pandas `(.*?)`, in polars", message)
@@ -469,6 +485,7 @@ def mend(message: str) -> None:
         (",", "utf-16", "it looks like UTF-16"),
         (",", "utf-16-le", "it looks like UTF-16"),
         ("^", "utf-8", r"the separator must be a comma, a semicolon, a tab or \|"),
+        (" ", "utf-8", r"the separator must be a comma, a semicolon, a tab or \|"),
     ],
 )
 def test_another_encoding_or_separator_is_refused_with_the_line_that_mends_it(

@@ -503,7 +503,7 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         write_bytes(PRODUCTS_FILE, POINTER),
         [PRODUCTS_FILE, "Git LFS pointer", "make esci"],
     ),
-    "empty file": (write_bytes(PRODUCTS_FILE, b""), [PRODUCTS_FILE, "not readable as parquet"]),
+    "empty file": (write_bytes(PRODUCTS_FILE, b""), [PRODUCTS_FILE, "is empty (0 bytes)"]),
     "another format": (
         write_bytes(EXAMPLES_FILE, b"example_id,query\n1,a\n"),
         [EXAMPLES_FILE, "not readable as parquet"],

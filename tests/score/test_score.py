@@ -506,6 +506,8 @@ def test_a_run_that_cannot_be_right_is_refused_with_one_message(run: Any, messag
             QRELS.assign(label=["E", "Exact"]),
             r"row 1 .*one of E, S, C, I .found Exact; in all: E, .*labels=\{'Exact': 'E'\}",
         ),
+        (QRELS.assign(label=["E", "it's"]), r"--label 'it'\"'\"'s=E'"),
+        (QRELS.assign(label=["E", "a\nlong text " * 900]), r"^.{1,500}--label VALUE=E .{1,80}$"),
         (QRELS.assign(label=[3, 1]), r"label must be one of E, S, C, I .*labels=\{'3': 'E', '1'"),
         (QRELS.assign(label=["E", None]), "row 1 .*label is missing"),
         (QRELS.rename(columns={"label": "gain"}), "row 0 .*gain must be one of 1, 0.1, 0.01, 0"),
@@ -526,7 +528,7 @@ def test_judgements_that_cannot_be_read_in_one_way_are_refused(qrels: Any, messa
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "not readable as a TREC file"),
+        (b"", "bad.run has no rows"),
         (b"\n\n", "has no rows"),
         (b"1 Q0 a 1 2.0 x\n\n1 Q0 b 2 nan x\n", "line 3: score must be a finite number"),
         (
