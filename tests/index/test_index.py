@@ -48,7 +48,7 @@ EDEN = EdenIndex(kind="eden", bits=4)
 FAST_SCAN = PqFastscanIndex(kind="pq-fastscan", subvectors=24)
 LISTS_SCAN = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=4, probes=4, subvectors=24)
 IVF_PQ_4 = IVF_PQ.model_copy(update={"bits": 4})  # learns in a tenth of the time
-ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ_4, RABITQ, EDEN, FAST_SCAN]
+ALL = [FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ_4, RABITQ, EDEN, FAST_SCAN, LISTS_SCAN]
 SIMILARITIES: list[Similarity] = ["cosine", "dot", "l2"]
 
 

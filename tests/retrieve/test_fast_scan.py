@@ -1,5 +1,7 @@
 """What fast scan leaves out is found, and what it finds stays as it is."""
 
+from typing import Any
+
 import numpy as np
 import pytest
 
@@ -92,7 +94,7 @@ def test_where_some_lists_are_searched_only_a_query_that_found_nothing_gets_othe
     products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 9, DIMENSION)
     queries[4] = 0
     settings = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=1, subvectors=4)
-    built = build_index(settings, DIMENSION, "dot", [products])
+    built: Any = build_index(settings, DIMENSION, "dot", [products])
     found = (neighbours.search(built, queries, ROWS)[1] != ranking.NO_PRODUCT).sum(axis=1)
     assert found[4] == ROWS
     sizes = [built.invlists.list_size(number) for number in range(5)]
