@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
+from threadpoolctl import threadpool_limits
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints
@@ -102,12 +103,13 @@ def summarise(
         brands,
         sources,
     )
-    beside = per_query.Beside(
-        top=first_products.table(tops, judged.ids.queries, judged.ids.products, titles),
-        exact=_exact(judged, {system: scores[system].exact for system in tops}, titles),
-        intervals=intervals(params, measures),
-        slices=by_kind(params, judged, measures, tops, divided),
-    )
+    with threadpool_limits(1, "blas"):  # each thread of the bootstrap multiplies by itself
+        beside = per_query.Beside(
+            top=first_products.table(tops, judged.ids.queries, judged.ids.products, titles),
+            exact=_exact(judged, {system: scores[system].exact for system in tops}, titles),
+            intervals=intervals(params, measures),
+            slices=by_kind(params, judged, measures, tops, divided),
+        )
     return Results(
         record=record,
         key_metrics=key_metrics(record, tuple(tops), *params.evaluate.key_measures()),

@@ -12,8 +12,9 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Floats
 
-_CELLS = 1 << 20
-"""How many draws are held at once; the results do not depend on it."""
+_CELLS = 1 << 18
+"""How many draws are held at once; the results do not depend on it. Four times as many leave the
+processor's cache, and take half as long again."""
 
 
 class Interval(NamedTuple):
@@ -52,14 +53,15 @@ def bootstrap_intervals(
     one column does.
     """
     intervals = [Interval(np.nan, np.nan, np.nan, 0)] * values.shape[1]
-    defined = ~np.isnan(values)
-    patterns, pattern_of = np.unique(defined, axis=1, return_inverse=True)
+    alike: dict[bytes, list[int]] = {}
+    for column, defined in enumerate(~np.isnan(values.T)):
+        alike.setdefault(defined.tobytes(), []).append(column)
     tails = (1 - confidence) / 2
-    for number, pattern in enumerate(patterns.T):
-        if not pattern.any():
+    for pattern, columns in alike.items():
+        defined = np.frombuffer(pattern, dtype=bool)
+        if not defined.any():
             continue
-        columns = np.flatnonzero(pattern_of.ravel() == number)
-        chosen = values[np.ix_(pattern, columns)]
+        chosen = values[np.ix_(defined, np.array(columns))]
         low, high = np.quantile(_redrawn_means(chosen, samples, seed), [tails, 1 - tails], axis=0)
         for place, column in enumerate(columns):
             intervals[column] = Interval(
