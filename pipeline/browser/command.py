@@ -240,7 +240,9 @@ def main() -> int:
         spare_pandas()
         params = load_params()
         stage.check_locale(params, asked.locale)
-        files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
+        files.refuse_artefacts(
+            {"--out": asked.out}, layout.artefacts(), folders=True, replaced=True
+        )
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise PipelineError(

@@ -37,7 +37,13 @@ class CleanedProducts:
 
 
 def clean_product_file(
-    source: Path, target: Path, settings: Clean, locale: str, remedy: str, threads: int
+    source: Path,
+    target: Path,
+    settings: Clean,
+    locale: str,
+    remedy: str,
+    threads: int,
+    given: Path | None = None,
 ) -> CleanedProducts:
     """Clean the products of one file into another.
 
@@ -48,6 +54,7 @@ def clean_product_file(
         locale: the locale that all rows must be of.
         remedy: a sentence that says what brings `source` back.
         threads: how many threads work on it.
+        given: where the texts come from, if `source` is a file that nobody sees; for a message.
 
     Raises:
         PipelineError: a row is of another locale, or no product has any text.
@@ -77,7 +84,7 @@ def clean_product_file(
             fields_cut += count_cut(batch, settings.fields)
     if not any(map(len, ids)):
         raise PipelineError(
-            f"{source}: none of its {sum(map(len, sampled_ids))} products has any text in "
+            f"{given or source}: none of its {sum(map(len, sampled_ids))} products has any text in "
             f"{', '.join(settings.fields)}. Choose other clean.fields in params.yaml."
         )
     _, copies = np.unique(np.concatenate(hashes), return_counts=True)

@@ -93,7 +93,7 @@ def names_an_object(name: str) -> bool:
 
 def entries(commit: str, path: str) -> list[Entry]:
     """Return what a commit has at a path from this folder: itself, or all in it if it ends in /."""
-    listed = _git("ls-tree", "-z", "-l", commit, "--", path)
+    listed = _git("ls-tree", "-z", "-l", commit, "--", path, where=f"{path} of {commit[:7]}")
     return [_entry(line) for line in listed.split("\0") if line]
 
 
@@ -103,8 +103,12 @@ def find_file(commit: str, path: Path) -> Entry | None:
 
 
 def read(entry: Entry) -> bytes:
-    """Return the contents of a file."""
-    return _bytes("cat-file", "blob", entry.sha)
+    """Return the contents of a file.
+
+    Raises:
+        PipelineError: the repository does not have them whole.
+    """
+    return _bytes("cat-file", "blob", entry.sha, where=entry.name)
 
 
 _ENDINGS = {
@@ -147,8 +151,8 @@ def _entry(line: str) -> Entry:
     return Entry(mode, name, sha, int(size) if size.isdecimal() else 0)
 
 
-def _git(*arguments: str) -> str:
-    return _bytes(*arguments).decode("utf-8", "surrogateescape")
+def _git(*arguments: str, where: str = "") -> str:
+    return _bytes(*arguments, where=where).decode("utf-8", "surrogateescape")
 
 
 def _try(*arguments: str) -> str | None:
@@ -158,7 +162,8 @@ def _try(*arguments: str) -> str | None:
         return None
 
 
-def _bytes(*arguments: str) -> bytes:
+def _bytes(*arguments: str, where: str = "") -> bytes:
+    """Return what git says; `where` is what it reads of a commit, which must be there."""
     try:
         return subprocess.run(
             ["git", *arguments],  # noqa: S607 (the user's own git)
@@ -169,4 +174,10 @@ def _bytes(*arguments: str) -> bytes:
         raise PipelineError("git is not installed, or is not on the PATH. Install it.") from err
     except subprocess.CalledProcessError as err:
         said = err.stderr.decode("utf-8", "replace")
-        raise PipelineError(f"git {arguments[0]} failed: {' '.join(said.split())}") from err
+        failed = f"git {arguments[0]} failed: {' '.join(said.split())}"
+        if where:
+            failed = (
+                f"{where}: {failed}. The repository is damaged, or lacks what it names. `git fsck` "
+                "says what; fetch it from another clone."
+            )
+        raise PipelineError(failed) from err

@@ -175,7 +175,11 @@ def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
 
 
 def refuse_artefacts(
-    given: Mapping[str, Path | None], artefacts: Iterable[Path], *, folders: bool = False
+    given: Mapping[str, Path | None],
+    artefacts: Iterable[Path],
+    *,
+    folders: bool = False,
+    replaced: bool = False,
 ) -> None:
     """Check that a command may write the files that its arguments name.
 
@@ -185,9 +189,11 @@ def refuse_artefacts(
         given: the path that each option names, None where it is left out.
         artefacts: files and folders that no command replaces by name.
         folders: whether the options name folders to write to, which may be there already.
+        replaced: whether such a folder is replaced as a whole.
 
     Raises:
-        PipelineError: a path is one of the artefacts or in one, or two options name one file.
+        PipelineError: a path is one of the artefacts or in one, two options name one file, or a
+            folder that is replaced has the place of an artefact in it.
     """
     named = {option: path for option, path in given.items() if path is not None}
     held = list(artefacts)
@@ -197,6 +203,11 @@ def refuse_artefacts(
                 raise PipelineError(
                     f"{option} {path}: must not be an artefact of the project (it is {artefact} or "
                     "inside it). Name another path."
+                )
+            if replaced and _is_within(artefact, path):
+                raise PipelineError(
+                    f"{option} {path}: must not contain {artefact}, an artefact of the project: "
+                    "the folder is replaced as a whole. Name another path."
                 )
         if not folders and _takes_a_stream(_end_of_links(path)):
             continue

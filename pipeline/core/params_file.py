@@ -142,7 +142,10 @@ def _may_be(kind: str, entry: object) -> bool:
 def _contradictions(params: Params) -> Iterator[str]:
     """Say which settings exclude each other, which types alone cannot express."""
     if MEAN in params.encoder:
-        yield f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}"
+        yield (
+            f"encoder.{MEAN}: must not be the name of a locale: the summary has a row {MEAN!r}. "
+            "Choose another."
+        )
     yield from _uncorrectable(params)
     yield from _unfit_systems(params)
     yield from _unfit_indexes(params)

@@ -107,10 +107,9 @@ def read_judged(
     for locale in locales:
         (scratch / locale).mkdir()
     write_products(products_file, chosen, scratch)
+    paths = examples_path, products_path
     judged = {
-        locale: _clean(
-            drawn[locale], locale, params.clean, examples_path, scratch / locale, threads
-        )
+        locale: _clean(drawn[locale], locale, params.clean, paths, scratch / locale, threads)
         for locale in locales
     }
     return examples_file.rows + products_file.rows, judged
@@ -145,14 +144,16 @@ def _draw(
 
 
 def _clean(
-    drawn: _Drawn, locale: str, fields: Clean, path: Path, folder: Path, threads: int
+    drawn: _Drawn, locale: str, fields: Clean, paths: tuple[Path, Path], folder: Path, threads: int
 ) -> Judged:
+    examples, given = paths
+    sampled = layout.SampleFiles(folder).products
     target = layout.CleanFiles(folder / "clean").products
     target.parent.mkdir()
     products: CleanedProducts = clean_product_file(
-        layout.SampleFiles(folder).products, target, fields, locale, "Run the stage again.", threads
+        sampled, target, fields, locale, "Run the stage again.", threads, given
     )
-    usable = clean_judgements(drawn.judgements, drawn.queries, products.sampled_ids, path)
+    usable = clean_judgements(drawn.judgements, drawn.queries, products.sampled_ids, examples)
     has_text = tables.row_of(products.ids, usable.table["product_id"]).is_valid()
     judgements = usable.table.filter(has_text)
     judged = tables.row_of(judgements["query_id"], drawn.queries["query_id"]).is_valid()

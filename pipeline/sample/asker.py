@@ -2,6 +2,7 @@
 
 import re
 import shlex
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.core.errors import named_as
@@ -39,6 +40,18 @@ class Asker:
         is_plain = re.fullmatch(r"[^\W\d]\w*", own) and not is_read_otherwise(own)
         key = own if is_plain else "'{}'".format(own.replace("'", "''"))
         return f"{self.section}.labels: {key}: E"
+
+    def splits(self, splits: Iterable[str]) -> str:
+        """Return what keeps only some splits; models learn from the train split alone."""
+        kept = ",".join(splits)
+        return f"sample.splits={kept}" if self.section == "sample" else f"the split {kept}"
+
+    @property
+    def widen(self) -> str:
+        """Return what gives queries, where version and splits leave none."""
+        if self.section == "sample":
+            return "Widen them."
+        return f"Use another {self.section}.version or {self.section}.source."
 
     @property
     def path(self) -> str:

@@ -109,9 +109,9 @@ def read_examples(
         if locale not in left:
             raise PipelineError(
                 f"{path}: no query of locale {locale!r} is left after "
-                f"{asker.section}.version={settings.version} and {asker.section}.splits="
-                f"{','.join(settings.splits)} (rows before: {before[locale]}). "
-                f"{'Widen them.' if not file.lacks('split') else _NO_SPLIT}"
+                f"{asker.section}.version={settings.version} and {asker.splits(settings.splits)} "
+                f"(rows before: {before[locale]}). "
+                f"{_NO_SPLIT if file.lacks('split') else asker.widen}"
             )
     return Examples(examples, pa.concat_tables(left_out), before, joined)
 

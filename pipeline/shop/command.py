@@ -240,7 +240,7 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     }
     for path in copies.values():
         _refuse_ending(path)
-    files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True)
+    files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True, replaced=True)
     _refuse_to_lose(asked.out)
     files.refuse_overlap(copies.values(), asked.out)
     before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")

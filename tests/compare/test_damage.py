@@ -3,6 +3,7 @@
 import contextlib
 import copy
 import os
+import re
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -161,6 +162,27 @@ def test_a_damaged_file_of_a_commit_gives_the_same_moves_or_one_message(
         assert isinstance(found, str)
         assert "\n" not in found
         assert found.startswith((f"{path} of HEAD", "HEAD ("))
+
+
+@pytest.mark.parametrize("held", [layout.per_query("es"), layout.PER_QUERY])
+def test_a_damaged_object_of_git_is_one_message_with_the_way_out(
+    repository: Path, held: Path
+) -> None:
+    sha = call(repository, ENVIRONMENT, "git", "rev-parse", f"HEAD:{held.as_posix()}").strip()
+    path = Path(".git/objects", sha[:2], sha[2:])
+    whole = path.read_bytes()
+    path.chmod(0o644)
+    for damaged in (whole[: len(whole) // 2], b"", None):
+        if damaged is None:
+            path.unlink()
+        else:
+            path.write_bytes(damaged)
+        said = outcome("HEAD")
+        assert isinstance(said, str)
+        assert re.search(
+            rf"^{held}\S*( of \w+)?: git \S+ failed: .*damaged, .* `git fsck` .* another clone\.$",
+            said,
+        )
 
 
 def test_a_file_too_large_to_be_a_report_is_not_read(

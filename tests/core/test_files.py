@@ -545,6 +545,10 @@ def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
     with pytest.raises(PipelineError, match=r"^--json reports/mine\.json: --markdown names it too"):
         refuse_artefacts({"--markdown": free.absolute(), "--json": free}, layout.artefacts())
     Path("mine").mkdir()
-    refuse_artefacts({"--out": Path("mine")}, layout.artefacts(), folders=True)
+    refuse_artefacts({"--out": Path("mine")}, layout.artefacts(), folders=True, replaced=True)
+    for above in (Path(), Path("data"), tmp_path / "reports"):
+        refuse_artefacts({"--out": above}, layout.artefacts(), folders=True)
+        with pytest.raises(PipelineError, match=f"^--out {above}: must not contain .* replaced"):
+            refuse_artefacts({"--out": above}, layout.artefacts(), folders=True, replaced=True)
     with pytest.raises(PipelineError, match=r"^mine is a folder\. Name a file\.$"):
         refuse_artefacts({"--json": Path("mine")}, layout.artefacts())

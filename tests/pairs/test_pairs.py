@@ -14,6 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.pairs.leakage import draw_dev
 from pipeline.pairs.stage import pairs
+from pipeline.sample.columns import TEXTS
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import join_fields, normalise
 from tests.conftest import ChangedParams, RunStage
@@ -241,7 +242,7 @@ REFUSED: list[tuple[list[Row], Row, str]] = [
     ([train(n, "S") for n in range(50)], {}, "no product of the train queries is labelled E"),
     ([train(1), train(2)], {"training.dev_share": 0.01}, "no product of the dev queries is"),
     ([train(1), train(2)], {"training.dev_share": 0.99}, "no product of the train queries is"),
-    ([], {}, "no query of locale 'us' is left after training.version=small and training.spl"),
+    ([], {}, r"=small and the split train .rows before: .* Use another training\.version"),
     ([train(1, query="query 900")], {}, "none of the 1 train queries of us can be lea"),
     ([train(1, query=None)], {}, "none of the 1 train queries of us can be lea"),
     ([example(1, 1, "GONE", split="train")], {}, "none of the 1 products judged for"),
@@ -251,6 +252,15 @@ REFUSED: list[tuple[list[Row], Row, str]] = [
     ([{**train(1), "esci_label": None}], {}, "esci_label"),
     ([{**train(1), "esci_label": "X"}], {}, "esci_label"),
 ]
+
+
+def test_products_without_text_are_told_by_the_file_of_the_source(drawn: Draw) -> None:
+    silent = {**product("Z", "us"), **dict.fromkeys(TEXTS)}
+    learned = example(1, 1, "Z", split="train")
+    with pytest.raises(PipelineError, match="none of its 1 products has any text") as caught:
+        drawn([*evaluated(), learned], [*PRODUCTS, silent])
+    assert f"{layout.PRODUCTS_FILE}: none" in str(caught.value)
+    assert ".partial" not in str(caught.value)
 
 
 def test_what_cannot_be_learned_from_is_refused_and_the_pairs_stay(drawn: Draw) -> None:

@@ -196,6 +196,7 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS, *IDS, "--encoder", "no-such"), "no-such"),
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
+        ((*ARGUMENTS, *IDS, "--out", "data"), "--out data: must not contain data/"),
         ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
         ((*ARGUMENTS, *IDS, "--encoder", ""), "encoder.de"),
         ((*ARGUMENTS, *IDS, "--language", ""), "language.de"),
