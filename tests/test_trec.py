@@ -190,7 +190,7 @@ def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_w
     assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
 
     said = capsys.readouterr().err
-    assert "data/runs/dense/es/run.json: catalogue_sha256 must be" in said
+    assert "data/runs/dense/es/catalogue.parquet: sha256 must be" in said
     assert "Run `dvc repro retrieve@es`" in said
     assert not Path("trec").exists()
 

@@ -126,21 +126,30 @@ def read_card(
     products: pa.ChunkedArray,
     remedy: str,
 ) -> RunCard:
-    """Read the card of a system's runs.
+    """Read the card of a system's runs, and check that the runs are those that it is of.
 
     Raises:
-        PipelineError: card or run is missing, the card is not of this version's form, the runs are
-            of another system or of other queries or products than these, or were edited.
+        PipelineError: card or run is missing, the card is not of this version's form, or the runs
+            are of another system or of other queries or products than these; or a run is damaged or
+            was edited: then the message names its file.
     """
     path = runs.card
     found = read_model(path, RunCard, remedy, ("run_schema", RUN_SCHEMA))
-    try:
-        ids = (queries, products)
-        expected = make_card(runs, system, found.of, found.depth, *ids, found.index_overlap)
-    except FileNotFoundError as err:
-        raise PipelineError(f"{err.filename} is missing. {remedy}") from err
-    why = "the runs are of other tables, or were edited"
-    refuse_differences(path, found.model_dump(), expected.model_dump(), why, remedy)
+    expected = {
+        "system": system,
+        "query_ids_sha256": tables.ids_sha256(queries),
+        "product_ids_sha256": tables.ids_sha256(products),
+    }
+    said = found.model_dump(include=set(expected))
+    refuse_differences(path, said, expected, "the runs are of other tables", remedy)
+    for run, sha256 in (
+        (runs.catalogue, found.catalogue_sha256),
+        (runs.pool, found.pool_sha256),
+    ):
+        files.check_regular(run, remedy)
+        why = f"it is damaged, or it or {path.name} was edited"
+        there = {"sha256": files.sha256_file(run)}
+        refuse_differences(run, there, {"sha256": sha256}, why, remedy)
     return found
 
 

@@ -56,7 +56,7 @@ def read_runs(inputs: Inputs, card: bool) -> Any:
 @pytest.mark.parametrize("card", [True, False])
 @pytest.mark.parametrize("damage", [flip, cut, overwrite])
 @pytest.mark.parametrize("path", [RUNS.catalogue, RUNS.pool, RUNS.card], ids=str)
-def test_damaged_bytes_change_no_ranking(
+def test_damaged_bytes_change_no_ranking_and_a_message_names_the_damaged_run(
     inputs: Inputs, path: Path, damage: Callable[[bytes, random.Random], bytes], card: bool
 ) -> None:
     whole, data = read_runs(inputs, card), path.read_bytes()
@@ -64,6 +64,8 @@ def test_damaged_bytes_change_no_ranking(
         path.write_bytes(damage(data, random.Random(seed)))
         found = read_runs(inputs, card)
         assert isinstance(found, str) or found == whole, seed
+        if path != RUNS.card and (card or isinstance(found, str)):
+            assert found.startswith(str(path)), (seed, found)
 
 
 def test_a_strange_value_in_a_card_is_refused(inputs: Inputs) -> None:

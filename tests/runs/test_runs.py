@@ -203,7 +203,6 @@ def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
         ({"depth": "12"}, "depth: must be a valid integer"),
         ({"encoder": "x"}, "encoder: Extra inputs are not permitted"),
         ({"product_ids_sha256": "0"}, "product_ids_sha256 must be .* of other tables"),
-        ({"pool_sha256": "0"}, "pool_sha256 must be .* or were edited"),
     ],
 )
 def test_a_card_that_does_not_fit_its_runs_is_refused(
@@ -216,4 +215,21 @@ def test_a_card_that_does_not_fit_its_runs_is_refused(
     path = runs.card
     files.write_json(path, json.loads(path.read_text()) | change)
     with pytest.raises(PipelineError, match=rf"{path}: {told}.*. do"):
+        run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")
+
+
+@pytest.mark.parametrize("track", ["catalogue", "pool"])
+def test_a_run_that_is_missing_or_of_another_card_is_named(inputs: Inputs, track: str) -> None:
+    runs = layout.runs("dense", LOCALE)
+    write_runs("dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12))
+    card = json.loads(runs.card.read_text())
+    files.write_json(runs.card, card | {f"{track}_sha256": "0" * 64})
+    with pytest.raises(
+        PipelineError,
+        match=rf"^{_path(track)}: sha256 must be 0{{12}} .found \w{{12}}.: it is damaged, or it or "
+        r"run.json was edited\. do$",
+    ):
+        run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")
+    _path(track).unlink()
+    with pytest.raises(PipelineError, match=rf"^{_path(track)} is missing\. do$"):
         run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")

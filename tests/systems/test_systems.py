@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -374,6 +375,30 @@ def test_what_is_no_longer_named_is_gone_and_evaluate_refuses_what_is_not_taken(
     assert [path.read_bytes() for path in again] == first
     systems(named(), LOCALE)
     assert [path.name for path in layout.other_runs(LOCALE).folder.iterdir()] == ["systems.json"]
+
+
+@pytest.mark.parametrize("track", ["catalogue", "pool"])
+@pytest.mark.parametrize(("system", "again"), [("dense", "retrieve"), ("vespa", "systems")])
+def test_the_message_of_a_damaged_run_names_its_file_and_the_stage_that_writes_it(
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    system: str, again: str, track: str,
+) -> None:  # fmt: skip
+    shutil.copytree(made / "data", tmp_path / "data")
+    monkeypatch.chdir(tmp_path)
+    given = named(vespa=str(VESPA))
+    systems(given, LOCALE)
+    path = layout.runs(system, LOCALE).track(track)
+    whole = path.read_bytes()
+    places = range(0, len(whole), max(1, len(whole) // 5))
+    cut = [whole[:at] for at in (*places, len(whole) - 1)]
+    flipped = [whole[:at] + bytes([whole[at] ^ 1]) + whole[at + 1 :] for at in places]
+    for damaged in (*cut, *flipped):
+        path.write_bytes(damaged)
+        with pytest.raises(
+            PipelineError,
+            match=rf"^{path}: sha256 must be .*\. Run `dvc repro {again}@{LOCALE}`\.$",
+        ):
+            evaluate.evaluate(given, LOCALE)
 
 
 @pytest.mark.parametrize(
