@@ -73,6 +73,10 @@ def train(params: Params, name: str) -> stage.Done:
         minutes = params.runtime.checkpoint_minutes
         trainer = Trainer(task, settings, checkpoints, minutes, where)
         card = trainer.run()
+        stage.log.info(
+            "train name=%s steps=%d reused=%d trained=%d",
+            name, card.step, card.step - trainer.trained, trainer.trained,
+        )  # fmt: skip
         interpolated = trainer.interpolate() if settings.tuned_share < 1 else None
         _warn_if_worse(card, interpolated, development.chooses, where)
         with atomic_directory(layout.model(settings.kind, name).folder) as folder:

@@ -233,17 +233,21 @@ def set_share(share: float) -> None:
 
 
 def test_weights_are_the_shares_of_base_and_tuned_and_another_share_trains_no_step(
-    make: Make, monkeypatch: pytest.MonkeyPatch
+    make: Make, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level("INFO")
     folder = make("share")
     files = run()
+    assert f"train name={NAME} steps=10 reused=0 trained=10" in caplog.text
     plain, before = card_of(files), contents(files.folder)
     assert not {"written", "tuned_share"} & {*plain, *plain["settings"]}
     base, tuned = (load_arrays(at / "model.safetensors") for at in (folder / "tiny", files.weights))
     monkeypatch.setattr(Learner, "learn", None)
     for share in (0.25, 0.7):
         set_share(share)
+        caplog.clear()
         card = card_of(run())
+        assert f"train name={NAME} steps=10 reused=10 trained=0" in caplog.text
         assert card["settings"] == {**plain["settings"], "tuned_share": share}
         assert [card[key] == plain[key] for key in ("epochs", "best_epoch", "weights_sha256")] == [
             True, True, False,
