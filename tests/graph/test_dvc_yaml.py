@@ -1,5 +1,8 @@
 """dvc.yaml keeps its promises: folders that stages import from, no speed setting, no stray path."""
 
+import os
+import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +16,8 @@ from pipeline.report.plots import PLOTS
 from pipeline.repro.command import shared_and_branch
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
+from tests.helpers.pages import blocks_of
+from tests.helpers.repository import GIT_IDENTITY, call, commit_all
 
 
 def stages_of(path: Path) -> dict[str, dict[str, Any]]:
@@ -145,6 +150,33 @@ def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
     assert {each["wdir"] for each in BY_NAME.values()} == {".."}
     # The entry itself is in that folder, so that an entry and a trained model are one to a locale.
     assert not [each for each in STAGES["embed"]["params"] if each.startswith("encoders.")]
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/comparing.md"])
+def test_the_way_back_leaves_git_clean_after_any_explored_locale_or_model_and_keeps_own_files(
+    page: str, tmp_path: Path
+) -> None:
+    environment = {**os.environ, **GIT_IDENTITY}
+    for name in (".gitignore", "params.yaml"):
+        shutil.copy(ROOT / name, tmp_path)
+    commit_all(tmp_path, environment, "before")
+    (tmp_path / "params.yaml").write_text("explore: [us]\n")
+    own = ["models/mine/model.safetensors", "notes.txt", "reports/bench/own.json", "reports/own.md"]
+    added = [
+        re.sub(r"\$\{.*?\}", "new", out.replace("${item.kind}", "encoder"))
+        for out in written_by({name: STAGES[name] for name in EXPLORED} | BY_NAME)
+    ]
+    for name in (*own, *(each if Path(each).suffix else f"{each}/contract.json" for each in added)):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    (block,) = (each for each in blocks_of(Path(page)) if "git clean" in each.code)
+    *of_git, last = block.code.splitlines()
+    assert last == "dvc checkout --force"
+
+    call(tmp_path, environment, "bash", "-e", "-c", "\n".join(of_git))
+
+    status = call(tmp_path, environment, "git", "status", "--short", "--untracked-files=all")
+    assert status.splitlines() == [f"?? {name}" for name in own]
 
 
 def test_only_the_clean_texts_of_a_locale_depend_on_its_spelling() -> None:
