@@ -310,7 +310,7 @@ BAD: Mapping[str, tuple[Callable[[], pa.Table | str], str]] = {
     ),
     "rank twice": (lambda: frame(score=None, rank=[1, 1, 2]), "has rank 1 twice"),
     "empty": (lambda: frame().slice(0, 0), "has no rows"),
-    "empty file": (lambda: "", "has no rows"),
+    "empty file": (lambda: "", "not readable as a TREC file"),
     "five columns": (lambda: "1 Q0 B1 1 0.5\n", "line 1 has 5 columns"),
     "not parquet": (lambda: b"PAR1".decode(), "line 1 has 1 columns"),
 }
@@ -380,13 +380,13 @@ def test_what_is_no_longer_named_is_gone_and_evaluate_refuses_what_is_not_taken(
 @pytest.mark.parametrize("track", ["catalogue", "pool"])
 @pytest.mark.parametrize(("system", "again"), [("dense", "retrieve"), ("vespa", "systems")])
 def test_the_message_of_a_damaged_run_names_its_file_and_the_stage_that_writes_it(
-    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
+    made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     system: str, again: str, track: str,
 ) -> None:  # fmt: skip
-    for each in (layout.CLEAN, layout.SAMPLE, layout.RUNS):
-        shutil.copytree(evaluated / each, tmp_path / each)
+    shutil.copytree(made / "data", tmp_path / "data")
     monkeypatch.chdir(tmp_path)
-    given = named(vespa=str(VESPA), copy=str(COPY))
+    given = named(vespa=str(VESPA))
+    systems(given, LOCALE)
     path = layout.runs(system, LOCALE).track(track)
     whole = path.read_bytes()
     places = range(0, len(whole), max(1, len(whole) // 5))
