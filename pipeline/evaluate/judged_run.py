@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
-from pipeline.runs.ranking import find_repeat, look_up, places, query_starts
+from pipeline.runs.ranking import look_up, places, query_starts
 
 E_CODE = LABELS.index("E")
 """The position of Exact, as judgements have labels."""
@@ -44,7 +44,11 @@ class Judgements:
         query_rows, codes = query_rows[order], codes[order]
         twice = np.flatnonzero((np.diff(query_rows) == 0) & (np.diff(codes) == 0))
         if twice.size:
-            raise _pair_twice("the judgements hold", query_rows[twice[0]], codes[twice[0]])
+            raise PipelineError(
+                f"the judgements hold one product twice for one query: row {codes[twice[0]]} of "
+                f"the clean products, row {query_rows[twice[0]]} of the clean queries (from 0). "
+                "Run the stages from clean again."
+            )
         starts = np.searchsorted(query_rows, np.arange(queries + 1))
         return cls(starts, codes, labels[order].astype(np.int8))
 
@@ -98,19 +102,16 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
 
     Args:
         query_rows: [n], the row of each ranked product's query, ascending.
-        codes: [n], the product codes, each query's in rank order.
+        codes: [n], the product codes, each query's in rank order, each once.
         judgements: those of all queries that take part; a query that the run leaves out has
             retrieved nothing.
 
     Raises:
-        PipelineError: a query ranks a product twice.
         ValueError: `query_rows` is not ascending, or leaves the range of `judgements`.
     """
     query = query_rows - judgements.first_query
     if query.size and (query[0] < 0 or query[-1] >= len(judgements) or (np.diff(query) < 0).any()):
         raise ValueError("the query rows of a run must ascend, within those of the judgements")
-    if (repeat := find_repeat(query, codes)) is not None:
-        raise _pair_twice("the run ranks", query_rows[repeat], codes[repeat])
     starts = query_starts(query, 0, len(judgements))
     place = look_up(starts, codes, judgements.starts, judgements.codes)
     at = np.flatnonzero(place >= 0)
@@ -121,11 +122,4 @@ def judge(query_rows: Ints, codes: Ints, judgements: Judgements) -> JudgedRun:
         judgements.labels[place[at]],
         np.diff(starts),
         judgements.label_counts(),
-    )
-
-
-def _pair_twice(what: str, query_row: np.int64, code: np.int64) -> PipelineError:
-    return PipelineError(
-        f"{what} one product twice for one query: row {code} of the clean products, row "
-        f"{query_row} of the clean queries (from 0). Run the stages from clean again."
     )

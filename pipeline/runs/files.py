@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
@@ -156,7 +157,11 @@ def iter_run(
 
 def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
     """Return the columns `READ` of a row group as rows, codes and scores; raises as `iter_run`."""
-    rows = tables.rows_of(ids.queries, group["query_id"], path, remedy)
+    runs = pc.run_end_encode(group["query_id"].combine_chunks())
+    queries = tables.rows_of(ids.queries, pa.chunked_array([runs.values]), path, remedy)
+    starts = np.append(0, runs.run_ends)
+    lengths = np.diff(starts)
+    rows = np.repeat(queries, lengths)
     codes = group["product_row"].to_numpy().astype(np.int64)
     scores = group["score"].to_numpy().astype(np.float64)
     if (wrong := np.flatnonzero((codes < 0) | (codes >= len(ids.products)))).size:
@@ -169,16 +174,16 @@ def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
         query, product = group["query_id"][at], ids.products[int(codes[at])]
         return PipelineError(f"{path}: query {query}, product {product}: {what}. {remedy}")
 
-    if (np.diff(rows) < 0).any():
+    if (np.diff(queries) < 0).any():
         raise PipelineError(f"{path} is not sorted by query_id. {remedy}")
     if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
         at = int(wrong[0])
         raise refuse(at, f"the score must be a finite number (found {scores[at]})")
-    ranks = ranking.places(rows) + 1
+    ranks = np.arange(1, 1 + len(rows)) - np.repeat(starts[:-1], lengths)
     if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:
         raise refuse(int(wrong[0]) + 1, "the score is higher than that of the rank before")
-    if (repeat := ranking.find_repeat(rows, codes)) is not None:
+    if (repeat := ranking.find_repeat(starts, codes)) is not None:
         raise refuse(repeat, "the product is repeated")
     return rows, codes, scores

@@ -5,6 +5,7 @@ Arrow compare strings by code point, which is the order of their UTF-8 bytes, wh
 trec_eval's strcmp compares: code order is trec_eval's id order.
 """
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -15,9 +16,6 @@ from pipeline.core.errors import PipelineError
 
 SCORE_DECIMALS = 6
 """Scores are rounded before they are compared: batch size and hardware change their last bits."""
-
-_CELLS = 1 << 20
-"""How large the table of `look_up` is, if it covers more than one query."""
 
 NO_PRODUCT = -1
 """The code of a place without a result, as FAISS gives it."""
@@ -94,9 +92,8 @@ def places(query_rows: Ints) -> Ints:
 def look_up(starts: Ints, codes: Ints, known_starts: Ints, known_codes: Ints) -> NDArray[np.int32]:
     """Return where each product of a query is among the same query's known ones, or -1; [n].
 
-    A known one that is there twice is found at one of its places. Each pair is a cell of a table
-    that covers as many queries at a time as stay in the processor's cache: several times as fast as
-    by sorting.
+    A known one that is there twice is found at one of its places. A table of all products holds
+    the known ones of one query at a time: several times as fast as by sorting.
 
     Args:
         starts: [queries + 1], bounds each query's part of `codes`.
@@ -104,21 +101,16 @@ def look_up(starts: Ints, codes: Ints, known_starts: Ints, known_codes: Ints) ->
         known_starts: [queries + 1], bounds each query's part of `known_codes`.
         known_codes: [m], product codes.
     """
-    width = 1 + int(max(codes.max(initial=0), known_codes.max(initial=0)))
-    together = max(1, min(len(starts) - 1, _CELLS // width))
-    rows = np.arange(len(starts) - 1) % together * width
-    cells = np.repeat(rows, np.diff(starts)) + codes
-    known = np.repeat(rows, np.diff(known_starts)) + known_codes
-    order = np.arange(len(known), dtype=np.int32)
+    order = np.arange(len(known_codes), dtype=np.int32)
     found = np.empty(len(codes), np.int32)
-    table = np.full(together * width, -1, np.int32)
-    for first in range(0, len(starts) - 1, together):
-        last = min(first + together, len(starts) - 1)
-        mine = slice(starts[first], starts[last])
-        others = slice(known_starts[first], known_starts[last])
-        table[known[others]] = order[others]
-        found[mine] = table[cells[mine]]
-        table[known[others]] = -1
+    largest = max(codes.max(initial=0), known_codes.max(initial=0))
+    table = np.full(1 + int(largest), -1, np.int32)
+    bounds, known_bounds = pairwise(starts.tolist()), pairwise(known_starts.tolist())
+    for (start, stop), (known_start, known_stop) in zip(bounds, known_bounds, strict=True):
+        known = known_codes[known_start:known_stop]
+        table[known] = order[known_start:known_stop]
+        found[start:stop] = table[codes[start:stop]]
+        table[known] = -1
     return found
 
 
@@ -140,9 +132,9 @@ def find_pairs(
     return look_up(starts, codes, known, known_codes)
 
 
-def find_repeat(query_rows: Ints, codes: Ints) -> int | None:
-    """Return where a product is that its query has once more, or None; both as in `find_pairs`."""
-    repeats = find_pairs(query_rows, codes, query_rows, codes) != np.arange(len(codes))
+def find_repeat(starts: Ints, codes: Ints) -> int | None:
+    """Return where a product is that its query has once more, or None; both as in `look_up`."""
+    repeats = look_up(starts, codes, starts, codes) != np.arange(len(codes))
     return int(repeats.argmax()) if repeats.any() else None
 
 

@@ -377,19 +377,6 @@ def test_skill_is_left_out_where_every_order_is_ideal() -> None:
         assert "pool_skill" not in mean
 
 
-def test_a_product_ranked_twice_for_a_query_is_refused() -> None:
-    judgements = Judgements.from_pairs(np.array([7]), np.array([3]), np.array([E]), queries=9)
-    # Unjudged products count too: they push the others down. Another query may have the same.
-    run_rows, run_codes = np.array([7, 7, 7, 8]), np.array([5, 3, 5, 3])
-
-    for part in (judgements, judgements.rows(7, 9), judgements.rows(4, 9).rows(3, 5)):
-        with pytest.raises(
-            PipelineError, match="row 5 of the clean products, row 7 of the clean q"
-        ):
-            judge(run_rows, run_codes, part)
-    judge(run_rows[1:], run_codes[1:], judgements)
-
-
 def test_a_pair_judged_twice_is_refused() -> None:
     with pytest.raises(PipelineError, match="row 3 of the clean products, row 1 of the clean quer"):
         Judgements.from_pairs(

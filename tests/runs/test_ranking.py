@@ -188,6 +188,6 @@ def test_a_pair_is_found_where_it_is_known(products: int) -> None:
             assert at == -1 if pair not in known else known[at] == pair
         by_rows = find_pairs(7 + rows, codes, 7 + known_rows, known_codes)
         assert by_rows.tolist() == found.tolist()
-        repeat = find_repeat(rows, codes)
+        repeat = find_repeat(starts, codes)
         assert (repeat is None) == (len(set(pairs)) == len(pairs))
         assert repeat is None or pairs.count(pairs[repeat]) > 1
