@@ -67,7 +67,7 @@ def write_reports(
         labels=dict(zip(LABELS, labels, strict=True)),
         measures=_with_intervals(measured, params.uncertainty),
     )
-    rows = form.table(judged.ids.queries, measured, Top.of_run(ranked, 0, run).strings())
+    rows = form.table(judged.ids.queries, measured, Top.of_run(ranked, run).strings())
     text = files.canonical_json(scores.model_dump(mode="json", exclude_none=True))
     with (
         files.atomic_file(layout.encoder_scores(locale)) as report,

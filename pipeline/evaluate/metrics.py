@@ -208,14 +208,13 @@ def _codes(labels: tuple[str, ...]) -> list[int]:
 
 
 def _has(run: JudgedRun, labels: tuple[str, ...]) -> NDArray[np.bool_]:
-    return np.isin(run.label, _codes(labels))
+    return np.isin(np.arange(len(LABELS)), _codes(labels))[run.label]
 
 
 def _sum(run: JudgedRun, chosen: NDArray[np.bool_], values: Floats) -> Floats:
     """Return the sum of the chosen products' values for each query."""
-    sums = np.zeros(run.retrieved.size)
-    np.add.at(sums, run.query[chosen], values[chosen])
-    return sums
+    sums = np.bincount(run.query[chosen], values[chosen], minlength=run.retrieved.size)
+    return np.asarray(sums, dtype=np.float64)
 
 
 def _found(run: JudgedRun, k: int, labels: tuple[str, ...]) -> Floats:

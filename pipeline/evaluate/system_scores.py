@@ -140,7 +140,7 @@ def score(
     for judgements, ranked, run in pieces("catalogue", judged.qrels):
         catalogue.append(metrics.catalogue_measures(run, cutoffs))
         curve.append(recall_curve(run, depth))
-        tops.append(Top.of_run(ranked, judgements.first_query, run))
+        tops.append(Top.of_run(ranked, run))
         exact.append(exact_ranks.find(run, judgements))
     measures = _concatenate(catalogue)
     if system in SYSTEMS:  # another engine has ranked no pool: it would score 0

@@ -12,7 +12,7 @@ from pipeline.core.arrays import Floats, Ints
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.judged_run import JudgedRun
 from pipeline.evaluate.metrics import MEAN_DECIMALS
-from pipeline.runs.ranking import NO_PRODUCT, Ranked, places
+from pipeline.runs.ranking import NO_PRODUCT, Ranked
 
 PLACES = 10
 UNJUDGED = len(LABELS)
@@ -42,14 +42,13 @@ class Top:
     labels: NDArray[np.int8]
 
     @classmethod
-    def of_run(cls, ranked: Ranked, first_query: int, run: JudgedRun) -> Self:
+    def of_run(cls, ranked: Ranked, run: JudgedRun) -> Self:
         """Return the first places of a run; `run` is `ranked` with its judgements."""
-        rows, codes, _ = ranked
         shape = (run.retrieved.size, PLACES)
         found = cls(np.full(shape, NO_PRODUCT), np.full(shape, UNJUDGED, dtype=np.int8))
-        place = places(rows)
-        shown = place < PLACES
-        found.codes[rows[shown] - first_query, place[shown]] = codes[shown]
+        query, place = np.nonzero(np.arange(PLACES) < run.retrieved[:, np.newaxis])
+        starts = np.cumsum(run.retrieved) - run.retrieved
+        found.codes[query, place] = ranked[1][starts[query] + place]
         shown = run.rank <= PLACES
         found.labels[run.query[shown], run.rank[shown] - 1] = run.label[shown]
         return found
