@@ -63,7 +63,8 @@ def name_groups(
     of the words before it, f how many products of all groups have it, A the mean over the groups of
     the sum of its terms' counts. A product counts a term once: a repeated word gains nothing.
 
-    A word that is a chosen one with or without an ending is passed over.
+    Of words of equal weight, the one that stands first in the titles is chosen. A word that is a
+    chosen one with or without an ending is passed over.
 
     Args:
         leaves: the counts of the leaves.
@@ -89,7 +90,8 @@ def name_groups(
         terms, owner = titles.of(rows)
         having = _having(terms, owner, candidates, len(rows))
         forms = [counts.shown[term] for term in candidates]
-        chosen, covered = _choose(having, rarity[candidates], forms, fewest)
+        order = _by_place(terms, owner, candidates, forms)
+        chosen, covered = _choose(having, rarity[candidates], forms, order, fewest)
         words = [
             _with_pair(term, terms, owner, left_out, counts.shown)
             for term in (candidates[chosen].tolist() if covered >= COVERED else ())
@@ -158,15 +160,38 @@ def _having(terms: Ints, owner: Ints, wanted: Ints, products: int) -> NDArray[np
     return having
 
 
+def _by_place(terms: Ints, owner: Ints, wanted: Ints, forms: list[str]) -> Ints:
+    """Return the rank of each wanted term by its mean place in the titles, the earliest is 0.
+
+    A title says what a product is before it says how it is: of *Ventilador de Mesa, Motor AC*, the
+    first word names all fans. Terms of equal places are ranked by their letters.
+
+    Args:
+        terms: of the titles, one after another.
+        owner: the product of each, ascending.
+        wanted: terms, ascending; each is in a title.
+        forms: how these are written.
+    """
+    place = np.arange(len(terms)) - np.searchsorted(owner, owner)
+    found = np.isin(terms, wanted)
+    of = np.searchsorted(wanted, terms[found])
+    times = np.bincount(of, minlength=len(wanted))
+    mean = np.bincount(of, place[found], minlength=len(wanted)) / np.maximum(times, 1)
+    rank = np.empty(len(wanted), dtype=np.int64)
+    rank[np.lexsort((np.array(forms, dtype=np.str_), mean.round(9)))] = np.arange(len(wanted))
+    return rank
+
+
 def _choose(
-    having: NDArray[np.bool_], rarity: Floats, forms: list[str], least: float
+    having: NDArray[np.bool_], rarity: Floats, forms: list[str], order: Ints, least: float
 ) -> tuple[list[int], float]:
     """Choose words one by one; return their places and the share of the products with one.
 
     Args:
         having: which products have which word, [words, products].
         rarity: the part of a word's weight that does not depend on the group, [words].
-        forms: how the words are written; they decide between words of equal weight.
+        forms: how the words are written.
+        order: the rank of each word, which decides between words of equal weight, int64 [words].
         least: how many products a word must add.
     """
     chosen: list[int] = []
@@ -182,7 +207,7 @@ def _choose(
         ]
         if not fitting:
             break
-        chosen.append(min(fitting, key=lambda place: (-weight[place], forms[place])))
+        chosen.append(min(fitting, key=lambda place: (-weight[place], order[place])))
         bare &= ~having[chosen[-1]]
     return chosen, float(1 - bare.mean())
 

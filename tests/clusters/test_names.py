@@ -49,7 +49,12 @@ def test_words_are_chosen_by_class_based_tf_idf_of_products_without_a_word() -> 
     frequent = Tally(word for title in titles for word in title)
     mean = sum(frequent.values()) / 3
     for group, name in enumerate(named):
-        bare = [set(titles[i]) for i in np.flatnonzero(leaf == group)]
+        bare = [titles[i] for i in np.flatnonzero(leaf == group)]
+        place = {
+            word: round(np.mean([title.index(word) for title in bare if word in title]), 9)
+            for title in bare
+            for word in title
+        }
         size, expected = len(bare), []
         for _ in range(4):
             having = Tally(word for title in bare for word in title)
@@ -59,10 +64,17 @@ def test_words_are_chosen_by_class_based_tf_idf_of_products_without_a_word() -> 
             weight = {
                 word: having[word] / size * math.log(1 + mean / frequent[word]) for word in fit
             }
-            expected.append(min(fit, key=lambda word: (-round(weight[word], 9), word)))
+            expected.append(min(fit, key=lambda word: (-round(weight[word], 9), place[word], word)))
             bare = [title for title in bare if expected[-1] not in title]
         assert name.words == tuple(expected)
         assert name.covered == pytest.approx(1 - len(bare) / size)
+
+
+def test_of_words_of_equal_weight_the_first_in_the_titles_is_chosen() -> None:
+    fans = [f"{brand} ventilador {kind}, motor AC" for brand in "xyz" for kind in ("mesa", "torre")]
+    assert names("es", *[(0, title, "") for title in fans]) == [("ventilador",)]
+    turned = [f"motor AC, {kind} ventilador" for kind in ("mesa", "torre", "techo")]
+    assert names("es", *[(0, title, "") for title in turned]) == [("motor ac",)]
 
 
 def test_a_word_is_shown_as_it_is_written_most_often() -> None:
