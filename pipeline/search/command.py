@@ -62,7 +62,8 @@ def _answer(
     """Write the answer to each query; of a file, lines that cannot be searched for are left out.
 
     Raises:
-        PipelineError: the query, or at least one line of the file, cannot be searched for.
+        PipelineError: the query, or at least one line of the file, cannot be searched for; or the
+            file has none.
         BrokenPipeError: nobody reads the answers.
     """
     write = _writer(arguments)
@@ -78,6 +79,8 @@ def _answer(
         else:
             sys.stdout.write(text)
             sys.stdout.flush()
+    if not count:
+        raise PipelineError(f"--file {arguments.file}: has no query. Write one on each line.")
     if failed:
         raise PipelineError(
             f"--file {arguments.file}: {failed} of {count} lines could not be searched for."

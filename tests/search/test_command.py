@@ -125,6 +125,7 @@ def test_a_file_and_standard_input_have_the_same_lines(monkeypatch: Patch, capsy
         (["a", "--collapse"], "groups.json is missing. Add es to explore in params.yaml. Run"),
         (["--file", "missing.txt"], "missing.txt is missing. Name a file"),
         (["--file", "."], ". is not a regular file"),
+        (["--file", "-"], "--file -: has no query. Write one on each line."),
     ],
 )
 def test_bad_input_is_one_message(
