@@ -120,16 +120,21 @@ def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str
     for part in location:
         kind = _bare(kind)
         if _is_model(kind):
-            path.append(str(part))
+            path.append(_on_one_line(str(part)))
             known = list(kind.model_fields)
             kind = kind.model_fields[part].annotation if part in kind.model_fields else None
         elif get_origin(kind) in (dict, tuple):
-            path.append(str(part))
+            path.append(_on_one_line(str(part)))
             kind = get_args(kind)[get_origin(kind) is dict]
         else:  # the tag of one type of several, or what marks a key's own error
             kinds = filter(_is_model, get_args(kind))
             kind = next((one for one in kinds if part in get_args(_kind_of(one))), None)
     return ".".join(path) or "(top level)", known
+
+
+def _on_one_line(key: str) -> str:
+    """Return a key as a message may show it: a terminal or a CI runner obeys control characters."""
+    return key if key.isprintable() else shorten(key)
 
 
 def _bare(kind: Any) -> Any:

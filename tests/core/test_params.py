@@ -954,3 +954,11 @@ def test_a_rank_constant_for_which_rounding_may_tie_ranks_is_refused(
 
 def test_the_least_step_is_twice_what_scores_are_rounded_to() -> None:
     assert pytest.approx(2 * 10**-SCORE_DECIMALS) == LEAST_STEP
+
+
+@pytest.mark.parametrize("key", ["k1\x1b[31m", "k1\n::error::x"])
+def test_an_unknown_key_reaches_the_terminal_without_control_characters(key: str) -> None:
+    with pytest.raises(PipelineError, match="unknown key") as caught:
+        check_params({"bm25": {key: 1}}, "params.yaml")
+    assert all(line.isprintable() for line in str(caught.value).splitlines())
+    assert not any(line.startswith("::") for line in str(caught.value).splitlines())
