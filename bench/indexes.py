@@ -58,9 +58,11 @@ def indexes(lists: int) -> dict[str, dict[str, Any]]:
     }  # fmt: skip
 
 
-def grow(manifest: Manifest, locale: str, products: int, noise: float, target: Path) -> None:
+def grow(
+    params: Params, manifest: Manifest, locale: str, products: int, noise: float, target: Path
+) -> None:
     """Write the clean tables and the vectors of a locale to a folder, with more products."""
-    params, source = load_params(), ShardReader(manifest, "products", locale)
+    source = ShardReader(manifest, "products", locale)
     vectors = source.take(np.arange(manifest.products.rows)).astype(np.float32)
     clean = layout.clean(locale)
     ids = tables.read_column(clean.products, tables.PRODUCTS, "product_id", "Run clean.")
@@ -134,7 +136,8 @@ def table(found: Any) -> str:
         ]
         for each in found["indexes"]
     ]  # fmt: skip
-    return markdown(HEADER, rows, HEADER[1:])
+    left_out = "".join(f"\n{name}: {why}\n" for name, why in found["left_out"].items())
+    return markdown(HEADER, rows, HEADER[1:]) + left_out
 
 
 def main() -> int:
@@ -150,7 +153,7 @@ def main() -> int:
         stage.check_locale(params, options.locale)
         manifest = read_manifest(params, options.locale)
         params = with_indexes(options.lists)
-        grow(manifest, options.locale, options.products, options.noise, Path(scratch))
+        grow(params, manifest, options.locale, options.products, options.noise, Path(scratch))
         with contextlib.chdir(scratch):
             tradeoff(params, options.locale, [])
             found = json.loads(layout.tradeoff(options.locale).read_text("utf-8"))

@@ -30,7 +30,7 @@ def fill(
     """Give the places without a product those that were left out, the last ones first, in place.
 
     Where only some inverted lists were searched, products are missing for that reason too: then
-    only a query that found nothing gets any.
+    only a query to which all codes are equal gets any.
 
     Args:
         index: searched by fast scan.
@@ -43,19 +43,24 @@ def fill(
     rows[~np.isfinite(scores).all(axis=1)] = -1
     missing = rows < 0
     partly = among is None and isinstance(index, faiss.IndexIVF) and index.nprobe < index.nlist
-    among = np.arange(index.ntotal) if among is None else among
     for at in np.flatnonzero(missing.all(axis=1) if partly else missing.any(axis=1)):
-        left_out = np.setdiff1d(among, rows[at])[::-1]
+        table = _table(index, queries[at])
+        if partly and (table != table[:, :1]).any():
+            continue
+        left_out = np.setdiff1d(np.arange(index.ntotal) if among is None else among, rows[at])[::-1]
         places = np.flatnonzero(missing[at])[: len(left_out)]
         rows[at, places] = left_out[: len(places)]
-        scores[at, places] = _least(index, queries[at])
+        scores[at, places] = np.float32(table.min(axis=1).sum())
 
 
-def _least(index: Any, query: Matrix) -> np.float32:
-    """Return the score that fast scan counts from: of each table of a query, the least entry."""
+def _table(index: Any, query: Matrix) -> Matrix:
+    """Return what each code adds to a query's score, float32 [subvectors, codes].
+
+    The sum of each row's least entry is what fast scan counts from.
+    """
     codebooks = faiss.vector_to_array(index.pq.centroids)
     codebooks = codebooks.reshape(index.pq.M, index.pq.ksub, index.pq.dsub)
     parts = query.reshape(index.pq.M, 1, index.pq.dsub)
     distances = index.metric_type == faiss.METRIC_L2
     table = np.square(parts - codebooks) if distances else parts * codebooks
-    return np.float32(table.sum(axis=2).min(axis=1).sum())
+    return np.asarray(table.sum(axis=2))

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.index.kinds import codes_of
+from pipeline.retrieve import fast_scan
 
 Found = tuple[NDArray[np.float32], Ints]
 
@@ -59,13 +60,13 @@ class InParts:
 def on_threads(index: faiss.Index, threads: int) -> faiss.Index | InParts:
     """Return what searches `index` for one query with several threads, where that helps.
 
-    An inverted file shares the lists of a query out by itself, once it is told to. A graph needs
-    few comparisons. `neighbours` compares the vectors of a flat index with l2 by itself. RaBitQ of
-    several bits passes over vectors by the worst score of those found so far, so its parts would
-    find others than the whole.
+    An inverted file shares the lists of a query out by itself, once it is told to; one of fast scan
+    does not. A graph needs few comparisons. `neighbours` compares the vectors of a flat index with
+    l2 by itself. RaBitQ of several bits passes over vectors by the worst score of those found so
+    far, so its parts would find others than the whole.
     """
     searched: Any = faiss.downcast_index(index)
-    if isinstance(searched, faiss.IndexIVF):
+    if isinstance(searched, faiss.IndexIVF) and not fast_scan.is_scanned(searched):
         searched.parallel_mode = 1
     if isinstance(searched, faiss.IndexPreTransform):
         searched = faiss.downcast_index(searched.index)

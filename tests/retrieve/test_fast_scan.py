@@ -95,7 +95,46 @@ def test_where_some_lists_are_searched_only_a_query_that_found_nothing_gets_othe
     queries[4] = 0
     settings = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=1, subvectors=4)
     built: Any = build_index(settings, DIMENSION, "dot", [products])
-    found = (neighbours.search(built, queries, ROWS)[1] != ranking.NO_PRODUCT).sum(axis=1)
-    assert found[4] == ROWS
-    sizes = [built.invlists.list_size(number) for number in range(5)]
-    assert all(any(0 <= size - each <= 1 for size in sizes) for each in np.delete(found, 4))
+    _, nearest_list = built.quantizer.search(products, 1)
+    _, probed = built.quantizer.search(queries, 1)
+    _, codes = neighbours.search(built, queries, ROWS)
+    assert sorted(codes[4]) == list(range(ROWS))
+    for at in np.delete(np.arange(9), 4):
+        found = codes[at][codes[at] != ranking.NO_PRODUCT]
+        own = np.flatnonzero(nearest_list[:, 0] == probed[at, 0])
+        assert len(set(found.tolist())) == len(found)
+        assert set(found.tolist()) <= set(own.tolist())
+        assert len(own) - len(found) <= 1  # fast scan leaves out the least
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+def test_a_query_whose_lists_are_empty_finds_nothing(similarity: Similarity) -> None:
+    rng = np.random.default_rng(4)
+    products = random_vectors(rng, 64, DIMENSION)
+    settings = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=1, subvectors=4)
+    built: Any = build_index(settings, DIMENSION, similarity, [products])
+    emptied = 2
+    query = built.quantizer.reconstruct(emptied)[np.newaxis]
+    own = np.flatnonzero(built.quantizer.search(products, 1)[1][:, 0] == emptied)
+    assert own.size
+    kept: Any = build_index(settings, DIMENSION, similarity, [products])
+    kept.reset()
+    kept.add(np.delete(products, own, axis=0))
+    _, codes = neighbours.search(kept, query, 10)
+    assert (codes == ranking.NO_PRODUCT).all()
+
+
+@pytest.mark.parametrize("similarity", SIMILARITIES)
+def test_the_one_product_that_may_be_found_has_the_score_of_its_codes(
+    similarity: Similarity,
+) -> None:
+    rng = np.random.default_rng(5)
+    products = random_vectors(rng, ROWS, 384)
+    settings = IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=5, probes=1, subvectors=192)
+    built = build_index(settings, 384, similarity, [products])
+    query = to_index_form(products[7:8], similarity, "queries")
+    allowed = np.arange(ROWS) == 7
+    every, order = neighbours.search(built, query, ROWS)
+    scores, codes = nearest(built, query, 3, allowed)
+    assert codes.tolist() == [7]
+    assert scores[0] == every[0][order[0] == 7][0]

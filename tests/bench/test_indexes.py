@@ -1,0 +1,56 @@
+"""The larger catalogue that indexes are measured on is the real one, with copies near it."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from bench.indexes import grow, table
+from pipeline.core import layout, tables
+from pipeline.tradeoff.command import tradeoff
+from pipeline.vectors.manifest import read_manifest
+from pipeline.vectors.shards import ShardReader, read_vectors
+from tests.helpers.artefacts import (
+    LOCALE,
+    params,
+    random_vectors,
+    write_clean,
+    write_embeddings,
+)
+
+pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+
+
+def test_products_are_repeated_with_noise_and_the_real_ones_and_the_queries_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "real").mkdir()
+    monkeypatch.chdir(tmp_path / "real")
+    rng = np.random.default_rng(1)
+    write_clean(rng, 300, 20)
+    given = params({"indexes.pq-fastscan.subvectors": 24})
+    products, queries = random_vectors(rng, 300), random_vectors(rng, 20)
+    manifest = write_embeddings(given, products, queries)
+    path = layout.clean(LOCALE).products
+    names = tables.read_column(path, tables.PRODUCTS, "product_id", "").to_pylist()
+    grow(given, manifest, LOCALE, 1_000, 0.3, tmp_path / "grown")
+    monkeypatch.chdir(tmp_path / "grown")
+    grown = read_manifest(given, LOCALE)
+    ids = tables.read_column(path, tables.PRODUCTS, "product_id", "").to_pylist()
+    assert (len(ids), ids) == (1_000, sorted(ids))
+    vectors = np.concatenate(list(ShardReader(grown, "products", LOCALE)))
+    for name, vector in zip(ids, vectors, strict=True):
+        own = products[names.index(name[: len(names[0])])]
+        cosine = vector @ own / np.linalg.norm(vector) / np.linalg.norm(own)
+        if name in names:
+            np.testing.assert_allclose(vector, own, rtol=1e-6)
+        else:
+            assert 0.9 < cosine < 0.99
+    np.testing.assert_array_equal(read_vectors(grown, "queries", LOCALE), queries)
+    monkeypatch.setattr("pipeline.tradeoff.command.LEAST_SECONDS", 0)
+    tradeoff(given, LOCALE, ["flat", "sq8"])
+    found = layout.tradeoff(LOCALE).read_text("utf-8")
+    lines = table(json.loads(found)).splitlines()
+    assert [line.split("|")[1].strip() for line in lines[2:4]] == ["flat", "sq8"]
+    assert lines[2].endswith("| 1.0 |")
