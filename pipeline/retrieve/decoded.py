@@ -25,9 +25,6 @@ LEAST_QUERIES = 32
 LEAST_PRODUCTS = 4
 """How many times as many products as are asked for there must be: else most are scored twice."""
 
-LARGEST = 1e37
-"""The sums of larger numbers may overflow."""
-
 _EDEN = getattr(faiss, "IndexEDEN", ())
 
 
@@ -68,9 +65,6 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     squares, distances = squared_lengths(queries), index.metric_type == faiss.METRIC_L2
     lengths = np.sqrt(squares)
     sizes = (lengths + longest) ** 2 if distances else lengths * longest
-    if not (sizes < LARGEST).all():
-        scores, rows = index.search(queries, asked)
-        return (-scores, rows, -scores[:, -1]) if distances else (scores, rows, scores[:, -1])
     if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
         return -scores, rows, 2 * last - squares + roundings * sizes
     return scores, rows, last + roundings * sizes
@@ -93,12 +87,11 @@ def _search(
     longest = 0.0
     for start in range(0, index.ntotal, BLOCK_PRODUCTS):
         vectors = index.reconstruct_n(start, min(BLOCK_PRODUCTS, index.ntotal - start))
-        with np.errstate(over="ignore", invalid="ignore"):  # `propose` sees it by the lengths
-            squares = np.einsum("ij,ij->i", vectors, vectors)
-            products = mine @ vectors.T
-            if index.metric_type == faiss.METRIC_L2:
-                products -= squares / 2
-        longest = float(np.maximum(longest, squares.max()))  # stays NaN, unlike max()
+        squares = np.einsum("ij,ij->i", vectors, vectors)
+        products = mine @ vectors.T
+        if index.metric_type == faiss.METRIC_L2:
+            products -= squares / 2
+        longest = max(longest, float(squares.max()))
         heaps.addn(len(vectors), faiss.swig_ptr(products), start)
     last[part] = near[:, 0]  # the least of a heap
     _score(index, mine, rows[part], scores[part])

@@ -416,7 +416,7 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
 def test_no_entry_has_to_be_trained(project: Project) -> None:
     params = project.folder / "params.yaml"
     text = params.read_text(encoding="utf-8")
-    begin, end = text.index("\ntrained:\n"), text.index("\n# The locales whose catalogue")
+    begin, end = text.index("\ntrained:\n"), text.index("\n# The locales that the stages")
     params.write_text(f"{text[:begin]}\ntrained: {{}}\n{text[end:]}", encoding="utf-8")
     assert project.ran("repro") == set()
 

@@ -152,7 +152,7 @@ def test_what_cannot_be_reranked_is_one_message(folder: Path) -> None:
     rerank.rerank(settings, LOCALE)
     path = layout.runs("hybrid", LOCALE).catalogue
     path.write_bytes(path.read_bytes() + b"x")
-    with pytest.raises(PipelineError, match=r"were edited\. Run `dvc repro hybrid@es`"):
+    with pytest.raises(PipelineError, match=r"was edited\. Run `dvc repro hybrid@es`"):
         rerank.rerank(settings, LOCALE)
     path.unlink()
     with pytest.raises(PipelineError, match=r"hybrid/es/catalogue\.parquet is missing"):

@@ -72,23 +72,3 @@ def test_no_product_that_is_not_proposed_has_a_better_score_than_the_bound(
             np.testing.assert_array_equal(scores[at], truth[rows[at]])
             assert np.delete(truth, rows[at]).max() <= beyond[at]
             assert beyond[at] - scores[at].min() <= 1e-4 * longest**2
-
-
-def test_sums_that_overflow_are_left_to_faiss() -> None:
-    rng = np.random.default_rng(3)
-    large: list[tuple[Matrix, Similarity]] = [
-        (random_vectors(rng, 600) * np.float32(1e18), "l2"),
-        (random_vectors(rng, 600) * np.float32(1e20), "dot"),
-        # The range of a component overflows: what is decoded is no number.
-        (random_vectors(rng, 600), "dot"),
-    ]
-    large[2][0][:2] = np.array([[-3e38], [3e38]], np.float32)
-    for products, similarity in large:
-        built = build_index(SQ8, 48, similarity, [products])
-        queries = products[100:200]
-        scores, rows, beyond = decoded.propose(built, queries, 10)
-        expected, order = built.search(queries, 10)
-        expected = -expected if similarity == "l2" else expected
-        np.testing.assert_array_equal(scores, expected)
-        np.testing.assert_array_equal(rows, order)
-        np.testing.assert_array_equal(beyond, expected[:, -1])

@@ -76,14 +76,6 @@ def test_what_is_not_proposed_is_never_better_than_it_says() -> None:
             assert np.delete(true, codes[row]).max() <= beyond[row]
 
 
-def test_lengths_whose_squares_no_float32_holds_are_ranked() -> None:
-    rng = np.random.default_rng(3)
-    products = near_equal(rng, 300, 8, 0.3) * np.float32(1e25)
-    flat = build_index(FLAT, 8, "l2", [products])
-    _, codes = neighbours.search(flat, products[:40], 1)
-    assert codes[:, 0].tolist() == list(range(40))
-
-
 def test_where_all_products_tie_the_highest_codes_are_found() -> None:
     products = np.tile(np.array([[0.6, 0.8]], np.float32), (900, 1))
     flat = build_index(FLAT, 2, "l2", [products])

@@ -310,7 +310,7 @@ BAD: Mapping[str, tuple[Callable[[], pa.Table | str], str]] = {
     ),
     "rank twice": (lambda: frame(score=None, rank=[1, 1, 2]), "has rank 1 twice"),
     "empty": (lambda: frame().slice(0, 0), "has no rows"),
-    "empty file": (lambda: "", "not readable as a TREC file"),
+    "empty file": (lambda: "", "has no rows"),
     "five columns": (lambda: "1 Q0 B1 1 0.5\n", "line 1 has 5 columns"),
     "not parquet": (lambda: b"PAR1".decode(), "line 1 has 1 columns"),
 }
