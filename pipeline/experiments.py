@@ -51,8 +51,8 @@ def table(shown: list[dict[str, Any]], sort_by: str | None = None) -> str:
     if sort_by is not None:
         if sort_by not in names:
             raise PipelineError(
-                f"--sort-by {sort_by}: the table has no such column{did_you_mean(sort_by, names)}. "
-                f"Name one of: {', '.join(names)}."
+                f"--sort-by {sort_by}: the table has no such column (it has: {', '.join(names)}"
+                f"{did_you_mean(sort_by, names)}). Name one of these."
             )
         by = columns[names.index(sort_by)]
         for group in groups:

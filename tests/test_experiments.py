@@ -43,8 +43,13 @@ def test_a_metric_has_its_locale_in_the_form_of_before_too_and_what_all_share_is
     ]
     order = [line.split()[0] for line in table(found, "es.dense.ndcg@10").splitlines()]
     assert order == ["experiment", "workspace", "main", "b", "a"]
-    with pytest.raises(PipelineError, match=r"^--sort-by ndcg: the table has no such column"):
-        table(found, "ndcg")
+    with pytest.raises(PipelineError) as refused:
+        table(found, "es.queris")
+    assert str(refused.value) == (
+        "--sort-by es.queris: the table has no such column (it has: experiment, state, "
+        "es.dense.ndcg@10, pt-br.queries, encoder.es; did you mean 'pt-br.queries'?). "
+        "Name one of these."
+    )
 
 
 @pytest.mark.parametrize("damaged", [[1, 2], "text", 5])

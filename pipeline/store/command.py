@@ -48,7 +48,10 @@ def _bytes(size: int) -> str:
 
 
 def _not_negative(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:  # argparse would name this function in its message
+        value = math.nan
     if not value >= 0:
         raise argparse.ArgumentTypeError(f"{text} is not a number from 0 up")
     return value

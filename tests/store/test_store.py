@@ -867,7 +867,7 @@ def test_the_command_refuses_wrong_arguments_and_deletes_nothing(
         (("--yes",), "--yes needs --keep or --unused-for"),
         (("--keep", "-1"), "-1 is not a number from 0 up"),
         (("--keep", "nan"), "nan is not a number from 0 up"),
-        (("--unused-for", "some"), "invalid"),
+        (("--unused-for", "some"), "some is not a number from 0 up"),
     ):
         with pytest.raises(SystemExit, match="2"):
             command(*arguments)
