@@ -21,10 +21,10 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.files import files_into
 from pipeline.trec import (
     QRELS_E,
     QRELS_GAIN,
-    all_or_nothing,
     export_locales,
     qrels_lines,
     read_judged,
@@ -48,7 +48,7 @@ def export(locale: str, out: Path) -> None:
     ids, judgements, (rows, codes, labels) = read_judged(locale)
     products = tables.iter_table(clean.products, tables.PRODUCTS, ROWS, remedy)
     queries = tables.iter_table(clean.queries, tables.QUERIES, ROWS, remedy)
-    with all_or_nothing(out) as folder:
+    with files_into(out) as folder:
         write_lines(
             folder / "corpus.jsonl",
             (_line(_id=one, title="", text=text) for one, text in _texts(products, "product_id")),

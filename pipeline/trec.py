@@ -34,10 +34,8 @@ trec_eval: -c).
 
 import argparse
 import csv
-import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -49,7 +47,7 @@ from numpy.typing import NDArray
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, refuse_artefacts, scratch_beside
+from pipeline.core.files import files_into, refuse_artefacts
 from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
@@ -193,7 +191,7 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
             "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
             "counts them as 0", locale, bare,
         )  # fmt: skip
-    with all_or_nothing(out) as folder:
+    with files_into(out) as folder:
         for qrels in QRELS:
             kept = judgements.filter(pa.array(qrels.kept(rows, codes, labels, ids)))
             write_lines(folder / _qrels_name(locale, qrels), qrels_lines(kept, qrels.grades))
@@ -213,20 +211,6 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
                         continue
                     run = _run_name(locale, system, track)
                     writer.writerow((system, ours, theirs, run, _qrels_name(locale, qrels)))
-
-
-@contextmanager
-def all_or_nothing(out: Path) -> Iterator[Path]:
-    """Yield an empty folder to fill; its files go into `out` if the block succeeds.
-
-    There they replace the files of their names, and links to such files are followed.
-    """
-    out.mkdir(parents=True, exist_ok=True)
-    with scratch_beside(out / "export") as scratch:
-        yield scratch
-        for path in sorted(each for each in scratch.rglob("*") if each.is_file()):
-            with atomic_file(out / path.relative_to(scratch), follow_links=True) as partial:
-                shutil.move(path, partial)
 
 
 def read_judged(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
@@ -276,7 +260,7 @@ def _joined(*columns: pa.Array | str) -> Iterator[str]:
 
 
 def write_lines(path: Path, lines: Iterable[str]) -> None:
-    """Write a text file into a folder that `all_or_nothing` gives."""
+    """Write a text file into a folder that `files_into` gives."""
     path.parent.mkdir(exist_ok=True)
     with path.open("w", encoding="utf-8", newline="\n") as handle:
         handle.writelines(f"{line}\n" for line in lines)

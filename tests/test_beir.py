@@ -104,3 +104,28 @@ def test_an_id_that_a_tool_would_read_otherwise_is_refused_and_nothing_is_writte
         with pytest.raises(PipelineError, match=said):
             beir.export(LOCALE, Path("out"))
         assert not list(Path("out").iterdir())
+
+
+def test_an_export_that_is_refused_leaves_the_export_before(judgements: pa.Table) -> None:
+    beir.export(LOCALE, Path("out"))
+    files = [path for path in Path("out").rglob("*") if path.is_file()]
+    for path in files:
+        path.write_text("old")
+
+    last = max(files)
+    last.unlink()
+    last.mkdir()
+    with pytest.raises(PipelineError, match=f"^{last} is a folder"):
+        beir.export(LOCALE, Path("out"))
+    assert {path.read_text() for path in files if path != last} == {"old"}
+
+    last.rmdir()
+    last.write_text("old")
+    ids = ["B 0", *judgements["product_id"].to_pylist()[1:]]
+    changed = judgements.set_column(1, JUDGEMENTS.field(1), [ids])
+    changed = changed.set_column(2, JUDGEMENTS.field(2), [["E"] * len(ids)])
+    write_table(layout.clean(LOCALE).judgements, changed, JUDGEMENTS)
+    with pytest.raises(PipelineError, match="white space"):
+        beir.export(LOCALE, Path("out"))
+    assert {path.read_text() for path in files} == {"old"}
+    assert sorted(path for path in Path("out").rglob("*") if path.is_file()) == sorted(files)

@@ -218,6 +218,25 @@ def test_an_id_of_a_run_that_a_tool_would_split_is_refused_and_leaves_the_export
     assert Path("trec/es.gain.qrels").read_text() == "old"
 
 
+def test_an_export_of_which_a_file_cannot_be_placed_leaves_the_export_before(
+    made: None, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 0
+    last = max(Path("trec").iterdir())
+    last.unlink()
+    last.mkdir()
+    others = [path for path in Path("trec").iterdir() if path != last]
+    for path in others:
+        path.write_text("old")
+    capsys.readouterr()
+
+    assert trec_main(monkeypatch, "--locale", "es", "--out", "trec") == 1
+
+    assert capsys.readouterr().err == f"error in trec: {last} is a folder. Name a file.\n"
+    assert {*Path("trec").iterdir()} == {*others, last}
+    assert {path.read_text() for path in others} == {"old"}
+
+
 def test_an_unknown_locale_is_refused(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

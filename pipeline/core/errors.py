@@ -71,8 +71,16 @@ def shorten(value: object) -> str:
 
 
 def named_as(value: str) -> str:
-    """Return a value as a line that names it may have it: itself, or VALUE if it is too long."""
+    """Return a value as a line that names it may have it: itself, or VALUE.
+
+    VALUE stands for what is too long, or holds characters that cannot be printed.
+    """
     return value if len(value) <= 40 and value.isprintable() else "VALUE"
+
+
+def on_one_line(key: str) -> str:
+    """Return a key as a message may show it: a terminal or a CI runner obeys control characters."""
+    return key if key.isprintable() else shorten(key)
 
 
 def one_line(err: Exception) -> str:
@@ -120,21 +128,16 @@ def _place(location: tuple[str | int, ...], model: type[BaseModel]) -> tuple[str
     for part in location:
         kind = _bare(kind)
         if _is_model(kind):
-            path.append(_on_one_line(str(part)))
+            path.append(on_one_line(str(part)))
             known = list(kind.model_fields)
             kind = kind.model_fields[part].annotation if part in kind.model_fields else None
         elif get_origin(kind) in (dict, tuple):
-            path.append(_on_one_line(str(part)))
+            path.append(on_one_line(str(part)))
             kind = get_args(kind)[get_origin(kind) is dict]
         else:  # the tag of one type of several, or what marks a key's own error
             kinds = filter(_is_model, get_args(kind))
             kind = next((one for one in kinds if part in get_args(_kind_of(one))), None)
     return ".".join(path) or "(top level)", known
-
-
-def _on_one_line(key: str) -> str:
-    """Return a key as a message may show it: a terminal or a CI runner obeys control characters."""
-    return key if key.isprintable() else shorten(key)
 
 
 def _bare(kind: Any) -> Any:

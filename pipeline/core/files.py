@@ -110,6 +110,29 @@ def scratch_beside(path: Path) -> Iterator[Path]:
         shutil.rmtree(scratch, ignore_errors=True)
 
 
+@contextmanager
+def files_into(folder: Path) -> Iterator[Path]:
+    """Yield an empty folder to fill; its files go into `folder` if the block succeeds.
+
+    There they replace the files of their names one by one, each whole; links to such files are
+    followed. No file is replaced before all of them may be.
+
+    Raises:
+        PipelineError: a name in `folder` is of what `atomic_file` refuses.
+        OSError: a file is where a subfolder should be.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with scratch_beside(folder / "files") as scratch:
+        yield scratch
+        made = sorted(each for each in scratch.rglob("*") if each.is_file())
+        places = [folder / each.relative_to(scratch) for each in made]
+        for place in places:
+            _takes_a_stream(_end_of_links(place))
+        for path, place in zip(made, places, strict=True):
+            with atomic_file(place, follow_links=True) as partial:
+                shutil.move(path, partial)
+
+
 def _end_of_links(path: Path) -> Path:
     """Return what `path` is in the end, where it is a link.
 

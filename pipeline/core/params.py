@@ -199,7 +199,8 @@ ENCODER_MEASURES = (
 """The measures of an encoder by itself, in the order in which they are shown."""
 
 
-FEWEST_DRAWS, MOST_DRAWS = 100, 1_000_000_000
+FEWEST_DRAWS, MOST_DRAWS = 100, 10_000_000
+"""Of a bootstrap, which holds 8 bytes for each draw and measure."""
 
 
 class Uncertainty(Strict):

@@ -2,13 +2,20 @@
 
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from pydantic import ValidationError
 
 from pipeline.core import layout, params_text
-from pipeline.core.errors import PipelineError, did_you_mean, explain, one_line, shorten
+from pipeline.core.errors import (
+    PipelineError,
+    did_you_mean,
+    explain,
+    on_one_line,
+    one_line,
+    shorten,
+)
 from pipeline.core.languages import UNSPACED
 from pipeline.core.param_types import MOST_NAME, NAME, NO_RERANKER
 from pipeline.core.params import (
@@ -83,34 +90,36 @@ def _maps(data: dict[str, object]) -> dict[str, dict[str, object]]:
     return {section: value for section, value in data.items() if isinstance(value, dict)}
 
 
+def _shown(names: Iterable[object]) -> list[str]:
+    """Return names that may be anything, as messages show them."""
+    return [on_one_line(str(name)) for name in names]
+
+
 def _undefined_locales(data: dict[str, object]) -> Iterator[str]:
     """Say which sections lack a locale or have one too many, even if types are wrong too."""
     maps = _maps(data)
     if not (locales := maps.get("encoder", {})):
         return
+    shown = _shown(locales)
     for section in BY_LOCALE:
         chosen = maps.get(section, locales)
-        for locale in locales:
+        for locale, name in zip(locales, shown, strict=True):
             if locale not in chosen:
-                yield f"{section}.{locale}: missing, but encoder names the locale {locale!r}"
-        for locale in chosen:
-            if locale not in locales:
-                yield (
-                    f"{section}.{locale}: encoder has no such locale "
-                    f"(it has: {', '.join(map(str, locales))})"
-                )
+                yield f"{section}.{name}: missing, but encoder names the locale {locale!r}"
+        for name in _shown(locale for locale in chosen if locale not in locales):
+            yield f"{section}.{name}: encoder has no such locale (it has: {', '.join(shown)})"
     if "spelling" not in data:
-        lines = ", ".join(f"{locale}: {AS_TYPED}" for locale in locales)
+        lines = ", ".join(f"{name}: {AS_TYPED}" for name in shown)
         yield f"spelling: add `spelling: {{{lines}}}`; a locale may be {CORRECTED} instead"
     if "systems" not in data:
-        lines = ", ".join(f"{locale}: {{}}" for locale in locales)
+        lines = ", ".join(f"{name}: {{}}" for name in shown)
         yield f"systems: add `systems: {{{lines}}}`; a locale may name runs of other engines"
     explored = data.get("explore")
     for locale in explored if isinstance(explored, list) else ():
         if isinstance(locale, str) and locale not in locales:
             yield (
                 f"explore: encoder has no locale {locale!r} (it has: "
-                f"{', '.join(map(str, locales))}){did_you_mean(locale, list(map(str, locales)))}"
+                f"{', '.join(shown)}){did_you_mean(locale, shown)}"
             )
 
 
@@ -128,9 +137,9 @@ def _undefined_names(data: dict[str, object]) -> Iterator[str]:
             defined = [*map(str, maps.get(plural, [name])), *more]
             if isinstance(name, str) and name not in defined:
                 yield (
-                    f"{section}.{locale}: {name!r} is not defined under {plural}"
+                    f"{section}.{on_one_line(str(locale))}: {name!r} is not defined under {plural}"
                     f"{' or trained' if more else ''} "
-                    f"(defined: {', '.join(defined)}){did_you_mean(name, defined)}"
+                    f"(defined: {', '.join(_shown(defined))}){did_you_mean(name, defined)}"
                 )
 
 

@@ -8,9 +8,11 @@ import argparse
 import errno
 import logging
 import time
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 from pipeline.core import layout, start, timings
 from pipeline.core.errors import PipelineError, did_you_mean
@@ -179,9 +181,12 @@ def report_errors(
         log.error("error in %s: %s: %s", name, err, remedy)
         outcome.status = 1
     except MemoryError as err:
+        place = traceback.extract_tb(err.__traceback__)[-1]
         log.error(
-            "error in %s: the memory is too small (%s). Ask for less, or use a machine with more.",
-            name, err or "no cause is known",
+            "error in %s: the memory is too small (%s, at %s:%s). Lower runtime.threads or "
+            "runtime.memory_limit in params.yaml, or use a machine with more.",
+            name, str(err) or "no cause is known", "/".join(Path(place.filename).parts[-2:]),
+            place.lineno,
         )  # fmt: skip
         outcome.status = 1
     finally:

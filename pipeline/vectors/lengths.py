@@ -28,8 +28,8 @@ def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) ->
         float32, C-contiguous, shape [rows, dimension].
 
     Raises:
-        PipelineError: the model has fewer components than the entry asks for, or a vector to be
-            normalised is zero.
+        PipelineError: the model has fewer components than the entry asks for, a vector to be
+            normalised is zero, or one that is compared as it is has scores that would overflow.
     """
     if encoder.dimension != "model":
         if encoder.dimension > raw.shape[1]:
@@ -39,6 +39,8 @@ def apply_contract(raw: Matrix, encoder: Encoder, what: Callable[[int], str]) ->
             )
         raw = raw[:, : encoder.dimension]
     if not encoder.normalize:
+        if encoder.similarity != "cosine":
+            _refuse_overflow(raw, what)
         return np.ascontiguousarray(raw)
     return _at_length_one(
         raw,
@@ -79,15 +81,20 @@ def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: 
     """
     if similarity == "cosine":
         return at_unit_length(matrix, what, first_row)
-    if max(matrix.max(initial=0), -matrix.min(initial=0)) > LARGEST_COMPONENT:
-        largest = np.abs(matrix).max(axis=1)
-        row = int(np.argmax(largest > LARGEST_COMPONENT))
-        raise PipelineError(
-            f"{what}: the vector of row {first_row + row} has a component of {largest[row]:g}, and "
-            f"scores of such vectors overflow (at most {LARGEST_COMPONENT:g} is allowed). Use an "
-            "encoder with normalize: true, or leave that text out."
-        )
+    _refuse_overflow(matrix, lambda row: f"{what}: row {first_row + row}")
     return matrix
+
+
+def _refuse_overflow(vectors: Matrix, what: Callable[[int], str]) -> None:
+    """Raise a `PipelineError` if scores of a vector would overflow; `what` names a row."""
+    if max(vectors.max(initial=0), -vectors.min(initial=0)) <= LARGEST_COMPONENT:
+        return
+    largest = np.abs(vectors).max(axis=1)
+    row = int(np.argmax(largest > LARGEST_COMPONENT))
+    raise PipelineError(
+        f"{what(row)}: a component must be at most {LARGEST_COMPONENT:g}, else scores overflow "
+        f"(found {largest[row]:g}). Use an encoder with normalize: true, or leave that text out."
+    )
 
 
 def squared_lengths(vectors: Matrix) -> Floats:

@@ -22,6 +22,7 @@ from pipeline.core.files import (
     atomic_directory,
     atomic_file,
     canonical_json,
+    files_into,
     read_json,
     refuse_artefacts,
     refuse_overlap,
@@ -235,6 +236,42 @@ def test_what_can_be_neither_written_to_nor_replaced_is_refused(
     assert stat.S_ISSOCK((tmp_path / "socket").stat().st_mode)
     assert (tmp_path / "file").read_text() == "old"
     assert len(list(tmp_path.iterdir())) == 5
+
+
+def test_files_go_into_a_folder_when_the_block_succeeds_and_replace_those_of_their_names(
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "out"
+    for text in ("old", "new"):
+        with files_into(out) as folder:
+            (folder / "sub").mkdir()
+            (folder / "sub" / "a").write_text(text)
+            (folder / text).write_text(text)
+    assert tree(out) == {"sub": None, "sub/a": b"new", "old": b"old", "new": b"new"}
+
+
+@pytest.mark.parametrize("error", [PipelineError, OSError, ValueError])
+def test_files_that_cannot_all_be_placed_or_made_replace_none(
+    tmp_path: Path, error: type[Exception]
+) -> None:
+    (tmp_path / "a").write_text("old")
+    if error is PipelineError:
+        (tmp_path / "sub" / "z").mkdir(parents=True)
+    elif error is OSError:
+        (tmp_path / "sub").write_text("a file")
+    before = tree(tmp_path)
+
+    def fill() -> None:
+        with files_into(tmp_path) as folder:
+            (folder / "a").write_text("new")
+            (folder / "sub").mkdir()
+            (folder / "sub" / "z").write_text("new")
+            if error is ValueError:
+                raise ValueError
+
+    with pytest.raises(error):
+        fill()
+    assert tree(tmp_path) == before
 
 
 @pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])

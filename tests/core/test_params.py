@@ -156,7 +156,7 @@ WRONG: list[tuple[str, object]] = [
     ("evaluate.mrr", 0),
     ("evaluate.ndcg", [10, 0]),
     ("uncertainty.samples", 99),
-    ("uncertainty.samples", 10**9 + 1),
+    ("uncertainty.samples", 10**7 + 1),
     ("uncertainty.samples", 1e3),
     ("uncertainty.confidence", 0.0),
     ("uncertainty.confidence", 1.0),
@@ -960,5 +960,36 @@ def test_the_least_step_is_twice_what_scores_are_rounded_to() -> None:
 def test_an_unknown_key_reaches_the_terminal_without_control_characters(key: str) -> None:
     with pytest.raises(PipelineError, match="unknown key") as caught:
         check_params({"bm25": {key: 1}}, "params.yaml")
-    assert all(line.isprintable() for line in str(caught.value).splitlines())
-    assert not any(line.startswith("::") for line in str(caught.value).splitlines())
+    assert_plain(caught.value)
+
+
+@pytest.mark.parametrize("key", ["e\x1b[31m", "e\n::error::x"])
+@pytest.mark.parametrize(
+    ("told", "sections"),
+    [
+        ("missing, but encoder names", lambda key: {"encoder": {key: "a"}, "index": {}}),
+        ("add `spelling: ", lambda key: {"encoder": {key: "a"}}),
+        ("add `systems: ", lambda key: {"encoder": {key: "a"}}),
+        ("encoder has no such locale", lambda key: {"encoder": {"es": "a"}, "index": {key: "b"}}),
+        ("(it has: ", lambda key: {"encoder": {key: "a"}, "index": {"es": "b"}}),
+        ("explore: encoder has no locale",
+         lambda key: {"encoder": {key: "a"}, "explore": [key + "1"]}),
+        ("is not defined", lambda key: {"encoder": {key: "a"}, "encoders": {"b": {}}}),
+        ("(defined: ", lambda key: {"encoder": {"es": "a"}, "encoders": {key: {}}}),
+        ("or trained (defined: ",
+         lambda key: {"encoder": {"es": "a"}, "encoders": {}, "trained": {key: {}}}),
+    ],
+)  # fmt: skip
+def test_a_name_of_a_locale_or_model_reaches_the_terminal_without_control_characters(
+    key: str, told: str, sections: Callable[[str], Data]
+) -> None:
+    with pytest.raises(PipelineError, match=re.escape(told)) as caught:
+        check_params(sections(key), "params.yaml")
+    assert_plain(caught.value)
+
+
+def assert_plain(error: PipelineError) -> None:
+    """Assert that no line of a message holds a control character, or is an order to a CI runner."""
+    lines = str(error).split("\n")
+    assert all(line.isprintable() for line in lines)
+    assert not any(line.startswith("::") for line in lines)

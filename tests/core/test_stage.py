@@ -3,6 +3,7 @@
 import errno
 import os
 import pty
+import re
 import sys
 import termios
 from collections.abc import Callable, Iterable
@@ -152,6 +153,7 @@ def test_too_little_memory_is_one_message_with_the_way_out(run_body: Run) -> Non
     assert ended.status == 1
     (line,) = ended.err.splitlines()
     assert line.startswith("error in mine: the memory is too small (Unable to allocate 1.00 EiB")
+    assert re.search(r", at core/test_stage\.py:\d+\)\. Lower runtime\.threads or runtime\.", line)
 
 
 @pytest.mark.parametrize("bug", [ZeroDivisionError("of ours"), OSError("of a library")])

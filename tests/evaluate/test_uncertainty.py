@@ -100,12 +100,26 @@ def test_the_pieces_that_the_draws_come_in_change_nothing(monkeypatch: pytest.Mo
     values = scores(draw(1), 301)
     differences = values - scores(draw(2), 301)
     whole = bootstrap_interval(values, *SETTINGS), paired_randomisation(differences, 1000, 17)
+    every_sign = paired_randomisation(differences[:9], 1000, 17)
 
     for cells in (1, 301, 5000):
         monkeypatch.setattr(uncertainty, "_CELLS", cells)
         pieces = bootstrap_interval(values, *SETTINGS), paired_randomisation(differences, 1000, 17)
         assert pieces[0] == pytest.approx(whole[0], abs=1e-12)
         assert pieces[1] == whole[1]
+        assert paired_randomisation(differences[:9], 1000, 17) == every_sign
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_sign_patterns_that_are_counted() -> None:
+    differences = draw(1).normal(0, 1, 20)
+    tracemalloc.start()
+    try:
+        paired_randomisation(differences, 2**20, 17)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert most < 60e6  # all patterns at once would be 160 MB
 
 
 @pytest.mark.slow

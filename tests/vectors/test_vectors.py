@@ -18,7 +18,7 @@ from pipeline.core import layout
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
-from pipeline.core.params import Embed, Encoder
+from pipeline.core.params import Embed, Encoder, Similarity
 from pipeline.vectors.lengths import apply_contract, at_unit_length
 from pipeline.vectors.manifest import (
     Manifest,
@@ -488,9 +488,13 @@ def test_a_shard_that_does_not_fit_on_the_disk_is_the_systems_error(
 # From a model's vectors to those of the encoder
 
 
-def encoder(normalize: bool, dimension: int | None) -> Encoder:
+def encoder(normalize: bool, dimension: int | None, similarity: Similarity = "cosine") -> Encoder:
     key = "encoders.e5-small-q4"
-    changes = {f"{key}.normalize": normalize, f"{key}.dimension": dimension or "model"}
+    changes = {
+        f"{key}.normalize": normalize,
+        f"{key}.dimension": dimension or "model",
+        f"{key}.similarity": similarity,
+    }
     return params(changes).encoder_of(LOCALE)
 
 
@@ -547,6 +551,21 @@ def test_a_vector_without_length_is_named_where_it_must_be_normalised() -> None:
         apply_contract(raw, encoder(True, 8), name_of)
     assert apply_contract(raw, encoder(True, 9), name_of).shape == (20, 9)
     assert not apply_contract(raw, encoder(False, 8), name_of)[13].any()
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+def test_a_vector_whose_scores_would_overflow_is_named_where_it_is_compared_as_it_is(
+    similarity: Similarity,
+) -> None:
+    raw = random_vectors(np.random.default_rng(0), 20)
+    raw[13, 8] = -1e12
+    message = r"^text 13: a component must be at most 1e.09, else .* .found 1e.12.\. Use an encoder"
+    with pytest.raises(PipelineError, match=message):
+        apply_contract(raw, encoder(False, 9, similarity), name_of)
+    for kept in (
+        encoder(False, 8, similarity), encoder(True, 9, similarity), encoder(False, 9, "cosine")
+    ):  # fmt: skip
+        assert len(apply_contract(raw, kept, name_of)) == 20
 
 
 @pytest.mark.parametrize("rows", [0, 5])
