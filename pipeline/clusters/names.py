@@ -63,8 +63,8 @@ def name_groups(
     of the words before it, f how many products of all groups have it, A the mean over the groups of
     the sum of its terms' counts. A product counts a term once: a repeated word gains nothing.
 
-    Of words of equal weight, the one that stands first in the titles is chosen. A word that is a
-    chosen one with or without an ending is passed over.
+    Of words of equal weight, the one of the least mean place in the titles is chosen; `LEFT_OUT`
+    takes a place too. A word that is a chosen one with or without an ending is passed over.
 
     Args:
         leaves: the counts of the leaves.
@@ -176,7 +176,7 @@ def _by_place(terms: Ints, owner: Ints, wanted: Ints, forms: list[str]) -> Ints:
     found = np.isin(terms, wanted)
     of = np.searchsorted(wanted, terms[found])
     times = np.bincount(of, minlength=len(wanted))
-    mean = np.bincount(of, place[found], minlength=len(wanted)) / np.maximum(times, 1)
+    mean = np.bincount(of, place[found], minlength=len(wanted)) / times
     rank = np.empty(len(wanted), dtype=np.int64)
     rank[np.lexsort((np.array(forms, dtype=np.str_), mean.round(9)))] = np.arange(len(wanted))
     return rank

@@ -72,11 +72,11 @@ def refuse_differences(
         value, must = found.get(key), expected.get(key)
         if value != must:
             raise PipelineError(
-                f"{path}: {key} must be {_brief(must)} (found {_brief(value)}): {why}. {remedy}"
+                f"{path}: {key} must be {brief(must)} (found {brief(value)}): {why}. {remedy}"
             )
 
 
-def _brief(value: object) -> str:
+def brief(value: object) -> str:
     """Return a value for a message: of a hash the first 12 digits."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):
         return value[:12]

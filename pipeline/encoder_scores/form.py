@@ -10,7 +10,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core import layout
-from pipeline.core.cards import read_model
+from pipeline.core.cards import brief, read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.param_types import Count, Name, Number, Sha256, Strict
 from pipeline.core.params import ENCODER, ENCODER_MEASURES, Similarity
@@ -190,10 +190,9 @@ def check_fits(scores: Basis, sample: Sample, encoder: str, where: str, remedy: 
     found = scores.sample.model_dump() | {"encoder": scores.encoder}
     for key, expected in of.items():
         if found[key] != expected:
-            digits = 12 if key.endswith("_sha256") else None
             raise PipelineError(
-                f"{where}: {key} must be {str(expected)[:digits]}, as in the table of the systems "
-                f"(found {str(found[key])[:digits]}): one of them is older. {remedy}"
+                f"{where}: {key} must be {brief(expected)}, as in the table of the systems "
+                f"(found {brief(found[key])}): one of them is older. {remedy}"
             )
 
 

@@ -46,7 +46,8 @@ class Entry:
         sample: what the numbers are of; an encoder's do not depend on the depth of runs.
         settings: those that the numbers depend on, as the first revision writes them.
         measures: a value per query of each measure, [queries], NaN where undefined.
-        recorded: the mean of each measure as the revision's metrics have it, in 5 digits.
+        recorded: the mean of each measure: as the revision's metrics have it, in 5 digits; of
+            `measures`, not rounded, where `read_means` found none.
         speed: what was measured of the encoder and the index.
     """
 

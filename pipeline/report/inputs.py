@@ -10,7 +10,7 @@ import pyarrow.csv
 from pydantic import Field, model_validator
 
 from pipeline.core import files, layout, tables
-from pipeline.core.cards import check_model, read_model, refuse_differences
+from pipeline.core.cards import brief, check_model, read_model, refuse_differences
 from pipeline.core.clean_counts import CleanCounts, read_counts
 from pipeline.core.errors import PipelineError, one_line, shorten
 from pipeline.core.param_types import Name, Number, Part
@@ -286,10 +286,9 @@ def read_tradeoff(locale: str, manifest: Manifest, judgements_sha256: str) -> Tr
         "judgements_sha256": judgements_sha256,
     }.items():
         if (was := getattr(measured, key)) != now:
-            digits = 12 if key.endswith("_sha256") else None
             return (
-                f"Left out: {path} was measured on other data ({was[:digits]}, now "
-                f"{now[:digits]}). Run make tradeoff."
+                f"Left out: {path} was measured on other data ({brief(was)}, now "
+                f"{brief(now)}). Run make tradeoff."
             )
     return measured
 

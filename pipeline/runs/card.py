@@ -135,13 +135,14 @@ def read_card(
     """
     path = runs.card
     found = read_model(path, RunCard, remedy, ("run_schema", RUN_SCHEMA))
-    expected = {
-        "system": system,
+    ids = {
         "query_ids_sha256": tables.ids_sha256(queries),
         "product_ids_sha256": tables.ids_sha256(products),
     }
-    said = found.model_dump(include=set(expected))
-    refuse_differences(path, said, expected, "the runs are of other tables", remedy)
+    for expected, other in (({"system": system}, "of another system"), (ids, "of other tables")):
+        said = found.model_dump(include=set(expected))
+        why = f"the runs are {other}, or the card was edited"
+        refuse_differences(path, said, expected, why, remedy)
     for run, sha256 in (
         (runs.catalogue, found.catalogue_sha256),
         (runs.pool, found.pool_sha256),

@@ -9,6 +9,7 @@ from pydantic import Field, ValidationError, model_validator
 
 from pipeline.core import layout, stage, text_tables
 from pipeline.core.arrays import Ints
+from pipeline.core.cards import brief
 from pipeline.core.param_types import Count, Share, Strict
 from pipeline.core.params import Index, Similarity
 
@@ -107,8 +108,7 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
-            digits = 12 if key.endswith("_sha256") else None
-            ignore(f"{key} was {str(was)[:digits]} and is now {str(value)[:digits]}")
+            ignore(f"{key} was {brief(was)} and is now {brief(value)}")
             return {}
     holding = {}
     for each in found.indexes:

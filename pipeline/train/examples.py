@@ -95,7 +95,8 @@ class Examples:
             self._rows = self._rows[has_one]
         self._refuse_no_negatives(positive, negative, where)
         self.size = len(self._of_epoch(0))
-        _refuse_large_batch(settings.batch, self.size, "examples", where)
+        more = ", or raise positives_per_query" if self.size < self._rows.size else ""
+        _refuse_large_batch(settings.batch, self.size, "examples", where, more)
 
     def learn_from(self, score: Score) -> None:
         """Ask a teacher about the pairs that a step may compare; `score` is `Teacher.log_odds`."""
@@ -288,11 +289,12 @@ def _no_negatives(where: str, why: str, remedy: str) -> PipelineError:
     return PipelineError(f"{where}.loss: it needs negative products, and {why}. {remedy}")
 
 
-def _refuse_large_batch(batch: int, size: int, unit: str, where: str) -> None:
+def _refuse_large_batch(batch: int, size: int, unit: str, where: str, more: str = "") -> None:
+    """Refuse a batch that is never full; `more` ends the sentence that says what to do."""
     if batch > size:
         raise PipelineError(
             f"{where}.batch: {batch} is more than the {size} {unit} that there are to learn from. "
-            f"Set at most {size}, or take more queries."
+            f"Set at most {size}, or take more queries{more}."
         )
 
 

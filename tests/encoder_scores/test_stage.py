@@ -186,9 +186,9 @@ def test_numbers_of_another_encoder_or_sample_do_not_fit() -> None:
     _, card = read_values(OUTPUTS[1].read_bytes())
     sample = per_query.Sample(**card.sample.model_dump(), depth=7)
     form.check_fits(card, sample, card.encoder, "it", "Run it.")
-    with pytest.raises(PipelineError, match="it: encoder must be labse, as in the table of the"):
+    with pytest.raises(PipelineError, match="it: encoder must be 'labse', as in the table of the"):
         form.check_fits(card, sample, "labse", "it", "Run it.")
-    with pytest.raises(PipelineError, match="it: encoder must be multilingual-e5-base, as"):
+    with pytest.raises(PipelineError, match="it: encoder must be 'multilingual-e5-base', as"):
         form.check_fits(card, sample, "multilingual-e5-base", "it", "Run it.")
     other = sample.model_copy(update={"judgements_sha256": "d" * 64})
     with pytest.raises(PipelineError, match=r"it: judgements_sha256 must be d{12}, as"):

@@ -152,6 +152,7 @@ def test_a_model_has_one_folder_by_its_name_whichever_stage_makes_it() -> None:
     assert not [each for each in STAGES["embed"]["params"] if each.startswith("encoders.")]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", ["README.md", "docs/comparing.md"])
 def test_the_way_back_leaves_git_clean_after_any_explored_locale_or_model_and_keeps_own_files(
     page: str, tmp_path: Path

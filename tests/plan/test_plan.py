@@ -190,6 +190,34 @@ def test_what_would_be_learned_is_what_pairs_reads(
     assert not list(training_rows(changed_params({}), partial(costs_row, [])))
 
 
+@pytest.mark.parametrize("most", [1, 2, 3])
+def test_a_cap_of_positives_counts_for_each_query(
+    project: Path, changed_params: ChangedParams, most: int
+) -> None:
+    examples, products = random_source(4, queries=90)
+    write_source(project / "source", examples, products)
+    name = "minilm-demo"
+
+    def tokens(most: int | None) -> int:
+        params = changed_params({
+            "sample.source": "source", "training.source": "source", "training.version": "all",
+            "training.dev_share": 0.25, "training.queries": "all", "encoder.us": name,
+            f"trained.{name}.epochs": 4, f"trained.{name}.hard_negatives": 0,
+            f"trained.{name}.max_tokens": 16, f"trained.{name}.positives_per_query": most,
+        })  # fmt: skip
+        return int(list(training_rows(params, partial(costs_row, [])))[1].units["tokens"])
+
+    positives = Counter(
+        row["query_id"] for row in examples
+        if (row["split"], row["product_locale"], row["esci_label"]) == ("train", "us", "E")
+    )  # fmt: skip
+    assert len(set(positives.values())) > 1
+    left_out = sum(max(0, count - most) for count in positives.values())
+    step = 4 * 0.75 * (8 + 16)  # epochs, the share that is not dev, a query and its positive
+    assert tokens(None) - tokens(most) == pytest.approx(left_out * step, abs=1)
+    assert tokens(999) == tokens(None)
+
+
 def test_a_source_to_learn_from_without_products_is_refused_as_by_pairs(
     project: Path, changed_params: ChangedParams
 ) -> None:

@@ -198,11 +198,17 @@ def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
     ("change", "told"),
     [
         ({"run_schema": 1}, r"run_schema must be 4 \(found 1\)"),
-        ({"system": "bm25"}, r"system must be 'dense' \(found 'bm25'\)"),
+        (
+            {"system": "bm25"},
+            r"system must be 'dense' \(found 'bm25'\): the runs are of another system, or the card",
+        ),
         ({"system": "splade"}, r"system must be 'dense' \(found 'splade'\)"),
         ({"depth": "12"}, "depth: must be a valid integer"),
         ({"encoder": "x"}, "encoder: Extra inputs are not permitted"),
-        ({"product_ids_sha256": "0"}, "product_ids_sha256 must be .* of other tables"),
+        (
+            {"product_ids_sha256": "0"},
+            "product_ids_sha256 must be .* of other tables, or the card was edited",
+        ),
     ],
 )
 def test_a_card_that_does_not_fit_its_runs_is_refused(

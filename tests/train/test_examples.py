@@ -78,8 +78,26 @@ def test_an_epoch_has_at_most_so_many_positives_of_a_query_and_each_has_its_turn
         assert sorted(found.group[rows].tolist()) == np.unique(found.group[positives]).tolist()
         learned.update(rows.tolist())
     assert learned == set(positives.tolist())
-    generous = Examples(found, encoder(loss=loss, batch=7, positives_per_query=99), "trained.x")
-    assert sorted(np.concatenate(generous.steps(0)).tolist()) == positives.tolist()
+
+
+@pytest.mark.parametrize("most", [1, 2, 3, 99])
+@pytest.mark.parametrize("seed", range(4))
+def test_a_query_has_all_its_positives_up_to_the_cap_and_one_seed_draws_the_same(
+    seed: int, most: int
+) -> None:
+    rng = np.random.default_rng(seed)
+    table = pair_table(30, seed, per_query=20)  # five E of each query
+    found = pairs_of(table.filter(rng.random(len(table)) < rng.uniform(0.3, 1)))
+    positives = found.group[found.has(("E",))]
+    settings = encoder(batch=2, seed=seed, positives_per_query=most)
+    one, other = (Examples(found, settings, "trained.x") for _ in range(2))
+    for epoch in range(3):
+        rows = np.concatenate(one.steps(epoch))
+        assert rows.tolist() == np.concatenate(other.steps(epoch)).tolist()
+        assert len(set(rows.tolist())) == one.size == len(rows)
+        assert found.has(("E",))[rows].all()
+        counts = np.minimum(np.bincount(positives), most)
+        assert np.bincount(found.group[rows], minlength=len(counts)).tolist() == counts.tolist()
 
 
 def test_a_step_follows_from_the_seed_the_epoch_and_its_number() -> None:
@@ -166,7 +184,12 @@ def test_a_rerankers_epoch_is_every_pair_once_and_its_steps_mix_the_queries() ->
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"batch": 41}, " 41 is more than the 40 examples"),
+        ({"batch": 41}, r" 41 is more than the 40 .* at most 40, or take more queries\.$"),
+        ({"batch": 41, "positives_per_query": 9}, r" 40, or take more queries\.$"),
+        (
+            {"batch": 21, "positives_per_query": 1},
+            r" 20, or take more queries, or raise positives_per_query\.$",
+        ),
         ({"loss": "triplet", "hard_negatives": 0}, "hard_negatives is 0. Raise it"),
         ({"loss": "contrastive", "negatives": ["C"]}, r"no pair has a label of negatives \(C\)"),
         ({"loss": "cosine", "negatives": []}, r"no pair has a label of negatives \(none\)"),
