@@ -130,11 +130,11 @@ def _prepare() -> Params:
     return load_params()
 
 
-def check_locale(params: Params, locale: str) -> None:
-    """Raise a `PipelineError` unless params.yaml names `locale`."""
+def check_locale(params: Params, locale: str, given: str = "--locale") -> None:
+    """Raise a `PipelineError` unless params.yaml names `locale`, which was `given` by this name."""
     if locale not in params.locales:
         raise PipelineError(
-            f"--locale {locale}: unknown locale; params.yaml has {', '.join(params.locales)} "
+            f"{given} {locale}: unknown locale; params.yaml has {', '.join(params.locales)} "
             f"under encoder{did_you_mean(locale, params.locales)}"
         )
 

@@ -175,5 +175,5 @@ def open(locale: str) -> Workspace:
     """
     check_text("locale", locale)
     params = load_params()
-    check_locale(params, locale)
+    check_locale(params, locale, "locale")
     return Workspace(params, locale)

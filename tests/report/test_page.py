@@ -306,7 +306,7 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told() -> None:
         write_tradeoff(RNG, given, "es", manifest, **{changed: "other"})
         told = read_locale(given, "es").tradeoff
         assert isinstance(told, str)
-        assert "measured on other data (other" in told
+        assert "measured on other data ('other'" in told
 
 
 @pytest.mark.usefixtures("copied")
