@@ -20,13 +20,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-from ruamel.yaml import YAML
 
+from bench.scale_search import params_with
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.files import atomic_file, sha256_file, write_json
 from pipeline.core.params import Params
-from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
+from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
 from pipeline.tradeoff.command import tradeoff
 from pipeline.vectors.manifest import Manifest, SideCut, read_manifest, side_of
@@ -121,14 +121,6 @@ def noisy(vectors: Matrix, rows: np.ndarray, is_copy: np.ndarray, noise: float) 
         yield piece * (lengths / np.linalg.norm(piece, axis=1, keepdims=True))
 
 
-def with_indexes(lists: int) -> Params:
-    """Return the settings of this folder with the indexes that are measured."""
-    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
-    data["indexes"] = indexes(lists)
-    data["index"] = dict.fromkeys(data["index"], "flat")
-    return check_params(data, str(PARAMS_FILE))
-
-
 def table(found: Any) -> str:
     """Return the figures of reports/tradeoff/<locale>.json as a Markdown table."""
     flat = next(each for each in found["indexes"] if each["index"] == "flat")
@@ -157,7 +149,7 @@ def main() -> int:
         params = load_params()
         stage.check_locale(params, options.locale)
         manifest = read_manifest(params, options.locale)
-        params = with_indexes(options.lists)
+        params = params_with("flat", indexes(options.lists))
         grow(params, manifest, options.locale, options.products, options.noise, Path(scratch))
         with contextlib.chdir(scratch):
             tradeoff(params, options.locale, [])

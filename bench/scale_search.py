@@ -82,10 +82,10 @@ INDEXES: dict[str, dict[str, Any]] = {
 """The indexes that are measured."""
 
 
-def params_with(name: str) -> Params:
-    """Return the settings of the project with an index of `INDEXES`."""
+def params_with(name: str, indexes: dict[str, dict[str, Any]] = INDEXES) -> Params:
+    """Return the settings of the project with these indexes, of which all locales have one."""
     data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
-    data["indexes"] = INDEXES
+    data["indexes"] = indexes
     data["index"] = dict.fromkeys(data["index"], name)
     return check_params(data, str(PARAMS_FILE))
 
