@@ -238,11 +238,12 @@ MOST_RESULTS = 10
 
 
 class Report(Strict):
-    """The queries of reports/report.html: how many per locale, how many results of each system."""
+    """What reports/report.html shows: queries per locale, results per system, the cost at scale."""
 
     queries: Count
     results: Annotated[int, Field(ge=1, le=MOST_RESULTS)]
     seed: Seed
+    scale: bool = False
 
 
 MEASURED_NEIGHBOURS = 10

@@ -57,10 +57,13 @@ class Scale(Part):
         return sorted({point.products for points in self.stages.values() for point in points})
 
 
-def read_scale() -> Scale | None:
-    """Return what was measured at scale; None if nothing was."""
-    path = layout.SCALE_BENCH
-    return read_model(path, Scale, "Run `make scale`.") if path.exists() else None
+def read_scale() -> Scale:
+    """Return what was measured at scale.
+
+    Raises:
+        PipelineError: nothing was measured, or the file is damaged.
+    """
+    return read_model(layout.SCALE_BENCH, Scale, "Run `make scale`.")
 
 
 def draw_scale(scale: Scale) -> str:

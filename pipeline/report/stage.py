@@ -75,4 +75,5 @@ def read_results(
     locales = [read_locale(params, locale) for locale in params.locales]
     for each in locales:
         check_results(each, params)
-    return locales, {each.locale: read_encoder(each) for each in locales}, read_scale()
+    scale = read_scale() if params.report.scale else None
+    return locales, {each.locale: read_encoder(each) for each in locales}, scale

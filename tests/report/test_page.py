@@ -280,19 +280,22 @@ def test_spread_places_keep_their_order_and_distance_and_stay_where_there_is_roo
 
 
 @pytest.mark.usefixtures("copied")
-def test_the_page_has_a_section_of_scale_only_where_that_was_measured() -> None:
-    report.report(params(ONE))
-    assert 'href="#scale"' not in layout.PAGE.read_text(encoding="utf-8")
+def test_the_page_has_a_section_of_scale_only_where_params_ask_for_it() -> None:
+    asked = params({**ONE, "report.scale": True})
+    with pytest.raises(PipelineError, match=r"scale.json.*make scale"):
+        report.report(asked)
     measured = random_scale(3)
     files.write_json(layout.SCALE_BENCH, measured.model_dump(mode="json"))
     report.report(params(ONE))
+    assert 'href="#scale"' not in layout.PAGE.read_text(encoding="utf-8")
+    report.report(asked)
     page = layout.PAGE.read_text(encoding="utf-8")
     assert 'href="#scale"' in page
     for points in measured.stages.values():
         assert f'<td class="number">{points[0].products:,}</td>' in page
     files.write_json(layout.SCALE_BENCH, {"machine": {"cores": 2}, "stages": {"clean": [{}]}})
     with pytest.raises(PipelineError, match=r"scale.json: stages.clean.*make scale"):
-        report.report(params(ONE))
+        report.report(asked)
 
 
 @pytest.mark.usefixtures("copied")
@@ -527,6 +530,7 @@ def test_no_locale_has_the_id_of_another_element(project: Path) -> None:
             "rerank": dict.fromkeys(names, "none"),
             "spelling": dict.fromkeys(names, "typed"),
             "systems": {each: {} for each in names},
+            "report.scale": True,
         }
     )
     for locale in names:
