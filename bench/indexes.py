@@ -3,9 +3,9 @@
     python -m bench.indexes [--locale us] [--products 1200000] [--lists 2048] [--noise 0.3]
 
 It takes the clean tables and vectors of this folder. Its products are repeated until there are as
-many as asked for; a copy has noise on its vector, of `--noise` times the vector's length.
-`pipeline.tradeoff` then measures flat and the indexes of `indexes` below, for the locale's queries:
-the first 100 products of each. Nobody judged the copies, so there is no nDCG. The table goes to
+many as asked for; a copy has noise on its vector, of `--noise` times the vector's length, and the
+labels of its product. `pipeline.tradeoff` then measures flat and the indexes of `indexes` below,
+for the locale's queries: the first 100 products of each. The table goes to
 reports/bench/indexes.md.
 """
 
@@ -33,8 +33,8 @@ from pipeline.vectors.manifest import Manifest, SideCut, read_manifest, side_of
 from pipeline.vectors.shards import ShardReader, ShardWriter
 
 HEADER = (
-    "index", "overlap@100", "bytes a vector", "build, s", "p50, ms", "p95, ms", "queries/s",
-    "over flat's",
+    "index", "overlap@100", "nDCG@10", "bytes a vector", "build, s", "p50, ms", "p95, ms",
+    "queries/s", "over flat's",
 )  # fmt: skip
 
 
@@ -75,7 +75,7 @@ def grow(
     copies = -(-products // len(names))
     # Sorted, as a table of products is; the copies of one are beside it.
     every = sorted(
-        (name if copy == 0 else f"{name}-{copy:06d}", row)
+        (name_of(name, copy), row)
         for copy in range(copies)
         for row, name in enumerate(names[: products - copy * len(names)])
     )
@@ -92,8 +92,18 @@ def grow(
     out = target / clean.folder
     out.mkdir(parents=True)
     tables.write_table(out / clean.products.name, grown, tables.PRODUCTS)
-    for path in (clean.queries, clean.judgements):
-        (out / path.name).symlink_to(path.resolve())
+    (out / clean.queries.name).symlink_to(clean.queries.resolve())
+    judged = tables.read_table(clean.judgements, tables.JUDGEMENTS, "Run clean.").to_pylist()
+    there = {name for name, _ in every}
+    labels = [
+        {**each, "product_id": name}
+        for each in judged
+        for name in (name_of(each["product_id"], copy) for copy in range(copies))
+        if name in there
+    ]
+    labels.sort(key=lambda each: (each["query_id"], each["product_id"]))
+    grown_labels = pa.Table.from_pylist(labels, tables.JUDGEMENTS)
+    tables.write_table(out / clean.judgements.name, grown_labels, tables.JUDGEMENTS)
     folder = target / layout.embeddings(locale).folder
     folder.mkdir(parents=True)
     writer = ShardWriter(folder, "products", len(every), manifest.dimension, params.embed)
@@ -108,6 +118,11 @@ def grow(
     side = side_of(grown["product_id"], hashed, writer.finish())
     whole = manifest.model_copy(update={"products": side, "truncation": cut})
     write_json(folder / layout.embeddings(locale).manifest.name, whole.model_dump(mode="json"))
+
+
+def name_of(product: str, copy: int) -> str:
+    """Return the product_id of a copy of a product; copy 0 is the product itself."""
+    return product if copy == 0 else f"{product}-{copy:06d}"
 
 
 def noisy(vectors: Matrix, rows: np.ndarray, is_copy: np.ndarray, noise: float) -> Iterator[Matrix]:
@@ -126,9 +141,10 @@ def table(found: Any) -> str:
     flat = next(each for each in found["indexes"] if each["index"] == "flat")
     rows = [
         [
-            each["index"], f"{each['overlap@100']:.4f}", f"{each['bytes_per_vector']:.0f}",
-            f"{each['build_seconds']:.0f}", f"{each['p50_milliseconds']:.1f}",
-            f"{each['p95_milliseconds']:.1f}", f"{each['queries_per_second']:,.0f}",
+            each["index"], f"{each['overlap@100']:.4f}", f"{each['ndcg@10']:.4f}",
+            f"{each['bytes_per_vector']:.0f}", f"{each['build_seconds']:.0f}",
+            f"{each['p50_milliseconds']:.1f}", f"{each['p95_milliseconds']:.1f}",
+            f"{each['queries_per_second']:,.0f}",
             f"{each['queries_per_second'] / flat['queries_per_second']:.1f}",
         ]
         for each in found["indexes"]

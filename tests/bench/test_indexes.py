@@ -39,6 +39,12 @@ def test_products_are_repeated_with_noise_and_the_real_ones_and_the_queries_stay
     grown = read_manifest(given, LOCALE)
     ids = tables.read_column(path, tables.PRODUCTS, "product_id", "").to_pylist()
     assert (len(ids), ids) == (1_000, sorted(ids))
+    labels = tables.read_table(layout.clean(LOCALE).judgements, tables.JUDGEMENTS, "").to_pylist()
+    real = {(each["query_id"], each["product_id"]): each["label"] for each in labels}
+    for each in labels:
+        assert each["label"] == real[each["query_id"], each["product_id"][: len(names[0])]]
+    copies = {(query, product[: len(names[0])]) for query, product in real if product not in names}
+    assert copies == {key for key in real if key[1] in names}
     vectors = np.concatenate(list(ShardReader(grown, "products", LOCALE)))
     for name, vector in zip(ids, vectors, strict=True):
         own = products[names.index(name[: len(names[0])])]
