@@ -682,6 +682,9 @@ def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
         (("a.qrels", "a.run", "--label", "3"), "--label 3: must be VALUE=LABEL"),
         (("a.qrels", "a.run", "--label", "3=E", "--label", "3=S"), "--label 3 is given twice"),
         (("a.qrels", "a.run", "--json", "a.run"), "this file is read"),
+        # Before the labels are asked for, and before a run is scored.
+        (("a.qrels", "a.run", "absent.run"), "absent.run is missing. Name the run"),
+        (("absent.qrels", "absent.run"), "absent.qrels is missing. Name the judgements"),
         (
             ("a.run", "a.qrels"),
             "a.run: line 1 has 6 columns, but a TREC file of the judgements has 4",
