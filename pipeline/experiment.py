@@ -28,6 +28,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.repro.command import interruptible
+from pipeline.repro.inputs import check_inputs
 from pipeline.repro.repair import protected
 from pipeline.repro.runner import DVC, Runner
 
@@ -38,7 +39,8 @@ def check_changes(changes: Sequence[str]) -> None:
     """Check what params.yaml would be with some changes, such as `encoder.es=labse`.
 
     Raises:
-        PipelineError: a change cannot be read or names no key, or the changed params break a rule.
+        PipelineError: a change cannot be read or names no key, or the changed params break a rule
+            or name an input that is not there.
     """
     load_params()
     with tempfile.TemporaryDirectory() as folder:
@@ -64,7 +66,8 @@ def check_changes(changes: Sequence[str]) -> None:
                     "encoder.es=labse."
                 ) from err
         data = YAML(typ="safe", pure=True).load(path)
-    check_params(data, f"{PARAMS_FILE} with {' '.join(changes)}")
+    where = f"{PARAMS_FILE} with {' '.join(changes)}"
+    check_inputs(check_params(data, where), where)
 
 
 def _check_key(key: str, data: object) -> None:

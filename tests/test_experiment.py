@@ -44,6 +44,8 @@ def params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("x y=1", "not a change of a param"),
         ("", "not a change of a param"),
         ("retrieve.depth=5", "retrieve.depth: 5 is less than the deepest cutoff"),
+        ("sample.source=absent", r"with sample.source=absent:\n  sample\.source: cannot be read"),
+        ("+systems.es.vespa=data/systems/no.trec", r"systems\.es\.vespa: cannot be read"),
     ],
 )
 def test_a_change_that_cannot_be_is_one_message_before_dvc_begins(

@@ -147,10 +147,7 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
         return source
     if isinstance(source, str | os.PathLike):
         path = Path(source)
-        if "\0" in str(path):
-            raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")
-        if not files.check_regular(path, f"Name {what}: a TREC file or a parquet file."):
-            raise _without_rows(str(path))
+        check_file(path, what)
         if path.suffix in PARQUET:
             given = _read_parquet(path)
         else:
@@ -168,6 +165,18 @@ def read_given(source: Source, trec_columns: Sequence[str], what: str) -> Given:
     if not len(given.table):
         raise _without_rows(given.where)
     return given
+
+
+def check_file(path: Path, what: str) -> None:
+    """Check that a file has something to read, without reading it; `what` as in `read_given`.
+
+    Raises:
+        PipelineError: it is missing, empty or no file, or cannot be opened.
+    """
+    if "\0" in str(path):
+        raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")
+    if not files.check_regular(path, f"Name {what}: a TREC file or a parquet file."):
+        raise _without_rows(str(path))
 
 
 def _without_rows(where: str) -> PipelineError:

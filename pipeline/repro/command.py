@@ -11,17 +11,17 @@ import argparse
 import re
 import signal
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from ruamel.yaml import YAML
 
 from pipeline.core import layout, stage
 from pipeline.core.cpu import THREADS_VARIABLE, core_count
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError
 from pipeline.core.memory import SHARERS_VARIABLE
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
+from pipeline.repro.inputs import check_inputs
 from pipeline.repro.repair import protected
 from pipeline.repro.runner import Runner
 
@@ -141,26 +141,8 @@ def _refuse_killed(status: int) -> None:
         )
 
 
-def check_source(source: str) -> None:
-    """Check what DVC would say without the name of the param: the source must be there.
-
-    Raises:
-        PipelineError: it is not, and no stage makes it.
-    """
-    if Path(source) == layout.DEMO:
-        return
-    try:
-        Path(source).stat()
-    except (OSError, ValueError) as err:
-        why = err.strerror if isinstance(err, OSError) else err
-        raise PipelineError(
-            f"sample.source: cannot be read ({why}; found {shorten(source)}). Correct it in "
-            "params.yaml."
-        ) from err
-
-
 def main() -> int:
-    """Check params.yaml, then reproduce; return the exit status."""
+    """Check params.yaml and what it names, then reproduce; return the exit status."""
     parser = argparse.ArgumentParser(prog="python -m pipeline.repro", description=__doc__)
     parser.add_argument(
         "--jobs", default="1", metavar="N",
@@ -171,7 +153,7 @@ def main() -> int:
     with stage.report_errors("repro") as outcome:
         params = load_params()
         count = count_jobs(jobs, params)
-        check_source(params.sample.source)
+        check_inputs(params)
         with protected() as descriptor:
             repro(Runner(descriptor), params, count)
     return outcome.status

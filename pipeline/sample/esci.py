@@ -44,7 +44,7 @@ class Examples:
 
 
 def read_batches(file: SourceFile, schema: pa.Schema) -> Iterator[pa.Table]:
-    """Yield the rows of a file that `open_source` opened, in the columns and types of `schema`.
+    """Yield the rows of a table of a source, in the columns and types of `schema`.
 
     Raises:
         PipelineError: the file is damaged, or a column holds a null though `schema` allows none.

@@ -55,14 +55,19 @@ def open_pair(
 ) -> tuple[SourceFile, SourceFile]:
     """Open a table of judgements and one of products.
 
+    Both files are opened before a column of either is looked for: an absent file is told first.
+
     Raises:
-        PipelineError: as `open_source`, or no table has a column that params.yaml names.
+        PipelineError: as `open_file` and `match_columns`, or no table has a column that
+            params.yaml names.
     """
-    if settings.queries == "none":
+    judged = None if settings.queries == "none" else open_file(examples_path, asker)
+    sold = open_file(products_path, asker)
+    if judged is None:
         examples = without_judgements(examples_path, settings)
     else:
-        examples = open_source(examples_path, columns.EXAMPLES, settings, locales, asker)
-    products = open_source(products_path, tables.SAMPLE_PRODUCTS, settings, locales, asker)
+        examples = match_columns(judged, columns.EXAMPLES, settings, locales, asker)
+    products = match_columns(sold, tables.SAMPLE_PRODUCTS, settings, locales, asker)
     for unused in columns.unused(settings.columns, (examples, products)):
         raise PipelineError(
             f"{asker.columns}: {unused}: neither {examples_path} nor {products_path} has it. "
@@ -87,25 +92,11 @@ def without_judgements(path: Path, settings: Sample) -> SourceFile:
     return SourceFile(forms.Nothing(path, columns.EXAMPLES), own, None)
 
 
-def open_source(
-    path: Path,
-    schema: pa.Schema,
-    settings: Sample | None = None,
-    locales: Collection[str] = (),
-    asker: Asker = SAMPLE,
-) -> SourceFile:
-    """Open one of a source's tables and check that it has what of `schema` cannot be filled.
-
-    Args:
-        path: the file.
-        schema: ESCI's columns.
-        settings: the own names of columns, and the version; None: ESCI's, and all.
-        locales: those of params.yaml. A table without product_locale is of the only one.
-        asker: the keys of params.yaml, for messages.
+def check_file(path: Path, asker: Asker) -> None:
+    """Check that a file has something to read, whatever its form.
 
     Raises:
-        PipelineError: the file is missing, empty, a folder or a Git LFS pointer, is damaged, lacks
-            columns or has some of another type.
+        PipelineError: it is missing, empty, a folder or a Git LFS pointer, or cannot be read.
     """
     if not is_file(path, asker):
         raise _missing(path, asker)
@@ -121,7 +112,37 @@ def open_source(
             f"{path} is a Git LFS pointer ({path.stat().st_size} bytes), not the data. "
             "Run `make esci`, or `git lfs pull` in the clone it came from."
         )
-    form = forms.open_form(path)
+
+
+def open_file(path: Path, asker: Asker = SAMPLE) -> forms.Form:
+    """Open one of a source's tables.
+
+    Raises:
+        PipelineError: as `check_file`; or the file is damaged.
+    """
+    check_file(path, asker)
+    return forms.open_form(path)
+
+
+def match_columns(
+    form: forms.Form,
+    schema: pa.Schema,
+    settings: Sample | None = None,
+    locales: Collection[str] = (),
+    asker: Asker = SAMPLE,
+) -> SourceFile:
+    """Return a table with its columns for those of `schema`: all of these that cannot be filled.
+
+    Args:
+        form: the table.
+        schema: ESCI's columns.
+        settings: the own names of columns, and the version; None: ESCI's, and all.
+        locales: those of params.yaml. A table without product_locale is of the only one.
+        asker: the keys of params.yaml, for messages.
+
+    Raises:
+        PipelineError: the table lacks columns, or has some of another type.
+    """
     needed = dict.fromkeys(columns.NEEDED, "")
     if len(locales) != 1:
         needed["product_locale"] = "Without it, params.yaml must name one locale."

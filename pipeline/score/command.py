@@ -21,7 +21,7 @@ from pipeline.compare import git
 from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
-from pipeline.given.table import PRODUCTS, TREC_QRELS, read_given
+from pipeline.given.table import PRODUCTS, TREC_QRELS, check_file, read_given
 from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare_as, evaluate
 from pipeline.score.display import as_json, terminal
 from pipeline.score.results import Difference, Result, Track
@@ -44,6 +44,9 @@ def score(
     Raises:
         PipelineError: as `evaluate` and `compare` do, or params.yaml is wrong.
     """
+    check_file(qrels, "the judgements")
+    for run in runs:
+        check_file(run, "the run")
     cutoffs, draws, alpha = CUTOFFS, DRAWS, ALPHA
     if layout.PARAMS.is_file():
         params = load_params()

@@ -238,8 +238,9 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     copies = {
         f"{stem}{path.suffix.lower()}": path for stem, path in given.items() if path is not None
     }
-    for path in copies.values():
+    for path in filter(None, (asked.products, asked.labels)):
         _refuse_ending(path)
+        opening.check_file(path, ASKER)
     files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True, replaced=True)
     _refuse_to_lose(asked.out)
     files.refuse_overlap(copies.values(), asked.out)

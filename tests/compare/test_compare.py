@@ -107,7 +107,7 @@ def reset(folder: Path) -> None:
 def test_an_experiment_with_a_worse_locale_is_refused_and_the_others_are_equal(
     repository: Path, tmp_path: Path
 ) -> None:
-    written = tmp_path / "moves.json", tmp_path / "metrics.md"
+    written = tmp_path / "new/moves.json", tmp_path / "new/folder/metrics.md"
     found = compare(
         repository, "HEAD", "worse", "--json", str(written[0]), "--markdown", str(written[1]),
         "--queries", "2",

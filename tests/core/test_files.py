@@ -73,6 +73,18 @@ def test_a_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
     assert tree(tmp_path) == {"new": None, "new/a.txt": b"whole"}
 
 
+def test_the_folders_above_what_is_written_are_made(tmp_path: Path) -> None:
+    with atomic_file(tmp_path / "a/b/file", follow_links=True) as partial:
+        partial.touch()
+    with atomic_directory(tmp_path / "c/d/folder"):
+        pass
+    with files_into(tmp_path / "e/f") as folder:
+        (folder / "file").touch()
+    write_json(tmp_path / "g/h/file.json", {}, follow_links=True)
+    made = {path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*")}
+    assert {"a/b/file", "c/d/folder", "e/f/file", "g/h/file.json"} <= made
+
+
 def test_a_file_is_replaced_whole(tmp_path: Path) -> None:
     path = tmp_path / "a.txt"
     path.write_text("a longer old text")

@@ -13,7 +13,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_lines
 from pipeline.sample import esci as source
 from pipeline.sample.columns import EXAMPLES as EXAMPLES_OF_SOURCE
-from pipeline.sample.opening import open_source
+from pipeline.sample.opening import match_columns, open_file
 from tests.helpers.esci_files import EXAMPLES, example
 
 
@@ -173,7 +173,7 @@ def many_examples(rng: np.random.Generator, count: int) -> pa.Table:
 
 
 def read_examples(path: Path) -> pa.Table:
-    file = open_source(path, EXAMPLES_OF_SOURCE)
+    file = match_columns(open_file(path), EXAMPLES_OF_SOURCE)
     return pa.concat_tables(source.read_batches(file, EXAMPLES_OF_SOURCE))
 
 

@@ -79,7 +79,7 @@ def repository(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_branches_tags_and_experiments_are_ranked_by_sample_and_every_form_has_the_same_numbers(
     repository: Path, tmp_path: Path
 ) -> None:
-    paths = {kind: tmp_path / f"board.{kind}" for kind in ("json", "csv", "markdown")}
+    paths = {kind: tmp_path / f"new/board.{kind}" for kind in ("json", "csv", "markdown")}
     options = [part for kind, path in paths.items() for part in (f"--{kind}", str(path))]
     done = leaderboard(repository, *options)
     assert done.returncode == 0, done.stderr

@@ -17,7 +17,7 @@ from pipeline.core.params import Params
 from pipeline.sample import buckets
 from pipeline.sample import esci as source
 from pipeline.sample.draw import draw
-from pipeline.sample.opening import open_source
+from pipeline.sample.opening import match_columns, open_file
 from pipeline.sample.stage import sample
 from tests.conftest import ChangedParams, RunStage
 from tests.helpers import artefacts
@@ -848,7 +848,7 @@ def test_an_id_of_another_type_is_refused_with_both_types(
     pq.write_table(table, tmp_path / "x.parquet")
     wanted = pa.schema([pa.field("query_id", pa.int64(), nullable=False)])
     with pytest.raises(PipelineError, match=f"query_id has type {kind}, but int64 is expected"):
-        open_source(tmp_path / "x.parquet", wanted)
+        match_columns(open_file(tmp_path / "x.parquet"), wanted)
 
 
 def test_text_that_is_not_utf_8_is_refused_by_its_row_in_the_file_and_its_bytes(
@@ -862,7 +862,7 @@ def test_text_that_is_not_utf_8_is_refused_by_its_row_in_the_file_and_its_bytes(
     texts = pa.Array.from_buffers(pa.string(), 50, pa.array(titles).buffers())
     for broken in (texts, texts.dictionary_encode()):
         pq.write_table(table.set_column(column, "product_title", broken), path)
-        file = open_source(path, tables.SAMPLE_PRODUCTS, locales=("us",))
+        file = match_columns(open_file(path), tables.SAMPLE_PRODUCTS, locales=("us",))
         told = rf"^{path}: column product_title holds b'ni\\xf1o' in row 37 \(from 0\), .*UTF-8\.$"
         with pytest.raises(PipelineError, match=told):
             list(source.read_batches(file, tables.SAMPLE_PRODUCTS))

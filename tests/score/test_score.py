@@ -640,7 +640,7 @@ def test_the_command_prints_and_writes_what_python_gives(
     write_trec(qrels, run)
     graded(np.random.default_rng(1))[1].to_parquet("b.parquet")
     asked = ("--label", "3=E", "--label", "2=S", "--label", "1=C", "--label", "0=I")
-    files = ("--json", "out.json", "--csv", "out.csv")
+    files = ("--json", "new/out.json", "--csv", "new/folder/out.csv")
 
     assert run_command(monkeypatch, "a.qrels", "a.run", "b.parquet", *asked, *files) == 0
 
@@ -649,13 +649,13 @@ def test_the_command_prints_and_writes_what_python_gives(
     mean = a.means["ndcg@10"]
     assert re.search(rf"ndcg@10 +{mean.mean:.4f} \[{mean.low:.4f}, {mean.high:.4f}\]", shown)
     assert "A is a.run" in shown
-    written = json.loads(Path("out.json").read_text())
+    written = json.loads(Path("new/out.json").read_text())
     assert [each["name"] for each in written["runs"]] == ["a.run", "b.parquet"]
     assert written["runs"][1]["means"]["map@100"]["mean"] == round(b.means["map@100"].mean, 5)
     assert written["runs"][0]["counts"] == a.counts
     (first, *_) = compare(a, b)
     assert written["differences"][0]["p_adjusted"] == round(first.p_adjusted, 5)
-    rows = pd.read_csv("out.csv", dtype={"query_id": str})
+    rows = pd.read_csv("new/folder/out.csv", dtype={"query_id": str})
     assert rows["ndcg@10"].tolist() == pytest.approx(
         [*a.per_query["ndcg@10"].to_pylist(), *b.per_query["ndcg@10"].to_pylist()]
     )
@@ -682,6 +682,9 @@ def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
         (("a.qrels", "a.run", "--label", "3"), "--label 3: must be VALUE=LABEL"),
         (("a.qrels", "a.run", "--label", "3=E", "--label", "3=S"), "--label 3 is given twice"),
         (("a.qrels", "a.run", "--json", "a.run"), "this file is read"),
+        # Before the labels are asked for, and before a run is scored.
+        (("a.qrels", "a.run", "absent.run"), "absent.run is missing. Name the run"),
+        (("absent.qrels", "absent.run"), "absent.qrels is missing. Name the judgements"),
         (
             ("a.run", "a.qrels"),
             "a.run: line 1 has 6 columns, but a TREC file of the judgements has 4",

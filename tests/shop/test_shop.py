@@ -211,6 +211,35 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         assert (shop / "params.yaml").read_bytes() == before
 
 
+@pytest.mark.parametrize("columns", [(), IDS, ("--column", "nonsense=sku"), ("--column", "x")])
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_file_that_cannot_be_read_is_told_before_any_column(
+    shop: Path, command: Command, at: int, columns: tuple[str, ...]
+) -> None:
+    (shop / "empty.csv").touch()
+    for name, said in (
+        ("absent.csv", "absent.csv is missing. Name another file."),
+        ("empty.csv", "empty.csv is empty (0 bytes)."),
+    ):
+        tables = list(ARGUMENTS[:2])
+        tables[at] = name
+        done = command(*tables, "--locale", "de", *columns)
+        assert done.returncode == 1
+        assert done.stderr.startswith(f"error in shop: {said}"), done.stderr
+
+
+@pytest.mark.parametrize("at", [0, 1])
+def test_a_damaged_file_is_told_before_a_column_that_the_other_lacks(
+    shop: Path, command: Command, at: int
+) -> None:
+    (shop / "damaged.parquet").write_bytes(b"PAR1 and no more")
+    tables = list(ARGUMENTS[:2])
+    tables[at] = "damaged.parquet"
+    done = command(*tables, "--locale", "de")
+    assert done.returncode == 1
+    assert "damaged.parquet is not readable as parquet" in done.stderr
+
+
 def test_tables_that_nothing_can_be_measured_by_are_refused(shop: Path, command: Command) -> None:
     products, labels = shop / "products.csv", shop / "labels.jsonl"
     judged = labels.read_text()

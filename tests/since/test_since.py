@@ -50,9 +50,9 @@ def repository(project: Path) -> Path:
 def test_the_page_shows_what_compare_finds_and_leads_to_the_queries_that_moved(
     repository: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(sys, "argv", ["since", "old", "--out", "since.html"])
+    monkeypatch.setattr(sys, "argv", ["since", "old", "--out", "new/since.html"])
     assert command.main() == 0
-    page = Path("since.html").read_text(encoding="utf-8")
+    page = Path("new/since.html").read_text(encoding="utf-8")
     found = compare(params(), Revision("old"), Revision("workspace"), 5, with_titles=False)
     section = page[page.index('<section id="since"') :]
     section = section[: section.index("</section>")]
