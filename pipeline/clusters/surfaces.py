@@ -1,6 +1,6 @@
 """Words as they are written, each with the term that bm25 makes of it."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 
 import sudachipy
@@ -15,6 +15,8 @@ Surfaces = Callable[[str], list[Surface]]
 """Returns the words of a text, in order."""
 
 UNIT_LETTERS = 3
+SPACE = "空白"
+"""Sudachi's part of speech of a space."""
 
 _FUNCTION_WORDS: dict[str, tuple[str, ...]] = {
     "da": stopwords.STOPWORDS_DANISH,
@@ -41,8 +43,8 @@ def surfaces_for(language: str) -> Surfaces:
 
     These name nothing: words without a letter, single Latin letters, units (at
     most three letters after a number), and function words of the language. Titles in all languages
-    have English ones too. Of Japanese, only nouns that are mere nouns name anything; Sudachi says
-    which these are. Pairs of characters are left out, since they are no words.
+    have English ones too. Of Japanese, only common nouns that are mere nouns name anything; Sudachi
+    says which these are. Pairs of characters are left out, since they are no words.
 
     Args:
         language: an ISO 639-1 code, or `any`.
@@ -99,31 +101,49 @@ def _joined_affixes(morphemes: sudachipy.MorphemeList) -> Iterator[Surface]:
 
     Sudachi's shortest units cut 扇風機, 洗濯機 and 座椅子, and their parts name nothing: a noun of
     one character counts as an affix of its neighbour. What follows a number is a unit, and is left
-    out, also behind a space.
+    out. Behind a space, only a counter or a short word is one: 合 in *5.5 合 炊飯器*.
     """
-    surface = term = before = ""
-    opens = counted = names = False
+    word: list[sudachipy.Morpheme] = []
+    before = ""
+    opens = counted = is_number = False
     for morpheme in morphemes:
-        written, kind = morpheme.surface().casefold(), morpheme.part_of_speech()
+        written, kind = morpheme.surface(), morpheme.part_of_speech()
         if not written.strip():
-            if surface:
-                yield (surface, term) if names else None
-            surface, term, before, opens, names = "", "", "", False, False
+            if word:
+                yield _surface(word)
+            word, before, opens, counted = [], SPACE, False, is_number
             continue
         naming = kind[0] in ("名詞", "接頭辞")
         single = len(written) == 1 and kind[0] == "名詞" and not written.isascii()
         closes = kind[0] == "接尾辞" or "助数詞可能" in kind or (single and before == "名詞")
-        if surface and not closes and not (opens and naming):
-            yield (surface, term) if names else None
-            surface, term, names = "", "", False
+        if word and not closes and not (opens and naming):
+            yield _surface(word)
+            word = []
         is_number = kind[1] == "数詞" or written.isnumeric()
-        opens = kind[0] == "接頭辞" or (single and not surface)
-        if not counted and not is_number and (surface or naming):
-            names |= bool(surface) or not set(kind) & set(_DESCRIBING)
-            surface += written
-            term += morpheme.normalized_form().casefold()
+        opens = kind[0] == "接頭辞" or (single and not word)
+        counted = counted and (before != SPACE or _may_count(written, kind))
+        if not counted and not is_number and (word or naming):
+            word.append(morpheme)
         else:
             yield None
         counted, before = is_number or (counted and closes), kind[0]
-    if surface:
-        yield (surface, term) if names else None
+    if word:
+        yield _surface(word)
+
+
+def _may_count(written: str, kind: Sequence[str]) -> bool:
+    """Say whether a word behind a number and a space may be its unit."""
+    short = len(written) <= (UNIT_LETTERS if written.isascii() else 1)
+    return short or any(part.startswith("助数詞") for part in kind)
+
+
+def _surface(word: list[sudachipy.Morpheme]) -> Surface:
+    """Return a noun with its affixes, None if it names no kind of thing."""
+    kinds = [part.part_of_speech() for part in word]
+    describes = len(word) == 1 and not set(_DESCRIBING).isdisjoint(kinds[0])
+    if describes or all(kind[1] == "固有名詞" for kind in kinds):
+        return None
+    return (
+        "".join(part.surface().casefold() for part in word),
+        "".join(part.normalized_form().casefold() for part in word),
+    )

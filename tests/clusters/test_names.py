@@ -183,12 +183,27 @@ def test_the_terms_are_those_of_bm25(language: str) -> None:
     assert not {surface for surface, _ in found} & {"ml", "x", "500", "12"}
 
 
-def test_japanese_words_are_whole_nouns_and_no_units() -> None:
-    def shown(text: str) -> list[str]:
-        return [word[0] for word in surfaces_for("ja")(text) if word]
+def shown(text: str) -> list[str]:
+    """Return the words of a Japanese title, as they are shown."""
+    return [word[0] for word in surfaces_for("ja")(text) if word]
 
+
+def test_japanese_words_are_whole_nouns_and_no_units() -> None:
     assert shown("扇風機 大容量 静音") == ["扇風機", "大容量", "静音"]
     assert shown("割り箸 100膳入り 300ml 10個セット 座椅子") == ["割り箸", "座椅子"]
     assert shown("これはとても軽い傘です") == ["傘"]
     assert shown("収納ケース 対応 27.0 cm") == ["ケース"]
     assert shown("靴の箱と 折りたたみ傘 type-c") == ["靴", "箱", "折りたたみ傘", "type"]
+
+
+def test_behind_a_number_and_a_space_only_a_unit_is_left_out() -> None:
+    assert shown("5.5合 炊飯器 500ml 水筒") == ["炊飯器", "水筒"]
+    assert shown("5.5 合 炊飯器 500 ml 水筒 10 個 鉛筆") == ["炊飯器", "水筒", "鉛筆"]
+    assert shown("iPhone 13 ケース 10本 傘") == ["ケース", "傘"]
+
+
+def test_japanese_proper_nouns_are_in_no_name() -> None:
+    assert set(surfaces_for("ja")("令和 京都 宇治 田中")) == {None}
+    assert names("ja", *[(0, f"京都 {tea} 緑茶", "") for tea in ("深蒸し", "粉", "袋")]) == [
+        ("緑茶",)
+    ]
