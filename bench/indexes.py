@@ -141,7 +141,8 @@ def table(found: Any) -> str:
     flat = next(each for each in found["indexes"] if each["index"] == "flat")
     rows = [
         [
-            each["index"], f"{each['overlap@100']:.4f}", f"{each['ndcg@10']:.4f}",
+            each["index"], f"{each['overlap@100']:.4f}",
+            "-" if each["ndcg@10"] is None else f"{each['ndcg@10']:.4f}",
             f"{each['bytes_per_vector']:.0f}", f"{each['build_seconds']:.0f}",
             f"{each['p50_milliseconds']:.1f}", f"{each['p95_milliseconds']:.1f}",
             f"{each['queries_per_second']:,.0f}",

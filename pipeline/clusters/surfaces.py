@@ -43,8 +43,9 @@ def surfaces_for(language: str) -> Surfaces:
 
     These name nothing: words without a letter, single Latin letters, units (at
     most three letters after a number), and function words of the language. Titles in all languages
-    have English ones too. Of Japanese, only common nouns that are mere nouns name anything; Sudachi
-    says which these are. Pairs of characters are left out, since they are no words.
+    have English ones too. Of Japanese, only nouns that are mere nouns name anything, and proper
+    nouns only with an affix; Sudachi says which these are. Pairs of characters are left out, since
+    they are no words.
 
     Args:
         language: an ISO 639-1 code, or `any`.

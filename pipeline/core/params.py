@@ -623,6 +623,10 @@ class Params(Strict):
                 found |= dict.fromkeys((*self.trained_for(entry.sources()), name))
         return tuple(found)
 
+    def trained_in_use(self) -> tuple[str, ...]:
+        """Return which names under `trained` the locales need, bases and teachers first."""
+        return self.trained_for((*self.encoder.values(), *self.rerank.values()))
+
     def index_of(self, locale: str) -> Index:
         """Return what the index chosen for `locale` means."""
         return self.indexes[self.index[locale]]

@@ -171,7 +171,7 @@ def check_file(path: Path, what: str) -> None:
     """Check that a file has something to read, without reading it; `what` as in `read_given`.
 
     Raises:
-        PipelineError: it is missing, empty or no file, or cannot be opened.
+        PipelineError: it is missing, empty or no file, or cannot be reached.
     """
     if "\0" in str(path):
         raise PipelineError(f"{what}: {shorten(str(path))} is no path. Correct it.")

@@ -66,7 +66,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
     Raises:
         PipelineError: the source cannot be used; the message is that of `pairs`.
     """
-    for name in params.trained_for((*params.encoder.values(), *params.rerank.values())):
+    for name in params.trained_in_use():
         entry, found = params.trained[name], _measure(params, name)
         judged, dev = round(found.labels.sum()), params.training.dev_share
         threads = {"threads": params.runtime.thread_count()}

@@ -59,7 +59,7 @@ def render(
         locales: the results.
         params: what they are of.
         encoders: what each locale's encoder is worth by itself.
-        scaled: what the stages take for large catalogues, if that was measured.
+        scaled: what the stages take for large catalogues, if params ask for it.
         moves: what moved since another revision, if that is asked for.
     """
     script = parts.join_scripts(parts.ASSETS / "queries.js", parts.ASSETS / "page.js")

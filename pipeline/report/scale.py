@@ -63,7 +63,7 @@ def read_scale() -> Scale:
     Raises:
         PipelineError: nothing was measured, or the file is damaged.
     """
-    return read_model(layout.SCALE_BENCH, Scale, "Run `make scale`.")
+    return read_model(layout.SCALE_BENCH, Scale, "Run `make scale`, or set report.scale to false.")
 
 
 def draw_scale(scale: Scale) -> str:

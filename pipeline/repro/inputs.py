@@ -1,4 +1,7 @@
-"""What params.yaml names and no stage makes must be there before DVC runs."""
+"""The sources and the runs of other engines must be there before DVC runs.
+
+Weights of `kind: folder` need not: no stage reads them while the vectors are up to date.
+"""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,7 +22,7 @@ def check_inputs(params: Params, where: str = str(PARAMS_FILE)) -> None:
         where: what to call it.
 
     Raises:
-        PipelineError: inputs cannot be read; the message lists each with its param.
+        PipelineError: inputs are not there; the message lists each with its param.
     """
     wrong = []
     for param, path in _inputs(params):
@@ -27,7 +30,8 @@ def check_inputs(params: Params, where: str = str(PARAMS_FILE)) -> None:
             Path(path).stat()
         except (OSError, ValueError) as err:
             why = err.strerror if isinstance(err, OSError) else err
-            wrong.append(f"  {param}: cannot be read ({why}; found {shorten(path)}). Correct it.")
+            found = f"{param}: cannot be read ({why}; found {shorten(path)})"
+            wrong.append(f"  {found}. Correct it, or bring it there.")
     if wrong:
         raise PipelineError("\n".join((f"{where}:", *wrong)))
 
@@ -35,7 +39,7 @@ def check_inputs(params: Params, where: str = str(PARAMS_FILE)) -> None:
 def _inputs(params: Params) -> Iterator[tuple[str, str]]:
     """Yield the params that name an input of the graph in use, and its path."""
     sources = {"sample.source": params.sample.source}
-    if params.trained_for((*params.encoder.values(), *params.rerank.values())):
+    if params.trained_in_use():
         sources["training.source"] = params.training.source
     for param, source in sources.items():
         if Path(source) != layout.DEMO:

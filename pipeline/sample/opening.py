@@ -131,7 +131,7 @@ def match_columns(
     locales: Collection[str] = (),
     asker: Asker = SAMPLE,
 ) -> SourceFile:
-    """Return a table with its columns for those of `schema`: all of these that cannot be filled.
+    """Match a table's columns to those of `schema`; all that cannot be filled must be there.
 
     Args:
         form: the table.

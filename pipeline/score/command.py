@@ -47,6 +47,8 @@ def score(
     check_file(qrels, "the judgements")
     for run in runs:
         check_file(run, "the run")
+    if products is not None:
+        check_file(products, "the products")
     cutoffs, draws, alpha = CUTOFFS, DRAWS, ALPHA
     if layout.PARAMS.is_file():
         params = load_params()

@@ -78,7 +78,7 @@ def _parse_arguments() -> argparse.Namespace:
     parser.add_argument("--yes", action="store_true", help="delete; without it, only say how much")
     arguments = parser.parse_args()
     if arguments.yes and arguments.keep is None and arguments.unused_for is None:
-        parser.error("--yes needs --keep or --unused-for (make clean-cache: YES=1 needs KEEP=GB).")
+        parser.error("--yes needs --keep or --unused-for (with make: KEEP=GB)")
     return arguments
 
 

@@ -22,7 +22,7 @@ from tests.helpers.artefacts import (
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
 
-def test_products_are_repeated_with_noise_and_the_real_ones_and_the_queries_stay(
+def test_products_and_their_labels_are_repeated_and_the_real_ones_and_the_queries_stay(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (tmp_path / "real").mkdir()
@@ -40,11 +40,14 @@ def test_products_are_repeated_with_noise_and_the_real_ones_and_the_queries_stay
     ids = tables.read_column(path, tables.PRODUCTS, "product_id", "").to_pylist()
     assert (len(ids), ids) == (1_000, sorted(ids))
     labels = tables.read_table(layout.clean(LOCALE).judgements, tables.JUDGEMENTS, "").to_pylist()
-    real = {(each["query_id"], each["product_id"]): each["label"] for each in labels}
-    for each in labels:
-        assert each["label"] == real[each["query_id"], each["product_id"][: len(names[0])]]
-    copies = {(query, product[: len(names[0])]) for query, product in real if product not in names}
-    assert copies == {key for key in real if key[1] in names}
+    label_of = {(each["query_id"], each["product_id"]): each["label"] for each in labels}
+    assert label_of == {
+        (query, name): label
+        for (query, product), label in label_of.items()
+        if product in names
+        for name in ids
+        if name.startswith(product)
+    }
     vectors = np.concatenate(list(ShardReader(grown, "products", LOCALE)))
     for name, vector in zip(ids, vectors, strict=True):
         own = products[names.index(name[: len(names[0])])]

@@ -63,7 +63,7 @@ def test_stages_are_measured_and_what_was_measured_before_stays(
             size / point["seconds"] / rate, rel=0.01 + 0.005 / point["seconds"], abs=0.01
         )
     assert first["machine"]["cores"] == len(os.sched_getaffinity(0))
-    assert read_scale() is not None
+    assert read_scale().sizes == [size]
     done = run_stage("bench.scale", "sample", *arguments)
     assert done.returncode == 0, done.stderr
     second = read_json(layout.SCALE_BENCH, "")

@@ -196,14 +196,16 @@ def test_japanese_words_are_whole_nouns_and_no_units() -> None:
     assert shown("靴の箱と 折りたたみ傘 type-c") == ["靴", "箱", "折りたたみ傘", "type"]
 
 
-def test_behind_a_number_and_a_space_only_a_unit_is_left_out() -> None:
+def test_behind_a_number_and_a_space_only_a_counter_or_a_short_word_is_left_out() -> None:
     assert shown("5.5合 炊飯器 500ml 水筒") == ["炊飯器", "水筒"]
     assert shown("5.5 合 炊飯器 500 ml 水筒 10 個 鉛筆") == ["炊飯器", "水筒", "鉛筆"]
     assert shown("iPhone 13 ケース 10本 傘") == ["ケース", "傘"]
+    assert shown("iPhone 13 Pro ケース 2 傘 長靴") == ["ケース", "長靴"]
 
 
-def test_japanese_proper_nouns_are_in_no_name() -> None:
+def test_japanese_proper_nouns_are_in_no_name_without_an_affix() -> None:
     assert set(surfaces_for("ja")("令和 京都 宇治 田中")) == {None}
+    assert shown("日本製 京都") == ["日本製"]
     assert names("ja", *[(0, f"京都 {tea} 緑茶", "") for tea in ("深蒸し", "粉", "袋")]) == [
         ("緑茶",)
     ]

@@ -686,6 +686,10 @@ def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
         (("a.qrels", "a.run", "absent.run"), "absent.run is missing. Name the run"),
         (("absent.qrels", "absent.run"), "absent.qrels is missing. Name the judgements"),
         (
+            ("a.qrels", "a.run", "--products", "absent.parquet"),
+            "absent.parquet is missing. Name the products",
+        ),
+        (
             ("a.run", "a.qrels"),
             "a.run: line 1 has 6 columns, but a TREC file of the judgements has 4",
         ),

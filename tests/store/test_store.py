@@ -864,7 +864,7 @@ def test_the_command_refuses_wrong_arguments_and_deletes_nothing(
     fill(cache, np.random.default_rng(0))
     before = tree(cache)
     for arguments, message in (
-        (("--yes",), "--yes needs --keep or --unused-for (make clean-cache: YES=1 needs KEEP=GB)"),
+        (("--yes",), "--yes needs --keep or --unused-for (with make: KEEP=GB)"),
         (("--keep", "-1"), "-1 is not a number from 0 up"),
         (("--keep", "nan"), "nan is not a number from 0 up"),
         (("--unused-for", "some"), "some is not a number from 0 up"),
