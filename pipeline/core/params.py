@@ -243,7 +243,7 @@ class Report(Strict):
     queries: Count
     results: Annotated[int, Field(ge=1, le=MOST_RESULTS)]
     seed: Seed
-    scale: bool = False
+    scale: bool
 
 
 MEASURED_NEIGHBOURS = 10
