@@ -8,7 +8,7 @@ Exit status 3: a metric fell by more than params.yaml allows. 1: the revisions c
 
 import argparse
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pipeline.compare import differences, display, git, plain_data
@@ -74,9 +74,22 @@ def compare(
             *_loosened(changed),
             *find_stale(a, one, before),
             *find_stale(b, other, after),
+            *_unmeasured(a, held[0], before),
+            *_unmeasured(b, held[1], after),
             *without,
         ),
     )
+
+
+def _unmeasured(revision: Revision, held: Sequence[str], settings: Settings) -> Iterator[str]:
+    """Say which locales a revision names and has no numbers of."""
+    for key in settings:
+        section, _, locale = key.partition(".")
+        if section == "encoder" and locale not in held:
+            yield (
+                f"{revision} names {locale} under encoder, but has no numbers of it: run "
+                "`dvc repro` there and commit reports/"
+            )
 
 
 def _check_none_vanished(held: tuple[list[str], list[str]], settings: Settings, name: str) -> None:

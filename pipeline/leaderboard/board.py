@@ -246,14 +246,15 @@ def _decisive(settings: Mapping[str, str], system: str, side: Side) -> dict[str,
 
 
 def _of_model(settings: Mapping[str, str], name: str) -> tuple[str, ...]:
-    """Return the sections of a model: its entry, or how it is trained and its base's."""
-    base = settings.get(f"trained.{name}.base", name)
-    if base == name:  # no encoder has a reranker's name
+    """Return the sections of a model: its entry, or how it is trained and what it learns from."""
+    if f"trained.{name}.base" not in settings:  # no encoder has a reranker's name
         return (f"encoders.{name}.", f"rerankers.{name}.")
     others = {
         key: value for key, value in settings.items() if not key.startswith(f"trained.{name}.")
     }
-    return ("training.", f"trained.{name}.", *_of_model(others, base))
+    sources = (settings[f"trained.{name}.base"], settings.get(f"trained.{name}.teacher", ""))
+    of_sources = (section for each in sources for section in _of_model(others, each))
+    return ("training.", f"trained.{name}.", *of_sources)
 
 
 def _with(first: Entry, other: Entry) -> Entry:

@@ -80,7 +80,8 @@ def evaluate(
             {3: "E", 2: "S", 1: "C", 0: "I"}.
         products: the catalogue, for a run that may have others: a parquet file or a frame with
             product_id. Results outside it are left out, and counted as `results_unknown`: the next
-            ones move up, as if the engine had searched this catalogue.
+            ones move up, as if the engine had searched this catalogue. Judgements of products
+            outside it stay, and are counted as `judgements_unknown`.
         track: "catalogue", a search through all products; or "pool", an order of each query's
             judged products (ESCI's task 1).
         cutoffs: of some measures, such as {"ndcg": [5, 10], "mrr": 5}; others as in `CUTOFFS`. The

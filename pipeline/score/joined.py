@@ -66,9 +66,10 @@ def join(
     order = order_run(run, *ran, scores)
     rows, codes, scores = ran[0][order], ran[1][order], scores[order]
     is_judged = rows < len(queries)
-    unknown = np.zeros(len(rows), dtype=bool)
+    strange = np.zeros(len(products), dtype=bool)
     if known is not None:
-        unknown = is_judged & ~np.asarray(pc.is_in(products, value_set=known))[codes]
+        strange = ~np.asarray(pc.is_in(products, value_set=known))
+    unknown = is_judged & strange[codes]
     kept = is_judged & ~unknown
     judgements = Judgements.from_pairs(*judged, labels, len(queries))
     found = judge(rows[kept], codes[kept], judgements)
@@ -86,6 +87,7 @@ def join(
     products_sha256 = None
     if known is not None:
         counts["results_unknown"] = int(unknown.sum())
+        counts["judgements_unknown"] = int(strange[judged[1]].sum())
         in_order = known.take(pc.sort_indices(known))
         products_sha256 = tables.ids_sha256(pa.chunked_array([in_order]))
     judgements_sha256 = _sha256(queries, products, judgements)

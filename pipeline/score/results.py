@@ -57,6 +57,8 @@ class Result:
             yield f"queries of the run that are not judged and are left out: {number:,}"
         if number := counts.get("results_unknown", 0):
             yield f"results that are not in the catalogue and are left out: {number:,}"
+        if number := counts.get("judgements_unknown", 0):
+            yield f"judged products that are not in the catalogue, and score nothing: {number:,}"
         if number := counts["results_tied"]:
             yield f"results that tie with the one before, so product_ids decide: {number:,}"
         if number := counts["queries_against_rank"]:

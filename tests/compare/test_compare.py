@@ -244,6 +244,13 @@ def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Pa
     assert len(found.err.splitlines()) == 1
 
 
+def test_a_locale_that_only_params_yaml_has_is_noted(clone: Path) -> None:
+    without(clone, "es", dropped=False, deleted=True)
+    found = compare(clone, "HEAD", "HEAD~1")
+    assert found.status == 0
+    assert ") names es under encoder, but has no numbers of it: run `dvc repro` there" in found.out
+
+
 @pytest.mark.parametrize("deleted", [True, False])
 def test_a_locale_that_params_yaml_dropped_is_said_and_not_compared_whether_files_are_left_or_not(
     clone: Path, deleted: bool

@@ -115,11 +115,13 @@ def test_equal_numbers_of_several_revisions_are_one_entry_and_its_settings_those
     assert merged[0].settings == {"embed.dtype": "x"}
 
 
-def test_the_settings_of_a_trained_encoder_are_those_of_its_training_and_of_its_base() -> None:
+def test_the_settings_of_a_trained_encoder_are_those_of_its_training_its_base_and_teacher() -> None:
     settings = {
         "trained.labse.base": "first", "trained.labse.lr": "1", "trained.first.base": "minilm",
-        "trained.other.lr": "2", "training.seed": "3", "encoders.minilm.pooling": "mean",
-        "encoders.e5.pooling": "mean", "encoders.labse.pooling": "cls", "clean.separator": "-",
+        "trained.labse.teacher": "judge", "trained.judge.base": "bert", "trained.judge.epochs": "2",
+        "rerankers.bert.depth": "1", "trained.first.teacher": "none", "trained.other.lr": "2",
+        "training.seed": "3", "encoders.minilm.pooling": "mean", "encoders.e5.pooling": "mean",
+        "encoders.labse.pooling": "cls", "clean.separator": "-",
     }  # fmt: skip
     side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20)})
     assert side.card.encoder == "labse"

@@ -430,11 +430,14 @@ def test_results_outside_a_catalogue_are_left_out_and_counted_and_the_next_move_
     whole = evaluate(run, qrels)
     found = evaluate(run, qrels, products={"product_id": ["a", "b", "y"]})
     assert (whole.means["mrr@10"].mean, found.means["mrr@10"].mean) == (1 / 3, 1 / 2)
-    assert whole.counts.keys() | {"results_unknown"} == found.counts.keys()
+    new = {"results_unknown", "judgements_unknown"}
+    assert whole.counts.keys() | new == found.counts.keys()
     assert (found.counts["results"], found.counts["results_unknown"]) == (2, 1)
+    assert found.counts["judgements_unknown"] == 0
     assert "not in the catalogue and are left out: 1" in " ".join(found.notes())
     bare = evaluate(run, qrels, products={"product_id": ["b", "z"]})
-    assert bare.counts["queries_without_results"] == 1
+    assert bare.counts["queries_without_results"] == bare.counts["judgements_unknown"] == 1
+    assert "are not in the catalogue, and score nothing: 1" in " ".join(bare.notes())
     again = evaluate(run, qrels, products={"product_id": ["y", "b", "a", "a"]})
     assert compare(found, again)[0].verdict == "equal"
     for other in (whole, bare):
