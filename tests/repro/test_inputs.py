@@ -21,7 +21,8 @@ def test_repro_tells_of_an_absent_input_before_dvc_runs(project: Path, run_stage
 
 @pytest.mark.parametrize("source", ["absent", "a" * 300, "a\0b"])
 def test_a_source_that_is_not_there_is_told_by_its_param(source: str) -> None:
-    with pytest.raises(PipelineError, match=r"^params\.yaml:\n  sample\.source: .*Correct it, or bring it there\.$"):
+    said = r"^params\.yaml:\n  sample\.source: .*Correct it, or bring it there\.$"
+    with pytest.raises(PipelineError, match=said):
         check_inputs(params({"sample.source": source}))
 
 
@@ -36,7 +37,8 @@ def test_all_inputs_that_are_not_there_are_told_in_one_message() -> None:
         check_inputs(params({**absent, "encoder.us": "minilm-demo"}), "params.yaml with changes")
     first, *lines = str(caught.value).splitlines()
     assert first == "params.yaml with changes:"
-    told = [re.fullmatch(r"  (\S+): .*found '(.*)'\)\. Correct it, or bring it there\.", line) for line in lines]
+    said = re.compile(r"  (\S+): .*found '(.*)'\)\. Correct it, or bring it there\.")
+    told = [said.fullmatch(line) for line in lines]
     assert {each[1]: each[2] for each in told if each} == absent
 
 
