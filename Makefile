@@ -1,5 +1,5 @@
 # Everything runs in .venv, made from pyproject.toml and constraints.txt.
-# For a GPU, or another build of torch: make repro TORCH='torch==2.13.0 --index-url ...'.
+# For another build of torch, such as that for CPUs: make repro TORCH='torch==2.13.0 --index-url ...'.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 JOBS ?= 1
@@ -115,7 +115,7 @@ bench: setup ## time engines and measures against the usual libraries (ARGS='--t
 	python -m bench.rerank
 	python -m bench.evaluate
 
-prove: setup ## run the slow proofs: reuse, one edited product, memory, faults and kills of every stage
+prove: setup ## run the slow proofs: reuse, one edited product, memory, faults and kills of the stages from demo to report
 	python -m bench.proofs
 	python -m bench.faults
 	python -m bench.interruptions
