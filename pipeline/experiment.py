@@ -11,7 +11,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,10 +33,15 @@ from pipeline.repro.repair import protected
 from pipeline.repro.runner import DVC, Runner
 
 REPORTS = layout.SUMMARY.parent
+MEASURED = (layout.TRADEOFF, layout.COSTS.parent)
+"""What is under reports/ and no stage writes: another command may, while an experiment runs."""
 
 
-def check_changes(changes: Sequence[str]) -> None:
+def check_changes(changes: Sequence[str]) -> object:
     """Check what params.yaml would be with some changes, such as `encoder.es=labse`.
+
+    Returns:
+        Its data with these changes.
 
     Raises:
         PipelineError: a change cannot be read or names no key, or the changed params break a rule
@@ -68,6 +73,7 @@ def check_changes(changes: Sequence[str]) -> None:
         data = YAML(typ="safe", pure=True).load(path)
     where = f"{PARAMS_FILE} with {' '.join(changes)}"
     check_inputs(check_params(data, where), where)
+    return data
 
 
 def _check_key(key: str, data: object) -> None:
@@ -88,39 +94,74 @@ def _check_key(key: str, data: object) -> None:
 class Before:
     """What an experiment that fails must not change.
 
-    `copy` is a folder that holds a copy of params.yaml and of reports/.
+    `copy` is a folder that holds a copy of params.yaml and of reports/. `tried` is the data of
+    params.yaml during the experiment.
     """
 
     locks: dict[Path, bytes]
     copy: Path
+    tried: object
 
     @classmethod
-    def read(cls, copy: Path) -> "Before":
+    def read(cls, copy: Path, tried: object) -> "Before":
         """Read it from the workspace; `copy` is a folder that is empty or new."""
         locks = {lock: lock.read_bytes() for lock in layout.LOCKS if lock.exists()}
         copy.mkdir(exist_ok=True)
         shutil.copyfile(PARAMS_FILE, copy / PARAMS_FILE)
         if REPORTS.is_dir():
-            shutil.copytree(REPORTS, copy / REPORTS, ignore_dangling_symlinks=True)
-        return cls(locks, copy)
+            shutil.copytree(
+                REPORTS,
+                copy / REPORTS,
+                ignore=lambda folder, names: [
+                    name for name in names if Path(folder) / name in MEASURED
+                ],
+                ignore_dangling_symlinks=True,
+            )
+        return cls(locks, copy, tried)
 
     def restore(self) -> str:
-        """Bring it back; return a sentence that says so, or what is left to do."""
+        """Bring it back; return a sentence that says so, or what is left to do.
+
+        What a user wrote meanwhile stays: another params.yaml, and what no stage writes.
+        """
         changed = _changed(map(str, (PARAMS_FILE, *layout.LOCKS, REPORTS)))
         for lock, content in self.locks.items():
             _put_back(lock, content)
-        _put_back(PARAMS_FILE, (self.copy / PARAMS_FILE).read_bytes())
+        back = f"{PARAMS_FILE} was edited meanwhile and stays as it is. The"
+        if not self._was_edited():
+            _put_back(PARAMS_FILE, (self.copy / PARAMS_FILE).read_bytes())
+            back = f"{PARAMS_FILE}, the"
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
         for copy in (self.copy / REPORTS).rglob("*"):
             if copy.is_file():
                 _put_back(copy.relative_to(self.copy), copy.read_bytes())
+        for path in self._new():
+            path.unlink()
         _git("restore", "--staged", "--", *changed)  # which DVC has staged
         if checkout.returncode:
             return (
-                "params.yaml and reports/ are as before; bring back the other outputs with "
+                f"{back} locks and reports/ are as before; bring back the other outputs with "
                 "`dvc checkout --force`."
             )
-        return "params.yaml, the outputs and reports/ are as before."
+        return f"{back} outputs and reports/ are as before."
+
+    def _was_edited(self) -> bool:
+        """Say whether params.yaml is neither as before nor as in the experiment."""
+        yaml = YAML(typ="safe", pure=True)
+        try:
+            data = yaml.load(PARAMS_FILE)
+        except (OSError, ValueError, YAMLError):  # gone, or cut by a kill
+            return False
+        return data not in (self.tried, yaml.load(self.copy / PARAMS_FILE))
+
+    def _new(self) -> Iterator[Path]:
+        """Yield the files that stages wrote under reports/ and that were not there before."""
+        for artefact in layout.artefacts():
+            if REPORTS not in artefact.parents or artefact in MEASURED:
+                continue
+            for path in (artefact, *artefact.rglob("*")):
+                if path.is_file() and not (self.copy / path).exists():
+                    yield path
 
 
 def _put_back(path: Path, content: bytes) -> None:
@@ -162,10 +203,10 @@ def run(changes: Sequence[str]) -> None:
     Raises:
         PipelineError: the changed params break a rule, or a stage failed; nothing has changed.
     """
-    check_changes(changes)
+    tried = check_changes(changes)
     check_identity()
     with protected() as descriptor, tempfile.TemporaryDirectory() as folder:
-        before = Before.read(Path(folder))
+        before = Before.read(Path(folder), tried)
         options = [word for change in changes for word in ("-S", change)]
         try:
             status = Runner(descriptor).run({"exp": ["exp", "run", *options]})["exp"]

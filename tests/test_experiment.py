@@ -6,7 +6,9 @@ import sys
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.experiment import Before, check_changes, check_identity
 from tests.helpers.artefacts import ROOT
@@ -152,11 +154,35 @@ def test_a_lock_file_and_reports_that_are_gone_come_back_committed_or_not(
     commit_all(shop.folder, shop.environment, "reports")
     changed.write_text("changed")
     new.write_text("new")
-    files, before = shop.files(), Before.read(tmp_path / "copy")
+    files, before = shop.files(), Before.read(tmp_path / "copy", {})
     for path in (Path("dvc.lock"), changed, new):
         path.unlink()
     committed.write_text("of the experiment")
+    of_a_stage, measured = layout.metrics("es"), layout.tradeoff("es")
+    for path in (of_a_stage, measured):
+        path.parent.mkdir(parents=True)
+        path.write_text("written meanwhile")
     assert before.restore() == "params.yaml, the outputs and reports/ are as before."
     assert shop.files() == files
     texts = [path.read_text() for path in (committed, changed, new)]
     assert texts == ["committed", "changed", "new"]
+    assert (of_a_stage.exists(), measured.read_text()) == (False, "written meanwhile")
+
+
+@pytest.mark.parametrize(
+    ("added", "edited"), [("", False), ("x: 2  # tried\n", False), ("x: 3\n", True), ("[", False)]
+)
+def test_params_that_a_user_edits_during_an_experiment_that_fails_stay(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, added: str, edited: bool
+) -> None:
+    shop = Shop(tmp_path)
+    monkeypatch.chdir(shop.folder)
+    path = Path("params.yaml")
+    first = path.read_text()
+    tried = {**YAML(typ="safe").load(first), "x": 2}
+    before = Before.read(tmp_path / "copy", tried)
+    path.write_text(first + added)
+    said = before.restore()
+    assert path.read_text() == (first + added if edited else first)
+    kept = "params.yaml was edited meanwhile and stays as it is. The"
+    assert said == f"{kept if edited else 'params.yaml, the'} outputs and reports/ are as before."

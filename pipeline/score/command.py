@@ -2,7 +2,7 @@
 
 Runs and judgements are TREC files, as trec_eval takes them, or parquet files with named columns:
 query_id, product_id, and score or rank; and label, gain or grade. The measures are those of the
-reports. If this folder has a params.yaml, its `evaluate` and `uncertainty` are used.
+reports. `evaluate` and `uncertainty` of this folder's params.yaml are used, if it is this project's.
 
     python -m pipeline.score judgements.qrels bm25.run dense.run
     python -m pipeline.score judgements.qrels bm25.run --label 2=E --label 1=S --label 0=I
@@ -18,15 +18,18 @@ import pyarrow as pa
 import pyarrow.csv
 
 from pipeline.compare import git
-from pipeline.core import files, layout, options, stage
+from pipeline.core import files, layout, options, params_text, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params_file import load_params
+from pipeline.core.params import Params
+from pipeline.core.params_file import check_params
 from pipeline.given.table import PRODUCTS, TREC_QRELS, check_file, read_given
 from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare_as, evaluate
 from pipeline.score.display import as_json, terminal
 from pipeline.score.results import Difference, Result, Track
 
 WRITTEN = ("csv", "json")
+OWN_SECTIONS = {"encoder", "uncertainty"}
+"""A params.yaml with these is this project's; DVC's other users have files of that name too."""
 
 
 def score(
@@ -50,8 +53,7 @@ def score(
     if products is not None:
         check_file(products, "the products")
     cutoffs, draws, alpha = CUTOFFS, DRAWS, ALPHA
-    if layout.PARAMS.is_file():
-        params = load_params()
+    if (params := _params()) is not None:
         cutoffs, draws, alpha = params.evaluate, params.uncertainty, params.compare.alpha
     if samples is not None:
         draws = draws.model_copy(update={"samples": samples})
@@ -65,6 +67,17 @@ def score(
         for run, name in zip(runs, _names(runs), strict=True)
     ]  # fmt: skip
     return results, compare_as("--samples", *results, alpha=alpha) if len(results) > 1 else ()
+
+
+def _params() -> Params | None:
+    """Return the params of this folder; None if it has none, or those of another DVC project."""
+    if not layout.PARAMS.is_file():
+        return None
+    data = params_text.read_data(layout.PARAMS)
+    if isinstance(data, dict) and data.keys() >= OWN_SECTIONS:
+        return check_params(data, str(layout.PARAMS))
+    stage.log.info("%s is of another project: the usual settings are used", layout.PARAMS)
+    return None
 
 
 def _names(runs: Sequence[Path]) -> list[str]:

@@ -263,6 +263,10 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     changes["sample", "splits"] = found["splits"]
     params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
     after = params_edit.put_all(before, changes, str(PARAMS_FILE))
+    if files.read_bytes(PARAMS_FILE, "Run from the root of the project.") != before:
+        raise PipelineError(
+            f"{PARAMS_FILE}: was edited while the tables were checked. Run the command again."
+        )
     with files.atomic_directory(asked.out) as partial:
         (partial / layout.SHOP_MARK).touch()
         if (sources := asked.out / layout.SOURCES_FILE).exists():

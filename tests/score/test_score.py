@@ -674,6 +674,11 @@ def test_the_command_takes_the_settings_of_the_project_it_is_in(
     asked = ("--label", "3=E", "--label", "2=S", "--label", "1=C", "--label", "0=I")
     assert run_command(monkeypatch, "a.qrels", "a.run", *asked) == 0
     assert "mrr@7" in capsys.readouterr().out
+    Path("params.yaml").write_text("evaluate: {split: 0.2}\nencoder: bert\n")
+    assert run_command(monkeypatch, "a.qrels", "a.run", *asked) == 0
+    said = capsys.readouterr()
+    assert "mrr@10" in said.out
+    assert "params.yaml is of another project" in said.err
 
 
 def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
