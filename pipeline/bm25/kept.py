@@ -19,7 +19,7 @@ from pipeline.bm25 import analysers, counting, postings, texts
 from pipeline.bm25.postings import Postings
 from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import count_products, worker_count
-from pipeline.core import cache, files, layout, memory
+from pipeline.core import cache, files, languages, layout, memory
 from pipeline.core.arrays import write_npy
 from pipeline.core.cache import Digests, forget
 from pipeline.core.errors import PipelineError
@@ -30,7 +30,7 @@ from pipeline.core.stage import log
 FORM = 2
 """Version of the files; another makes them again."""
 
-CODE = (analysers, counting, postings, texts)
+CODE = (analysers, counting, postings, texts, languages)
 """What decides the files, beside this module."""
 
 LIBRARIES = ("pyarrow", "pystemmer", "regex", "sudachidict-core", "sudachipy")

@@ -53,12 +53,13 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
     leaves what the next call removes.
     """
     seal, lock = _beside(folder)
-    clear_away(folder)
     digests = _digests_if_as_built(folder, seal)
     if digests is not None:
         return digests
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(lock):
+        # Only here: in a shared cache, another machine's process may be building.
+        clear_away(folder)
         digests = _digests_if_as_built(folder, seal)
         if digests is None:
             if folder.is_dir():

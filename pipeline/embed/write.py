@@ -34,7 +34,8 @@ def write_shards(
             not fit in the shards' type, or as `SideEncoder.read`.
     """
     encoder, table = side.encoder, side.table
-    check_dimension(encoder.spec, encoder.weights, side.width)
+    if survey.texts:  # of no text, no width is known
+        check_dimension(encoder.spec, encoder.weights, side.width)
     if table.kind == "products":  # once per locale
         warn_of_cut(encoder.spec, encoder.weights, side.width)
     writer = ShardWriter(out, table.kind, survey.texts, side.dimension, settings)

@@ -36,7 +36,9 @@ def identity(
 
 def engine_identity(engine: EngineChoice, precision: Precision) -> str:
     """Return an engine, what of the hardware decides its last bits, and its libraries' versions."""
-    libraries: dict[str, str | int] = {name: version(name) for name in ("torch", "transformers")}
+    libraries: dict[str, str | int] = {
+        name: version(name) for name in ("tokenizers", "torch", "transformers")
+    }
     if engine.name == "openvino":
         libraries = version_of(precision)
     return ", ".join(

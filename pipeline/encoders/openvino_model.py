@@ -155,9 +155,10 @@ def _bfloat16_folder(spec: Entry, weights: LocalWeights) -> Path:
 
 def version_of(precision: Precision) -> dict[str, str | int]:
     """Return what decides how a model is converted and computed, beside the model itself."""
-    # Other versions may compute otherwise, or run more models.
-    libraries = ("openvino", "nncf") if precision == "int8" else ("openvino",)
-    return {"converted": _FORM, **{name: version(name) for name in libraries}}
+    # Other versions may compute otherwise, run more models, or cut texts into other tokens.
+    libraries = ("openvino", "tokenizers", "transformers")
+    quantiser = ("nncf",) if precision == "int8" else ()
+    return {"converted": _FORM, **{name: version(name) for name in (*libraries, *quantiser)}}
 
 
 def _folder(spec: Entry, weights: LocalWeights) -> Path:

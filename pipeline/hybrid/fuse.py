@@ -18,8 +18,9 @@ def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranki
 
     Reciprocal-rank fusion adds 1 / (rank_constant + rank) over the runs that have the product
     (Cormack, Clarke, Büttcher, 2009), times (rank_constant + 1) / 2: the first of both runs has 1.
-    The rounding of `ranking` would tie deep ranks where the constant is very large or, for deep
-    runs, very small; `params` refuses such constants.
+    A product that has no term of the query is in no ranking by BM25, though a pool lists it: it has
+    0 there. The rounding of `ranking` would tie deep ranks where the constant is very large or, for
+    deep runs, very small; `params` refuses such constants.
     """
     if isinstance(settings, WeightedFusion):
         first = settings.dense_weight * scale_min_max(dense)
@@ -29,6 +30,7 @@ def fuse(dense: ranking.Ranked, bm25: ranking.Ranked, settings: Fusion) -> ranki
         first, second = (
             constant / 2 / (constant + ranking.places(rows)) for rows, _, _ in (dense, bm25)
         )
+        second[bm25[2] <= 0] = 0
     place = ranking.find_pairs(*bm25[:2], *dense[:2])
     alone = place < 0
     rows, codes = (np.concatenate([dense[i], bm25[i][alone]]) for i in (0, 1))

@@ -4,9 +4,10 @@ The place of a row in the sorted output is known from its id. So rows go to buck
 disk, and one bucket is sorted in memory at a time.
 """
 
+import resource
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from itertools import repeat
 from pathlib import Path
 
@@ -23,6 +24,9 @@ from pipeline.sample.columns import SourceFile
 
 BUCKET_ROWS = 50_000
 """Products sorted in memory at a time, and rows per row group of the output."""
+
+OTHER_FILES = 256
+"""Files that are open beside the buckets, at most."""
 
 
 def write_products(
@@ -47,6 +51,7 @@ def write_products(
         locale: {each: place for place, each in enumerate(ids)} for locale, ids in chosen.items()
     }
     rows_of: Counter[str] = Counter()
+    allow_open_files(sum(-(-len(ids) // BUCKET_ROWS) for ids in chosen.values()))
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
         for batch in track(batches, file.rows, "products", len):
@@ -64,6 +69,16 @@ def write_products(
         for locale, ids in chosen.items()
     }
     return rows_of, repeated
+
+
+def allow_open_files(count: int) -> None:
+    """Raise this process' limit of open files, so that so many more fit, if the system lets it."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    needed = count + OTHER_FILES
+    if soft != resource.RLIM_INFINITY and soft < needed:
+        most = needed if hard == resource.RLIM_INFINITY else min(needed, hard)
+        with suppress(OSError, ValueError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (most, hard))
 
 
 def _by_place(rows: pa.Table, places: dict[str, int]) -> pa.Table:

@@ -2,7 +2,8 @@
 
 Runs and judgements are TREC files, as trec_eval takes them, or parquet files with named columns:
 query_id, product_id, and score or rank; and label, gain or grade. The measures are those of the
-reports. `evaluate` and `uncertainty` of this folder's params.yaml are used, if it is this project's.
+reports. If this folder has a params.yaml, and of this project, its `evaluate` and `uncertainty`
+are used.
 
     python -m pipeline.score judgements.qrels bm25.run dense.run
     python -m pipeline.score judgements.qrels bm25.run --label 2=E --label 1=S --label 0=I

@@ -21,7 +21,7 @@ from pipeline.bm25.analysers import Analyser, analyser_for
 from pipeline.bm25.counting import Counted, Counter, count_terms
 from pipeline.bm25.postings import WORKER_BYTES, Collection, Postings, collect
 from pipeline.bm25.texts import count_products, terms_of_rows, worker_count
-from pipeline.core import cache, files, layout, tables
+from pipeline.core import cache, files, languages, layout, tables
 from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.workers import Workers
@@ -283,7 +283,7 @@ def test_changed_code_that_decides_the_postings_makes_them_again(
     clean: int, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     caplog.set_level("INFO", "pipeline")
-    for module in (analysers, counting, postings, bm25_texts, bm25_kept):
+    for module in (analysers, counting, postings, bm25_texts, languages, bm25_kept):
         changed = Path(f"{module.__name__}.py")
         changed.write_bytes(Path(str(module.__file__)).read_bytes() + b"# changed\n")
         for reused in (0, clean):

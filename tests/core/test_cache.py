@@ -183,6 +183,21 @@ def test_a_making_that_is_killed_leaves_nothing_that_counts_as_made(tmp_path: Pa
     assert not list(tmp_path.glob("*.partial"))
 
 
+@pytest.mark.slow
+def test_what_a_process_elsewhere_builds_stays_while_it_holds_the_lock(tmp_path: Path) -> None:
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()  # as the process of another machine, its number names none here
+    partial = tmp_path / f".model.{gone.pid}.partial"
+    partial.mkdir()
+    with FileLock(tmp_path / ".model.lock"):
+        waiting = start(tmp_path / "model", tmp_path / "log")
+        with pytest.raises(subprocess.TimeoutExpired):
+            waiting.communicate(timeout=2)
+        assert partial.is_dir()
+    waiting.communicate()
+    assert (waiting.returncode, partial.exists()) == (0, False)
+
+
 def test_equal_identities_have_equal_names_and_others_have_others() -> None:
     name = folder_name("wheel", {"a": 1, "b": [2]})
     assert name == folder_name("wheel", {"b": [2], "a": 1})

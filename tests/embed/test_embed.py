@@ -218,6 +218,11 @@ def test_what_is_done_to_a_vector_afterwards_encodes_nothing_again(embedded: Run
     assert _fingerprint(layout.embeddings(LOCALE).folder) == reused
 
 
+def test_a_catalogue_without_queries_is_embedded_with_a_cut_dimension(run: Run) -> None:
+    write_clean(np.random.default_rng(1), 30, 0)
+    assert _encoded(run(changes={"dimension": 8})) == [30, 0]
+
+
 def _damage(namespace: str) -> str:
     """Flip a bit of a value in the largest segment of vectors (x32) or token counts (x6)."""
     path = max(Path("cache/vectors").glob(f"*/*{namespace}.npy"), key=lambda it: it.stat().st_size)

@@ -53,7 +53,9 @@ def fused_plainly(dense: Lists, lexical: Lists, settings: Fusion) -> Lists:
         for system, ranked in (("dense", dense.get(query, [])), ("bm25", lexical.get(query, []))):
             values = [score for _, score in ranked]
             for rank, (code, score) in enumerate(ranked, start=1):
-                if isinstance(settings, RrfFusion):
+                if isinstance(settings, RrfFusion) and system == "bm25" and score <= 0:
+                    part = 0.0
+                elif isinstance(settings, RrfFusion):
                     constant = settings.rank_constant
                     part = (constant + 1) / 2 / (constant + rank)
                 elif system == "dense":
@@ -80,6 +82,22 @@ def test_fusion_is_its_definition(settings: Fusion) -> None:
             np.testing.assert_allclose(
                 [score for _, score in fused[query]], [score for _, score in ranked], atol=1.1e-6
             )
+
+
+@pytest.mark.parametrize("settings", SETTINGS, ids=str)
+def test_products_without_a_term_of_the_query_change_no_order_of_a_pool(settings: Fusion) -> None:
+    rows = np.zeros(20, np.int64)
+    dense = (rows, np.arange(20), np.linspace(1, 0.05, 20))
+    found = (rows[:1], np.array([10]), np.array([3.0]))
+    pool = (
+        rows,
+        np.array([10, *range(19, 10, -1), *range(9, -1, -1)]),
+        np.array([3.0] + [0.0] * 19),
+    )
+    for one, other in zip(
+        fuse.fuse(dense, pool, settings), fuse.fuse(dense, found, settings), strict=True
+    ):
+        np.testing.assert_array_equal(one, other)
 
 
 @pytest.mark.parametrize("settings", SETTINGS, ids=str)

@@ -1,5 +1,6 @@
 import json
 import os
+import resource
 import shutil
 from collections.abc import Callable
 from itertools import pairwise
@@ -328,6 +329,20 @@ def test_the_size_of_buckets_leaves_the_same_rows(
         "counts.json", "judgements.parquet", "products.parquet", "queries.parquet",
         "sources.parquet",
     ]  # fmt: skip
+
+
+def test_as_many_files_may_be_open_as_there_are_buckets() -> None:
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    try:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (300, limits[1]))
+        buckets.allow_open_files(10)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 300
+        buckets.allow_open_files(100)
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] == 100 + buckets.OTHER_FILES
+        buckets.allow_open_files(10**9)  # more than the system has
+        assert resource.getrlimit(resource.RLIMIT_NOFILE)[0] <= limits[1]
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_each_drawn_query_has_its_source_and_null_where_the_file_has_none(
