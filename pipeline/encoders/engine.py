@@ -133,8 +133,6 @@ def computed_by(choice: EngineChoice, precision: Precision) -> str:
 def _device(runtime: Runtime) -> Device:
     if runtime.device == "cpu" or (runtime.device == "auto" and not _may_have_gpu()):
         return "cpu"
-    if runtime.device == "cuda" and runtime.executor == "ray":
-        return "cuda"  # the workers' GPUs; the machine that hands out the work needs none
     import torch
 
     devices: dict[Device, bool] = {

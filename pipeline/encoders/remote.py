@@ -50,8 +50,8 @@ class Job:
         weights: where its weights are on the machine that hands out the work, and their hash.
         runtime: the engine and device that it chose.
         kind: what its results depend on; see `fingerprint`.
-        computed_by: the engine and the hardware that the store of vectors counts on; without a
-            GPU's name if the machine that hands out the work has no GPU.
+        computed_by: the engine and the hardware that the store of vectors counts on: that of the
+            machine that hands out the work.
         cache: its cache, used where the worker has no $PIPELINE_CACHE of its own.
     """
 
@@ -89,7 +89,7 @@ def load_worker(job: Job, cores: int) -> Work[Parcel, Vectors]:
         )
     choice = resolve_engine(job.spec, weights, job.runtime)
     found = computed_by(choice, job.spec.precision)
-    if job.computed_by.strip() not in (found, str(choice)):
+    if job.computed_by != found:
         raise PipelineError(
             f"a worker of the Ray cluster, on {platform.node()}, would compute other bits: with "
             f"{found}, expected {job.computed_by}. Use workers with the GPU of the machine that "
