@@ -87,7 +87,7 @@ def train(params: Params, name: str) -> stage.Done:
             _write(layout.ModelFiles(folder), task, card, interpolated, about, counts)
             entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
             write_contract(layout.ModelFiles(folder).contract, entry(name))
-    checkpoints.remove_others()
+    checkpoints.remove_others(params.trained)
     if teacher:
         prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
