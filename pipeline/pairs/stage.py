@@ -35,7 +35,7 @@ def pairs(params: Params, name: str) -> stage.Done:
         shared = count_shared(judged, evaluated)
         write_json(out.counts, {
             locale: {
-                **each.counts, "products": shared[locale],
+                **each.counts, "products": {**each.counts["products"], **shared[locale]},
                 **{side: written[side][locale] for side in SIDES},
             }
             for locale, each in judged.items()

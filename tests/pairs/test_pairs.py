@@ -18,7 +18,13 @@ from pipeline.sample.columns import TEXTS
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import join_fields, normalise
 from tests.conftest import ChangedParams, RunStage
-from tests.helpers.esci_files import example, product, random_source, write_source
+from tests.helpers.esci_files import (
+    EXAMPLES_FILE,
+    example,
+    product,
+    random_source,
+    write_source,
+)
 
 NAME, LOCALES = "minilm-demo", ("us", "es", "jp")
 Row = dict[str, Any]
@@ -196,7 +202,39 @@ def test_a_query_id_that_is_evaluated_is_dropped_though_its_text_is_another(
 def test_products_of_both_sides_are_counted(drawn: Draw) -> None:
     learned = [example(n, n, "AB"[n % 2], split="train") for n in range(100, 120)]
     drawn([*evaluated(), *learned], PRODUCTS)
-    assert counts()["products"] == {"out": 2, "judged_for_evaluated_queries": 1}
+    assert counts()["products"] == {
+        "out": 2, "judged_for_evaluated_queries": 1, "repeated_rows_dropped": 0,
+    }  # fmt: skip
+
+
+def test_what_sample_counts_and_warns_of_is_counted_and_warned_of_here_too(
+    drawn: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = [train(number) for number in range(100, 120)]
+    outside = [
+        example(1_000 + number, number, "B", split="train", small_version=0)
+        for number in range(100, 107)
+    ]
+    drawn([*evaluated(), *learned, *outside], [*PRODUCTS, product("A")])
+    assert counts()["judgements"]["outside_filters"] == 7
+    assert counts()["products"]["repeated_rows_dropped"] == 1
+    assert (
+        "warning: 7 judgements of the drawn us queries are outside training.version and the split "
+        "train, and left out" in caplog.text
+    )
+    assert "named_by_text" not in counts()["queries"]
+
+
+def test_spellings_that_are_joined_to_one_query_are_counted(drawn: Draw, project: Path) -> None:
+    params = drawn([*evaluated(), *(train(number) for number in range(100, 120))], PRODUCTS)
+    learned = [train(number, query=f"shoe {number}") for number in range(60)]
+    learned.append(train(60, query=" shoe  3"))
+    path = write_source(project / "other", learned, PRODUCTS) / EXAMPLES_FILE
+    pq.write_table(pq.read_table(path).drop_columns(["query_id"]), path)
+    other = params.training.model_copy(update={"source": "other"})
+    pairs(params.model_copy(update={"training": other}), NAME)
+    assert counts()["queries"]["named_by_text"] == 60
+    assert counts()["queries"]["spellings_joined"] == 1
 
 
 def test_queries_without_e_are_kept_and_counted(drawn: Draw) -> None:
