@@ -19,7 +19,7 @@ from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import SIDES, refuse_other_settings
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
@@ -57,7 +57,7 @@ def train(params: Params, name: str) -> stage.Done:
         "base": base.name,
         "base_sha256": base.weights.sha256,
         **({"teacher": teacher.about} if teacher else {}),
-        "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
+        "pairs": {side: sha256_file(files.side(side)) for side in SIDES},
         "settings": settings.of_weights(),
     }
     training = {**about, "settings": settings.of_training()}

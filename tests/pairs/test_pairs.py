@@ -1,6 +1,7 @@
 """Pairs hold what the train queries were judged on, and nothing of what is evaluated."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,9 @@ import pytest
 from pipeline.clean.stage import clean
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
 from pipeline.core.params import Params
+from pipeline.core.trained_folder import refuse_other_pairs
 from pipeline.pairs.leakage import draw_dev
 from pipeline.pairs.stage import pairs
 from pipeline.sample.columns import TEXTS
@@ -253,8 +256,52 @@ def test_what_is_evaluated_beside_the_queries_changes_no_pair(
     written = []
     for distractors in ("all", 0):
         drawn(examples, products, LOCALES, {"sample.distractors": distractors})
-        written.append([files.train.read_bytes(), files.dev.read_bytes()])
+        written.append([path.read_bytes() for path in (files.train, files.dev, files.card)])
     assert written[0] == written[1]
+
+
+def test_a_model_is_not_evaluated_on_queries_that_its_pairs_were_not_kept_apart_from(
+    drawn: Draw, changed_params: ChangedParams
+) -> None:
+    """Its stages are run by hand: the graph of DVC would draw the pairs again."""
+    twins = [train(120, query="query 900"), train(121, query="query 910")]
+    examples = [*evaluated(), *evaluated(910), *(train(n) for n in range(100, 120)), *twins]
+    params = drawn(examples, PRODUCTS, changes={"sample.queries": 1})
+    model, files = layout.model("encoder", NAME), layout.pairs(NAME)
+    model.folder.mkdir(parents=True)
+
+    def learn() -> None:
+        learned = {side: sha256_file(files.side(side)) for side in ("train", "dev")}
+        model.card.write_text(json.dumps({"pairs": learned}))
+
+    learn()
+    for locale in LOCALES:
+        refuse_other_pairs(params, NAME, locale)
+    whole = changed_params({
+        "sample.source": "source", "training.source": "source", f"trained.{NAME}.locales": ["us"],
+        "sample.queries": "all",
+    })  # fmt: skip
+    sample(whole)
+    for locale in LOCALES:
+        clean(whole, locale)
+    refuse_other_pairs(whole, "minilm", "us")  # it was not trained
+    said = (
+        rf"{files.card}: evaluated must be \w+ \(found \w+\): {NAME} was kept apart from other "
+        rf"queries of us than are evaluated now. Run `dvc repro models/dvc.yaml:train@{NAME}`"
+    )
+    with pytest.raises(PipelineError, match=said):
+        refuse_other_pairs(whole, NAME, "us")
+    pairs(whole, NAME)
+    with pytest.raises(PipelineError, match=r": the model learned from other pairs\. Run"):
+        refuse_other_pairs(whole, NAME, "us")
+    learn()
+    refuse_other_pairs(whole, NAME, "us")
+    training = whole.training.model_copy(update={"dev_share": 0.5})
+    other = whole.model_copy(update={"training": training})
+    with pytest.raises(PipelineError, match=r"dev_share must be 0\.5 \(found 0\.2\): the pairs"):
+        refuse_other_pairs(other, NAME, "us")
+    shutil.rmtree(files.folder)  # as where another machine trained
+    refuse_other_pairs(other, NAME, "us")
 
 
 def test_a_query_stays_on_its_side_when_others_come_and_equal_texts_are_on_one_side() -> None:
@@ -335,5 +382,5 @@ def test_the_files_hold_no_more_than_their_schema(drawn: Draw) -> None:
     for side in ("train", "dev"):
         assert pq.read_schema(layout.pairs(NAME).side(side)).equals(tables.PAIRS)
     assert {path.name for path in layout.pairs(NAME).folder.iterdir()} == {
-        "train.parquet", "dev.parquet", "counts.json",
+        "train.parquet", "dev.parquet", "counts.json", "card.json",
     }  # fmt: skip
