@@ -217,6 +217,11 @@ class PairFiles(_Folder):
         """What was read, what was dropped and why, and what both sides share."""
         return self.folder / "counts.json"
 
+    @property
+    def card(self) -> Path:
+        """Which evaluated queries the pairs are kept apart from, and with which settings."""
+        return self.folder / "card.json"
+
 
 class ModelFiles(_Folder):
     """A model by its name: its contract, and the weights of one that was trained here."""

@@ -33,6 +33,11 @@ def read_typed(locale: str) -> dict[int, str]:
     return dict(zip(table["query_id"].to_pylist(), table["typed"].to_pylist(), strict=True))
 
 
+def text_key(text: str) -> str:
+    """Return what two clean query texts have in common if they differ in case alone."""
+    return text.casefold()
+
+
 def typed_texts(queries: pa.Table, locale: str) -> list[str]:
     """Return the text of each clean query as it was typed; raises as `read_typed`.
 

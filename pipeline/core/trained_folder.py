@@ -1,19 +1,45 @@
-"""Models that were trained here: whether they are those of params.yaml, and their curves."""
+"""Models that were trained here: whether they are those of params.yaml, and their curves.
+
+Whether they may be evaluated, too: a stage that is run by hand may find other queries in the clean
+tables than a model was kept apart from. The graph of DVC draws the pairs again.
+"""
 
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from pipeline.core import layout
+import pyarrow as pa
+
+from pipeline.core import layout, tables
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.files import sha256_file
 from pipeline.core.param_types import Part
 from pipeline.core.params import Params
+from pipeline.core.spelling import typed_texts
+
+SIDES = ("train", "dev")
+"""The two parts of the pairs that a model learns from."""
 
 
 class _Card(Part):
     """The part of a trained model's card that is compared."""
 
     settings: dict[str, Any]
+
+
+class _Learned(Part):
+    """The part of a trained model's card that says what it learned from."""
+
+    pairs: Mapping[str, str]
+
+
+class _PairsCard(Part):
+    """What a model's pairs are: see `card_of_pairs`."""
+
+    evaluated: Mapping[str, str]
+    pairs: Mapping[str, str]
+    training: Mapping[str, Any]
 
 
 def refuse_other_settings(params: Params, name: str) -> None:
@@ -32,6 +58,55 @@ def refuse_other_settings(params: Params, name: str) -> None:
         found = read_model(path, _Card, remedy).settings
         why = "the model was trained with other settings"
         refuse_differences(path, found, trained.of_weights(), why, remedy)
+
+
+def card_of_pairs(params: Params, files: layout.PairFiles) -> dict[str, Any]:
+    """Return what pairs are: the hashes of both sides, and all that they were kept apart from.
+
+    That is a hash of the evaluated queries of each locale, and the section `training`.
+
+    Raises:
+        PipelineError: a clean table is missing or damaged.
+    """
+    return {
+        "evaluated": {locale: _evaluated_sha256(locale) for locale in params.language},
+        "pairs": {side: sha256_file(files.side(side)) for side in SIDES},
+        "training": params.training.model_dump(mode="json"),
+    }
+
+
+def refuse_other_pairs(params: Params, name: str, locale: str) -> None:
+    """Check that a model under `trained`, and its bases, were kept apart from a locale's queries.
+
+    The pairs of each say so, where this machine has them; without them nothing is compared. A name
+    that is not under `trained` passes.
+
+    Raises:
+        PipelineError: the locale has other queries than a model was kept apart from, `training`
+            has other settings, a model learned from other pairs, or a file is missing or damaged.
+    """
+    for each in params.trained_for([name]):
+        path, remedy = layout.pairs(each).card, layout.train_hint(each)
+        if not path.is_file():
+            continue
+        held = read_model(path, _PairsCard, remedy)
+        card = layout.model(params.trained[each].kind, each).card
+        learned = read_model(card, _Learned, remedy).pairs
+        refuse_differences(card, learned, held.pairs, "the model learned from other pairs", remedy)
+        training = params.training.model_dump(mode="json")
+        why = "the pairs were drawn with other settings of training"
+        refuse_differences(path, held.training, training, why, remedy)
+        found, expected = held.evaluated.get(locale), _evaluated_sha256(locale)
+        why = f"{each} was kept apart from other queries of {locale} than are evaluated now"
+        refuse_differences(path, {"evaluated": found}, {"evaluated": expected}, why, remedy)
+
+
+def _evaluated_sha256(locale: str) -> str:
+    """Return the hash of a locale's clean queries: ids, texts, and texts as they were typed."""
+    path, remedy = layout.clean(locale).queries, layout.rerun_hint("clean", locale)
+    queries = tables.read_table(path, tables.QUERIES, remedy)
+    typed = pa.chunked_array([typed_texts(queries, locale)], pa.string())
+    return tables.columns_sha256([queries["query_id"], queries["text"], typed])
 
 
 def copy_curve(params: Params, name: str, path: Path) -> None:

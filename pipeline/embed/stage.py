@@ -17,7 +17,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, write_json
 from pipeline.core.languages import warn_of_language
 from pipeline.core.params import FolderWeights, Params
-from pipeline.core.trained_folder import copy_curve
+from pipeline.core.trained_folder import copy_curve, refuse_other_pairs
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import PROBE_TEXTS
@@ -40,6 +40,7 @@ def embed(params: Params, locale: str) -> stage.Done:
     _refuse_overlap(params, locale)
     tables = read_sides(locale)
     encoder = LocaleEncoder(params, locale)
+    refuse_other_pairs(params, encoder.name, locale)
     languages, language = encoder.spec.languages, params.language[locale]
     warn_of_language(f"encoder.{locale}", encoder.name, languages, language)
     warn_of_prompts(encoder.spec, encoder.weights)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import pyarrow as pa
 
 from pipeline.core import layout, tables
-from pipeline.core.spelling import read_typed
+from pipeline.core.spelling import read_typed, text_key
 
 
 @dataclass(frozen=True)
@@ -23,11 +23,6 @@ class Evaluated:
     query_ids: frozenset[int]
     texts: frozenset[str]
     products: Mapping[str, frozenset[str]]
-
-
-def text_key(text: str) -> str:
-    """Return what two clean query texts have in common if they differ in case alone."""
-    return text.casefold()
 
 
 def read_evaluated(locales: Iterable[str]) -> Evaluated:

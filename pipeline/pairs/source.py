@@ -21,7 +21,7 @@ from pipeline.sample.absent import judged_products
 from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
 from pipeline.sample.columns import SourceFile
-from pipeline.sample.draw import draw_queries
+from pipeline.sample.draw import count_outside_filters, draw_queries
 
 Counts = dict[str, dict[str, int]]
 
@@ -34,7 +34,7 @@ class Judged:
         queries: columns as in `tables.QUERIES`.
         judgements: columns as in `tables.JUDGEMENTS`; of products that have a text.
         products: the file of the products' texts, a table of `tables.PRODUCTS`.
-        counts: what was read and dropped.
+        counts: what was read, left out and dropped: of judgements, queries and products.
     """
 
     queries: pa.Table
@@ -97,8 +97,10 @@ def read_judged(
     locales, threads = sorted(params.trained[name].locales), params.runtime.thread_count()
     examples_file, products_file = open_training(params, name)
     examples_path, products_path = examples_file.path, products_file.path
-    rows = source.read_examples(examples_file, drawing, locales, asker).rows
-    drawn = {each: _draw(rows, drawing, each, evaluated, examples_path) for each in locales}
+    examples = source.read_examples(examples_file, drawing, locales, asker)
+    drawn = {
+        each: _draw(examples, examples_file, drawing, each, evaluated, asker) for each in locales
+    }
     ids = source.read_product_ids(products_file, locales, asker)
     chosen = {
         locale: sorted(judged_products(each.judgements, ids[locale], locale, products_path))
@@ -106,19 +108,28 @@ def read_judged(
     }
     for locale in locales:
         (scratch / locale).mkdir()
-    write_products(products_file, chosen, scratch)
+    _, repeated = write_products(products_file, chosen, scratch)
     paths = examples_path, products_path
     judged = {
         locale: _clean(drawn[locale], locale, params.clean, paths, scratch / locale, threads)
         for locale in locales
     }
+    for locale, each in judged.items():
+        each.counts["products"] = {"repeated_rows_dropped": repeated[locale]}
     return examples_file.rows + products_file.rows, judged
 
 
 def _draw(
-    rows: pa.Table, settings: Sample, locale: str, evaluated: Evaluated, path: Path
+    examples: source.Examples,
+    file: SourceFile,
+    settings: Sample,
+    locale: str,
+    evaluated: Evaluated,
+    asker: Asker,
 ) -> _Drawn:
-    sampled, judgements = draw_queries(rows, settings, locale, path)
+    path = file.path
+    sampled, judgements = draw_queries(examples.rows, settings, locale, path)
+    outside = count_outside_filters(examples.outside_filters, locale, sampled, asker)
     cleaned = clean_queries(sampled)
     kept, dropped = drop_evaluated(cleaned, evaluated)
     if not len(kept):
@@ -134,13 +145,26 @@ def _draw(
     )
     counts = {
         "judgements": {
-            "in": len(judgements), "dropped_query_evaluated": pc.sum(of_dropped).as_py() or 0
+            "in": len(judgements), "outside_filters": outside,
+            "dropped_query_evaluated": pc.sum(of_dropped).as_py() or 0,
         },
         "queries": {
-            "in": len(sampled), "dropped_empty": len(sampled) - len(cleaned), **dropped,
+            "in": len(sampled), **_count_spellings(file, examples, sampled, locale),
+            "dropped_empty": len(sampled) - len(cleaned), **dropped,
         },
     }  # fmt: skip
     return _Drawn(kept, judgements.filter(pc.invert(of_dropped)), counts)
+
+
+def _count_spellings(
+    file: SourceFile, examples: source.Examples, queries: pa.Table, locale: str
+) -> dict[str, int]:
+    """Return how many queries are known by their text, and how many spellings were joined."""
+    if not file.lacks("query_id"):
+        return {}
+    return {
+        "named_by_text": len(queries), "spellings_joined": examples.spellings_joined.get(locale, 0),
+    }  # fmt: skip
 
 
 def _clean(

@@ -7,15 +7,14 @@ from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, refuse_overlap, scratch_beside, write_json
 from pipeline.core.params import Params
+from pipeline.core.trained_folder import SIDES, card_of_pairs
 from pipeline.pairs.leakage import draw_dev, read_evaluated
 from pipeline.pairs.source import Judged, count_shared, read_judged
 from pipeline.pairs.write import Written, write_pairs
 
-SIDES = ("train", "dev")
-
 
 def pairs(params: Params, name: str) -> stage.Done:
-    """Write the judged products of the train queries, in two sides, and `counts.json`.
+    """Write the judged products of the train queries, in two sides, with counts and a card.
 
     Raises:
         PipelineError: the source cannot be used, or a side has no product labelled E.
@@ -35,11 +34,12 @@ def pairs(params: Params, name: str) -> stage.Done:
         shared = count_shared(judged, evaluated)
         write_json(out.counts, {
             locale: {
-                **each.counts, "products": shared[locale],
+                **each.counts, "products": {**each.counts["products"], **shared[locale]},
                 **{side: written[side][locale] for side in SIDES},
             }
             for locale, each in judged.items()
         })  # fmt: skip
+        write_json(out.card, card_of_pairs(params, out))
     _report(name, judged, written)
     return stage.Done(
         rows=rows,

@@ -47,6 +47,13 @@ class Asker:
         return f"sample.splits={kept}" if self.section == "sample" else f"the split {kept}"
 
     @property
+    def filters(self) -> str:
+        """Return which keys choose judgements."""
+        if self.section == "sample":
+            return "sample.version and sample.splits"
+        return f"{self.section}.version and the split train"
+
+    @property
     def widen(self) -> str:
         """Return what gives queries, where version and splits leave none."""
         if self.section == "sample":

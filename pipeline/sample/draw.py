@@ -1,6 +1,7 @@
 """Which queries and products are drawn."""
 
 import hashlib
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -13,6 +14,9 @@ from pipeline.core import tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Sample
 from pipeline.sample import esci as source
+from pipeline.sample.asker import SAMPLE, Asker
+
+log = logging.getLogger("pipeline")
 
 Id = TypeVar("Id", str, int)
 
@@ -65,11 +69,21 @@ def sources_of(query_ids: pa.ChunkedArray, sources: pa.Table) -> pa.Table:
     return pa.table({"query_id": query_ids, "source": found})
 
 
-def count_outside_filters(left_out: pa.Table, locale: str, queries: pa.Table) -> int:
-    """Return how many judgements of the drawn queries the filters left out: 0 in a sound source."""
+def count_outside_filters(
+    left_out: pa.Table, locale: str, queries: pa.Table, asker: Asker = SAMPLE
+) -> int:
+    """Return how many judgements of the drawn queries the filters left out, and warn of them.
+
+    A sound source has none.
+    """
     rows = source.of_locale(left_out, locale)
     drawn = pc.is_in(rows["query_id"], value_set=queries["query_id"].combine_chunks())
     count: int = pc.sum(rows.filter(drawn)["count_all"]).as_py() or 0
+    if count:
+        log.warning(
+            "warning: %d judgements of the drawn %s queries are outside %s, and left out",
+            count, locale, asker.filters,
+        )  # fmt: skip
     return count
 
 

@@ -104,12 +104,6 @@ def _choose_products(
 
 
 def _report(locale: str, counts: dict[str, int]) -> None:
-    if counts["judgements_outside_filters"]:
-        stage.log.warning(
-            "warning: %d judgements of the drawn %s queries are outside sample.version and "
-            "sample.splits, and left out",
-            counts["judgements_outside_filters"], locale,
-        )  # fmt: skip
     stage.log.info(
         "sample locale=%s queries=%d products=%d judgements=%d",
         locale, counts["queries"], counts["products"], counts["judgements"],

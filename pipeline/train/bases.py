@@ -11,6 +11,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.param_types import Part
 from pipeline.core.params import Params
+from pipeline.core.spelling import text_key
 from pipeline.core.tables import PAIRS, read_column
 
 
@@ -19,7 +20,7 @@ class _Card(Part):
 
 
 def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
-    """Return the query texts, case folded, that models and what they need have learned from.
+    """Return the `text_key` of each query that models and what they need have learned from.
 
     `pairs` draws each model's dev queries by the least id of a text in the model's own locales. A
     base of other locales may have drawn the same text otherwise.
@@ -38,12 +39,12 @@ def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
                 f"{path}: {name} learned from other pairs than these ({found[:12]}). "
                 f"{layout.train_hint(name)}"
             )
-        learned.update(map(str.casefold, queries))
+        learned.update(map(text_key, queries))
     return frozenset(learned)
 
 
 def leave_out(table: pa.Table, learned: frozenset[str]) -> pa.Table:
-    """Return the pairs whose query is none of these texts."""
+    """Return the pairs whose query is none of these texts, as `text_key` gives them."""
     texts = table["query"].unique()
-    known = [text for text in texts.to_pylist() if text.casefold() in learned]
+    known = [text for text in texts.to_pylist() if text_key(text) in learned]
     return table.filter(pc.invert(pc.is_in(table["query"], value_set=pa.array(known, pa.string()))))

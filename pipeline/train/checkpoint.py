@@ -6,11 +6,12 @@ their hashes; it is written last, so a kill or a full disk leaves the checkpoint
 
 import errno
 import logging
+import os
 import re
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -96,6 +97,8 @@ class Checkpoints:
             log.info("another process trains %s with these settings; waiting for it", self._name)
             lock.acquire()
         try:
+            with suppress(FileNotFoundError):
+                os.utime(self.folder)  # it is used, whether or not anything is written
             yield
         finally:
             lock.release()
@@ -193,13 +196,18 @@ class Checkpoints:
         (self.folder / held.file).rename(self.folder / _mined_name(held.sha256))
         return found
 
-    def remove_others(self) -> None:
-        """Remove the name's trainings with other settings that are a week old.
+    def remove_others(self, names: Collection[str]) -> None:
+        """Remove trainings that nobody used for a week, of this name and of names that are no more.
 
         Those of this week may still be taken up again, or be what the settings go back to.
+
+        Args:
+            names: those under `trained`.
         """
-        for path in self.folder.parent.glob(f"{self._name}-{'[0-9a-f]' * 16}"):
-            if path == self.folder or not path.is_dir():
+        for path in self.folder.parent.glob(f"*-{'[0-9a-f]' * 16}"):
+            name = path.name[:-17]
+            is_kept = name in names and name != self._name
+            if is_kept or path == self.folder or not path.is_dir():
                 continue
             lock = FileLock(_lock_of(path))
             try:
@@ -219,5 +227,5 @@ def _lock_of(folder: Path) -> Path:
 
 
 def _age(folder: Path) -> float:
-    """Return how many seconds ago the last file came into a folder, or went from it."""
+    """Return how many seconds ago a training was used, or wrote into its folder."""
     return time.time() - folder.stat().st_mtime

@@ -82,8 +82,9 @@ class Examples:
         self._pairs = pairs
         self._settings = settings
         positive, negative = _sides(pairs, settings)
+        self._asked = pairs.asked()
         self._known = set(
-            zip(pairs.query[positive].tolist(), pairs.text[positive].tolist(), strict=True)
+            zip(self._asked[positive].tolist(), pairs.text[positive].tolist(), strict=True)
         )
         self._negatives = _by_group(pairs.group, negative)
         self._rows = np.flatnonzero(
@@ -140,7 +141,7 @@ class Examples:
         known = self._known
         counts = np.array(
             [[(query, text) not in known for text in texts.tolist()]
-             for query in pairs.query[rows].tolist()]
+             for query in self._asked[rows].tolist()]
         )  # fmt: skip
         counts[np.arange(len(rows)), target] = True
         items, query, text = _step(pairs, rows, texts)
@@ -191,7 +192,7 @@ class Examples:
         self, positive: NDArray[np.bool_], negative: NDArray[np.bool_], where: str
     ) -> None:
         settings = self._settings
-        queries = len(np.unique(self._pairs.query[positive]))
+        queries = len(np.unique(self._asked[positive]))
         if settings.loss == "mnrl" and queries > 1:
             return  # the products of other queries
         if settings.loss in OF_POSITIVES and settings.hard_negatives == 0:

@@ -69,17 +69,8 @@ def unjudged(pairs: Pairs, queries: Matrix, texts: Matrix, depth: int) -> tuple[
     Returns:
         Queries (`Pairs.group`), ascending, and products (`Pairs.product`), the nearest first.
     """
-    folded = [query.casefold() for query in pairs.queries]
-    asked = np.unique(folded, return_inverse=True)[1][pairs.query]
-    copies = int(np.bincount(pairs.text_of).max())
-    judged = int(np.bincount(asked).max()) * copies
-    group, product, _ = rank_catalogue(pairs, units(queries), units(texts), depth + judged)
-    width = len(pairs.texts)
-    found = _first(pairs.group, asked)[group] * width + pairs.text_of[product]
-    known = np.isin(found, asked * width + pairs.text)
-    group, product = group[~known], product[~known]
-    near = places(group) < depth
-    return group[near], product[near]
+    ranked = rank_catalogue(pairs, units(queries), units(texts), depth, judged=False)
+    return ranked[:2]
 
 
 def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:

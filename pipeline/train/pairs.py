@@ -9,6 +9,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints
+from pipeline.core.spelling import text_key
 from pipeline.core.tables import LABELS
 
 
@@ -49,6 +50,15 @@ class Pairs:
     def has(self, labels: tuple[str, ...]) -> NDArray[np.bool_]:
         """Say which judged pairs have one of these labels; bool, shape [pairs]."""
         return self.judged & np.isin(self.label, [LABELS.index(label) for label in labels])
+
+    def asked(self) -> Ints:
+        """Return which query each pair asks, counted from 0; int64, shape [pairs].
+
+        Texts that differ in case alone are one query, in all locales together.
+        """
+        codes: dict[str, int] = {}
+        of_text = [codes.setdefault(text_key(text), len(codes)) for text in self.queries]
+        return np.array(of_text, np.int64)[self.query]
 
     def queries_count(self) -> int:
         """Return the number of queries by locale and query_id."""

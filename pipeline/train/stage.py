@@ -14,12 +14,12 @@ from pipeline.core.arrays import Ints
 from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_directory, sha256_file, write_json
+from pipeline.core.files import atomic_directory, sha256_file, sha256_lines, write_json
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import SIDES, refuse_other_settings
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
@@ -36,6 +36,9 @@ from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, re
 from pipeline.train.teacher import Teacher
 
 CARD_SCHEMA = 2
+CODE = ("core", "encoders", "evaluate", "rerank", "runs", "store", "train", "vectors")
+"""The packages of `pipeline` that a training runs: those that its stage depends on in DVC."""
+
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
 _OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
@@ -54,7 +57,7 @@ def train(params: Params, name: str) -> stage.Done:
         "base": base.name,
         "base_sha256": base.weights.sha256,
         **({"teacher": teacher.about} if teacher else {}),
-        "pairs": {side: sha256_file(files.side(side)) for side in ("train", "dev")},
+        "pairs": {side: sha256_file(files.side(side)) for side in SIDES},
         "settings": settings.of_weights(),
     }
     training = {**about, "settings": settings.of_training()}
@@ -84,7 +87,7 @@ def train(params: Params, name: str) -> stage.Done:
             _write(layout.ModelFiles(folder), task, card, interpolated, about, counts)
             entry = params.encoder_named if settings.kind == "encoder" else params.reranker_named
             write_contract(layout.ModelFiles(folder).contract, entry(name))
-    checkpoints.remove_others()
+    checkpoints.remove_others(params.trained)
     if teacher:
         prune_after_run(params.runtime.store_gigabytes, started)
     return stage.Done(
@@ -187,13 +190,24 @@ def _surroundings(
     """Return what decides a training's bytes beside the settings and the pairs."""
     unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
     return {
-        "code": {path.name: sha256_file(path) for path in Path(__file__).parent.glob("*.py")},
+        "code": hash_code(Path(__file__).parents[1]),
         "contract": base.spec.model_dump(mode="json", exclude=unread),
         "device": device,
         "mined_tokens": mined_tokens(settings, base) if settings.mined else None,
         "instructions": widest_instructions(),
         "libraries": {library: version(library) for library in _LIBRARIES},
     }
+
+
+def hash_code(packages: Path) -> str:
+    """Return the hash of the code of `CODE`, all files of Python beneath a folder of packages.
+
+    Forms that are raised by hand, such as those of the store's identities, are in it too.
+    """
+    paths = sorted(path for name in CODE for path in (packages / name).rglob("*.py"))
+    return sha256_lines(
+        f"{path.relative_to(packages).as_posix()} {sha256_file(path)}" for path in paths
+    )
 
 
 def _base_and_written(

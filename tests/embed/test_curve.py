@@ -1,4 +1,4 @@
-"""The curve of an encoder goes with its vectors and runs, and so it is of the scored model."""
+"""An encoder that was trained here: its curve goes with its vectors, and what it may not encode."""
 
 import json
 from pathlib import Path
@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import check_params
 from pipeline.embed.stage import embed
 from pipeline.encoders.model_folder import folder_sha256
@@ -54,3 +55,25 @@ def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_ot
             model.curve.write_text("of a model that was trained since")
             assert vectors.curve.read_text() == runs.curve.read_text() == CURVE
         assert len(read_training(LOCALE, encoder, None)) == (3 if curves else 0)
+
+
+def test_an_encoder_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_from(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(layout.CACHE_VARIABLE, str(project / "cache"))
+    data = write_project(project)
+    data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
+    data["encoder"][LOCALE] = NAME
+    data["runtime"]["engine"] = "torch"
+    given = check_params(data, "params.yaml")
+    write_clean(np.random.default_rng(0), 40, 5)
+    model = layout.model("encoder", NAME)
+    build_model(model.weights, tokenizer="wordpiece", seed=2)
+    settings = given.trained[NAME].of_weights()
+    model.card.write_text(json.dumps({"settings": settings, "pairs": {}}))
+    training = given.training.model_dump(mode="json")
+    card = {"evaluated": {LOCALE: "0" * 64}, "pairs": {}, "training": training}
+    layout.pairs(NAME).card.write_text(json.dumps(card))
+    with pytest.raises(PipelineError, match=f"{NAME} was kept apart from other queries"):
+        embed(given, LOCALE)
+    assert not layout.embeddings(LOCALE).folder.exists()

@@ -14,6 +14,7 @@ from pipeline.core import layout
 from pipeline.core.systems import SYSTEMS
 from pipeline.report.plots import PLOTS
 from pipeline.repro.command import shared_and_branch
+from pipeline.train.stage import CODE
 from tests.helpers.artefacts import ROOT
 from tests.helpers.imports import import_closure
 from tests.helpers.pages import blocks_of
@@ -81,6 +82,11 @@ def test_a_stage_is_a_folder_named_after_it(name: str) -> None:
 @pytest.mark.parametrize("name", ALL)
 def test_no_stage_depends_on_what_only_changes_speed(name: str) -> None:
     assert not [each for each in ALL[name]["params"] if each.split(".")[0] == "runtime"]
+
+
+def test_a_training_that_was_done_is_reused_with_the_code_that_its_stage_depends_on() -> None:
+    code = [path for path in BY_NAME["train"]["deps"] if path.startswith("pipeline/")]
+    assert [f"pipeline/{name}" for name in CODE] == code
 
 
 def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:

@@ -1,6 +1,7 @@
 """Pairs hold what the train queries were judged on, and nothing of what is evaluated."""
 
 import json
+import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,14 +12,22 @@ import pytest
 from pipeline.clean.stage import clean
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
 from pipeline.core.params import Params
+from pipeline.core.trained_folder import refuse_other_pairs
 from pipeline.pairs.leakage import draw_dev
 from pipeline.pairs.stage import pairs
 from pipeline.sample.columns import TEXTS
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import join_fields, normalise
 from tests.conftest import ChangedParams, RunStage
-from tests.helpers.esci_files import example, product, random_source, write_source
+from tests.helpers.esci_files import (
+    EXAMPLES_FILE,
+    example,
+    product,
+    random_source,
+    write_source,
+)
 
 NAME, LOCALES = "minilm-demo", ("us", "es", "jp")
 Row = dict[str, Any]
@@ -196,7 +205,39 @@ def test_a_query_id_that_is_evaluated_is_dropped_though_its_text_is_another(
 def test_products_of_both_sides_are_counted(drawn: Draw) -> None:
     learned = [example(n, n, "AB"[n % 2], split="train") for n in range(100, 120)]
     drawn([*evaluated(), *learned], PRODUCTS)
-    assert counts()["products"] == {"out": 2, "judged_for_evaluated_queries": 1}
+    assert counts()["products"] == {
+        "out": 2, "judged_for_evaluated_queries": 1, "repeated_rows_dropped": 0,
+    }  # fmt: skip
+
+
+def test_what_sample_counts_and_warns_of_is_counted_and_warned_of_here_too(
+    drawn: Draw, caplog: pytest.LogCaptureFixture
+) -> None:
+    learned = [train(number) for number in range(100, 120)]
+    outside = [
+        example(1_000 + number, number, "B", split="train", small_version=0)
+        for number in range(100, 107)
+    ]
+    drawn([*evaluated(), *learned, *outside], [*PRODUCTS, product("A")])
+    assert counts()["judgements"]["outside_filters"] == 7
+    assert counts()["products"]["repeated_rows_dropped"] == 1
+    assert (
+        "warning: 7 judgements of the drawn us queries are outside training.version and the split "
+        "train, and left out" in caplog.text
+    )
+    assert "named_by_text" not in counts()["queries"]
+
+
+def test_spellings_that_are_joined_to_one_query_are_counted(drawn: Draw, project: Path) -> None:
+    params = drawn([*evaluated(), *(train(number) for number in range(100, 120))], PRODUCTS)
+    learned = [train(number, query=f"shoe {number}") for number in range(60)]
+    learned.append(train(60, query=" shoe  3"))
+    path = write_source(project / "other", learned, PRODUCTS) / EXAMPLES_FILE
+    pq.write_table(pq.read_table(path).drop_columns(["query_id"]), path)
+    other = params.training.model_copy(update={"source": "other"})
+    pairs(params.model_copy(update={"training": other}), NAME)
+    assert counts()["queries"]["named_by_text"] == 60
+    assert counts()["queries"]["spellings_joined"] == 1
 
 
 def test_queries_without_e_are_kept_and_counted(drawn: Draw) -> None:
@@ -215,8 +256,52 @@ def test_what_is_evaluated_beside_the_queries_changes_no_pair(
     written = []
     for distractors in ("all", 0):
         drawn(examples, products, LOCALES, {"sample.distractors": distractors})
-        written.append([files.train.read_bytes(), files.dev.read_bytes()])
+        written.append([path.read_bytes() for path in (files.train, files.dev, files.card)])
     assert written[0] == written[1]
+
+
+def test_a_model_is_not_evaluated_on_queries_that_its_pairs_were_not_kept_apart_from(
+    drawn: Draw, changed_params: ChangedParams
+) -> None:
+    """Its stages are run by hand: the graph of DVC would draw the pairs again."""
+    twins = [train(120, query="query 900"), train(121, query="query 910")]
+    examples = [*evaluated(), *evaluated(910), *(train(n) for n in range(100, 120)), *twins]
+    params = drawn(examples, PRODUCTS, changes={"sample.queries": 1})
+    model, files = layout.model("encoder", NAME), layout.pairs(NAME)
+    model.folder.mkdir(parents=True)
+
+    def learn() -> None:
+        learned = {side: sha256_file(files.side(side)) for side in ("train", "dev")}
+        model.card.write_text(json.dumps({"pairs": learned}))
+
+    learn()
+    for locale in LOCALES:
+        refuse_other_pairs(params, NAME, locale)
+    whole = changed_params({
+        "sample.source": "source", "training.source": "source", f"trained.{NAME}.locales": ["us"],
+        "sample.queries": "all",
+    })  # fmt: skip
+    sample(whole)
+    for locale in LOCALES:
+        clean(whole, locale)
+    refuse_other_pairs(whole, "minilm", "us")  # it was not trained
+    said = (
+        rf"{files.card}: evaluated must be \w+ \(found \w+\): {NAME} was kept apart from other "
+        rf"queries of us than are evaluated now. Run `dvc repro models/dvc.yaml:train@{NAME}`"
+    )
+    with pytest.raises(PipelineError, match=said):
+        refuse_other_pairs(whole, NAME, "us")
+    pairs(whole, NAME)
+    with pytest.raises(PipelineError, match=r": the model learned from other pairs\. Run"):
+        refuse_other_pairs(whole, NAME, "us")
+    learn()
+    refuse_other_pairs(whole, NAME, "us")
+    training = whole.training.model_copy(update={"dev_share": 0.5})
+    other = whole.model_copy(update={"training": training})
+    with pytest.raises(PipelineError, match=r"dev_share must be 0\.5 \(found 0\.2\): the pairs"):
+        refuse_other_pairs(other, NAME, "us")
+    shutil.rmtree(files.folder)  # as where another machine trained
+    refuse_other_pairs(other, NAME, "us")
 
 
 def test_a_query_stays_on_its_side_when_others_come_and_equal_texts_are_on_one_side() -> None:
@@ -297,5 +382,5 @@ def test_the_files_hold_no_more_than_their_schema(drawn: Draw) -> None:
     for side in ("train", "dev"):
         assert pq.read_schema(layout.pairs(NAME).side(side)).equals(tables.PAIRS)
     assert {path.name for path in layout.pairs(NAME).folder.iterdir()} == {
-        "train.parquet", "dev.parquet", "counts.json",
+        "train.parquet", "dev.parquet", "counts.json", "card.json",
     }  # fmt: skip

@@ -198,6 +198,22 @@ def test_the_curve_of_a_reranker_that_was_trained_goes_with_its_runs(
     assert written()["curve.csv"] == files.curve.read_bytes()
 
 
+def test_a_reranker_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_from(
+    folder: Path,
+) -> None:
+    settings = given(folder, 4, **{f"rerank.{LOCALE}": "reranker-demo"})
+    model, pairs = layout.model("reranker", "reranker-demo"), layout.pairs("reranker-demo")
+    build_reranker(model.weights, labels=4)
+    trained = settings.trained["reranker-demo"].of_weights()
+    model.card.write_text(json.dumps({"settings": trained, "pairs": {}}))
+    training = settings.training.model_dump(mode="json")
+    pairs.folder.mkdir(parents=True)
+    pairs.card.write_text(json.dumps({"evaluated": {}, "pairs": {}, "training": training}))
+    with pytest.raises(PipelineError, match="reranker-demo was kept apart from other queries"):
+        rerank.rerank(settings, LOCALE)
+    assert not layout.runs("rerank", LOCALE).folder.exists()
+
+
 def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder: Path) -> None:
     settings = given(folder, 4)
     rerank.rerank(settings, LOCALE)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from ruamel.yaml import YAML
 
 from pipeline.core import layout
 from pipeline.core.params_file import load_params
@@ -22,6 +23,7 @@ from tests.train.test_stage import make as make  # a fixture
 pytestmark = pytest.mark.slow  # models are trained
 
 KILLS = 3
+OTHER = "tiny-other"
 SHORT = {"epochs": 1, "batch": 13}  # four steps
 
 
@@ -168,3 +170,32 @@ def test_trainings_of_a_name_stay_a_week(make: Make, monkeypatch: pytest.MonkeyP
     assert interrupted in kept
     assert second not in kept
     assert len(kept) == 2
+
+
+def test_a_training_is_as_old_as_its_last_use_and_one_of_a_name_that_is_gone_goes_too(
+    make: Make,
+) -> None:
+    folder = make("old", SHORT)
+    params = folder / "params.yaml"
+    text = params.read_text()
+    _train()
+    used, digits = _checkpoint(), "0123456789abcdef"
+    gone, other, no_training = (
+        used.with_name(name) for name in (f"gone-{digits}", f"{OTHER}-{digits}", "gone-0")
+    )
+    for path in (gone, other, no_training):
+        path.mkdir()
+    old = time.time() - 8 * 86_400
+    for path in (used, gone, other, no_training):
+        os.utime(path, (old, old))
+    data = YAML(typ="safe", pure=True).load(text)
+    data["trained"][OTHER] = {**data["trained"][NAME]}
+    YAML().dump(data, params)
+    _train()  # no step, since it was done
+    assert not gone.exists()
+    data["trained"][NAME]["lr"] = 0.001
+    YAML().dump(data, params)
+    _train()
+    assert used.exists()
+    assert other.exists()
+    assert no_training.exists()

@@ -3,10 +3,11 @@
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.tables import LABELS
+from pipeline.core.tables import LABELS, PAIRS
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
 from pipeline.train.examples import Examples, LabelledPairs, Step
 from pipeline.train.pairs import Pairs, pairs_of
@@ -130,6 +131,26 @@ def test_a_known_positive_is_never_a_wrong_answer_and_the_own_one_always_counts(
                 assert step.counts[row, at] == (at == own or (query, text) not in known)
         masked += int((~step.counts).sum())
     assert masked > 0  # two E of a query were in one step
+
+
+def test_a_product_that_is_right_for_a_query_in_other_case_is_no_wrong_answer() -> None:
+    rows = pair_table(20, 5).to_pylist()
+    for row in rows:
+        row["query"] = ("Red Shoes", "red shoes", "lamp")[row["query_id"] % 3]
+    found = pairs_of(pa.Table.from_pylist(rows, schema=PAIRS))
+    settings = encoder(batch=40, negatives=[], hard_negatives=0)
+    (step,) = all_steps(Examples(found, settings, "x"))
+    assert isinstance(step.target, np.ndarray)
+    right = {(row["query"].lower(), row["text"]) for row in rows if row["label"] == "E"}
+    queries, texts = texts_of(found, step, 0), texts_of(found, step, 1)
+    assert set(queries) == {"Red Shoes", "red shoes", "lamp"}
+    for row, query in enumerate(queries):
+        own = int(step.target[row])
+        counts = [at == own or (query.lower(), text) not in right for at, text in enumerate(texts)]
+        assert step.counts[row].tolist() == counts
+    alone = [row for row in rows if row["query"] != "lamp"]
+    with pytest.raises(PipelineError, match="needs negative products, and hard_negatives is 0"):
+        Examples(pairs_of(pa.Table.from_pylist(alone, schema=PAIRS)), settings, "x")
 
 
 def test_hard_negatives_are_the_querys_own_products_of_the_labels_that_are_asked_for() -> None:

@@ -1,5 +1,6 @@
 """Unjudged products: which they are, and that a model learns from them as wrong ones."""
 
+import tracemalloc
 from typing import Any
 
 import numpy as np
@@ -7,8 +8,9 @@ import pyarrow as pa
 import pytest
 
 from pipeline.core.errors import PipelineError
-from pipeline.core.tables import LABELS
+from pipeline.core.tables import LABELS, PAIRS
 from pipeline.core.trained import Mined
+from pipeline.train import catalogue
 from pipeline.train.development import POOL, WITH_MINED, Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.mining import add_unjudged, draw_mined, unjudged
@@ -63,6 +65,36 @@ def test_the_nearest_unjudged_products_are_those_of_every_query_ranked_by_hand(s
         for each in range(pairs.queries_count()):
             expected = by_hand(pairs, queries, texts, each)[:depth]
             assert product[group == each].tolist() == expected
+
+
+def test_mining_keeps_no_more_of_a_query_than_is_asked_for_whatever_was_judged_or_is_equal(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A query of 200 judged products, and a text that 220 products share, cost the others nothing.
+
+    All 300 queries with all 1,097 products would be 329,100 rows of 24 bytes.
+    """
+    rows = pair_table(299, 6, per_query=3).to_pylist()
+    rows += pair_table(1, 6, per_query=200, first=300).to_pylist()
+    for at, row in enumerate(rows):
+        row["locale"] = "us"
+        if at % 5 == 0:
+            row["text"] = rows[0]["text"]
+    rows.sort(key=lambda row: (row["query_id"], row["product_id"]))
+    pairs = pairs_of(pa.Table.from_pylist(rows, schema=PAIRS))
+    queries, texts = vectors(pairs, 6)
+    monkeypatch.setattr(catalogue, "_SCORES_AT_ONCE", 10_000)
+    unjudged(pairs, queries, texts, 1)  # torch is imported
+    tracemalloc.start()
+    try:
+        group, product = unjudged(pairs, queries, texts, 7)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.bincount(group).tolist() == [7] * 300
+    for each in range(0, 300, 23):
+        assert product[group == each].tolist() == by_hand(pairs, queries, texts, each)[:7]
+    assert most < 4_000_000
 
 
 def test_a_querys_mined_products_come_from_the_places_asked_for_and_follow_from_the_seed() -> None:

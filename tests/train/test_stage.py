@@ -224,6 +224,28 @@ def test_a_training_that_was_done_is_not_done_again_where_only_the_contract_chan
     assert {name for name in before if before[name] != after[name]} == {"contract.json"}
 
 
+def test_a_training_that_was_done_is_done_again_after_any_code_that_decides_its_bytes_changed(
+    make: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def edit(name: str) -> str:
+        path = tmp_path / "packages" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(path.read_text() + "#" if path.exists() else "")
+        return stage.hash_code(tmp_path / "packages")
+
+    used = [f"{package}/some.py" for package in stage.CODE] + ["evaluate/within/other.py"]
+    found = [edit(name) for name in used * 2]
+    assert len({*found}) == len(found)
+    assert {edit(name) for name in ("report/page.py", "train/note.txt")} == {found[-1]}
+
+    caplog.set_level("INFO")
+    make("code", {"epochs": 1})
+    run()
+    monkeypatch.setattr(stage, "hash_code", lambda packages: found[-1])
+    run()
+    assert caplog.text.count("steps=5 reused=0 trained=5") == 2
+
+
 def set_share(share: float) -> None:
     """Set `tuned_share` in params.yaml."""
     path = Path("params.yaml")
