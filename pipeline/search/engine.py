@@ -146,9 +146,16 @@ class Engine:
         )
 
     def warm(self) -> None:
-        """Load the models, and read what later answers need, so that the first is fast."""
-        self.query_vectors.encode("x")
+        """Open the vectors, which DVC may remove at any time, and load the models.
+
+        The vectors come first: they answer judged queries where a model cannot be loaded.
+
+        Raises:
+            PipelineError: vectors are missing or damaged, or a model cannot be loaded.
+        """
+        self.query_vectors.check()
         self.vectors.check()
+        self.query_vectors.encode("x")
         if self.reordering is not None:
             self.reordering.load()
 

@@ -35,6 +35,14 @@ class QueryVectors:
         self._similarity = params.encoder_of(locale).similarity
         self._model: TextEncoder | None = None
 
+    def check(self) -> None:
+        """Open all stored vectors, which stay readable when their files are replaced.
+
+        Raises:
+            PipelineError: a shard is missing or unreadable, or differs from the manifest.
+        """
+        self._stored.check()
+
     def stored(self, row: int) -> Matrix:
         """Return the vector of a query of the sample, by its row."""
         vector = self._stored.take(np.array([row]))

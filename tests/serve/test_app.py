@@ -297,6 +297,24 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole() -> None:
     assert open_engine("es").locale == "es"
 
 
+def test_what_was_warmed_answers_while_dvc_has_removed_the_vectors() -> None:
+    engine = open_engine("es")
+    question, product_id = Question(next(iter(engine.judged.rows))), engine.shown.ids[3].as_py()
+    expected = engine.search(question), engine.similar(product_id, 4)
+    engines = Engines(["es"])
+    served = engines.get("es")
+    served.warm()
+    vectors = layout.embeddings("es").folder
+    shutil.move(vectors, "away")  # as DVC does before it runs `embed`
+    try:
+        engines.look("es")
+        engines.look("es")
+        assert engines.get("es") is served
+        assert (served.search(question), served.similar(product_id, 4)) == expected
+    finally:
+        shutil.move("away", vectors)
+
+
 def test_locales_come_and_go_with_params() -> None:
     engines = Engines()
     assert list(engines.states) == ["es"]
