@@ -78,7 +78,7 @@ class Engine:
             PipelineError: the query, k or a filter cannot be searched for, there are no groups to
                 collapse by, or no reranker.
         """
-        typed = text = question.text()
+        typed = text = question.text(self.judged.rows)
         if self.corrector is not None and not question.as_typed:
             text = self.corrector.correct(typed)
         check_k(question.k, self.params.retrieve.depth)

@@ -6,6 +6,7 @@ Filters are compared with whole rankings cut down, neighbours with all vectors.
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +111,15 @@ def test_labels_are_those_of_the_judgements_and_of_no_other_query(engine: Engine
     answer = engine.search(Question("algo que nadie juzgó"))
     assert answer.query_id is None
     assert not [hit for hits in answer.systems.values() for hit in hits if hit.label]
+
+
+def test_a_judged_query_that_looks_like_markup_is_known(engine: Engine) -> None:
+    row, text = 3, "<b>Acme</b>"
+    texts = [*engine.judged.texts[:row], text, *engine.judged.texts[row + 1 :]]
+    judged = replace(engine.judged, rows={text: row}, texts=texts)
+    answer = replace(engine, judged=judged).search(Question(text))
+    assert answer.searched == text
+    assert answer.query_id == judged.query_ids[row]
 
 
 def test_a_filter_gives_the_whole_ranking_cut_down_to_its_products(engine: Engine) -> None:
