@@ -78,7 +78,7 @@ class Engine:
             PipelineError: the query, k or a filter cannot be searched for, there are no groups to
                 collapse by, or no reranker.
         """
-        typed = text = question.text()
+        typed = text = question.text(self.judged.rows)
         if self.corrector is not None and not question.as_typed:
             text = self.corrector.correct(typed)
         check_k(question.k, self.params.retrieve.depth)
@@ -146,9 +146,16 @@ class Engine:
         )
 
     def warm(self) -> None:
-        """Load the models, and read what later answers need, so that the first is fast."""
-        self.query_vectors.encode("x")
+        """Open the vectors, which DVC may remove at any time, and load the models.
+
+        The vectors come first: they answer judged queries where a model cannot be loaded.
+
+        Raises:
+            PipelineError: vectors are missing or damaged, or a model cannot be loaded.
+        """
+        self.query_vectors.check()
         self.vectors.check()
+        self.query_vectors.encode("x")
         if self.reordering is not None:
             self.reordering.load()
 

@@ -45,13 +45,16 @@ class Facet:
     def code_of(self, value: str, locale: str) -> int:
         """Return the code of a value, written in any case.
 
+        A value as it is shown is clean; normalising it again could make another one of it.
+
         Raises:
             PipelineError: no product has it.
         """
         key = normalise(value).casefold()
-        code: int = pc.index(self.keys, key).as_py()
-        if key and code >= 0:
-            return code
+        for each in (value.casefold(), key):
+            code: int = pc.index(self.keys, each).as_py()
+            if each and code >= 0:
+                return code
         near = self.keys.filter(pc.starts_with(self.keys, key[:2])).slice(0, COMPARED_VALUES)
         raise PipelineError(
             f"{self.name}: no {locale} product has {shorten(value)}"

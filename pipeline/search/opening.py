@@ -28,10 +28,14 @@ TRIES = 3
 """How often artefacts are opened that are replaced while they are being opened."""
 
 
-def open_engine(locale: str) -> Engine:
+def open_engine(locale: str, *, fetch: bool = True) -> Engine:
     """Open what answers queries of a locale.
 
     Where a stage or DVC replaces files meanwhile, it is tried again.
+
+    Args:
+        locale: the locale.
+        fetch: whether a model that is needed is fetched where it is not on this machine.
 
     Raises:
         PipelineError: params.yaml does not name the locale; an artefact is missing, damaged, or
@@ -40,7 +44,7 @@ def open_engine(locale: str) -> Engine:
     for last in (*[False] * (TRIES - 1), True):
         before = signature(locale)
         try:
-            opened = _open(load_params(), locale)
+            opened = _open(load_params(), locale, fetch=fetch)
         except PipelineError:
             if last or signature(locale) == before:
                 raise
@@ -52,7 +56,7 @@ def open_engine(locale: str) -> Engine:
     )
 
 
-def _open(params: Params, locale: str) -> Engine:
+def _open(params: Params, locale: str, *, fetch: bool) -> Engine:
     stage.check_locale(params, locale)
     check_text_settings(locale, params.clean)
     check_spelling(locale, params.spelling[locale])
@@ -66,7 +70,9 @@ def _open(params: Params, locale: str) -> Engine:
     codes = on_threads(read_index(params, locale, manifest), params.runtime.thread_count())
     similarity = params.encoder_of(locale).similarity
     index = rescored(codes, params.index_of(locale), similarity, vectors)
-    spec = params.reranker_of(locale)
+    reordering = None
+    if (spec := params.reranker_of(locale)) is not None:
+        reordering = Reordering(params, locale, spec, digest, fetch=fetch)
     analyser = analysers.analyser_for(params.language[locale])
     return Engine(
         params=params,
@@ -75,11 +81,11 @@ def _open(params: Params, locale: str) -> Engine:
         judged=judged,
         index=index,
         vectors=vectors,
-        query_vectors=QueryVectors(params, locale, manifest),
+        query_vectors=QueryVectors(params, locale, manifest, fetch=fetch),
         analyser=analyser,
         terms=open_terms(params, locale, analyser, len(shown.ids), digest),
         variants=open_variants(params, locale, manifest),
-        reordering=None if spec is None else Reordering(params, locale, spec, digest),
+        reordering=reordering,
         corrector=_open_corrector(params, locale),
     )
 

@@ -13,6 +13,7 @@ from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.engine import OnThreads
 from pipeline.encoders.loading import load_engine
+from pipeline.search.at_hand import refuse_absent
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest
 from pipeline.vectors.shards import ShardReader
@@ -26,14 +27,25 @@ _LOADING = threading.Lock()
 class QueryVectors:
     """Gives the vectors of queries in the form that the index compares, [1, dimension]."""
 
-    def __init__(self, params: Params, locale: str, manifest: Manifest) -> None:
-        """Keep what the vectors are made with; the model is loaded when it is needed."""
+    def __init__(self, params: Params, locale: str, manifest: Manifest, *, fetch: bool) -> None:
+        """Keep what the vectors are made with; the model is loaded when it is needed.
+
+        Without `fetch` it must be on this machine then.
+        """
         here = params.runtime.model_copy(update={"executor": "local"})
         self._params = params.model_copy(update={"runtime": here})
-        self._locale, self._manifest = locale, manifest
+        self._locale, self._manifest, self._fetch = locale, manifest, fetch
         self._stored = ShardReader(manifest, "queries", locale)
         self._similarity = params.encoder_of(locale).similarity
         self._model: TextEncoder | None = None
+
+    def check(self) -> None:
+        """Open all stored vectors, which stay readable when their files are replaced.
+
+        Raises:
+            PipelineError: a shard is missing or unreadable, or differs from the manifest.
+        """
+        self._stored.check()
 
     def stored(self, row: int) -> Matrix:
         """Return the vector of a query of the sample, by its row."""
@@ -66,6 +78,10 @@ class QueryVectors:
 
         A model that another locale uses already is shared.
         """
+        if not self._fetch:
+            entry = self._params.entry_of(self._params.encoder[self._locale])
+            weights = self._params.encoder_of(self._locale).weights
+            refuse_absent(weights, entry, self._locale, "dense")
         encoder = LocaleEncoder(self._params, self._locale)
         expected, found = self._manifest.weights_sha256, encoder.weights.sha256
         if found != expected:

@@ -1,6 +1,6 @@
 """What is asked of a search, checked: one message for each thing that cannot be searched."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
 
@@ -40,8 +40,10 @@ class Question:
     collapse: bool = False
     as_typed: bool = False
 
-    def text(self) -> str:
+    def text(self, known: Container[str] = ()) -> str:
         """Return the query as `clean` would write it before it corrects the spelling.
+
+        One of the `known` queries is clean: it stays, since normalising twice may change a text.
 
         Raises:
             PipelineError: it is not text, is too long, is not Unicode, or has no text.
@@ -58,7 +60,7 @@ class Question:
             raise PipelineError(
                 f"query: must be Unicode (found {shorten(self.query)}). Use UTF-8."
             ) from err
-        text = normalise(self.query)
+        text = self.query if self.query in known else normalise(self.query)
         if not text:
             raise PipelineError(
                 f"query: must have text besides markup and controls (found {shorten(self.query)}). "

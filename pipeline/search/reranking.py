@@ -15,6 +15,7 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.rerank.documents import BATCH_ROWS, documents_of
 from pipeline.rerank.reorder import in_window, reorder
 from pipeline.runs.ranking import Ranked
+from pipeline.search.at_hand import refuse_absent
 
 FORM = 1
 """Version of the kept documents; another makes them again."""
@@ -30,7 +31,9 @@ _LOADING = threading.Lock()
 class Reordering:
     """Reorders the ranking of one query, with a model that is loaded when it is needed."""
 
-    def __init__(self, params: Params, locale: str, spec: Reranker, source_sha256: str) -> None:
+    def __init__(
+        self, params: Params, locale: str, spec: Reranker, source_sha256: str, *, fetch: bool
+    ) -> None:
         """Map what the model reads of each product; the first time, it is made.
 
         Args:
@@ -38,11 +41,12 @@ class Reordering:
             locale: whose products they are.
             spec: the entry of the locale's reranker.
             source_sha256: the hash of the clean products.
+            fetch: whether the model is fetched where it is not on this machine.
 
         Raises:
             PipelineError: the clean products are missing or damaged.
         """
-        self._params, self._locale, self._spec = params, locale, spec
+        self._params, self._locale, self._spec, self._fetch = params, locale, spec, fetch
         # Now, while the products are those of that hash: a stage may replace them later.
         self._documents = _open_documents(params, locale, spec, source_sha256)
         self._model: PairScorer | None = None
@@ -84,6 +88,8 @@ class Reordering:
     def _load_model(self) -> PairScorer:
         name, runtime = self._params.rerank[self._locale], self._params.runtime
         here = runtime.model_copy(update={"executor": "local", "ray_address": None})
+        if not self._fetch:
+            refuse_absent(self._spec.weights, f"rerankers.{name}", self._locale, "rerank")
         weights = resolve_weights(self._spec, name)
         refuse_other_settings(self._params, name)
         engine = resolve_engine(self._spec, weights, here)

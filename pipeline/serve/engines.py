@@ -117,7 +117,7 @@ class Engines:
         state = self.states[locale]
         state.tried = state.seen = signature(locale)
         try:
-            opened = open_engine(locale)
+            opened = open_engine(locale, fetch=False)  # the server contacts no other host
             if state.engine is not None:
                 opened.keep_models(state.engine)
                 opened.warm()

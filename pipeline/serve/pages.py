@@ -12,6 +12,7 @@ from pipeline.report.parts import join_styles
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants
 from pipeline.search.facets import FACETS
+from pipeline.search.question import FIRST_PLACES
 from pipeline.serve.requests import Asked
 
 ASSETS = Path(__file__).parent / "assets"
@@ -22,6 +23,9 @@ MORE_PLACES = 3
 
 FLAGS = ("collapse", "typed")
 """What an address asks for by 1."""
+
+FACET_NAMES = {name: "colour" if name == "color" else name for name in FACETS}
+"""What a facet is called on a page."""
 
 LABELS = {"E": "exact", "S": "substitute", "C": "complement", "I": "irrelevant"}
 LANGUAGES = {"any": "und"}
@@ -55,7 +59,6 @@ def search_page(
         columns=[asked.left, asked.right] if asked.left != asked.right else [asked.left],
         examples=examples or [],
         more=min(asked.k * MORE_PLACES, depth) if asked.k < depth else 0,
-        facets=list(FACETS),
     )  # fmt: skip
 
 
@@ -87,7 +90,9 @@ def _render(
         locales=locales,
         systems=systems,
         language=LANGUAGES.get(language, language),
+        usual_k=FIRST_PLACES,
         problem=problem,
+        facets=FACET_NAMES,
         labels=LABELS,
         link=lambda **changes: _link(asked, changes),
         similar_link=lambda product_id: _similar_link(asked, product_id),

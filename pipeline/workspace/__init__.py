@@ -8,8 +8,7 @@ Run in the project's folder, where params.yaml is.
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
-from functools import cached_property
+from dataclasses import dataclass, field
 
 import pandas as pd
 import pyarrow as pa
@@ -26,20 +25,30 @@ from pipeline.runs.card import read_card, rerun_hint
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.others import read_others
 from pipeline.search.engine import Engine
+from pipeline.search.freshness import Signature, signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question, check_text, read_filters, read_names, read_systems
 
 
 @dataclass(frozen=True)
 class Workspace:
-    """A locale's artefacts; each is read, and checked, when it is first asked for.
+    """A locale's artefacts as they are now; each is read, and checked, when it is asked for.
 
     Every method raises a `PipelineError` where an artefact is missing, damaged or of another
     version; its message ends with the command that makes it.
     """
 
-    params: Params
     locale: str
+    _opened: dict[Signature, Engine] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+
+    @property
+    def params(self) -> Params:
+        """The settings as params.yaml has them now."""
+        params = load_params()
+        check_locale(params, self.locale, "locale")
+        return params
 
     @property
     def queries(self) -> pd.DataFrame:
@@ -74,9 +83,10 @@ class Workspace:
         Args:
             system: dense, bm25, hybrid or, where the locale has them, rerank or another engine.
         """
-        (name,) = read_names([system], self.params.evaluated_systems(self.locale))
+        params = self.params
+        (name,) = read_names([system], params.evaluated_systems(self.locale))
         if name not in SYSTEMS:
-            read_others(self.params, self.locale)  # refuses a run of another file
+            read_others(params, self.locale)  # refuses a run of another file
         ids, _, _ = read_judgements(self.locale)
         runs, remedy = layout.runs(name, self.locale), rerun_hint(name, self.locale)
         read_card(runs, name, ids.queries, ids.products, remedy)
@@ -154,9 +164,17 @@ class Workspace:
         hits = [hit.as_dict() for hit in self._engine.similar(product_id, k).hits]
         return pd.DataFrame(hits, columns=["rank", "score", *_PRODUCT])
 
-    @cached_property
+    @property
     def _engine(self) -> Engine:
-        return open_engine(self.locale)
+        """The engine; opened again if an artefact has changed, as the tables are read again."""
+        now = signature(self.locale)
+        if now not in self._opened:
+            engine = open_engine(self.locale)
+            for before in self._opened.values():
+                engine.keep_models(before)
+            self._opened.clear()
+            self._opened[now] = engine
+        return self._opened[now]
 
     def _clean(self, side: str, schema: pa.Schema) -> pa.Table:
         remedy = layout.rerun_hint("clean", self.locale)
@@ -174,6 +192,5 @@ def open(locale: str) -> Workspace:
             a text.
     """
     check_text("locale", locale)
-    params = load_params()
-    check_locale(params, locale, "locale")
-    return Workspace(params, locale)
+    check_locale(load_params(), locale, "locale")
+    return Workspace(locale)

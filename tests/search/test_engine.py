@@ -6,6 +6,7 @@ Filters are compared with whole rankings cut down, neighbours with all vectors.
 import json
 import re
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +19,11 @@ from pipeline.core import cache, layout, tables
 from pipeline.core.cache import forget
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
+from pipeline.core.params import HubWeights
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
+from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.question import Question
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
@@ -81,6 +84,20 @@ def test_a_query_is_encoded_to_the_vector_that_the_stage_stored(engine: Engine) 
         np.testing.assert_array_equal(encoded, engine.query_vectors.stored(row))
 
 
+def test_a_model_that_is_not_on_this_machine_is_not_fetched_where_nothing_may_be(
+    engine: Engine,
+) -> None:
+    params, absent = engine.params, HubWeights(kind="hub", model="no/model", revision="0" * 40)
+    name, spec = params.encoder[LOCALE], params.encoder_of(LOCALE)
+    encoders = params.encoders | {name: spec.model_copy(update={"weights": absent})}
+    elsewhere = params.model_copy(update={"encoders": encoders})
+    vectors = QueryVectors(elsewhere, LOCALE, read_manifest(params, LOCALE), fetch=False)
+    said = rf"^encoders\.{name}: its weights are not on this machine.*search a --locale es "
+    with pytest.raises(PipelineError, match=f"{said}--system dense`"):
+        vectors.encode("agua")
+    np.testing.assert_array_equal(vectors.stored(0), engine.query_vectors.stored(0))
+
+
 def test_labels_are_those_of_the_judgements_and_of_no_other_query(engine: Engine) -> None:
     table = tables.read_table(layout.clean(LOCALE).judgements, tables.JUDGEMENTS, "")
     label = {(row["query_id"], row["product_id"]): row["label"] for row in table.to_pylist()}
@@ -94,6 +111,15 @@ def test_labels_are_those_of_the_judgements_and_of_no_other_query(engine: Engine
     answer = engine.search(Question("algo que nadie juzgó"))
     assert answer.query_id is None
     assert not [hit for hits in answer.systems.values() for hit in hits if hit.label]
+
+
+def test_a_judged_query_that_looks_like_markup_is_known(engine: Engine) -> None:
+    row, text = 3, "<b>Acme</b>"
+    texts = [*engine.judged.texts[:row], text, *engine.judged.texts[row + 1 :]]
+    judged = replace(engine.judged, rows={text: row}, texts=texts)
+    answer = replace(engine, judged=judged).search(Question(text))
+    assert answer.searched == text
+    assert answer.query_id == judged.query_ids[row]
 
 
 def test_a_filter_gives_the_whole_ranking_cut_down_to_its_products(engine: Engine) -> None:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.search.facets import NO_VALUE, Facet, FacetBuilder
 from pipeline.search.question import Question, check_k, read_systems
+from pipeline.text.normalise import normalise
 
 
 @pytest.mark.parametrize(
@@ -28,6 +29,13 @@ def test_a_query_without_a_text_is_refused(query: str, message: str) -> None:
 @pytest.mark.parametrize("query", ["zapatos\x00 <b>rojos</b>", " zapatos  rojos "])
 def test_a_query_is_searched_as_clean_would_write_it(query: str) -> None:
     assert Question(query).text() == "zapatos rojos"
+
+
+def test_a_known_query_is_searched_as_it_is_however_much_it_looks_like_markup() -> None:
+    known = {"<b>Acme</b>": 0, "<b>": 1}  # what `clean` makes of full-width brackets
+    for query in known:
+        assert Question(query).text(known) == query
+    assert Question("<b>Acme</b> 2").text(known) == "Acme 2"
 
 
 @pytest.mark.parametrize("k", [0, -1, 1_001, 1_000_000])
@@ -60,6 +68,15 @@ def test_values_that_differ_in_case_are_one_and_look_as_most_products_write_them
     assert facet.count(facet.codes.astype(int) * 0 + [0, 1, 2, 3, 4, 5], 5) == [
         ("Nike", 4), ("Adidas", 1),
     ]  # fmt: skip
+
+
+def test_every_value_that_is_shown_finds_its_own_products() -> None:
+    facet = _facet(["ブラック", normalise("＜B＞ブラック"), "<b>", "Café"])
+    shown = facet.shown.to_pylist()
+    assert shown[1] == "<B>ブラック"
+    assert [facet.code_of(value, "jp") for value in shown] == [0, 1, 2, 3]
+    for written, code in (("<i>ブラック</i>", 0), ("<b>ブラック", 1), ("ＣＡＦÉ ", 3)):
+        assert facet.code_of(written, "jp") == code
 
 
 def test_a_value_that_no_product_has_is_refused_with_the_nearest() -> None:

@@ -173,6 +173,26 @@ def test_a_reranker_that_cannot_be_loaded_does_not_replace_the_engine_that_works
     assert new.reranker().load() is old.reranker().load()
 
 
+def test_the_server_fetches_no_model_and_says_what_does(folder: Path) -> None:
+    weights = {"kind": "hub", "model": "no/model", "revision": "0" * 40}
+    entry = reranker(folder, **ENTRY).model_dump(mode="json") | {"weights": weights}
+    said = (
+        "rerankers.far: its weights are not on this machine, and a server fetches none. "
+        "Run `python -m pipeline.search a --locale es --system rerank`"
+    )
+    engines = Engines([LOCALE])
+    old = engines.get(LOCALE)
+    choose({"rerank.es": "far", "rerankers.far": entry})
+    look_twice(engines)
+    assert engines.get(LOCALE) is old
+    assert said in engines.states[LOCALE].problem
+    client = TestClient(make_app(Engines([LOCALE]), Desks()), base_url="http://127.0.0.1")
+    refused = client.get("/api/search?q=zapatos&systems=rerank")
+    assert refused.status_code == 400
+    assert said in refused.json()["error"]
+    assert client.get("/api/search?q=zapatos").status_code == 200
+
+
 def test_an_engine_answers_while_the_models_of_the_next_one_are_loaded(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 import ast
 import contextlib
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -56,6 +57,30 @@ def test_a_search_is_a_table_whose_first_rows_are_those_of_the_run() -> None:
     assert es.search("zapatillas", systems=["bm25"], k=1).columns.tolist() == [
         "system", "rank", "score", "product_id", "title", "brand", "color", "label",
     ]  # fmt: skip
+
+
+def test_search_is_over_what_is_there_now_as_the_tables_are() -> None:
+    es = workspace.open("es")
+    before, model = es.search("zapatillas"), es._engine.query_vectors._model
+    assert model is not None
+    assert es._engine is es._engine
+    given = layout.PARAMS.read_text()
+    k1 = es.params.bm25.k1
+    layout.PARAMS.write_text(re.sub(r"(?m)^  k1: .*$", f"  k1: {k1 / 2}", given))
+    try:
+        assert es.params.bm25.k1 == k1 / 2
+        after = es.search("zapatillas")
+        pd.testing.assert_frame_equal(after, workspace.open("es").search("zapatillas"))
+        assert not after["score"].equals(before["score"])
+        assert es._engine.query_vectors._model is model
+        moved = layout.clean("es").queries.rename("moved")
+        for ask in (lambda: es.search("zapatillas"), lambda: es.queries):
+            with pytest.raises(PipelineError, match=r"is missing. Run `dvc repro clean@es`"):
+                ask()
+        moved.rename(layout.clean("es").queries)
+    finally:
+        layout.PARAMS.write_text(given)
+    pd.testing.assert_frame_equal(es.search("zapatillas"), before)
 
 
 def test_what_is_not_there_is_one_message() -> None:

@@ -238,6 +238,39 @@ def test_the_way_back_from_a_similar_product_has_all_that_was_asked_for(client: 
     assert set(back.removeprefix("/?").split("&")) == set(asked.removeprefix("/?").split("&"))
 
 
+def sent(page: str) -> dict[str, str]:
+    """Return what a browser sends of a page's form as it is."""
+    form = page.split("<form")[1].split("</form>")[0]
+    values = {}
+    for field in re.findall("<input[^>]*>", form):
+        given = dict(re.findall('([a-z]+)="([^"]*)"', field))
+        if given["type"] != "checkbox" or field.endswith(" checked>"):
+            values[given["name"]] = html.unescape(given["value"])
+    for name, options in re.findall(r'(?s)<select name="(\w+)">(.*?)</select>', form):
+        values[name] = re.findall(r'value="(\w+)" selected', options)[0]
+    return values
+
+
+def test_the_form_keeps_what_was_asked_for_and_every_filter_can_be_taken_away(
+    client: TestClient, engines: Engines
+) -> None:
+    engine = engines.get("es")
+    products = (engine.product(row) for row in range(len(engine.shown.ids)))
+    product = next(each for each in products if each.brand and each.color)
+    usual = {"q": "zapatos", "locale": "es", "left": "hybrid", "right": "bm25"}
+    asked = usual | {"k": "20", "brand": product.brand, "color": product.color, "typed": "1"}
+    for path in ("/", f"/similar/{product.product_id}"):
+        page = client.get(path, params=asked)
+        assert page.status_code == 200
+        assert sent(page.text) == asked
+        assert sent(client.get(path, params=usual).text) == usual
+    wrong = {name: value for name, value in asked.items() if name != "k"} | {"brand": NASTY}
+    refused = client.get("/", params={**wrong, "k": "0"})
+    assert refused.status_code == 400
+    assert sent(refused.text) == wrong
+    assert refused.text.count('type="checkbox" name="brand"') == 1
+
+
 def test_a_full_queue_is_503_and_says_when_to_come_again(engines: Engines) -> None:
     desks = Desks(quick=Desk(waiting=0))
     client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
@@ -295,6 +328,24 @@ def test_the_old_artefacts_answer_until_new_ones_are_whole() -> None:
     shutil.rmtree("away")
     assert engines.states["es"].tried == signature("es")
     assert open_engine("es").locale == "es"
+
+
+def test_what_was_warmed_answers_while_dvc_has_removed_the_vectors() -> None:
+    engine = open_engine("es")
+    question, product_id = Question(next(iter(engine.judged.rows))), engine.shown.ids[3].as_py()
+    expected = engine.search(question), engine.similar(product_id, 4)
+    engines = Engines(["es"])
+    served = engines.get("es")
+    served.warm()
+    vectors = layout.embeddings("es").folder
+    shutil.move(vectors, "away")  # as DVC does before it runs `embed`
+    try:
+        engines.look("es")
+        engines.look("es")
+        assert engines.get("es") is served
+        assert (served.search(question), served.similar(product_id, 4)) == expected
+    finally:
+        shutil.move("away", vectors)
 
 
 def test_locales_come_and_go_with_params() -> None:

@@ -13,8 +13,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
+from ruamel.yaml import YAML
 
-from pipeline import trec
+from pipeline import trec, workspace
 from pipeline.compare.sides import Side
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
@@ -74,6 +75,11 @@ def foreign(rng: np.random.Generator) -> str:
 def read_foreign() -> pd.DataFrame:
     names = ["query_id", "iteration", "product_id", "rank", "score", "tag"]
     return pd.read_csv(VESPA, sep=" ", header=None, names=names)
+
+
+def workspace_of(given: Params) -> Workspace:
+    YAML().dump(given.model_dump(mode="json"), layout.PARAMS)
+    return workspace.open(LOCALE)
 
 
 @pytest.fixture
@@ -208,10 +214,10 @@ def test_a_run_of_another_file_than_params_yaml_names_is_neither_exported_nor_sh
     with pytest.raises(PipelineError, match="of other files than params"):
         trec.export_all(moved, LOCALE, tmp_path)
     with pytest.raises(PipelineError, match="of other files than params"):
-        Workspace(moved, LOCALE).run("vespa")
+        workspace_of(moved).run("vespa")
     assert not list(tmp_path.iterdir())
     given = named(vespa=str(VESPA), copy=str(COPY))
-    assert len(Workspace(given, LOCALE).run("vespa"))
+    assert len(workspace_of(given).run("vespa"))
 
 
 def test_a_run_that_was_exchanged_for_one_of_another_file_is_not_evaluated(
