@@ -7,6 +7,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.browser.command import (
@@ -19,7 +20,7 @@ from pipeline.browser.command import (
 from pipeline.browser.npm import PACKAGES, Package, fetch, vendor
 from pipeline.browser.tokens import token_settings
 from pipeline.core.errors import PipelineError
-from tests.helpers.artefacts import params
+from tests.helpers.artefacts import LOCALE, params, write_clean
 
 TOKENIZER = """{"version": "1.0", "truncation": %s, "padding": null, "added_tokens": [],
  "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
@@ -62,6 +63,18 @@ def test_an_encoder_of_euclidean_distance_is_refused(tmp_path: Path) -> None:
     given = params({"encoders.minilm.similarity": "l2"})
     with pytest.raises(PipelineError, match="found l2"):
         make_folder(given, "us", tmp_path / "out", 64)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("name", ["fields", "separator"])
+def test_texts_that_were_made_by_other_settings_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clean(np.random.default_rng(0), 9, 3)
+    other = {"fields": list(params().clean.fields)[::-1], "separator": "; "}
+    with pytest.raises(PipelineError, match=rf"products\.{name} must be .*: the texts are made"):
+        make_folder(params({f"clean.{name}": other[name]}), LOCALE, tmp_path / "out", 64)
     assert not (tmp_path / "out").exists()
 
 
