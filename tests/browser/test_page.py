@@ -237,6 +237,33 @@ def test_address_brand_keyboard_and_markup(browser: Browser, made: Path) -> None
         )
 
 
+LATE = """window.Worker = class extends Worker {
+    set onmessage(listen) {
+        super.onmessage = (event) => {
+            if (event.data.kind === "results") window.answer = () => listen(event);
+            else listen(event);
+        };
+    }
+};"""
+"""Results come when the test calls `answer`."""
+
+
+def test_an_answer_that_comes_after_the_way_back_is_not_shown(browser: Browser, made: Path) -> None:
+    with serve(made) as address, browser.new_context() as context:
+        context.add_init_script(LATE)
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator(STATUS)).to_have_text(re.compile("Type a query"), timeout=60_000)
+        page.fill("#query", "mug")
+        page.press("#query", "Enter")
+        page.wait_for_function("window.answer")
+        page.go_back()
+        expect(page.locator("#query")).to_have_value("")
+        page.evaluate("answer()")
+        assert shown(page) == []
+        assert page.inner_text(STATUS) == "Type a query."
+
+
 def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(page: Page) -> None:
     assert len(search(page, "coffee maker")) == 10
     for width, scheme in ((1280, "light"), (320, "dark")):
