@@ -113,7 +113,11 @@ def _pieces(
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write and return the manifest of a filled folder: what it is, and the hash of each file."""
+    """Write and return the manifest of a filled folder: what it is, and the hash of each file.
+
+    The tiles get their hashes into their names.
+    """
+    tiles.add_hashes(folder)
     manifest = {
         **about,
         "made_by": MADE_BY,

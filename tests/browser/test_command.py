@@ -93,6 +93,14 @@ def test_the_sizes_add_up(tmp_path: Path) -> None:
     assert sizes == {"codes": 10, "model": 5, "page": 10, "in all": 25}
 
 
+def test_a_tile_has_the_hash_of_its_bytes_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "vectors-00000.bin").write_bytes(b"1")
+    (tmp_path / "brands.bin").write_bytes(b"2")
+    named = f"vectors-00000-{hashlib.sha256(b'1').hexdigest()[:12]}.bin"
+    assert list(write_manifest(tmp_path, {})["files"]) == ["brands.bin", named]
+    assert (tmp_path / named).read_bytes() == b"1"
+
+
 def test_the_page_learns_the_special_tokens_around_a_text() -> None:
     settings = token_settings(TOKENIZER % "null", params().encoder_of("es"), "encoders.x")
     assert settings == {
