@@ -6,9 +6,10 @@ command puts the same versions of Vega into one, and keeps it in the cache.
 
 import argparse
 import re
-import subprocess
+import secrets
 import sys
 from pathlib import Path
+from typing import Any
 
 from pipeline.browser.npm import Package, read_taken
 from pipeline.core import files, layout, stage
@@ -39,10 +40,13 @@ PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; \
+script-src 'nonce-%(nonce)s' 'unsafe-eval'; style-src 'unsafe-inline'; img-src data: file:; \
+base-uri 'none'; form-action 'none'">
 <title>DVC plots</title>
 {refresh_tag}
-<script>
-%s
+<script nonce="%(nonce)s">
+%(scripts)s
 </script>
 </head>
 <body>
@@ -50,13 +54,16 @@ PAGE = """<!DOCTYPE html>
 </body>
 </html>
 """
-"""DVC fills what is in braces; `{scripts}`, which would load the libraries, is left out."""
+"""DVC fills what is in braces; `{scripts}`, which would load the libraries, is left out.
+
+Vega makes functions of the expressions in a plot, hence unsafe-eval.
+"""
 
 
-def write_template(path: Path) -> None:
+def write_template(path: Path, nonce: str) -> None:
     """Write a template of DVC's page with the libraries inside, each below its licence.
 
-    Whoever hands the page on must hand on the licences too.
+    Whoever hands the page on must hand on the licences too. Only scripts with the nonce will run.
 
     Raises:
         PipelineError: this DVC uses other versions, or npm cannot fetch the packages.
@@ -67,7 +74,8 @@ def write_template(path: Path) -> None:
         taken = {name: content.decode() for name, content in read_taken(package)}
         scripts.append(f"/*! {package.name}\n{taken['licence']}*/\n{taken['script']}")
     with files.atomic_file(path) as partial:
-        partial.write_text(PAGE % "\n".join(scripts), encoding="utf-8", newline="\n")
+        page = PAGE % {"nonce": nonce, "scripts": "\n".join(scripts)}
+        partial.write_text(page, encoding="utf-8", newline="\n")
 
 
 def check_versions() -> None:
@@ -101,8 +109,30 @@ def dvc_words(given: list[str]) -> list[str]:
     return given if given and not given[0].startswith("-") else ["show", *given]
 
 
+def draw(words: list[str]) -> int:
+    """Run `dvc plots` with the template, in this process; return its exit status.
+
+    DVC writes the data into scripts as they are, and may open the page at once. A text must not end
+    its script, so "<" becomes JSON's escape of it; and what a text adds has no nonce.
+    """
+    from dvc.cli import main as run_dvc
+    from dvc_render.vega import VegaRenderer
+
+    as_json = VegaRenderer.partial_html
+
+    def as_safe_json(*given: Any, **named: Any) -> str:
+        return str(as_json(*given, **named)).replace("<", r"\u003c")
+
+    nonce = secrets.token_urlsafe(16)
+    template = layout.cache().absolute() / "plots" / "page.html"
+    write_template(template, nonce)
+    VegaRenderer.partial_html = as_safe_json
+    VegaRenderer.DIV = VegaRenderer.DIV.replace("<script", f'<script nonce="{nonce}"')
+    return int(run_dvc(["plots", *words, "--html-template", str(template)]))
+
+
 def main() -> int:
-    """Run `dvc plots` with the template; return its exit status."""
+    """Draw the plots; return the exit status."""
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.plots",
         description=__doc__,
@@ -114,11 +144,7 @@ def main() -> int:
     )  # fmt: skip
     parser.parse_known_args(sys.argv[1:2])  # for -h alone: what follows a word is for DVC
     with stage.report_errors("plots") as outcome:
-        words = dvc_words(sys.argv[1:])
-        template = layout.cache().absolute() / "plots" / "page.html"
-        write_template(template)
-        command = [sys.executable, "-m", "dvc", "plots", *words, "--html-template", str(template)]
-        outcome.status = subprocess.run(command, check=False).returncode
+        outcome.status = draw(dvc_words(sys.argv[1:]))
     return outcome.status
 
 

@@ -26,6 +26,7 @@ from pipeline.browser.onnx_model import OnnxEncoder, export_model
 from pipeline.browser.tokens import token_settings
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
@@ -112,7 +113,11 @@ def _pieces(
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
-    """Write and return the manifest of a filled folder: what it is, and the hash of each file."""
+    """Write and return the manifest of a filled folder: what it is, and the hash of each file.
+
+    The tiles get their hashes into their names.
+    """
+    tiles.add_hashes(folder)
     manifest = {
         **about,
         "made_by": MADE_BY,
@@ -137,6 +142,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_inputs(params: Params, locale: str) -> tuple[Manifest, LocalWeights]:
     """Return the vectors' manifest and the encoder's weights, once all belong together."""
+    check_text_settings(locale, params.clean)
     held = read_manifest(params, locale)
     ids = read_inputs(locale)
     check_ids(held, "queries", ids.queries, locale)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.browser.onnx_model import to_8_bits
+from pipeline.core import files
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Clean
@@ -163,6 +164,16 @@ class TileWriter:
 def tile_name(name: str, number: int) -> str:
     """Return the file of a tile."""
     return f"{name}-{number:05d}.bin"
+
+
+def add_hashes(folder: Path) -> None:
+    """Put the start of each tile's SHA-256 at the end of its name: NAME-00000-0123456789ab.bin.
+
+    Tiles of two folders have equal sizes, and a part of one has no hash that the page could check.
+    So a page that is open while its folder is replaced finds its own tiles or none.
+    """
+    for path in sorted(folder.glob(f"*-{'[0-9]' * 5}.bin")):
+        path.rename(path.with_stem(f"{path.stem}-{files.sha256_file(path)[:12]}"))
 
 
 def write_vectors(folder: Path, pieces: Iterable[Matrix], quantiser: Quantiser) -> None:

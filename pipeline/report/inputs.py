@@ -262,15 +262,20 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         top=_read_top(layout.top(locale), card, remedy),
         counts=read_counts(locale),
         manifest=manifest,
-        tradeoff=read_tradeoff(locale, manifest, hash_judgements(pairs)),
+        tradeoff=read_tradeoff(params, locale, manifest, hash_judgements(pairs)),
         data_sha256=data_sha256(locale),
         trainings=read_training(locale, remedy),
         others=tuple(sorted({name for named in params.systems.values() for name in named})),
     )
 
 
-def read_tradeoff(locale: str, manifest: Manifest, judgements_sha256: str) -> TradeOff | str:
-    """Return what was measured of the indexes on these data, or why that is not there."""
+def read_tradeoff(
+    params: Params, locale: str, manifest: Manifest, judgements_sha256: str
+) -> TradeOff | str:
+    """Return what was measured of the indexes on these data, or why that is not there.
+
+    The index in use is left out if it had other settings: its name marks it on the page.
+    """
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
@@ -290,7 +295,12 @@ def read_tradeoff(locale: str, manifest: Manifest, judgements_sha256: str) -> Tr
                 f"Left out: {path} was measured on other data ({brief(was)}, now "
                 f"{brief(now)}). Run make tradeoff."
             )
-    return measured
+    chosen, settings = params.index[locale], params.index_of(locale)
+    indexes = tuple(e for e in measured.indexes if e.index != chosen or e.settings == settings)
+    if len(indexes) == len(measured.indexes):
+        return measured
+    left_out = measured.left_out | {chosen: "it had other settings. Run make tradeoff."}
+    return measured.model_copy(update={"indexes": indexes, "left_out": left_out})
 
 
 def evaluate_again(locale: str) -> str:

@@ -7,6 +7,7 @@ import os
 import tarfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from pipeline.browser.command import (
@@ -19,7 +20,7 @@ from pipeline.browser.command import (
 from pipeline.browser.npm import PACKAGES, Package, fetch, vendor
 from pipeline.browser.tokens import token_settings
 from pipeline.core.errors import PipelineError
-from tests.helpers.artefacts import params
+from tests.helpers.artefacts import LOCALE, params, write_clean
 
 TOKENIZER = """{"version": "1.0", "truncation": %s, "padding": null, "added_tokens": [],
  "normalizer": null, "pre_tokenizer": {"type": "Whitespace"}, "decoder": null,
@@ -65,6 +66,18 @@ def test_an_encoder_of_euclidean_distance_is_refused(tmp_path: Path) -> None:
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize("name", ["fields", "separator"])
+def test_texts_that_were_made_by_other_settings_are_refused(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_clean(np.random.default_rng(0), 9, 3)
+    other = {"fields": list(params().clean.fields)[::-1], "separator": "; "}
+    with pytest.raises(PipelineError, match=rf"products\.{name} must be .*: the texts are made"):
+        make_folder(params({f"clean.{name}": other[name]}), LOCALE, tmp_path / "out", 64)
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_encoder_that_is_too_large_is_refused_with_its_megabytes() -> None:
     refuse_large("encoders.e5-small-q4", "es", 40_000_000, 24_000_000, 64)
     with pytest.raises(PipelineError, match="118 MB of weights in 8 bits and 17 MB") as refused:
@@ -78,6 +91,14 @@ def test_the_sizes_add_up(tmp_path: Path) -> None:
         (tmp_path / name).write_bytes(b"12345")
     sizes = summarise(write_manifest(tmp_path, {}))
     assert sizes == {"codes": 10, "model": 5, "page": 10, "in all": 25}
+
+
+def test_a_tile_has_the_hash_of_its_bytes_in_its_name(tmp_path: Path) -> None:
+    (tmp_path / "vectors-00000.bin").write_bytes(b"1")
+    (tmp_path / "brands.bin").write_bytes(b"2")
+    named = f"vectors-00000-{hashlib.sha256(b'1').hexdigest()[:12]}.bin"
+    assert list(write_manifest(tmp_path, {})["files"]) == ["brands.bin", named]
+    assert (tmp_path / named).read_bytes() == b"1"
 
 
 def test_the_page_learns_the_special_tokens_around_a_text() -> None:

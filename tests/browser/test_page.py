@@ -237,6 +237,33 @@ def test_address_brand_keyboard_and_markup(browser: Browser, made: Path) -> None
         )
 
 
+LATE = """window.Worker = class extends Worker {
+    set onmessage(listen) {
+        super.onmessage = (event) => {
+            if (event.data.kind === "results") window.answer = () => listen(event);
+            else listen(event);
+        };
+    }
+};"""
+"""Results come when the test calls `answer`."""
+
+
+def test_an_answer_that_comes_after_the_way_back_is_not_shown(browser: Browser, made: Path) -> None:
+    with serve(made) as address, browser.new_context() as context:
+        context.add_init_script(LATE)
+        page = context.new_page()
+        page.goto(address)
+        expect(page.locator(STATUS)).to_have_text(re.compile("Type a query"), timeout=60_000)
+        page.fill("#query", "mug")
+        page.press("#query", "Enter")
+        page.wait_for_function("window.answer")
+        page.go_back()
+        expect(page.locator("#query")).to_have_value("")
+        page.evaluate("answer()")
+        assert shown(page) == []
+        assert page.inner_text(STATUS) == "Type a query."
+
+
 def test_axe_finds_no_fault_wide_or_narrow_light_or_dark(page: Page) -> None:
     assert len(search(page, "coffee maker")) == 10
     for width, scheme in ((1280, "light"), (320, "dark")):
@@ -260,29 +287,56 @@ def test_ranges_find_what_whole_tiles_find(browser: Browser, made: Path, tmp_pat
             results.append((found, scores))
             assert (206 in statuses) == ranges
     assert results[0] == results[1]
-    (folder / "vectors-00001.bin").write_bytes(b"\0" * 100_000)
+    changed("vectors-00001-*.bin", lambda _: b"\0" * 100_000)(folder)
     with opened(browser, folder, "?q=usb+c+cable") as page:
         expect(page.locator(STATUS)).to_have_text(
-            re.compile(r"vectors-00001\.bin is (cut off|missing)"), timeout=60_000
+            re.compile(r"vectors-00001-\w+\.bin is (cut off|missing)"), timeout=60_000
         )
 
 
-def changed(name: str, change: Callable[[bytes], bytes]) -> Change:
+def test_an_open_page_takes_no_vectors_of_a_folder_that_replaced_its_own(
+    browser: Browser, made: Path, tmp_path: Path
+) -> None:
+    folder = tmp_path / "grown"
+    grow(made, GROWN, folder)
+    with opened(browser, folder) as page:
+        expect(page.locator(STATUS)).to_have_text(re.compile("Type a query"), timeout=60_000)
+        manifest = json.loads((folder / "manifest.json").read_text())
+        (folder / "manifest.json").unlink()
+        for number, path in enumerate(sorted(folder.glob("vectors-*.bin"))):
+            rows = np.fromfile(path, np.uint8).reshape(-1, manifest["dimension"] + 4)
+            path.unlink()
+            rows[::-1].tofile(folder / tiles.tile_name("vectors", number))  # as many bytes
+        command.write_manifest(folder, manifest)
+        page.fill("#query", "usb c cable")
+        page.press("#query", "Enter")
+        expect(page.locator(STATUS)).to_have_text(
+            re.compile(r"^vectors-\d+-\w+\.bin is missing .* Load the page again\."), timeout=30_000
+        )
+        assert shown(page) == []
+        page.reload()
+        assert len(search(page, "usb c cable")) == 10
+
+
+def changed(pattern: str, change: Callable[[bytes], bytes]) -> Change:
     def apply(folder: Path) -> None:
-        data = (folder / name).read_bytes()
-        (folder / name).unlink()  # it may be a link to the whole one
-        (folder / name).write_bytes(change(data))
+        (path,) = folder.glob(pattern)
+        data = path.read_bytes()
+        path.unlink()  # it may be a link to the whole one
+        path.write_bytes(change(data))
 
     return apply
 
 
 FAULTS: tuple[tuple[Change, dict[str, Any], str, str], ...] = (
-    (changed("codes-00000.bin", lambda data: data[:-7]), {}, "",
-     r"^codes-00000\.bin must have \d+ bytes \(found \d+\): it is cut off"),
+    (changed("codes-00000-*.bin", lambda data: data[:-7]), {}, "",
+     r"^codes-00000-\w+\.bin must have \d+ bytes \(found \d+\): it is cut off"),
     (changed("model.onnx", lambda data: data[:9_000_000] + b"x" + data[9_000_001:]), {}, "",
      r"^model\.onnx is damaged"),
-    (changed("titles-00000.bin", lambda data: data[:-1]), {}, "", r"^titles-00000\.bin must have"),
-    (changed("vectors-00000.bin", lambda data: data[:-1]), {}, "", r"^vectors-00000\.bin must"),
+    (changed("titles-00000-*.bin", lambda data: data[:-1]), {}, "",
+     r"^titles-00000-\w+\.bin must have"),
+    (changed("vectors-00000-*.bin", lambda data: data[:-1]), {}, "",
+     r"^vectors-00000-\w+\.bin must have"),
     (changed("manifest.json", lambda data: data[:100]), {}, "", r"^manifest\.json is damaged"),
     (lambda folder: (folder / "model.onnx").unlink(), {}, "",
      r"^model\.onnx is missing \(the server answers 404\)"),
@@ -316,7 +370,7 @@ def test_each_fault_is_one_message_on_the_page(
 def test_the_types_of_all_but_scripts_do_not_matter(page: Page) -> None:
     asked = """async (name) =>
         (await fetch(name, { method: "HEAD" })).headers.get("Content-Type")"""
-    for name in ("vendor/onnxruntime.wasm", "model.onnx", "codes-00000.bin"):
+    for name in ("vendor/onnxruntime.wasm", "model.onnx", "codebook.bin"):
         assert page.evaluate(asked, name) == UNUSUAL[Path(name).suffix]
     assert len(search(page, "mug")) == 10
 

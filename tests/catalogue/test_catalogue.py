@@ -23,7 +23,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.index import stage as stage_index
 from pipeline.similar import stage as similar
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
-from tests.helpers.chromium import needs_browser
+from tests.helpers.axe import find_faults
+from tests.helpers.chromium import needs_browser, needs_npm
 from tests.helpers.page_artefacts import NASTY
 
 PRODUCTS = 90
@@ -247,7 +248,7 @@ def test_products_are_pointed_at_by_mouse_and_by_keyboard(page: Page) -> None:
     tip = page.locator("#tip")
     page.locator("#points circle").first.hover(force=True)
     assert tip.locator("bdi").inner_text() == NASTY[0]
-    page.locator("#canvas svg").focus()
+    page.locator("#canvas").focus()
     for key in ("ArrowRight", "ArrowLeft", "ArrowDown"):
         page.keyboard.press(key)
     assert page.locator("#said").inner_text()
@@ -255,6 +256,31 @@ def test_products_are_pointed_at_by_mouse_and_by_keyboard(page: Page) -> None:
     assert page.locator("#farther").is_enabled()
     page.keyboard.press("Escape")
     assert page.locator("#farther").is_disabled()
+
+
+@needs_browser
+@pytest.mark.slow
+def test_a_screen_reader_leaves_the_arrow_keys_to_the_map_and_finds_a_picture_in_it(
+    page: Page, browser: Browser, made: Path
+) -> None:
+    name = f"Map of {PRODUCTS} products, coloured by cluster"
+    keys = page.get_by_role("application", name="Products on the map")
+    assert keys.get_attribute("tabindex") == "0"
+    told = page.locator(f"#{keys.get_attribute('aria-describedby')}")
+    assert "the arrow keys go from product to product" in told.inner_text()
+    assert keys.get_by_role("img", name=name).count() == 1
+    with browser.new_context(java_script_enabled=False) as context:
+        still = context.new_page()
+        still.goto((made / layout.catalogue(LOCALE)).as_uri())
+        assert still.get_by_role("img", name=name).count() == 1
+        assert still.get_by_role("application").count() == 0
+
+
+@needs_browser
+@needs_npm
+@pytest.mark.slow
+def test_axe_finds_no_fault(page: Page) -> None:
+    assert find_faults(page) == []
 
 
 @needs_browser

@@ -312,6 +312,25 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told() -> None:
         assert "measured on other data ('other'" in told
 
 
+def test_figures_of_the_index_in_use_with_other_settings_are_left_out_and_told(
+    project: Path,
+) -> None:
+    given = params({**ONE, "index": {"es": "hnsw"}})
+    write_locale(given, "es", queries=9)
+    told = "hnsw is left out: it had other settings. Run make tradeoff."
+    report.report(given)
+    assert told not in layout.PAGE.read_text(encoding="utf-8")
+    changes = {"indexes.hnsw.ef_search": 2000, "indexes.ivf-flat.probes": 3}
+    before = params({**ONE, **changes})
+    write_tradeoff(RNG, before, "es", read_locale(given, "es").manifest)
+    report.report(given)
+    found = read_locale(given, "es").tradeoff
+    assert isinstance(found, TradeOff)
+    assert [each.index for each in found.indexes] == ["flat", "sq8", "ivf-flat"]
+    assert layout.PAGE.read_text(encoding="utf-8").count(told) == 1
+    assert "hnsw" not in layout.plot("tradeoff").read_text(encoding="utf-8")
+
+
 @pytest.mark.usefixtures("copied")
 def test_numbers_of_an_encoder_of_other_vectors_or_another_similarity_are_refused() -> None:
     results = read_locale(params(ONE), "es")

@@ -283,6 +283,13 @@ def test_the_table_of_queries_sorts_by_each_column_both_ways_and_undefined_comes
             assert shown == [f"{value:.3f}" for value in every[:25]]
 
 
+def test_queries_are_sorted_alike_whatever_language_the_reader_has(opened: Open) -> None:
+    for language in ("en-US", "sv-SE"):  # ä is the last letter but one in Swedish
+        page = opened(locale=language)
+        rows = page.evaluate("Queries.sort([...'zäb'].map(text => ({ text })), 'query', false)")
+        assert [row["text"] for row in rows] == ["ä", "b", "z"]
+
+
 def _follow(page: Page, address: str) -> None:
     page.evaluate("address => { location.hash = address; }", address)
     page.wait_for_timeout(50)

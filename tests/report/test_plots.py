@@ -3,13 +3,13 @@
 import csv
 import json
 import os
-import sys
 from pathlib import Path
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+from playwright.sync_api import ConsoleMessage
 
 from pipeline import plots as plots_command
 from pipeline.core import layout, tables
@@ -19,6 +19,7 @@ from pipeline.core.params import Params
 from pipeline.report import plots
 from pipeline.report import stage as report
 from pipeline.report.inputs import read_locale
+from tests.conftest import RunStage
 from tests.helpers import artefacts
 from tests.helpers.chromium import launched, needs_browser, needs_npm
 from tests.helpers.page_artefacts import seal, write_locale, write_slices, write_tradeoff
@@ -156,26 +157,53 @@ def test_dvc_draws_the_locales_of_params(project: Path) -> None:
         assert set(plot.columns) <= set(points[0])
 
 
+REFUSED = """async (markup) => {
+    const refused = [];
+    document.addEventListener('securitypolicyviolation', event => {
+        refused.push(event.effectiveDirective);
+    });
+    document.body.insertAdjacentHTML('beforeend', markup);
+    await fetch('https://example.invalid').catch(() => {});
+    await new Promise(done => setTimeout(done, 100));
+    return refused.sort();
+}"""
+"""Adds markup and asks another host; returns what the page's policy refused."""
+
+NASTY = "</script><img src='data:,' onerror=\"document.title = 'owned'\">"
+
+
 @pytest.mark.slow
 @pytest.mark.dvc
 @pytest.mark.weights
 @needs_browser
 @needs_npm
-def test_the_page_of_make_plots_draws_every_plot_without_a_network(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_page_of_make_plots_draws_every_plot_without_a_network_and_runs_no_text(
+    project: Path, run_stage: RunStage
 ) -> None:
     copy_project(("dvc.yaml", ".dvc/config", ".dvc/plots"), project)
     commit_all(project, {**os.environ, **GIT_IDENTITY, "PATH": PATH}, "project")
     given = of_locales(us="en")
     write_locale(given, "us", queries=9)
     write_plots(given)
-    monkeypatch.setattr(sys, "argv", ["plots"])
-    assert plots_command.main() == 0
+    rows = drawn("slices")
+    with layout.plot("slices").open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, rows[0].keys())
+        table.writeheader()
+        table.writerows([*rows, {**rows[0], "value": NASTY}])
+    assert run_stage("plots").returncode == 0
     asked: list[str] = []
+    wrong: list[str] = []
+
+    def keep_errors(said: ConsoleMessage) -> None:
+        if said.type == "error":
+            wrong.append(said.text)
+
     with launched() as browser:
         page = browser.new_page()
         page.set_default_timeout(120_000)
         page.on("request", lambda request: asked.append(request.url))
+        page.on("pageerror", lambda error: wrong.append(str(error)))
+        page.on("console", keep_errors)
         page.context.set_offline(True)
         address = (project / "dvc_plots/index.html").as_uri()
         page.goto(address)
@@ -183,7 +211,10 @@ def test_the_page_of_make_plots_draws_every_plot_without_a_network(
             "count => document.querySelectorAll('.vega-embed canvas').length === count",
             arg=len(plots.PLOTS),
         )
-    assert asked == [address]
+        assert page.title() == "DVC plots"
+        assert (asked, wrong) == ([address], [])
+        assert page.evaluate(REFUSED, NASTY) == ["connect-src", "script-src-attr"]
+        assert page.title() == "DVC plots"
     text = (project / "dvc_plots/index.html").read_text()
     for package in plots_command.PACKAGES:
         licence = text.partition(f"/*! {package.name}\n")[2].partition("*/")[0]

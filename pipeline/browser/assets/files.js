@@ -1,7 +1,8 @@
 // The files of this folder, each checked against the manifest: its size, and its SHA-256 where the
-// browser computes one (https and localhost).
+// browser computes one (https and localhost). A part of a file has no hash of its own: it is of the
+// right tile because a tile's name has the hash, but damage within it is not seen.
 
-const AGAIN = "Copy the whole folder to the server again.";
+const AGAIN = "Load the page again. If that does not help, copy the whole folder to the server again.";
 
 export class Refused extends Error {}
 

@@ -76,6 +76,7 @@
   }
 
   function fromAddress() {
+    number += 1; // an answer that comes now is of another address
     var asked = new URLSearchParams(location.search);
     var wanted = asked.get("brand") || "";
     query.value = asked.get("q") || "";

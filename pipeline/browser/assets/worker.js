@@ -15,16 +15,19 @@ let loading = null;
 let newest = 0;
 let ranges = null; // whether the server answers range requests; null before the first one
 const whole = new Map(); // tiles of 8-bit vectors and titles, by name
+const tiles = new Map(); // the names of all tiles, by what comes before the hash
 
 function tile(name, number) {
-  return `${name}-${String(number).padStart(5, "0")}.bin`;
+  const start = `${name}-${String(number).padStart(5, "0")}`;
+  return tiles.get(start) ?? start;
 }
 
 async function load() {
   const manifest = await readManifest();
-  const tiles = Math.ceil(manifest.products / manifest.rows.codes);
+  for (const name of Object.keys(manifest.files)) tiles.set(name.replace(/-[0-9a-f]{12}\.bin$/, ""), name);
   const names = ["vendor/onnxruntime.wasm", "model.onnx", "tokenizer.json", "codebook.bin"];
-  const numbers = Array.from({ length: tiles }, (_, number) => number);
+  const length = Math.ceil(manifest.products / manifest.rows.codes);
+  const numbers = Array.from({ length }, (_, number) => number);
   const listed = [...names, ...numbers.map((number) => tile("codes", number))];
   let done = 0;
   const total = listed.reduce((sum, name) => sum + (manifest.files[name]?.bytes ?? 0), 0);

@@ -119,11 +119,11 @@
     const [x, y] = place(event);
     point(nearest(x, y, view.width * 0.05));
   });
-  svg.addEventListener("pointerleave", () => { if (document.activeElement !== svg) point(null); });
+  svg.addEventListener("pointerleave", () => { if (document.activeElement !== canvas) point(null); });
   svg.addEventListener("dblclick", (event) => { const [x, y] = place(event); look(x, y, view.width / 2); });
 
   const STEPS = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] };
-  svg.addEventListener("keydown", (event) => {
+  canvas.addEventListener("keydown", (event) => {
     const step = STEPS[event.key];
     if (step) {
       const [x, y] =
@@ -149,8 +149,11 @@
     else return;
     event.preventDefault();
   });
-  svg.setAttribute("tabindex", "0");
-  svg.addEventListener("blur", () => point(null));
+  canvas.addEventListener("blur", () => point(null));
+  // An application gets the arrow keys of a screen reader; the map in it stays a picture.
+  for (const [name, value] of Object.entries({
+    role: "application", tabindex: "0", "aria-label": "Products on the map", "aria-describedby": "how",
+  })) canvas.setAttribute(name, value);
 
   byId("closer").addEventListener("click", () => zoom(0.5));
   byId("farther").addEventListener("click", () => zoom(2));
@@ -175,7 +178,7 @@
       chooser.value = button.dataset.cluster;
       lookAtChosen();
       byId("map").scrollIntoView();
-      svg.focus({ preventScroll: true });
+      canvas.focus({ preventScroll: true });
     });
   }
 

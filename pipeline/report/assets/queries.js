@@ -5,7 +5,7 @@ const Queries = (() => {
     /^[\x00-\x7f]*$/.test(text)
       ? text.toLowerCase()
       : text.normalize("NFKD").replace(/[\u0300-\u036f]/g, "").normalize("NFC").toUpperCase().toLowerCase();
-  const collator = new Intl.Collator();
+  const collator = new Intl.Collator("en"); // not the reader's language: a link shows all the same
 
   // Return a locale's data as they are embedded, with `rows` for its queries.
   const parse = (json) => {
