@@ -144,9 +144,16 @@ def score(
         exact.append(exact_ranks.find(run, judgements))
     measures = _concatenate(catalogue)
     if system in SYSTEMS:  # another engine has ranked no pool: it would score 0
-        measures |= _concatenate(
-            [metrics.pool_measures(run) for _, _, run in pieces("pool", judged.pool)]
-        )
+        pool, absent = [], 0
+        for _, _, run in pieces("pool", judged.pool):
+            pool.append(metrics.pool_measures(run))
+            absent += int(run.label_counts.sum()) - run.query.size
+        if absent:
+            raise PipelineError(
+                f"{runs.pool}: leaves out {absent:,} judged products of "
+                f"{layout.clean(locale).folder}: it is of other judgements. {remedy}"
+            )
+        measures |= _concatenate(pool)
     return Scores(measures, _concatenate(curve), np.concatenate(exact)), Top.concatenate(tops)
 
 

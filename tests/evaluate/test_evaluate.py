@@ -574,6 +574,12 @@ def test_a_run_that_cannot_be_right_is_refused_and_the_old_reports_stay(
     assert [where(LOCALE).read_bytes() for where in written] == before
 
 
+def test_a_pool_run_of_fewer_judgements_is_refused(judgements: pa.Table) -> None:
+    _rewrite(layout.runs("bm25", LOCALE).pool, lambda run: run.iloc[:-1])
+    with pytest.raises(PipelineError, match=r"leaves out 1 judged products .*dvc repro bm25@es"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
 @pytest.mark.parametrize("name", ["catalogue.parquet", "pool.parquet", "run.json"])
 def test_an_edited_or_missing_run_is_refused(judgements: pa.Table, name: str) -> None:
     path = layout.runs("dense", LOCALE).folder / name
