@@ -36,6 +36,7 @@ from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.encoder_scores.stage import encoder_scores
 from pipeline.evaluate import system_scores
+from pipeline.evaluate.fresh import made_now
 from pipeline.evaluate.stage import evaluate
 from pipeline.hybrid.stage import hybrid
 from pipeline.index import size as index_size
@@ -263,7 +264,6 @@ def measure_report(products: int) -> Figures:
 
 def need_reports(products: int) -> None:
     """Encode and evaluate, as far as that is not done."""
-    need_embed(products)
     need_runs(products)
     params = load_params()
     for locale in params.locales:
@@ -274,30 +274,22 @@ def need_reports(products: int) -> None:
 
 
 def need_runs(products: int) -> None:
-    """Write runs of every system and locale, for all queries of the source."""
-    need_clean(products)
+    """Encode, and write runs of every system and locale, for all queries of the source."""
+    need_embed(products)
     params = load_params()
+    depth = params.retrieve.depth
     for locale in params.locales:
         if layout.runs("hybrid", locale).card.exists():
             continue
-        inputs = read_inputs(locale)
+        inputs, manifest = read_inputs(locale), read_manifest(params, locale)
+        cards: dict[str, run_card.RunCard] = {}
         for seed, system in enumerate(FIRST_SYSTEMS):
-            of: dict[str, str] = {}
-            if system == "dense":
-                of = {
-                    "encoder": params.encoder[locale],
-                    **run_card.of_index(params.index[locale], params.index_of(locale)),
-                }
-            if system == "hybrid":
-                of = {
-                    f"{one}_catalogue_sha256": sha256_file(layout.runs(one, locale).catalogue)
-                    for one in FIRST_SYSTEMS[:2]
-                }
-            depth = params.retrieve.depth
+            of = made_now(system, params, locale, manifest, cards)
             with run_files.write_runs(locale, system, of, depth, inputs) as (catalogue, pool):
                 for found, judged in random_runs(inputs, depth, seed):
                     catalogue.add(*found)
                     pool.add(*judged)
+            cards |= run_card.read_cards(locale, [system], inputs)
 
 
 def random_runs(

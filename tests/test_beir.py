@@ -76,7 +76,7 @@ def test_another_tool_gets_the_reported_numbers_from_the_exported_judgements(
 ) -> None:
     write_sources({})
     write_runs(np.random.default_rng(4), 150)
-    evaluate(params({"evaluate.recall": [10, 50, 100]}), LOCALE)
+    evaluate(params({"evaluate.recall": [10, 50, 100], "retrieve.depth": 150}), LOCALE)
     beir.export(LOCALE, Path("out"))
     reported = json.loads(layout.metrics(LOCALE).read_text())["dense"]
     run = pq.read_table(layout.runs("dense", LOCALE).catalogue).to_pylist()

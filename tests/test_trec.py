@@ -58,7 +58,7 @@ def test_the_documented_script_gives_the_reported_numbers_of_every_system(
 ) -> None:
     """Some queries have no E, some no gain, some find nothing, some products have no text."""
     monkeypatch.chdir(tmp_path)
-    cutoffs = {"evaluate.recall": [10, 50, 100]}
+    cutoffs = {"evaluate.recall": [10, 50, 100], "retrieve.depth": 120}
     headline = params(cutoffs).evaluate.headline()
     rng = np.random.default_rng(0)
     judgements = write_clean(rng, 250, 80)

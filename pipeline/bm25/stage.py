@@ -12,7 +12,7 @@ Where all postings would not fit into memory, products are searched range by ran
 bytes; see `ranges`.
 """
 
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator, Mapping
 from contextlib import closing
 from itertools import islice
 
@@ -34,12 +34,14 @@ from pipeline.core.params import Params
 from pipeline.core.progress import track
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.made_of import of_bm25
 
 
 def bm25(params: Params, locale: str) -> stage.Done:
     """Write the catalogue run and the pool run of a locale."""
     inputs = read_inputs(locale)
-    digest = sha256_file(layout.clean(locale).products)
+    clean = layout.clean(locale)
+    digest, queries_digest = sha256_file(clean.products), sha256_file(clean.queries)
     analyser = lexical.analyser_for(params.language[locale])
     if analyser.name == "words":
         stage.log.warning(
@@ -56,8 +58,9 @@ def bm25(params: Params, locale: str) -> stage.Done:
     else:
         found, terms = search_ranges(params, locale, analyser, queries, inputs, digest), ""
         way += "-ray" if params.runtime.is_on_cluster() else "-ranges"
+    of = of_bm25(params, locale, digest, queries_digest) | {"analyser": analyser.name}
     with closing(found):  # of a cluster, too
-        nothing = _write_runs(params, locale, analyser, found, inputs)
+        nothing = _write_runs(params, locale, of, found, inputs)
     stage.log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
@@ -149,13 +152,12 @@ def _make_ranges(
 def _write_runs(
     params: Params,
     locale: str,
-    analyser: lexical.Analyser,
+    of: Mapping[str, str],
     found: Iterable[Found],
     inputs: Inputs,
 ) -> int:
     """Write both runs, and return how many queries found nothing."""
-    settings, depth, queries = params.bm25, params.retrieve.depth, len(inputs.queries)
-    of = {"analyser": analyser.name, "b": str(settings.b), "k1": str(settings.k1)}
+    depth, queries = params.retrieve.depth, len(inputs.queries)
     hits = 0
     with run_files.write_runs(locale, "bm25", of, depth, inputs) as (catalogue, pool):
         for ranked, judged in track(found, queries, "queries", lambda _: BATCH_QUERIES):

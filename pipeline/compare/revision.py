@@ -108,8 +108,8 @@ class Revision:
 
         Raises:
             PipelineError: a locale's per-query table is missing, of an older form, damaged, or
-                without queries; or the table of its encoder is damaged, or of another encoder or
-                sample.
+                without queries; or the table of its encoder is damaged, or of another encoder,
+                other vectors or another sample.
         """
         found = {}
         for locale in locales:
@@ -126,7 +126,7 @@ class Revision:
             return side
         where = f"{path} of {self}"
         values, card = read_table(data, where, locale, REPORTS)
-        check_fits(card, side.card.sample, side.card.encoder, where, REPORTS)
+        check_fits(card, side.card, where, REPORTS)
         if not values["query_id"].equals(side.table["query_id"]):
             raise PipelineError(
                 f"{where}: the query_ids are not those of {layout.per_query(locale)}. {REPORTS}"

@@ -180,14 +180,17 @@ def read_table(data: bytes, where: str, locale: str, remedy: str) -> tuple[pa.Ta
     return rows, card
 
 
-def check_fits(scores: Basis, sample: Sample, encoder: str, where: str, remedy: str) -> None:
-    """Check that an encoder's measures are of the encoder and the sample of other numbers.
+def check_fits(scores: Basis, systems: per_query.Card, where: str, remedy: str) -> None:
+    """Check that an encoder's measures are of the encoder, vectors and sample of the systems'.
+
+    The vectors count where the systems' card, which may be older, has their hashes.
 
     Raises:
         PipelineError: they are not.
     """
-    of = JudgedSample.of(sample).model_dump() | {"encoder": encoder}
-    found = scores.sample.model_dump() | {"encoder": scores.encoder}
+    vectors = systems.vectors_sha256()
+    of = JudgedSample.of(systems.sample).model_dump() | {"encoder": systems.encoder} | vectors
+    found = scores.sample.model_dump() | scores.model_dump(include={"encoder", *vectors})
     for key, expected in of.items():
         if found[key] != expected:
             raise PipelineError(

@@ -92,8 +92,7 @@ def _card(judged: Judged, manifest: Manifest, similarity: Similarity) -> form.Va
         sample=sample,
         encoder=manifest.encoder,
         weights_sha256=manifest.weights_sha256,
-        product_vectors_sha256=manifest.products.sha256(),
-        query_vectors_sha256=manifest.queries.sha256(),
+        **manifest.vectors_sha256(),
         similarity=similarity,
         contents_sha256="",
     )

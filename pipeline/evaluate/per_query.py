@@ -37,6 +37,9 @@ TYPES = (pa.int64(), pa.int32(), MEASURE, pa.string())
 """The types that `contents_sha256` can read."""
 
 
+VECTORS = ("product_vectors_sha256", "query_vectors_sha256")
+"""The keys of the hashes of the vectors, in the cards of runs too."""
+
 ContentsHash = Annotated[str, Field(pattern=r"^([0-9a-f]{64})?$")]
 """The field `contents_sha256` of a card; empty while the hash is computed."""
 
@@ -56,15 +59,18 @@ class Sample(Strict):
 class Card(Strict):
     """What a table is of, what was chosen for it, and hashes of its contents and its neighbours'.
 
-    `top_sha256` is the `contents_sha256` of the locale's table of first products, and
-    `exact_sha256` that of its table of Exact products. `intervals_sha256` and `slices_sha256` are
-    the `json_sha256` of these reports. Older cards lack the last three.
+    The hashes of `VECTORS` are of what the dense runs searched. `top_sha256` is the
+    `contents_sha256` of the locale's table of first products, and `exact_sha256` that of its table
+    of Exact products. `intervals_sha256` and `slices_sha256` are the `json_sha256` of these
+    reports. Older cards lack the vectors, or the last three too.
     """
 
     per_query_schema: int
     sample: Sample
     encoder: Name
     index: Name
+    product_vectors_sha256: Sha256 | None = None
+    query_vectors_sha256: Sha256 | None = None
     top_sha256: Sha256
     exact_sha256: Sha256 | None = None
     intervals_sha256: Sha256 | None = None
@@ -76,6 +82,10 @@ class Card(Strict):
         """Return an older card as it was written: its hash is part of `contents_sha256`."""
         written: dict[str, Any] = write(self)
         return {name: each for name, each in written.items() if each is not None}
+
+    def vectors_sha256(self) -> dict[str, str]:
+        """Return the hashes of the vectors by their keys; an older card has none."""
+        return {name: each for name in VECTORS if (each := getattr(self, name)) is not None}
 
 
 def sample(
@@ -151,7 +161,9 @@ class Beside(NamedTuple):
     """As `results.by_kind` returns them."""
 
 
-def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, beside: Beside) -> pa.Table:
+def with_card(
+    rows: pa.Table, of: Sample, encoder: str, index: str, beside: Beside, **vectors: str
+) -> pa.Table:
     """Return a table of `table` with its card.
 
     Args:
@@ -160,12 +172,14 @@ def with_card(rows: pa.Table, of: Sample, encoder: str, index: str, beside: Besi
         encoder: the name of the encoder.
         index: the name of the index.
         beside: what is written beside it.
+        vectors: the hashes of `VECTORS`.
     """
     open_card = Card(
         per_query_schema=PER_QUERY_SCHEMA,
         sample=of,
         encoder=encoder,
         index=index,
+        **vectors,
         top_sha256=contents_sha256(beside.top),
         exact_sha256=exact_sha256(beside.exact),
         intervals_sha256=json_sha256(beside.intervals),

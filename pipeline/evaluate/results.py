@@ -8,9 +8,7 @@ import numpy as np
 import pyarrow as pa
 from threadpoolctl import threadpool_limits
 
-from pipeline.core import layout
 from pipeline.core.arrays import Ints
-from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.evaluate import exact_ranks, metrics, per_query, slices, system_scores
 from pipeline.evaluate import top_products as first_products
@@ -23,7 +21,6 @@ from pipeline.runs.card import (
     RANDOM,
     RunCard,
     index_settings,
-    rerun_hint,
 )
 from pipeline.runs.inputs import product_ids
 
@@ -90,7 +87,7 @@ def summarise(
         means["dense"][INDEX_OVERLAP] = dense.index_overlap
     record = {
         **means,
-        **chosen(dense, locale),
+        **chosen(dense),
         INDEX_SETTINGS: index_settings(dense.of),
         **metrics.counts(judged.qrels),
         "products": len(judged.ids.products),
@@ -172,22 +169,17 @@ def _rows(
         params.evaluate.per_query(),
     )
     of = per_query.sample(locale, dense, judged.queries, judged.ids.products, judged.judgements)
-    return per_query.with_card(rows, of, beside=beside, **chosen(dense, locale))
+    return per_query.with_card(rows, of, beside=beside, **chosen(dense), **of_vectors(dense))
 
 
-def chosen(dense: RunCard, locale: str) -> dict[str, str]:
-    """Return the names of the encoder and the index of dense runs.
+def chosen(dense: RunCard) -> dict[str, str]:
+    """Return the names of the encoder and the index of dense runs."""
+    return {name: dense.of[name] for name in ("encoder", "index")}
 
-    Raises:
-        PipelineError: the card lacks one.
-    """
-    names = ("encoder", "index")
-    if missing := [name for name in names if name not in dense.of]:
-        raise PipelineError(
-            f"{layout.runs('dense', locale).card}: of must name the {' and the '.join(names)} "
-            f"({missing[0]} is missing). {rerun_hint('dense', locale)}"
-        )
-    return {name: dense.of[name] for name in names}
+
+def of_vectors(dense: RunCard) -> dict[str, str]:
+    """Return the hashes of the vectors of dense runs."""
+    return {name: dense.of[name] for name in per_query.VECTORS}
 
 
 def intervals(

@@ -5,7 +5,7 @@ measures that are kept query by query, the first of them by kind of query, all o
 query, the first products of each query, and curves for the page and `dvc plots`.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
@@ -15,12 +15,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, stage, tables
-from pipeline.core.cards import refuse_differences
 from pipeline.core.clean_counts import check_text_settings, read_counts
-from pipeline.core.errors import PipelineError
-from pipeline.core.params import Evaluate, Params
-from pipeline.core.systems import FIRST_SYSTEMS
+from pipeline.core.params import Params
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
+from pipeline.evaluate.fresh import refuse_stale
 from pipeline.evaluate.label_scores import measure_labels
 from pipeline.evaluate.results import Results
 from pipeline.evaluate.system_scores import Judged
@@ -41,10 +39,9 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     kinds = read_counts(locale).kinds()
     dropped = {f"{kind}_dropped": counts.read - counts.kept for kind, counts in kinds.items()}
     others = read_others(params, locale)
-    cards = run_card.read_cards(locale, params.evaluated_systems(locale), judged.ids)
-    check_cards(locale, cards, params.evaluate)
-    if "rerank" in cards:
-        check_reranking(params, locale, cards["rerank"])
+    systems, depth = params.evaluated_systems(locale), params.retrieve.depth
+    cards = run_card.read_cards(locale, systems, judged.ids, depth)
+    refuse_stale(params, locale, cards)
     measured = len(judged.queries) > 0
     found = (_measure if measured else unmeasured.describe)(params, locale, judged, cards, dropped)
     if others:
@@ -63,7 +60,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     return stage.Done(
         queries=len(judged.queries),
         products=len(judged.ids.products),
-        depth=cards["dense"].depth,
+        depth=depth,
     )
 
 
@@ -75,7 +72,7 @@ def _measure(
     dropped: Mapping[str, int],
 ) -> Results:
     sources = read_sources(locale, judged.ids)
-    scores, tops = system_scores.score_systems(params, locale, judged, cards["dense"].depth)
+    scores, tops = system_scores.score_systems(params, locale, judged, params.retrieve.depth)
     titles, brands = product_fields.read_shown(
         layout.clean(locale).products,
         results.shown_products(judged, tops),
@@ -88,63 +85,6 @@ def _measure(
     if "rerank" in cards and (labels := measure_labels(locale, judged, cards["rerank"])):
         found.record["labels"] = labels
     return found
-
-
-def check_cards(locale: str, cards: Mapping[str, RunCard], cutoffs: Evaluate) -> None:
-    """Check that the runs belong together and are deep enough.
-
-    Raises:
-        PipelineError: the runs differ in depth, are less deep than a cutoff, or runs were
-            made from others than these.
-    """
-    for system, card in cards.items():
-        folder, again = layout.runs(system, locale).folder, run_card.rerun_hint(system, locale)
-        if cutoffs.deepest() > card.depth:
-            raise PipelineError(
-                f"{folder}: the runs are {card.depth} deep, less than the deepest cutoff under "
-                f"evaluate, {cutoffs.deepest()}. {again}"
-            )
-        if card.depth != cards["dense"].depth:
-            raise PipelineError(
-                f"{folder}: the runs are {card.depth} deep, but those of dense are "
-                f"{cards['dense'].depth} deep. {again}"
-            )
-    for made, system in _made_from(cards):
-        key, found = f"{system}_catalogue_sha256", cards[system].catalogue_sha256
-        if (said := cards[made].of.get(key, "missing")) != found:
-            raise PipelineError(
-                f"{layout.runs(made, locale).card}: {key} must be {found[:12]} (found "
-                f"{said[:12]}): these runs are made from other {system} runs. "
-                f"{run_card.rerun_hint(made, locale)}"
-            )
-
-
-def check_reranking(params: Params, locale: str, card: RunCard) -> None:
-    """Check that runs were reranked as params.yaml says.
-
-    Raises:
-        PipelineError: by another reranker, of another run, to another depth or weight.
-    """
-    settings = params.reranking
-    expected = {
-        "reranker": params.rerank[locale],
-        "run": settings.run,
-        "depth": str(settings.depth),
-        "weight": str(settings.weight),
-    }
-    refuse_differences(
-        layout.runs("rerank", locale).card, {key: card.of.get(key) for key in expected}, expected,
-        "the runs are reranked by other settings", run_card.rerun_hint("rerank", locale),
-    )  # fmt: skip
-
-
-def _made_from(cards: Mapping[str, RunCard]) -> Iterator[tuple[str, str]]:
-    """Yield each system whose runs are made from those of another one, and that one."""
-    yield "hybrid", "dense"
-    yield "hybrid", "bm25"
-    if "rerank" in cards:
-        reranked = cards["rerank"].of.get("run")
-        yield from (("rerank", system) for system in FIRST_SYSTEMS if system == reranked)
 
 
 def read_sources(locale: str, ids: Ids) -> list[str | None] | None:

@@ -6,7 +6,7 @@ import pyarrow as pa
 
 from pipeline.core.params import Params
 from pipeline.evaluate import exact_ranks, metrics, per_query, slices
-from pipeline.evaluate.results import Results, chosen
+from pipeline.evaluate.results import Results, chosen, of_vectors
 from pipeline.evaluate.system_scores import Judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.runs.card import INDEX_SETTINGS, NO_JUDGEMENTS, NOT_MEASURED, RunCard, index_settings
@@ -43,7 +43,7 @@ def describe(
     return Results(
         record={
             NOT_MEASURED: NO_JUDGEMENTS,
-            **chosen(dense, locale),
+            **chosen(dense),
             INDEX_SETTINGS: index_settings(dense.of),
             **metrics.counts(judged.qrels),
             "products": len(judged.ids.products),
@@ -53,7 +53,9 @@ def describe(
         intervals=beside.intervals,
         slices=beside.slices,
         curves={},
-        per_query=per_query.with_card(rows, of, beside=beside, **chosen(dense, locale)),
+        per_query=per_query.with_card(
+            rows, of, beside=beside, **chosen(dense), **of_vectors(dense)
+        ),
         top=top,
         exact=exact,
         kinds=slices.table(judged.ids.queries, []),

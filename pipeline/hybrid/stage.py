@@ -20,6 +20,7 @@ from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.made_of import of_hybrid
 
 FUSED: tuple[System, System] = ("dense", "bm25")
 """The systems whose runs are fused."""
@@ -36,10 +37,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
     """Write the fused catalogue run and pool run of a locale."""
     inputs = read_inputs(locale)
     depth, settings = params.retrieve.depth, params.hybrid
-    of: dict[str, str] = {"fusion": settings.kind}
-    of |= {key: str(value) for key, value in settings.model_dump(exclude={"kind"}).items()}
-    for system, card in run_card.read_cards(locale, FUSED, inputs, depth).items():
-        of[f"{system}_catalogue_sha256"] = card.catalogue_sha256
+    of = of_hybrid(params, run_card.read_cards(locale, FUSED, inputs, depth).values())
 
     def fused(piece: Piece) -> tuple[range, ranking.Ranked]:
         covered, dense, bm25 = piece

@@ -172,7 +172,7 @@ def _check_exact(results: LocaleResults) -> None:
                 f"{layout.top(results.locale)}",
             )  # fmt: skip
         _check_recall(results, system)
-    if exact_sha256(exact) != results.exact_sha256:
+    if exact_sha256(exact) != results.card.exact_sha256:
         # No measure differs for two ranks between the same cutoffs.
         raise _refuse(
             results, path, f"the card of {layout.per_query(results.locale)} does not have the hash "

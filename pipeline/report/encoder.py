@@ -59,13 +59,13 @@ def read_encoder(results: LocaleResults) -> EncoderScores:
     values = layout.encoder_values(locale)
     table, card = read_table(files.read_bytes(values, remedy), str(values), locale, remedy)
     vectors = {
+        "encoder": manifest.encoder,
         "weights_sha256": manifest.weights_sha256,
-        "product_vectors_sha256": manifest.products.sha256(),
-        "query_vectors_sha256": manifest.queries.sha256(),
+        **manifest.vectors_sha256(),
         "similarity": manifest.contract["similarity"],
     }
     for where, each in ((path, scores), (values, card)):
-        check_fits(each, results.sample, results.scores.encoder, str(where), remedy)
+        check_fits(each, results.card, str(where), remedy)
         found = each.model_dump(include=set(vectors))
         refuse_differences(where, found, vectors, "the numbers are of other vectors", remedy)
     means = {

@@ -18,7 +18,6 @@ from pipeline.core.params import Params
 from pipeline.core.systems import System
 from pipeline.evaluate.per_query import (
     Card,
-    Sample,
     contents_sha256,
     json_sha256,
     judgements_sha256,
@@ -148,14 +147,14 @@ class Numbers:
 class LocaleResults(Numbers):
     """All that the page shows of a locale, except what its encoder is worth by itself.
 
-    `per_query` has query_id, query and a column `system.measure` for each of `measures`; `top` is
-    of the form `TOP`, of the same runs, which are `depth` deep. `exact` and `kinds` are what
-    `expected` reads; `exact_sha256` is what the card of `per_query` says of `exact`.
+    `per_query` has query_id, query and a column `system.measure` for each of `measures`, and `card`
+    is its card; `top` is of the form `TOP`, of the same runs, which are `depth` deep. `exact` and
+    `kinds` are what `expected` reads.
     `tradeoff` says why there is none where nothing was measured on these data.
     `others` are the other engines of all locales: a chart draws each with the same mark everywhere.
     """
 
-    sample: Sample
+    card: Card
     language: str
     slices: Slices
     recall: Mapping[str, list[tuple[int, float]]]
@@ -164,7 +163,6 @@ class LocaleResults(Numbers):
     per_query: pa.Table
     top: pa.Table
     exact: pa.Table
-    exact_sha256: str | None
     kinds: pa.Table
     counts: CleanCounts
     manifest: Manifest
@@ -241,11 +239,14 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     found = card.sample.model_dump(include=set(of))
     path, why = layout.per_query(locale), "the numbers are of other tables"
     refuse_differences(path, found, of, why, remedy)
+    if vectors := card.vectors_sha256():
+        why = "the numbers are of other vectors"
+        refuse_differences(path, vectors, manifest.vectors_sha256(), why, remedy)
     path, expected = layout.intervals(locale), card.intervals_sha256
     _refuse_edited(path, numbers.intervals_sha256, expected, remedy)
     return LocaleResults(
         locale=locale,
-        sample=card.sample,
+        card=card,
         language=params.language[locale],
         scores=numbers.scores,
         means=numbers.means,
@@ -256,7 +257,6 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
         measures=measures,
         depth=card.sample.depth,
         per_query=per_query,
-        exact_sha256=card.exact_sha256,
         exact=read_exact(locale, numbers.runs, judgements, remedy),
         kinds=read_kinds(locale, per_query["query_id"], remedy),
         top=_read_top(layout.top(locale), card, remedy),
@@ -280,14 +280,12 @@ def read_tradeoff(
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
     measured = read_model(path, TradeOff, "Run `make tradeoff`.")
-    products, queries = manifest.products, manifest.queries
     for key, now in {
         "locale": locale,
         "encoder": manifest.encoder,
         "weights_sha256": manifest.weights_sha256,
-        "product_ids_sha256": products.ids_sha256,
-        "product_vectors_sha256": products.sha256(),
-        "query_vectors_sha256": queries.sha256(),
+        "product_ids_sha256": manifest.products.ids_sha256,
+        **manifest.vectors_sha256(),
         "judgements_sha256": judgements_sha256,
     }.items():
         if (was := getattr(measured, key)) != now:

@@ -25,6 +25,7 @@ from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.runs.labels import labels_table
+from pipeline.runs.made_of import of_rerank
 from pipeline.runs.ranking import Ranked
 from pipeline.store.upkeep import prune_after_run
 
@@ -52,7 +53,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     started = time.time()
     inputs, settings = read_inputs(locale), params.reranking
     name = params.rerank[locale]
-    run_card.read_cards(locale, [settings.run], inputs, params.retrieve.depth)
+    (card,) = run_card.read_cards(locale, [settings.run], inputs, params.retrieve.depth).values()
     check_text_settings(locale, params.clean)
     warn_of_language(f"rerank.{locale}", name, spec.languages, params.language[locale])
     pieces = partial(_pieces, locale, params, inputs)
@@ -63,7 +64,8 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     keys = [pair_keys(texts.pairs(run)) for _, window, pool in pieces() for run in (window, pool)]
     distinct = np.unique(np.concatenate(keys), axis=0)
     to_score = len(scores.missing(distinct))
-    of = _made_of(params, locale, spec, scores)
+    of = of_rerank(params, locale, card)
+    of |= {"weights_sha256": scores.weights.sha256, "labels": str(spec.labels)}
     with (
         Progress(to_score, "pairs") as progress,
         run_files.write_runs(locale, "rerank", of, params.retrieve.depth, inputs) as (
@@ -142,21 +144,6 @@ def _read_texts(
         tables.read_column(clean.queries, tables.QUERIES, "text", remedy).to_pylist(),
         read_documents(clean.products, np.flatnonzero(scored), spec, params.clean, remedy),
     )
-
-
-def _made_of(params: Params, locale: str, spec: Reranker, scores: PairScores) -> dict[str, str]:
-    """Return what the card says of the runs."""
-    settings = params.reranking
-    input_card = files.sha256_file(layout.runs(settings.run, locale).catalogue)
-    return {
-        "reranker": scores.name,
-        "weights_sha256": scores.weights.sha256,
-        "labels": str(spec.labels),
-        "run": settings.run,
-        "depth": str(settings.depth),
-        "weight": str(settings.weight),
-        f"{settings.run}_catalogue_sha256": input_card,
-    }
 
 
 def _joined(

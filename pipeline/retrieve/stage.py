@@ -21,8 +21,9 @@ from pipeline.retrieve.ranges import first_searches
 from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
-from pipeline.runs.card import OVERLAP_QUERIES, of_index
+from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.made_of import of_dense
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.pairs import score_judged
@@ -45,7 +46,7 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     )
     faiss.omp_set_num_threads(params.runtime.thread_count())
     overlap = _overlap(index, isinstance(settings, FlatIndex), queries, products, similarity)
-    of = {"encoder": params.encoder[locale], **of_index(params.index[locale], settings)}
+    of = of_dense(params, locale, manifest.vectors_sha256())
     depth = params.retrieve.depth
     with (
         first_searches(params, locale, index, queries) as first,

@@ -142,6 +142,13 @@ class Manifest(Strict):
         """Return the products' or the queries' shards."""
         return self.products if kind == "products" else self.queries
 
+    def vectors_sha256(self) -> dict[str, str]:
+        """Return the hashes of both sides' vectors, by their keys in other cards."""
+        return {
+            "product_vectors_sha256": self.products.sha256(),
+            "query_vectors_sha256": self.queries.sha256(),
+        }
+
 
 def side_of(ids: pa.ChunkedArray, table_sha256: str, shards: tuple[Shard, ...]) -> Side:
     """Bind shards to the clean table whose rows they encode, and to its ids."""

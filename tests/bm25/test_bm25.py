@@ -174,7 +174,12 @@ def test_the_card_says_what_the_runs_are_of(clean: pa.Table) -> None:
     card = run_card.read_card(
         layout.runs("bm25", LOCALE), "bm25", inputs.queries, inputs.products, "do"
     )
-    assert card.of == {"analyser": "snowball-es", "k1": "2.5", "b": "0.75"}
+    texts = layout.clean(LOCALE)
+    assert card.of == {
+        "language": "es", "analyser": "snowball-es", "k1": "2.5", "b": "0.75",
+        "product_texts_sha256": files.sha256_file(texts.products),
+        "query_texts_sha256": files.sha256_file(texts.queries),
+    }  # fmt: skip
     assert card.depth == 1000
 
 

@@ -1,5 +1,6 @@
 """The measures of an encoder by itself are compared where `compare.metrics` names them."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,6 @@ from pipeline.core.params import Params
 from pipeline.encoder_scores import form
 from pipeline.encoder_scores.measures import measure
 from pipeline.evaluate.judged_run import Judgements, judge
-from pipeline.evaluate.per_query import Card
 from pipeline.runs.ranking import rank_pairs
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT, params
@@ -22,8 +22,22 @@ from tests.helpers.artefacts import ROOT, params
 QUERIES, EACH = 120, 8
 
 
-def write_side(folder: Path, noise: float, encoder: str = "e5-small-q4", **card: str) -> Floats:
-    """Write a revision's files of es; return the scores: what labels say, and noise."""
+VECTORS = {"product_vectors_sha256": "4" * 64, "query_vectors_sha256": "5" * 64}
+"""The hashes of the vectors that the encoder's measures are of."""
+
+
+def write_side(
+    folder: Path, noise: float, systems_of: Mapping[str, str] | None = VECTORS, **sample: str
+) -> Floats:
+    """Write a revision's files of es; return the scores: what labels say, and noise.
+
+    Args:
+        folder: where to.
+        noise: how much of it is in the scores.
+        systems_of: the vectors that the systems' measures are of; None: they are older.
+        sample: what is otherwise in the sample of the encoder's measures.
+    """
+    encoder = "e5-small-q4"
     rng = np.random.default_rng(7)
     query = np.repeat(np.arange(QUERIES), EACH)
     labels = rng.integers(0, 4, len(query))
@@ -33,10 +47,9 @@ def write_side(folder: Path, noise: float, encoder: str = "e5-small-q4", **card:
     measured = measure(judge(ranked[0], ranked[1], of), ranked[2])
 
     values = comparisons.measures(np.random.default_rng(1), QUERIES)
-    rows = comparisons.table(values, "es", encoder)
+    rows = comparisons.table(values, "es", encoder, vectors=systems_of)
     comparisons.write_reports(folder, "es", rows)
-    sample = Card.model_validate_json(rows.schema.metadata[b"card"]).sample
-    of_sample = sample.model_dump(exclude={"depth"}) | card
+    of_sample = comparisons.card(rows).sample.model_dump(exclude={"depth"}) | sample
     path = folder / layout.encoder_values("es")
     path.parent.mkdir(parents=True)
     form.write_table(
@@ -47,8 +60,7 @@ def write_side(folder: Path, noise: float, encoder: str = "e5-small-q4", **card:
             sample=form.JudgedSample(**of_sample),
             encoder=encoder,
             weights_sha256="3" * 64,
-            product_vectors_sha256="4" * 64,
-            query_vectors_sha256="5" * 64,
+            **VECTORS,
             similarity="cosine",
             contents_sha256="",
         ),
@@ -123,3 +135,21 @@ def test_values_of_another_sample_than_the_systems_are_refused(tmp_path: Path) -
     a = Revision("a", tmp_path / "a")
     with pytest.raises(PipelineError, match=r"es\.parquet of a: judgements_sha256 must be ccc"):
         a.sides(["es"])
+
+
+def test_values_of_other_vectors_than_the_systems_are_refused(tmp_path: Path) -> None:
+    again = {"query_vectors_sha256": "6" * 64}  # of a model that was trained again under its name
+    write_side(tmp_path / "a", 0.6, VECTORS | again)
+    a = Revision("a", tmp_path / "a")
+    with pytest.raises(PipelineError, match=r"es\.parquet of a: query_vectors_sha256 must be 6666"):
+        a.sides(["es"])
+
+
+def test_a_table_of_the_systems_from_before_it_named_its_vectors_is_compared(
+    tmp_path: Path,
+) -> None:
+    for name, systems_of in (("a", None), ("b", VECTORS)):
+        write_side(tmp_path / name, 0.6, systems_of)
+    a, b = (Revision(name, tmp_path / name) for name in ("a", "b"))
+    (move,) = compare(given("encoder.map"), a, b, 2).found.moves
+    assert move.equal

@@ -22,6 +22,7 @@ from pipeline.evaluate import per_query
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import stage as retrieve
 from pipeline.vectors import pairs
+from pipeline.vectors.manifest import read_manifest
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -179,20 +180,30 @@ def test_a_table_that_is_damaged_edited_or_of_another_locale_is_refused() -> Non
             read_values(path.read_bytes())
 
 
-def test_numbers_of_another_encoder_or_sample_do_not_fit() -> None:
+def test_numbers_of_another_encoder_other_vectors_or_another_sample_do_not_fit() -> None:
     settings = given()
     write(settings)
     encoder_scores(settings, LOCALE)
     _, card = read_values(OUTPUTS[1].read_bytes())
     sample = per_query.Sample(**card.sample.model_dump(), depth=7)
-    form.check_fits(card, sample, card.encoder, "it", "Run it.")
-    with pytest.raises(PipelineError, match="it: encoder must be 'labse', as in the table of the"):
-        form.check_fits(card, sample, "labse", "it", "Run it.")
-    with pytest.raises(PipelineError, match="it: encoder must be 'multilingual-e5-base', as"):
-        form.check_fits(card, sample, "multilingual-e5-base", "it", "Run it.")
+    older = per_query.Card(
+        per_query_schema=per_query.PER_QUERY_SCHEMA, sample=sample, encoder=card.encoder,
+        index="flat", top_sha256="0" * 64, contents_sha256="",
+    )  # fmt: skip
+    systems = older.model_copy(update=read_manifest(settings, LOCALE).vectors_sha256())
+    for fits in (older, systems):
+        form.check_fits(card, fits, "it", "Run it.")
     other = sample.model_copy(update={"judgements_sha256": "d" * 64})
-    with pytest.raises(PipelineError, match=r"it: judgements_sha256 must be d{12}, as"):
-        form.check_fits(card, other, card.encoder, "it", "Run it.")
+    changes: tuple[tuple[dict[str, Any], str], ...] = (
+        ({"encoder": "labse"}, "encoder must be 'labse', as in the table of the systems"),
+        ({"encoder": "multilingual-e5-base"}, "encoder must be 'multilingual-e5-base', as"),
+        ({"product_vectors_sha256": "d" * 64}, "product_vectors_sha256 must be d{12}, as"),
+        ({"query_vectors_sha256": "d" * 64}, "query_vectors_sha256 must be d{12}, as"),
+        ({"sample": other}, "judgements_sha256 must be d{12}, as"),
+    )
+    for change, said in changes:
+        with pytest.raises(PipelineError, match=f"it: {said}"):
+            form.check_fits(card, systems.model_copy(update=change), "it", "Run it.")
 
 
 def test_vectors_of_other_texts_or_ids_are_refused_and_nothing_is_written() -> None:

@@ -14,18 +14,23 @@ import pyarrow.parquet as pq
 import pytest
 from ir_measures import AP, RR, Judged, P, R, nDCG
 
+from pipeline.bm25 import stage as bm25
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import sha256_file
+from pipeline.core.files import sha256_file, write_json
 from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.evaluate import exact_ranks, per_query, results, system_scores, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
+from pipeline.hybrid import stage as hybrid
 from pipeline.index import stage as stage_index
 from pipeline.retrieve import neighbours
 from pipeline.retrieve import stage as retrieve
 from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
+from pipeline.runs.card import RunCard
+from pipeline.runs.made_of import of_hybrid
+from pipeline.vectors.manifest import Kind
 from tests.helpers.artefacts import (
     LOCALE,
     params,
@@ -36,7 +41,7 @@ from tests.helpers.artefacts import (
     write_sources,
 )
 
-SHALLOW = {"evaluate.recall": [10, 50, 100]}
+SHALLOW = {"evaluate.recall": [10, 50, 100], "retrieve.depth": 120}
 INTEGER_GAINS = {"E": 100, "S": 10, "C": 1, "I": 0}
 
 
@@ -55,7 +60,7 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, pa.Table]
         write_sources({})
         write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))
         stage_index.index(params(), LOCALE)
-        retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
+        retrieve.retrieve(params(SHALLOW), LOCALE)
         write_runs(rng, 120, ["bm25", "hybrid"])
         evaluate.evaluate(params(SHALLOW), LOCALE)
     return folder, written
@@ -86,12 +91,13 @@ def _card(system: str) -> Path:
     return layout.runs(system, LOCALE).card
 
 
-def _name_in_hybrid(system: str) -> None:
-    """Have hybrid's card name the runs of a system that are there now."""
-    card = json.loads(_card("hybrid").read_text())
-    sha256 = sha256_file(layout.runs(system, LOCALE).catalogue)
-    card["of"] |= {f"{system}_catalogue_sha256": sha256}
-    _card("hybrid").write_text(json.dumps(card))
+def _fuse_again() -> None:
+    """Have hybrid's card name the runs that are there now."""
+    dense, lexical, fused = (
+        RunCard.model_validate_json(_card(system).read_text()) for system in FIRST_SYSTEMS
+    )
+    of = of_hybrid(params(), (dense, lexical))
+    write_json(_card("hybrid"), fused.model_copy(update={"of": of}).model_dump(mode="json"))
 
 
 def test_the_numbers_of_a_system_are_those_of_ir_measures(judgements: pa.Table) -> None:
@@ -253,6 +259,7 @@ def test_without_sources_and_brands_those_slices_are_left_out(judgements: pa.Tab
         ),
         path,
     )
+    write_runs(np.random.default_rng(1), 120)
     evaluate.evaluate(params({**SHALLOW, "clean.fields": ["product_title"]}), LOCALE)
     found = json.loads(layout.slices(LOCALE).read_text())
     names = {each["slice"] for each in found["slices"]}
@@ -373,9 +380,8 @@ def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: 
         "judgements_sha256",
     }  # fmt: skip
 
-    def after(**changed: Any) -> set[str]:
-        _name_in_hybrid("dense")
-        evaluate.evaluate(params(SHALLOW), LOCALE)
+    def after(depth: int = 120) -> set[str]:
+        evaluate.evaluate(params({**SHALLOW, "retrieve.depth": depth}), LOCALE)
         return {name for name, value in _sample().items() if value != before[name]}
 
     assert after() == set()
@@ -386,7 +392,7 @@ def test_the_per_query_table_says_what_it_is_of_and_changes_with_it(judgements: 
     tables.write_table(path, relabelled, tables.JUDGEMENTS)
     assert after() == {"judgements_sha256"}
     write_runs(np.random.default_rng(1), 110)
-    assert after() == {"judgements_sha256", "depth"}
+    assert after(110) == {"judgements_sha256", "depth"}
     write_clean(np.random.default_rng(77), 251, 59)
     write_sources({})
     write_runs(np.random.default_rng(1), 120)
@@ -439,8 +445,8 @@ def _rewrite(path: Path, change: "object") -> None:
     (path.parent / "run.json").write_text(
         json.dumps(card | {f"{path.stem}_sha256": sha256_file(path)})
     )
-    if path.stem == "catalogue" and "hybrid" not in path.parts:
-        _name_in_hybrid(path.parent.parent.name)
+    if "hybrid" not in path.parts:
+        _fuse_again()
 
 
 def _without_one_query(run: pd.DataFrame) -> pd.DataFrame:
@@ -479,8 +485,8 @@ def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
     more = pa.concat_tables([judgements, pa.Table.from_pylist([added], judgements.schema)])
     path = layout.clean(LOCALE).judgements
     tables.write_table(path, more.sort_by([("query_id", "ascending")]), tables.JUDGEMENTS)
-    retrieve.retrieve(params({"retrieve.depth": 120, **SHALLOW}), LOCALE)
-    _name_in_hybrid("dense")
+    retrieve.retrieve(params(SHALLOW), LOCALE)
+    _fuse_again()
     evaluate.evaluate(params(SHALLOW), LOCALE)
     after = _metrics()
     assert after["judgements"] == before["judgements"] + 1
@@ -492,13 +498,6 @@ def test_a_judged_product_without_text_counts_against_recall_and_the_ideal(
             assert after[system][measure] == before[system][measure]
     # Nothing finds it in a random order either.
     assert after["random"]["recall@100"] < before["random"]["recall@100"]
-
-
-def test_runs_shallower_than_a_cutoff_are_refused(judgements: pa.Table) -> None:
-    with pytest.raises(
-        PipelineError, match=r"runs are 120 deep, less than .* 1000. Run `dvc repro"
-    ):
-        evaluate.evaluate(params(), LOCALE)
 
 
 def test_runs_of_other_products_are_refused_with_both_hashes(judgements: pa.Table) -> None:
@@ -523,16 +522,92 @@ def test_hybrid_runs_of_other_runs_than_those_evaluated_are_refused(
     assert layout.metrics(LOCALE).read_bytes() == before
     card = json.loads(_card("hybrid").read_text())
     _card("hybrid").write_text(json.dumps(card | {"of": {}}))
-    with pytest.raises(PipelineError, match=r"catalogue_sha256 must be .* .found missing.: these"):
+    with pytest.raises(PipelineError, match=r"fusion must be 'weighted' .found None.: .*hybrid@es"):
         evaluate.evaluate(params(SHALLOW), LOCALE)
 
 
-def test_runs_of_different_depths_are_refused(judgements: pa.Table) -> None:
+def test_runs_of_another_depth_than_params_yaml_has_are_refused(judgements: pa.Table) -> None:
+    with pytest.raises(
+        PipelineError, match=r"120 deep, but retrieve\.depth is 1000\. Run `dvc repro retrieve@es`"
+    ):
+        evaluate.evaluate(params(), LOCALE)
     write_runs(np.random.default_rng(2), 110, ["bm25"])
     with pytest.raises(
-        PipelineError, match=r"110 deep, but those of dense are 120 deep\. Run `dvc repro bm"
+        PipelineError, match=r"110 deep, but retrieve\.depth is 120\. Run `dvc repro bm25@es`"
     ):
         evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+ENTRY = f"encoders.{params().encoder[LOCALE]}"
+
+
+@pytest.mark.parametrize(
+    ("change", "said", "again"),
+    [
+        ({"bm25.k1": 0.6}, r"bm25/es/run\.json: k1 must be '0\.6' .found '1\.2'.: ", "bm25"),
+        ({"bm25.b": 0.5}, r"b must be '0\.5' .found '0\.75'", "bm25"),
+        ({"language.es": "pt"}, "language must be 'pt' .found 'es'", "bm25"),
+        ({"hybrid.dense_weight": 0.3}, r"dense_weight must be '0\.3' .found '0\.5'", "hybrid"),
+        ({"hybrid": {"kind": "rrf", "rank_constant": 60}}, "fusion must be 'rrf'", "hybrid"),
+        ({"index.es": "sq8"}, "index must be 'sq8' .found 'flat'", "retrieve"),
+        ({f"{ENTRY}.query_prefix": "ask: "}, "query_prefix must be 'ask: '", "embed"),
+        ({"encoder.es": "labse"}, "encoder must be 'labse'", "embed"),
+    ],
+)
+def test_runs_of_other_settings_than_params_yaml_has_are_refused_and_the_old_reports_stay(
+    judgements: pa.Table, change: dict[str, Any], said: str, again: str
+) -> None:
+    before = layout.metrics(LOCALE).read_bytes()
+    with pytest.raises(PipelineError, match=rf"{said}.* Run `dvc repro {again}@es`\.$"):
+        evaluate.evaluate(params({**SHALLOW, **change}), LOCALE)
+    assert layout.metrics(LOCALE).read_bytes() == before
+
+
+def test_after_a_change_each_stage_that_has_not_run_again_is_named_until_all_have(
+    judgements: pa.Table,
+) -> None:
+    changed = params({**SHALLOW, "bm25.k1": 0.6})
+    for stage, stale in ((bm25.bm25, "bm25"), (hybrid.hybrid, "hybrid")):
+        with pytest.raises(PipelineError, match=rf"Run `dvc repro {stale}@es`\.$"):
+            evaluate.evaluate(changed, LOCALE)
+        stage(changed, LOCALE)
+    evaluate.evaluate(changed, LOCALE)
+
+
+@pytest.mark.parametrize("kind", ["products", "queries"])
+def test_runs_of_other_texts_with_the_same_ids_are_refused(
+    judgements: pa.Table, kind: Kind
+) -> None:
+    path = layout.clean(LOCALE).side(kind)
+    table = pq.read_table(path)
+    texts = pa.array([f"otro {row}" for row in range(len(table))])
+    place = table.column_names.index("text")
+    pq.write_table(table.set_column(place, table.schema.field("text"), texts), path)
+    with pytest.raises(PipelineError, match=rf"{kind} vectors are of other texts .*embed@es"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    write_runs(np.random.default_rng(2), 120, ["dense"])
+    key = "product_texts_sha256" if kind == "products" else "query_texts_sha256"
+    with pytest.raises(PipelineError, match=rf"bm25/es/run\.json: {key} must be .*bm25@es"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+
+
+def test_dense_runs_of_a_model_that_was_trained_again_under_its_name_are_refused(
+    judgements: pa.Table,
+) -> None:
+    rng = np.random.default_rng(11)
+    manifest = write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 60))
+    with pytest.raises(
+        PipelineError,
+        match=r"dense/es/run\.json: product_vectors_sha256 must be \w+ .found \w+.: .*retrieve@es",
+    ):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    stage_index.index(params(), LOCALE)
+    retrieve.retrieve(params(SHALLOW), LOCALE)
+    with pytest.raises(PipelineError, match=r"hybrid/es/run\.json: dense_catalogue_sha256 must be"):
+        evaluate.evaluate(params(SHALLOW), LOCALE)
+    _fuse_again()
+    evaluate.evaluate(params(SHALLOW), LOCALE)
+    assert _read_card().vectors_sha256() == manifest.vectors_sha256()
 
 
 @pytest.mark.parametrize("name", ["queries", "products", "judgements"])
@@ -620,5 +695,7 @@ def test_a_card_of_dense_runs_that_names_no_encoder_is_one_message(judgements: p
     card = json.loads(_card("dense").read_text())
     del card["of"]["encoder"]
     _card("dense").write_text(json.dumps(card))
-    with pytest.raises(PipelineError, match=r"run\.json: of must name .* Run `dvc repro retrieve@"):
+    with pytest.raises(
+        PipelineError, match=r"run\.json: encoder must be .* .found None.: .*retrieve@es"
+    ):
         evaluate.evaluate(params(SHALLOW), LOCALE)

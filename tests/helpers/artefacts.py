@@ -16,9 +16,11 @@ from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Params
 from pipeline.core.params_file import check_params
 from pipeline.core.systems import FIRST_SYSTEMS, System
+from pipeline.evaluate.fresh import made_now
+from pipeline.hybrid.stage import FUSED
+from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
-from pipeline.runs.card import of_index
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
@@ -29,6 +31,7 @@ from pipeline.vectors.manifest import (
     SideCut,
     Truncation,
     contract_of,
+    read_manifest,
     side_of,
 )
 from pipeline.vectors.shards import ShardWriter
@@ -115,18 +118,19 @@ def write_runs(
     """Write runs of `LOCALE` for some systems: random scores, many of them tied, some queries bare.
 
     Every system finds some judged products among the first, so that measures have something to say.
+    The cards say that the runs are made of the shipped settings and of what is there; with dense
+    runs come vectors.
     """
     inputs = read_inputs(LOCALE)
     products = len(inputs.products)
+    if "dense" in systems:
+        own = np.random.default_rng(1)
+        of_products = random_vectors(own, products, dimension=4)
+        write_embeddings(params(), of_products, random_vectors(own, len(inputs.queries), 4))
+    manifest = read_manifest(params(), LOCALE)
     for system in systems:
-        of = {}
-        if system == "dense":
-            index = of_index(params().index[LOCALE], params().index_of(LOCALE))
-            of = {"encoder": params().encoder[LOCALE], **index}
-        if system == "hybrid":
-            for one in ("dense", "bm25"):
-                fused = layout.runs(one, LOCALE).catalogue
-                of[f"{one}_catalogue_sha256"] = sha256_file(fused)
+        fused = run_card.read_cards(LOCALE, FUSED, inputs) if system == "hybrid" else {}
+        of = made_now(system, params(), LOCALE, manifest, fused)
         with run_files.write_runs(LOCALE, system, of, depth, inputs) as (catalogue, pool):
             for row in range(len(inputs.queries)):
                 judged = inputs.pair_products[inputs.pair_queries == row]

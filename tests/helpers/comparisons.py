@@ -61,9 +61,13 @@ def table(
     ids: Sequence[int] | None = None,
     texts: Sequence[str] | None = None,
     titles: str = "title",
+    vectors: Mapping[str, str] | None = None,
     **sample: str | int,
 ) -> pa.Table:
-    """Return a per-query table with its card: measures, labels of the first products, a sample."""
+    """Return a per-query table with its card: measures, labels of the first products, a sample.
+
+    Without the hashes of `vectors` it is of an older form.
+    """
     queries = len(next(iter(values.values())))
     ids = list(range(100, 100 + queries)) if ids is None else list(ids)
     columns = {
@@ -83,7 +87,7 @@ def table(
     rows = pa.table(columns)
     of_sample = per_query.Sample.model_validate(of)
     beside = per_query.Beside(top(rows, titles), EXACT, {}, {})
-    return per_query.with_card(rows, of_sample, encoder, "flat", beside)
+    return per_query.with_card(rows, of_sample, encoder, "flat", beside, **(vectors or {}))
 
 
 def card(table: pa.Table) -> per_query.Card:

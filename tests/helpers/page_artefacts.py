@@ -11,6 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, tables
+from pipeline.core.cards import read_model
 from pipeline.core.params import Params
 from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS
@@ -288,7 +289,8 @@ def seal(locale: str) -> None:
         *(json.loads(of(locale).read_text("utf-8")) for of in (layout.intervals, layout.slices)),
     )
     chosen = json.loads(layout.metrics(locale).read_text("utf-8"))
-    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], beside)
+    vectors = read_model(layout.embeddings(locale).manifest, Manifest, "").vectors_sha256()
+    card = per_query.with_card(rows, of, chosen["encoder"], chosen["index"], beside, **vectors)
     per_query.write(path, card)
 
 

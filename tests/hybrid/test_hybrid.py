@@ -202,8 +202,9 @@ def test_the_card_says_what_was_fused_and_how(inputs: Inputs) -> None:
         ).of
 
     hashes = {
-        f"{system}_catalogue_sha256": files.sha256_file(layout.runs(system, LOCALE).catalogue)
+        f"{system}_{track}_sha256": files.sha256_file(layout.runs(system, LOCALE).track(track))
         for system in hybrid.FUSED
+        for track in ("catalogue", "pool")
     }
     assert of({"hybrid.dense_weight": 0.3}) == {
         "fusion": "weighted", "dense_weight": "0.3", **hashes,

@@ -358,6 +358,10 @@ def _edit_json(path: Path, change: Callable[[Any], object]) -> None:
     files.write_json(path, data)
 
 
+def _encode_again(manifest: Any) -> None:
+    manifest["products"]["shards"][0]["sha256"] = "2" * 64
+
+
 def _without(path: Path, column: str) -> None:
     table = pq.read_table(path)
     pq.write_table(table.drop_columns([column]), path)
@@ -436,6 +440,8 @@ def _edit_table(path: Path, column: str, rows: int | slice, value: object) -> No
          "its queries of 'brand in the query'"),
         (lambda: _of_other_runs(layout.top("es")), "top/es.parquet: the contents must have the"),
         (lambda: _of_other_runs(layout.per_query("es")), "per_query/es.parquet: the contents have"),
+        (lambda: _edit_json(layout.embeddings("es").manifest, _encode_again),
+         "per_query/es.parquet: product_vectors_sha256 must be"),
         (lambda: _of_other_runs(layout.clean("es").judgements),
          "per_query/es.parquet: judgements_sha256 must be"),
     ],

@@ -227,7 +227,7 @@ def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder:
         evaluate.evaluate(settings, LOCALE)
     path.write_bytes(whole)
     write_runs(np.random.default_rng(8), 20)
-    with pytest.raises(PipelineError, match="these runs are made from other hybrid runs"):
+    with pytest.raises(PipelineError, match=r"hybrid_catalogue_sha256 must be .*rerank@es"):
         evaluate.evaluate(settings, LOCALE)
 
 

@@ -179,7 +179,8 @@ def evaluated(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_clean(rng, 300, 60)
         write_sources({})
         write_runs(rng, 150)
-        stage.evaluate(params({"evaluate.recall": [10, 50, 100]}), LOCALE)
+        given = params({"evaluate.recall": [10, 50, 100], "retrieve.depth": 150})
+        stage.evaluate(given, LOCALE)
     return project
 
 

@@ -1,0 +1,57 @@
+"""What the card of a system's runs says that they were made of: settings, and hashes of inputs.
+
+The stage that makes the runs writes it. `evaluate` makes it again, of params.yaml and of the
+artefacts that are there, and compares.
+"""
+
+from collections.abc import Iterable, Mapping
+
+from pipeline.core.params import Params
+from pipeline.runs.card import RunCard, of_index
+
+
+def of_dense(params: Params, locale: str, vectors: Mapping[str, str]) -> dict[str, str]:
+    """Return what dense runs are made of; `vectors` is `Manifest.vectors_sha256`."""
+    index = of_index(params.index[locale], params.index_of(locale))
+    return {"encoder": params.encoder[locale], **index, **vectors}
+
+
+def of_bm25(
+    params: Params, locale: str, products_sha256: str, queries_sha256: str
+) -> dict[str, str]:
+    """Return what bm25 runs are made of; the hashes are of the files of the clean tables."""
+    return {
+        "language": params.language[locale],
+        "k1": str(params.bm25.k1),
+        "b": str(params.bm25.b),
+        "product_texts_sha256": products_sha256,
+        "query_texts_sha256": queries_sha256,
+    }
+
+
+def of_hybrid(params: Params, fused: Iterable[RunCard]) -> dict[str, str]:
+    """Return what hybrid runs are made of; the cards are of the runs that are fused."""
+    settings = params.hybrid
+    numbers = settings.model_dump(exclude={"kind"}).items()
+    return {"fusion": settings.kind} | {key: str(value) for key, value in numbers} | _of_runs(fused)
+
+
+def of_rerank(params: Params, locale: str, reordered: RunCard) -> dict[str, str]:
+    """Return what reranked runs are made of, but for the weights; the card is of the input."""
+    settings = params.reranking
+    return {
+        "reranker": params.rerank[locale],
+        "run": settings.run,
+        "depth": str(settings.depth),
+        "weight": str(settings.weight),
+        **_of_runs([reordered]),
+    }
+
+
+def _of_runs(cards: Iterable[RunCard]) -> dict[str, str]:
+    """Return the hashes of runs that others are made of."""
+    return {
+        f"{card.system}_{track}_sha256": sha256
+        for card in cards
+        for track, sha256 in (("catalogue", card.catalogue_sha256), ("pool", card.pool_sha256))
+    }
