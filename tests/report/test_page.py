@@ -90,7 +90,7 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
     differences = RNG.random(queries).round(1)
     differences[RNG.random(queries) < 0.2] = np.nan
     for asked in (1, 2, 5, 49, 400):
-        settings = Report(queries=asked, results=10, seed=3)
+        settings = Report(queries=asked, results=10, seed=3, scale=False)
         chosen = browse.choose_queries(differences, settings)
         assert len(chosen) == len(set(chosen.tolist())) == min(asked, queries)
         assert (np.diff(chosen) > 0).all()
@@ -105,8 +105,8 @@ def test_all_queries_are_chosen_where_they_fit_else_half_differ_most_and_half_ar
 def test_another_seed_draws_other_queries_and_keeps_those_that_differ_most() -> None:
     differences = RNG.random(500)
     first, second = (
-        set(browse.choose_queries(differences, Report(queries=40, results=10, seed=seed)).tolist())
-        for seed in (1, 2)
+        set(browse.choose_queries(differences, each).tolist())
+        for each in (Report(queries=40, results=10, seed=seed, scale=False) for seed in (1, 2))
     )
     assert first != second
     assert set(np.argsort(-differences)[:20].tolist()) <= first & second
@@ -120,7 +120,7 @@ def test_embedded_json_is_the_same_data_and_can_end_no_element() -> None:
 
 
 def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
-    data = browse.queries_data(results, Report(queries=100, results=4, seed=0))
+    data = browse.queries_data(results, Report(queries=100, results=4, seed=0, scale=False))
     table = results.per_query.to_pylist()
     assert [query[:2] for query in data["queries"]] == [
         [str(row["query_id"]), row["query"]] for row in table
@@ -144,7 +144,7 @@ def test_the_data_are_what_the_tables_hold(results: LocaleResults) -> None:
 def test_what_a_system_misses_in_the_shown_places_is_there_with_its_rank_in_every_system(
     results: LocaleResults,
 ) -> None:
-    data = browse.queries_data(results, Report(queries=100, results=4, seed=0))
+    data = browse.queries_data(results, Report(queries=100, results=4, seed=0, scale=False))
     found = {
         (int(query_id), *data["products"][place], *ranks)
         for query_id, *_, missed in data["queries"]
@@ -169,8 +169,9 @@ def test_what_a_system_misses_in_the_shown_places_is_there_with_its_rank_in_ever
 
 
 def test_the_reader_is_told_which_queries_the_page_holds(results: LocaleResults) -> None:
-    assert browse.note(results, Report(queries=24, results=10, seed=0)) == "All 24 queries of es."
-    told = browse.note(results, Report(queries=5, results=10, seed=8))
+    whole = Report(queries=24, results=10, seed=0, scale=False)
+    assert browse.note(results, whole) == "All 24 queries of es."
+    told = browse.note(results, Report(queries=5, results=10, seed=8, scale=False))
     assert "5 of the 24 queries" in told
     assert "the 3 on which the systems' nDCG@10 differs the most, and 2 of the others" in told
     assert "seed 8" in told
@@ -587,7 +588,7 @@ def test_ids_that_no_javascript_number_holds_are_shown_digit_by_digit(
         for table in [getattr(results, name)]
     }
     changed = dataclasses.replace(results, **tables_of)
-    data = browse.queries_data(changed, Report(queries=100, results=4, seed=0))
+    data = browse.queries_data(changed, Report(queries=100, results=4, seed=0, scale=False))
     text = json.loads(browse.embedded_json(data), parse_int=float)
     assert [query[0] for query in text["queries"]] == [str(one) for one in ids]
 
