@@ -256,7 +256,8 @@ def test_an_answer_that_comes_after_the_way_back_is_not_shown(browser: Browser, 
         expect(page.locator(STATUS)).to_have_text(re.compile("Type a query"), timeout=60_000)
         page.fill("#query", "mug")
         page.press("#query", "Enter")
-        page.wait_for_function("window.answer")
+        while not page.evaluate("Boolean(window.answer)"):  # the page lets no string be evaluated
+            page.wait_for_timeout(50)
         page.go_back()
         expect(page.locator("#query")).to_have_value("")
         page.evaluate("answer()")
