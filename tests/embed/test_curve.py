@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -26,15 +27,21 @@ def names(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir())
 
 
-def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_other_does(
-    project: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+@pytest.fixture
+def data(project: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Return the params of a project with clean tables and the weights of a trained encoder."""
     monkeypatch.setenv(layout.CACHE_VARIABLE, str(project / "cache"))
     data = write_project(project)
     data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
     write_clean(np.random.default_rng(0), 40, 5)
+    build_model(layout.model("encoder", NAME).weights, tokenizer="wordpiece", seed=2)
+    return data
+
+
+def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_other_does(
+    data: dict[str, Any],
+) -> None:
     model = layout.model("encoder", NAME)
-    build_model(model.weights, tokenizer="wordpiece", seed=2)
     given = check_params(data, "params.yaml")
     model.card.write_text(json.dumps({"settings": given.trained[NAME].of_weights()}))
     # An entry of `encoders` has no curve, though a file be there.
@@ -58,17 +65,12 @@ def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_ot
 
 
 def test_an_encoder_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_from(
-    project: Path, monkeypatch: pytest.MonkeyPatch
+    data: dict[str, Any],
 ) -> None:
-    monkeypatch.setenv(layout.CACHE_VARIABLE, str(project / "cache"))
-    data = write_project(project)
-    data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
     data["encoder"][LOCALE] = NAME
     data["runtime"]["engine"] = "torch"
     given = check_params(data, "params.yaml")
-    write_clean(np.random.default_rng(0), 40, 5)
     model = layout.model("encoder", NAME)
-    build_model(model.weights, tokenizer="wordpiece", seed=2)
     settings = given.trained[NAME].of_weights()
     model.card.write_text(json.dumps({"settings": settings, "pairs": {}}))
     training = given.training.model_dump(mode="json")
