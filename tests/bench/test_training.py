@@ -47,13 +47,13 @@ def test_every_recipe_and_experiment_is_legal_and_changes_something() -> None:
 def test_a_tuned_share_needs_no_training_of_its_own() -> None:
     recipes, data = load(RECIPES), load(ROOT / PARAMS_FILE)
     data["trained"] = recipes["trained"]
-    plain = check_params(data, "").trained["us-long"]
+    plain = check_params(data, "").trained["us-even"]
     shares = []
     for experiment in chosen(recipes["experiments"], None).values():
         if experiment.tuned_share is not None:
             changed = json.loads(json.dumps(data))
             experiment.apply(changed)
-            entry = check_params(changed, "").trained["us-long"]
+            entry = check_params(changed, "").trained["us-even"]
             assert entry.of_training() == plain.of_training()
             shares.append(entry.of_weights().get("tuned_share"))
     assert shares == [0.5, 0.7]
