@@ -33,12 +33,17 @@ PRODUCT_BYTES = 40
 """A product: its id, its length, and what it does to a frequency."""
 FOUND_BYTES = 300
 """A product found for a query, before it is written to a run."""
-SEARCHING_BYTES = 20_000_000
-"""What a thread takes to search; see `search.RANGE_PRODUCTS`."""
+SCORED_BYTES = 150
+"""A product of those that a thread scores at once: its postings of `search.COLUMNS` terms, its
+scores before and after, and what is compared with them."""
 WORKER_BYTES = 250_000_000
 """What a process takes that counts terms: its libraries, a piece, and the parts it remembers."""
 
 WEIGHED_AT_ONCE = 1 << 20
+
+RANGE_PRODUCTS = 1 << 19
+"""How many products a thread scores at once. With fewer, threads wait more for Python's lock: NumPy
+and SciPy let go of it only while they compute."""
 
 
 @dataclass(frozen=True)
@@ -158,7 +163,7 @@ def memory_bytes(
     weighing = (MERGED_BYTES + WEIGHT_BYTES) * postings
     weighing += WEIGHING_BYTES * min(postings, WEIGHED_AT_ONCE * threads)
     searching = (MERGED_BYTES + WEIGHT_BYTES) * postings
-    searching += FOUND_BYTES * found + SEARCHING_BYTES * threads
+    searching += FOUND_BYTES * found + SCORED_BYTES * min(products, RANGE_PRODUCTS) * threads
     held = TERM_BYTES * terms + PRODUCT_BYTES * products + lexical.dictionary_bytes(analyser)
     return memory.PROCESS_BYTES + held + max(counting, merging, weighing, searching)
 

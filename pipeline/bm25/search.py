@@ -7,7 +7,7 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.sparse import csc_array
 
-from pipeline.bm25.postings import Postings, Statistics, Weighting
+from pipeline.bm25.postings import RANGE_PRODUCTS, Postings, Statistics, Weighting
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking
@@ -22,11 +22,8 @@ QUERIES_AT_ONCE = 32
 ROUNDED_OFF = 1e-6
 """No rounding moves a score by more; see `ranking.SCORE_DECIMALS`."""
 
-RANGE_PRODUCTS = 1 << 16
-"""The scores of this many products stay in a core's cache while the terms add to them."""
-
-COLUMNS = 16
-"""How many terms are added at a time: a query may be a page long."""
+COLUMNS = 8
+"""How many terms are added at a time: a query may be a page long. See `postings.SCORED_BYTES`."""
 
 SAMPLED = 8_192
 
@@ -228,10 +225,11 @@ class Best:
 
     def add(self, first: int, scores: Floats) -> None:
         """Add the scores of consecutive products."""
-        if not self._least and np.count_nonzero(scores) > self._depth:
+        # To count numbers holds Python's lock; to compare them and to count what is true, hardly.
+        if not self._least and np.count_nonzero(scores > 0) > self._depth:
             # So that the first range, too, leaves few products to look at.
             self._least = max(kth_largest(scores, self._depth) - ROUNDED_OFF, 0.0)
-        near = np.flatnonzero(scores >= self._least if self._least > 0 else scores)
+        near = np.flatnonzero(scores >= self._least if self._least > 0 else scores > 0)
         self.take(near + first, scores[near])
 
     def take(self, codes: Ints, scores: Floats) -> None:
