@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
+from bench import reports
 from bench.peak import operations, peak_gflops, precisions
-from pipeline.core import layout, stage
+from pipeline.core import stage
 from pipeline.core.arrays import Ints
 from pipeline.core.files import atomic_file
 from pipeline.core.params import Encoder, Params
@@ -148,7 +149,7 @@ def main() -> int:
             f"{threads} cores; their peak, in 1e9 operations a second: {listed}. Medians of "
             f"{options.rounds} rounds.\n\n{table(sides, each, peaks)}"
         )
-        with atomic_file(layout.BATCHES_BENCH) as partial:
+        with atomic_file(reports.BATCHES) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
     return outcome.status

@@ -25,8 +25,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytrec_eval
 
+from bench import reports
 from bench.encode import machine
-from pipeline.core import layout, stage, tables
+from pipeline.core import stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json
@@ -309,8 +310,8 @@ def main() -> int:
             "products": PRODUCTS,
             "queries": options.queries,
         }
-        write_json(layout.EVALUATE_BENCH, figures)
-        with atomic_file(layout.EVALUATE_BENCH.with_suffix(".md")) as partial:
+        write_json(reports.EVALUATE, figures)
+        with atomic_file(reports.EVALUATE.with_suffix(".md")) as partial:
             partial.write_text(table(figures), encoding="utf-8", newline="\n")
         sys.stdout.write(table(figures))
     return outcome.status

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from bench import fault_lab as lab
+from bench import reports
 from bench.proof_runner import Figures, Proof, run_proofs
-from pipeline.core import layout, stage
+from pipeline.core import stage
 
 SEED = 0
 KILLS = 10
@@ -138,4 +139,4 @@ PROOFS: dict[str, Proof] = {
 
 
 if __name__ == "__main__":
-    sys.exit(run_proofs("faults", PROOFS, layout.FAULTS))
+    sys.exit(run_proofs("faults", PROOFS, reports.FAULTS))

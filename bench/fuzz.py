@@ -35,7 +35,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
-from bench import damage
+from bench import damage, reports
 from bench.fault_lab import INPUTS, LOCALE, OUTPUTS, Files, Workshop, give_run
 from pipeline import gate, trec
 from pipeline.core import layout, stage
@@ -439,7 +439,7 @@ def main() -> int:
             counts = ", ".join(f"{name} {n}" for name, n in sorted(tally.outcomes.items()))
             stage.log.info("%s: %d tries: %s", part, sum(tally.outcomes.values()), counts)
         if options.tries is None:
-            write_json(layout.FUZZ, figures)
+            write_json(reports.FUZZ, figures)
         if failed := sum(len(each["failures"]) for each in figures.values()):
             raise PipelineError(f"{failed} tries failed. The lines above say which, with seeds.")
     return outcome.status

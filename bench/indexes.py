@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from bench import reports
 from bench.scale_search import params_with
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Matrix
@@ -177,7 +178,7 @@ def main() -> int:
             f"{options.noise:g} of their length; {found['queries']:,} queries, {options.lists:,} "
             f"lists, {found['threads']} threads.\n\n{table(found)}"
         )
-        with atomic_file(layout.INDEXES_BENCH) as partial:
+        with atomic_file(reports.INDEXES) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
     return outcome.status

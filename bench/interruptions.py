@@ -25,10 +25,11 @@ from typing import Any
 import psutil
 from ruamel.yaml import YAML
 
+from bench import reports
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.layout import INTERRUPTIONS, LOCK
+from pipeline.core.layout import LOCK
 from pipeline.core.params_file import PARAMS_FILE
 
 ROOT = Path(__file__).parents[1]
@@ -265,7 +266,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 half = (arguments.kills + 1) // 2
                 figures.append(prove(Path(folder), tuple(KILLS), half, jobs))
-        write_json(INTERRUPTIONS, figures)
+        write_json(reports.INTERRUPTIONS, figures)
     return outcome.status
 
 

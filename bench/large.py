@@ -14,6 +14,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench import reports
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json
@@ -159,7 +160,7 @@ def _encoding(encode: Figures, ray: Figures) -> list[str]:
         rate, fed = measured["sides"][side]["texts_per_second"], ray["tiny"][FED]
     except KeyError as err:
         raise PipelineError(
-            f"{layout.ENCODE_BENCH} or {layout.RAY_BENCH} has no {err}. {AGAIN}"
+            f"{layout.ENCODE_BENCH} or {reports.RAY} has no {err}. {AGAIN}"
         ) from err
     texts = PRODUCTS + QUERIES
     units = {"products": PRODUCTS, "queries": QUERIES, "encoded": texts, "characters": 0,
@@ -199,9 +200,7 @@ def table(scale: Figures, encode: Figures, ray: Figures) -> str:
 def of_scale(text: str) -> str:
     """Return the table of the text of scale.json, and of the other two files."""
     scale = json.loads(text)
-    return table(
-        scale, *(read_json(path, AGAIN) for path in (layout.ENCODE_BENCH, layout.RAY_BENCH))
-    )
+    return table(scale, *(read_json(path, AGAIN) for path in (layout.ENCODE_BENCH, reports.RAY)))
 
 
 def main() -> int:

@@ -26,6 +26,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from ruamel.yaml import YAML
 
+from bench import reports
 from bench.cheap_model import words, write_model
 from bench.proof_runner import Figures, Proof, run_proofs
 from pipeline.core import layout, stage, tables
@@ -349,4 +350,4 @@ def write_clean(project: Project, products: int, edited: int | None = None) -> N
 
 
 if __name__ == "__main__":
-    sys.exit(run_proofs("proofs", PROOFS, layout.PROOFS))
+    sys.exit(run_proofs("proofs", PROOFS, reports.PROOFS))

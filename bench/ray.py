@@ -26,8 +26,8 @@ from unittest.mock import patch
 
 import psutil
 
-from bench import proofs, ray_ranges
-from pipeline.core import layout, stage
+from bench import proofs, ray_ranges, reports
+from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.params_file import load_params
@@ -63,11 +63,11 @@ def main() -> int:
                 figures = measure(
                     Path(folder), arguments.texts, arguments.encoder, arguments.rounds
                 )
-        known = read_json(layout.RAY_BENCH, "") if layout.RAY_BENCH.exists() else {}
-        write_json(layout.RAY_BENCH, known | {name: figures})
+        known = read_json(reports.RAY, "") if reports.RAY.exists() else {}
+        write_json(reports.RAY, known | {name: figures})
         stage.log.info("%s", figures)
         if not figures["holds"]:
-            raise PipelineError(f"{layout.RAY_BENCH}: a bound does not hold for {name}")
+            raise PipelineError(f"{reports.RAY}: a bound does not hold for {name}")
     return outcome.status
 
 

@@ -65,7 +65,7 @@ def lines(table: str) -> list[str]:
 
 TABLES: tuple[tuple[str, Path, Path, Callable[[str], str]], ...] = (
     ("results", README, Path("reports/report.md"), shorten),
-    ("bench", DOCS / "encoders.md", Path("reports/bench/encode.md"), str),
+    ("bench", DOCS / "encoders.md", layout.ENCODE_BENCH.with_suffix(".md"), str),
     ("large", DOCS / "scale.md", layout.SCALE_BENCH, large.of_scale),
 )
 """Of each table: its name, its page, the file it comes from, and how it is changed on the way."""

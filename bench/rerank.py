@@ -20,6 +20,7 @@ from statistics import median
 
 import numpy as np
 
+from bench import reports
 from bench.peak import precisions
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
@@ -184,7 +185,7 @@ def main() -> int:
             f"{sides[0].queries} queries, {params.runtime.thread_count()} threads, medians of "
             f"{options.rounds} rounds.\n\n{table(sides)}"
         )
-        with atomic_file(layout.RERANK_BENCH) as partial:
+        with atomic_file(reports.RERANK) as partial:
             partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
     return outcome.status

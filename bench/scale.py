@@ -50,14 +50,14 @@ def make_project(products: int, folder: Path, threads: int) -> None:
         cheap_model.write_model(model)
     data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
     data["sample"] |= {
-        "source": str(layout.FULL_SIZE), "version": "all", "splits": ["train", "test"],
+        "source": str(full_size.FOLDER), "version": "all", "splits": ["train", "test"],
         "queries": "all", "distractors": "all",
     }  # fmt: skip
     for name in set(data["encoder"].values()):
         weights = {"kind": "folder", "path": "model"}
         data["encoders"][name] |= {"weights": weights, "pooling": "mean"}
     YAML().dump(data, folder / PARAMS_FILE)
-    source = folder / layout.FULL_SIZE
+    source = folder / full_size.FOLDER
     if not source.exists():
         full_size.write(source, products, threads)
 

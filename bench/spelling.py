@@ -22,6 +22,7 @@ import sys
 from importlib import import_module
 from pathlib import Path
 
+from bench import reports
 from bench.scale import commit
 from bench.spelling_report import DEMO, TITLES, TYPOS, Found, Sides, write_report
 from bench.typos import mistype
@@ -64,7 +65,7 @@ def main() -> int:
         text = write_report(params, found, split)
         text += f"`python -m bench.spelling --source DIR --split {split}`, commit {measured}.\n"
         if split == "test":
-            with atomic_file(layout.SPELLING_BENCH) as partial:
+            with atomic_file(reports.SPELLING) as partial:
                 partial.write_text(text, encoding="utf-8", newline="\n")
         sys.stdout.write(text)
     return outcome.status

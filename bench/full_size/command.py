@@ -34,6 +34,9 @@ from pipeline.demo.ids import product_ids
 from pipeline.demo.marketplace import load_wording
 from pipeline.demo.tables import EXAMPLES, LOCALES, PRODUCTS
 
+FOLDER = Path("data/full-size")
+"""Where it goes, if nobody says otherwise."""
+
 SEED = 7
 BLOCK_PRODUCTS = 20_000
 WAITING_BLOCKS = 2
@@ -93,12 +96,12 @@ def write(folder: Path, products: int, threads: int) -> None:
 
 
 def _refuse_to_lose(folder: Path) -> None:
-    """Refuse a folder with other files than an earlier catalogue at data/full-size; absolute."""
+    """Refuse a folder with other files than an earlier catalogue at `FOLDER`; absolute."""
     if not folder.exists():
         return
     if not folder.is_dir():
         raise PipelineError(f"--out {folder} is a file. Name a folder that is absent or empty.")
-    own = _WRITTEN if folder == layout.FULL_SIZE.resolve() else set()
+    own = _WRITTEN if folder == FOLDER.resolve() else set()
     others = sorted({path.name for path in folder.iterdir()} - own)
     if others:
         raise PipelineError(
@@ -194,8 +197,8 @@ def main() -> int:
         "--products", type=int, default=shape.PRODUCTS, help="in all (default: ESCI's 1,814,924)"
     )
     parser.add_argument(
-        "--out", type=Path, default=layout.FULL_SIZE,
-        help=f"the folder, absent or empty (default: {layout.FULL_SIZE})",
+        "--out", type=Path, default=FOLDER,
+        help=f"the folder, absent or empty (default: {FOLDER})",
     )  # fmt: skip
     options = parser.parse_args()
     with stage.report_errors("full-size") as outcome:

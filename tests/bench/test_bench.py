@@ -14,7 +14,7 @@ from ruamel.yaml import YAML
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoModel
 
-from bench import encode
+from bench import encode, reports
 from bench import evaluate as evaluate_bench
 from bench.peak import operations
 from bench.quality import ndcg, read_catalogue
@@ -193,7 +193,7 @@ def test_the_evaluation_is_timed_on_numbers_that_equal_pytrec_evals(
     monkeypatch.setattr(sys, "argv", ["bench", "--queries", "40", "--rounds", "2"])
     assert evaluate_bench.main() == 0
     printed = capsys.readouterr().out
-    report = json.loads((project / layout.EVALUATE_BENCH).read_text())
+    report = json.loads((project / reports.EVALUATE).read_text())
     assert (report["queries"], report["depth"]) == (40, 1_000)
     assert report["largest_difference"] < 1e-9
     # All measures of the catalogue track: nDCG, RR, recall, precision, AP, judged.
@@ -203,7 +203,7 @@ def test_the_evaluation_is_timed_on_numbers_that_equal_pytrec_evals(
     }  # fmt: skip
     assert 0 < report["ratio"]["min"] <= report["ratio"]["median"] <= report["ratio"]["max"]
     assert 0 < report["conversion_share"] < 1
-    assert printed == (project / layout.EVALUATE_BENCH).with_suffix(".md").read_text()
+    assert printed == (project / reports.EVALUATE).with_suffix(".md").read_text()
 
 
 def test_the_evaluation_bench_fails_where_a_number_differs_or_a_measure_is_missing() -> None:

@@ -166,24 +166,24 @@ def test_a_file_in_the_folders_place_is_refused_and_stays(project: Path) -> None
 def test_an_earlier_stand_in_is_replaced_in_its_usual_place_alone_and_with_nothing_beside_it(
     folder: Path, project: Path
 ) -> None:
-    name, other = layout.PRODUCTS_FILE, layout.FULL_SIZE.with_name("other")
-    for each in (layout.FULL_SIZE, other):
+    name, other = layout.PRODUCTS_FILE, full_size.FOLDER.with_name("other")
+    for each in (full_size.FOLDER, other):
         each.mkdir(parents=True)
         (each / name).write_text("old")
     (project / "data/empty").mkdir()
 
-    full_size.write(layout.FULL_SIZE, SIZE, threads=2)
+    full_size.write(full_size.FOLDER, SIZE, threads=2)
     full_size.write(Path("data/empty"), SIZE, threads=2)
 
-    for each in (layout.FULL_SIZE, Path("data/empty")):
+    for each in (full_size.FOLDER, Path("data/empty")):
         assert sha256_file(each / name) == sha256_file(folder / name)
     with pytest.raises(PipelineError, match=f"--out .*other: it holds {name}, which would be lost"):
         full_size.write(other, SIZE, threads=1)
     assert (other / name).read_text() == "old"
-    (layout.FULL_SIZE / "notes").write_text("mine")
+    (full_size.FOLDER / "notes").write_text("mine")
     with pytest.raises(PipelineError, match="it holds notes, which would be lost"):
-        full_size.write(layout.FULL_SIZE, SIZE, threads=1)
-    assert (layout.FULL_SIZE / "notes").read_text() == "mine"
+        full_size.write(full_size.FOLDER, SIZE, threads=1)
+    assert (full_size.FOLDER / "notes").read_text() == "mine"
 
 
 def test_words_are_drawn_as_they_are_used_and_a_product_keeps_its_own() -> None:
