@@ -5,7 +5,6 @@ Markdown, or start a line that a CI runner takes for a command.
 """
 
 import html
-import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
@@ -13,12 +12,10 @@ from pipeline.compare.differences import Change, Comparison, Move
 from pipeline.compare.sides import Hit, Top
 from pipeline.core import text_tables
 from pipeline.core.params import Compare
+from pipeline.core.text_tables import four_digits, inline, plain
 
 HITS = 3
 """How many of a query's first products are shown; JSON holds all."""
-
-TITLE = 70
-"""How many characters of a title are shown; JSON holds all."""
 
 SETTINGS = 30
 """How many settings that differ are shown; JSON holds all."""
@@ -179,14 +176,6 @@ def verdict(move: Move) -> str:
     return said
 
 
-def four_digits(value: float) -> str:
-    """Return a number as tables show it; nothing for NaN.
-
-    A mean is rounded here alone: rounded to 5 digits before, it may end in another fourth digit.
-    """
-    return "" if math.isnan(value) else f"{value:.4f}"
-
-
 def _choices(chosen: tuple[Mapping[str, str], Mapping[str, str]]) -> str:
     a, b = chosen
     return ", ".join(f"{name} {_arrow(a[name], b[name])}" for name in a)
@@ -206,17 +195,6 @@ def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, 
         hits = report.hits(number, move, change)[:HITS]
         shown = [f"{label or '?'} {plain(title)}" for label, title in hits]
         yield name, shown or [labels or "nothing"]
-
-
-def plain(text: str) -> str:
-    """Return text on one line, shortened, without characters that steer a terminal."""
-    text = printable(text)
-    return text if len(text) <= TITLE else text[: TITLE - 1] + "…"
-
-
-def printable(text: str) -> str:
-    """Return the whole of a text on one line, without characters that steer a terminal."""
-    return " ".join("".join(c if c.isprintable() else " " for c in text).split())
 
 
 def _folded(report: Report, move: Move) -> str:
@@ -239,10 +217,3 @@ def _folded(report: Report, move: Move) -> str:
 
 def _code(text: str) -> str:
     return f"<code>{inline(text)}</code>"
-
-
-def inline(text: str) -> str:
-    """Return text on one line, with all that Markdown would read as more written as entities."""
-    text = "".join(c if c.isprintable() else " " for c in text)
-    escaped = html.escape(text, quote=False)
-    return "".join(f"&#{ord(c)};" if c in "\\`*_[]|~!@#:" else c for c in escaped)

@@ -1,7 +1,7 @@
 """A leaderboard as text for a terminal, Markdown, CSV and JSON.
 
-Names come from revisions that anyone may have written; `compare.display` says how they are kept
-from steering a terminal or a page.
+Names come from revisions that anyone may have written; `core.text_tables` says how they are
+kept from steering a terminal or a page.
 """
 
 import csv
@@ -11,9 +11,9 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from pipeline.compare.display import four_digits, inline, plain
 from pipeline.core import text_tables
 from pipeline.core.params import ENCODER_MEASURES
+from pipeline.core.text_tables import four_digits, inline, plain
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.leaderboard.board import BASELINE, Board, Placed
 

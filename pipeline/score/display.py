@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
 
-from pipeline.compare.display import HEADER, NUMBERS, plain
+from pipeline.compare.display import HEADER, NUMBERS
 from pipeline.core import text_tables
+from pipeline.core.text_tables import plain
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import Interval
 from pipeline.score.results import Difference, Result

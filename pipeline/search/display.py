@@ -5,8 +5,8 @@ Neither has colours.
 
 import unicodedata
 
-from pipeline.compare.display import plain, printable
 from pipeline.core.systems import System
+from pipeline.core.text_tables import plain, printable
 from pipeline.search.answer import Answer, Hit
 
 GAP = "   "
