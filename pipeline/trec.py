@@ -47,7 +47,8 @@ from numpy.typing import NDArray
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import files_into, refuse_artefacts
+from pipeline.core.files import files_into
+from pipeline.core.outputs import refuse_artefacts
 from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
@@ -282,7 +283,7 @@ def export_locales(
     parser.add_argument("--out", type=Path, required=True, help="the folder to write to")
     arguments = parser.parse_args()
     with stage.report_errors(name) as outcome:
-        refuse_artefacts({"--out": arguments.out}, layout.artefacts(), folders=True)
+        refuse_artefacts({"--out": arguments.out}, folders=True)
         params = load_params()
         for locale in params.locales if arguments.locale is None else (arguments.locale,):
             stage.check_locale(params, locale)

@@ -28,6 +28,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
+from pipeline.core.outputs import refuse_artefacts
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.start import spare_pandas
@@ -246,9 +247,7 @@ def main() -> int:
         spare_pandas()
         params = load_params()
         stage.check_locale(params, asked.locale)
-        files.refuse_artefacts(
-            {"--out": asked.out}, layout.artefacts(), folders=True, replaced=True
-        )
+        refuse_artefacts({"--out": asked.out}, folders=True, replaced=True)
         for package in ("onnx", "onnxruntime"):
             if importlib.util.find_spec(package) is None:
                 raise PipelineError(

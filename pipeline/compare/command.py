@@ -173,8 +173,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with stage.report_errors("compare") as outcome:
         named = {"--markdown": arguments.markdown, "--json": arguments.json}
-        files.refuse_artefacts(named, layout.artefacts())
-        git.refuse_tracked(named)
+        git.refuse_project_files(named)
         report = compare(
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )

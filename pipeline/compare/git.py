@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError
+from pipeline.core.outputs import refuse_artefacts
 
 _EXPERIMENTS = "refs/exps"
 """DVC keeps an experiment as refs/exps/aa/bbbb/NAME, aabbbb the commit that it started from."""
@@ -119,15 +120,16 @@ _ENDINGS = {
 }
 
 
-def refuse_tracked(given: Mapping[str, Path | None]) -> None:
-    """Check that no option names a file of another kind that is in Git, such as a source file.
+def refuse_project_files(given: Mapping[str, Path | None]) -> None:
+    """Check that no option names an artefact, or a file of another kind that is in Git.
 
     Args:
         given: the path that each of `_ENDINGS` names, None where it is left out.
 
     Raises:
-        PipelineError: one does; links are followed.
+        PipelineError: one does, links followed, or two options name one file.
     """
+    refuse_artefacts(given)
     for option, path in given.items():
         endings = _ENDINGS[option]
         if path is not None and path.suffix.lower() not in endings and _tracks(path):

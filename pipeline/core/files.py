@@ -8,7 +8,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,7 @@ def atomic_file(path: Path, *, follow_links: bool = False) -> Iterator[Path]:
     if follow_links or _of_the_system(end):
         path = end
     replaces_link = path.is_symlink() and not _of_the_system(path)
-    if not replaces_link and _takes_a_stream(path):
+    if not replaces_link and takes_a_stream(path):
         with tempfile.TemporaryDirectory() as folder:
             whole = Path(folder) / "whole"
             yield whole
@@ -127,7 +127,7 @@ def files_into(folder: Path) -> Iterator[Path]:
         made = sorted(each for each in scratch.rglob("*") if each.is_file())
         places = [folder / each.relative_to(scratch) for each in made]
         for place in places:
-            _takes_a_stream(_end_of_links(place))
+            takes_a_stream(place)
         for path, place in zip(made, places, strict=True):
             with atomic_file(place, follow_links=True) as partial:
                 shutil.move(path, partial)
@@ -147,12 +147,14 @@ def _end_of_links(path: Path) -> Path:
     raise PipelineError(f"{given} is a link that leads to itself. Remove it.")
 
 
-def _takes_a_stream(path: Path) -> bool:
+def takes_a_stream(path: Path) -> bool:
     """Say whether bytes are written into the file at `path`, instead of replacing it.
 
     Raises:
-        PipelineError: it can neither be written into nor be replaced.
+        PipelineError: it can neither be written into nor be replaced, or is a link that leads to
+            itself.
     """
+    path = _end_of_links(path)
     try:
         mode = path.stat().st_mode
     except FileNotFoundError:
@@ -169,91 +171,6 @@ def _of_the_system(path: Path) -> bool:
     """Say whether a path is in /dev or /proc; /dev/shm is a disk in memory, of usual files."""
     top = Path(os.path.abspath(path)).parts[1:3]  # noqa: PTH100
     return top[:1] in (("dev",), ("proc",)) and top != ("dev", "shm")
-
-
-def refuse_overlap(inputs: Iterable[Path], output: Path) -> None:
-    """Check that no input is inside the output that a stage replaces, and that none contains it.
-
-    Links are followed on both sides; the path as it is written counts too, since a link within
-    `output` goes with it.
-
-    Args:
-        inputs: files and folders that the stage reads; they need not exist.
-        output: the folder or file that it replaces.
-
-    Raises:
-        PipelineError: an input and the output overlap.
-    """
-    for each in inputs:
-        if _is_within(each, output):
-            raise PipelineError(
-                f"{each} is in {output}, which this stage replaces: it would be deleted. Move it "
-                "elsewhere, and change its path in params.yaml."
-            )
-        if _is_within(output, each):
-            raise PipelineError(
-                f"{each} contains {output}, which this stage replaces. Move the input to a folder "
-                "of its own, and change its path in params.yaml."
-            )
-
-
-def refuse_artefacts(
-    given: Mapping[str, Path | None],
-    artefacts: Iterable[Path],
-    *,
-    folders: bool = False,
-    replaced: bool = False,
-) -> None:
-    """Check that a command may write the files that its arguments name.
-
-    Links are followed, as in `refuse_overlap`.
-
-    Args:
-        given: the path that each option names, None where it is left out.
-        artefacts: files and folders that no command replaces by name.
-        folders: whether the options name folders to write to, which may be there already.
-        replaced: whether such a folder is replaced as a whole.
-
-    Raises:
-        PipelineError: a path is one of the artefacts or in one, two options name one file, or a
-            folder that is replaced has the place of an artefact in it.
-    """
-    named = {option: path for option, path in given.items() if path is not None}
-    held = list(artefacts)
-    for option, path in named.items():
-        for artefact in held:
-            if _is_within(path, artefact):
-                raise PipelineError(
-                    f"{option} {path}: must not be an artefact of the project (it is {artefact} or "
-                    "inside it). Name another path."
-                )
-            if replaced and _is_within(artefact, path):
-                raise PipelineError(
-                    f"{option} {path}: must not contain {artefact}, an artefact of the project: "
-                    "the folder is replaced as a whole. Name another path."
-                )
-        if not folders and _takes_a_stream(_end_of_links(path)):
-            continue
-        for other, before in named.items():
-            if other == option:
-                break
-            if _is_within(path, before):
-                raise PipelineError(f"{option} {path}: {other} names it too. Name two paths.")
-
-
-def _is_within(inner: Path, outer: Path) -> bool:
-    """Return whether `inner` is `outer` or in it, as written or after links are followed."""
-    if "\0" in f"{inner}{outer}":  # not a path
-        return False
-    for resolve in (os.path.abspath, os.path.realpath):
-        place, other = Path(resolve(inner)), Path(resolve(outer))
-        for above in (place, *place.parents):
-            if above == other:
-                return True
-            with suppress(OSError):  # one of them does not exist
-                if above.samefile(other):
-                    return True
-    return False
 
 
 def _beside(path: Path, ending: str) -> Path:

@@ -14,8 +14,9 @@ from pathlib import Path
 from pipeline.core import layout, stage
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_directory, refuse_overlap, write_json
+from pipeline.core.files import atomic_directory, write_json
 from pipeline.core.languages import warn_of_language
+from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import FolderWeights, Params
 from pipeline.core.trained_folder import copy_curve, refuse_other_pairs
 from pipeline.embed.fill import SideEncoder

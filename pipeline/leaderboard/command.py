@@ -175,8 +175,7 @@ def main() -> int:
     arguments = parser.parse_args()
     with stage.report_errors("leaderboard") as outcome:
         named = {f"--{kind}": getattr(arguments, kind) for kind in ("markdown", "csv", "json")}
-        files.refuse_artefacts(named, layout.artefacts())
-        git.refuse_tracked(named)
+        git.refuse_project_files(named)
         params = load_params()
         boards, notes = rank_revisions(
             params, arguments.revisions, arguments.measure, arguments.samples

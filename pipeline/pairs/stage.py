@@ -5,7 +5,8 @@ from pathlib import Path
 
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_directory, refuse_overlap, scratch_beside, write_json
+from pipeline.core.files import atomic_directory, scratch_beside, write_json
+from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import Params
 from pipeline.core.trained_folder import SIDES, card_of_pairs
 from pipeline.pairs.leakage import draw_dev, read_evaluated

@@ -11,7 +11,8 @@ import pyarrow as pa
 
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_directory, refuse_overlap, write_json
+from pipeline.core.files import atomic_directory, write_json
+from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import Params, Sample
 from pipeline.sample import esci as source
 from pipeline.sample import opening

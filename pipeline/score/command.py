@@ -150,8 +150,7 @@ def main() -> int:
     arguments = _arguments()
     with stage.report_errors("score") as outcome:
         named = {f"--{kind}": getattr(arguments, kind) for kind in WRITTEN}
-        files.refuse_artefacts(named, layout.artefacts())
-        git.refuse_tracked(named)
+        git.refuse_project_files(named)
         _refuse_inputs(
             named, (arguments.qrels, *arguments.runs, *filter(None, [arguments.products]))
         )

@@ -21,7 +21,7 @@ import pyarrow.compute as pc
 from pipeline.clean.judgements import clean_judgements
 from pipeline.clean.products import BATCH_ROWS
 from pipeline.clean.texts import clean_products, clean_queries
-from pipeline.core import files, layout, params_edit, params_text, stage, tables
+from pipeline.core import files, layout, outputs, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
 from pipeline.core.param_types import NO_RERANKER
@@ -241,9 +241,9 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     for path in filter(None, (asked.products, asked.labels)):
         _refuse_ending(path)
         opening.check_file(path, ASKER)
-    files.refuse_artefacts({"--out": asked.out}, layout.artefacts(), folders=True, replaced=True)
+    outputs.refuse_artefacts({"--out": asked.out}, folders=True, replaced=True)
     _refuse_to_lose(asked.out)
-    files.refuse_overlap(copies.values(), asked.out)
+    outputs.refuse_overlap(copies.values(), asked.out)
     before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
     data = params_text.parse(before, str(PARAMS_FILE))
     current = check_params(data, str(PARAMS_FILE))

@@ -11,7 +11,7 @@ from pipeline.compare import display, git
 from pipeline.compare.command import compare
 from pipeline.compare.display import Report
 from pipeline.compare.revision import WORKSPACE, Revision
-from pipeline.core import files, layout, stage
+from pipeline.core import files, stage
 from pipeline.core.params_file import load_params
 from pipeline.report import render
 from pipeline.report.moves import Changed, Moves
@@ -46,8 +46,7 @@ def main() -> int:
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the page")
     arguments = parser.parse_args()
     with stage.report_errors("since") as outcome:
-        files.refuse_artefacts({"--out": arguments.out}, layout.artefacts())
-        git.refuse_tracked({"--out": arguments.out})
+        git.refuse_project_files({"--out": arguments.out})
         params = load_params()
         since, workspace = Revision(arguments.revision), Revision(WORKSPACE)
         report = compare(params, since, workspace, queries=5, with_titles=False)

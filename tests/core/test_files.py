@@ -14,7 +14,6 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.core import layout
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import (
@@ -24,8 +23,6 @@ from pipeline.core.files import (
     canonical_json,
     files_into,
     read_json,
-    refuse_artefacts,
-    refuse_overlap,
     sha256_file,
     sha256_lines,
     write_json,
@@ -39,28 +36,6 @@ def tree(folder: Path) -> dict[str, bytes | None]:
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
     }
-
-
-@pytest.mark.parametrize(
-    ("given", "output"),
-    [("out", "out"), ("out/in", "out"), (".", "out"), ("link", "out"), ("out/a/link", "out"),
-     ("real/in", "outlink"), ("a/../out/in", "out"), ("out/missing", "out")],
-)  # fmt: skip
-def test_an_input_in_the_output_or_around_it_is_refused(
-    tmp_path: Path, given: str, output: str
-) -> None:
-    for folder in ("out/in", "out/a", "real/in", "a", "elsewhere"):
-        (tmp_path / folder).mkdir(parents=True)
-    (tmp_path / "link").symlink_to(tmp_path / "out/in")
-    (tmp_path / "out/a/link").symlink_to(tmp_path / "elsewhere")
-    (tmp_path / "outlink").symlink_to(tmp_path / "real")
-
-    with pytest.raises(PipelineError, match="which this stage replaces"):
-        refuse_overlap([tmp_path / "a", tmp_path / given], tmp_path / output)
-
-
-def test_inputs_beside_the_output_are_taken(tmp_path: Path) -> None:
-    refuse_overlap([tmp_path / "output", tmp_path / "ou", Path("x\0y")], tmp_path / "out")
 
 
 def test_a_file_appears_when_the_block_succeeds(tmp_path: Path) -> None:
@@ -568,36 +543,3 @@ def test_a_kill_between_the_two_renames_loses_nothing(tmp_path: Path) -> None:
     with pytest.raises(KeyError), atomic_directory(tmp_path / "out"):
         raise KeyError
     assert (tmp_path / "out" / "old").read_text() == "old"
-
-
-def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    path = layout.metrics("es")
-    write_json(path, 1)
-    Path("link.json").symlink_to(path)
-    Path("folder").symlink_to(path.parent)
-    for given in (
-        Path(".git/HEAD"), Path(".dvc/config"),
-        path, path.absolute(), Path("link.json"), Path("folder/new.json"), Path("params.yaml"),
-        layout.METRICS, Path("reports/../reports/metrics/us.json"), layout.PAGE,
-        *layout.LOCKS, layout.MODELS_GRAPH, layout.PAIRS / "name" / "train.parquet",
-        Path("models/encoder/name/model.safetensors"), Path("models/reranker/name/card.json"),
-    ):  # fmt: skip
-        with pytest.raises(PipelineError, match=f"^--json {given}: must not be an artefact"):
-            refuse_artefacts({"--json": given}, layout.artefacts())
-    free = Path("reports/mine.json")
-    refuse_artefacts({"--json": free, "--markdown": None}, layout.artefacts())
-    null = Path(os.devnull)
-    refuse_artefacts({"--json": null, "--markdown": null}, layout.artefacts())
-    with pytest.raises(PipelineError, match=r"^--json reports/mine\.json: --markdown names it too"):
-        refuse_artefacts({"--markdown": free.absolute(), "--json": free}, layout.artefacts())
-    Path("mine").mkdir()
-    refuse_artefacts({"--out": Path("mine")}, layout.artefacts(), folders=True, replaced=True)
-    for above in (Path(), Path("data"), tmp_path / "reports"):
-        refuse_artefacts({"--out": above}, layout.artefacts(), folders=True)
-        with pytest.raises(PipelineError, match=f"^--out {above}: must not contain .* replaced"):
-            refuse_artefacts({"--out": above}, layout.artefacts(), folders=True, replaced=True)
-    with pytest.raises(PipelineError, match=r"^mine is a folder\. Name a file\.$"):
-        refuse_artefacts({"--json": Path("mine")}, layout.artefacts())
