@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipeline.browser.onnx_model import to_8_bits
 from pipeline.core import files
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Ints, Matrix, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BRAND, iter_fields
@@ -45,12 +45,9 @@ def count_subvectors(dimension: int) -> int:
     return min(divisors, key=lambda each: abs(each - dimension / PER_SUBVECTOR))
 
 
-def training_rows(rows: int) -> NDArray[np.int64]:
+def training_rows(rows: int) -> Ints:
     """Return the rows to train on, ascending, drawn by a fixed seed."""
-    if rows <= TRAINED:
-        return np.arange(rows)
-    drawn = np.random.default_rng(TRAINING_SEED).choice(rows, TRAINED, replace=False)
-    return np.sort(drawn).astype(np.int64)
+    return sampled_rows(rows, TRAINED, TRAINING_SEED)
 
 
 def near_order(pieces: Callable[[], Iterable[Matrix]], sample: Matrix) -> Ints:

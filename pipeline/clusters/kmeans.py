@@ -9,7 +9,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
-from pipeline.core.arrays import Floats32, Ints, Matrix
+from pipeline.core.arrays import Floats32, Ints, Matrix, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
@@ -110,21 +110,14 @@ def cluster_products(
 
 def train_clusters(vectors: Directions, clusters: int, seed: int) -> Matrix:
     """Return the centroids of the clusters, trained on a sample, [clusters, dimension]."""
-    rows = draw_rows(np.arange(vectors.rows), SAMPLE_PER_CENTROID * clusters, seed)
+    rows = sampled_rows(vectors.rows, SAMPLE_PER_CENTROID * clusters, seed)
     return _train(vectors.take(rows), clusters, seed)
 
 
 def _train_leaves(vectors: Directions, members: Ints, leaf_size: int, seed: int) -> Matrix:
     leaves = max(1, round(len(members) / leaf_size))
-    rows = draw_rows(members, SAMPLE_PER_CENTROID * leaves, seed)
-    return _train(vectors.take(rows), leaves, seed)
-
-
-def draw_rows(rows: Ints, wanted: int, seed: int) -> Ints:
-    """Return `wanted` of the rows, drawn by the seed, ascending; all where there are no more."""
-    if wanted >= len(rows):
-        return rows
-    return np.sort(np.random.default_rng(seed).choice(rows, wanted, replace=False))
+    drawn = sampled_rows(len(members), SAMPLE_PER_CENTROID * leaves, seed)
+    return _train(vectors.take(members[drawn]), leaves, seed)
 
 
 def nearest(block: Matrix, centroids: Matrix) -> tuple[Ints, Floats32]:

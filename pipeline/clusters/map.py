@@ -6,8 +6,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.form import LANDMARKS
-from pipeline.clusters.kmeans import draw_rows
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Ints, Matrix, sampled_rows
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
 
@@ -34,7 +33,7 @@ def draw_map(vectors: Directions, seed: int, threads: int) -> tuple[Matrix, Ints
     Returns:
         The places, float32 [products, 2]; the rows of the landmarks, ascending, int64.
     """
-    chosen = draw_rows(np.arange(vectors.rows), LANDMARKS, seed)
+    chosen = sampled_rows(vectors.rows, LANDMARKS, seed)
     landmarks = vectors.take(chosen)
     with threadpool_limits(1):
         places = _into_unit_square(_place_landmarks(landmarks, seed))

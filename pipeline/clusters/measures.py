@@ -8,8 +8,8 @@ from sklearn.metrics import adjusted_mutual_info_score
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
-from pipeline.clusters.kmeans import draw_rows, nearest, train_clusters
-from pipeline.core.arrays import Floats, Ints
+from pipeline.clusters.kmeans import nearest, train_clusters
+from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.runs.ranking import find_pairs
 
 STABILITY_SAMPLE = 8_192
@@ -83,7 +83,7 @@ def stability(vectors: Directions, cluster: Ints, clusters: int, seed: int) -> f
         clusters: how many were looked for.
         seed: that of the clusters.
     """
-    rows = draw_rows(np.arange(vectors.rows), STABILITY_SAMPLE, seed)
+    rows = sampled_rows(vectors.rows, STABILITY_SAMPLE, seed)
     with threadpool_limits(1):
         other, _ = nearest(vectors.take(rows), train_clusters(vectors, clusters, seed + 1))
         return float(adjusted_mutual_info_score(cluster[rows], other))

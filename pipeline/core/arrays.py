@@ -21,11 +21,11 @@ Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""
 
 
-def sampled_rows(rows: int, most: int) -> Ints:
+def sampled_rows(rows: int, most: int, seed: int = SAMPLE_SEED) -> Ints:
     """Return all rows, or a seeded sample of `most` of them, ascending."""
     if rows <= most:
         return np.arange(rows)
-    chosen = np.random.default_rng(SAMPLE_SEED).choice(rows, most, replace=False)
+    chosen = np.random.default_rng(seed).choice(rows, most, replace=False)
     return np.sort(chosen)
 
 

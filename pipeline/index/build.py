@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.faiss import faiss
 from pipeline.core.params import (
     FilledByCodes,
@@ -125,10 +125,7 @@ def _extremes(pieces: Iterable[Matrix]) -> Matrix:
 
 def _sample(pieces: Iterable[Matrix], rows: int, wanted: int) -> Matrix:
     """Return `wanted` of all `rows` vectors, drawn by a fixed seed, in the order of their rows."""
-    chosen = np.arange(rows)
-    if wanted < rows:
-        rng = np.random.default_rng(TRAINING_SEED)
-        chosen = np.sort(rng.choice(rows, wanted, replace=False))
+    chosen = sampled_rows(rows, wanted, TRAINING_SEED)
     sample, start = [], 0
     for piece in pieces:
         first, last = np.searchsorted(chosen, [start, start + len(piece)])
