@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from pipeline.browser.onnx_model import to_8_bits
 from pipeline.core import files
 from pipeline.core.arrays import Ints, Matrix, sampled_rows
-from pipeline.core.faiss import faiss
+from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BRAND, iter_fields
 from pipeline.index.kinds import TRAINING_SEED
@@ -72,7 +72,7 @@ def _centroids(vectors: Matrix, number: int) -> Matrix:
     kmeans: Any = faiss.Kmeans(
         vectors.shape[1], number, niter=10, seed=TRAINING_SEED, min_points_per_centroid=1
     )
-    with _one_thread():
+    with faiss_threads(1):
         kmeans.train(np.ascontiguousarray(vectors))
     return np.asarray(kmeans.centroids)
 
@@ -81,7 +81,7 @@ def _nearest(vectors: Matrix, centroids: Matrix) -> Ints:
     """Return the centroid that is nearest to each vector, int64 [rows]."""
     flat: Any = faiss.IndexFlatL2(centroids.shape[1])
     flat.add(centroids)
-    with _one_thread():
+    with faiss_threads(1):
         return np.asarray(flat.search(np.ascontiguousarray(vectors), 1)[1][:, 0])
 
 
@@ -95,7 +95,7 @@ class Quantiser:
         self._quantiser.cp.seed = seed
         self._quantiser.cp.min_points_per_centroid = 1
         repeats = -(-CODEWORDS // len(sample))
-        with _one_thread():
+        with faiss_threads(1):
             self._quantiser.train(np.ascontiguousarray(np.tile(sample, (repeats, 1))))
 
     @property
@@ -107,20 +107,9 @@ class Quantiser:
 
     def codes(self, vectors: Matrix) -> NDArray[np.uint8]:
         """Return the codes of vectors, uint8 [rows, subvectors]."""
-        with _one_thread():
+        with faiss_threads(1):
             found: NDArray[np.uint8] = self._quantiser.compute_codes(vectors)
         return found
-
-
-class _one_thread:  # noqa: N801 (used as a function)
-    """FAISS on one thread within the block: the order of its sums decides the last bits."""
-
-    def __enter__(self) -> None:
-        self._threads = faiss.omp_get_max_threads()
-        faiss.omp_set_num_threads(1)
-
-    def __exit__(self, *_: object) -> None:
-        faiss.omp_set_num_threads(self._threads)
 
 
 def pack_vectors(vectors: Matrix) -> NDArray[np.uint8]:

@@ -10,7 +10,7 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
 from pipeline.core.arrays import Floats32, Ints, Matrix, sampled_rows
-from pipeline.core.faiss import faiss
+from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.parallel import in_parallel
 from pipeline.vectors.shards import shard_bounds
 
@@ -138,12 +138,8 @@ def _train(sample: Matrix, clusters: int, seed: int) -> Matrix:
     settings.min_points_per_centroid = 1
     settings.max_points_per_centroid = SAMPLE_PER_CENTROID
     training: Any = faiss.Clustering(sample.shape[1], clusters, settings)
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
-    try:
+    with faiss_threads(1):
         training.train(np.ascontiguousarray(sample), faiss.IndexFlatIP(sample.shape[1]))
-    finally:
-        faiss.omp_set_num_threads(threads)
     return np.asarray(faiss.vector_to_array(training.centroids).reshape(clusters, -1))
 
 

@@ -8,6 +8,8 @@ choice; runs round them away.
 """
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import numpy  # noqa: F401  before, because its own OpenBLAS chooses by itself
 
@@ -51,3 +53,14 @@ finally:  # scipy, and the processes that this one starts, choose by themselves
         del os.environ[KERNEL_VARIABLE]
 
 __all__ = ["faiss"]
+
+
+@contextmanager
+def faiss_threads(number: int) -> Iterator[None]:
+    """Let FAISS use so many threads within the block; on one, the order of its sums is fixed."""
+    before = faiss.omp_get_max_threads()
+    faiss.omp_set_num_threads(number)
+    try:
+        yield
+    finally:
+        faiss.omp_set_num_threads(before)

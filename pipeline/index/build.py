@@ -8,7 +8,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.core.arrays import Matrix, sampled_rows
-from pipeline.core.faiss import faiss
+from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import (
     FilledByCodes,
     HnswIndex,
@@ -56,16 +56,12 @@ def build_index(
         add: adds the vectors to an inverted file.
     """
     rows = sum(map(len, shards)) if rows is None else rows
-    threads = faiss.omp_get_max_threads()
     # One thread: with several, k-means and a rotation depend on the BLAS, and a graph on which is
     # first.
     parallel = isinstance(index, HnswIndex) and GRAPHS_ARE_DETERMINISTIC
-    faiss.omp_set_num_threads(threads if parallel else 1)
-    try:
-        with threadpool_limits(None if parallel else 1, "blas"):
-            return _build(index, dimension, similarity, shards, rows, add)
-    finally:
-        faiss.omp_set_num_threads(threads)
+    threads = faiss.omp_get_max_threads() if parallel else 1
+    with faiss_threads(threads), threadpool_limits(None if parallel else 1, "blas"):
+        return _build(index, dimension, similarity, shards, rows, add)
 
 
 def _build(

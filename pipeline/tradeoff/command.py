@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.errors import PipelineError, did_you_mean
-from pipeline.core.faiss import faiss
+from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import FlatIndex, Index, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.progress import track
@@ -176,18 +176,14 @@ def searcher(index: Any) -> Search:
 
 def latencies(search: Search, queries: Matrix) -> NDArray[np.float64]:
     """Return the seconds that each query takes alone on one thread, the median of `PASSES`."""
-    threads = faiss.omp_get_max_threads()
-    faiss.omp_set_num_threads(1)
     seconds = np.empty((PASSES, len(queries)))
-    try:
+    with faiss_threads(1):
         search(queries[:1], DEPTH)
         for row in seconds:
             for at in range(len(queries)):
                 started = time.perf_counter()
                 search(queries[at : at + 1], DEPTH)
                 row[at] = time.perf_counter() - started
-    finally:
-        faiss.omp_set_num_threads(threads)
     return np.asarray(np.median(seconds, axis=0))
 
 
