@@ -22,7 +22,7 @@ from bench import reports
 from bench.peak import operations, peak_gflops, precisions
 from pipeline.core import stage
 from pipeline.core.arrays import Ints
-from pipeline.core.files import atomic_file
+from pipeline.core.files import write_text
 from pipeline.core.params import Encoder, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
@@ -149,8 +149,7 @@ def main() -> int:
             f"{threads} cores; their peak, in 1e9 operations a second: {listed}. Medians of "
             f"{options.rounds} rounds.\n\n{table(sides, each, peaks)}"
         )
-        with atomic_file(reports.BATCHES) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(reports.BATCHES, text)
         sys.stdout.write(text)
     return outcome.status
 

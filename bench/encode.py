@@ -34,7 +34,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix
 from pipeline.core.cpu import bfloat16_instructions, cpu_flags, cpu_model
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, write_json
+from pipeline.core.files import write_json, write_text
 from pipeline.core.params import Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.encoders.encoder import Role
@@ -372,9 +372,8 @@ def main() -> int:
             "source": "ESCI_DIR" if os.environ.get("ESCI_DIR") else "demo",
         }
         write_json(layout.ENCODE_BENCH, report)
-        with atomic_file(layout.ENCODE_BENCH.with_suffix(".md")) as partial:
-            text = about(here, peaks) + table(encoders)
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        text = about(here, peaks) + table(encoders)
+        write_text(layout.ENCODE_BENCH.with_suffix(".md"), text)
         sys.stdout.write(text)
     return outcome.status
 

@@ -30,7 +30,7 @@ from bench.encode import machine
 from pipeline.core import stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, write_json
+from pipeline.core.files import write_json, write_text
 from pipeline.core.params import Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.evaluate import judged_run, metrics
@@ -311,8 +311,7 @@ def main() -> int:
             "queries": options.queries,
         }
         write_json(reports.EVALUATE, figures)
-        with atomic_file(reports.EVALUATE.with_suffix(".md")) as partial:
-            partial.write_text(table(figures), encoding="utf-8", newline="\n")
+        write_text(reports.EVALUATE.with_suffix(".md"), table(figures))
         sys.stdout.write(table(figures))
     return outcome.status
 

@@ -25,7 +25,7 @@ from bench import reports
 from bench.scale_search import params_with
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.files import atomic_file, sha256_file, write_json
+from pipeline.core.files import sha256_file, write_json, write_text
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
@@ -178,8 +178,7 @@ def main() -> int:
             f"{options.noise:g} of their length; {found['queries']:,} queries, {options.lists:,} "
             f"lists, {found['threads']} threads.\n\n{table(found)}"
         )
-        with atomic_file(reports.INDEXES) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(reports.INDEXES, text)
         sys.stdout.write(text)
     return outcome.status
 

@@ -80,8 +80,7 @@ def main() -> int:
                 text = put_between_markers(page.read_text(encoding="utf-8"), name, block)
             except PipelineError as err:
                 raise PipelineError(f"{page}: {err}") from err
-            with files.atomic_file(page) as partial:
-                partial.write_text(text, encoding="utf-8", newline="\n")
+            files.write_text(page, text)
     except (PipelineError, FileNotFoundError) as err:
         sys.stderr.write(f"error: {err}\n")
         return 1

@@ -24,7 +24,7 @@ from bench import reports
 from bench.peak import precisions
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file
+from pipeline.core.files import write_text
 from pipeline.core.params import Params, Reranker, Runtime
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
@@ -185,8 +185,7 @@ def main() -> int:
             f"{sides[0].queries} queries, {params.runtime.thread_count()} threads, medians of "
             f"{options.rounds} rounds.\n\n{table(sides)}"
         )
-        with atomic_file(reports.RERANK) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(reports.RERANK, text)
         sys.stdout.write(text)
     return outcome.status
 

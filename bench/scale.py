@@ -26,7 +26,7 @@ from bench.measure import Figures, Measure
 from bench.memory import Peak, watched
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, read_json, write_json
+from pipeline.core.files import read_json, write_json, write_text
 from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, load_params
 
@@ -154,9 +154,8 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
                     [*points, figures], key=lambda each: int(each["products"])
                 )
                 write_json(path, report)
-                with atomic_file(path.with_suffix(".md")) as partial:
-                    text = table(report["stages"]) + origin(report)
-                    partial.write_text(text, encoding="utf-8", newline="\n")
+                text = table(report["stages"]) + origin(report)
+                write_text(path.with_suffix(".md"), text)
 
 
 def commit() -> str:

@@ -28,7 +28,7 @@ from bench.spelling_report import DEMO, TITLES, TYPOS, Found, Sides, write_repor
 from bench.typos import mistype
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file
+from pipeline.core.files import write_text
 from pipeline.core.languages import UNSPACED
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import AS_TYPED, CORRECTED, Params
@@ -65,8 +65,7 @@ def main() -> int:
         text = write_report(params, found, split)
         text += f"`python -m bench.spelling --source DIR --split {split}`, commit {measured}.\n"
         if split == "test":
-            with atomic_file(reports.SPELLING) as partial:
-                partial.write_text(text, encoding="utf-8", newline="\n")
+            write_text(reports.SPELLING, text)
         sys.stdout.write(text)
     return outcome.status
 

@@ -34,7 +34,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, write_json
+from pipeline.core.files import atomic_file, write_json, write_text
 from pipeline.core.params import Params, Uncertainty
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
@@ -117,8 +117,7 @@ def main() -> int:
             evaluate(options.folder, name, experiment, data)
         text = report(options.folder, experiments, params)
         text += f"\nOf the commit {commit_of(project)[:7]}.\n"
-        with atomic_file(options.folder / "results.md") as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        write_text(options.folder / "results.md", text)
         sys.stdout.write(text)
     return outcome.status
 

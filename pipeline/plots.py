@@ -73,9 +73,8 @@ def write_template(path: Path, nonce: str) -> None:
     for package in PACKAGES:
         taken = {name: content.decode() for name, content in read_taken(package)}
         scripts.append(f"/*! {package.name}\n{taken['licence']}*/\n{taken['script']}")
-    with files.atomic_file(path) as partial:
-        page = PAGE % {"nonce": nonce, "scripts": "\n".join(scripts)}
-        partial.write_text(page, encoding="utf-8", newline="\n")
+    page = PAGE % {"nonce": nonce, "scripts": "\n".join(scripts)}
+    files.write_text(path, page)
 
 
 def check_versions() -> None:

@@ -31,8 +31,7 @@ def catalogue(params: Params, locale: str) -> stage.Done:
         {"similar": similar_section(report), "duplicates": duplicates_section(report)},
     )
     path = layout.catalogue(locale)
-    with files.atomic_file(path) as partial:
-        partial.write_text(page, encoding="utf-8", newline="\n")
+    files.write_text(path, page)
     stage.log.info("catalogue locale=%s products=%d page=%s", locale, report.products, path)
     return stage.Done(products=report.products)
 

@@ -178,9 +178,8 @@ def main() -> int:
             load_params(), Revision(arguments.a), Revision(arguments.b), arguments.queries
         )
         if arguments.markdown:
-            with files.atomic_file(arguments.markdown, follow_links=True) as partial:
-                text = display.markdown(report)
-                partial.write_text(text, encoding="utf-8", newline="\n")
+            text = display.markdown(report)
+            files.write_text(arguments.markdown, text, follow_links=True)
         if arguments.json:
             files.write_json(arguments.json, plain_data.as_json(report), follow_links=True)
         sys.stdout.write(display.terminal(report))

@@ -216,8 +216,13 @@ def canonical_json(data: object) -> str:
 
 def write_json(path: Path, data: object, *, follow_links: bool = False) -> None:
     """Write `data` as canonical JSON, atomically; `follow_links` as `atomic_file` has it."""
+    write_text(path, canonical_json(data), follow_links=follow_links)
+
+
+def write_text(path: Path, text: str, *, follow_links: bool = False) -> None:
+    """Write text as UTF-8, atomically; `follow_links` as `atomic_file` has it."""
     with atomic_file(path, follow_links=follow_links) as partial:
-        partial.write_text(canonical_json(data), encoding="utf-8", newline="\n")
+        partial.write_text(text, encoding="utf-8", newline="\n")
 
 
 def read_bytes(path: Path, remedy: str, at_most: int = MOST_BYTES) -> bytes:

@@ -183,8 +183,7 @@ def main() -> int:
         shown = display.Shown(boards, notes, arguments.measure, params.uncertainty.confidence)
         for kind, write in (("markdown", display.markdown), ("csv", display.csv_text)):
             if path := getattr(arguments, kind):
-                with files.atomic_file(path, follow_links=True) as partial:
-                    partial.write_text(write(shown), encoding="utf-8", newline="\n")
+                files.write_text(path, write(shown), follow_links=True)
         if arguments.json:
             files.write_json(arguments.json, display.as_json(shown), follow_links=True)
         sys.stdout.write(display.terminal(shown))

@@ -105,8 +105,7 @@ def against_last_run() -> None:
     numbers = ("seconds planned", "seconds", "MB planned", "MB")
     header = ("stage", "locale", "units", *numbers, "known by")
     sys.stdout.write(aligned(header, lines, numbers))
-    with files.atomic_file(layout.COSTS) as partial:
-        partial.write_text(markdown(header, lines, numbers), encoding="utf-8", newline="\n")
+    files.write_text(layout.COSTS, markdown(header, lines, numbers))
 
 
 def _pairs(made: Plan) -> Iterator[tuple[Row, Row]]:

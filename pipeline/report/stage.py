@@ -55,8 +55,7 @@ def _write(locales: Sequence[LocaleResults], page: str, tables: str, summary: Su
         (layout.REPORT, tables),
         (layout.SUMMARY, files.canonical_json(summary)),
     ):
-        with files.atomic_file(path) as partial:
-            partial.write_text(text, encoding="utf-8", newline="\n")
+        files.write_text(path, text)
 
 
 def read_results(

@@ -137,8 +137,7 @@ def _repair(lock: Path) -> None:
         lock.unlink()
         stage.log.info("A killed DVC left %s empty. It is removed.", lock)
         return
-    with files.atomic_file(lock) as partial:
-        partial.write_text(mended, encoding="utf-8", newline="\n")
+    files.write_text(lock, mended)
     stage.log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", lock)
 
 

@@ -52,6 +52,5 @@ def main() -> int:
         report = compare(params, since, workspace, queries=5, with_titles=False)
         locales, encoders, scaled = read_results(params)
         page = render.render(locales, params, encoders, scaled, moves_of(report))
-        with files.atomic_file(arguments.out, follow_links=True) as partial:
-            partial.write_text(page, encoding="utf-8", newline="\n")
+        files.write_text(arguments.out, page, follow_links=True)
     return outcome.status
