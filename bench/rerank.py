@@ -25,7 +25,7 @@ from bench.peak import precisions
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_text
-from pipeline.core.params import Params, Reranker, Runtime
+from pipeline.core.params import Params, Reranker
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
 from pipeline.core.trained import Precision
@@ -115,7 +115,7 @@ def with_random_head(params: Params, locale: str, folder: Path) -> Reranker:
 
 def sides_of(params: Params, locale: str, spec: Reranker, name: str, queries: int) -> list[Side]:
     """Return the sides, their models loaded."""
-    runtime: Runtime = params.runtime.model_copy(update={"executor": "local", "ray_address": None})
+    runtime = params.runtime.local()
     pairs = read_pairs(params, locale, spec, queries)
     weights = resolve_weights(spec, name)
     encoder = params.encoder_of(locale)

@@ -4,7 +4,7 @@
 """
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, SerializerFunctionWrapHandler, model_serializer
 
@@ -293,6 +293,10 @@ class Runtime(Strict):
         Without an address it would have the cores of this machine, and nothing would be won.
         """
         return self.executor == "ray" and self.ray_address is not None
+
+    def local(self) -> Self:
+        """Return these settings for work on this machine alone, also where a cluster encodes."""
+        return self.model_copy(update={"executor": "local", "ray_address": None})
 
 
 PackageName = Annotated[str, Field(pattern=r"^[A-Za-z0-9](?:[A-Za-z0-9._-]*[A-Za-z0-9])?$")]

@@ -54,7 +54,7 @@ class PairScores:
         """
         self.name = name
         self._spec = spec
-        self._runtime = runtime.model_copy(update={"executor": "local", "ray_address": None})
+        self._runtime = runtime.local()
         self.weights = resolve_weights(spec, name)
         self.engine = resolve_engine(spec, self.weights, self._runtime)
         self._store = Store(layout.store(), identity(spec, self.weights, self.engine), "float32")

@@ -32,8 +32,7 @@ class QueryVectors:
 
         Without `fetch` it must be on this machine then.
         """
-        here = params.runtime.model_copy(update={"executor": "local"})
-        self._params = params.model_copy(update={"runtime": here})
+        self._params = params.model_copy(update={"runtime": params.runtime.local()})
         self._locale, self._manifest, self._fetch = locale, manifest, fetch
         self._stored = ShardReader(manifest, "queries", locale)
         self._similarity = params.encoder_of(locale).similarity

@@ -86,8 +86,7 @@ class Reordering:
         self._before = other._model or other._before
 
     def _load_model(self) -> PairScorer:
-        name, runtime = self._params.rerank[self._locale], self._params.runtime
-        here = runtime.model_copy(update={"executor": "local", "ray_address": None})
+        name, here = self._params.rerank[self._locale], self._params.runtime.local()
         if not self._fetch:
             refuse_absent(self._spec.weights, f"rerankers.{name}", self._locale, "rerank")
         weights = resolve_weights(self._spec, name)
