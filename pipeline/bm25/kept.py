@@ -3,7 +3,6 @@
 They depend on the texts and the analyser alone: k1, b and the queries may change.
 """
 
-from bisect import bisect_left
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from functools import lru_cache
@@ -19,7 +18,7 @@ from pipeline.bm25 import analysers, counting, postings, texts
 from pipeline.bm25.postings import Postings
 from pipeline.bm25.search import BATCH_QUERIES
 from pipeline.bm25.texts import count_products, worker_count
-from pipeline.core import cache, files, languages, layout, memory
+from pipeline.core import cache, files, languages, layout, memory, tables
 from pipeline.core.arrays import write_npy
 from pipeline.core.cache import Digests, forget
 from pipeline.core.errors import PipelineError
@@ -57,10 +56,8 @@ class SortedTerms(Mapping[str, int]):
         return number
 
     def _look_up(self, term: str) -> int | None:
-        terms = self._terms
-        at = bisect_left(range(len(terms)), term, key=lambda row: terms[row].as_py())
-        found = at < len(terms) and terms[at].as_py() == term
-        return int(self._numbers[at].as_py()) if found else None
+        row = tables.find_sorted(self._terms, term)
+        return None if row is None else int(self._numbers[row].as_py())
 
     def __iter__(self) -> Iterator[str]:
         """Yield the terms."""

@@ -1,6 +1,7 @@
 """The tables between stages: their schemas, written sorted and whole, checked when read."""
 
 import hashlib
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -302,6 +303,15 @@ def hash_rows(digest: "hashlib._Hash", columns: Sequence[pa.ChunkedArray]) -> No
 def row_of(ids: pa.ChunkedArray, wanted: pa.ChunkedArray) -> pa.Array:
     """Return the row of each wanted value in `ids`, null where it is not among them."""
     return pc.index_in(wanted.combine_chunks(), value_set=ids.combine_chunks())
+
+
+def find_sorted(ascending: pa.ChunkedArray, text: str) -> int | None:
+    """Return the row of a text in an ascending column, None where it is not there.
+
+    Only some rows are read, so a mapped column stays on the disk.
+    """
+    row = bisect_left(range(len(ascending)), text, key=lambda at: ascending[at].as_py())
+    return row if row < len(ascending) and ascending[row].as_py() == text else None
 
 
 def rows_of(

@@ -1,6 +1,5 @@
 """What is shown of products: ids and titles, brands and colours; mapped from the cache."""
 
-from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
@@ -9,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pyarrow as pa
 
-from pipeline.core import cache, files, layout
+from pipeline.core import cache, files, layout, tables
 from pipeline.core.arrays import write_npy
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import iter_fields
@@ -44,9 +43,7 @@ class Shown:
 
     def row_of(self, product_id: str) -> int | None:
         """Return the row of a product, None where there is none."""
-        ids = self.ids
-        row = bisect_left(range(len(ids)), product_id, key=lambda at: ids[at].as_py())
-        return row if row < len(ids) and ids[row].as_py() == product_id else None
+        return tables.find_sorted(self.ids, product_id)
 
 
 def open_shown(params: Params, locale: str, source_sha256: str) -> Shown:

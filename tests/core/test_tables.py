@@ -109,6 +109,15 @@ def test_the_row_of_an_id_is_its_place_or_null() -> None:
     assert found == [None if one % 2 else one // 2 for one in wanted.to_pylist()]
 
 
+def test_a_text_is_found_in_a_sorted_column_wherever_its_chunks_end() -> None:
+    texts = ["", "Aa", "a", "aa", "é", "水筒", "😀"]
+    assert texts == sorted(texts)
+    column = pa.chunked_array([texts[:2], [], texts[2:]])
+    assert [tables.find_sorted(column, text) for text in texts] == list(range(len(texts)))
+    assert {tables.find_sorted(column, each) for each in ("A", "ab", "水", "😁")} == {None}
+    assert tables.find_sorted(pa.chunked_array([], pa.string()), "a") is None
+
+
 def test_the_rows_of_ids_that_must_be_known_refuse_an_unknown_one(tmp_path: Path) -> None:
     known = products(5)["product_id"]
     wanted = pa.chunked_array([["B0003", "B0000", "B0003"]])
