@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.cluster.connection import connected
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Params
 from pipeline.core.stage import log
@@ -92,7 +92,7 @@ def _vectors(rng: np.random.Generator, rows: int) -> Matrix:
 def _search(index: faiss.Index, queries: Matrix, depth: int, first: Iterator[Any] | None) -> str:
     """Return a hash of what is found."""
     digest = sha256()
-    for batch in neighbours.parts(np.arange(len(queries)), neighbours.SEARCHED_QUERIES):
+    for batch in blocks(np.arange(len(queries)), neighbours.SEARCHED_QUERIES):
         for found in neighbours.search(index, queries[batch], depth, first):
             digest.update(found.tobytes())
     return digest.hexdigest()

@@ -27,7 +27,7 @@ from bench.measure import Figures, Measure, run_locales
 from bench.memory import watched
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.files import read_json, sha256_file, write_json
@@ -58,7 +58,7 @@ from pipeline.vectors.manifest import (
     read_manifest,
     side_of,
 )
-from pipeline.vectors.shards import PIECE_ROWS, ShardWriter, read_vectors, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS, ShardWriter, read_vectors
 
 LOCALE = "us"
 SEARCH = Path("search")
@@ -108,10 +108,10 @@ class Mixture:
 
     def pieces(self, rows: int, seed: int) -> Iterator[Matrix]:
         """Yield `rows` vectors at length 1."""
-        for start, stop in shard_bounds(rows, PIECE_ROWS):
-            rng = np.random.default_rng([SEED, seed, start])
-            centre = rng.integers(len(self._centres), size=stop - start)
-            noise = NOISE * self._drawn(rng, stop - start)
+        for piece in blocks(range(rows), PIECE_ROWS):
+            rng = np.random.default_rng([SEED, seed, piece.start])
+            centre = rng.integers(len(self._centres), size=len(piece))
+            noise = NOISE * self._drawn(rng, len(piece))
             yield at_unit_length(self._centres[centre] + noise, "made up")
 
 

@@ -22,12 +22,11 @@ from pipeline.bm25.search import (
     Best,
     Pairs,
     TermIndex,
-    cut,
     joined,
     pairs_of,
     search_range,
 )
-from pipeline.core.arrays import Floats
+from pipeline.core.arrays import Floats, blocks
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Bm25
 from pipeline.runs import ranking
@@ -90,7 +89,7 @@ class Task:
             start, depth = searched.start, self.depth
             return Part(part, *search_range(index, start, self.queries, part, depth, pairs))
 
-        return in_parallel(some, cut(rows, QUERIES_AT_ONCE), threads)
+        return in_parallel(some, blocks(rows, QUERIES_AT_ONCE), threads)
 
 
 def vocabulary_of(queries: Iterable[Iterable[str]]) -> dict[str, int]:
@@ -178,7 +177,7 @@ def merge(parts: Iterable[Part], task: Task, rows: range) -> Iterator[Found]:
             bests[row].take(codes[first:last], scores[first:last])
         mine = slice(*np.searchsorted(pairs[0], [part.rows.start, part.rows.stop]))
         judged[mine] += part.judged  # a product is in one range: to the others' 0
-    for batch in cut(rows, BATCH_QUERIES):
+    for batch in blocks(rows, BATCH_QUERIES):
         catalogue = joined([bests.pop(row).ranked() for row in batch])
         mine = slice(*np.searchsorted(pairs[0], [batch.start, batch.stop]))
         pool = ranking.rank_pairs(pairs[0][mine], pairs[1][mine], judged[mine])

@@ -268,8 +268,3 @@ def kth_largest(values: Floats, k: int) -> float:
             if len(high) >= k:
                 values = high
     return float(np.partition(values, -k)[-k])
-
-
-def cut(rows: range, size: int) -> list[range]:
-    """Cut rows into ranges of at most so many."""
-    return [rows[start : start + size] for start in range(0, len(rows), size)]

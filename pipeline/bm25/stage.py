@@ -24,9 +24,10 @@ from pipeline.bm25.kept import open_postings
 from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
 from pipeline.bm25.room import Room
-from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, cut, joined, search
+from pipeline.bm25.search import BATCH_QUERIES, QUERIES_AT_ONCE, TermIndex, joined, search
 from pipeline.bm25.texts import count_products, terms_of_queries, worker_count
 from pipeline.core import layout, memory, stage
+from pipeline.core.arrays import blocks
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.parallel import in_parallel
@@ -118,7 +119,7 @@ def search_ranges(
     with cluster.connection(params.runtime) as ray:  # before terms are counted for minutes
         task, parts, size = _make_ranges(params, locale, analyser, queries, inputs, digest)
         with cluster.searcher(ray, params.runtime, task) as search_parts:
-            for rows in cut(range(len(queries)), size):
+            for rows in blocks(range(len(queries)), size):
                 yield from ranges.merge(search_parts(parts, rows), task, rows)
 
 
@@ -169,8 +170,8 @@ def _write_runs(
 
 def _batches(parts: Iterator[Found], queries: int) -> Generator[Found]:
     """Yield both runs of `BATCH_QUERIES` at a time, of what `search_all` yields."""
-    for batch in cut(range(queries), BATCH_QUERIES):
-        catalogue, pool = zip(*islice(parts, len(cut(batch, QUERIES_AT_ONCE))), strict=True)
+    for batch in blocks(range(queries), BATCH_QUERIES):
+        catalogue, pool = zip(*islice(parts, len(blocks(batch, QUERIES_AT_ONCE))), strict=True)
         yield joined(catalogue), joined(pool)
 
 
@@ -185,8 +186,8 @@ def search_all(
         lambda part: search(index, queries, part, params.retrieve.depth, inputs),
         (
             part
-            for batch in cut(range(len(queries)), BATCH_QUERIES)
-            for part in cut(batch, QUERIES_AT_ONCE)
+            for batch in blocks(range(len(queries)), BATCH_QUERIES)
+            for part in blocks(batch, QUERIES_AT_ONCE)
         ),
         params.runtime.thread_count(),
     )

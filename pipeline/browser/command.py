@@ -25,7 +25,7 @@ from pipeline.browser.npm import PACKAGES, vendor
 from pipeline.browser.onnx_model import OnnxEncoder, export_model
 from pipeline.browser.tokens import token_settings
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Ints, Matrix, blocks
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
 from pipeline.core.outputs import refuse_artefacts
@@ -37,7 +37,7 @@ from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import PIECE_ROWS, ShardReader, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS, ShardReader
 
 MADE_BY = "pipeline.browser"
 SCHEMA = 1
@@ -107,8 +107,7 @@ def _pieces(
         similarity: of the encoder.
         order: their rows in the order wanted; None for that of the shards.
     """
-    for start, stop in shard_bounds(products.rows, PIECE_ROWS):
-        rows = np.arange(start, stop) if order is None else order[start:stop]
+    for rows in blocks(np.arange(products.rows) if order is None else order, PIECE_ROWS):
         ascending, place = np.unique(rows, return_inverse=True)
         yield to_index_form(products.take(ascending), similarity, "products")[place]
 

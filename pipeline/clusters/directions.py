@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from pipeline.core.arrays import Ints, Matrix
-from pipeline.vectors.shards import ShardReader, shard_bounds
+from pipeline.core.arrays import Ints, Matrix, blocks
+from pipeline.vectors.shards import ShardReader
 
 _BLOCK_ROWS = 8_192
 
@@ -27,8 +27,8 @@ class Directions:
         self.rows = vectors.rows
         # In blocks that are always the same, so that no sum depends on the shards.
         sums = [
-            vectors.take(np.arange(*bounds)).sum(axis=0, dtype=np.float64)
-            for bounds in shard_bounds(vectors.rows, _BLOCK_ROWS)
+            vectors.take(rows).sum(axis=0, dtype=np.float64)
+            for rows in blocks(np.arange(vectors.rows), _BLOCK_ROWS)
         ]
         self._mean = np.sum(sums, axis=0) / vectors.rows
 

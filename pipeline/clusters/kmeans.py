@@ -9,10 +9,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
-from pipeline.core.arrays import Floats32, Ints, Matrix, sampled_rows
+from pipeline.core.arrays import Floats32, Ints, Matrix, blocks, sampled_rows
 from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.parallel import in_parallel
-from pipeline.vectors.shards import shard_bounds
 
 BLOCK_ROWS = 8_192
 """How many vectors are compared at once. It is fixed, so that no rounding depends on the shards."""
@@ -157,15 +156,14 @@ def _assign(
     found = np.empty(vectors.rows, dtype=np.int64)
     cosines = np.empty(vectors.rows, dtype=np.float32)
 
-    def assign(bounds: tuple[int, int]) -> int:
-        rows = np.arange(*bounds)
+    def assign(rows: Ints) -> int:
         block = vectors.take(rows)
         for number, places in _places_of_groups(None if group is None else group[rows], len(rows)):
             found[rows[places]], cosines[rows[places]] = nearest(block[places], centroids(number))
         return int((~block.any(axis=1)).sum())
 
-    blocks = shard_bounds(vectors.rows, BLOCK_ROWS)
-    return found, cosines, sum(in_parallel(assign, blocks, threads))
+    pieces = blocks(np.arange(vectors.rows), BLOCK_ROWS)
+    return found, cosines, sum(in_parallel(assign, pieces, threads))
 
 
 def _places_of_groups(group: Ints | None, rows: int) -> Iterator[tuple[int, Ints]]:

@@ -6,9 +6,8 @@ from threadpoolctl import threadpool_limits
 
 from pipeline.clusters.directions import Directions
 from pipeline.clusters.form import LANDMARKS
-from pipeline.core.arrays import Ints, Matrix, sampled_rows
+from pipeline.core.arrays import Ints, Matrix, blocks, sampled_rows
 from pipeline.core.parallel import in_parallel
-from pipeline.vectors.shards import shard_bounds
 
 NEIGHBOURS = 5
 PERPLEXITY = 30.0
@@ -38,12 +37,11 @@ def draw_map(vectors: Directions, seed: int, threads: int) -> tuple[Matrix, Ints
     with threadpool_limits(1):
         places = _into_unit_square(_place_landmarks(landmarks, seed))
 
-        def place(bounds: tuple[int, int]) -> Matrix:
-            block = vectors.take(np.arange(*bounds))
-            return place_among(block, landmarks, places)
+        def place(rows: Ints) -> Matrix:
+            return place_among(vectors.take(rows), landmarks, places)
 
-        blocks = shard_bounds(vectors.rows, _BLOCK_ROWS)
-        drawn = np.concatenate(list(in_parallel(place, blocks, threads)))
+        pieces = blocks(np.arange(vectors.rows), _BLOCK_ROWS)
+        drawn = np.concatenate(list(in_parallel(place, pieces, threads)))
     drawn[chosen] = places
     return drawn.round(DECIMALS), chosen
 

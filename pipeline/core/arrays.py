@@ -1,7 +1,7 @@
-"""Names for the array types that modules hand to each other, a sample of rows, .npy files."""
+"""Names for the array types that modules hand to each other; blocks and samples of rows; .npy."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,6 +19,19 @@ Floats32 = NDArray[np.float32]
 
 Matrix = np.ndarray[Any, np.dtype[np.float32]]
 """Vectors as rows: float32, shape [rows, dimension]."""
+
+Rows = TypeVar("Rows", range, Ints, NDArray[Any])
+
+
+def blocks(rows: Rows, size: int) -> list[Rows]:
+    """Return rows in blocks of at most `size`, but at least one: in order, none empty.
+
+    Args:
+        rows: their numbers, or an array of them; of an array, the blocks are views.
+        size: how many rows are in each block but the last one.
+    """
+    size = max(1, size)
+    return [rows[start : start + size] for start in range(0, len(rows), size)]
 
 
 def sampled_rows(rows: int, most: int, seed: int = SAMPLE_SEED) -> Ints:

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Similarity
 from pipeline.index.kinds import codes_of, empty_index
@@ -73,7 +73,7 @@ def search(
     find = finder(index)
     while open_rows.size:
         unsure = np.zeros(len(queries), dtype=bool)
-        for searched in parts(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
+        for searched in blocks(open_rows, RESULT_BYTES // (FOUND_BYTES * asked)):
             whole = len(searched) == len(queries)
             if given is None:
                 raw, found, beyond = find(queries if whole else queries[searched], asked)
@@ -81,7 +81,7 @@ def search(
                 raw, found, beyond = next(given)
             best_beyond = np.round(beyond.astype(np.float64), ranking.SCORE_DECIMALS)
             at_once = min(RANKED_QUERIES, RESULT_BYTES // (RANKED_BYTES * asked))
-            for part in parts(np.arange(len(searched)), at_once):
+            for part in blocks(np.arange(len(searched)), at_once):
                 ranked, order = ranking.rank_matrix(raw[part], found[part])
                 rows = searched[part]
                 scores[rows], codes[rows] = ranked[:, :depth], order[:, :depth]
@@ -100,7 +100,7 @@ def _search_rescored(
     scores = np.empty((len(queries), depth))
     codes = np.empty((len(queries), depth), dtype=np.int64)
     wanted = min(index.factor * depth, index.ntotal)
-    for rows in parts(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
+    for rows in blocks(np.arange(len(queries)), RESULT_BYTES // (RANKED_BYTES * wanted)):
         _, proposed = search(index.index, queries[rows], wanted, given)
         by_vectors = index.score(queries[rows], proposed)
         ranked, order = ranking.rank_matrix(by_vectors, proposed)
@@ -122,8 +122,8 @@ def first_calls(
     size = RESULT_BYTES // (FOUND_BYTES * asked)
     if isinstance(index, Rescored):
         size = min(size, RESULT_BYTES // (RANKED_BYTES * min(index.factor * depth, index.ntotal)))
-    for batch in parts(np.arange(queries), SEARCHED_QUERIES):
-        yield from parts(batch, size)
+    for batch in blocks(np.arange(queries), SEARCHED_QUERIES):
+        yield from blocks(batch, size)
 
 
 def finder(index: faiss.Index) -> Find:
@@ -150,13 +150,6 @@ def finder(index: faiss.Index) -> Find:
         return exact_l2.propose(vectors, queries, asked)
 
     return exactly
-
-
-def parts(rows: NDArray[np.int64], size: int) -> Iterator[NDArray[np.int64]]:
-    """Yield the rows, at most `size` at once, but at least one."""
-    size = max(1, size)
-    for start in range(0, len(rows), size):
-        yield rows[start : start + size]
 
 
 def exact_codes(

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from pipeline.cluster.connection import connected
 from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
-from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Params, Runtime
 from pipeline.core.stage import log
@@ -114,7 +114,7 @@ class Best:
     def add(self, part: Part) -> None:
         """Take what is better."""
         ends, asked = np.cumsum(part.counts), self.scores.shape[1]
-        for rows in neighbours.parts(np.flatnonzero(part.counts), neighbours.RANKED_QUERIES):
+        for rows in blocks(np.flatnonzero(part.counts), neighbours.RANKED_QUERIES):
             counts = part.counts[rows]
             own = slice(ends[rows[0]] - counts[0], ends[rows[-1]])
             filled = np.arange(counts.max()) < counts[:, np.newaxis]

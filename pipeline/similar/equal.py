@@ -7,10 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.runs import ranking
-from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS
 
 DIGEST_BYTES = 16
 """Of a vector's hash: two different ones of a billion share it with a chance of 1e-21."""
@@ -90,8 +90,8 @@ def one_of_each(index: faiss.Index, groups: EqualVectors) -> faiss.Index:
     if len(groups.first) == index.ntotal:
         return index
     distinct = faiss.IndexFlat(index.d, index.metric_type)
-    for start, stop in shard_bounds(len(groups.first), PIECE_ROWS):
-        distinct.add(index.reconstruct_batch(groups.first[start:stop]))
+    for rows in blocks(groups.first, PIECE_ROWS):
+        distinct.add(index.reconstruct_batch(rows))
     return distinct
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.core.arrays import Floats, Ints, Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Similarity
@@ -148,11 +148,11 @@ def _rank_groups(search: Search, own: Matrix, wanted: int) -> tuple[Floats, Ints
     while unsure.size:
         left = []
         most = neighbours.RESULT_BYTES // (neighbours.FOUND_BYTES * asked)
-        for part in neighbours.parts(unsure, most):
+        for part in blocks(unsure, most):
             _, found, beyond = search.find(own[part], asked)
             scored = _score(search, own[part], found)
             at_once = neighbours.RESULT_BYTES // (neighbours.RANKED_BYTES * asked * wanted)
-            for ranked in neighbours.parts(np.arange(len(part)), at_once):
+            for ranked in blocks(np.arange(len(part)), at_once):
                 at = part[ranked]
                 scores[at], codes[at] = groups.rank(scored[ranked], found[ranked], wanted)
             best_left_out = beyond + _error(catalogue, own[part], search.longest) + ROUNDING
@@ -178,7 +178,7 @@ def _score(search: Search, own: Matrix, found: Ints) -> Floats:
         )
 
     at_once = SCORED_BYTES // (4 * own.shape[1] * found.shape[1])
-    for _ in in_parallel(score, neighbours.parts(np.arange(len(own)), at_once), search.threads):
+    for _ in in_parallel(score, blocks(np.arange(len(own)), at_once), search.threads):
         pass
     return scores
 

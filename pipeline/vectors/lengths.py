@@ -4,10 +4,10 @@ from collections.abc import Callable
 
 import numpy as np
 
-from pipeline.core.arrays import Floats, Matrix
+from pipeline.core.arrays import Floats, Matrix, blocks
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Encoder, Similarity
-from pipeline.vectors.shards import PIECE_ROWS, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS
 
 LARGEST_COMPONENT = 1e9
 """Of a vector that is compared as it is. The products and squares of such vectors, and what indexes
@@ -102,17 +102,18 @@ def squared_lengths(vectors: Matrix) -> Floats:
     # In float64 no square over- or underflows. In C order NumPy sums each row by itself and in the
     # same order, whatever the number of rows; BLAS and einsum do not promise that.
     found = np.empty(len(vectors))
-    for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
-        found[start:stop] = np.square(vectors[start:stop], dtype=np.float64, order="C").sum(axis=1)
+    for rows in blocks(range(len(vectors)), PIECE_ROWS):
+        piece = vectors[rows.start : rows.stop]
+        found[rows.start : rows.stop] = np.square(piece, dtype=np.float64, order="C").sum(axis=1)
     return found
 
 
 def _at_length_one(vectors: Matrix, say_zero: Callable[[int], str]) -> Matrix:
     out: Matrix = np.empty(vectors.shape, dtype=np.float32)
-    for start, stop in shard_bounds(len(vectors), PIECE_ROWS):
-        piece = vectors[start:stop]
+    for rows in blocks(range(len(vectors)), PIECE_ROWS):
+        piece = vectors[rows.start : rows.stop]
         lengths = np.sqrt(squared_lengths(piece))[:, np.newaxis]
         if (zero := np.flatnonzero(lengths == 0)).size:
-            raise PipelineError(say_zero(start + int(zero[0])))
-        np.divide(piece, lengths, out=out[start:stop], casting="same_kind")
+            raise PipelineError(say_zero(rows.start + int(zero[0])))
+        np.divide(piece, lengths, out=out[rows.start : rows.stop], casting="same_kind")
     return out

@@ -12,19 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout
-from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.arrays import Ints, Matrix, blocks
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Embed
 from pipeline.vectors.manifest import Dtype, Kind, Manifest, Shard
 
 PIECE_ROWS = 16_384
 """How many vectors are in memory at once: more would not be faster."""
-
-
-def shard_bounds(rows: int, shard_rows: int) -> Iterator[tuple[int, int]]:
-    """Yield (start, stop) of each shard: in order, none empty, only the last one shorter."""
-    for start in range(0, rows, shard_rows):
-        yield start, min(start + shard_rows, rows)
 
 
 class ShardWriter:
@@ -50,7 +44,7 @@ class ShardWriter:
         self._kind = kind
         self._dimension = dimension
         self._dtype = settings.dtype
-        self._bounds = list(shard_bounds(rows, settings.shard_rows))
+        self._planned = blocks(range(rows), settings.shard_rows)
         self._rows = rows
         self._done = 0
         self._digest = hashlib.sha256()
@@ -72,8 +66,7 @@ class ShardWriter:
                 f"{self._rows} rows of {self._dimension} components"
             )
         while len(vectors):
-            _, stop = self._bounds[len(self._shards)]
-            room = stop - self._done
+            room = self._planned[len(self._shards)].stop - self._done
             self._write(vectors[:room])
             vectors = vectors[room:]
 
@@ -89,28 +82,28 @@ class ShardWriter:
 
     def _write(self, vectors: Matrix) -> None:
         """Append rows to the current shard; when it is full, the next one begins."""
-        start, stop = self._bounds[len(self._shards)]
+        rows = self._planned[len(self._shards)]
         path = layout.EmbeddingFiles(self._folder).shard(self._kind, len(self._shards))
         with np.errstate(over="ignore"):  # an overflow gives infinity, which is refused below
             stored = np.ascontiguousarray(vectors, dtype=self._dtype)
         bad = np.flatnonzero(~np.isfinite(stored).all(axis=1))
         if len(bad):
             raise PipelineError(
-                f"{path}: row {self._done - start + bad[0]} is not finite as {self._dtype} "
+                f"{path}: row {self._done - rows.start + bad[0]} is not finite as {self._dtype} "
                 f"(found a component of {np.abs(vectors[bad[0]]).max():g}). "
                 "Use embed.dtype float32 or another encoder."
             )
-        begins = self._done == start
-        header = _npy_header((stop - start, self._dimension), self._dtype) if begins else b""
+        begins = self._done == rows.start
+        header = _npy_header((len(rows), self._dimension), self._dtype) if begins else b""
         # The file is opened again for each write, so that none is open between calls.
         with path.open("wb" if begins else "ab") as handle:
             for piece in (header, stored.data):
                 handle.write(piece)
                 self._digest.update(piece)
         self._done += len(stored)
-        if self._done == stop:
+        if self._done == rows.stop:
             digest, self._digest = self._digest.hexdigest(), hashlib.sha256()
-            self._shards.append(Shard(file=path.name, rows=stop - start, sha256=digest))
+            self._shards.append(Shard(file=path.name, rows=len(rows), sha256=digest))
 
 
 def _npy_header(shape: tuple[int, int], dtype: Dtype) -> bytes:
@@ -144,9 +137,8 @@ class ShardReader:
             PipelineError: a shard is missing or unreadable, or differs from the manifest.
         """
         for shard in self._shards:
-            array = self._open(shard)
-            for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
-                yield np.ascontiguousarray(array[start:stop], dtype=np.float32)
+            for piece in blocks(self._open(shard), PIECE_ROWS):
+                yield np.ascontiguousarray(piece, dtype=np.float32)
 
     def take(self, rows: Ints) -> Matrix:
         """Return the vectors of `rows`, which ascend; raises as iterating does."""
@@ -193,10 +185,10 @@ def _open_shard(manifest: Manifest, shard: Shard, locale: str) -> NDArray[Any]:
         raise PipelineError(f"{path} is missing. {again}") from err
     except OSError as err:
         raise PipelineError(f"{path} cannot be read ({err.strerror}). {again}") from err
-    for start, stop in shard_bounds(shard.rows, PIECE_ROWS):
-        finite = np.isfinite(array[start:stop]).all(axis=1)
+    for rows in blocks(range(shard.rows), PIECE_ROWS):
+        finite = np.isfinite(array[rows.start : rows.stop]).all(axis=1)
         if not finite.all():
-            row = start + int(np.flatnonzero(~finite)[0])
+            row = rows.start + int(np.flatnonzero(~finite)[0])
             raise PipelineError(f"{path}: row {row} is not finite. {again}")
     return array
 

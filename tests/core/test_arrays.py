@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from pipeline.core.arrays import sampled_rows, write_npy
+from pipeline.core.arrays import blocks, sampled_rows, write_npy
 
 
 def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
@@ -17,6 +17,17 @@ def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
     assert 0 <= sample[0] < sample[-1] < 5000
     np.testing.assert_array_equal(sample, sampled_rows(5000, 1000))
     assert 2300 < sample.mean() < 2700
+
+
+def test_blocks_have_every_row_once_in_order_and_only_the_last_is_short() -> None:
+    for seed in range(50):
+        rng = np.random.default_rng(seed)
+        count, size = int(rng.integers(0, 5000)), int(rng.integers(0, 700))
+        for rows in (range(count), np.arange(count)):
+            found = blocks(rows, size)
+            assert [row for block in found for row in block] == list(rows)
+            assert all(len(block) == max(1, size) for block in found[:-1])
+            assert all(len(block) > 0 for block in found)
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float16])

@@ -15,7 +15,7 @@ import pytest
 from pydantic import ValidationError
 
 from pipeline.core import layout
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import Embed, Encoder, Similarity
@@ -28,7 +28,7 @@ from pipeline.vectors.manifest import (
     contract_of,
     read_manifest,
 )
-from pipeline.vectors.shards import ShardReader, ShardWriter, read_vectors, shard_bounds
+from pipeline.vectors.shards import ShardReader, ShardWriter, read_vectors
 from tests.helpers.artefacts import (
     LOCALE,
     nothing_cut,
@@ -48,16 +48,6 @@ def manifest(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Manifest:
     rng = np.random.default_rng(0)
     write_clean(rng, 250, 20)
     return write_embeddings(params(), random_vectors(rng, 250), random_vectors(rng, 20))
-
-
-def test_shard_bounds_cover_every_row_once_in_order_and_only_the_last_is_short() -> None:
-    for seed in range(50):
-        rng = np.random.default_rng(seed)
-        rows, shard_rows = int(rng.integers(0, 5000)), int(rng.integers(1, 700))
-        bounds = list(shard_bounds(rows, shard_rows))
-        assert [row for start, stop in bounds for row in range(start, stop)] == list(range(rows))
-        assert all(stop - start == shard_rows for start, stop in bounds[:-1])
-        assert all(stop > start for start, stop in bounds)
 
 
 def test_shards_read_back_as_they_were_written_whole_and_by_rows(
@@ -402,15 +392,15 @@ def test_shards_are_the_files_that_numpy_writes_however_the_rows_come(
         writer = ShardWriter(folder, "queries", rows, dimension, settings)
         shards = write(writer, *random_pieces(rng, matrix))
 
-        bounds = list(shard_bounds(rows, shard_rows))
-        names = [f"queries-{at:05d}.npy" for at in range(len(bounds))]
+        held = blocks(matrix, shard_rows)
+        names = [f"queries-{at:05d}.npy" for at in range(len(held))]
         assert [shard.file for shard in shards] == names
         assert sorted(path.name for path in folder.iterdir()) == names
-        for shard, (start, stop) in zip(shards, bounds, strict=True):
+        for shard, vectors in zip(shards, held, strict=True):
             path, expected = folder / shard.file, tmp_path / "expected.npy"
-            np.save(expected, np.ascontiguousarray(matrix[start:stop], dtype=dtype))
+            np.save(expected, np.ascontiguousarray(vectors, dtype=dtype))
             assert path.read_bytes() == expected.read_bytes()
-            assert (shard.rows, shard.sha256) == (stop - start, sha256_file(path))
+            assert (shard.rows, shard.sha256) == (len(vectors), sha256_file(path))
 
 
 @pytest.mark.parametrize("rows", [0, 9, 11, 25])
