@@ -10,7 +10,6 @@ not named stay there if they are of this machine and these libraries.
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
@@ -24,6 +23,7 @@ from bench.full_size import command as full_size
 from bench.full_size import shape
 from bench.measure import Figures, Measure
 from bench.memory import Peak, watched
+from pipeline import git
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json, write_text
@@ -169,9 +169,7 @@ def commit() -> str:
 
 
 def _git(*arguments: str) -> str:
-    command = [shutil.which("git") or "git", *arguments]
-    done = subprocess.run(command, cwd=Path(__file__).parent, capture_output=True, text=True)
-    return done.stdout.strip()
+    return (git.try_run("-C", str(Path(__file__).parent), *arguments) or "").strip()
 
 
 def origin(report: Figures) -> str:

@@ -21,6 +21,7 @@ from hydra.errors import HydraException
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
+from pipeline import git
 from pipeline.compare import display
 from pipeline.compare.command import compare
 from pipeline.compare.revision import WORKSPACE, Revision
@@ -137,7 +138,7 @@ class Before:
                 _put_back(copy.relative_to(self.copy), copy.read_bytes())
         for path in self._new():
             path.unlink()
-        _git("restore", "--staged", "--", *changed)  # which DVC has staged
+        git.try_run("restore", "--staged", "--", *changed)  # which DVC has staged
         if checkout.returncode:
             return (
                 f"{back} locks and reports/ are as before; bring back the other outputs with "
@@ -172,13 +173,9 @@ def _put_back(path: Path, content: bytes) -> None:
 
 def _changed(paths: Iterable[str]) -> list[str]:
     """Return the tracked files under some paths that differ from the last commit."""
-    listed = _git("diff", "--name-only", "--relative", "-z", "HEAD", "--", *paths)
+    command = ("diff", "--name-only", "--relative", "-z", "HEAD", "--")
+    listed = git.try_run(*command, *paths) or ""
     return [name for name in listed.split("\0") if name]
-
-
-def _git(*arguments: str) -> str:
-    command = ("git", *arguments)
-    return subprocess.run(command, capture_output=True, text=True, check=False).stdout
 
 
 def check_identity() -> None:
@@ -187,7 +184,7 @@ def check_identity() -> None:
     Raises:
         PipelineError: files are edited, and Git knows no name or no address to commit them under.
     """
-    names = [_git("config", key) for key in ("user.name", "user.email")]
+    names = [git.try_run("config", key) or "" for key in ("user.name", "user.email")]
     if not all(names) and "GIT_COMMITTER_EMAIL" not in os.environ and _changed(["."]):
         raise PipelineError(
             "git config: user.name and user.email must be set (found "

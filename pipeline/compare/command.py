@@ -11,7 +11,8 @@ import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pipeline.compare import differences, display, git, plain_data
+from pipeline import git
+from pipeline.compare import differences, display, plain_data
 from pipeline.compare.display import Report, Titles
 from pipeline.compare.revision import Revision, find_stale
 from pipeline.compare.settings import Settings

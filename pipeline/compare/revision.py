@@ -8,7 +8,7 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.compare import git
+from pipeline import git
 from pipeline.compare.loose_json import parse, value_at
 from pipeline.compare.pull import pull
 from pipeline.compare.settings import Settings, read_settings

@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipeline.compare import git
+from pipeline import git
 from pipeline.compare.revision import WORKSPACE, Revision, find_stale
 from pipeline.compare.settings import Settings
 from pipeline.compare.sides import Side

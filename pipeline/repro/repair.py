@@ -9,7 +9,6 @@ A second DVC may read the file that the killed one had emptied, and write its ow
 import fcntl
 import json
 import re
-import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ from pathlib import Path
 
 import yaml
 
+from pipeline import git
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 
@@ -170,13 +170,8 @@ def _earlier(lock: Path) -> str:
 
 def _committed(lock: Path) -> str:
     """Return the dvc.lock of Git's last commit; nothing where there is no whole one."""
-    command = ("git", "show", f"HEAD:./{lock}")
-    with suppress(OSError):
-        shown = subprocess.run(command, capture_output=True, check=False)
-        text = shown.stdout.decode("utf-8", "replace")
-        if shown.returncode == 0 and is_whole(text):
-            return text
-    return ""
+    text = git.try_run("show", f"HEAD:./{lock}") or ""
+    return text if is_whole(text) else ""
 
 
 def _read(path: Path) -> str:

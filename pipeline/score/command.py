@@ -18,7 +18,7 @@ from typing import get_args
 import pyarrow as pa
 import pyarrow.csv
 
-from pipeline.compare import git
+from pipeline import git
 from pipeline.core import files, layout, options, params_text, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params

@@ -7,7 +7,8 @@ tomorrow, and DVC would not know that the page is old.
 import argparse
 from pathlib import Path
 
-from pipeline.compare import display, git
+from pipeline import git
+from pipeline.compare import display
 from pipeline.compare.command import compare
 from pipeline.compare.display import Report
 from pipeline.compare.revision import WORKSPACE, Revision

@@ -1,6 +1,6 @@
-"""Files of a commit, read by `git` itself: also in a subfolder of the repository and in a worktree.
+"""What `git` itself says: also in a subfolder of the repository and in a worktree.
 
-Nothing is checked out, and nothing that the commit holds decides how it is read.
+Files of a commit are read without a checkout, and nothing that it holds decides how.
 """
 
 import os
@@ -37,13 +37,34 @@ class Entry:
         return self.mode.startswith("100")
 
 
+def run(*arguments: str, where: str = "") -> str:
+    """Return what git prints.
+
+    Args:
+        arguments: those of git.
+        where: what it reads of a commit, which must be there; messages begin with it.
+
+    Raises:
+        PipelineError: git is not there, or it fails.
+    """
+    return _bytes(*arguments, where=where).decode("utf-8", "surrogateescape")
+
+
+def try_run(*arguments: str) -> str | None:
+    """Return what git prints, None where `run` raises."""
+    try:
+        return run(*arguments)
+    except PipelineError:
+        return None
+
+
 def prefix() -> Path:
     """Return the path from the repository's root to this folder.
 
     Raises:
         PipelineError: this folder is in no Git repository.
     """
-    return Path(_git("rev-parse", "--show-prefix").strip("\n"))
+    return Path(run("rev-parse", "--show-prefix").strip("\n"))
 
 
 def find_commit(name: str) -> str | None:
@@ -52,10 +73,10 @@ def find_commit(name: str) -> str | None:
     Raises:
         PipelineError: several experiments have this name.
     """
-    found = _try("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
+    found = try_run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
     if found is not None:
         return found.strip()
-    listed = _git("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
+    listed = run("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
     lines = [line.split(" ", 1) for line in listed.splitlines()]
     form = rf"{_STARTED_FROM}/{re.escape(name)}"
     commits = sorted({commit for commit, ref in lines if re.fullmatch(form, ref)})
@@ -74,9 +95,9 @@ def list_commits() -> dict[str, list[str]]:
     """
     form = "%(if)%(*objectname)%(then)%(*objectname)%(else)%(objectname)%(end) %(refname)"
     order = ("--sort=refname", "--sort=-creatordate")
-    listed = _git("for-each-ref", *order, f"--format={form}", *_NAMED).splitlines()
+    listed = run("for-each-ref", *order, f"--format={form}", *_NAMED).splitlines()
     found: dict[str, list[str]] = {}
-    if head := _try("rev-parse", "--verify", "--quiet", "HEAD"):
+    if head := try_run("rev-parse", "--verify", "--quiet", "HEAD"):
         found[head.strip()] = ["HEAD"]
     for line in listed:
         commit, _, ref = line.partition(" ")
@@ -89,12 +110,12 @@ def list_commits() -> dict[str, list[str]]:
 
 def names_an_object(name: str) -> bool:
     """Return whether Git knows the name, be it of a commit or not."""
-    return _try("rev-parse", "--verify", "--quiet", "--end-of-options", name) is not None
+    return try_run("rev-parse", "--verify", "--quiet", "--end-of-options", name) is not None
 
 
 def entries(commit: str, path: str) -> list[Entry]:
     """Return what a commit has at a path from this folder: itself, or all in it if it ends in /."""
-    listed = _git("ls-tree", "-z", "-l", commit, "--", path, where=f"{path} of {commit[:7]}")
+    listed = run("ls-tree", "-z", "-l", commit, "--", path, where=f"{path} of {commit[:7]}")
     return [_entry(line) for line in listed.split("\0") if line]
 
 
@@ -143,7 +164,7 @@ def _tracks(path: Path) -> bool:
     """Say whether Git tracks a file, in whichever repository it is."""
     real = Path(os.path.realpath(path))
     return real.parent.is_dir() and (
-        _try("-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name) is not None
+        try_run("-C", str(real.parent), "ls-files", "--error-unmatch", "--", real.name) is not None
     )
 
 
@@ -151,17 +172,6 @@ def _entry(line: str) -> Entry:
     about, _, name = line.partition("\t")
     mode, _, sha, size = about.split()
     return Entry(mode, name, sha, int(size) if size.isdecimal() else 0)
-
-
-def _git(*arguments: str, where: str = "") -> str:
-    return _bytes(*arguments, where=where).decode("utf-8", "surrogateescape")
-
-
-def _try(*arguments: str) -> str | None:
-    try:
-        return _git(*arguments)
-    except PipelineError:
-        return None
 
 
 def _bytes(*arguments: str, where: str = "") -> bytes:
