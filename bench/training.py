@@ -32,6 +32,7 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
+from pipeline import git
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, write_json, write_text
@@ -145,7 +146,7 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str,
     project = folder / "project"
     if not project.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        git("clone", "--quiet", ".", str(project))
+        git.run("clone", "--quiet", ".", str(project))
     here, there = commit_of(Path()), commit_of(project)
     if here != there:
         raise PipelineError(
@@ -162,15 +163,9 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str,
     return data
 
 
-def git(*arguments: str) -> str:
-    """Run git, and return what it prints."""
-    command = [shutil.which("git") or "git", *arguments]
-    return subprocess.run(command, check=True, capture_output=True, text=True).stdout
-
-
 def commit_of(folder: Path) -> str:
     """Return the commit of a folder's repository."""
-    return git("-C", str(folder), "rev-parse", "HEAD").strip()
+    return git.run("-C", str(folder), "rev-parse", "HEAD").strip()
 
 
 def write_params(project: Path, data: Mapping[str, Any]) -> None:
