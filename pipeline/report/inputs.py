@@ -26,11 +26,11 @@ from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
 from pipeline.report.expected import read_exact, read_kinds
+from pipeline.report.tradeoff import TradeOff, hash_judgements
 from pipeline.report.training import Training, read_training
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.others import OtherRun
-from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 
 RUNS: tuple[System, ...] = ("bm25", "dense", "hybrid", "rerank")

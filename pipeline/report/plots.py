@@ -15,8 +15,8 @@ from dataclasses import dataclass
 
 from pipeline.evaluate.plots import RECALL, TRAINING
 from pipeline.report.inputs import LocaleResults
+from pipeline.report.tradeoff import FIGURES, TradeOff
 from pipeline.report.training import LOSS
-from pipeline.tradeoff.figures import FIGURES, TradeOff
 
 ENDS = ("mean", "low", "high")
 

@@ -17,6 +17,7 @@ from pipeline.report.inputs import UNJUDGED, LocaleResults
 from pipeline.report.moves import Moves
 from pipeline.report.parts import trusted_markup
 from pipeline.report.summary import means_of_all, shown
+from pipeline.report.tradeoff import TradeOff
 from pipeline.report.training import users
 from pipeline.report.training_charts import WORDS, draw_dev, draw_loss
 from pipeline.report.verdict import verdict
@@ -32,7 +33,6 @@ from pipeline.report.wording import (
     format_estimate,
     share,
 )
-from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest
 
 

@@ -11,7 +11,7 @@ from pipeline.report import svg
 from pipeline.report.axes import AXIS, RIGHT, SMALL_TEXT, TITLE, WIDTH, name_y, new_axes
 from pipeline.report.inputs import LocaleResults
 from pipeline.report.svg import COLOURS
-from pipeline.tradeoff.figures import TradeOff
+from pipeline.report.tradeoff import TradeOff
 
 _LEFT = 46.0
 _LABEL = 84.0

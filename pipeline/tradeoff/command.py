@@ -31,19 +31,13 @@ from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
 from pipeline.index.kinds import check_fit
+from pipeline.report.tradeoff import Basis, Figures, TradeOff, hash_judgements
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
 from pipeline.runs.card import OVERLAP_QUERIES
 from pipeline.runs.inputs import read_judgements
-from pipeline.tradeoff.figures import (
-    Basis,
-    Figures,
-    TradeOff,
-    hash_judgements,
-    read_figures,
-    table,
-)
+from pipeline.tradeoff.figures import read_figures, table
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader, read_vectors

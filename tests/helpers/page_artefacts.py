@@ -20,10 +20,10 @@ from pipeline.evaluate import exact_ranks, per_query, plots
 from pipeline.evaluate.system_scores import read_judged
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.inputs import SHOWN, UNJUDGED
+from pipeline.report.tradeoff import TradeOff, hash_judgements
 from pipeline.runs.card import INDEX_SETTINGS, RANDOM, index_settings, of_index
 from pipeline.runs.inputs import read_judgements
 from pipeline.runs.ranking import rank_pairs
-from pipeline.tradeoff.figures import TradeOff, hash_judgements
 from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
     Cut,

@@ -30,8 +30,8 @@ from pipeline.report import axes, basis, browse, charts, scale, scatter, svg, wo
 from pipeline.report import stage as report
 from pipeline.report.encoder import read_encoder
 from pipeline.report.inputs import RUNS, LocaleResults, read_locale
+from pipeline.report.tradeoff import TradeOff
 from pipeline.runs.card import RANDOM, STAGE_OF
-from pipeline.tradeoff.figures import TradeOff
 from pipeline.vectors.manifest import Manifest, Side
 from tests.helpers.artefacts import ROOT, params, shipped
 from tests.helpers.page_artefacts import (

@@ -17,9 +17,10 @@ from pipeline.core.params import Params
 from pipeline.evaluate import metrics, system_scores
 from pipeline.index import stage as index
 from pipeline.index.build import build_index
+from pipeline.report.tradeoff import Figures
 from pipeline.retrieve import stage as retrieve
 from pipeline.tradeoff import command as tradeoff
-from pipeline.tradeoff import figures as index_figures
+from pipeline.tradeoff.figures import table
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import (
@@ -279,10 +280,9 @@ def test_queries_without_an_exact_product_leave_the_measure_empty() -> None:
 def test_the_table_has_a_row_an_index_best_overlap_first() -> None:
     measure()
     found = {
-        each["index"]: index_figures.Figures.model_validate_json(json.dumps(each))
-        for each in read()["indexes"]
+        each["index"]: Figures.model_validate_json(json.dumps(each)) for each in read()["indexes"]
     }
-    rows = index_figures.table(LOCALE, found, {}).splitlines()[2:]
+    rows = table(LOCALE, found, {}).splitlines()[2:]
     overlaps = [float(row.split("|")[3]) for row in rows]
     assert overlaps == sorted(overlaps, reverse=True)
     assert len(rows) == len(NAMES)
