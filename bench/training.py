@@ -305,10 +305,8 @@ def differences(
             locale=locale,
             column=measure,
             after=float(np.nanmean(new)),
-            interval=uncertainty.bootstrap_interval(
-                moved, draws.samples, draws.confidence, draws.seed
-            ),
-            p=uncertainty.paired_randomisation(moved, draws.samples, draws.seed),
+            interval=uncertainty.bootstrap_interval(moved, draws),
+            p=uncertainty.paired_randomisation(moved, draws),
         )
 
 

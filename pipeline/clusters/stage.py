@@ -128,18 +128,18 @@ def _measure(
 
 
 def _pairs(exact: Floats, irrelevant: Floats, by_chance: float, params: Params) -> Pairs:
-    settings = params.uncertainty
+    draws = params.uncertainty
     return Pairs(
         chance=round(by_chance, MEAN_DECIMALS),
-        exact=_estimate(exact, settings),
-        lift=_estimate(exact / by_chance, settings) if by_chance else None,
-        exact_irrelevant=_estimate(irrelevant, settings),
+        exact=_estimate(exact, draws),
+        lift=_estimate(exact / by_chance, draws) if by_chance else None,
+        exact_irrelevant=_estimate(irrelevant, draws),
     )
 
 
-def _estimate(values: Floats, settings: Uncertainty) -> Estimate | None:
+def _estimate(values: Floats, draws: Uncertainty) -> Estimate | None:
     """Return the mean over the queries that have a value, None where none has."""
-    found = bootstrap_interval(values, settings.samples, settings.confidence, settings.seed)
+    found = bootstrap_interval(values, draws)
     if not found.queries:
         return None
     mean, low, high = (round(each, MEAN_DECIMALS) for each in found[:3])

@@ -56,10 +56,7 @@ def summarise_agreement(params: Params, pool: Judgements, group: Ints) -> dict[s
     agree, chance, pairs = agreement(pool, group)
     if not pairs:
         return {"pairs": 0}
-    chosen = params.uncertainty
-    mean, low, high, queries = bootstrap_interval(
-        agree, chosen.samples, chosen.confidence, chosen.seed
-    )
+    mean, low, high, queries = bootstrap_interval(agree, params.uncertainty)
     return {
         "pairs": pairs,
         "queries": queries,

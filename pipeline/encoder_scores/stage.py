@@ -102,7 +102,7 @@ def _with_intervals(
     measured: Mapping[str, Measured], draws: Uncertainty
 ) -> dict[str, form.Measure]:
     values = np.stack([each.by_query for each in measured.values()], axis=1)
-    intervals = bootstrap_intervals(values, **draws.model_dump())
+    intervals = bootstrap_intervals(values, draws)
     return {
         name: form.describe(each, interval, name)
         for (name, each), interval in zip(measured.items(), intervals, strict=True)

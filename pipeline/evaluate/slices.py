@@ -124,7 +124,7 @@ def table(query_ids: pa.ChunkedArray, slices: Iterable[Slice]) -> pa.Table:
 
 
 def measure(
-    slices: Iterable[Slice], values: Mapping[str, Floats], settings: Uncertainty, threads: int
+    slices: Iterable[Slice], values: Mapping[str, Floats], draws: Uncertainty, threads: int
 ) -> list[dict[str, Any]]:
     """Return the mean and interval of one measure for each value of each slice, by system.
 
@@ -133,7 +133,7 @@ def measure(
     Args:
         slices: of the same queries.
         values: the measure, by system, [queries]; NaN where it is undefined.
-        settings: of the bootstrap.
+        draws: of the bootstrap.
         threads: how many to use.
     """
     table = np.stack(list(values.values()), axis=1)
@@ -141,7 +141,7 @@ def measure(
 
     def estimate(part: tuple[Slice, int]) -> list[Interval]:
         each, code = part
-        return bootstrap_intervals(table[each.of_query == code], **settings.model_dump())
+        return bootstrap_intervals(table[each.of_query == code], draws)
 
     found = []
     for (each, code), intervals in zip(

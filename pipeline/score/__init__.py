@@ -112,7 +112,7 @@ def evaluate(
     joined = join(ours, theirs, labels, catalogue)
     values = _measure(joined, track, chosen, ours.where)
     columns = np.column_stack([np.asarray(each, np.float64) for each in values.values()])
-    intervals = bootstrap_intervals(columns, **draws.model_dump())
+    intervals = bootstrap_intervals(columns, draws)
     arrays = (pa.array(each, pa.float64(), from_pandas=True) for each in columns.T)
     return Result(
         name=name or (Path(run).name if isinstance(run, str | os.PathLike) else "run"),

@@ -185,10 +185,8 @@ def key_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | int]:
     """Return the mean of each measure over queries, with its interval and number of queries."""
-    chosen = params.uncertainty
-    intervals = bootstrap_intervals(
-        np.stack(list(values.values()), axis=1), chosen.samples, chosen.confidence, chosen.seed
-    )
+    columns = np.stack(list(values.values()), axis=1)
+    intervals = bootstrap_intervals(columns, params.uncertainty)
     found: dict[str, float | int] = {}
     for name, interval in zip(values, intervals, strict=True):
         if interval.queries:

@@ -49,7 +49,7 @@ def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
         assert means == sorted(means, reverse=True)
         for placed in found.placed:
             own = values[int(placed.entry.revisions[0])]
-            assert placed.interval == uncertainty.bootstrap_interval(own, 1200, 0.95, 17)
+            assert placed.interval == uncertainty.bootstrap_interval(own, DRAWS)
 
 
 def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
