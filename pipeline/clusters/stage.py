@@ -142,5 +142,4 @@ def _estimate(values: Floats, draws: Uncertainty) -> Estimate | None:
     found = bootstrap_interval(values, draws)
     if not found.queries:
         return None
-    mean, low, high = (round(each, MEAN_DECIMALS) for each in found[:3])
-    return Estimate(mean=mean, low=low, high=high, queries=found.queries)
+    return Estimate(**found.rounded()._asdict())

@@ -9,6 +9,7 @@ Only judged products earn anything, and they are few: a run is reduced to them f
 and every measure is a count or a sum over that short list.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -34,6 +35,11 @@ EXACT = ("E",)
 EXACT_OR_SUBSTITUTE = ("E", "S")
 
 MEAN_DECIMALS = 5
+
+
+def rounded_or_none(value: float) -> float | None:
+    """Return a mean as JSON has it, None for NaN."""
+    return None if math.isnan(value) else round(value, MEAN_DECIMALS)
 
 
 def ndcg(run: JudgedRun, k: int | None = None, gains: Mapping[str, float] = GAINS) -> Floats:

@@ -198,7 +198,7 @@ def intervals(
     estimates = bootstrap_intervals(values, params.uncertainty)
     for (system, name), interval in zip(kept, estimates, strict=True):
         if interval.queries:
-            found[system][name] = {**slices.rounded(interval), "queries": interval.queries}
+            found[system][name] = interval.rounded()._asdict()
     return found
 
 

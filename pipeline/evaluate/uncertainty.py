@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipeline.core.arrays import Floats
 from pipeline.core.params import Uncertainty
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 
 _CELLS = 1 << 18
 """How many draws are held at once; the results do not depend on it. Four times as many leave the
@@ -29,6 +30,11 @@ class Interval(NamedTuple):
     low: float
     high: float
     queries: int
+
+    def rounded(self) -> "Interval":
+        """Return the interval with its mean and ends rounded as means are."""
+        mean, low, high = (round(each, MEAN_DECIMALS) for each in self[:3])
+        return Interval(mean, low, high, self.queries)
 
 
 def bootstrap_interval(values: Floats, draws: Uncertainty) -> Interval:

@@ -19,7 +19,6 @@ from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
@@ -190,10 +189,11 @@ def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | in
     found: dict[str, float | int] = {}
     for name, interval in zip(values, intervals, strict=True):
         if interval.queries:
+            mean, low, high, queries = interval.rounded()
             found |= {
-                name: round(interval.mean, MEAN_DECIMALS),
-                f"{name}_low": round(interval.low, MEAN_DECIMALS),
-                f"{name}_high": round(interval.high, MEAN_DECIMALS),
-                f"{name}_queries": interval.queries,
+                name: mean,
+                f"{name}_low": low,
+                f"{name}_high": high,
+                f"{name}_queries": queries,
             }
     return found
