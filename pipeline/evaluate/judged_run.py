@@ -49,7 +49,7 @@ class Judgements:
                 f"the clean products, row {query_rows[twice[0]]} of the clean queries (from 0). "
                 "Run the stages from clean again."
             )
-        starts = np.searchsorted(query_rows, np.arange(queries + 1))
+        starts = query_starts(query_rows, 0, queries)
         return cls(starts, codes, labels[order].astype(np.int8))
 
     def __len__(self) -> int:
