@@ -77,7 +77,7 @@ class Qrels:
 
     def kept(self, rows: Ints, codes: Ints, labels: Ints, ids: Ids) -> NDArray[np.bool_]:
         """Return which judgements are in the file; the arrays as `read_judgements` gives them."""
-        kept = codes < len(ids.products) if self.pool else np.ones(len(codes), dtype=bool)
+        kept = ids.has_text(codes) if self.pool else np.ones(len(codes), dtype=bool)
         if self.all_queries:
             return kept
         gain = np.array([self.grades[label] for label in LABELS])[labels]

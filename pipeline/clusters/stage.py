@@ -33,7 +33,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Uncertainty
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval
-from pipeline.runs.inputs import read_judgements
+from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
 
@@ -64,7 +64,7 @@ def clusters(params: Params, locale: str) -> stage.Done:
         leaves=found.leaves,
         seed=settings.seed,
         without_direction=found.without_direction,
-        measures=_measure(params, found, vectors, wanted, len(ids.queries), judged),
+        measures=_measure(params, found, vectors, wanted, ids, judged),
         groups=describe_clusters(params, locale, found, product_ids),
     )
     places, landmarks = draw_map(vectors, settings.seed, threads)
@@ -101,13 +101,13 @@ def _measure(
     found: Clustering,
     vectors: Directions,
     wanted: int,
-    queries: int,
+    ids: Ids,
     judged: tuple[Ints, Ints, Ints],
 ) -> Measures:
     """Measure the clusters by the labels of products with a text, and by another seed."""
     missing = {}
     rows, products, positions = judged
-    known = products < len(found.leaf)
+    known = ids.has_text(products)
     labels = np.array(tables.LABELS)[positions[known]]
     of_level: dict[str, Pairs | None] = {"clusters": None, "leaves": None}
     if len(found.leaf) < 2:
@@ -116,7 +116,7 @@ def _measure(
         missing["pairs"] = "no product with a text is Exact for a query"
     else:
         for level, group in (("clusters", found.cluster), ("leaves", found.leaf)):
-            shares = pair_shares(group, rows[known], products[known], labels, queries)
+            shares = pair_shares(group, rows[known], products[known], labels, len(ids.queries))
             of_level[level] = _pairs(shares.exact, shares.irrelevant, chance(group), params)
     agreement = None
     if found.clusters < 2:

@@ -174,14 +174,11 @@ def judge_groups(
     found: Groups,
 ) -> dict[str, Any]:
     """Return the parts of the report that need judgements: agreement of labels, collapsed runs."""
-    rows, codes, labels = pairs
-    if not len(rows):
+    if not len(pairs[0]):
         return {"not_judged": "there are no judgements"}
-    total = len(ids.products)
-    kept = np.arange(total)
+    kept = np.arange(len(ids.products))
     kept[found.product] = found.kept
-    text = codes < total
-    pool = Judgements.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
+    pool = Judgements.of_pool(ids, pairs)
     qrels = Judgements.from_pairs(*pairs, len(ids.queries))
     return {
         "labels": {

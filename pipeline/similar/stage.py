@@ -95,9 +95,8 @@ def open_catalogue(params: Params, locale: str) -> tuple[Manifest, Catalogue]:
 
 def read_pool(locale: str) -> tuple[Ids, Judgements]:
     """Read a locale's ids, and the judgements of products with a text; there may be none."""
-    ids, _, (rows, codes, labels) = read_judgements(locale)
-    text = codes < len(ids.products)
-    return ids, Judgements.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
+    ids, _, pairs = read_judgements(locale)
+    return ids, Judgements.of_pool(ids, pairs)
 
 
 def overlap(catalogue: Catalogue, locale: str, kept: int) -> float | None:
