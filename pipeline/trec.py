@@ -52,14 +52,14 @@ from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
+from pipeline.evaluate.metrics import GRADES
 from pipeline.runs import card as run_card
+from pipeline.runs.card import TRACKS, Track
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.runs.others import read_others
 
-GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 EXACT_GRADES = {"E": 1, "S": 0, "C": 0, "I": 0}
 EXACT_OR_SUBSTITUTE_GRADES = {"E": 1, "S": 1, "C": 0, "I": 0}
-TRACKS = ("catalogue", "pool")
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
     yield "pool_mrr", "RR", "pool", QRELS_POOL_E
 
 
-def tracks_of(system: str) -> tuple[str, ...]:
+def tracks_of(system: str) -> tuple[Track, ...]:
     """Return the tracks that a system has runs of: another engine ranks the catalogue alone."""
     return TRACKS if system in SYSTEMS else TRACKS[:1]
 

@@ -28,6 +28,9 @@ PerQuery = dict[str, Floats]
 GAINS = dict(zip(LABELS, ESCI_GAINS, strict=True))
 """The gains of the ESCI paper (arXiv 2206.06588)."""
 
+GRADES = {label: round(100 * gain) for label, gain in GAINS.items()}
+"""The gains as integers, which a TREC file has."""
+
 SWAPPED_GAINS = {"E": 1.0, "S": 0.01, "C": 0.1, "I": 0.0}
 """What esci-data's own scoring script uses by mistake; published numbers are often in these."""
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from pipeline.compare.pairs import mean
+from pipeline.compare.settings import ABSENT
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
@@ -27,9 +28,6 @@ WITH_VECTORS = (*(system for system in SYSTEMS if system != "bm25"), ENCODER)
 """What uses an encoder: other systems, and other engines, do not."""
 
 BASELINE = "random"
-
-ABSENT = "(absent)"
-"""The value of a setting that a revision does not have."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """The card of a system's runs, `run.json`: what the runs are, of which ids and contents."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import Field
@@ -18,6 +18,10 @@ RUN_SCHEMA = 4
 
 RANDOM = "random"
 """Shown with the systems; it has no run, but the exact expectation of each measure."""
+
+Track = Literal["catalogue", "pool"]
+TRACKS: tuple[Track, ...] = get_args(Track)
+"""The runs of a system: of the whole catalogue, and of each query's judged products."""
 
 STAGE_OF: Mapping[str, str] = {
     "dense": "retrieve",

@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
+from pipeline.core import tables
 from pipeline.core.systems import System
 from pipeline.report.parts import join_styles, open_templates
+from pipeline.report.wording import LABEL_WORDS
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants
 from pipeline.search.facets import FACETS
@@ -25,7 +27,7 @@ FLAGS = ("collapse", "typed")
 FACET_NAMES = {name: "colour" if name == "color" else name for name in FACETS}
 """What a facet is called on a page."""
 
-LABELS = {"E": "exact", "S": "substitute", "C": "complement", "I": "irrelevant"}
+LABELS = {label: LABEL_WORDS[label].lower() for label in tables.LABELS}
 LANGUAGES = {"any": "und"}
 
 _TEMPLATES = open_templates(ASSETS, count="{:,}".format, variants=say_variants)
