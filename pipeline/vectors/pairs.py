@@ -6,6 +6,7 @@ import numpy as np
 
 from pipeline.core.arrays import Floats, Ints, Matrix
 from pipeline.core.params import Similarity
+from pipeline.runs.ranking import Ranked, rank_pairs
 
 BATCH_BYTES = 256_000_000
 """The most bytes of the pairs that are compared at once, unless one query alone has more."""
@@ -38,15 +39,15 @@ def l2_scores(queries: Matrix, products: Matrix) -> Floats:
     return np.asarray(-np.square(differences, out=differences).sum(axis=1))
 
 
-def score_judged(
+def rank_judged(
     query_rows: Ints,
     product_rows: Ints,
     queries_of: Take,
     products_of: Take,
     similarity: Similarity,
     dimension: int,
-) -> Iterator[tuple[slice, Floats]]:
-    """Yield the similarities of judged pairs, some queries at a time.
+) -> Iterator[Ranked]:
+    """Rank judged pairs by their similarities, some queries at a time.
 
     Args:
         query_rows: [pairs], ascending.
@@ -57,7 +58,7 @@ def score_judged(
         dimension: of the vectors.
 
     Yields:
-        Which of the pairs, and their similarities. A piece ends where a query does.
+        The pairs of some queries, all of each, in the order of `rank_pairs`.
     """
     most = max(1, BATCH_BYTES // (COMPONENT_BYTES * dimension))
     start = 0
@@ -66,8 +67,6 @@ def score_judged(
         piece = slice(start, int(np.searchsorted(query_rows, last, "right")))
         queries, query = np.unique(query_rows[piece], return_inverse=True)
         products, product = np.unique(product_rows[piece], return_inverse=True)
-        yield (
-            piece,
-            score_pairs(queries_of(queries)[query], products_of(products)[product], similarity),
-        )
+        scores = score_pairs(queries_of(queries)[query], products_of(products)[product], similarity)
+        yield rank_pairs(query_rows[piece], product_rows[piece], scores)
         start = piece.stop
