@@ -83,9 +83,10 @@ def clusters(params: Params, locale: str) -> stage.Done:
         card = make_card(
             params,
             locale,
-            out,
             table_sha256=manifest.products.table_sha256,
             vectors_sha256=manifest.products.sha256(),
+            clusters_sha256=files.sha256_file(out.clusters),
+            map_sha256=files.sha256_file(out.map),
             report_sha256=files.sha256_file(layout.clusters_report(locale)),
         )
         files.write_json(out.card, card.model_dump(mode="json"))

@@ -76,6 +76,17 @@ def refuse_differences(
             )
 
 
+def check_hash(path: Path, sha256: str, card: Path, remedy: str) -> None:
+    """Check that a file is the one that a card names by its hash.
+
+    Raises:
+        PipelineError: the file is missing, is not a regular file, or has another hash.
+    """
+    files.check_regular(path, remedy)
+    why = f"it is damaged, or it or {card.name} was edited"
+    refuse_differences(path, {"sha256": files.sha256_file(path)}, {"sha256": sha256}, why, remedy)
+
+
 def brief(value: object) -> str:
     """Return a value for a message: of a hash the first 12 digits."""
     if isinstance(value, str) and re.fullmatch("[0-9a-f]{64}", value):

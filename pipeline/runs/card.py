@@ -7,7 +7,7 @@ import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core import files, layout, tables
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.param_types import Name, Strict
 from pipeline.core.params import Index
@@ -151,10 +151,7 @@ def read_card(
         (runs.catalogue, found.catalogue_sha256),
         (runs.pool, found.pool_sha256),
     ):
-        files.check_regular(run, remedy)
-        why = f"it is damaged, or it or {path.name} was edited"
-        there = {"sha256": files.sha256_file(run)}
-        refuse_differences(run, there, {"sha256": sha256}, why, remedy)
+        check_hash(run, sha256, path, remedy)
     return found
 
 
