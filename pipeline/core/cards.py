@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.core import files
-from pipeline.core.errors import PipelineError, rule, shorten
+from pipeline.core.errors import PipelineError, explain_first, shorten
 
 M = TypeVar("M")
 
@@ -46,11 +46,7 @@ def check_model(path: Path, form: type[M], data: object, remedy: str) -> M:
     try:
         return TypeAdapter(form).validate_json(text)
     except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise PipelineError(
-            f"{path}: {key}: {rule(first['msg'])} (found {shorten(first['input'])}). {remedy}"
-        ) from err
+        raise PipelineError(f"{path}: {explain_first(err)}. {remedy}") from err
 
 
 def refuse_differences(

@@ -10,6 +10,7 @@ from pydantic import Field, ValidationError, model_validator
 from pipeline.core import layout, stage, text_tables
 from pipeline.core.arrays import Ints
 from pipeline.core.cards import brief
+from pipeline.core.errors import explain_first
 from pipeline.core.param_types import Count, Share, Strict
 from pipeline.core.params import Index, Similarity
 
@@ -103,8 +104,7 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
     except FileNotFoundError:
         return {}
     except ValidationError as err:
-        where = ".".join(map(str, err.errors()[0]["loc"])) or "(top level)"
-        ignore(f"{where}: {err.errors()[0]['msg']}")
+        ignore(explain_first(err))
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
