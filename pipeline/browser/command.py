@@ -36,7 +36,7 @@ from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import PIECE_ROWS, ShardReader, shard_bounds
+from pipeline.vectors.shards import PIECE_ROWS, ShardReader, shard_bounds, take_any
 
 MADE_BY = "pipeline.browser"
 SCHEMA = 1
@@ -108,8 +108,9 @@ def _pieces(
     """
     for start, stop in shard_bounds(products.rows, PIECE_ROWS):
         rows = np.arange(start, stop) if order is None else order[start:stop]
-        ascending, place = np.unique(rows, return_inverse=True)
-        yield to_index_form(products.take(ascending), similarity, "products")[place]
+        yield take_any(
+            rows, lambda some: to_index_form(products.take(some), similarity, "products")
+        )
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:

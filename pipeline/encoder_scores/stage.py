@@ -21,7 +21,7 @@ from pipeline.runs.ranking import Ranked
 from pipeline.vectors import pairs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Kind, Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, Take
 
 
 def encoder_scores(params: Params, locale: str) -> stage.Done:
@@ -133,7 +133,7 @@ def rank_judged(judged: Judged, manifest: Manifest, similarity: Similarity) -> R
     return rows, codes, scores
 
 
-def _reader(manifest: Manifest, kind: Kind, similarity: Similarity) -> pairs.Take:
+def _reader(manifest: Manifest, kind: Kind, similarity: Similarity) -> Take:
     """Return what reads some vectors of a side: mapped, so that only these take memory."""
     locale = manifest.locale
     reader = ShardReader(manifest, kind, locale)

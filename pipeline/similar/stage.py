@@ -33,7 +33,7 @@ from pipeline.similar.nearest import PROPOSED, Catalogue, nearest_products
 from pipeline.similar.table import iter_neighbours, write_neighbours
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.pairs import score_pairs
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, take_any
 
 BATCH_ANCHORS = 512
 
@@ -163,11 +163,9 @@ def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
         last = min(first + BATCH_ANCHORS, len(anchors))
         part = slice(int(anchors.starts[first]), int(anchors.starts[last]))
         own = np.repeat(anchors.row[first:last], np.diff(anchors.starts[first : last + 1]))
-        rows, at = np.unique(np.concatenate([own, anchors.others[part]]), return_inverse=True)
-        vectors = catalogue.take(rows)
-        scores[part] = score_pairs(
-            vectors[at[: len(own)]], vectors[at[len(own) :]], catalogue.similarity
-        )
+        both = take_any(np.concatenate([own, anchors.others[part]]), catalogue.take)
+        one, other = np.split(both, 2)
+        scores[part] = score_pairs(one, other, catalogue.similarity)
     return scores
 
 
