@@ -34,10 +34,9 @@ from pipeline.core.files import write_json, write_text
 from pipeline.core.params import Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.evaluate import judged_run, metrics
-from pipeline.evaluate.metrics import PerQuery
+from pipeline.evaluate.metrics import GRADES, PerQuery
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs
-from pipeline.trec import GRADES
 
 PRODUCTS = 99_991
 """A prime, so that every stride through the catalogue comes to every product."""

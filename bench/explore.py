@@ -23,14 +23,21 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ruamel.yaml import YAML
 
 from bench.memory import watched
-from bench.scale_search import DIMENSION, LOCALE, PRODUCTS_A_CENTRE, Mixture, write_manifest
+from bench.project import surroundings, write_settings
+from bench.scale_search import (
+    DIMENSION,
+    LOCALE,
+    PRODUCTS_A_CENTRE,
+    Mixture,
+    with_index,
+    write_manifest,
+)
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.faiss import faiss
-from pipeline.core.files import sha256_file, write_json
+from pipeline.core.files import sha256_file
 from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
@@ -67,19 +74,15 @@ def main() -> int:
 
 def measure(folder: Path, products: int) -> list[str]:
     """Return a row of the table."""
-    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
     lists = int(2 * products**0.5)
-    data["indexes"] = {
-        "fast": {"kind": "ivf-pq", "lists": lists, "probes": 8, "subvectors": 48, "bits": 8}
-    }
-    data["index"] = dict.fromkeys(data["index"], "fast")
-    params = check_params(data, str(PARAMS_FILE))
-    root = Path.cwd()
+    fast = {"kind": "ivf-pq", "lists": lists, "probes": 8, "subvectors": 48, "bits": 8}
+    settings = with_index("fast", {"fast": fast})
+    params = check_params(settings, str(PARAMS_FILE))
     with contextlib.chdir(folder):
-        write_json(PARAMS_FILE, data)
+        write_settings(settings)
         write_clean(params, products)
         write_vectors(params, products)
-        stages = [figure for stage in STAGES for figure in run(root, stage)]
+        stages = [figure for stage in STAGES for figure in run(stage)]
         found = json.loads(layout.similar_report(LOCALE).read_text())
         groups = json.loads(layout.duplicates_report(LOCALE).read_text())["groups"]
         exact = time_exact(products)
@@ -139,15 +142,14 @@ def write_vectors(params: Params, products: int) -> None:
     write_manifest(layout.embeddings(LOCALE).manifest, params, sides)
 
 
-def run(root: Path, stage: str) -> tuple[str, str, str]:
+def run(stage: str) -> tuple[str, str, str]:
     """Run a stage in a process of its own; return seconds, CPU seconds and private gigabytes.
 
     Mapped files are the system's to keep or to drop: they do not count as memory.
     """
-    surroundings = {**os.environ, "PYTHONPATH": str(root), "PIPELINE_CACHE": f"{Path.cwd()}/cache"}
     command = [sys.executable, "-m", f"pipeline.{stage}", "--locale", LOCALE]
     started, before = time.monotonic(), children_cpu()
-    process = subprocess.Popen(command, env=surroundings)
+    process = subprocess.Popen(command, env=surroundings(Path()))
     with watched(process.pid) as peak:
         status = process.wait()
     if status:

@@ -19,13 +19,11 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
-from ruamel.yaml import YAML
 
 from bench.cheap_model import write_model
+from bench.project import ROOT, change_settings, keep_locale, read_settings, write_settings
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import BY_LOCALE
-from pipeline.core.params_file import PARAMS_FILE
 from pipeline.core.systems import SYSTEMS
 from pipeline.runs import card as run_card
 
@@ -170,18 +168,19 @@ class Workshop:
         """
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-        for section in BY_LOCALE:
-            data[section] = {LOCALE: data[section][LOCALE]}
+        changes = {
+            "demo.products": 100,
+            "demo.queries": 24,
+            f"encoders.{ENCODER}.weights": {"kind": "folder", "path": str(folder / "model")},
+            f"encoders.{ENCODER}.max_tokens": 32,
+            "embed.shard_rows": 40,
+            "uncertainty.samples": 100,
+            "runtime.threads": 1,
+        }
         if with_engine:
-            data["systems"] = {LOCALE: {ENGINE: GIVEN_RUN.as_posix()}}
-        data["demo"] |= {"products": 100, "queries": 24}
-        data["encoders"][ENCODER]["weights"] = {"kind": "folder", "path": str(folder / "model")}
-        data["encoders"][ENCODER]["max_tokens"] = 32
-        data["embed"]["shard_rows"] = 40
-        data["uncertainty"]["samples"] = 100
-        data["runtime"]["threads"] = 1
-        YAML().dump(data, folder / PARAMS_FILE)
+            changes[f"systems.{LOCALE}"] = {ENGINE: GIVEN_RUN.as_posix()}
+        settings = keep_locale(read_settings(ROOT), LOCALE)
+        write_settings(change_settings(settings, changes), folder)
         write_model(folder / "model")
         self.cache = folder / ".cache"
         self._fork = multiprocessing.get_context("forkserver")

@@ -24,15 +24,15 @@ from unittest.mock import patch
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
-from ruamel.yaml import YAML
 
 from bench import reports
 from bench.cheap_model import words, write_model
+from bench.project import change_settings, read_settings, surroundings, write_settings
 from bench.proof_runner import Figures, Proof, run_proofs
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file, write_json
-from pipeline.core.params_file import PARAMS_FILE, load_params
+from pipeline.core.params_file import load_params
 from pipeline.core.timings import peak_bytes
 from pipeline.embed.fill import GROUP_TEXTS, SideEncoder
 from pipeline.embed.stage import embed
@@ -84,19 +84,14 @@ class Project:
         """Copy params.yaml with changes: dotted paths of keys, and their values."""
         self.folder = folder
         self.seconds = 0.0
-        self._data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+        self._settings = read_settings()
         (folder / ".cache").mkdir()
         self.change(changes)
 
     def change(self, changes: Mapping[str, Any]) -> None:
         """Set some keys of params.yaml, given as dotted paths."""
-        for path, value in changes.items():
-            *parents, leaf = path.split(".")
-            section = self._data
-            for parent in parents:
-                section = section[parent]
-            section[leaf] = value
-        YAML().dump(self._data, self.folder / PARAMS_FILE)
+        self._settings = change_settings(self._settings, changes)
+        write_settings(self._settings, self.folder)
 
     def run(self, *arguments: str, kill: Kill | None = None) -> str:
         """Run Python with arguments until it ends or is killed; return its standard error.
@@ -104,13 +99,11 @@ class Project:
         Raises:
             PipelineError: it failed, or ended before it was to be killed.
         """
-        cache = str(self.folder / ".cache")
-        root = str(Path(__file__).parents[1])
         started = time.monotonic()
         with subprocess.Popen(
             [sys.executable, *arguments],
             cwd=self.folder,
-            env={**os.environ, "PIPELINE_CACHE": cache, "PYTHONPATH": root},
+            env=surroundings(self.folder),
             stderr=subprocess.PIPE,
             text=True,
         ) as process:

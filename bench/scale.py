@@ -9,26 +9,24 @@ not named stay there if they are of this machine and these libraries.
 """
 
 import argparse
-import os
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from ruamel.yaml import YAML
-
 from bench import cheap_model, scale_data, scale_search
 from bench.full_size import command as full_size
 from bench.full_size import shape
 from bench.measure import Figures, Measure
 from bench.memory import Peak, watched
+from bench.project import read_settings, surroundings, write_settings
 from pipeline import git
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json, write_text
 from pipeline.core.params import Params
-from pipeline.core.params_file import PARAMS_FILE, load_params
+from pipeline.core.params_file import load_params
 
 PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
@@ -48,15 +46,15 @@ def make_project(products: int, folder: Path, threads: int) -> None:
     model = folder / "model"
     if not model.exists():
         cheap_model.write_model(model)
-    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
-    data["sample"] |= {
+    settings = read_settings()
+    settings["sample"] |= {
         "source": str(full_size.FOLDER), "version": "all", "splits": ["train", "test"],
         "queries": "all", "distractors": "all",
     }  # fmt: skip
-    for name in set(data["encoder"].values()):
+    for name in set(settings["encoder"].values()):
         weights = {"kind": "folder", "path": "model"}
-        data["encoders"][name] |= {"weights": weights, "pooling": "mean"}
-    YAML().dump(data, folder / PARAMS_FILE)
+        settings["encoders"][name] |= {"weights": weights, "pooling": "mean"}
+    write_settings(settings, folder)
     source = folder / full_size.FOLDER
     if not source.exists():
         full_size.write(source, products, threads)
@@ -96,13 +94,9 @@ def measure(name: str, products: int, folder: Path) -> Figures:
 
 def _run(name: str, what: str, products: int, folder: Path) -> Peak:
     code = f"from bench import scale; scale.alone({name!r}, {what!r}, {products})"
-    environment = {
-        **os.environ,
-        "PIPELINE_CACHE": str(folder / ".cache"),
-        "PYTHONPATH": str(Path(__file__).parents[1]),
-    }
+    command = [sys.executable, "-c", code]
     with (
-        subprocess.Popen([sys.executable, "-c", code], cwd=folder, env=environment) as process,
+        subprocess.Popen(command, cwd=folder, env=surroundings(folder)) as process,
         watched(process.pid) as peak,
     ):
         status = process.wait()

@@ -13,7 +13,7 @@ import contextlib
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,10 +21,10 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from ruamel.yaml import YAML
 
 from bench.measure import Figures, Measure, run_locales
 from bench.memory import watched
+from bench.project import Settings, read_settings
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix, blocks
@@ -85,10 +85,13 @@ INDEXES: dict[str, dict[str, Any]] = {
 
 def params_with(name: str, indexes: dict[str, dict[str, Any]] = INDEXES) -> Params:
     """Return the settings of the project with these indexes, of which all locales have one."""
-    data = YAML(typ="safe", pure=True).load(PARAMS_FILE)
-    data["indexes"] = indexes
-    data["index"] = dict.fromkeys(data["index"], name)
-    return check_params(data, str(PARAMS_FILE))
+    return check_params(with_index(name, indexes), str(PARAMS_FILE))
+
+
+def with_index(name: str, indexes: Mapping[str, Any]) -> Settings:
+    """Return the project's params.yaml with these indexes, of which all locales have one."""
+    settings = read_settings()
+    return settings | {"indexes": indexes, "index": dict.fromkeys(settings["index"], name)}
 
 
 class Mixture:

@@ -31,12 +31,11 @@ from urllib.parse import urlencode
 
 import numpy as np
 import psutil
-from ruamel.yaml import YAML
 
+from bench.project import ROOT, keep_locale, read_settings, write_settings
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
-from pipeline.core.params import BY_LOCALE
-from pipeline.core.params_file import PARAMS_FILE, load_params
+from pipeline.core.params_file import load_params
 from pipeline.core.systems import System
 from pipeline.encoders.weights import resolve_weights
 from pipeline.search.answer import Answer
@@ -100,12 +99,10 @@ class Server:
 
 def take_for_encoded() -> None:
     """Let the made-up vectors of this folder be those of the encoder that us has as shipped."""
-    data = YAML(typ="safe", pure=True).load(Path(__file__).parents[1] / PARAMS_FILE)
-    for section in BY_LOCALE:
-        data[section] = {LOCALE: data[section][LOCALE]}
-    data["indexes"] |= INDEXES
-    data["index"][LOCALE] = files.read_json(layout.index(LOCALE).card, "")["index"]
-    YAML().dump(data, PARAMS_FILE)
+    settings = keep_locale(read_settings(ROOT), LOCALE)
+    settings["indexes"] |= INDEXES
+    settings["index"] = {LOCALE: files.read_json(layout.index(LOCALE).card, "")["index"]}
+    write_settings(settings)
     params, path = load_params(), layout.embeddings(LOCALE).manifest
     spec, name = params.encoder_of(LOCALE), params.encoder[LOCALE]
     made = {

@@ -32,10 +32,11 @@ import pyarrow as pa
 from pydantic import BaseModel, ConfigDict
 from ruamel.yaml import YAML
 
+from bench.project import Settings, read_settings, write_settings
 from pipeline import git
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import atomic_file, write_json, write_text
+from pipeline.core.files import write_json, write_text
 from pipeline.core.params import Params, Uncertainty
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
@@ -137,7 +138,7 @@ def chosen(given: Mapping[str, Any], only: Sequence[str] | None) -> dict[str, Ex
     return {name: each for name, each in found.items() if name in wanted}
 
 
-def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str, Any]:
+def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> Settings:
     """Clone the project's last commit into a folder, unless it is there; return the params.
 
     Raises:
@@ -153,27 +154,19 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> dict[str,
             f"{project}: is of the commit {there[:7]}, and this one is {here[:7]}. Give another "
             "--folder: vectors and trained weights are in the cache."
         )
-    data: dict[str, Any] = YAML(typ="safe", pure=True).load(PARAMS_FILE)
+    data = read_settings()
     whole = {"source": str(source), "version": "all", "queries": "all"}
     data["sample"] |= {**whole, "splits": ["test"], "distractors": "all"}
     data["training"] |= {**whole, "dev_share": 0.1}
     data["trained"] = dict(trained)
     check_params(data, str(PARAMS_FILE))
-    write_params(project, data)
+    write_settings(data, project)
     return data
 
 
 def commit_of(folder: Path) -> str:
     """Return the commit of a folder's repository."""
     return git.run("-C", str(folder), "rev-parse", "HEAD").strip()
-
-
-def write_params(project: Path, data: Mapping[str, Any]) -> None:
-    """Write params.yaml."""
-    yaml = YAML(typ="safe", pure=True)
-    yaml.default_flow_style = False
-    with atomic_file(project / PARAMS_FILE) as partial:
-        yaml.dump(dict(data), partial)
 
 
 def run(project: Path, module: str, *arguments: str) -> None:
@@ -229,7 +222,7 @@ def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str,
         if json.loads((results / SETTINGS).read_text("utf-8")) != settings:
             raise PipelineError(f"{results}: is of other settings. Delete it.")
         return
-    write_params(project, data)
+    write_settings(data, project)
     run(project, "dvc", "repro", "report")
     partial = results.with_suffix(".part")
     shutil.rmtree(partial, ignore_errors=True)
@@ -299,10 +292,8 @@ def differences(
             locale=locale,
             column=measure,
             after=float(np.nanmean(new)),
-            interval=uncertainty.bootstrap_interval(
-                moved, draws.samples, draws.confidence, draws.seed
-            ),
-            p=uncertainty.paired_randomisation(moved, draws.samples, draws.seed),
+            interval=uncertainty.bootstrap_interval(moved, draws),
+            p=uncertainty.paired_randomisation(moved, draws),
         )
 
 

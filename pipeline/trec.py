@@ -53,14 +53,14 @@ from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
+from pipeline.evaluate.metrics import GRADES
 from pipeline.runs import card as run_card
+from pipeline.runs.card import TRACKS, Track
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.runs.others import read_others
 
-GRADES = {"E": 100, "S": 10, "C": 1, "I": 0}
 EXACT_GRADES = {"E": 1, "S": 0, "C": 0, "I": 0}
 EXACT_OR_SUBSTITUTE_GRADES = {"E": 1, "S": 1, "C": 0, "I": 0}
-TRACKS = ("catalogue", "pool")
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ class Qrels:
 
     def kept(self, rows: Ints, codes: Ints, labels: Ints, ids: Ids) -> NDArray[np.bool_]:
         """Return which judgements are in the file; the arrays as `read_judgements` gives them."""
-        kept = codes < len(ids.products) if self.pool else np.ones(len(codes), dtype=bool)
+        kept = ids.has_text(codes) if self.pool else np.ones(len(codes), dtype=bool)
         if self.all_queries:
             return kept
         gain = np.array([self.grades[label] for label in LABELS])[labels]
@@ -95,7 +95,7 @@ QRELS_POOL_E = Qrels("pool-e", EXACT_GRADES, pool=True)
 QRELS = (QRELS_GAIN, QRELS_E, QRELS_E_OR_S, QRELS_JUDGED, QRELS_POOL_GAIN, QRELS_POOL_E)
 
 
-def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
+def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, Track, Qrels]]:
     """Yield a measure's name in the reports and in ir_measures, its track and its judgements."""
     for k in cutoffs.ndcg:
         yield f"ndcg@{k}", f"nDCG@{k}", "catalogue", QRELS_GAIN
@@ -114,7 +114,7 @@ def measures(cutoffs: Evaluate) -> Iterator[tuple[str, str, str, Qrels]]:
     yield "pool_mrr", "RR", "pool", QRELS_POOL_E
 
 
-def tracks_of(system: str) -> tuple[str, ...]:
+def tracks_of(system: str) -> tuple[Track, ...]:
     """Return the tracks that a system has runs of: another engine ranks the catalogue alone."""
     return TRACKS if system in SYSTEMS else TRACKS[:1]
 

@@ -16,7 +16,7 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.core.tables import JUDGEMENTS, PRODUCTS, RUN, read_table, write_table
-from pipeline.evaluate.metrics import GAINS
+from pipeline.evaluate.metrics import GAINS, GRADES
 from pipeline.evaluate.stage import evaluate
 from tests.helpers.artefacts import params, write_clean, write_runs, write_sources
 
@@ -115,7 +115,8 @@ def test_scores_that_fall_stay_as_they_are_and_others_are_lowered_by_the_least_s
 
 
 def test_the_grades_are_the_gains_times_a_hundred() -> None:
-    assert {label: gain * 100 for label, gain in GAINS.items()} == trec.GRADES
+    assert {label: gain * 100 for label, gain in GAINS.items()} == GRADES
+    assert GRADES == {"E": 100, "S": 10, "C": 1, "I": 0}
 
 
 def test_the_lines_are_those_of_the_trec_formats() -> None:
@@ -126,7 +127,7 @@ def test_the_lines_are_those_of_the_trec_formats() -> None:
         [[1, 1, 2], ["é", "B0a", "x"], [0.5, 0.5, 0.25], [1, 2, 1], [2, 0, 1]], schema=RUN
     )
 
-    assert list(trec.qrels_lines(judgements, trec.GRADES)) == [
+    assert list(trec.qrels_lines(judgements, GRADES)) == [
         "1 0 B0a 100", "1 0 é 10", "2 0 B0a 1", "2 0 x 0",
     ]  # fmt: skip
     assert list(trec.run_lines(run, "dense")) == [
@@ -146,7 +147,7 @@ def test_an_id_that_a_tool_would_split_is_refused(bad: str) -> None:
     run = pa.table([[1, 1], ["fine", bad], [0.5, 0.25], [1, 2], [1, 0]], schema=RUN)
 
     with pytest.raises(PipelineError, match="empty or holds white space"):
-        list(trec.qrels_lines(judgements, trec.GRADES))
+        list(trec.qrels_lines(judgements, GRADES))
     with pytest.raises(PipelineError, match="empty or holds white space"):
         list(trec.run_lines(run, "dense"))
 
@@ -157,7 +158,7 @@ def test_an_unknown_label_is_refused() -> None:
     with pytest.raises(
         PipelineError, match=r"column label: expected one of E, S, C, I .found 'X'."
     ):
-        list(trec.qrels_lines(judgements, trec.GRADES))
+        list(trec.qrels_lines(judgements, GRADES))
 
 
 def test_a_second_export_to_the_same_folder_replaces_the_first(

@@ -37,7 +37,7 @@ from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
-from pipeline.vectors.shards import PIECE_ROWS, ShardReader
+from pipeline.vectors.shards import PIECE_ROWS, ShardReader, take_any
 
 MADE_BY = "pipeline.browser"
 SCHEMA = 1
@@ -108,8 +108,9 @@ def _pieces(
         order: their rows in the order wanted; None for that of the shards.
     """
     for rows in blocks(np.arange(products.rows) if order is None else order, PIECE_ROWS):
-        ascending, place = np.unique(rows, return_inverse=True)
-        yield to_index_form(products.take(ascending), similarity, "products")[place]
+        yield take_any(
+            rows, lambda some: to_index_form(products.take(some), similarity, "products")
+        )
 
 
 def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:

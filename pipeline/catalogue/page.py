@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
 from pipeline.catalogue.colours import as_css, cluster_colours
 from pipeline.catalogue.labels import NARROW_SIZE, WIDE_SIZE, fit_labels, middles
 from pipeline.catalogue.raster import Frame, as_data_url, draw_raster
@@ -47,14 +45,7 @@ def render(report: ClustersReport, drawn: Drawn, params: Params, others: dict[st
         params: what they are of.
         others: what the template shows of similar products and duplicates.
     """
-    environment = Environment(
-        loader=FileSystemLoader(_ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "share": share, "estimate": format_figure}
+    templates = parts.open_templates(_ASSETS, count=count, share=share, estimate=format_figure)
     script = parts.join_scripts(_ASSETS / "catalogue.js")
     css = parts.join_styles(parts.ASSETS / "page.css", _ASSETS / "catalogue.css")
     colours = cluster_colours(report.clusters)
@@ -62,7 +53,7 @@ def render(report: ClustersReport, drawn: Drawn, params: Params, others: dict[st
     names = [group.name for group in report.groups]
     at = middles(drawn.places, drawn.cluster, frame)
     language = params.language[report.locale]
-    return environment.get_template("catalogue.html.j2").render(
+    return templates.get_template("catalogue.html.j2").render(
         css=trusted_markup(css),
         script=trusted_markup(script),
         script_hash=parts.integrity(script),

@@ -1,8 +1,7 @@
 """The card of the clusters, `clusters.json`: of which products, vectors, texts and settings."""
 
-from pipeline.core import files, layout
-from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.errors import PipelineError
+from pipeline.core import layout
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.param_types import Sha256, Strict
 from pipeline.core.params import Clean, Clusters, Params
 from pipeline.vectors.manifest import hash_table
@@ -29,20 +28,22 @@ class ClustersCard(Strict):
 def make_card(
     params: Params,
     locale: str,
-    found: layout.ClusterFiles,
     *,
     table_sha256: str,
     vectors_sha256: str,
+    clusters_sha256: str,
+    map_sha256: str,
     report_sha256: str,
 ) -> ClustersCard:
-    """Return the card of clusters that are written.
+    """Return the card of a locale's clusters.
 
     Args:
         params: the settings.
         locale: whose products they are.
-        found: the files; their hashes are in the card.
         table_sha256: of the clean products, as `hash_table` gives it.
         vectors_sha256: of the vectors.
+        clusters_sha256: of the file of clusters.
+        map_sha256: of the file of the map.
         report_sha256: of the file reports/clusters/<locale>.json.
     """
     return ClustersCard(
@@ -53,8 +54,8 @@ def make_card(
         texts=params.clean,
         table_sha256=table_sha256,
         vectors_sha256=vectors_sha256,
-        clusters_sha256=files.sha256_file(found.clusters),
-        map_sha256=files.sha256_file(found.map),
+        clusters_sha256=clusters_sha256,
+        map_sha256=map_sha256,
         report_sha256=report_sha256,
     )
 
@@ -74,16 +75,17 @@ def check_clusters(params: Params, locale: str) -> None:
     found, report = layout.clusters(locale), layout.clusters_report(locale)
     remedy = layout.rerun_hint("clusters", locale)
     card = read_model(found.card, ClustersCard, remedy, ("card_schema", CARD_SCHEMA))
-    for path in (found.clusters, found.map, report):
-        if not path.is_file():
-            raise PipelineError(f"{path} is missing. {remedy}")
     expected = make_card(
         params,
         locale,
-        found,
         table_sha256=hash_table(layout.clean(locale).products, layout.rerun_hint("clean", locale)),
         vectors_sha256=card.vectors_sha256,
-        report_sha256=files.sha256_file(report),
+        clusters_sha256=card.clusters_sha256,
+        map_sha256=card.map_sha256,
+        report_sha256=card.report_sha256,
     )
-    why = "the clusters are of other products or settings, or a file was edited"
+    why = "the clusters are of other products or settings"
     refuse_differences(found.card, card.model_dump(), expected.model_dump(), why, remedy)
+    check_hash(found.clusters, card.clusters_sha256, found.card, remedy)
+    check_hash(found.map, card.map_sha256, found.card, remedy)
+    check_hash(report, card.report_sha256, found.card, remedy)

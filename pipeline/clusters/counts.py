@@ -8,6 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.clusters.surfaces import Surfaces
 from pipeline.core.arrays import Ints
+from pipeline.runs import ranking
 
 BRAND = 0.4
 """A term is a brand's where at least this share of its products have it in their brand."""
@@ -59,9 +60,8 @@ class Titles:
         """Return the terms of some products, and the place in `rows` that each is of."""
         lengths = np.diff(self.ends, prepend=0)[rows]
         owner = np.repeat(np.arange(len(rows)), lengths)
-        within = np.arange(lengths.sum()) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         starts = self.ends[rows] - lengths
-        return self.terms[starts[owner] + within].astype(np.int64), owner
+        return self.terms[starts[owner] + ranking.places(owner)].astype(np.int64), owner
 
 
 @dataclass

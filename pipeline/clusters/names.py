@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from pipeline.bm25 import analysers
 from pipeline.clusters.counts import LEFT_OUT, Counts, Titles
 from pipeline.core.arrays import Floats, Ints, Matrix
+from pipeline.runs import ranking
 
 WORDS = 4
 """How many words a name has, at most; a pair that is written together is one."""
@@ -172,7 +173,7 @@ def _by_place(terms: Ints, owner: Ints, wanted: Ints, forms: list[str]) -> Ints:
         wanted: terms, ascending; each is in a title.
         forms: how these are written.
     """
-    place = np.arange(len(terms)) - np.searchsorted(owner, owner)
+    place = ranking.places(owner)
     found = np.isin(terms, wanted)
     of = np.searchsorted(wanted, terms[found])
     times = np.bincount(of, minlength=len(wanted))

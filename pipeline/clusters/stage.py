@@ -33,7 +33,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params, Uncertainty
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval
-from pipeline.runs.inputs import read_judgements
+from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.shards import ShardReader
 
@@ -64,7 +64,7 @@ def clusters(params: Params, locale: str) -> stage.Done:
         leaves=found.leaves,
         seed=settings.seed,
         without_direction=found.without_direction,
-        measures=_measure(params, found, vectors, wanted, len(ids.queries), judged),
+        measures=_measure(params, found, vectors, wanted, ids, judged),
         groups=describe_clusters(params, locale, found, product_ids),
     )
     places, landmarks = draw_map(vectors, settings.seed, threads)
@@ -83,9 +83,10 @@ def clusters(params: Params, locale: str) -> stage.Done:
         card = make_card(
             params,
             locale,
-            out,
             table_sha256=manifest.products.table_sha256,
             vectors_sha256=manifest.products.sha256(),
+            clusters_sha256=files.sha256_file(out.clusters),
+            map_sha256=files.sha256_file(out.map),
             report_sha256=files.sha256_file(layout.clusters_report(locale)),
         )
         files.write_json(out.card, card.model_dump(mode="json"))
@@ -101,13 +102,13 @@ def _measure(
     found: Clustering,
     vectors: Directions,
     wanted: int,
-    queries: int,
+    ids: Ids,
     judged: tuple[Ints, Ints, Ints],
 ) -> Measures:
     """Measure the clusters by the labels of products with a text, and by another seed."""
     missing = {}
     rows, products, positions = judged
-    known = products < len(found.leaf)
+    known = ids.has_text(products)
     labels = np.array(tables.LABELS)[positions[known]]
     of_level: dict[str, Pairs | None] = {"clusters": None, "leaves": None}
     if len(found.leaf) < 2:
@@ -116,7 +117,7 @@ def _measure(
         missing["pairs"] = "no product with a text is Exact for a query"
     else:
         for level, group in (("clusters", found.cluster), ("leaves", found.leaf)):
-            shares = pair_shares(group, rows[known], products[known], labels, queries)
+            shares = pair_shares(group, rows[known], products[known], labels, len(ids.queries))
             of_level[level] = _pairs(shares.exact, shares.irrelevant, chance(group), params)
     agreement = None
     if found.clusters < 2:
@@ -128,19 +129,18 @@ def _measure(
 
 
 def _pairs(exact: Floats, irrelevant: Floats, by_chance: float, params: Params) -> Pairs:
-    settings = params.uncertainty
+    draws = params.uncertainty
     return Pairs(
         chance=round(by_chance, MEAN_DECIMALS),
-        exact=_estimate(exact, settings),
-        lift=_estimate(exact / by_chance, settings) if by_chance else None,
-        exact_irrelevant=_estimate(irrelevant, settings),
+        exact=_estimate(exact, draws),
+        lift=_estimate(exact / by_chance, draws) if by_chance else None,
+        exact_irrelevant=_estimate(irrelevant, draws),
     )
 
 
-def _estimate(values: Floats, settings: Uncertainty) -> Estimate | None:
+def _estimate(values: Floats, draws: Uncertainty) -> Estimate | None:
     """Return the mean over the queries that have a value, None where none has."""
-    found = bootstrap_interval(values, settings.samples, settings.confidence, settings.seed)
+    found = bootstrap_interval(values, draws)
     if not found.queries:
         return None
-    mean, low, high = (round(each, MEAN_DECIMALS) for each in found[:3])
-    return Estimate(mean=mean, low=low, high=high, queries=found.queries)
+    return Estimate(**found.rounded()._asdict())

@@ -15,7 +15,7 @@ from pipeline import git
 from pipeline.compare import differences, display, plain_data
 from pipeline.compare.display import Report, Titles
 from pipeline.compare.revision import Revision, find_stale
-from pipeline.compare.settings import Settings
+from pipeline.compare.settings import ABSENT, Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
@@ -23,7 +23,6 @@ from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 
 REFUSED = 3
-ABSENT = "(absent)"
 
 Sides = Mapping[str, Side]
 

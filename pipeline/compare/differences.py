@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from pipeline.compare import sides
 from pipeline.compare.holes import Holes, find_holes
-from pipeline.compare.pairs import Pair, mean, p_value, pair
+from pipeline.compare.pairs import Pair, mean, pair
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
@@ -145,7 +145,7 @@ def measure_moves(
     """
     if few := draws.too_few_for(len(pairs), alpha):
         raise PipelineError(f"{setting}: {few}")
-    p = [p_value(each.differences, draws) for each in pairs]
+    p = [uncertainty.paired_randomisation(each.differences, draws) for each in pairs]
     return tuple(
         _move(each, p_alone, p_together, alpha, max_drop, draws, queries)
         for each, p_alone, p_together in zip(pairs, p, uncertainty.holm(p), strict=True)
@@ -165,7 +165,7 @@ def _move(
     equal = not differences.any()
     # The interval of zeros is known, and one zero gives it.
     difference = uncertainty.bootstrap_interval(
-        differences[:1] if equal else differences, draws.samples, draws.confidence, draws.seed
+        differences[:1] if equal else differences, draws
     )._replace(queries=len(differences))
     significant = p_adjusted < alpha
     return Move(

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipeline.compare.pairs import Pair, mean, p_value
+from pipeline.compare.pairs import Pair, mean
 from pipeline.compare.sides import metrics
 from pipeline.core.params import Uncertainty
+from pipeline.evaluate.uncertainty import paired_randomisation
 
 HOLES = 0.01
 """A judged@k that moves by more than one place in a hundred is reported, significant or not."""
@@ -50,7 +51,7 @@ def find_holes(pair: Pair, moved: float, alpha: float, draws: Uncertainty) -> Ho
     if name is None or name not in metrics(pair.a):
         return None
     old, new = pair.beside(name)
-    change, p = mean(new - old), p_value(new - old, draws)
+    change, p = mean(new - old), paired_randomisation(new - old, draws)
     suspect = change * moved > 0 and (p < alpha or abs(change) > HOLES)
     only, only_p = _judged_only(pair, draws)
     if only is not None and only_p is not None:
@@ -84,4 +85,4 @@ def _judged_only(pair: Pair, draws: Uncertainty) -> tuple[float, float] | tuple[
     ):
         return None, None
     old, new = pair.beside(column)
-    return mean(new - old), p_value(new - old, draws)
+    return mean(new - old), paired_randomisation(new - old, draws)

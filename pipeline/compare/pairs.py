@@ -7,8 +7,6 @@ import pyarrow as pa
 
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import Uncertainty
-from pipeline.evaluate import uncertainty
 from pipeline.evaluate.per_query_reader import values
 
 
@@ -61,8 +59,3 @@ def mean(numbers: Floats) -> float:
     """Return the mean of the numbers that are not NaN; NaN if there are none."""
     defined = numbers[~np.isnan(numbers)]
     return float(defined.mean()) if len(defined) else float("nan")
-
-
-def p_value(differences: Floats, draws: Uncertainty) -> float:
-    """Return how likely luck alone gives a mean as far from 0, between 0 and 1."""
-    return uncertainty.paired_randomisation(differences, draws.samples, draws.seed)

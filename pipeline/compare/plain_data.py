@@ -1,12 +1,11 @@
 """A comparison as plain data for JSON: all of it, floats rounded to 5 digits, NaN as null."""
 
-import math
 from dataclasses import asdict
 from typing import Any
 
 from pipeline.compare.differences import Change, Move
 from pipeline.compare.display import Report
-from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.metrics import rounded_or_none
 
 
 def as_json(report: Report) -> dict[str, Any]:
@@ -62,5 +61,5 @@ def _rounded(data: Any) -> Any:
     if isinstance(data, list):
         return [_rounded(value) for value in data]
     if isinstance(data, float):
-        return None if math.isnan(data) else round(data, MEAN_DECIMALS)
+        return rounded_or_none(data)
     return data

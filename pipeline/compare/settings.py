@@ -9,6 +9,9 @@ from pipeline.core.errors import PipelineError, shorten
 Settings = dict[str, str]
 """A value, as it is written, by dotted key such as encoder.es."""
 
+ABSENT = "(absent)"
+"""The value of a setting that a revision does not have."""
+
 
 def read_settings(data: bytes, where: str) -> Settings:
     """Return a parameter file as dotted keys.

@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import TypeAdapter, ValidationError
 
 from pipeline.core import files
-from pipeline.core.errors import PipelineError, rule, shorten
+from pipeline.core.errors import PipelineError, explain_first, shorten
 
 M = TypeVar("M")
 
@@ -46,11 +46,7 @@ def check_model(path: Path, form: type[M], data: object, remedy: str) -> M:
     try:
         return TypeAdapter(form).validate_json(text)
     except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise PipelineError(
-            f"{path}: {key}: {rule(first['msg'])} (found {shorten(first['input'])}). {remedy}"
-        ) from err
+        raise PipelineError(f"{path}: {explain_first(err)}. {remedy}") from err
 
 
 def refuse_differences(
@@ -74,6 +70,17 @@ def refuse_differences(
             raise PipelineError(
                 f"{path}: {key} must be {brief(must)} (found {brief(value)}): {why}. {remedy}"
             )
+
+
+def check_hash(path: Path, sha256: str, card: Path, remedy: str) -> None:
+    """Check that a file is the one that a card names by its hash.
+
+    Raises:
+        PipelineError: the file is missing, is not a regular file, or has another hash.
+    """
+    files.check_regular(path, remedy)
+    why = f"it is damaged, or it or {card.name} was edited"
+    refuse_differences(path, {"sha256": files.sha256_file(path)}, {"sha256": sha256}, why, remedy)
 
 
 def brief(value: object) -> str:

@@ -93,6 +93,13 @@ def rule(message: str) -> str:
     return message.replace("Input should", "must").replace("String should", "must")
 
 
+def explain_first(errors: ValidationError) -> str:
+    """Return the first of the errors: `key: what is wrong (found value)`."""
+    first = errors.errors()[0]
+    key = ".".join(map(str, first["loc"])) or "(top level)"
+    return f"{key}: {rule(first['msg'])} (found {shorten(first['input'])})"
+
+
 def explain(errors: ValidationError, model: type[BaseModel]) -> list[str]:
     """Return a line for each key of `model` that is wrong: `key: what is wrong (found value)`."""
     found: dict[str, tuple[list[str], str]] = {}

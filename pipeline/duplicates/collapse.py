@@ -56,16 +56,13 @@ def summarise_agreement(params: Params, pool: Judgements, group: Ints) -> dict[s
     agree, chance, pairs = agreement(pool, group)
     if not pairs:
         return {"pairs": 0}
-    chosen = params.uncertainty
-    mean, low, high, queries = bootstrap_interval(
-        agree, chosen.samples, chosen.confidence, chosen.seed
-    )
+    mean, low, high, queries = bootstrap_interval(agree, params.uncertainty).rounded()
     return {
         "pairs": pairs,
         "queries": queries,
-        "agreement": round(mean, metrics.MEAN_DECIMALS),
-        "agreement_low": round(low, metrics.MEAN_DECIMALS),
-        "agreement_high": round(high, metrics.MEAN_DECIMALS),
+        "agreement": mean,
+        "agreement_low": low,
+        "agreement_high": high,
         "agreement_of_all_pairs": round(float(np.nanmean(chance)), metrics.MEAN_DECIMALS),
     }
 

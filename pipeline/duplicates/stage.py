@@ -13,7 +13,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
-from pipeline.core.arrays import Floats, Ints, Matrix, sampled_rows
+from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
 from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
@@ -25,10 +25,10 @@ from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.runs import ranking
 from pipeline.runs.inputs import Ids, read_judgements
 from pipeline.similar.table import check_neighbours, iter_neighbours
-from pipeline.vectors.lengths import squared_lengths
+from pipeline.vectors.lengths import unit_or_zero
 from pipeline.vectors.manifest import check_ids, read_manifest
 from pipeline.vectors.pairs import score_pairs
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, take_any
 
 EXAMPLES, EXAMPLE_MEMBERS, EXAMPLE_CHARACTERS = 50, 8, 200
 """How many groups the report shows, members of each, and characters of a text, at most."""
@@ -124,19 +124,13 @@ def cosines_of(vectors: ShardReader, first: Ints, second: Ints) -> Floats:
     found = np.empty(len(first))
     for start in range(0, len(first), PAIRS_AT_ONCE):
         part = slice(start, start + PAIRS_AT_ONCE)
-        rows, place = np.unique(np.concatenate([first[part], second[part]]), return_inverse=True)
-        unit = _unit_or_zero(vectors.take(rows))
-        one, other = np.split(place, 2)
-        found[part] = score_pairs(unit[one], unit[other], "cosine")
+        both = take_any(
+            np.concatenate([first[part], second[part]]),
+            lambda rows: unit_or_zero(vectors.take(rows)),
+        )
+        one, other = np.split(both, 2)
+        found[part] = score_pairs(one, other, "cosine")
     return np.round(found, ranking.SCORE_DECIMALS)
-
-
-def _unit_or_zero(vectors: Matrix) -> Matrix:
-    """Return vectors at length 1 as `at_unit_length` does, but zero where they are zero."""
-    lengths = np.sqrt(squared_lengths(vectors))[:, np.newaxis]
-    out: Matrix = np.zeros(vectors.shape, dtype=np.float32)
-    np.divide(vectors, lengths, out=out, where=lengths > 0, casting="same_kind")
-    return out
 
 
 def describe(threshold: Threshold) -> dict[str, Any]:
@@ -174,14 +168,11 @@ def judge_groups(
     found: Groups,
 ) -> dict[str, Any]:
     """Return the parts of the report that need judgements: agreement of labels, collapsed runs."""
-    rows, codes, labels = pairs
-    if not len(rows):
+    if not len(pairs[0]):
         return {"not_judged": "there are no judgements"}
-    total = len(ids.products)
-    kept = np.arange(total)
+    kept = np.arange(len(ids.products))
     kept[found.product] = found.kept
-    text = codes < total
-    pool = Judgements.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
+    pool = Judgements.of_pool(ids, pairs)
     qrels = Judgements.from_pairs(*pairs, len(ids.queries))
     return {
         "labels": {

@@ -8,8 +8,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout, tables
 from pipeline.core.arrays import Floats, Ints
-from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.errors import PipelineError
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.param_types import Sha256, Strict
 from pipeline.core.params import Duplicates, Params
 from pipeline.similar.table import SimilarCard, make_card
@@ -139,16 +138,10 @@ def read_kept(params: Params, locale: str, manifest: Manifest) -> Ints:
     if locale not in params.explore:
         remedy = f"Add {locale} to explore in params.yaml. {remedy}"
     card = read_model(found.card, DuplicatesCard, remedy, ("duplicates_schema", DUPLICATES_SCHEMA))
-    if not found.groups.is_file():
-        raise PipelineError(f"{found.groups} is missing. {remedy}")
     of = card.model_copy(
-        update={
-            "settings": params.duplicates,
-            "table_sha256": manifest.products.table_sha256,
-            "groups_sha256": files.sha256_file(found.groups),
-        }
+        update={"settings": params.duplicates, "table_sha256": manifest.products.table_sha256}
     )
-    why = "the groups are of other products or settings, or were edited"
+    why = "the groups are of other products or settings"
     refuse_differences(found.card, card.model_dump(), of.model_dump(), why, remedy)
     digest = card.neighbours.neighbours_sha256
     neighbours = make_card(params, locale, manifest, neighbours_sha256=digest)
@@ -156,6 +149,7 @@ def read_kept(params: Params, locale: str, manifest: Manifest) -> Ints:
     refuse_differences(
         found.card, card.neighbours.model_dump(), neighbours.model_dump(), why, remedy
     )
+    check_hash(found.groups, card.groups_sha256, found.card, remedy)
     table = tables.read_table(found.groups, GROUPS, remedy)
     kept = np.arange(manifest.products.rows)
     kept[table["product_row"].to_numpy()] = table["kept_row"].to_numpy()

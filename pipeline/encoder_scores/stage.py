@@ -17,12 +17,11 @@ from pipeline.evaluate import judged_run, per_query
 from pipeline.evaluate.system_scores import Judged, read_judged
 from pipeline.evaluate.top_products import Top
 from pipeline.evaluate.uncertainty import bootstrap_intervals
-from pipeline.runs import ranking
 from pipeline.runs.ranking import Ranked
+from pipeline.vectors import pairs
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import Kind, Manifest, check_ids, read_manifest
-from pipeline.vectors.pairs import Take, score_judged
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, Take
 
 
 def encoder_scores(params: Params, locale: str) -> stage.Done:
@@ -102,7 +101,7 @@ def _with_intervals(
     measured: Mapping[str, Measured], draws: Uncertainty
 ) -> dict[str, form.Measure]:
     values = np.stack([each.by_query for each in measured.values()], axis=1)
-    intervals = bootstrap_intervals(values, **draws.model_dump())
+    intervals = bootstrap_intervals(values, draws)
     return {
         name: form.describe(each, interval, name)
         for (name, each), interval in zip(measured.items(), intervals, strict=True)
@@ -110,7 +109,7 @@ def _with_intervals(
 
 
 def rank_judged(judged: Judged, manifest: Manifest, similarity: Similarity) -> Ranked:
-    """Rank every query's judged products, as `retrieve` does for the pool track.
+    """Rank every query's judged products, as `retrieve` does.
 
     Args:
         judged: the pairs.
@@ -121,19 +120,17 @@ def rank_judged(judged: Judged, manifest: Manifest, similarity: Similarity) -> R
         Rows of the queries, of the products, and scores, in ranked order, [pairs] each. Scores are
         rounded as those of runs, so all measures are of what data/runs/dense holds.
     """
-    rows, codes = judged.pool.positions(), judged.pool.codes
-    scores = np.empty(len(rows))
-    pieces = score_judged(
-        rows,
-        codes,
+    nothing = np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0)
+    pieces = pairs.rank_judged(
+        judged.pool.positions(),
+        judged.pool.codes,
         _reader(manifest, "queries", similarity),
         _reader(manifest, "products", similarity),
         similarity,
         manifest.dimension,
     )
-    for part, some in pieces:
-        scores[part] = some
-    return ranking.rank_pairs(rows, codes, scores)
+    rows, codes, scores = map(np.concatenate, zip(nothing, *pieces, strict=True))
+    return rows, codes, scores
 
 
 def _reader(manifest: Manifest, kind: Kind, similarity: Similarity) -> Take:

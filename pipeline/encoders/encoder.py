@@ -151,12 +151,18 @@ def prefix_of(spec: Encoder, role: Role) -> str:
     return spec.query_prefix if role == "query" else spec.passage_prefix
 
 
-def refuse_broken(raw: Matrix, texts: Sequence[str], entry: str) -> None:
-    """Raise a `PipelineError` if a vector holds NaN or infinity; `entry` is the encoder's key."""
-    broken = np.logical_not(np.isfinite(raw).all(axis=1))
+def refuse_broken(raw: Matrix, inputs: Sequence[object], entry: str) -> None:
+    """Raise a `PipelineError` if a model's output is NaN or infinity.
+
+    Args:
+        raw: the output, [inputs, components].
+        inputs: of each row, a text or a pair of texts.
+        entry: the key of the model's entry.
+    """
+    broken = ~np.isfinite(raw).all(axis=1)
     if broken.any():
         raise PipelineError(
-            f"{entry}: the vector of the text {shorten(texts[int(broken.argmax())])} holds "
-            "NaN or infinity: the model's weights are damaged, do not match the model code, or "
-            "overflow at this precision. Bring the model again, or use precision float32."
+            f"{entry}: the output for {shorten(inputs[int(broken.argmax())])} holds NaN or "
+            "infinity: the model's weights are damaged, do not match the model code, or overflow "
+            "at this precision. Bring the model again, or use precision float32."
         )

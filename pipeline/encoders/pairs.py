@@ -7,9 +7,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Matrix
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Reranker, Runtime
-from pipeline.encoders.encoder import Encoded, compute
+from pipeline.encoders.encoder import Encoded, compute, refuse_broken
 from pipeline.encoders.engine import EngineChoice, OnThreads
 from pipeline.encoders.identity import engine_identity
 from pipeline.encoders.loading import load_engine, resolve_engine
@@ -136,18 +136,6 @@ def scores_of(logits: Matrix, spec: Reranker) -> NDArray[np.float64]:
     """
     scores = logits[:, 0] if spec.gains is None else probabilities(logits) @ np.array(spec.gains)
     return scores.astype(np.float32).astype(np.float64)
-
-
-def refuse_broken(raw: Matrix, pairs: Sequence[Pair], entry: str) -> None:
-    """Raise a `PipelineError` if a logit is NaN or infinity; `entry` is the reranker's key."""
-    broken = ~np.isfinite(raw).all(axis=1)
-    if broken.any():
-        query, document = pairs[int(broken.argmax())]
-        raise PipelineError(
-            f"{entry}: the score of {shorten(document)} for the query {shorten(query)} is NaN or "
-            "infinity: the model's weights are damaged, do not match the model code, or overflow "
-            "at this precision. Bring the model again, or use precision float32."
-        )
 
 
 def identity(spec: Reranker, weights: LocalWeights, engine: EngineChoice) -> dict[str, Any]:

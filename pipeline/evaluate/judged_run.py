@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
+from pipeline.runs.inputs import Ids
 from pipeline.runs.ranking import look_up, places, query_starts
 
 E_CODE = LABELS.index("E")
@@ -49,8 +50,18 @@ class Judgements:
                 f"the clean products, row {query_rows[twice[0]]} of the clean queries (from 0). "
                 "Run the stages from clean again."
             )
-        starts = np.searchsorted(query_rows, np.arange(queries + 1))
+        starts = query_starts(query_rows, 0, queries)
         return cls(starts, codes, labels[order].astype(np.int8))
+
+    @classmethod
+    def of_pool(cls, ids: Ids, pairs: tuple[Ints, Ints, Ints]) -> Self:
+        """Group the judgements of products with a text; no system can rank the others.
+
+        `ids` and `pairs` are as `read_judgements` gives them.
+        """
+        rows, codes, labels = pairs
+        text = ids.has_text(codes)
+        return cls.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
 
     def __len__(self) -> int:
         """Return the number of queries, those without judgements too."""

@@ -8,8 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.core import files, layout
+from pipeline.core import layout
 from pipeline.core.arrays import Floats, Ints
+from pipeline.core.cards import check_hash
 from pipeline.core.errors import PipelineError
 from pipeline.core.tables import LABELS
 from pipeline.evaluate.metrics import MEAN_DECIMALS
@@ -54,18 +55,12 @@ def measure_labels(locale: str, judged: Judged, card: RunCard) -> dict[str, Any]
     """
     if (sha256 := card.of.get("labels_sha256")) is None:
         return None
-    path, remedy = layout.runs("rerank", locale).labels, rerun_hint("rerank", locale)
-    if not path.is_file():
-        raise PipelineError(f"{path} is missing. {remedy}")
-    if (found := files.sha256_file(path)) != sha256:
-        raise PipelineError(
-            f"{path} must have the hash {sha256[:12]}, as {card.system}'s card says (found "
-            f"{found[:12]}): it was edited. {remedy}"
-        )
+    runs, remedy = layout.runs("rerank", locale), rerun_hint("rerank", locale)
+    check_hash(runs.labels, sha256, runs.card, remedy)
     pool = judged.pool
     rows = pool.positions()
     truth = pool.labels.astype(np.int64)
-    shares = read_labels(path, judged.ids, rows, pool.codes, remedy)
+    shares = read_labels(runs.labels, judged.ids, rows, pool.codes, remedy)
     words = bm25_scores(locale, judged)
     return {
         "pairs": len(truth),

@@ -9,6 +9,7 @@ Only judged products earn anything, and they are few: a run is reduced to them f
 and every measure is a count or a sum over that short list.
 """
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -27,6 +28,9 @@ PerQuery = dict[str, Floats]
 GAINS = dict(zip(LABELS, ESCI_GAINS, strict=True))
 """The gains of the ESCI paper (arXiv 2206.06588)."""
 
+GRADES = {label: round(100 * gain) for label, gain in GAINS.items()}
+"""The gains as integers, which a TREC file has."""
+
 SWAPPED_GAINS = {"E": 1.0, "S": 0.01, "C": 0.1, "I": 0.0}
 """What esci-data's own scoring script uses by mistake; published numbers are often in these."""
 
@@ -34,6 +38,11 @@ EXACT = ("E",)
 EXACT_OR_SUBSTITUTE = ("E", "S")
 
 MEAN_DECIMALS = 5
+
+
+def rounded_or_none(value: float) -> float | None:
+    """Return a mean as JSON has it, None for NaN."""
+    return None if math.isnan(value) else round(value, MEAN_DECIMALS)
 
 
 def ndcg(run: JudgedRun, k: int | None = None, gains: Mapping[str, float] = GAINS) -> Floats:

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from pipeline.core import tables
 from pipeline.core.arrays import Floats
-from pipeline.core.errors import PipelineError, one_line, shorten
+from pipeline.core.errors import PipelineError, explain_first, one_line, shorten
 from pipeline.core.param_types import Strict
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.per_query import (
@@ -138,11 +138,7 @@ def _read_card(
     try:
         card = form.model_validate_json(text)
     except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(map(str, first["loc"])) or "(top level)"
-        raise PipelineError(
-            f"{where}: the card's {key}: {first['msg']} (found {shorten(first['input'])}). {remedy}"
-        ) from err
+        raise PipelineError(f"{where}: the card's {explain_first(err)}. {remedy}") from err
     if (found := getattr(card, version)) != expected:
         raise PipelineError(f"{where}: {version} must be {expected} (found {found}). {remedy}")
     return card

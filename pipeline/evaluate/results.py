@@ -195,10 +195,10 @@ def intervals(
     # All systems at once: a measure is defined for the same queries in each, and shares its draws.
     values = np.stack([measures[system][name] for system, name in kept], axis=1)
     found: dict[str, dict[str, dict[str, float]]] = {system: {} for system in measures}
-    estimates = bootstrap_intervals(values, **params.uncertainty.model_dump())
+    estimates = bootstrap_intervals(values, params.uncertainty)
     for (system, name), interval in zip(kept, estimates, strict=True):
         if interval.queries:
-            found[system][name] = {**slices.rounded(interval), "queries": interval.queries}
+            found[system][name] = interval.rounded()._asdict()
     return found
 
 

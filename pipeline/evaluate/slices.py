@@ -20,7 +20,7 @@ from pipeline.core.languages import UNSPACED
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import metrics
-from pipeline.evaluate.metrics import EXACT, MEAN_DECIMALS
+from pipeline.evaluate.metrics import EXACT
 from pipeline.evaluate.uncertainty import Interval, bootstrap_intervals
 from pipeline.text.normalise import normalise
 
@@ -124,7 +124,7 @@ def table(query_ids: pa.ChunkedArray, slices: Iterable[Slice]) -> pa.Table:
 
 
 def measure(
-    slices: Iterable[Slice], values: Mapping[str, Floats], settings: Uncertainty, threads: int
+    slices: Iterable[Slice], values: Mapping[str, Floats], draws: Uncertainty, threads: int
 ) -> list[dict[str, Any]]:
     """Return the mean and interval of one measure for each value of each slice, by system.
 
@@ -133,7 +133,7 @@ def measure(
     Args:
         slices: of the same queries.
         values: the measure, by system, [queries]; NaN where it is undefined.
-        settings: of the bootstrap.
+        draws: of the bootstrap.
         threads: how many to use.
     """
     table = np.stack(list(values.values()), axis=1)
@@ -141,7 +141,7 @@ def measure(
 
     def estimate(part: tuple[Slice, int]) -> list[Interval]:
         each, code = part
-        return bootstrap_intervals(table[each.of_query == code], **settings.model_dump())
+        return bootstrap_intervals(table[each.of_query == code], draws)
 
     found = []
     for (each, code), intervals in zip(
@@ -156,7 +156,7 @@ def measure(
                     "queries": queries,
                     "small": queries < SMALL_BELOW,
                     "systems": {
-                        system: rounded(interval)
+                        system: _shown(interval)
                         for system, interval in zip(values, intervals, strict=True)
                     },
                 }
@@ -164,9 +164,9 @@ def measure(
     return found
 
 
-def rounded(interval: Interval) -> dict[str, float]:
-    """Return the mean and the ends of an interval, rounded as means are."""
-    return {name: round(getattr(interval, name), MEAN_DECIMALS) for name in ("mean", "low", "high")}
+def _shown(interval: Interval) -> dict[str, float]:
+    mean, low, high, _ = interval.rounded()
+    return {"mean": mean, "low": low, "high": high}
 
 
 def _ranges(name: str, numbers: Sequence[int], bounds: Sequence[int], unit: str) -> Slice:

@@ -69,14 +69,12 @@ def read_judged(locale: str) -> Judged:
     for name, one in needed.items():
         if not len(one):
             raise PipelineError(f"{clean.folder}: there are no {name} to evaluate. {remedy}")
-    rows, codes, labels = pairs
-    text = codes < len(ids.products)
     return Judged(
         queries,
         judgements,
         ids,
         judged_run.Judgements.from_pairs(*pairs, len(queries)),
-        judged_run.Judgements.from_pairs(rows[text], codes[text], labels[text], len(queries)),
+        judged_run.Judgements.of_pool(ids, pairs),
     )
 
 

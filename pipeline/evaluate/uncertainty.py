@@ -12,6 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Floats
+from pipeline.core.params import Uncertainty
+from pipeline.evaluate.metrics import MEAN_DECIMALS
 
 _CELLS = 1 << 18
 """How many draws are held at once; the results do not depend on it. Four times as many leave the
@@ -29,8 +31,13 @@ class Interval(NamedTuple):
     high: float
     queries: int
 
+    def rounded(self) -> "Interval":
+        """Return the interval with its mean and ends rounded as means are."""
+        mean, low, high = (round(each, MEAN_DECIMALS) for each in self[:3])
+        return Interval(mean, low, high, self.queries)
 
-def bootstrap_interval(values: Floats, samples: int, confidence: float, seed: int) -> Interval:
+
+def bootstrap_interval(values: Floats, draws: Uncertainty) -> Interval:
     """Return the mean of values and its percentile bootstrap interval, queries being redrawn.
 
     Efron, Tibshirani: An Introduction to the Bootstrap (1993), ch. 13; for IR measures Sakai
@@ -38,16 +45,13 @@ def bootstrap_interval(values: Floats, samples: int, confidence: float, seed: in
 
     Args:
         values: one per query, [queries]; NaN, where the measure is undefined, is left out.
-        samples: how many times all queries are drawn again, with replacement.
-        confidence: the share of the drawn means between the ends, such as 0.95.
-        seed: where the draws start.
+        draws: how many times all queries are drawn again, with replacement; the share of the drawn
+            means between the ends, such as 0.95; where the draws start.
     """
-    return bootstrap_intervals(values[:, np.newaxis], samples, confidence, seed)[0]
+    return bootstrap_intervals(values[:, np.newaxis], draws)[0]
 
 
-def bootstrap_intervals(
-    values: Floats, samples: int, confidence: float, seed: int
-) -> list[Interval]:
+def bootstrap_intervals(values: Floats, draws: Uncertainty) -> list[Interval]:
     """Return what `bootstrap_interval` gives for each column of values, [queries, measures].
 
     Columns that are defined for the same queries share their draws, so this costs little more than
@@ -57,13 +61,13 @@ def bootstrap_intervals(
     alike: dict[bytes, list[int]] = {}
     for column, defined in enumerate(~np.isnan(values.T)):
         alike.setdefault(defined.tobytes(), []).append(column)
-    tails = (1 - confidence) / 2
+    tails = (1 - draws.confidence) / 2
     for pattern, columns in alike.items():
         defined = np.frombuffer(pattern, dtype=bool)
         if not defined.any():
             continue
         chosen = values[np.ix_(defined, np.array(columns))]
-        low, high = np.quantile(_redrawn_means(chosen, samples, seed), [tails, 1 - tails], axis=0)
+        low, high = np.quantile(_redrawn_means(chosen, draws), [tails, 1 - tails], axis=0)
         for place, column in enumerate(columns):
             intervals[column] = Interval(
                 float(chosen[:, place].mean()), float(low[place]), float(high[place]), len(chosen)
@@ -71,7 +75,7 @@ def bootstrap_intervals(
     return intervals
 
 
-def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
+def paired_randomisation(differences: Floats, draws: Uncertainty) -> float:
     """Return the two-sided p-value of a mean difference, by flipping the signs of differences.
 
     If two systems were alike, either could have had either value of a query: p is the share of
@@ -81,8 +85,7 @@ def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
 
     Args:
         differences: one per query, [queries]; NaN, where the measure is undefined, is left out.
-        samples: how many sign patterns are drawn.
-        seed: where the draws start.
+        draws: how many sign patterns are drawn, and where the draws start.
     """
     # The sign of a tie changes nothing; without any difference p is 1.
     moved = differences[~np.isnan(differences) & (differences != 0)]
@@ -92,20 +95,20 @@ def paired_randomisation(differences: Floats, samples: int, seed: int) -> float:
     far = abs(moved.sum()) - 1e-12 * np.abs(moved).sum()
     found = 0
     every: int = 2 ** len(moved)
-    if every <= samples:
+    if every <= draws.samples:
         done = 0
         for size in _chunks(every, len(moved)):
             patterns = np.arange(done, done + size)[:, np.newaxis] >> np.arange(len(moved)) & 1
             found += int((np.abs(_flipped_sums(patterns, moved)) >= far).sum())
             done += size
         return found / every
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = np.random.Generator(np.random.PCG64(draws.seed))
     words = -(-len(moved) // 64)
-    for size in _chunks(samples, 64 * words):
+    for size in _chunks(draws.samples, 64 * words):
         drawn = rng.integers(2**64, size=(size, words), dtype=np.uint64).astype("<u8")
         bits = np.unpackbits(drawn.view(np.uint8), axis=1, count=len(moved))
         found += int((np.abs(_flipped_sums(bits, moved)) >= far).sum())
-    return (found + 1) / (samples + 1)
+    return (found + 1) / (draws.samples + 1)
 
 
 def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
@@ -129,13 +132,13 @@ def holm(p_values: Sequence[float], tests: int | None = None) -> list[float]:
     return [float(value) for value in adjusted]
 
 
-def _redrawn_means(values: Floats, samples: int, seed: int) -> Floats:
+def _redrawn_means(values: Floats, draws: Uncertainty) -> Floats:
     """Return the means of redrawn queries, [samples, measures], values [queries, measures]."""
-    rng = np.random.Generator(np.random.PCG64(seed))
+    rng = np.random.Generator(np.random.PCG64(draws.seed))
     rows = len(values)
-    means = np.empty((samples, values.shape[1]))
+    means = np.empty((draws.samples, values.shape[1]))
     done = 0
-    for size in _chunks(samples, rows):
+    for size in _chunks(draws.samples, rows):
         drawn = rng.integers(rows, size=(size, rows))
         drawn += np.arange(size)[:, np.newaxis] * rows
         # How often each query was drawn: one product with these gives every measure's sum.

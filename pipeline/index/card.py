@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from pipeline.core import files, layout
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core import layout
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.faiss import faiss
 from pipeline.core.param_types import Strict
@@ -46,13 +46,7 @@ def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
     why = "the index was built from something else"
     refuse_differences(files_of.card, card.model_dump(), expected.model_dump(), why, remedy)
     path = files_of.index
-    if not path.is_file():
-        raise PipelineError(f"{path} is missing. {remedy}")
-    if (found := files.sha256_file(path)) != card.index_sha256:
-        raise PipelineError(
-            f"{path}: its sha256 must be {card.index_sha256[:12]} (found {found[:12]}): the file "
-            f"was damaged or edited. {remedy}"
-        )
+    check_hash(path, card.index_sha256, files_of.card, remedy)
     try:
         index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
     except RuntimeError as err:

@@ -10,7 +10,8 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.compare.pairs import mean, p_value
+from pipeline.compare.pairs import mean
+from pipeline.compare.settings import ABSENT
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
@@ -27,9 +28,6 @@ WITH_VECTORS = (*(system for system in SYSTEMS if system != "bm25"), ENCODER)
 """What uses an encoder: other systems, and other engines, do not."""
 
 BASELINE = "random"
-
-ABSENT = "(absent)"
-"""The value of a setting that a revision does not have."""
 
 
 @dataclass(frozen=True)
@@ -293,10 +291,7 @@ def _board(entries: Sequence[Entry], measure: str, draws: Uncertainty, alpha: fl
                 entry=entry,
                 rank=1 + above if worse else 1,
                 interval=cut(
-                    uncertainty.bootstrap_interval(
-                        entry.measures[measure], draws.samples, draws.confidence, draws.seed
-                    ),
-                    measure,
+                    uncertainty.bootstrap_interval(entry.measures[measure], draws), measure
                 ),
                 p=p,
                 worse=worse,
@@ -314,6 +309,9 @@ def _rivals(entries: Iterable[Entry]) -> list[Entry]:
 def _p_values(rivals: Sequence[Entry], measure: str, draws: Uncertainty) -> list[float]:
     """Return the adjusted p of each entry after the first, against the first."""
     alone = [
-        p_value(each.measures[measure] - rivals[0].measures[measure], draws) for each in rivals[1:]
+        uncertainty.paired_randomisation(
+            each.measures[measure] - rivals[0].measures[measure], draws
+        )
+        for each in rivals[1:]
     ]
     return uncertainty.holm(alone, math.comb(len(rivals), 2))

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from pipeline import git
 from pipeline.compare.revision import WORKSPACE, Revision, find_stale
-from pipeline.compare.settings import Settings
+from pipeline.compare.settings import ABSENT, Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
@@ -59,7 +59,7 @@ def rank_revisions(
         for entry in board.entries_of(
             each.name,
             each.sides,
-            dict.fromkeys(shown, board.ABSENT) | each.settings,
+            dict.fromkeys(shown, ABSENT) | each.settings,
             each.speeds,
             each.means,
         )

@@ -14,7 +14,7 @@ from typing import Any
 from pipeline.core import text_tables
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.text_tables import four_digits, inline, plain
-from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.metrics import rounded_or_none
 from pipeline.leaderboard.board import BASELINE, Board, Placed
 
 OTHERS = ("mrr@10", "recall@100")
@@ -142,12 +142,12 @@ def _record(each: Board, placed: Placed, shown: Shown) -> dict[str, Any]:
         "system": entry.system,
         "encoder": entry.encoder or None,
         "index": entry.index or None,
-        shown.measure: _rounded(entry.recorded[shown.measure]),
-        "low": _rounded(placed.interval.low),
-        "high": _rounded(placed.interval.high),
-        "p_adjusted": _rounded(placed.p),
+        shown.measure: rounded_or_none(entry.recorded[shown.measure]),
+        "low": rounded_or_none(placed.interval.low),
+        "high": rounded_or_none(placed.interval.high),
+        "p_adjusted": rounded_or_none(placed.p),
         "surely_worse": placed.worse,
-        **{name: _rounded(entry.recorded.get(name, math.nan)) for name in shown.others},
+        **{name: rounded_or_none(entry.recorded.get(name, math.nan)) for name in shown.others},
         **asdict(entry.speed),
         "settings": dict(entry.settings),
         "revisions": list(entry.revisions),
@@ -172,7 +172,3 @@ def _names(revisions: Sequence[str]) -> str:
     more = len(revisions) - NAMES_SHOWN
     listed = ", ".join(revisions[:NAMES_SHOWN])
     return f"{listed} and {more} more" if more > 0 else listed
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, MEAN_DECIMALS)

@@ -1,12 +1,27 @@
-"""What the pages share: the palette, the script of the theme button, and how both are put in."""
+"""What the pages share: how templates are filled, the palette, the script of the theme button."""
 
 import base64
 import hashlib
+from collections.abc import Callable
 from pathlib import Path
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 ASSETS = Path(__file__).parent / "assets"
+
+
+def open_templates(folder: Path, **filters: Callable[..., str]) -> Environment:
+    """Return what finds the templates of a folder, and escapes all that is put into them."""
+    found = Environment(
+        loader=FileSystemLoader(folder),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    found.filters |= filters
+    return found
 
 
 def join_styles(*paths: Path) -> str:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment
 
 from pipeline.core.clean_counts import CleanCounts
 from pipeline.core.params import Params
@@ -101,21 +101,10 @@ def render(
 
 
 def environment() -> Environment:
-    """Return what finds the templates, and escapes all that is put into them."""
-    found = Environment(
-        loader=FileSystemLoader(parts.ASSETS),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
+    """Return what finds the templates of the report."""
+    return parts.open_templates(
+        parts.ASSETS, count=count, share=share, said=format_estimate, named=display_name
     )
-    found.filters |= {
-        "count": count,
-        "share": share,
-        "said": format_estimate,
-        "named": display_name,
-    }
-    return found
 
 
 def _locale(

@@ -57,7 +57,7 @@ def find_winners(
         first, *equal = best[locale]
         for other in [] if equal else [s for s in means if s != first]:
             differences = of[first] - of[other]
-            p = uncertainty.paired_randomisation(differences, draws.samples, draws.seed)
+            p = uncertainty.paired_randomisation(differences, draws)
             tested.append((locale, other, p))
     adjusted = uncertainty.holm([p for _, _, p in tested], _pairs(locales))
     return tuple(

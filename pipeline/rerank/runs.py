@@ -119,7 +119,7 @@ def _pieces(locale: str, params: Params, inputs: Inputs) -> Iterator[tuple[Ranke
     remedy = run_card.rerun_hint(system, locale)
     tracks = (
         run_files.iter_run(layout.runs(system, locale).track(track), inputs, BATCH_QUERIES, remedy)
-        for track in ("catalogue", "pool")
+        for track in run_card.TRACKS
     )
     for (_, run), (_, pool) in zip(*tracks, strict=True):
         rows, codes, own = run

@@ -16,9 +16,9 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Reranker, Runtime
 from pipeline.core.progress import Progress
-from pipeline.encoders.encoder import Encoded
+from pipeline.encoders.encoder import Encoded, refuse_broken
 from pipeline.encoders.loading import resolve_engine
-from pipeline.encoders.pairs import Pair, PairScorer, identity, refuse_broken
+from pipeline.encoders.pairs import Pair, PairScorer, identity
 from pipeline.encoders.tokens import Tokens
 from pipeline.encoders.weights import resolve_weights
 from pipeline.store.store import Keys, Store, keys_of, read_or_fill

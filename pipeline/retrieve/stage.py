@@ -6,7 +6,6 @@ exact top 100 the index finds; `gate` checks it. The curve beside the vectors go
 """
 
 import shutil
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -22,11 +21,11 @@ from pipeline.retrieve.rescored import rescored
 from pipeline.runs import files as run_files
 from pipeline.runs import ranking
 from pipeline.runs.card import OVERLAP_QUERIES
-from pipeline.runs.inputs import Inputs, read_inputs
+from pipeline.runs.inputs import read_inputs
 from pipeline.runs.made_of import of_dense
 from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import check_ids, read_manifest
-from pipeline.vectors.pairs import score_judged
+from pipeline.vectors.pairs import rank_judged
 from pipeline.vectors.shards import ShardReader, read_vectors
 
 
@@ -62,7 +61,14 @@ def retrieve(params: Params, locale: str) -> stage.Done:
                 row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
                 at = row + begin
                 catalogue.add(at + start, codes[at, place], scores[at, place])
-        for ranked in _pool(inputs, queries, similarity, products):
+        for ranked in rank_judged(
+            inputs.pair_queries,
+            inputs.pair_products,
+            lambda rows: queries[rows],
+            lambda rows: to_index_form(products.take(rows), similarity, "products"),
+            similarity,
+            manifest.dimension,
+        ):
             pool.add(*ranked)
         if (curve := layout.embeddings(locale).curve).is_file():
             shutil.copyfile(curve, layout.RunFiles(pool.folder).curve)
@@ -93,22 +99,3 @@ def _overlap(
         return 1.0
     sample = queries[sampled_rows(len(queries), OVERLAP_QUERIES)]
     return neighbours.index_overlap(index, sample, products, similarity)
-
-
-def _pool(
-    inputs: Inputs,
-    queries: Matrix,
-    similarity: Similarity,
-    products: ShardReader,
-) -> Iterator[ranking.Ranked]:
-    """Rank the judged pairs, some queries at a time."""
-    rows, codes = inputs.pair_queries, inputs.pair_products
-    for part, scores in score_judged(
-        rows,
-        codes,
-        lambda some: queries[some],
-        lambda some: to_index_form(products.take(some), similarity, "products"),
-        similarity,
-        queries.shape[1],
-    ):
-        yield ranking.rank_pairs(rows[part], codes[part], scores)

@@ -1,13 +1,13 @@
 """The card of a system's runs, `run.json`: what the runs are, of which ids and contents."""
 
 from collections.abc import Iterable, Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal, get_args
 
 import pyarrow as pa
 from pydantic import Field
 
 from pipeline.core import files, layout, tables
-from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.param_types import Name, Strict
 from pipeline.core.params import Index
@@ -18,6 +18,10 @@ RUN_SCHEMA = 4
 
 RANDOM = "random"
 """Shown with the systems; it has no run, but the exact expectation of each measure."""
+
+Track = Literal["catalogue", "pool"]
+TRACKS: tuple[Track, ...] = get_args(Track)
+"""The runs of a system: of the whole catalogue, and of each query's judged products."""
 
 STAGE_OF: Mapping[str, str] = {
     "dense": "retrieve",
@@ -147,10 +151,7 @@ def read_card(
         (runs.catalogue, found.catalogue_sha256),
         (runs.pool, found.pool_sha256),
     ):
-        files.check_regular(run, remedy)
-        why = f"it is damaged, or it or {path.name} was edited"
-        there = {"sha256": files.sha256_file(run)}
-        refuse_differences(run, there, {"sha256": sha256}, why, remedy)
+        check_hash(run, sha256, path, remedy)
     return found
 
 

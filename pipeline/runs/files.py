@@ -160,8 +160,7 @@ def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
     runs = pc.run_end_encode(group["query_id"].combine_chunks())
     queries = tables.rows_of(ids.queries, pa.chunked_array([runs.values]), path, remedy)
     starts = np.append(0, runs.run_ends)
-    lengths = np.diff(starts)
-    rows = np.repeat(queries, lengths)
+    rows = np.repeat(queries, np.diff(starts))
     codes = group["product_row"].to_numpy().astype(np.int64)
     scores = group["score"].to_numpy().astype(np.float64)
     if (wrong := np.flatnonzero((codes < 0) | (codes >= len(ids.products)))).size:
@@ -179,7 +178,7 @@ def _checked(group: pa.Table, ids: Ids, path: Path, remedy: str) -> Ranked:
     if (wrong := np.flatnonzero(~np.isfinite(scores))).size:
         at = int(wrong[0])
         raise refuse(at, f"the score must be a finite number (found {scores[at]})")
-    ranks = np.arange(1, 1 + len(rows)) - np.repeat(starts[:-1], lengths)
+    ranks = 1 + ranking.places(rows)
     if (wrong := np.flatnonzero(group["rank"].to_numpy() != ranks)).size:
         raise refuse(int(wrong[0]), "the rows of a query are not sorted by rank")
     if (wrong := np.flatnonzero((np.diff(scores) > 0) & (np.diff(rows) == 0))).size:

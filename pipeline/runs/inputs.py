@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Ints
@@ -17,6 +18,10 @@ class Ids:
 
     queries: pa.ChunkedArray
     products: pa.ChunkedArray
+
+    def has_text(self, codes: Ints) -> NDArray[np.bool_]:
+        """Return whether each judged product has a text: codes as `read_judgements` gives them."""
+        return codes < len(self.products)
 
 
 @dataclass(frozen=True)
@@ -59,7 +64,7 @@ def read_judgements(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]
 def read_inputs(locale: str) -> Inputs:
     """Read what a locale's runs rank; raises as `read_judgements` does."""
     ids, _, (rows, codes, _) = read_judgements(locale)
-    text = codes < len(ids.products)
+    text = ids.has_text(codes)
     return Inputs(ids.queries, ids.products, rows[text], codes[text])
 
 

@@ -83,10 +83,10 @@ def order_pairs(query_rows: Ints, codes: Ints, scores: Floats) -> Ints:
     return order
 
 
-def places(query_rows: Ints) -> Ints:
-    """Return 0, 1, 2, … within each query; `query_rows`, [n], ascends."""
-    bounds = np.flatnonzero(np.diff(query_rows, prepend=-1, append=-1))
-    return np.arange(len(query_rows)) - np.repeat(bounds[:-1], np.diff(bounds))
+def places(groups: Ints) -> Ints:
+    """Return 0, 1, 2, … within each group, such as a query; `groups`, [n], ascends from 0 on."""
+    bounds = np.flatnonzero(np.diff(groups, prepend=-1, append=-1))
+    return np.arange(len(groups)) - np.repeat(bounds[:-1], np.diff(bounds))
 
 
 def look_up(starts: Ints, codes: Ints, known_starts: Ints, known_codes: Ints) -> NDArray[np.int32]:

@@ -13,7 +13,7 @@ import math
 import os
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, TypeVar, get_args
+from typing import Any, TypeVar
 
 import numpy as np
 import pyarrow as pa
@@ -27,9 +27,10 @@ from pipeline.core.params import Evaluate, Uncertainty
 from pipeline.evaluate import metrics
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.given.table import PRODUCTS, TREC_QRELS, TREC_RUN, Source, read_given
+from pipeline.runs.card import TRACKS, Track
 from pipeline.score.joined import Joined, join
 from pipeline.score.labels import Meanings
-from pipeline.score.results import Difference, Result, Track
+from pipeline.score.results import Difference, Result
 
 CUTOFFS = Evaluate(
     ndcg=(10, 100), recall=(10, 50, 100, 1000), judged=(10, 100), mrr=10, precision=10, map=100,
@@ -95,10 +96,8 @@ def evaluate(
             infinite; a query has a product twice, or, without scores, a rank; a label is of another
             scale; run and judgements share no query or no product; or a setting is wrong.
     """
-    if track not in get_args(Track):
-        raise PipelineError(
-            f"track: must be one of {', '.join(get_args(Track))} (found {shorten(track)})."
-        )
+    if track not in TRACKS:
+        raise PipelineError(f"track: must be one of {', '.join(TRACKS)} (found {shorten(track)}).")
     if cutoffs is not None and not isinstance(cutoffs, Mapping):
         raise PipelineError(f"cutoffs: must be a dict (found {shorten(cutoffs)}).")
     if cutoffs is not None and track == "pool":
@@ -112,7 +111,7 @@ def evaluate(
     joined = join(ours, theirs, labels, catalogue)
     values = _measure(joined, track, chosen, ours.where)
     columns = np.column_stack([np.asarray(each, np.float64) for each in values.values()])
-    intervals = bootstrap_intervals(columns, **draws.model_dump())
+    intervals = bootstrap_intervals(columns, draws)
     arrays = (pa.array(each, pa.float64(), from_pandas=True) for each in columns.T)
     return Result(
         name=name or (Path(run).name if isinstance(run, str | os.PathLike) else "run"),

@@ -13,7 +13,6 @@ import argparse
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import get_args
 
 import pyarrow as pa
 import pyarrow.csv
@@ -24,9 +23,10 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.core.params_file import check_params
 from pipeline.given.table import PRODUCTS, TREC_QRELS, check_file, read_given
+from pipeline.runs.card import TRACKS, Track
 from pipeline.score import ALPHA, CUTOFFS, DRAWS, compare_as, evaluate
 from pipeline.score.display import as_json, terminal
-from pipeline.score.results import Difference, Result, Track
+from pipeline.score.results import Difference, Result
 
 WRITTEN = ("csv", "json")
 OWN_SECTIONS = {"encoder", "uncertainty"}
@@ -132,7 +132,7 @@ def _arguments() -> argparse.Namespace:
         help="the catalogue; results outside it are left out, and counted",
     )  # fmt: skip
     parser.add_argument(
-        "--track", choices=get_args(Track), default="catalogue",
+        "--track", choices=TRACKS, default="catalogue",
         help="pool: the runs order each query's judged products alone (default: catalogue)",
     )  # fmt: skip
     parser.add_argument(

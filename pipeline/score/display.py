@@ -1,6 +1,5 @@
 """Scored runs as text for a terminal, and as plain data for JSON."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from typing import Any
@@ -8,7 +7,7 @@ from typing import Any
 from pipeline.compare.display import HEADER, NUMBERS
 from pipeline.core import text_tables
 from pipeline.core.text_tables import plain
-from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.metrics import rounded_or_none
 from pipeline.evaluate.uncertainty import Interval
 from pipeline.score.results import Difference, Result
 
@@ -79,7 +78,7 @@ def _notes(results: Sequence[Result], names: Sequence[str]) -> Iterator[str]:
 
 
 def _interval(interval: Interval) -> dict[str, float | int | None]:
-    mean, low, high = (_rounded(each) for each in interval[:3])
+    mean, low, high = (rounded_or_none(each) for each in interval[:3])
     return {"mean": mean, "low": low, "high": high, "queries": interval.queries}
 
 
@@ -87,9 +86,6 @@ def _difference(found: Difference) -> dict[str, Any]:
     data = {**asdict(found), **_interval(found.difference)}
     del data["difference"]
     return {
-        key: _rounded(value) if isinstance(value, float) else value for key, value in data.items()
+        key: rounded_or_none(value) if isinstance(value, float) else value
+        for key, value in data.items()
     }
-
-
-def _rounded(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, MEAN_DECIMALS)

@@ -11,16 +11,16 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from pipeline.core.errors import PipelineError, named_as, shorten
-from pipeline.core.params import ESCI_GAINS
 from pipeline.core.tables import LABELS
+from pipeline.evaluate import metrics
 from pipeline.given.table import LABEL_COLUMNS, Given, is_text
 
 Meanings = Mapping[str, str] | Mapping[int, str] | Mapping[float, str]
 """The label E, S, C or I of each value."""
 
-GAINS = {f"{gain:g}": label for gain, label in zip(ESCI_GAINS, LABELS, strict=True)}
-GRADES = {"100": "E", "10": "S", "1": "C", "0": "I"}
-"""The gains times 100, as `python -m pipeline.trec` writes them."""
+GAINS = {f"{gain:g}": label for label, gain in metrics.GAINS.items()}
+GRADES = {str(grade): label for label, grade in metrics.GRADES.items()}
+"""As `python -m pipeline.trec` writes them."""
 
 _MOST_SHOWN = 8
 _NUMBER = re.compile(r"[+-]?\d+(\.\d*)?([eE][+-]?\d{1,3})?", re.ASCII)

@@ -2,14 +2,12 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Literal
 
 import pyarrow as pa
 
 from pipeline.core.params import Evaluate, Uncertainty
 from pipeline.evaluate.uncertainty import Interval
-
-Track = Literal["catalogue", "pool"]
+from pipeline.runs.card import Track
 
 
 @dataclass(frozen=True)

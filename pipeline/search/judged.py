@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.spelling import typed_texts
+from pipeline.runs.ranking import query_starts
 
 
 @dataclass(frozen=True)
@@ -51,5 +52,5 @@ def read_judged(locale: str) -> Judged:
     texts = queries["text"].to_pylist()
     typed = typed_texts(queries, locale)
     first = {text: row for row, text in reversed(list(enumerate(typed)))}
-    starts = np.searchsorted(rows, np.arange(len(texts) + 1))
+    starts = query_starts(rows, 0, len(texts))
     return Judged(first, texts, queries["query_id"].to_numpy(), judgements, starts)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlencode
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
+from pipeline.core import tables
 from pipeline.core.systems import System
-from pipeline.report.parts import join_styles
+from pipeline.report.parts import join_styles, open_templates
+from pipeline.report.wording import LABEL_WORDS
 from pipeline.search.answer import Answer, Similar
 from pipeline.search.display import say_variants
 from pipeline.search.facets import FACETS
@@ -27,18 +27,10 @@ FLAGS = ("collapse", "typed")
 FACET_NAMES = {name: "colour" if name == "color" else name for name in FACETS}
 """What a facet is called on a page."""
 
-LABELS = {"E": "exact", "S": "substitute", "C": "complement", "I": "irrelevant"}
+LABELS = {label: LABEL_WORDS[label].lower() for label in tables.LABELS}
 LANGUAGES = {"any": "und"}
 
-_ENVIRONMENT = Environment(
-    loader=FileSystemLoader(ASSETS),
-    autoescape=True,
-    undefined=StrictUndefined,
-    trim_blocks=True,
-    lstrip_blocks=True,
-)
-_ENVIRONMENT.filters["count"] = "{:,}".format
-_ENVIRONMENT.filters["variants"] = say_variants
+_TEMPLATES = open_templates(ASSETS, count="{:,}".format, variants=say_variants)
 
 
 def search_page(
@@ -85,7 +77,7 @@ def _render(
     **own: Any,
 ) -> str:
     """Return a page: what every page shows, and what is its own."""
-    return _ENVIRONMENT.get_template(template).render(
+    return _TEMPLATES.get_template(template).render(
         asked=asked,
         locales=locales,
         systems=systems,

@@ -70,11 +70,11 @@ class EqualVectors:
         vector, column = np.nonzero(found != ranking.NO_PRODUCT)
         begin, end = (self.starts[found[vector, column] + one] for one in (0, 1))
         sizes = np.minimum(end - begin, wanted)  # its other products come after these
-        within = np.arange(sizes.sum()) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+        of = np.repeat(np.arange(len(sizes)), sizes)
         vector, codes, ranked = ranking.rank_pairs(
-            np.repeat(vector, sizes),
-            self.members[np.repeat(begin, sizes) + within],
-            np.repeat(scores[vector, column], sizes),
+            vector[of],
+            self.members[begin[of] + ranking.places(of)],
+            scores[vector, column][of],
         )
         place = ranking.places(vector)
         inside = place < wanted

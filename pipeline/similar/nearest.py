@@ -20,7 +20,7 @@ from pipeline.runs import ranking
 from pipeline.similar.equal import EqualVectors, one_of_each
 from pipeline.vectors.lengths import squared_lengths, to_index_form
 from pipeline.vectors.pairs import score_pairs
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, take_any
 
 PROPOSED = 5
 """Products that an approximate index proposes for each one that is kept, at least."""
@@ -171,11 +171,8 @@ def _score(search: Search, own: Matrix, found: Ints) -> Floats:
     def score(part: Ints) -> None:
         place, column = np.nonzero(found[part] != ranking.NO_PRODUCT)
         rows = search.groups.first[found[part][place, column]]
-        needed, at = np.unique(rows, return_inverse=True)
-        others = catalogue.take(needed)
-        scores[part[place], column] = score_pairs(
-            own[part[place]], others[at], catalogue.similarity
-        )
+        others = take_any(rows, catalogue.take)
+        scores[part[place], column] = score_pairs(own[part[place]], others, catalogue.similarity)
 
     at_once = SCORED_BYTES // (4 * own.shape[1] * found.shape[1])
     for _ in in_parallel(score, blocks(np.arange(len(own)), at_once), search.threads):

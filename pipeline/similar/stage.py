@@ -19,7 +19,6 @@ from pipeline.core.faiss import faiss
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
-from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_intervals
 from pipeline.index.card import read_index
 from pipeline.retrieve import neighbours
@@ -34,7 +33,7 @@ from pipeline.similar.nearest import PROPOSED, Catalogue, nearest_products
 from pipeline.similar.table import iter_neighbours, write_neighbours
 from pipeline.vectors.manifest import Manifest, check_ids, read_manifest
 from pipeline.vectors.pairs import score_pairs
-from pipeline.vectors.shards import ShardReader
+from pipeline.vectors.shards import ShardReader, take_any
 
 BATCH_ANCHORS = 512
 
@@ -96,9 +95,8 @@ def open_catalogue(params: Params, locale: str) -> tuple[Manifest, Catalogue]:
 
 def read_pool(locale: str) -> tuple[Ids, Judgements]:
     """Read a locale's ids, and the judgements of products with a text; there may be none."""
-    ids, _, (rows, codes, labels) = read_judgements(locale)
-    text = codes < len(ids.products)
-    return ids, Judgements.from_pairs(rows[text], codes[text], labels[text], len(ids.queries))
+    ids, _, pairs = read_judgements(locale)
+    return ids, Judgements.of_pool(ids, pairs)
 
 
 def overlap(catalogue: Catalogue, locale: str, kept: int) -> float | None:
@@ -165,11 +163,9 @@ def score_others(catalogue: Catalogue, anchors: Anchors) -> Floats:
         last = min(first + BATCH_ANCHORS, len(anchors))
         part = slice(int(anchors.starts[first]), int(anchors.starts[last]))
         own = np.repeat(anchors.row[first:last], np.diff(anchors.starts[first : last + 1]))
-        rows, at = np.unique(np.concatenate([own, anchors.others[part]]), return_inverse=True)
-        vectors = catalogue.take(rows)
-        scores[part] = score_pairs(
-            vectors[at[: len(own)]], vectors[at[len(own) :]], catalogue.similarity
-        )
+        both = take_any(np.concatenate([own, anchors.others[part]]), catalogue.take)
+        one, other = np.split(both, 2)
+        scores[part] = score_pairs(one, other, catalogue.similarity)
     return scores
 
 
@@ -185,17 +181,16 @@ def key_metrics(report: Mapping[str, Any]) -> dict[str, Any]:
 
 def summarise(params: Params, values: dict[str, Floats]) -> dict[str, float | int]:
     """Return the mean of each measure over queries, with its interval and number of queries."""
-    chosen = params.uncertainty
-    intervals = bootstrap_intervals(
-        np.stack(list(values.values()), axis=1), chosen.samples, chosen.confidence, chosen.seed
-    )
+    columns = np.stack(list(values.values()), axis=1)
+    intervals = bootstrap_intervals(columns, params.uncertainty)
     found: dict[str, float | int] = {}
     for name, interval in zip(values, intervals, strict=True):
         if interval.queries:
+            mean, low, high, queries = interval.rounded()
             found |= {
-                name: round(interval.mean, MEAN_DECIMALS),
-                f"{name}_low": round(interval.low, MEAN_DECIMALS),
-                f"{name}_high": round(interval.high, MEAN_DECIMALS),
-                f"{name}_queries": interval.queries,
+                name: mean,
+                f"{name}_low": low,
+                f"{name}_high": high,
+                f"{name}_queries": queries,
             }
     return found

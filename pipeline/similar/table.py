@@ -11,8 +11,7 @@ from pydantic import Field
 
 from pipeline.core import files, layout, tables
 from pipeline.core.arrays import Floats, Ints
-from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.errors import PipelineError
+from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.param_types import Sha256, Strict
 from pipeline.core.params import Index, Params, Similarity
 from pipeline.runs import ranking
@@ -121,12 +120,10 @@ def check_neighbours(params: Params, locale: str, manifest: Manifest) -> Similar
     """
     found, remedy = layout.similar(locale), layout.rerun_hint("similar", locale)
     card = read_model(found.card, SimilarCard, remedy, ("similar_schema", SIMILAR_SCHEMA))
-    if not found.neighbours.is_file():
-        raise PipelineError(f"{found.neighbours} is missing. {remedy}")
-    digest = files.sha256_file(found.neighbours)
-    expected = make_card(params, locale, manifest, neighbours_sha256=digest)
-    why = "the neighbours are of other vectors or settings, or were edited"
+    expected = make_card(params, locale, manifest, neighbours_sha256=card.neighbours_sha256)
+    why = "the neighbours are of other vectors or settings"
     refuse_differences(found.card, card.model_dump(), expected.model_dump(), why, remedy)
+    check_hash(found.neighbours, card.neighbours_sha256, found.card, remedy)
     return card
 
 

@@ -6,6 +6,7 @@ from pydantic import ValidationError
 
 from pipeline.core import layout, stage, text_tables
 from pipeline.core.cards import brief
+from pipeline.core.errors import explain_first
 from pipeline.core.params import Index
 from pipeline.report.tradeoff import FIGURES, Basis, Figures, TradeOff
 
@@ -26,8 +27,7 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
     except FileNotFoundError:
         return {}
     except ValidationError as err:
-        where = ".".join(map(str, err.errors()[0]["loc"])) or "(top level)"
-        ignore(f"{where}: {err.errors()[0]['msg']}")
+        ignore(explain_first(err))
         return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:

@@ -22,6 +22,7 @@ from pipeline.core.trained import (
     TrainedEncoder,
     TrainedReranker,
 )
+from pipeline.runs import ranking
 from pipeline.train import streams
 from pipeline.train.pairs import Pairs
 
@@ -129,8 +130,7 @@ class Examples:
         drawn = _random(self._settings.seed, streams.POSITIVES, epoch).permutation(self._rows)
         by_group = drawn[np.argsort(self._pairs.group[drawn], kind="stable")]
         group = self._pairs.group[by_group]
-        place = np.arange(group.size) - np.searchsorted(group, group)
-        return np.sort(by_group[place < most])
+        return np.sort(by_group[ranking.places(group) < most])
 
     def _ranking(self, rows: Ints, draw: np.random.Generator) -> Step:
         """Compare each query with all products of the step but its other known positives."""

@@ -71,6 +71,14 @@ def at_unit_length(vectors: Matrix, what: str, first_row: int = 0) -> Matrix:
     )
 
 
+def unit_or_zero(vectors: Matrix) -> Matrix:
+    """Return vectors at length 1 as `at_unit_length` does, but zero where they are zero."""
+    lengths = np.sqrt(squared_lengths(vectors))[:, np.newaxis]
+    out: Matrix = np.zeros(vectors.shape, dtype=np.float32)
+    np.divide(vectors, lengths, out=out, where=lengths > 0, casting="same_kind")
+    return out
+
+
 def to_index_form(matrix: Matrix, similarity: Similarity, what: str, first_row: int = 0) -> Matrix:
     """Return vectors in the form that is compared: at length 1 for cosine, else as they are.
 

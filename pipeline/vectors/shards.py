@@ -4,7 +4,7 @@ import hashlib
 import io
 import math
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,16 @@ from pipeline.vectors.manifest import Dtype, Kind, Manifest, Shard
 
 PIECE_ROWS = 16_384
 """How many vectors are in memory at once: more would not be faster."""
+
+
+Take = Callable[[Ints], Matrix]
+"""Returns the vectors of rows, which ascend, such as `ShardReader.take`."""
+
+
+def take_any(rows: Ints, take: Take) -> Matrix:
+    """Return the vectors of rows in any order, some of them repeated; each is taken once."""
+    ascending, place = np.unique(rows, return_inverse=True)
+    return take(ascending)[place]
 
 
 class ShardWriter:

@@ -23,7 +23,8 @@ def test_blocks_have_every_row_once_in_order_and_only_the_last_is_short() -> Non
     for seed in range(50):
         rng = np.random.default_rng(seed)
         count, size = int(rng.integers(0, 5000)), int(rng.integers(0, 700))
-        for rows in (range(count), np.arange(count)):
+        every: tuple[Any, ...] = (range(count), np.arange(count))
+        for rows in every:
             found = blocks(rows, size)
             assert [row for block in found for row in block] == list(rows)
             assert all(len(block) == max(1, size) for block in found[:-1])

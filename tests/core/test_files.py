@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from pydantic import BaseModel, ConfigDict
 
-from pipeline.core.cards import read_model
+from pipeline.core.cards import check_hash, read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import (
     MOST_BYTES,
@@ -499,6 +499,24 @@ def test_a_damaged_card_gives_the_same_card_or_one_message(tmp_path: Path) -> No
             assert Form.model_validate(found.model_dump()) == found
     assert all(told.startswith(str(path)) and told.endswith(" Do it.") for told in refused)
     assert len(refused) > 450
+
+
+def test_a_file_that_a_card_names_is_there_and_has_its_hash(tmp_path: Path) -> None:
+    path, card = tmp_path / "table", tmp_path / "card.json"
+    path.write_bytes(b"a")
+    digest = sha256_file(path)
+    check_hash(path, digest, card, "Do it.")
+    path.write_bytes(b"b")
+    with pytest.raises(
+        PipelineError, match=rf"^{path}: sha256 must be .*card\.json was edited\. Do it\.$"
+    ):
+        check_hash(path, digest, card, "Do it.")
+    path.unlink()
+    with pytest.raises(PipelineError, match=rf"^{path} is missing\. Do it\.$"):
+        check_hash(path, digest, card, "Do it.")
+    os.mkfifo(path)
+    with pytest.raises(PipelineError, match=rf"^{path} is not a regular file\. Do it\.$"):
+        check_hash(path, digest, card, "Do it.")
 
 
 def test_hashes_are_those_of_the_bytes(tmp_path: Path) -> None:

@@ -302,7 +302,7 @@ def test_edited_groups_and_groups_of_other_neighbours_are_refused() -> None:
             read_kept(changed, LOCALE, of)
     path = layout.duplicates(LOCALE).groups
     path.write_bytes(path.read_bytes() + b" ")
-    with pytest.raises(PipelineError, match=r"groups_sha256 must be.*`dvc repro duplicates@"):
+    with pytest.raises(PipelineError, match=r"groups.*: sha256 must be.*`dvc repro duplicates@"):
         read_kept(given(), LOCALE, manifest)
     with pytest.raises(PipelineError, match=r"neighbours must be 11 .*`dvc repro similar@"):
         duplicates.duplicates(given({"similar.neighbours": 11}), LOCALE)

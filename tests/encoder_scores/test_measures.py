@@ -12,7 +12,7 @@ from sentence_transformers.sentence_transformer.evaluation import BinaryClassifi
 from sklearn.metrics import average_precision_score, f1_score
 
 from pipeline.core.arrays import Floats, Ints
-from pipeline.core.params import ENCODER_MEASURES
+from pipeline.core.params import ENCODER_MEASURES, Uncertainty
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import form, pooled
 from pipeline.encoder_scores.measures import Measured, measure
@@ -88,13 +88,14 @@ def test_measures_of_all_pairs_are_those_of_scikit_learn_and_scipy() -> None:
 
 def test_the_threshold_of_the_report_gives_the_f1_of_the_report() -> None:
     rng = np.random.default_rng(11)
+    draws = Uncertainty(samples=200, confidence=0.95, seed=1)
     for best in (0.800006, 0.799996, -3.000001, 1234.567891):
         rest = best - rng.uniform(0.05, 0.2, 100)
         query = np.repeat(np.arange(100), 2).tolist()
         scores = np.column_stack([np.full(100, best), rest]).ravel().tolist()
         run, ranked = judged(query, "EI" * 100, scores, 100)
         found = measure(run, ranked)["f1_e_vs_i"]
-        interval = bootstrap_interval(found.by_query, 200, 0.95, 1)
+        interval = bootstrap_interval(found.by_query, draws)
         shown = form.describe(found, interval, "f1_e_vs_i")
         given = form.Measure.model_validate_json(shown.model_dump_json()).threshold
         assert given is not None
@@ -202,10 +203,11 @@ def test_an_interval_is_that_of_queries_drawn_again() -> None:
             )
         )
     found = measure(run, scores)
+    draws = Uncertainty(samples=2000, confidence=0.95, seed=1)
     for name, values in zip(
         ("ap_e_vs_sci", "f1_e_vs_sci", "spearman"), np.array(drawn).T, strict=True
     ):
-        mine = bootstrap_interval(found[name].by_query, 2000, 0.95, 1)
+        mine = bootstrap_interval(found[name].by_query, draws)
         width = np.subtract(*np.quantile(values, [0.975, 0.025]))
         assert mine.high - mine.low == pytest.approx(width, rel=0.2), name
         assert mine.mean == pytest.approx(found[name].value, abs=TO)

@@ -169,7 +169,7 @@ def test_values_that_no_evaluation_gives_are_refused_though_the_hash_is_right(
     ("change", "said"),
     [
         ({"per_query_schema": 3}, "per_query_schema must be 2 (found 3)"),
-        ({"encoder": "x\n## All is well"}, "the card's encoder: String should match"),
+        ({"encoder": "x\n## All is well"}, "the card's encoder: must match"),
         ({"top_sha256": "no"}, "the card's top_sha256"),
         ({"more": 1}, "the card's more: Extra inputs"),
         ({"contents_sha256": "0" * 64}, "the card says 000000000000: the file is damaged"),

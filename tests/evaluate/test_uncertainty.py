@@ -7,6 +7,7 @@ import pytest
 import scipy.stats
 
 from pipeline.core.arrays import Floats
+from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
 from pipeline.evaluate.uncertainty import (
     bootstrap_interval,
@@ -15,7 +16,11 @@ from pipeline.evaluate.uncertainty import (
     paired_randomisation,
 )
 
-SETTINGS = (1000, 0.95, 17)
+DRAWS = Uncertainty(samples=1000, confidence=0.95, seed=17)
+
+
+def of_seed(seed: int) -> Uncertainty:
+    return DRAWS.model_copy(update={"seed": seed})
 
 
 def draw(seed: int) -> np.random.Generator:
@@ -35,7 +40,8 @@ def test_the_bootstrap_gives_what_scipy_gives_but_for_the_draws() -> None:
         values = scores(rng, int(rng.integers(30, 300)))
         confidence = float(rng.choice([0.8, 0.9, 0.95]))
 
-        ours = bootstrap_interval(values, 20_000, confidence, seed)
+        draws = Uncertainty(samples=20_000, confidence=confidence, seed=seed)
+        ours = bootstrap_interval(values, draws)
         theirs = scipy.stats.bootstrap(
             (values,), np.mean, n_resamples=20_000, confidence_level=confidence,
             method="percentile", rng=rng,
@@ -53,7 +59,8 @@ def test_the_interval_covers_the_truth_as_often_as_it_says() -> None:
     rng = draw(3)
     truth = scores(rng, 10**6).mean()
     trials, confidence = 600, 0.9
-    intervals = bootstrap_intervals(scores(rng, 150, trials), 500, confidence, 17)
+    draws = Uncertainty(samples=500, confidence=confidence, seed=17)
+    intervals = bootstrap_intervals(scores(rng, 150, trials), draws)
 
     covered = sum(each.low <= truth <= each.high for each in intervals)
     # Four standard deviations of a binomial, and the percent that a percentile interval is short.
@@ -68,11 +75,11 @@ def test_undefined_values_are_left_out_and_columns_change_nothing_for_each_other
         values[rng.random(len(values)) < 0.3, 1:3] = np.nan
         values[:, 4] = np.nan
 
-        together = bootstrap_intervals(values, *SETTINGS)
+        together = bootstrap_intervals(values, DRAWS)
 
         for column in range(4):
             defined = values[~np.isnan(values[:, column]), column]
-            alone = bootstrap_interval(defined, *SETTINGS)
+            alone = bootstrap_interval(defined, DRAWS)
             assert together[column] == pytest.approx(alone, abs=1e-12, nan_ok=True)
             assert together[column].queries == len(defined)
         assert together[4].queries == 0
@@ -80,34 +87,34 @@ def test_undefined_values_are_left_out_and_columns_change_nothing_for_each_other
 
 
 def test_a_constant_and_a_single_query_have_an_interval_of_no_width() -> None:
-    assert bootstrap_interval(np.full(40, 0.25), *SETTINGS) == (0.25, 0.25, 0.25, 40)
-    assert bootstrap_interval(np.array([0.3]), *SETTINGS) == (0.3, 0.3, 0.3, 1)
+    assert bootstrap_interval(np.full(40, 0.25), DRAWS) == (0.25, 0.25, 0.25, 40)
+    assert bootstrap_interval(np.array([0.3]), DRAWS) == (0.3, 0.3, 0.3, 1)
 
 
 def test_the_same_seed_gives_the_same_numbers_and_another_seed_others() -> None:
     values = scores(draw(1), 80)
     differences = values - scores(draw(2), 80)
 
-    first = bootstrap_interval(values, *SETTINGS)
-    assert bootstrap_interval(values, *SETTINGS) == first
-    assert bootstrap_interval(values, 1000, 0.95, 18) != first
-    p = paired_randomisation(differences, 1000, 17)
-    assert paired_randomisation(differences, 1000, 17) == p
-    assert len({paired_randomisation(differences, 1000, seed) for seed in range(9)}) > 1
+    first = bootstrap_interval(values, DRAWS)
+    assert bootstrap_interval(values, DRAWS) == first
+    assert bootstrap_interval(values, of_seed(18)) != first
+    p = paired_randomisation(differences, DRAWS)
+    assert paired_randomisation(differences, DRAWS) == p
+    assert len({paired_randomisation(differences, of_seed(seed)) for seed in range(9)}) > 1
 
 
 def test_the_pieces_that_the_draws_come_in_change_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     values = scores(draw(1), 301)
     differences = values - scores(draw(2), 301)
-    whole = bootstrap_interval(values, *SETTINGS), paired_randomisation(differences, 1000, 17)
-    every_sign = paired_randomisation(differences[:9], 1000, 17)
+    whole = bootstrap_interval(values, DRAWS), paired_randomisation(differences, DRAWS)
+    every_sign = paired_randomisation(differences[:9], DRAWS)
 
     for cells in (1, 301, 5000):
         monkeypatch.setattr(uncertainty, "_CELLS", cells)
-        pieces = bootstrap_interval(values, *SETTINGS), paired_randomisation(differences, 1000, 17)
+        pieces = bootstrap_interval(values, DRAWS), paired_randomisation(differences, DRAWS)
         assert pieces[0] == pytest.approx(whole[0], abs=1e-12)
         assert pieces[1] == whole[1]
-        assert paired_randomisation(differences[:9], 1000, 17) == every_sign
+        assert paired_randomisation(differences[:9], DRAWS) == every_sign
 
 
 @pytest.mark.slow
@@ -115,7 +122,7 @@ def test_memory_does_not_grow_with_the_sign_patterns_that_are_counted() -> None:
     differences = draw(1).normal(0, 1, 20)
     tracemalloc.start()
     try:
-        paired_randomisation(differences, 2**20, 17)
+        paired_randomisation(differences, DRAWS.model_copy(update={"samples": 2**20}))
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -127,8 +134,8 @@ def test_memory_does_not_grow_with_samples_times_queries() -> None:
     values = scores(draw(1), 20_000)
     tracemalloc.start()
     try:
-        bootstrap_intervals(np.stack([values] * 3, axis=1), 1000, 0.95, 17)
-        paired_randomisation(values - 0.5, 1000, 17)
+        bootstrap_intervals(np.stack([values] * 3, axis=1), DRAWS)
+        paired_randomisation(values - 0.5, DRAWS)
         _, most = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
@@ -143,7 +150,7 @@ def test_the_randomisation_test_gives_what_scipy_gives_but_for_the_draws() -> No
         kept = rng.random(queries) < 0.5
         b = np.where(kept, a, np.clip(a - rng.normal(0.03, 0.3, queries), 0, 1))
 
-        ours = paired_randomisation(a - b, 20_000, seed)
+        ours = paired_randomisation(a - b, Uncertainty(samples=20_000, confidence=0.95, seed=seed))
         theirs = scipy.stats.permutation_test(
             (a, b), lambda x, y: np.mean(x - y), permutation_type="samples", vectorized=False,
             n_resamples=5_000, rng=rng,
@@ -163,29 +170,27 @@ def test_few_differences_are_enumerated_and_the_p_value_is_exact() -> None:
         sums = [abs(sum(signs)) for signs in itertools.product(*((d, -d) for d in whole))]
         exact = np.mean([each >= abs(whole.sum()) for each in sums])
 
-        assert paired_randomisation(differences, 1000, seed) == pytest.approx(exact)
+        assert paired_randomisation(differences, of_seed(seed)) == pytest.approx(exact)
 
 
 def test_without_a_difference_p_is_1_and_it_is_never_0() -> None:
-    assert paired_randomisation(np.zeros(50), 1000, 17) == 1
-    assert paired_randomisation(np.array([np.nan, 0.0]), 1000, 17) == 1
-    assert paired_randomisation(np.array([]), 1000, 17) == 1
-    assert paired_randomisation(np.full(50, 0.1), 1000, 17) == 1 / 1001
+    assert paired_randomisation(np.zeros(50), DRAWS) == 1
+    assert paired_randomisation(np.array([np.nan, 0.0]), DRAWS) == 1
+    assert paired_randomisation(np.array([]), DRAWS) == 1
+    assert paired_randomisation(np.full(50, 0.1), DRAWS) == 1 / 1001
 
 
 def test_the_sign_of_the_difference_does_not_matter() -> None:
     differences = scores(draw(4), 70) - scores(draw(5), 70)
-    p = paired_randomisation(differences, 1000, 17)
-    assert paired_randomisation(-differences, 1000, 17) == p
+    p = paired_randomisation(differences, DRAWS)
+    assert paired_randomisation(-differences, DRAWS) == p
 
 
 def test_a_true_null_is_rejected_as_often_as_alpha_says() -> None:
     rng = draw(6)
     trials, alpha = 600, 0.1
-    p = [
-        paired_randomisation(scores(rng, 60) - scores(rng, 60), 500, trial)
-        for trial in range(trials)
-    ]
+    draws = [Uncertainty(samples=500, confidence=0.95, seed=trial) for trial in range(trials)]
+    p = [paired_randomisation(scores(rng, 60) - scores(rng, 60), each) for each in draws]
     share = np.mean(np.array(p) <= alpha)
     assert abs(share - alpha) < 4 * math.sqrt(alpha * (1 - alpha) / trials)
 

@@ -5,6 +5,7 @@ import pyarrow as pa
 import pytest
 
 from pipeline.compare.pairs import mean
+from pipeline.compare.settings import ABSENT
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
@@ -49,7 +50,7 @@ def test_means_and_intervals_are_those_of_evaluate_for_random_tables() -> None:
         assert means == sorted(means, reverse=True)
         for placed in found.placed:
             own = values[int(placed.entry.revisions[0])]
-            assert placed.interval == uncertainty.bootstrap_interval(own, 1200, 0.95, 17)
+            assert placed.interval == uncertainty.bootstrap_interval(own, DRAWS)
 
 
 def test_entries_that_differ_by_luck_alone_are_rarely_surely_worse_however_many_there_are() -> None:
@@ -166,7 +167,7 @@ def test_an_empty_setting_of_an_index_is_the_same_choice_as_none() -> None:
     side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20).round(5)})
     found = [
         entry
-        for name, rescore in (("old", board.ABSENT), ("empty", "null"), ("four", "4"))
+        for name, rescore in (("old", ABSENT), ("empty", "null"), ("four", "4"))
         for entry in board.entries_of(name, {"es": side}, {"indexes.flat.rescore": rescore}, {}, {})
     ]
     dense = [each.revisions for each in board.merge_equal(found) if each.system == "dense"]

@@ -30,9 +30,7 @@ def test_a_winner_is_sure_of_those_whose_p_is_below_the_level_after_holm_over_al
     found = find_winners(locales, DRAWS, ALPHA)
     pairs = 3 + 1 + 3
     p = {
-        (locale, other): uncertainty.paired_randomisation(
-            of[best] - values, DRAWS.samples, DRAWS.seed
-        )
+        (locale, other): uncertainty.paired_randomisation(of[best] - values, DRAWS)
         for locale, of in locales.items()
         for best in [max(of, key=lambda system: of[system].mean())]
         for other, values in of.items()
@@ -99,7 +97,7 @@ def _of_two_systems(a: Sequence[float], b: Sequence[float]) -> LocaleResults:
 def test_differences_that_are_equal_but_for_the_rounding_of_the_table_tie() -> None:
     a, b = [.5, .5, .7, .8, .2, .3, .7, .6], [.4, .4, .6, .7, .1, .2, .6, .7]  # fmt: skip
     # 18 of the 256 sign patterns have a mean as far from 0: all but one of a sign, or all of one.
-    assert uncertainty.paired_randomisation(np.array(a) - b, 500, 0) == 18 / 256
+    assert uncertainty.paired_randomisation(np.array(a) - b, DRAWS) == 18 / 256
     assert verdict([_of_two_systems(a, b)], DRAWS, ALPHA) == (
         "By nDCG@10: in es, bm25 has the highest mean, but may be no better than dense."
     )
@@ -125,7 +123,7 @@ def test_the_level_of_the_comparison_decides_and_not_the_confidence_of_intervals
     differences = values(results[0].per_query, "bm25.ndcg@10") - values(
         results[0].per_query, "dense.ndcg@10"
     )
-    p = uncertainty.paired_randomisation(differences, DRAWS.samples, DRAWS.seed)
+    p = uncertainty.paired_randomisation(differences, DRAWS)
     assert 0.01 < p < 0.05 == pytest.approx(1 - DRAWS.confidence)
     assert verdict(results, DRAWS, 0.01).endswith("but may be no better than dense.")
     assert verdict(results, DRAWS, 0.05).endswith("bm25 is surely the best.")

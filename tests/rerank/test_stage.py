@@ -220,7 +220,7 @@ def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder:
     path = layout.runs("rerank", LOCALE).labels
     whole = path.read_bytes()
     path.write_bytes(whole[:-1] + b"x")
-    with pytest.raises(PipelineError, match=r"labels\.parquet must have the hash"):
+    with pytest.raises(PipelineError, match=r"labels\.parquet: sha256 must be"):
         evaluate.evaluate(settings, LOCALE)
     path.unlink()
     with pytest.raises(PipelineError, match=r"labels\.parquet is missing"):

@@ -161,7 +161,7 @@ def test_judgements_are_rows_of_the_ids_and_products_without_text_are_beyond_all
     assert judgements.to_pylist() == told
     assert ids.queries.take(rows).to_pylist() == judgements["query_id"].to_pylist()
     assert [tables.LABELS[label] for label in labels] == judgements["label"].to_pylist()
-    without = np.flatnonzero(codes >= len(ids.products))
+    without = np.flatnonzero(~ids.has_text(codes))
     assert without.tolist() == [3, 8, 20]
     assert codes[3] == codes[20] != codes[8]
     known = np.delete(np.arange(len(codes)), without)

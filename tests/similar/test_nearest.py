@@ -208,7 +208,7 @@ def test_neighbours_of_other_vectors_or_settings_are_refused_and_edited_ones() -
         check_neighbours(given(11), LOCALE, manifest)
     path = layout.similar(LOCALE).neighbours
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(PipelineError, match="neighbours_sha256 must be"):
+    with pytest.raises(PipelineError, match=r"neighbours\.parquet: sha256 must be"):
         check_neighbours(chosen, LOCALE, manifest)
     path.unlink()
     with pytest.raises(PipelineError, match=r"neighbours\.parquet is missing"):

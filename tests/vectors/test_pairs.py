@@ -1,4 +1,4 @@
-"""Judged pairs are compared in pieces of a few bytes, whatever the dimension."""
+"""Judged pairs are ranked in pieces of a few bytes, whatever the dimension."""
 
 import tracemalloc
 
@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.params import Similarity
+from pipeline.runs.ranking import rank_pairs
 from pipeline.vectors import pairs
 from pipeline.vectors.lengths import to_index_form
 
@@ -25,18 +26,15 @@ def test_a_piece_takes_no_more_memory_at_a_higher_dimension(
     product = rng.integers(0, 4_000, len(query))
     monkeypatch.setattr(pairs, "BATCH_BYTES", MOST)
     tracemalloc.start()
-    found = np.concatenate(
-        [
-            some
-            for _, some in pairs.score_judged(
-                query,
-                product,
-                lambda rows: to_index_form(queries[rows], similarity, "queries"),
-                lambda rows: to_index_form(products[rows], similarity, "products"),
-                similarity,
-                dimension,
-            )
-        ]
+    ranked = list(
+        pairs.rank_judged(
+            query,
+            product,
+            lambda rows: to_index_form(queries[rows], similarity, "queries"),
+            lambda rows: to_index_form(products[rows], similarity, "products"),
+            similarity,
+            dimension,
+        )
     )
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -45,7 +43,12 @@ def test_a_piece_takes_no_more_memory_at_a_higher_dimension(
     both = [
         each[rows].astype(np.float64) for each, rows in zip(compared, (query, product), strict=True)
     ]
-    expected = (
+    scores = (
         -((both[0] - both[1]) ** 2).sum(1) if similarity == "l2" else (both[0] * both[1]).sum(1)
     )
-    np.testing.assert_allclose(found, expected, rtol=0, atol=1e-9 * dimension)
+    for found, expected in zip(
+        map(np.concatenate, zip(*ranked, strict=True)),
+        rank_pairs(query, product, scores),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
