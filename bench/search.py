@@ -35,6 +35,7 @@ from ruamel.yaml import YAML
 
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
+from pipeline.core.contract import contract_of
 from pipeline.core.params import BY_LOCALE
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.core.systems import System
@@ -43,7 +44,6 @@ from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
-from pipeline.vectors.manifest import contract_of
 
 SEED = 3
 COMPARED = 20

@@ -14,7 +14,7 @@ import pyarrow as pa
 from pipeline.core import layout, tables
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.files import sha256_file
-from pipeline.core.param_types import Part
+from pipeline.core.param_types import Part, Sha256
 from pipeline.core.params import Params
 from pipeline.core.spelling import typed_texts
 
@@ -26,6 +26,12 @@ class _Card(Part):
     """The part of a trained model's card that is compared."""
 
     settings: dict[str, Any]
+
+
+class _Written(Part):
+    """The part of a trained model's card that says which weights were written."""
+
+    weights_sha256: Sha256
 
 
 class _Learned(Part):
@@ -58,6 +64,35 @@ def refuse_other_settings(params: Params, name: str) -> None:
         found = read_model(path, _Card, remedy).settings
         why = "the model was trained with other settings"
         refuse_differences(path, found, trained.of_weights(), why, remedy)
+
+
+def refuse_trained_since(
+    params: Params, name: str, made: Path, weights_sha256: str | None, remedy: str
+) -> None:
+    """Check that vectors or runs are of the model under `trained` that is there.
+
+    Where this machine has no card of it, nothing is compared: DVC brings what a model made, and not
+    the model. A name that is not under `trained` passes.
+
+    Args:
+        params: the settings that it must have been trained with.
+        name: the model.
+        made: the card of what it made.
+        weights_sha256: the hash of its weights there.
+        remedy: a sentence that says what makes it again.
+
+    Raises:
+        PipelineError: it has other weights; as `refuse_other_settings`.
+    """
+    if name not in params.trained:
+        return
+    card = layout.model(params.trained[name].kind, name).card
+    if not card.is_file():
+        return
+    refuse_other_settings(params, name)
+    expected = read_model(card, _Written, layout.train_hint(name)).weights_sha256
+    key, why = "weights_sha256", f"{name} was trained again since"
+    refuse_differences(made, {key: weights_sha256}, {key: expected}, why, remedy)
 
 
 def card_of_pairs(params: Params, files: layout.PairFiles) -> dict[str, Any]:

@@ -65,7 +65,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     distinct = np.unique(np.concatenate(keys), axis=0)
     to_score = len(scores.missing(distinct))
     of = of_rerank(params, locale, card)
-    of |= {"weights_sha256": scores.weights.sha256, "labels": str(spec.labels)}
+    of["weights_sha256"] = scores.weights.sha256
     with (
         Progress(to_score, "pairs") as progress,
         run_files.write_runs(locale, "rerank", of, params.retrieve.depth, inputs) as (

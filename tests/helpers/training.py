@@ -9,7 +9,10 @@ import pyarrow as pa
 import yaml
 
 from pipeline.core import layout
+from pipeline.core.files import write_json
+from pipeline.core.params import Params
 from pipeline.core.tables import LABELS, PAIRS, write_table
+from pipeline.encoders.model_folder import folder_sha256
 from tests.helpers import artefacts
 from tests.helpers.tiny_models import build_model, entry
 
@@ -62,3 +65,15 @@ def write_project(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_table(target, table, PAIRS)
     return data
+
+
+def write_model_card(params: Params, name: str, **changes: Any) -> None:
+    """Write the card of weights that are in a trained model's folder, some keys as given."""
+    trained = params.trained[name]
+    files = layout.model(trained.kind, name)
+    card = {
+        "settings": trained.of_weights(),
+        "weights_sha256": folder_sha256(files.weights),
+        "pairs": {},
+    }
+    write_json(files.card, card | changes)

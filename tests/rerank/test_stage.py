@@ -1,6 +1,7 @@
 """The stage reorders a run by the scores of its pairs, and no pair is scored twice."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from pipeline.rerank import stage as rerank
 from pipeline.store.store import Store
 from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs, write_sources
 from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
+from tests.helpers.training import write_model_card
 
 pytestmark = pytest.mark.slow  # models are loaded
 
 QUERIES, PRODUCTS, DEPTH = 25, 60, 7
+TINY = "rerankers.tiny"
 CUTOFFS = {
     "evaluate.ndcg": [10, 20], "evaluate.recall": [10, 20], "evaluate.judged": [10, 20],
     "evaluate.map": 20, "retrieve.depth": 20, "compare.metrics": ["dense.ndcg@10"],
@@ -35,7 +38,7 @@ def given(folder: Path, labels: int = 1, **changes: Any) -> Params:
     entry = reranker(folder, labels=labels).model_dump(mode="json")
     return params(
         {
-            **CUTOFFS, f"rerank.{LOCALE}": "tiny", "rerankers.tiny": entry,
+            **CUTOFFS, f"rerank.{LOCALE}": "tiny", TINY: entry,
             "reranking.depth": DEPTH, "runtime.engine": "torch", "runtime.threads": 1,
         } | changes
     )  # fmt: skip
@@ -166,6 +169,11 @@ def test_evaluate_refuses_runs_that_were_reranked_by_other_settings(folder: Path
         ({"reranking.weight": 0.5}, "weight must be '0.5'"),
         ({"reranking.run": "bm25"}, "run must be 'bm25'"),
         ({f"rerank.{LOCALE}": "mmarco-minilm"}, "reranker must be 'mmarco-minilm'"),
+        ({f"{TINY}.gains": [1.0, 0.5, 0.0, 0.0]}, r"reranker\.gains must be '\[1\.0, 0\.5"),
+        ({f"{TINY}.fields": ["product_title"]}, "fields must be .*product_title.* .found 'all'"),
+        ({f"{TINY}.max_tokens": 50}, "max_tokens must be '50' .found '96'"),
+        ({f"{TINY}.precision": "bfloat16"}, "precision must be 'bfloat16' .found 'float32'"),
+        ({f"{TINY}.weights.sha256": "7" * 64}, r"reranker\.weights\.sha256 must be 7{12}"),
     ):
         with pytest.raises(PipelineError, match=rf"{said}.*Run `dvc repro rerank@es`"):
             evaluate.evaluate(given(folder, 4, **changes), LOCALE)
@@ -196,6 +204,28 @@ def test_the_curve_of_a_reranker_that_was_trained_goes_with_its_runs(
     files.card.write_text(json.dumps({"settings": trained}))
     rerank.rerank(settings, LOCALE)
     assert written()["curve.csv"] == files.curve.read_bytes()
+
+
+def test_evaluate_refuses_runs_of_a_reranker_with_other_settings_or_that_was_trained_since(
+    folder: Path,
+) -> None:
+    chosen = {f"rerank.{LOCALE}": "reranker-demo"}
+    settings = given(folder, 4, **chosen)
+    files = layout.model("reranker", "reranker-demo")
+    build_reranker(files.weights, labels=4)
+    write_model_card(settings, "reranker-demo")
+    rerank.rerank(settings, LOCALE)
+    evaluate.evaluate(settings, LOCALE)
+    other = given(folder, 4, **chosen, **{"trained.reranker-demo.lr": 0.5})
+    with pytest.raises(PipelineError, match=r"card.json: lr must be 0\.5 .*train@reranker-demo`"):
+        evaluate.evaluate(other, LOCALE)
+    shutil.rmtree(files.folder)
+    evaluate.evaluate(settings, LOCALE)  # as in a clone: DVC brings the runs, and no model
+    build_reranker(files.weights, labels=4, seed=1)
+    write_model_card(settings, "reranker-demo")
+    said = r"rerank/es/run\.json: weights_sha256 must be \w+ .found \w+.: reranker-demo was trained"
+    with pytest.raises(PipelineError, match=rf"{said} again since. Run `dvc repro rerank@es`"):
+        evaluate.evaluate(settings, LOCALE)
 
 
 def test_a_reranker_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_from(
