@@ -23,6 +23,8 @@ from pipeline.core.param_types import (
 )
 
 Precision = Literal["float32", "int8", "bfloat16", "float16"]
+OF_THE_CONTRACT = frozenset({"dimension", "precision"})
+"""The keys of an entry that change how its model is used, and no weights."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -100,9 +102,8 @@ class _Schedule(Strict):
         return "-".join(self.sources())[:MOST_NAME].rstrip("-")
 
     def of_weights(self) -> dict[str, Any]:
-        """Return what decides the weights, as JSON: all but `dimension` and `precision`."""
-        exclude = {"dimension", "precision"}
-        return self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
+        """Return what decides the weights, as JSON: all but `OF_THE_CONTRACT`."""
+        return self.model_dump(mode="json", exclude={*OF_THE_CONTRACT}, exclude_defaults=True)
 
     def of_training(self) -> dict[str, Any]:
         """Return what decides the training: what decides the weights, but `tuned_share`."""

@@ -18,8 +18,8 @@ from pipeline.core.files import atomic_directory, sha256_file, sha256_lines, wri
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
-from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.core.trained_folder import SIDES, refuse_other_settings
+from pipeline.core.trained import OF_THE_CONTRACT, TrainedEncoder, TrainedReranker
+from pipeline.core.trained_folder import SIDES, refuse_other_model
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
@@ -40,7 +40,6 @@ CODE = ("core", "encoders", "evaluate", "rerank", "runs", "store", "train", "vec
 """The packages of `pipeline` that a training runs: those that its stage depends on in DVC."""
 
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
-_OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
 
 def train(params: Params, name: str) -> stage.Done:
@@ -172,7 +171,7 @@ def _base(params: Params, settings: TrainedEncoder | TrainedReranker, where: str
             f"its base {name} reads. Set at most that."
         )
     weights = resolve_weights(spec, name)
-    refuse_other_settings(params, name)
+    refuse_other_model(params, name, weights.sha256)
     return Base(name, spec, weights)
 
 
@@ -188,7 +187,7 @@ def _surroundings(
     settings: TrainedEncoder | TrainedReranker, base: Base, device: str
 ) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
-    unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
+    unread = {"weights", "languages", "max_tokens", *OF_THE_CONTRACT}
     return {
         "code": hash_code(Path(__file__).parents[1]),
         "contract": base.spec.model_dump(mode="json", exclude=unread),

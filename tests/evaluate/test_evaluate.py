@@ -628,7 +628,8 @@ def test_vectors_of_an_encoder_that_has_other_settings_or_was_trained_since_are_
     settings = given.trained[name].of_weights()
 
     def hold(weights_sha256: str) -> None:
-        write_json(card, {"settings": settings, "weights_sha256": weights_sha256})
+        written = {"base_sha256": "0" * 64, "weights_sha256": weights_sha256}
+        write_json(card, {"settings": settings, **written})
 
     card.parent.mkdir(parents=True)
     hold("1" * 64)

@@ -9,6 +9,7 @@ import pyarrow as pa
 import yaml
 
 from pipeline.core import layout
+from pipeline.core.contract import write_contract
 from pipeline.core.files import write_json
 from pipeline.core.params import Params
 from pipeline.core.tables import LABELS, PAIRS, write_table
@@ -68,12 +69,21 @@ def write_project(
 
 
 def write_model_card(params: Params, name: str, **changes: Any) -> None:
-    """Write the card of weights that are in a trained model's folder, some keys as given."""
+    """Write card and contract of weights that are in a trained model's folder.
+
+    Args:
+        params: what the model is of.
+        name: the model.
+        changes: keys of the card that are others.
+    """
     trained = params.trained[name]
     files = layout.model(trained.kind, name)
     card = {
         "settings": trained.of_weights(),
+        "base_sha256": "0" * 64,
         "weights_sha256": folder_sha256(files.weights),
         "pairs": {},
     }
     write_json(files.card, card | changes)
+    entry = params.encoder_named if trained.kind == "encoder" else params.reranker_named
+    write_contract(files.contract, entry(name))

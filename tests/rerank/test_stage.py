@@ -195,13 +195,13 @@ def test_the_curve_of_a_reranker_that_was_trained_goes_with_its_runs(
     with pytest.raises(PipelineError, match=r"card.json is missing. Run `dvc repro models/dvc"):
         rerank.rerank(settings, LOCALE)
     trained = settings.trained["reranker-demo"].of_weights()
-    files.card.write_text(json.dumps({"settings": {**trained, "lr": 1.0}}))
+    write_model_card(settings, "reranker-demo", settings={**trained, "lr": 1.0})
     with pytest.raises(
         PipelineError, match=r"lr must be 2e-05 .found 1\.0.: the model was trained"
     ):
         rerank.rerank(settings, LOCALE)
     assert not layout.runs("rerank", LOCALE).folder.exists()
-    files.card.write_text(json.dumps({"settings": trained}))
+    write_model_card(settings, "reranker-demo")
     rerank.rerank(settings, LOCALE)
     assert written()["curve.csv"] == files.curve.read_bytes()
 
@@ -234,8 +234,7 @@ def test_a_reranker_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_fr
     settings = given(folder, 4, **{f"rerank.{LOCALE}": "reranker-demo"})
     model, pairs = layout.model("reranker", "reranker-demo"), layout.pairs("reranker-demo")
     build_reranker(model.weights, labels=4)
-    trained = settings.trained["reranker-demo"].of_weights()
-    model.card.write_text(json.dumps({"settings": trained, "pairs": {}}))
+    write_model_card(settings, "reranker-demo")
     training = settings.training.model_dump(mode="json")
     pairs.folder.mkdir(parents=True)
     pairs.card.write_text(json.dumps({"evaluated": {}, "pairs": {}, "training": training}))
