@@ -59,7 +59,11 @@ def train(params: Params, name: str) -> stage.Done:
         "pairs": {side: sha256_file(files.side(side)) for side in SIDES},
         "settings": settings.of_weights(),
     }
-    training = {**about, "settings": settings.of_training()}
+    training = {
+        **about,
+        "settings": settings.of_training(),
+        "dev_queries": sha256_lines(dev.queries),  # those that may choose the epoch
+    }
     checkpoints = Checkpoints(name, {**training, **_surroundings(settings, base, device)})
     tokens = 0.0
     with deterministic(settings.threads):

@@ -21,7 +21,7 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import sha256_file
+from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Encoder
 from pipeline.core.params_file import check_params, load_params
 from pipeline.core.tables import PAIRS, read_table, write_table
@@ -390,6 +390,33 @@ def test_dev_queries_that_a_base_learned_from_do_not_choose_the_epoch(
     with pytest.raises(PipelineError, match=r"tiny-tuned learned from other pairs than these"):
         train(load_params(), "second")
     assert "dev_queries_learned_before" not in card_of(layout.model("encoder", NAME))["counts"]
+
+
+def test_a_training_that_was_done_is_done_again_if_other_dev_queries_choose_the_epoch(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = make("dev", {"epochs": 1})
+    run()
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
+    YAML().dump(data, folder / "params.yaml")
+    own, theirs = layout.pairs("second"), layout.pairs(NAME)
+    write_table(own.train, pair_table(20, 8, first=200), PAIRS)
+    learned = read_table(theirs.train, PAIRS, "").slice(0, 5)  # a query
+    write_table(own.dev, pa.concat_tables([learned, pair_table(3, 9, first=300)]), PAIRS)
+    train(load_params(), "second")
+    # As if the base had come to the same weights without that query.
+    write_table(theirs.train, pair_table(20, 6, first=400), PAIRS)
+    pairs = {"train": sha256_file(theirs.train)}
+    write_json(
+        layout.model("encoder", NAME).card,
+        card_of(layout.model("encoder", NAME)) | {"pairs": pairs},
+    )
+    caplog.clear()
+    train(load_params(), "second")
+    assert "train name=second steps=5 reused=0 trained=5" in caplog.text
+    assert card_of(layout.model("encoder", "second"))["counts"]["dev_queries"] == 4
 
 
 def test_a_reranker_reads_as_many_tokens_as_the_model_can_and_types_where_it_takes_any(
