@@ -77,11 +77,18 @@ class Examples:
             where: its key in params.yaml, for messages.
 
         Raises:
-            PipelineError: there are fewer than a batch, or the loss needs negatives and has none.
+            PipelineError: there are no positives, fewer examples than a batch, or the loss needs
+                negatives and has none.
         """
         self._pairs = pairs
         self._settings = settings
         positive, negative = _sides(pairs, settings)
+        if not positive.any():
+            there = ", ".join(label for label, count in label_counts(pairs).items() if count)
+            raise PipelineError(
+                f"{where}.positives: no pair of the train split has one of these labels (found "
+                f"{', '.join(settings.positives)}). Name labels that it has: {there or 'none'}."
+            )
         self._asked = pairs.asked()
         self._known = set(
             zip(self._asked[positive].tolist(), pairs.text[positive].tolist(), strict=True)
@@ -203,6 +210,11 @@ class Examples:
                 where, f"no pair has a label of negatives ({found})",
                 "Name labels that the train split has, or use the loss mnrl.",
             )  # fmt: skip
+        if settings.loss in OF_TRIPLETS and not self._rows.size:
+            raise _no_negatives(
+                where, "no query has one beside a positive product", "Name other labels, or use "
+                "the loss mnrl.",
+            )  # fmt: skip
 
 
 class LabelledPairs:
@@ -293,9 +305,10 @@ def _no_negatives(where: str, why: str, remedy: str) -> PipelineError:
 def _refuse_large_batch(batch: int, size: int, unit: str, where: str, more: str = "") -> None:
     """Refuse a batch that is never full; `more` ends the sentence that says what to do."""
     if batch > size:
+        lower = f"Set at most {size}, or take" if size > 1 else "Take"  # a batch has two or more
         raise PipelineError(
             f"{where}.batch: {batch} is more than the {size} {unit} that there are to learn from. "
-            f"Set at most {size}, or take more queries{more}."
+            f"{lower} more queries{more}."
         )
 
 

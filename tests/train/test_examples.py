@@ -223,6 +223,50 @@ def test_what_gives_no_examples_is_refused(changes: dict[str, Any], message: str
         Examples(pairs_of(table), encoder(**changes), "trained.x")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negatives": [], "hard_negatives": 0},
+        {},
+        {"loss": "triplet"},
+        {"loss": "distill-kl-div", "teacher": "judge"},
+        {"loss": "cosine"},
+        {"loss": "contrastive"},
+        {"loss": "online-contrastive"},
+    ],
+)
+def test_positives_that_the_train_split_lacks_are_refused_with_every_loss_by_their_own_key(
+    changes: dict[str, Any],
+) -> None:
+    table = pair_table(20, 5)
+    table = table.filter([label != "S" for label in table["label"].to_pylist()])
+    settings = encoder(**({"positives": ["S"], "negatives": ["C", "I"]} | changes))
+    said = (
+        r"^trained\.x\.positives: no pair of the train split has one of these labels \(found S\)\. "
+        r"Name labels that it has: E, C, I\.$"
+    )
+    with pytest.raises(PipelineError, match=said):
+        Examples(pairs_of(table), settings, "trained.x")
+
+
+def test_a_batch_of_fewer_than_two_is_not_recommended() -> None:
+    table = pair_table(1, 5, per_query=2)  # an E and an S
+    for most, said in ((3, "Set at most 3, or take more queries"), (1, r"learn from\. Take more")):
+        rows = pa.concat_tables([table] * most) if most > 1 else table
+        with pytest.raises(PipelineError, match=rf"8 is more than the {most} examples .*{said}"):
+            Examples(pairs_of(rows), encoder(loss="triplet"), "trained.x")
+
+
+def test_a_loss_of_triplets_needs_a_query_with_both_kinds_of_products() -> None:
+    rows = pair_table(20, 5).to_pylist()
+    kept = [row for row in rows if row["label"] == ("E" if row["query_id"] % 2 else "I")]
+    found = pairs_of(pa.Table.from_pylist(kept, schema=PAIRS))
+    with pytest.raises(
+        PipelineError, match=r"^trained\.x\.loss: .* beside a positive product\. Na"
+    ):
+        Examples(found, encoder(loss="triplet"), "trained.x")
+
+
 def test_one_query_alone_has_no_negatives_in_its_batch() -> None:
     with pytest.raises(PipelineError, match="it needs negative products, and hard_negatives is 0"):
         Examples(pairs(1, per_query=9), encoder(batch=2, hard_negatives=0), "trained.x")
