@@ -260,6 +260,20 @@ def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder:
         evaluate.evaluate(settings, LOCALE)
 
 
+def test_without_a_judged_product_that_has_a_text_there_are_no_label_scores(folder: Path) -> None:
+    path = layout.clean(LOCALE).judgements
+    table = pd.read_parquet(path)
+    table["product_id"] = "Z" + table["product_id"]
+    judgements = pa.Table.from_pandas(table, tables.JUDGEMENTS, preserve_index=False)
+    tables.write_table(path, judgements, tables.JUDGEMENTS)
+    write_runs(np.random.default_rng(4), 20)
+    rerank.rerank(given(folder, 4), LOCALE)
+    evaluate.evaluate(given(folder, 4), LOCALE)
+    found = json.loads(layout.metrics(LOCALE).read_text())
+    assert found["rerank"]["recall@20"] == 0
+    assert "labels" not in found
+
+
 def test_a_document_is_the_chosen_fields_in_their_order(folder: Path) -> None:
     from pipeline.rerank.documents import read_documents
 
