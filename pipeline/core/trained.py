@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from pipeline.core.cpu import MOST_THREADS
 from pipeline.core.param_types import (
     MOST_NAME,
     NO_RERANKER,
@@ -90,7 +91,7 @@ class _Schedule(Strict):
     warm_up: Share
     max_tokens: Count
     seed: Seed
-    threads: Count
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)]
     mined: Mined | None = None
 
     def sources(self) -> tuple[str, ...]:

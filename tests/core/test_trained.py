@@ -78,6 +78,8 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
         ({f"{KEY}.base": "minlm"}, f"{KEY}.base: 'minlm' is no encoder under encoders or trained"),
         ({f"{KEY}.base": NAME}, f"{KEY}.base: it would be trained from itself (found {NAME} from"),
         ({f"{KEY}.batch": 1}, f"{KEY}.batch: must be greater than or equal to 2 (found 1)"),
+        ({f"{KEY}.threads": 0}, f"{KEY}.threads: must be greater than or equal to 1 (found 0)"),
+        ({f"{KEY}.threads": 4097}, f"{KEY}.threads: must be less than or equal to 4096 (found"),
         ({f"{KEY}.lr": 0.0}, f"{KEY}.lr: must be greater than 0 (found 0.0)"),
         ({f"{KEY}.lr": "fast"}, f"{KEY}.lr: must be a valid number (found 'fast')"),
         ({f"{KEY}.warm_up": 1.5}, f"{KEY}.warm_up: must be less than or equal to 1 (found 1.5)"),
