@@ -26,7 +26,7 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.store.upkeep import prune_after_run
 from pipeline.train.bases import leave_out, read_learned
 from pipeline.train.catalogue import draw_others
-from pipeline.train.checkpoint import Card, Checkpoints
+from pipeline.train.checkpoint import Card, Checkpoints, disk_errors
 from pipeline.train.development import POOL, Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
@@ -267,7 +267,8 @@ def _write(
 ) -> None:  # fmt: skip
     """Write the model, what it is, and how the training went."""
     files.weights.mkdir()
-    task.save(files.weights)
+    with disk_errors(files.weights):
+        task.save(files.weights)
     ends = [point for point in card.curve if point.dev]
     chooses = task.development.chooses
     base, written = _base_and_written(card, interpolated)
