@@ -61,11 +61,13 @@ class Examples:
         size: how many examples an epoch has.
         without_negative: how many positive pairs a loss of triplets leaves out, since their query
             has no negative product.
+        queries_without_negative: how many queries with a positive have none to draw, of a loss that
+            draws them.
         taught: a teacher's log-odds that the product is right; NaN where nothing asks for them;
             float32, shape [pairs]. None without a teacher.
     """
 
-    without_negative = 0
+    without_negative = queries_without_negative = 0
     taught: NDArray[np.float32] | None = None
 
     def __init__(self, pairs: Pairs, settings: TrainedEncoder, where: str) -> None:
@@ -97,6 +99,9 @@ class Examples:
         self._rows = np.flatnonzero(
             positive if settings.loss in OF_POSITIVES else positive | negative
         )
+        if settings.drawn_negatives():
+            asking = np.unique(pairs.group[positive])
+            self.queries_without_negative = int((~np.isin(asking, [*self._negatives])).sum())
         if settings.loss in OF_TRIPLETS:
             has_one = np.isin(pairs.group[self._rows], list(self._negatives))
             self.without_negative = int((~has_one).sum())
@@ -188,7 +193,7 @@ class Examples:
         at, drawn = [], []
         for place, group in enumerate(self._pairs.group[rows].tolist()):
             own = self._negatives.get(group, _NOTHING)
-            count = min(self._settings.hard_negatives, own.size)
+            count = min(self._settings.drawn_negatives(), own.size)
             if count:
                 chosen = draw.choice(own, count, replace=False)
                 at += [place] * count
@@ -199,16 +204,19 @@ class Examples:
         self, positive: NDArray[np.bool_], negative: NDArray[np.bool_], where: str
     ) -> None:
         settings = self._settings
-        queries = len(np.unique(self._asked[positive]))
-        if settings.loss == "mnrl" and queries > 1:
-            return  # the products of other queries
-        if settings.loss in OF_POSITIVES and settings.hard_negatives == 0:
-            raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
+        if settings.loss in OF_POSITIVES and not settings.drawn_negatives():
+            if settings.loss == "mnrl" and len(np.unique(self._asked[positive])) > 1:
+                return  # the products of other queries
+            raise _no_negatives(
+                where, "none of a query's own are drawn",
+                "Name labels under negatives, and raise hard_negatives.",
+            )  # fmt: skip
         if not negative.any():
             found = ", ".join(settings.negatives) or "none"
             raise _no_negatives(
                 where, f"no pair has a label of negatives ({found})",
-                "Name labels that the train split has, or use the loss mnrl.",
+                "Name labels that the train split has, or use the loss mnrl with negatives: [] and "
+                "hard_negatives: 0.",
             )  # fmt: skip
         if settings.loss in OF_TRIPLETS and not self._rows.size:
             raise _no_negatives(

@@ -256,6 +256,7 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         counts["dev_products"] = development.products
     if isinstance(task.examples, Examples):
         counts["positives_without_negative"] = task.examples.without_negative
+        counts["queries_without_negative"] = task.examples.queries_without_negative
         if task.examples.taught is not None:
             counts["pairs_taught"] = int(np.isfinite(task.examples.taught).sum())
     return counts

@@ -22,8 +22,8 @@ WORDS = ("red", "blue", "shoe", "shirt", "lamp", "running", "cotton", "desk", "s
 
 SETTINGS: dict[str, Any] = {
     "kind": "encoder", "base": "tiny", "teacher": "none", "locales": ["us"], "loss": "mnrl",
-    "positives": ["E"], "negatives": ["S", "C", "I"], "hard_negatives": 1, "epochs": 2, "batch": 8,
-    "lr": 2e-3, "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
+    "positives": ["E"], "negatives": ["S", "C", "I"], "epochs": 2, "batch": 8, "lr": 2e-3,
+    "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
 }  # fmt: skip
 RERANKER = {key: SETTINGS[key] for key in (
     "base", "teacher", "locales", "epochs", "batch", "lr", "warm_up", "max_tokens", "seed",

@@ -149,7 +149,7 @@ def test_a_product_that_is_right_for_a_query_in_other_case_is_no_wrong_answer() 
         counts = [at == own or (query.lower(), text) not in right for at, text in enumerate(texts)]
         assert step.counts[row].tolist() == counts
     alone = [row for row in rows if row["query"] != "lamp"]
-    with pytest.raises(PipelineError, match="needs negative products, and hard_negatives is 0"):
+    with pytest.raises(PipelineError, match="needs negative products, and none of a query's own"):
         Examples(pairs_of(pa.Table.from_pylist(alone, schema=PAIRS)), settings, "x")
 
 
@@ -175,6 +175,20 @@ def test_a_triplet_loss_counts_the_positives_that_have_no_negative() -> None:
     keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
     examples = Examples(pairs_of(table.filter(keep)), encoder(loss="triplet"), "x")
     assert (examples.size, examples.without_negative) == (24, 16)
+
+
+def test_the_queries_without_a_hard_negative_are_counted_where_any_is_drawn() -> None:
+    table = pair_table(20, 5)
+    keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
+    found = pairs_of(table.filter(keep))
+    for changes, expected in (
+        ({}, 8),
+        ({"hard_negatives": 3}, 8),
+        ({"loss": "triplet"}, 8),
+        ({"negatives": [], "hard_negatives": 0}, 0),
+        ({"loss": "cosine"}, 0),
+    ):
+        assert Examples(found, encoder(**changes), "x").queries_without_negative == expected
 
 
 def test_targets_are_those_of_the_labels() -> None:
@@ -211,7 +225,8 @@ def test_a_rerankers_epoch_is_every_pair_once_and_its_steps_mix_the_queries() ->
             {"batch": 21, "positives_per_query": 1},
             r" 20, or take more queries, or raise positives_per_query\.$",
         ),
-        ({"loss": "triplet", "hard_negatives": 0}, "hard_negatives is 0. Raise it"),
+        ({"loss": "triplet", "hard_negatives": 0}, r"own are drawn\. Name labels under negatives"),
+        ({"negatives": ["C"]}, r"no pair has a label of negatives \(C\)\. .* hard_negatives: 0\.$"),
         ({"loss": "contrastive", "negatives": ["C"]}, r"no pair has a label of negatives \(C\)"),
         ({"loss": "cosine", "negatives": []}, r"no pair has a label of negatives \(none\)"),
     ],
@@ -268,7 +283,7 @@ def test_a_loss_of_triplets_needs_a_query_with_both_kinds_of_products() -> None:
 
 
 def test_one_query_alone_has_no_negatives_in_its_batch() -> None:
-    with pytest.raises(PipelineError, match="it needs negative products, and hard_negatives is 0"):
+    with pytest.raises(PipelineError, match="negative products, and none of a query's own are"):
         Examples(pairs(1, per_query=9), encoder(batch=2, hard_negatives=0), "trained.x")
 
 
