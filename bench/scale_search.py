@@ -28,6 +28,7 @@ from bench.project import Settings, read_settings
 from bench.scale_data import need_clean, need_embed
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix, blocks
+from pipeline.core.contract import contract_of
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.files import read_json, sha256_file, write_json
@@ -54,7 +55,6 @@ from pipeline.vectors.manifest import (
     Kind,
     Manifest,
     Truncation,
-    contract_of,
     read_manifest,
     side_of,
 )

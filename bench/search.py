@@ -35,6 +35,7 @@ import psutil
 from bench.project import ROOT, keep_locale, read_settings, write_settings
 from bench.scale_search import INDEXES, LOCALE
 from pipeline.core import files, layout
+from pipeline.core.contract import contract_of
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import System
 from pipeline.encoders.weights import resolve_weights
@@ -42,7 +43,6 @@ from pipeline.search.answer import Answer
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
-from pipeline.vectors.manifest import contract_of
 
 SEED = 3
 COMPARED = 20

@@ -32,7 +32,7 @@ from pipeline.core.outputs import refuse_artefacts
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.start import spare_pandas
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from pipeline.runs.inputs import read_inputs
 from pipeline.vectors.lengths import to_index_form
@@ -149,7 +149,7 @@ def _read_inputs(params: Params, locale: str) -> tuple[Manifest, LocalWeights]:
     check_ids(held, "queries", ids.queries, locale)
     check_ids(held, "products", ids.products, locale)
     weights = resolve_weights(params.encoder_of(locale), params.encoder[locale])
-    refuse_other_settings(params, params.encoder[locale])
+    refuse_other_model(params, params.encoder[locale], weights.sha256)
     if weights.sha256 != held.weights_sha256:
         raise PipelineError(
             f"{layout.embeddings(locale).manifest}: the vectors are of other weights than "

@@ -5,6 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, Field
 
+from pipeline.core.cpu import MOST_THREADS
 from pipeline.core.param_types import (
     MOST_NAME,
     NO_RERANKER,
@@ -23,6 +24,8 @@ from pipeline.core.param_types import (
 )
 
 Precision = Literal["float32", "int8", "bfloat16", "float16"]
+OF_THE_CONTRACT = frozenset({"dimension", "precision"})
+"""The keys of an entry that change how its model is used, and no weights."""
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
@@ -88,7 +91,7 @@ class _Schedule(Strict):
     warm_up: Share
     max_tokens: Count
     seed: Seed
-    threads: Count
+    threads: Annotated[int, Field(ge=1, le=MOST_THREADS)]
     mined: Mined | None = None
 
     def sources(self) -> tuple[str, ...]:
@@ -100,9 +103,8 @@ class _Schedule(Strict):
         return "-".join(self.sources())[:MOST_NAME].rstrip("-")
 
     def of_weights(self) -> dict[str, Any]:
-        """Return what decides the weights, as JSON: all but `dimension` and `precision`."""
-        exclude = {"dimension", "precision"}
-        return self.model_dump(mode="json", exclude=exclude, exclude_defaults=True)
+        """Return what decides the weights, as JSON: all but `OF_THE_CONTRACT`."""
+        return self.model_dump(mode="json", exclude={*OF_THE_CONTRACT}, exclude_defaults=True)
 
     def of_training(self) -> dict[str, Any]:
         """Return what decides the training: what decides the weights, but `tuned_share`."""
@@ -122,7 +124,7 @@ class TrainedEncoder(_Schedule):
     loss: Loss
     positives: Choices[Label]
     negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
-    hard_negatives: Number = 1
+    hard_negatives: Number | None = None
     positives_per_query: Count | None = None
     scale: Positive | None = None
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
@@ -131,6 +133,17 @@ class TrainedEncoder(_Schedule):
     tuned_share: Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)] = 1.0
     dimension: Count | Literal["model"] | None = None
     precision: Precision | None = None
+
+    def drawn_negatives(self) -> int:
+        """Return how many of a query's own negatives are drawn for each positive, at most.
+
+        Where `hard_negatives` is not given: one, if there are any to draw from.
+        """
+        if self.loss not in OF_POSITIVES:
+            return 0
+        if self.hard_negatives is None:
+            return int(bool(self.negatives or self.mined))
+        return self.hard_negatives
 
 
 class TrainedReranker(_Schedule):
@@ -147,6 +160,7 @@ class TrainedReranker(_Schedule):
 Trained = Annotated[TrainedEncoder | TrainedReranker, Field(discriminator="kind")]
 
 _OF_LOSS = {
+    "hard_negatives": OF_POSITIVES,
     "scale": ("mnrl", DISTILLATION),
     "margin": ("contrastive", "online-contrastive", "triplet"),
     "targets": ("cosine",),
@@ -175,6 +189,16 @@ def contradictions(name: str, trained: TrainedEncoder | TrainedReranker) -> Iter
         yield (
             f"{where}.mined: has no effect with the loss mnrl and hard_negatives 0. Remove it, or "
             "raise hard_negatives."
+        )
+    if trained.loss == "mnrl" and trained.negatives and trained.hard_negatives == 0:
+        yield (
+            f"{where}.negatives: has no effect with the loss mnrl and hard_negatives 0 (found "
+            f"{', '.join(trained.negatives)}). Set it to [], or raise hard_negatives."
+        )
+    if trained.loss == "mnrl" and trained.hard_negatives and not (trained.negatives or mined):
+        yield (
+            f"{where}.hard_negatives: has no effect with the loss mnrl without negatives or mined "
+            f"(found {trained.hard_negatives}). Give one of these, or set it to 0."
         )
     if trained.loss in OF_TRIPLETS and trained.hard_negatives == 0:
         yield (

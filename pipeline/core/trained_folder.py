@@ -13,19 +13,32 @@ import pyarrow as pa
 
 from pipeline.core import layout, tables
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.contract import refuse_other_contract
 from pipeline.core.files import sha256_file
-from pipeline.core.param_types import Part
+from pipeline.core.param_types import Part, Sha256
 from pipeline.core.params import Params
 from pipeline.core.spelling import typed_texts
+from pipeline.core.trained import OF_THE_CONTRACT
 
 SIDES = ("train", "dev")
 """The two parts of the pairs that a model learns from."""
+
+_SINCE = "was trained again since"
+
+
+class _Teacher(Part):
+    """The part of what a model's card says of its teacher that is compared."""
+
+    weights: Sha256
 
 
 class _Card(Part):
     """The part of a trained model's card that is compared."""
 
     settings: dict[str, Any]
+    base_sha256: Sha256
+    teacher: _Teacher | None = None
+    weights_sha256: Sha256
 
 
 class _Learned(Part):
@@ -42,22 +55,84 @@ class _PairsCard(Part):
     training: Mapping[str, Any]
 
 
-def refuse_other_settings(params: Params, name: str) -> None:
-    """Check that a model under `trained`, and its bases, were trained with these settings.
+def refuse_other_model(params: Params, name: str, weights_sha256: str) -> None:
+    """Check that a model under `trained` is the one that params.yaml and its card say.
 
-    `dimension` and `precision` may be others: they change no weights. A name that is not under
-    `trained` passes.
+    It and those that it learned from must be of these settings, its folder must have the weights
+    that were written, and its contract must be the base's. `dimension` and `precision` may be
+    others: they change no weights. A name that is not under `trained` passes.
+
+    Args:
+        params: the settings.
+        name: the model.
+        weights_sha256: the hash of its folder, as `LocalWeights` has it.
 
     Raises:
-        PipelineError: a card is missing or damaged, or a setting differs.
+        PipelineError: a card or contract is missing or damaged, or something differs.
     """
+    if name not in params.trained:
+        return
+    card, remedy = _read_card(params, name), layout.train_hint(name)
+    kind = params.trained[name].kind
+    files = layout.model(kind, name)
+    found, expected = {"sha256": weights_sha256}, {"sha256": card.weights_sha256}
+    why = f"it is not the model that {files.card.name} is of"
+    refuse_differences(files.weights, found, expected, why, remedy)
+    entry = params.encoder_named(name) if kind == "encoder" else params.reranker_named(name)
+    why = "the model was trained under another contract of its base"
+    refuse_other_contract(files.contract, entry, OF_THE_CONTRACT, why, remedy)
+
+
+def _read_card(params: Params, name: str) -> _Card:
+    """Read the card of a model under `trained`, once it and those of its sources fit together.
+
+    Raises:
+        PipelineError: a card is missing or damaged, a setting differs, or a base or teacher was
+            trained again since.
+    """
+    cards: dict[str, _Card] = {}
     for each in params.trained_for([name]):
         trained = params.trained[each]
-        path = layout.model(trained.kind, each).card
-        remedy = layout.train_hint(each)
-        found = read_model(path, _Card, remedy).settings
+        path, remedy = layout.model(trained.kind, each).card, layout.train_hint(each)
+        card = cards[each] = read_model(path, _Card, remedy)
         why = "the model was trained with other settings"
-        refuse_differences(path, found, trained.of_weights(), why, remedy)
+        refuse_differences(path, card.settings, trained.of_weights(), why, remedy)
+        learned_from = {trained.base: ("base_sha256", card.base_sha256)}
+        if card.teacher:
+            learned_from[trained.teacher] = ("teacher.weights", card.teacher.weights)
+        for source, (key, sha256) in learned_from.items():
+            if source in cards:
+                found, expected = {key: sha256}, {key: cards[source].weights_sha256}
+                refuse_differences(path, found, expected, f"{source} {_SINCE}", remedy)
+    return cards[name]
+
+
+def refuse_trained_since(
+    params: Params, name: str, made: Path, weights_sha256: str | None, remedy: str
+) -> None:
+    """Check that vectors or runs are of the model under `trained` that is there.
+
+    Where this machine has no card of it, nothing is compared: DVC brings what a model made, and not
+    the model. A name that is not under `trained` passes.
+
+    Args:
+        params: the settings that it must have been trained with.
+        name: the model.
+        made: the card of what it made.
+        weights_sha256: the hash of its weights there.
+        remedy: a sentence that says what makes it again.
+
+    Raises:
+        PipelineError: it has other weights; or its card is missing, damaged or of other settings
+            or sources.
+    """
+    if name not in params.trained:
+        return
+    if not layout.model(params.trained[name].kind, name).card.is_file():
+        return
+    found = {"weights_sha256": weights_sha256}
+    expected = {"weights_sha256": _read_card(params, name).weights_sha256}
+    refuse_differences(made, found, expected, f"{name} {_SINCE}", remedy)
 
 
 def card_of_pairs(params: Params, files: layout.PairFiles) -> dict[str, Any]:

@@ -4,7 +4,7 @@ from contextlib import ExitStack
 from functools import cached_property
 
 from pipeline.core.params import Params
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.encoder import TextEncoder
 from pipeline.encoders.loading import load_on, resolve_engine
 from pipeline.encoders.remote import RemoteEncoder
@@ -27,14 +27,14 @@ class LocaleEncoder:
         With `convert` False the model is not converted for its engine, and cannot be loaded.
 
         Raises:
-            PipelineError: as `resolve_weights`, `refuse_other_settings` and `resolve_engine`.
+            PipelineError: as `resolve_weights`, `refuse_other_model` and `resolve_engine`.
         """
         self.name, self.spec = params.encoder[locale], params.encoder_of(locale)
         self._runtime = params.runtime
         self._open = ExitStack()
         self.weights = resolve_weights(self.spec, self.name)
         if convert:
-            refuse_other_settings(params, self.name)
+            refuse_other_model(params, self.name, self.weights.sha256)
         self.engine = resolve_engine(self.spec, self.weights, params.runtime, convert=convert)
 
     @cached_property

@@ -12,6 +12,7 @@ from contextlib import closing
 from pathlib import Path
 
 from pipeline.core import layout, stage
+from pipeline.core.contract import contract_of
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
@@ -30,7 +31,6 @@ from pipeline.vectors.manifest import (
     MANIFEST_SCHEMA,
     Manifest,
     Truncation,
-    contract_of,
     hash_table,
 )
 

@@ -9,7 +9,9 @@ from collections.abc import Mapping
 from pipeline.core import layout
 from pipeline.core.cards import refuse_differences
 from pipeline.core.params import Params
+from pipeline.core.spelling import check_spelling
 from pipeline.core.systems import System
+from pipeline.core.trained_folder import refuse_trained_since
 from pipeline.runs import made_of
 from pipeline.runs.card import RunCard, rerun_hint
 from pipeline.vectors.manifest import Manifest, check_texts, read_manifest
@@ -27,9 +29,16 @@ def refuse_stale(params: Params, locale: str, cards: Mapping[str, RunCard]) -> N
 
     Raises:
         PipelineError: a system's runs are of other settings, vectors, texts or runs, or the vectors
-            are of another encoder or of other texts; as `read_manifest`.
+            are of another encoder, type or of other texts, or the queries are spelled otherwise; as
+            `read_manifest` and `refuse_trained_since`.
     """
+    check_spelling(locale, params.spelling[locale])
     manifest = read_manifest(params, locale)
+    path, remedy = layout.embeddings(locale).manifest, layout.rerun_hint("embed", locale)
+    types = {"dtype": manifest.dtype}, {"dtype": params.embed.dtype}
+    refuse_differences(path, *types, "the vectors are stored otherwise", remedy)
+    encoder = params.encoder[locale]
+    refuse_trained_since(params, encoder, path, manifest.weights_sha256, remedy)
     check_texts(manifest, "queries", locale)
     check_texts(manifest, "products", locale)
     for system in params.systems_of(locale):
@@ -40,6 +49,10 @@ def refuse_stale(params: Params, locale: str, cards: Mapping[str, RunCard]) -> N
             {key: cards[system].of.get(key) for key in expected}, expected,
             "the runs are made of something else", rerun_hint(system, locale),
         )  # fmt: skip
+    if (reranked := cards.get("rerank")) is not None:
+        path, remedy = layout.runs("rerank", locale).card, rerun_hint("rerank", locale)
+        weights = reranked.of.get("weights_sha256")
+        refuse_trained_since(params, params.rerank[locale], path, weights, remedy)
 
 
 def made_now(

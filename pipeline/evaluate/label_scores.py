@@ -43,7 +43,9 @@ def f1(table: Ints) -> tuple[float, float]:
 
 
 def measure_labels(locale: str, judged: Judged, card: RunCard) -> dict[str, Any] | None:
-    """Return what a locale's labels score, None where its reranker gives none.
+    """Return what a locale's labels score.
+
+    None where its reranker gives none, or no judged product has a text.
 
     Args:
         locale: the locale.
@@ -61,6 +63,8 @@ def measure_labels(locale: str, judged: Judged, card: RunCard) -> dict[str, Any]
     rows = pool.positions()
     truth = pool.labels.astype(np.int64)
     shares = read_labels(runs.labels, judged.ids, rows, pool.codes, remedy)
+    if not len(truth):
+        return None
     words = bm25_scores(locale, judged)
     return {
         "pairs": len(truth),

@@ -83,8 +83,7 @@ def training_rows(params: Params, row: Callable[..., Row]) -> Iterator[Row]:
                 taught = learned * (1 - dev) * min(whole, teacher.max_tokens)
             if entry.loss in OF_POSITIVES:
                 learned = found.count(entry.positives, entry.positives_per_query or math.inf)
-            negatives = entry.hard_negatives if entry.negatives or entry.mined else 0
-            each = _QUERY_TOKENS + text * (1 + negatives)
+            each = _QUERY_TOKENS + text * (1 + entry.drawn_negatives())
             asked += others
         elif entry.mined:
             asked += DEV_DEPTH * queries * dev

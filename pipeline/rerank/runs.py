@@ -15,7 +15,7 @@ from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.languages import warn_of_language
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
-from pipeline.core.trained_folder import copy_curve, refuse_other_pairs, refuse_other_settings
+from pipeline.core.trained_folder import copy_curve, refuse_other_model, refuse_other_pairs
 from pipeline.encoders.pairs import Pair, probabilities, scores_of
 from pipeline.encoders.tokens import CHARACTERS_PER_TEXT, CHARACTERS_PER_TOKEN
 from pipeline.rerank.documents import read_documents
@@ -59,13 +59,13 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
     pieces = partial(_pieces, locale, params, inputs)
     texts = _read_texts(params, locale, spec, inputs, pieces())
     scores = PairScores(name, spec, params.runtime)
-    refuse_other_settings(params, name)
+    refuse_other_model(params, name, scores.weights.sha256)
     refuse_other_pairs(params, name, locale)
     keys = [pair_keys(texts.pairs(run)) for _, window, pool in pieces() for run in (window, pool)]
     distinct = np.unique(np.concatenate(keys), axis=0)
     to_score = len(scores.missing(distinct))
     of = of_rerank(params, locale, card)
-    of |= {"weights_sha256": scores.weights.sha256, "labels": str(spec.labels)}
+    of["weights_sha256"] = scores.weights.sha256
     with (
         Progress(to_score, "pairs") as progress,
         run_files.write_runs(locale, "rerank", of, params.retrieve.depth, inputs) as (

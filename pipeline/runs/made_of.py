@@ -6,7 +6,8 @@ artefacts that are there, and compares.
 
 from collections.abc import Iterable, Mapping
 
-from pipeline.core.params import Params
+from pipeline.core.contract import contract_of
+from pipeline.core.params import Params, Reranker
 from pipeline.runs.card import RunCard, of_index
 
 
@@ -37,15 +38,27 @@ def of_hybrid(params: Params, fused: Iterable[RunCard]) -> dict[str, str]:
 
 
 def of_rerank(params: Params, locale: str, reordered: RunCard) -> dict[str, str]:
-    """Return what reranked runs are made of, but for the weights; the card is of the input."""
-    settings = params.reranking
+    """Return what reranked runs are made of, but for the hash of the weights.
+
+    The card is of the runs that are reordered.
+    """
+    settings, name, spec = params.reranking, params.rerank[locale], params.reranker_of(locale)
+    assert spec is not None
     return {
-        "reranker": params.rerank[locale],
+        **_of_reranker(name, spec),
         "run": settings.run,
         "depth": str(settings.depth),
         "weight": str(settings.weight),
         **_of_runs([reordered]),
     }
+
+
+def _of_reranker(name: str, spec: Reranker) -> dict[str, str]:
+    """Return a reranker's name and each key of its entry; those of its weights by themselves."""
+    contract = contract_of(spec)
+    weights = {f"weights.{key}": value for key, value in contract.pop("weights").items()}
+    entry = {**contract, **weights}
+    return {"reranker": name} | {f"reranker.{key}": str(value) for key, value in entry.items()}
 
 
 def _of_runs(cards: Iterable[RunCard]) -> dict[str, str]:

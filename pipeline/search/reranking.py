@@ -8,7 +8,7 @@ import pyarrow as pa
 
 from pipeline.core import cache, files, layout, tables
 from pipeline.core.params import Params, Reranker
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.pairs import PairScorer, identity, scores_of
 from pipeline.encoders.weights import resolve_weights
@@ -90,7 +90,7 @@ class Reordering:
         if not self._fetch:
             refuse_absent(self._spec.weights, f"rerankers.{name}", self._locale, "rerank")
         weights = resolve_weights(self._spec, name)
-        refuse_other_settings(self._params, name)
+        refuse_other_model(self._params, name, weights.sha256)
         engine = resolve_engine(self._spec, weights, here)
         threads = here.thread_count()
         of = {"name": name, "labels": self._spec.labels, "threads": threads}

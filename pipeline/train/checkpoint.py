@@ -145,18 +145,13 @@ class Checkpoints:
         Raises:
             OSError: the disk is full or fails.
         """
-        from safetensors import SafetensorError
         from safetensors.torch import save_file
 
         path = self.folder / f"{name}.safetensors"
         self.folder.mkdir(parents=True, exist_ok=True)
         with atomic_file(path) as partial:
-            try:
+            with disk_errors(path):
                 save_file(dict(arrays), partial)
-            except SafetensorError as err:
-                found = re.search(r"os error (\d+)", str(err))
-                code = int(found[1]) if found else errno.EIO
-                raise OSError(code, str(err), str(path)) from err
             return Held(file=path.name, sha256=sha256_file(partial))
 
     def write(self, **card: Any) -> Card:
@@ -216,6 +211,23 @@ class Checkpoints:
                         shutil.rmtree(path, ignore_errors=True)
             except Timeout:
                 continue
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn what safetensors raises when it cannot write `path` into the error of the system.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except SafetensorError as err:
+        found = re.search(r"os error (\d+)", str(err))
+        code = int(found[1]) if found else errno.EIO
+        raise OSError(code, str(err), str(path)) from err
 
 
 def _mined_name(sha256: str) -> str:

@@ -62,11 +62,13 @@ class Examples:
         size: how many examples an epoch has.
         without_negative: how many positive pairs a loss of triplets leaves out, since their query
             has no negative product.
+        queries_without_negative: how many queries with a positive have none to draw, of a loss that
+            draws them.
         taught: a teacher's log-odds that the product is right; NaN where nothing asks for them;
             float32, shape [pairs]. None without a teacher.
     """
 
-    without_negative = 0
+    without_negative = queries_without_negative = 0
     taught: NDArray[np.float32] | None = None
 
     def __init__(self, pairs: Pairs, settings: TrainedEncoder, where: str) -> None:
@@ -78,11 +80,18 @@ class Examples:
             where: its key in params.yaml, for messages.
 
         Raises:
-            PipelineError: there are fewer than a batch, or the loss needs negatives and has none.
+            PipelineError: there are no positives, fewer examples than a batch, or the loss needs
+                negatives and has none.
         """
         self._pairs = pairs
         self._settings = settings
         positive, negative = _sides(pairs, settings)
+        if not positive.any():
+            there = ", ".join(label for label, count in label_counts(pairs).items() if count)
+            raise PipelineError(
+                f"{where}.positives: no pair of the train split has one of these labels (found "
+                f"{', '.join(settings.positives)}). Name labels that it has: {there or 'none'}."
+            )
         self._asked = pairs.asked()
         self._known = set(
             zip(self._asked[positive].tolist(), pairs.text[positive].tolist(), strict=True)
@@ -91,6 +100,9 @@ class Examples:
         self._rows = np.flatnonzero(
             positive if settings.loss in OF_POSITIVES else positive | negative
         )
+        if settings.drawn_negatives():
+            asking = np.unique(pairs.group[positive])
+            self.queries_without_negative = int((~np.isin(asking, [*self._negatives])).sum())
         if settings.loss in OF_TRIPLETS:
             has_one = np.isin(pairs.group[self._rows], list(self._negatives))
             self.without_negative = int((~has_one).sum())
@@ -181,7 +193,7 @@ class Examples:
         at, drawn = [], []
         for place, group in enumerate(self._pairs.group[rows].tolist()):
             own = self._negatives.get(group, _NOTHING)
-            count = min(self._settings.hard_negatives, own.size)
+            count = min(self._settings.drawn_negatives(), own.size)
             if count:
                 chosen = draw.choice(own, count, replace=False)
                 at += [place] * count
@@ -192,16 +204,24 @@ class Examples:
         self, positive: NDArray[np.bool_], negative: NDArray[np.bool_], where: str
     ) -> None:
         settings = self._settings
-        queries = len(np.unique(self._asked[positive]))
-        if settings.loss == "mnrl" and queries > 1:
-            return  # the products of other queries
-        if settings.loss in OF_POSITIVES and settings.hard_negatives == 0:
-            raise _no_negatives(where, "hard_negatives is 0", "Raise it.")
+        if settings.loss in OF_POSITIVES and not settings.drawn_negatives():
+            if settings.loss == "mnrl" and len(np.unique(self._asked[positive])) > 1:
+                return  # the products of other queries
+            raise _no_negatives(
+                where, "none of a query's own are drawn",
+                "Name labels under negatives, and raise hard_negatives.",
+            )  # fmt: skip
         if not negative.any():
             found = ", ".join(settings.negatives) or "none"
             raise _no_negatives(
                 where, f"no pair has a label of negatives ({found})",
-                "Name labels that the train split has, or use the loss mnrl.",
+                "Name labels that the train split has, or use the loss mnrl with negatives: [] and "
+                "hard_negatives: 0.",
+            )  # fmt: skip
+        if settings.loss in OF_TRIPLETS and not self._rows.size:
+            raise _no_negatives(
+                where, "no query has one beside a positive product", "Name other labels, or use "
+                "the loss mnrl.",
             )  # fmt: skip
 
 
@@ -293,9 +313,10 @@ def _no_negatives(where: str, why: str, remedy: str) -> PipelineError:
 def _refuse_large_batch(batch: int, size: int, unit: str, where: str, more: str = "") -> None:
     """Refuse a batch that is never full; `more` ends the sentence that says what to do."""
     if batch > size:
+        lower = f"Set at most {size}, or take" if size > 1 else "Take"  # a batch has two or more
         raise PipelineError(
             f"{where}.batch: {batch} is more than the {size} {unit} that there are to learn from. "
-            f"Set at most {size}, or take more queries{more}."
+            f"{lower} more queries{more}."
         )
 
 

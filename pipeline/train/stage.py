@@ -18,15 +18,15 @@ from pipeline.core.files import atomic_directory, sha256_file, sha256_lines, wri
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
-from pipeline.core.trained import TrainedEncoder, TrainedReranker
-from pipeline.core.trained_folder import SIDES, refuse_other_settings
+from pipeline.core.trained import OF_THE_CONTRACT, TrainedEncoder, TrainedReranker
+from pipeline.core.trained_folder import SIDES, refuse_other_model
 from pipeline.encoders.engine import choose_engine
 from pipeline.encoders.model_folder import folder_sha256
 from pipeline.encoders.weights import resolve_weights
 from pipeline.store.upkeep import prune_after_run
 from pipeline.train.bases import leave_out, read_learned
 from pipeline.train.catalogue import draw_others
-from pipeline.train.checkpoint import Card, Checkpoints
+from pipeline.train.checkpoint import Card, Checkpoints, disk_errors
 from pipeline.train.development import POOL, Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
@@ -40,7 +40,6 @@ CODE = ("core", "encoders", "evaluate", "rerank", "runs", "store", "train", "vec
 """The packages of `pipeline` that a training runs: those that its stage depends on in DVC."""
 
 _LIBRARIES = ("numpy", "sentence-transformers", "tokenizers", "torch", "transformers")
-_OF_THE_CONTRACT = {"dimension", "precision"}  # they change no weights
 
 
 def train(params: Params, name: str) -> stage.Done:
@@ -60,7 +59,11 @@ def train(params: Params, name: str) -> stage.Done:
         "pairs": {side: sha256_file(files.side(side)) for side in SIDES},
         "settings": settings.of_weights(),
     }
-    training = {**about, "settings": settings.of_training()}
+    training = {
+        **about,
+        "settings": settings.of_training(),
+        "dev_queries": sha256_lines(dev.queries),  # those that may choose the epoch
+    }
     checkpoints = Checkpoints(name, {**training, **_surroundings(settings, base, device)})
     tokens = 0.0
     with deterministic(settings.threads):
@@ -172,7 +175,7 @@ def _base(params: Params, settings: TrainedEncoder | TrainedReranker, where: str
             f"its base {name} reads. Set at most that."
         )
     weights = resolve_weights(spec, name)
-    refuse_other_settings(params, name)
+    refuse_other_model(params, name, weights.sha256)
     return Base(name, spec, weights)
 
 
@@ -188,7 +191,7 @@ def _surroundings(
     settings: TrainedEncoder | TrainedReranker, base: Base, device: str
 ) -> dict[str, Any]:
     """Return what decides a training's bytes beside the settings and the pairs."""
-    unread = {"weights", "languages", "max_tokens", *_OF_THE_CONTRACT}
+    unread = {"weights", "languages", "max_tokens", *OF_THE_CONTRACT}
     return {
         "code": hash_code(Path(__file__).parents[1]),
         "contract": base.spec.model_dump(mode="json", exclude=unread),
@@ -253,6 +256,7 @@ def _counts(pairs: Pairs, task: Task) -> dict[str, int]:
         counts["dev_products"] = development.products
     if isinstance(task.examples, Examples):
         counts["positives_without_negative"] = task.examples.without_negative
+        counts["queries_without_negative"] = task.examples.queries_without_negative
         if task.examples.taught is not None:
             counts["pairs_taught"] = int(np.isfinite(task.examples.taught).sum())
     return counts
@@ -264,7 +268,8 @@ def _write(
 ) -> None:  # fmt: skip
     """Write the model, what it is, and how the training went."""
     files.weights.mkdir()
-    task.save(files.weights)
+    with disk_errors(files.weights):
+        task.save(files.weights)
     ends = [point for point in card.curve if point.dev]
     chooses = task.development.chooses
     base, written = _base_and_written(card, interpolated)

@@ -10,7 +10,7 @@ from pipeline.core.arrays import Ints, Matrix
 from pipeline.core.params import Params
 from pipeline.core.progress import Progress
 from pipeline.core.tables import LABELS
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.pairs import identity
 from pipeline.rerank.scores import PairScores, pair_keys
 from pipeline.train.pairs import Pairs
@@ -29,14 +29,13 @@ class Teacher:
         """Find the weights and the engine; the model is loaded if a pair was never scored.
 
         Raises:
-            PipelineError: as `PairScores`; or it was trained with other settings than params.yaml
-                has.
+            PipelineError: as `PairScores` and `refuse_other_model`.
         """
         spec = params.reranker_named(name)
         assert spec is not None
         self._name = name
         self._scores = PairScores(name, spec, params.runtime)
-        refuse_other_settings(params, name)
+        refuse_other_model(params, name, self._scores.weights.sha256)
         self.about: dict[str, Any] = identity(spec, self._scores.weights, self._scores.engine)
 
     @property

@@ -8,9 +8,10 @@ from pydantic import Field, model_validator
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model, refuse_differences
+from pipeline.core.contract import contract_of
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.param_types import Number, Sha256, Strict
-from pipeline.core.params import Encoder, Params
+from pipeline.core.params import Params
 
 Kind = Literal["products", "queries"]
 
@@ -155,16 +156,6 @@ def side_of(ids: pa.ChunkedArray, table_sha256: str, shards: tuple[Shard, ...]) 
     return Side(
         rows=len(ids), ids_sha256=tables.ids_sha256(ids), table_sha256=table_sha256, shards=shards
     )
-
-
-def contract_of(encoder: Encoder) -> dict[str, Any]:
-    """Return the entry of an encoder as a manifest has it.
-
-    The path of a local folder is left out: the hash of the weights says the same on any machine.
-    """
-    contract = encoder.model_dump(mode="json")
-    contract["weights"].pop("path", None)
-    return contract
 
 
 def read_manifest(params: Params, locale: str) -> Manifest:

@@ -7,6 +7,7 @@ import pytest
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import FolderWeights
 from pipeline.core.params_file import check_params
+from pipeline.core.trained import TrainedEncoder
 from tests.conftest import ChangedParams
 from tests.helpers.artefacts import params, shipped
 
@@ -78,6 +79,8 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
         ({f"{KEY}.base": "minlm"}, f"{KEY}.base: 'minlm' is no encoder under encoders or trained"),
         ({f"{KEY}.base": NAME}, f"{KEY}.base: it would be trained from itself (found {NAME} from"),
         ({f"{KEY}.batch": 1}, f"{KEY}.batch: must be greater than or equal to 2 (found 1)"),
+        ({f"{KEY}.threads": 0}, f"{KEY}.threads: must be greater than or equal to 1 (found 0)"),
+        ({f"{KEY}.threads": 4097}, f"{KEY}.threads: must be less than or equal to 4096 (found"),
         ({f"{KEY}.lr": 0.0}, f"{KEY}.lr: must be greater than 0 (found 0.0)"),
         ({f"{KEY}.lr": "fast"}, f"{KEY}.lr: must be a valid number (found 'fast')"),
         ({f"{KEY}.warm_up": 1.5}, f"{KEY}.warm_up: must be less than or equal to 1 (found 1.5)"),
@@ -101,8 +104,16 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
          "trained.reranker-demo.tuned_share: unknown key"),
         ({f"{KEY}.margn": 0.2}, f"{KEY}.margn: unknown key; did you mean 'margin'?"),
         ({f"{KEY}.loss": "triplet", f"{KEY}.negatives": []}, f"{KEY}.negatives: must not be empty"),
-        ({f"{KEY}.mined": {"count": 3}, f"{KEY}.hard_negatives": 0},
+        ({f"{KEY}.mined": {"count": 3}, f"{KEY}.negatives": [], f"{KEY}.hard_negatives": 0},
          f"{KEY}.mined: has no effect with the loss mnrl and hard_negatives 0"),
+        ({f"{KEY}.hard_negatives": 0},
+         f"{KEY}.negatives: has no effect with the loss mnrl and hard_negatives 0 (found S, C, I)"),
+        ({f"{KEY}.negatives": [], f"{KEY}.hard_negatives": 3},
+         f"{KEY}.hard_negatives: has no effect with the loss mnrl without negatives or mined (fou"),
+        ({f"{KEY}.loss": "cosine", f"{KEY}.hard_negatives": 5},
+         f"{KEY}.hard_negatives: has no effect with the loss cosine; it is for mnrl, triplet, di"),
+        ({f"{KEY}.loss": "contrastive", f"{KEY}.hard_negatives": 0},
+         f"{KEY}.hard_negatives: has no effect with the loss contrastive; it is for mnrl, tripl"),
         ({f"{KEY}.mined": {"count": 9, "first": 2, "last": 9}, f"{KEY}.hard_negatives": 1},
          f"{KEY}.mined.count: 9 is more than the places 2 to 9 have"),
         ({f"{KEY}.mined": {"count": 1, "first": 150}, f"{KEY}.hard_negatives": 1},
@@ -145,6 +156,26 @@ def test_a_mistake_is_one_line_with_its_key(changes: dict[str, Any], told: str) 
     found = refusals(changes)
     assert len(found) == 1, found
     assert found[0].startswith(told)
+
+
+@pytest.mark.parametrize(
+    ("changes", "drawn"),
+    [
+        ({}, 1),
+        ({"negatives": []}, 0),
+        ({"negatives": [], "hard_negatives": 0}, 0),
+        ({"negatives": [], "mined": {"count": 3}}, 1),
+        ({"hard_negatives": 3}, 3),
+        ({"loss": "triplet"}, 1),
+        ({"loss": "cosine"}, 0),
+    ],
+)
+def test_a_hard_negative_is_drawn_by_default_where_the_loss_draws_any_and_there_are_some(
+    changes: dict[str, Any], drawn: int
+) -> None:
+    trained = params({f"{KEY}.{key}": value for key, value in changes.items()}).trained[NAME]
+    assert isinstance(trained, TrainedEncoder)
+    assert trained.drawn_negatives() == drawn
 
 
 def test_a_circle_of_bases_is_refused_for_each_entry_in_it() -> None:

@@ -17,7 +17,7 @@ from pipeline.index.stage import index
 from pipeline.retrieve.stage import retrieve
 from tests.helpers.artefacts import LOCALE, write_clean
 from tests.helpers.tiny_models import build_model
-from tests.helpers.training import NAME, write_project
+from tests.helpers.training import NAME, write_model_card, write_project
 
 CURVE = "epoch,step,loss,dev_catalogue_ndcg@10,kept\n0,0,,0.3,0\n1,8,1.5,0.4,1\n"
 FILES = ["catalogue.parquet", "pool.parquet", "run.json"]
@@ -43,7 +43,7 @@ def test_the_curve_of_a_trained_encoder_goes_with_its_vectors_and_runs_and_no_ot
 ) -> None:
     model = layout.model("encoder", NAME)
     given = check_params(data, "params.yaml")
-    model.card.write_text(json.dumps({"settings": given.trained[NAME].of_weights()}))
+    write_model_card(given, NAME)
     # An entry of `encoders` has no curve, though a file be there.
     other = layout.model("encoder", "tiny").curve
     other.parent.mkdir(parents=True)
@@ -70,9 +70,7 @@ def test_an_encoder_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_fr
     data["encoder"][LOCALE] = NAME
     data["runtime"]["engine"] = "torch"
     given = check_params(data, "params.yaml")
-    model = layout.model("encoder", NAME)
-    settings = given.trained[NAME].of_weights()
-    model.card.write_text(json.dumps({"settings": settings, "pairs": {}}))
+    write_model_card(given, NAME)
     training = given.training.model_dump(mode="json")
     card = {"evaluated": {LOCALE: "0" * 64}, "pairs": {}, "training": training}
     layout.pairs(NAME).card.write_text(json.dumps(card))

@@ -552,6 +552,8 @@ ENTRY = f"encoders.{params().encoder[LOCALE]}"
         ({"index.es": "sq8"}, "index must be 'sq8' .found 'flat'", "retrieve"),
         ({f"{ENTRY}.query_prefix": "ask: "}, "query_prefix must be 'ask: '", "embed"),
         ({"encoder.es": "labse"}, "encoder must be 'labse'", "embed"),
+        ({"embed.dtype": "float16"}, "dtype must be 'float16' .found 'float32'", "embed"),
+        ({"spelling.es": "corrected"}, "spelling must be 'corrected' .found 'typed'", "clean"),
     ],
 )
 def test_runs_of_other_settings_than_params_yaml_has_are_refused_and_the_old_reports_stay(
@@ -608,6 +610,37 @@ def test_dense_runs_of_a_model_that_was_trained_again_under_its_name_are_refused
     _fuse_again()
     evaluate.evaluate(params(SHALLOW), LOCALE)
     assert _read_card().vectors_sha256() == manifest.vectors_sha256()
+
+
+def test_vectors_of_an_encoder_that_has_other_settings_or_was_trained_since_are_refused(
+    judgements: pa.Table,
+) -> None:
+    rng = np.random.default_rng(12)
+    name = "minilm-demo"
+    changes = {**SHALLOW, "encoder.es": name}
+    given = params(changes)
+    of_vectors = write_embeddings(given, random_vectors(rng, 250), random_vectors(rng, 60))
+    stage_index.index(given, LOCALE)
+    retrieve.retrieve(given, LOCALE)
+    _fuse_again()
+    evaluate.evaluate(given, LOCALE)  # this machine has no card of the model
+    card = layout.model("encoder", name).card
+    settings = given.trained[name].of_weights()
+
+    def hold(weights_sha256: str) -> None:
+        written = {"base_sha256": "0" * 64, "weights_sha256": weights_sha256}
+        write_json(card, {"settings": settings, **written})
+
+    card.parent.mkdir(parents=True)
+    hold("1" * 64)
+    said = rf"manifest.json: weights_sha256 must be 1{{12}} .found 0{{12}}.: {name} was trained"
+    with pytest.raises(PipelineError, match=rf"{said} again since. Run `dvc repro embed@es`\.$"):
+        evaluate.evaluate(given, LOCALE)
+    hold(of_vectors.weights_sha256)
+    evaluate.evaluate(given, LOCALE)
+    other = params({**changes, f"trained.{name}.lr": 0.5})
+    with pytest.raises(PipelineError, match=rf"card.json: lr must be 0\.5 .*train@{name}`\.$"):
+        evaluate.evaluate(other, LOCALE)
 
 
 @pytest.mark.parametrize("name", ["queries", "products", "judgements"])

@@ -12,6 +12,7 @@ from ruamel.yaml import YAML
 
 from pipeline.core import layout, tables
 from pipeline.core.arrays import Matrix
+from pipeline.core.contract import contract_of
 from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Params
 from pipeline.core.params_file import check_params
@@ -30,7 +31,6 @@ from pipeline.vectors.manifest import (
     Shard,
     SideCut,
     Truncation,
-    contract_of,
     read_manifest,
     side_of,
 )

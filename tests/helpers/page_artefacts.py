@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, tables
 from pipeline.core.cards import read_model
+from pipeline.core.contract import contract_of
 from pipeline.core.params import Params
 from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS
@@ -32,7 +33,6 @@ from pipeline.vectors.manifest import (
     Side,
     SideCut,
     Truncation,
-    contract_of,
     side_of,
 )
 from tests.helpers.artefacts import nothing_cut

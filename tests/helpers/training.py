@@ -9,7 +9,11 @@ import pyarrow as pa
 import yaml
 
 from pipeline.core import layout
+from pipeline.core.contract import write_contract
+from pipeline.core.files import write_json
+from pipeline.core.params import Params
 from pipeline.core.tables import LABELS, PAIRS, write_table
+from pipeline.encoders.model_folder import folder_sha256
 from tests.helpers import artefacts
 from tests.helpers.tiny_models import build_model, entry
 
@@ -18,8 +22,8 @@ WORDS = ("red", "blue", "shoe", "shirt", "lamp", "running", "cotton", "desk", "s
 
 SETTINGS: dict[str, Any] = {
     "kind": "encoder", "base": "tiny", "teacher": "none", "locales": ["us"], "loss": "mnrl",
-    "positives": ["E"], "negatives": ["S", "C", "I"], "hard_negatives": 1, "epochs": 2, "batch": 8,
-    "lr": 2e-3, "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
+    "positives": ["E"], "negatives": ["S", "C", "I"], "epochs": 2, "batch": 8, "lr": 2e-3,
+    "warm_up": 0.1, "max_tokens": 32, "seed": 3, "threads": 1,
 }  # fmt: skip
 RERANKER = {key: SETTINGS[key] for key in (
     "base", "teacher", "locales", "epochs", "batch", "lr", "warm_up", "max_tokens", "seed",
@@ -62,3 +66,24 @@ def write_project(
         target.parent.mkdir(parents=True, exist_ok=True)
         write_table(target, table, PAIRS)
     return data
+
+
+def write_model_card(params: Params, name: str, **changes: Any) -> None:
+    """Write card and contract of weights that are in a trained model's folder.
+
+    Args:
+        params: what the model is of.
+        name: the model.
+        changes: keys of the card that are others.
+    """
+    trained = params.trained[name]
+    files = layout.model(trained.kind, name)
+    card = {
+        "settings": trained.of_weights(),
+        "base_sha256": "0" * 64,
+        "weights_sha256": folder_sha256(files.weights),
+        "pairs": {},
+    }
+    write_json(files.card, card | changes)
+    entry = params.encoder_named if trained.kind == "encoder" else params.reranker_named
+    write_contract(files.contract, entry(name))

@@ -172,7 +172,7 @@ def test_what_would_be_learned_is_what_pairs_reads(
         "sample.source": "source", "training.source": "source", "training.dev_share": 0.3,
         "training.version": ["small", "large", "all"][seed % 3], "encoder.es": name,
         "training.queries": "all" if seed else 60, f"trained.{name}.locales": ["us", "jp"],
-        f"trained.{name}.hard_negatives": seed,
+        f"trained.{name}.hard_negatives": seed, f"trained.{name}.negatives": ["I"] if seed else [],
     })  # fmt: skip
     planned = list(training_rows(params, partial(costs_row, [])))
     assert [(row.stage, row.locale, row.kind) for row in planned] == [
@@ -202,7 +202,7 @@ def test_a_cap_of_positives_counts_for_each_query(
         params = changed_params({
             "sample.source": "source", "training.source": "source", "training.version": "all",
             "training.dev_share": 0.25, "training.queries": "all", "encoder.us": name,
-            f"trained.{name}.epochs": 4, f"trained.{name}.hard_negatives": 0,
+            f"trained.{name}.epochs": 4, f"trained.{name}.negatives": [],
             f"trained.{name}.max_tokens": 16, f"trained.{name}.positives_per_query": most,
         })  # fmt: skip
         return int(list(training_rows(params, partial(costs_row, [])))[1].units["tokens"])

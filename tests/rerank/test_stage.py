@@ -1,6 +1,7 @@
 """The stage reorders a run by the scores of its pairs, and no pair is scored twice."""
 
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from pipeline.rerank import stage as rerank
 from pipeline.store.store import Store
 from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs, write_sources
 from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
+from tests.helpers.training import write_model_card
 
 pytestmark = pytest.mark.slow  # models are loaded
 
 QUERIES, PRODUCTS, DEPTH = 25, 60, 7
+TINY = "rerankers.tiny"
 CUTOFFS = {
     "evaluate.ndcg": [10, 20], "evaluate.recall": [10, 20], "evaluate.judged": [10, 20],
     "evaluate.map": 20, "retrieve.depth": 20, "compare.metrics": ["dense.ndcg@10"],
@@ -35,7 +38,7 @@ def given(folder: Path, labels: int = 1, **changes: Any) -> Params:
     entry = reranker(folder, labels=labels).model_dump(mode="json")
     return params(
         {
-            **CUTOFFS, f"rerank.{LOCALE}": "tiny", "rerankers.tiny": entry,
+            **CUTOFFS, f"rerank.{LOCALE}": "tiny", TINY: entry,
             "reranking.depth": DEPTH, "runtime.engine": "torch", "runtime.threads": 1,
         } | changes
     )  # fmt: skip
@@ -166,6 +169,11 @@ def test_evaluate_refuses_runs_that_were_reranked_by_other_settings(folder: Path
         ({"reranking.weight": 0.5}, "weight must be '0.5'"),
         ({"reranking.run": "bm25"}, "run must be 'bm25'"),
         ({f"rerank.{LOCALE}": "mmarco-minilm"}, "reranker must be 'mmarco-minilm'"),
+        ({f"{TINY}.gains": [1.0, 0.5, 0.0, 0.0]}, r"reranker\.gains must be '\[1\.0, 0\.5"),
+        ({f"{TINY}.fields": ["product_title"]}, "fields must be .*product_title.* .found 'all'"),
+        ({f"{TINY}.max_tokens": 50}, "max_tokens must be '50' .found '96'"),
+        ({f"{TINY}.precision": "bfloat16"}, "precision must be 'bfloat16' .found 'float32'"),
+        ({f"{TINY}.weights.sha256": "7" * 64}, r"reranker\.weights\.sha256 must be 7{12}"),
     ):
         with pytest.raises(PipelineError, match=rf"{said}.*Run `dvc repro rerank@es`"):
             evaluate.evaluate(given(folder, 4, **changes), LOCALE)
@@ -187,15 +195,37 @@ def test_the_curve_of_a_reranker_that_was_trained_goes_with_its_runs(
     with pytest.raises(PipelineError, match=r"card.json is missing. Run `dvc repro models/dvc"):
         rerank.rerank(settings, LOCALE)
     trained = settings.trained["reranker-demo"].of_weights()
-    files.card.write_text(json.dumps({"settings": {**trained, "lr": 1.0}}))
+    write_model_card(settings, "reranker-demo", settings={**trained, "lr": 1.0})
     with pytest.raises(
         PipelineError, match=r"lr must be 2e-05 .found 1\.0.: the model was trained"
     ):
         rerank.rerank(settings, LOCALE)
     assert not layout.runs("rerank", LOCALE).folder.exists()
-    files.card.write_text(json.dumps({"settings": trained}))
+    write_model_card(settings, "reranker-demo")
     rerank.rerank(settings, LOCALE)
     assert written()["curve.csv"] == files.curve.read_bytes()
+
+
+def test_evaluate_refuses_runs_of_a_reranker_with_other_settings_or_that_was_trained_since(
+    folder: Path,
+) -> None:
+    chosen = {f"rerank.{LOCALE}": "reranker-demo"}
+    settings = given(folder, 4, **chosen)
+    files = layout.model("reranker", "reranker-demo")
+    build_reranker(files.weights, labels=4)
+    write_model_card(settings, "reranker-demo")
+    rerank.rerank(settings, LOCALE)
+    evaluate.evaluate(settings, LOCALE)
+    other = given(folder, 4, **chosen, **{"trained.reranker-demo.lr": 0.5})
+    with pytest.raises(PipelineError, match=r"card.json: lr must be 0\.5 .*train@reranker-demo`"):
+        evaluate.evaluate(other, LOCALE)
+    shutil.rmtree(files.folder)
+    evaluate.evaluate(settings, LOCALE)  # as in a clone: DVC brings the runs, and no model
+    build_reranker(files.weights, labels=4, seed=1)
+    write_model_card(settings, "reranker-demo")
+    said = r"rerank/es/run\.json: weights_sha256 must be \w+ .found \w+.: reranker-demo was trained"
+    with pytest.raises(PipelineError, match=rf"{said} again since. Run `dvc repro rerank@es`"):
+        evaluate.evaluate(settings, LOCALE)
 
 
 def test_a_reranker_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_from(
@@ -204,8 +234,7 @@ def test_a_reranker_is_not_used_on_queries_that_its_pairs_were_not_kept_apart_fr
     settings = given(folder, 4, **{f"rerank.{LOCALE}": "reranker-demo"})
     model, pairs = layout.model("reranker", "reranker-demo"), layout.pairs("reranker-demo")
     build_reranker(model.weights, labels=4)
-    trained = settings.trained["reranker-demo"].of_weights()
-    model.card.write_text(json.dumps({"settings": trained, "pairs": {}}))
+    write_model_card(settings, "reranker-demo")
     training = settings.training.model_dump(mode="json")
     pairs.folder.mkdir(parents=True)
     pairs.card.write_text(json.dumps({"evaluated": {}, "pairs": {}, "training": training}))
@@ -229,6 +258,20 @@ def test_evaluate_refuses_reranked_runs_of_another_run_and_edited_labels(folder:
     write_runs(np.random.default_rng(8), 20)
     with pytest.raises(PipelineError, match=r"hybrid_catalogue_sha256 must be .*rerank@es"):
         evaluate.evaluate(settings, LOCALE)
+
+
+def test_without_a_judged_product_that_has_a_text_there_are_no_label_scores(folder: Path) -> None:
+    path = layout.clean(LOCALE).judgements
+    table = pd.read_parquet(path)
+    table["product_id"] = "Z" + table["product_id"]
+    judgements = pa.Table.from_pandas(table, tables.JUDGEMENTS, preserve_index=False)
+    tables.write_table(path, judgements, tables.JUDGEMENTS)
+    write_runs(np.random.default_rng(4), 20)
+    rerank.rerank(given(folder, 4), LOCALE)
+    evaluate.evaluate(given(folder, 4), LOCALE)
+    found = json.loads(layout.metrics(LOCALE).read_text())
+    assert found["rerank"]["recall@20"] == 0
+    assert "labels" not in found
 
 
 def test_a_document_is_the_chosen_fields_in_their_order(folder: Path) -> None:

@@ -1,5 +1,6 @@
 """A training that is killed, torn or short of disk ends with the bytes of an undisturbed one."""
 
+import errno
 import json
 import os
 import shutil
@@ -16,7 +17,7 @@ from pipeline.core.params_file import load_params
 from pipeline.train.learner import Learner
 from pipeline.train.stage import train
 from tests.helpers.limits import file_limit
-from tests.helpers.training import NAME
+from tests.helpers.training import NAME, RERANKER, write_project
 from tests.train.test_stage import Make, contents
 from tests.train.test_stage import make as make  # a fixture
 
@@ -149,6 +150,28 @@ def test_a_disk_that_is_full_at_a_checkpoint_keeps_the_one_before(
         _train()
     assert contents(_checkpoint()) == before
     assert _train() == expected
+
+
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_a_disk_that_is_full_when_the_model_is_written_is_an_error_of_the_system_and_costs_no_step(
+    make: Make, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    make("last", SHORT)
+    if kind == "reranker":
+        write_project(Path(), RERANKER | {"epochs": 1, "batch": 50})
+    train(load_params(), NAME)
+    model = layout.model(kind, NAME).folder
+    expected = contents(model)
+    weights = len(expected["model/model.safetensors"])
+    assert weights == max(map(len, expected.values()))
+    shutil.rmtree(model)
+    monkeypatch.setattr(Learner, "learn", None)  # the checkpoint has all steps
+    with file_limit(weights - 1), pytest.raises(OSError, match="File too large") as caught:
+        train(load_params(), NAME)
+    assert caught.value.errno == errno.EFBIG
+    assert not model.exists()
+    train(load_params(), NAME)
+    assert contents(model) == expected
 
 
 def test_trainings_of_a_name_stay_a_week(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -149,7 +149,7 @@ def test_a_product_that_is_right_for_a_query_in_other_case_is_no_wrong_answer() 
         counts = [at == own or (query.lower(), text) not in right for at, text in enumerate(texts)]
         assert step.counts[row].tolist() == counts
     alone = [row for row in rows if row["query"] != "lamp"]
-    with pytest.raises(PipelineError, match="needs negative products, and hard_negatives is 0"):
+    with pytest.raises(PipelineError, match="needs negative products, and none of a query's own"):
         Examples(pairs_of(pa.Table.from_pylist(alone, schema=PAIRS)), settings, "x")
 
 
@@ -175,6 +175,20 @@ def test_a_triplet_loss_counts_the_positives_that_have_no_negative() -> None:
     keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
     examples = Examples(pairs_of(table.filter(keep)), encoder(loss="triplet"), "x")
     assert (examples.size, examples.without_negative) == (24, 16)
+
+
+def test_the_queries_without_a_hard_negative_are_counted_where_any_is_drawn() -> None:
+    table = pair_table(20, 5)
+    keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
+    found = pairs_of(table.filter(keep))
+    for changes, expected in (
+        ({}, 8),
+        ({"hard_negatives": 3}, 8),
+        ({"loss": "triplet"}, 8),
+        ({"negatives": [], "hard_negatives": 0}, 0),
+        ({"loss": "cosine"}, 0),
+    ):
+        assert Examples(found, encoder(**changes), "x").queries_without_negative == expected
 
 
 def test_targets_are_those_of_the_labels() -> None:
@@ -211,7 +225,8 @@ def test_a_rerankers_epoch_is_every_pair_once_and_its_steps_mix_the_queries() ->
             {"batch": 21, "positives_per_query": 1},
             r" 20, or take more queries, or raise positives_per_query\.$",
         ),
-        ({"loss": "triplet", "hard_negatives": 0}, "hard_negatives is 0. Raise it"),
+        ({"loss": "triplet", "hard_negatives": 0}, r"own are drawn\. Name labels under negatives"),
+        ({"negatives": ["C"]}, r"no pair has a label of negatives \(C\)\. .* hard_negatives: 0\.$"),
         ({"loss": "contrastive", "negatives": ["C"]}, r"no pair has a label of negatives \(C\)"),
         ({"loss": "cosine", "negatives": []}, r"no pair has a label of negatives \(none\)"),
     ],
@@ -223,8 +238,52 @@ def test_what_gives_no_examples_is_refused(changes: dict[str, Any], message: str
         Examples(pairs_of(table), encoder(**changes), "trained.x")
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"negatives": [], "hard_negatives": 0},
+        {},
+        {"loss": "triplet"},
+        {"loss": "distill-kl-div", "teacher": "judge"},
+        {"loss": "cosine"},
+        {"loss": "contrastive"},
+        {"loss": "online-contrastive"},
+    ],
+)
+def test_positives_that_the_train_split_lacks_are_refused_with_every_loss_by_their_own_key(
+    changes: dict[str, Any],
+) -> None:
+    table = pair_table(20, 5)
+    table = table.filter([label != "S" for label in table["label"].to_pylist()])
+    settings = encoder(**({"positives": ["S"], "negatives": ["C", "I"]} | changes))
+    said = (
+        r"^trained\.x\.positives: no pair of the train split has one of these labels \(found S\)\. "
+        r"Name labels that it has: E, C, I\.$"
+    )
+    with pytest.raises(PipelineError, match=said):
+        Examples(pairs_of(table), settings, "trained.x")
+
+
+def test_a_batch_of_fewer_than_two_is_not_recommended() -> None:
+    table = pair_table(1, 5, per_query=2)  # an E and an S
+    for most, said in ((3, "Set at most 3, or take more queries"), (1, r"learn from\. Take more")):
+        rows = pa.concat_tables([table] * most) if most > 1 else table
+        with pytest.raises(PipelineError, match=rf"8 is more than the {most} examples .*{said}"):
+            Examples(pairs_of(rows), encoder(loss="triplet"), "trained.x")
+
+
+def test_a_loss_of_triplets_needs_a_query_with_both_kinds_of_products() -> None:
+    rows = pair_table(20, 5).to_pylist()
+    kept = [row for row in rows if row["label"] == ("E" if row["query_id"] % 2 else "I")]
+    found = pairs_of(pa.Table.from_pylist(kept, schema=PAIRS))
+    with pytest.raises(
+        PipelineError, match=r"^trained\.x\.loss: .* beside a positive product\. Na"
+    ):
+        Examples(found, encoder(loss="triplet"), "trained.x")
+
+
 def test_one_query_alone_has_no_negatives_in_its_batch() -> None:
-    with pytest.raises(PipelineError, match="it needs negative products, and hard_negatives is 0"):
+    with pytest.raises(PipelineError, match="negative products, and none of a query's own are"):
         Examples(pairs(1, per_query=9), encoder(batch=2, hard_negatives=0), "trained.x")
 
 

@@ -21,11 +21,11 @@ from sentence_transformers import CrossEncoder, SentenceTransformer
 
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import sha256_file
+from pipeline.core.files import sha256_file, write_json
 from pipeline.core.params import Encoder
 from pipeline.core.params_file import check_params, load_params
 from pipeline.core.tables import PAIRS, read_table, write_table
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.encoders.loading import load_encoder
 from pipeline.encoders.model_folder import folder_sha256
@@ -39,7 +39,14 @@ from pipeline.train.stage import train
 from pipeline.train.teacher import Teacher
 from tests.helpers.tiny_models import build_model, edit_json, runtime
 from tests.helpers.tiny_rerankers import build_reranker, reranker
-from tests.helpers.training import NAME, RERANKER, SETTINGS, pair_table, write_project
+from tests.helpers.training import (
+    NAME,
+    RERANKER,
+    SETTINGS,
+    pair_table,
+    write_model_card,
+    write_project,
+)
 from tests.train.test_examples import encoder
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -385,6 +392,33 @@ def test_dev_queries_that_a_base_learned_from_do_not_choose_the_epoch(
     assert "dev_queries_learned_before" not in card_of(layout.model("encoder", NAME))["counts"]
 
 
+def test_a_training_that_was_done_is_done_again_if_other_dev_queries_choose_the_epoch(
+    make: Make, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
+    folder = make("dev", {"epochs": 1})
+    run()
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
+    YAML().dump(data, folder / "params.yaml")
+    own, theirs = layout.pairs("second"), layout.pairs(NAME)
+    write_table(own.train, pair_table(20, 8, first=200), PAIRS)
+    learned = read_table(theirs.train, PAIRS, "").slice(0, 5)  # a query
+    write_table(own.dev, pa.concat_tables([learned, pair_table(3, 9, first=300)]), PAIRS)
+    train(load_params(), "second")
+    # As if the base had come to the same weights without that query.
+    write_table(theirs.train, pair_table(20, 6, first=400), PAIRS)
+    pairs = {"train": sha256_file(theirs.train)}
+    write_json(
+        layout.model("encoder", NAME).card,
+        card_of(layout.model("encoder", NAME)) | {"pairs": pairs},
+    )
+    caplog.clear()
+    train(load_params(), "second")
+    assert "train name=second steps=5 reused=0 trained=5" in caplog.text
+    assert card_of(layout.model("encoder", "second"))["counts"]["dev_queries"] == 4
+
+
 def test_a_reranker_reads_as_many_tokens_as_the_model_can_and_types_where_it_takes_any(
     make: Make,
 ) -> None:
@@ -421,9 +455,8 @@ def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) ->
     folder = make("used")
     files = layout.model("encoder", NAME)
     build_model(files.weights, tokenizer="wordpiece", seed=2)
-    trained = load_params().trained[NAME].of_weights()
     learned = {"train": sha256_file(layout.pairs(NAME).train)}
-    files.card.write_text(json.dumps({"settings": trained, "pairs": learned}))
+    write_model_card(load_params(), NAME, pairs=learned)
     data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
     data["encoder"]["es"] = NAME
     data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
@@ -443,14 +476,73 @@ def test_a_model_that_was_trained_with_other_settings_is_not_used(make: Make) ->
             {**data, "trained": {**data["trained"], NAME: {**data["trained"][NAME], **changes}}}, ""
         )
         if not said:
-            LocaleEncoder(params, "es", convert=False)
-            refuse_other_settings(params, NAME)
+            weights = LocaleEncoder(params, "es", convert=False).weights
+            refuse_other_model(params, NAME, weights.sha256)
             continue
         LocaleEncoder(params, "es", convert=False)  # a plan of what is to be done
         with pytest.raises(PipelineError, match=said):
             LocaleEncoder(params, "es")
         with pytest.raises(PipelineError, match=said):
             train(params, "second")
+
+
+def test_a_trained_model_is_used_only_with_the_weights_and_the_contract_of_its_training(
+    make: Make,
+) -> None:
+    folder = make("held", {"epochs": 1})
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["encoder"]["es"] = NAME
+    data["encoders"]["tiny"]["weights"]["sha256"] = folder_sha256(Path("tiny"))
+    data["runtime"]["engine"] = "torch"
+    files = run()
+
+    def opened(**contract: Any) -> LocaleEncoder:
+        tiny = {**data["encoders"]["tiny"], **contract}
+        changed = {**data, "encoders": {**data["encoders"], "tiny": tiny}}
+        return LocaleEncoder(check_params(changed, ""), "es")
+
+    assert opened().weights.sha256 == card_of(files)["weights_sha256"]
+    again = r"Run `dvc repro models/dvc.yaml:train@tiny-tuned`"
+    for contract, said in (
+        ({"query_prefix": "ask: "}, r"query_prefix must be 'ask: ' .found ''"),
+        ({"pooling": "max"}, r"pooling must be 'max' .found 'model'"),
+    ):
+        with pytest.raises(PipelineError, match=rf"contract\.json: {said}.*its base\. {again}"):
+            opened(**contract)
+    other = build_model(folder / "other", tokenizer="wordpiece", seed=9)
+    shutil.copyfile(other / "model.safetensors", files.weights / "model.safetensors")
+    said = (
+        rf"{NAME}/model: sha256 must be \w+ .found \w+.: it is not the model that card\.json is of"
+    )
+    with pytest.raises(PipelineError, match=rf"{said}\. {again}"):
+        opened()
+
+
+def test_a_model_is_not_used_after_its_base_or_its_teacher_was_trained_again(make: Make) -> None:
+    folder = make("sources")
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["judge"] = RERANKER
+    student = {**data["trained"][NAME], "base": NAME, "loss": "distill-kl-div", "teacher": "judge"}
+    data["trained"]["second"] = student
+    params = check_params(data, "")
+    for kind, name in (("encoder", NAME), ("encoder", "second"), ("reranker", "judge")):
+        weights = layout.model(kind, name).weights
+        build_model(weights, tokenizer="wordpiece", seed=len(name))
+        write_model_card(params, name)
+    base, teacher = "1" * 64, {"weights": "2" * 64}
+    write_model_card(params, NAME, weights_sha256=base)
+    write_model_card(params, "judge", weights_sha256=teacher["weights"])
+    held = folder_sha256(layout.model("encoder", "second").weights)
+    write_model_card(params, "second", base_sha256=base, teacher=teacher)
+    refuse_other_model(params, "second", held)
+    for changes, said in (
+        ({"base_sha256": "3" * 64}, rf"base_sha256 must be 1{{12}} .found 3{{12}}.: {NAME} was"),
+        ({"teacher": {"weights": "3" * 64}}, r"teacher\.weights must be 2{12} .*: judge was tra"),
+    ):
+        card = {"base_sha256": base, "teacher": teacher, **changes}
+        write_model_card(params, "second", **card)
+        with pytest.raises(PipelineError, match=rf"second/card\.json: {said}.*train@second`"):
+            refuse_other_model(params, "second", held)
 
 
 def test_a_reranker_is_what_the_library_loads(make: Make) -> None:

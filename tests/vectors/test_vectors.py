@@ -16,6 +16,7 @@ from pydantic import ValidationError
 
 from pipeline.core import layout
 from pipeline.core.arrays import Matrix, blocks
+from pipeline.core.contract import contract_of
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
 from pipeline.core.params import Embed, Encoder, Similarity
@@ -25,7 +26,6 @@ from pipeline.vectors.manifest import (
     Shard,
     SideCut,
     check_ids,
-    contract_of,
     read_manifest,
 )
 from pipeline.vectors.shards import ShardReader, ShardWriter, read_vectors

@@ -16,7 +16,7 @@ from pipeline.core.errors import PipelineError, explain, shorten
 from pipeline.core.param_types import MOST_NAME
 from pipeline.core.params import Encoder, FolderWeights, Params, Weights
 from pipeline.core.params_file import PARAMS_FILE, check_params, is_name, load_params
-from pipeline.core.trained_folder import refuse_other_settings
+from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.catalogue.description import describe
 from pipeline.encoders.catalogue.pin import pin, read_card
 from pipeline.encoders.catalogue.proof import Proof, prove
@@ -95,7 +95,7 @@ def check(name: str) -> tuple[LocalWeights, Proof]:
         )
     spec = params.encoder_named(name)
     local = resolve_weights(spec, name)
-    refuse_other_settings(params, name)
+    refuse_other_model(params, name, local.sha256)
     return local, prove(spec, local, params.runtime)
 
 
