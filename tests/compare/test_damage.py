@@ -198,16 +198,6 @@ def test_a_file_too_large_to_be_a_report_is_not_read(
     assert "is larger than 40,000 bytes" in said
 
 
-def test_a_title_file_that_dvc_takes_too_long_for_costs_only_titles(
-    repository: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("pipeline.compare.pull.SECONDS", 0.01)
-    sides = Revision("HEAD"), Revision("workspace")
-    found = as_json(compare(params(FAST), *sides, queries=2))
-    assert any("no titles for es of HEAD" in note for note in found["notes"])
-    assert found["moves"] == without_titles(outcome(), 0)
-
-
 def test_settings_that_loosen_the_comparison_are_said_however_many_others_differ(
     repository: Path,
 ) -> None:
