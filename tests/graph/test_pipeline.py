@@ -241,6 +241,21 @@ def test_a_locale_is_explored_alone_on_demand_and_twice_to_the_same_bytes(
     assert all(name.endswith("@us") for name in ran)
 
 
+def test_what_git_and_a_remote_hold_is_all_that_a_clone_needs(
+    project: Project, tmp_path: Path
+) -> None:
+    remote = ("dvc", "remote", "add", "--default", "team", str(tmp_path / "share"))
+    project.call(*remote)
+    project.call("dvc", "push")
+    clone = Project(tmp_path / "clone", project.environment)
+    project.call("git", "clone", "--quiet", str(project.folder), str(clone.folder))
+    clone.call(*remote)
+    clone.call("dvc", "pull")
+    assert clone.ran("repro") == set()
+    page = Path("reports/report.html")
+    assert (clone.folder / page).read_bytes() == (project.folder / page).read_bytes()
+
+
 def test_git_holds_the_reports_and_nothing_heavy(reproduced: Project) -> None:
     tracked = reproduced.call("git", "ls-files", "data", "models", "reports").split()
     assert {path for path in tracked if not path.endswith(".gitignore")} == {
