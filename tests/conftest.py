@@ -46,7 +46,6 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return True if mark and f"not {mark[1]}" in config.option.markexpr else None
 
 
-ChangedParams = Callable[[dict[str, Any]], Params]
 RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 
 
@@ -54,13 +53,6 @@ RunStage = Callable[..., "subprocess.CompletedProcess[str]"]
 def params() -> Params:
     """The shipped parameters."""
     return artefacts.params()
-
-
-@pytest.fixture
-def changed_params() -> ChangedParams:
-    """Return the shipped parameters with `{"section.key": value}` changed."""
-
-    return artefacts.params
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import argparse
 import errno
 import logging
 import os
+import signal
 import socket
 import time
 from typing import NoReturn
@@ -67,6 +68,7 @@ def serve(port: int, locale: str | None) -> None:
         try:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
+            signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would be a traceback
             stage.log.info("ended")
 
 

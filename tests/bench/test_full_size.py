@@ -16,7 +16,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file
 from pipeline.demo.tables import EXAMPLES, PRODUCTS
 from pipeline.sample import stage as sample
-from tests.conftest import ChangedParams, RunStage
+from tests.conftest import RunStage
+from tests.helpers import artefacts
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
 
@@ -113,11 +114,9 @@ def test_every_judged_product_has_a_row_and_no_pair_or_product_stands_twice(
     assert products.product_id.duplicated().any(), "locales share ids"
 
 
-def test_the_stages_take_all_of_it(
-    folder: Path, project: Path, changed_params: ChangedParams
-) -> None:
+def test_the_stages_take_all_of_it(folder: Path, project: Path) -> None:
     changes = {"source": str(folder), "version": "all", "splits": ["train", "test"]}
-    params = changed_params({f"sample.{key}": value for key, value in changes.items()})
+    params = artefacts.params({f"sample.{key}": value for key, value in changes.items()})
     sample.sample(params)
     total = 0
     for locale in params.locales:

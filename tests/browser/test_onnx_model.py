@@ -1,13 +1,16 @@
 """Weights in 8 bits: the graph computes what it did, as exactly as 8 bits can."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime
+import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipeline.browser.onnx_model import quantise, to_8_bits
+from pipeline.browser.onnx_model import export_model, quantise, to_8_bits
+from tests.helpers.tiny_models import build_model, entry, weights_of
 
 
 def run(model: Any, ids: Any) -> Any:
@@ -60,3 +63,13 @@ def test_a_scale_along_either_axis_leaves_half_a_step_of_error_at_most() -> None
         assert scales.shape == ((1, 5) if axis == 0 else (7, 1))
         assert codes.dtype == np.int8
         assert (np.abs(codes * scales - values) <= scales * 0.5001).all()
+
+
+@pytest.mark.slow
+def test_the_same_encoder_is_exported_as_the_same_bytes(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model")
+    exported = []
+    for path in (tmp_path / "one.onnx", tmp_path / "two.onnx"):
+        tokenizer = export_model(entry(folder), weights_of(folder), path)
+        exported.append((tokenizer, path.read_bytes()))
+    assert exported[0] == exported[1]

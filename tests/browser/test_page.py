@@ -22,14 +22,13 @@ from playwright.sync_api import Browser, Page, Request, Response, expect
 from bench.browser import grow
 from bench.static_server import serve
 from pipeline.browser import command, tiles
-from pipeline.browser.onnx_model import OnnxEncoder, export_model
+from pipeline.browser.onnx_model import OnnxEncoder
 from pipeline.clean import stage as clean
 from pipeline.core import layout
 from pipeline.core.arrays import Ints, Matrix
 from pipeline.demo import stage as demo
 from pipeline.embed import stage as embed
 from pipeline.encoders.tokens import Tokenizer
-from pipeline.encoders.weights import resolve_weights
 from pipeline.evaluate import judged_run
 from pipeline.retrieve import neighbours
 from pipeline.runs.inputs import read_judgements
@@ -374,12 +373,3 @@ def test_the_types_of_all_but_scripts_do_not_matter(page: Page) -> None:
     for name in ("vendor/onnxruntime.wasm", "model.onnx", "codebook.bin"):
         assert page.evaluate(asked, name) == UNUSUAL[Path(name).suffix]
     assert len(search(page, "mug")) == 10
-
-
-@pytest.mark.thorough
-def test_the_same_encoder_is_exported_as_the_same_bytes(made: Path, tmp_path: Path) -> None:
-    spec = params().encoder_of("us")
-    exported = tmp_path / "model.onnx"
-    tokenizer = export_model(spec, resolve_weights(spec, "minilm"), exported)
-    assert exported.read_bytes() == (made / "model.onnx").read_bytes()
-    assert tokenizer == (made / "tokenizer.json").read_text()

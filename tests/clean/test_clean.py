@@ -20,7 +20,8 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import MAX_CHARACTERS, join_fields, normalise
-from tests.conftest import ChangedParams, RunStage
+from tests.conftest import RunStage
+from tests.helpers import artefacts
 from tests.helpers.esci_files import example, product, random_source, small_source, write_source
 
 LOCALES = ("us", "es", "jp")
@@ -172,9 +173,9 @@ def test_pieces_of_any_size_give_the_same_tables_and_counts(
 
 
 def test_few_batches_more_than_threads_are_in_memory(
-    project: Path, changed_params: ChangedParams, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    params = changed_params({"runtime.threads": 16})
+    params = artefacts.params({"runtime.threads": 16})
     run_both(params, *random_source(7))
     taken, in_memory = 0, list[int]()
     iter_table = tables.iter_table
@@ -254,9 +255,9 @@ def test_cleaning_one_locale_leaves_the_others_alone(project: Path, params: Para
     ],
 )
 def test_a_products_text_is_the_chosen_fields_in_the_chosen_order_without_nulls(
-    changed_params: ChangedParams, fields: list[str], separator: str, text: str, ends: list[int]
+    fields: list[str], separator: str, text: str, ends: list[int]
 ) -> None:
-    settings = changed_params({"clean.fields": fields, "clean.separator": separator}).clean
+    settings = artefacts.params({"clean.fields": fields, "clean.separator": separator}).clean
     row = product(
         "A", product_title="<b>Bag</b> 👜", product_brand=" ACME ", product_color="red",
         product_description=" &nbsp; ",
@@ -395,10 +396,8 @@ def test_any_text_of_a_feed_is_cleaned(project: Path, params: Params) -> None:
 # Bad input: one message, the earlier artefact intact
 
 
-def test_a_sample_without_any_text_names_the_fields(
-    project: Path, changed_params: ChangedParams
-) -> None:
-    params = changed_params({"clean.fields": ["product_color", "product_brand"]})
+def test_a_sample_without_any_text_names_the_fields(project: Path) -> None:
+    params = artefacts.params({"clean.fields": ["product_color", "product_brand"]})
     small_source(Path(params.sample.source))
     sample(params)
 
@@ -467,7 +466,7 @@ def test_the_stage_cleans_the_locale_it_is_given(project: Path, run_stage: RunSt
 
 
 def test_spelling_is_corrected_where_it_is_asked_for_and_every_correction_is_listed(
-    project: Path, changed_params: ChangedParams
+    project: Path,
 ) -> None:
     typed = ["Red snekaers", "red sneakers", "rde hta 5l", "snekaers snekaers", "red sneakres"]
     examples = [example(i, i, "A", query=text) for i, text in enumerate(typed)]
@@ -477,13 +476,13 @@ def test_spelling_is_corrected_where_it_is_asked_for_and_every_correction_is_lis
     ]
     titles = {one: {"product_title": "red sneakers"} for one in "AB"}
     products = [product(one, of, **titles[one]) for of in LOCALES for one in "AB"]
-    off = changed_params({"sample.source": "source"})
+    off = artefacts.params({"sample.source": "source"})
     run_both(off, examples, products)
     before = {path: path.read_bytes() for path in sorted(layout.CLEAN.rglob("*.*"))}
     assert not layout.clean("us").corrections.exists()
     assert "spelling" not in counts("us")
 
-    clean(changed_params({"sample.source": "source", "spelling.us": "corrected"}), "us")
+    clean(artefacts.params({"sample.source": "source", "spelling.us": "corrected"}), "us")
 
     texts = ["Red sneakers", "red sneakers", "rde hta 5l", "sneakers sneakers", "red sneakers"]
     assert cleaned("us")["queries"]["text"].tolist() == texts

@@ -163,7 +163,6 @@ def test_a_bug_in_a_worker_keeps_its_traceback(hire: Hire) -> None:
     assert "fleet_work.py" in str(error.value)
 
 
-@pytest.mark.thorough
 def test_workers_that_die_before_they_are_ready_are_one_message(hire: Hire) -> None:
     with hire(dies) as two, pytest.raises(PipelineError) as error:
         two.about()
@@ -217,7 +216,6 @@ def test_without_a_worker_for_too_long_the_wait_ends_with_a_message(
             late.about()
 
 
-@pytest.mark.thorough
 def test_the_wait_begins_when_the_last_worker_is_lost_however_old_its_last_result(
     hire: Hire, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline.compare.pull import pull
 from pipeline.core import layout
 from tests.graph.test_workflows import SCRIPTS, run
 from tests.helpers.artefacts import ROOT
@@ -304,6 +305,17 @@ def test_a_commit_that_breaks_dvc_is_compared_all_the_same_with_labels_for_title
     assert "worse, refused" in found.out
     assert "no titles for es of main" in found.out
     assert len(found.err.splitlines()) == 1
+
+
+def test_a_file_that_dvc_takes_too_long_for_is_not_read(
+    repository: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(repository)
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    titles = layout.top("es")
+    assert pull(titles, "HEAD", Path()) == titles.read_bytes()
+    monkeypatch.setattr("pipeline.compare.pull.SECONDS", 0.01)
+    assert pull(titles, "HEAD", Path()) is None
 
 
 @pytest.mark.parametrize("worktree", [False, True])

@@ -1,5 +1,4 @@
 import errno
-import resource
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +6,7 @@ import numpy as np
 import pytest
 
 from pipeline.core.arrays import blocks, sampled_rows, write_npy
+from tests.helpers.limits import file_limit
 
 
 def test_a_sample_is_seeded_ascending_and_whole_where_there_are_few() -> None:
@@ -49,11 +49,6 @@ def test_an_npy_file_is_the_one_that_numpy_writes(
 
 
 def test_an_npy_file_that_does_not_fit_is_the_systems_error(tmp_path: Path) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1_000, hard))
-    try:
-        with pytest.raises(OSError, match="File too large") as caught:
-            write_npy(tmp_path / "a.npy", np.zeros(1_000))
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    with file_limit(1_000), pytest.raises(OSError, match="File too large") as caught:
+        write_npy(tmp_path / "a.npy", np.zeros(1_000))
     assert caught.value.errno == errno.EFBIG

@@ -23,10 +23,10 @@ def fill(folder):
     with open(sys.argv[2], "a") as log:
         log.write("made\\n")
     (folder / "first").write_text("1")
-    time.sleep(0.3)
     {then}
     (folder / "second").write_text("2")
 
+print("asking", flush=True)
 sys.stdout.write(str(build_once(Path(sys.argv[1]), fill)))
 """
 
@@ -56,6 +56,11 @@ def as_made(folder: Path) -> bool:
 def start(folder: Path, log: Path, then: str = "pass") -> "subprocess.Popen[str]":
     command = [sys.executable, "-c", MAKE.replace("{then}", then), str(folder), str(log)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def wait_until_it_asks(process: "subprocess.Popen[str]") -> None:
+    assert process.stdout is not None
+    assert process.stdout.readline() == "asking\n"
 
 
 def test_a_folder_is_made_once_and_its_hashes_are_those_of_its_files(tmp_path: Path) -> None:
@@ -161,7 +166,12 @@ def test_a_making_that_fails_leaves_nothing_and_what_was_there_stays(tmp_path: P
 
 @pytest.mark.slow
 def test_processes_that_ask_at_once_make_it_once(tmp_path: Path) -> None:
-    processes = [start(tmp_path / "model", tmp_path / "log") for _ in range(3)]
+    go_on = tmp_path / "go on"
+    wait = f"while not Path({str(go_on)!r}).exists(): time.sleep(0.01)"
+    processes = [start(tmp_path / "model", tmp_path / "log", wait) for _ in range(3)]
+    for process in processes:
+        wait_until_it_asks(process)
+    go_on.touch()
     outputs = {process.communicate()[0] for process in processes}
     assert [process.returncode for process in processes] == [0] * 3
     assert (tmp_path / "log").read_text() == "made\n"
@@ -191,8 +201,9 @@ def test_what_a_process_elsewhere_builds_stays_while_it_holds_the_lock(tmp_path:
     partial.mkdir()
     with FileLock(tmp_path / ".model.lock"):
         waiting = start(tmp_path / "model", tmp_path / "log")
+        wait_until_it_asks(waiting)
         with pytest.raises(subprocess.TimeoutExpired):
-            waiting.communicate(timeout=2)
+            waiting.wait(timeout=0.5)
         assert partial.is_dir()
     waiting.communicate()
     assert (waiting.returncode, partial.exists()) == (0, False)

@@ -48,7 +48,7 @@ def test_only_a_few_items_are_taken_ahead_of_the_results(threads: int, waiting: 
     results = in_parallel(lambda item: item, items, threads, waiting)
     taken_ahead = [items.taken - done for done, _ in enumerate(results)]
     assert len(taken_ahead) == 100
-    assert max(taken_ahead) == threads + (threads + 1 if waiting is None else waiting)
+    assert max(taken_ahead) <= threads + (threads + 1 if waiting is None else waiting)
 
 
 def test_as_many_items_as_threads_are_worked_on_where_none_may_wait() -> None:
@@ -97,7 +97,7 @@ def test_what_has_not_begun_when_the_caller_stops_is_never_begun() -> None:
     assert next(results) == 0
     threading.Timer(0.5, release.set).start()  # closing waits for the one that runs
     results.close()
-    assert items.taken == 3
+    assert items.taken <= 3
     assert max(begun) <= 1
 
 

@@ -1,3 +1,4 @@
+import json
 import re
 import unicodedata
 from collections import Counter
@@ -234,6 +235,12 @@ def expected_label(wording: Wording, query: Query, product: Product) -> str:
         return "C" if product.type in wording.types[query.type].complements else "I"
     failed = [name for name in query.needs if product.traits[name] not in query.needs[name]]
     return "S" if failed else "E"
+
+
+@pytest.mark.parametrize("locale", LOCALES)
+def test_the_demo_is_neither_too_easy_nor_too_hard_for_the_default_encoders(locale: str) -> None:
+    committed = json.loads((artefacts.ROOT / layout.metrics(locale)).read_text(encoding="utf-8"))
+    assert 0.5 < committed["dense"]["ndcg@10"] < 0.9
 
 
 def test_every_label_follows_from_the_attributes(

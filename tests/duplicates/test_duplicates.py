@@ -30,7 +30,7 @@ from pipeline.similar import stage as similar
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import ShardReader
 from tests.helpers.artefacts import LOCALE, clean_counts, params, write_embeddings
-from tests.helpers.run_files import write_runs
+from tests.helpers.run_files import write_given_runs
 
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyzáéñ"))
 WORDS = ["".join(each) for each in np.random.default_rng(0).choice(LETTERS, (60, 6))]
@@ -222,7 +222,7 @@ def test_labels_and_runs_are_reported_of_the_collapsed_catalogue() -> None:
         np.repeat([0, 1], 5), np.tile(np.arange(5), 2), np.array([5, 4, 3, 2, 1, 5, 4, 3, 2, 1.0])
     )
     for system in FIRST_SYSTEMS:
-        write_runs(system, inputs, run)
+        write_given_runs(system, inputs, run)
     duplicates.duplicates(chosen, LOCALE)
     assert groups() == {frozenset(["B0", "B1", "B2"])}
     report = json.loads(layout.duplicates_report(LOCALE).read_text())
@@ -248,7 +248,7 @@ def test_where_nothing_is_relevant_there_is_no_ndcg() -> None:
     write_catalogue(given(), ["B0", "B1", "B2"], texts, [(1, "B0", "I"), (2, "B1", "I")])
     inputs = read_inputs(LOCALE)
     for system in FIRST_SYSTEMS:
-        write_runs(system, inputs, (np.array([0, 1]), np.array([0, 0]), np.array([1.0, 1.0])))
+        write_given_runs(system, inputs, (np.array([0, 1]), np.array([0, 0]), np.array([1.0, 1.0])))
     duplicates.duplicates(given(), LOCALE)
     report = json.loads(layout.duplicates_report(LOCALE).read_text())
     assert report["runs"] == {system: {} for system in FIRST_SYSTEMS}

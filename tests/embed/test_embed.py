@@ -5,10 +5,11 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import astuple
 from pathlib import Path
 from typing import Any
 
@@ -316,15 +317,16 @@ def test_what_max_tokens_cuts_off_is_counted_by_field_as_the_tokenizer_counts_it
     assert len(set(lost.values())) > 1
 
 
-def _watched(folder: Path) -> "subprocess.Popen[str]":
-    """Start embed as a process that counts the texts it computes in the file `computed`."""
-    return subprocess.Popen(
-        [sys.executable, "-c", "from bench import proofs; proofs.watched_embed()"],
+def _watched(folder: Path, kill: proofs.Kill | None = None) -> int:
+    """Run embed, which counts the texts it computes in the file `computed`; return its status."""
+    given = f"proofs.Kill(*{astuple(kill)})" if kill else ""
+    return subprocess.run(
+        [sys.executable, "-c", f"from bench import proofs; proofs.watched_embed({given})"],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+        stderr=subprocess.DEVNULL,
+        check=False,
+    ).returncode
 
 
 def test_a_kill_repeats_a_group_at_most_and_changes_no_byte(run: Run, project: Path) -> None:
@@ -335,40 +337,44 @@ def test_a_kill_repeats_a_group_at_most_and_changes_no_byte(run: Run, project: P
     before = _fingerprint(layout.embeddings(LOCALE).folder)
     shutil.rmtree("cache/vectors")
     shutil.rmtree(layout.embeddings(LOCALE).folder)
-    computed = project / "computed"
-    computed.touch()
-    with _watched(project) as process:
-        while process.poll() is None and computed.stat().st_size < 1_500:
-            time.sleep(0.0005)
-        process.kill()
+    assert _watched(project, proofs.Kill(texts=1_500, seconds=0.0)) == -signal.SIGKILL
     assert not layout.embeddings(LOCALE).folder.exists()
-    with _watched(project) as process:
-        process.communicate()
-    assert process.returncode == 0
+    assert _watched(project) == 0
     assert _fingerprint(layout.embeddings(LOCALE).folder) == before
-    assert computed.stat().st_size - 2_020 <= GROUP_TEXTS + proofs.IN_FLIGHT < 1_500
+    repeated = (project / "computed").stat().st_size - 2_020
+    assert repeated <= GROUP_TEXTS + proofs.IN_FLIGHT < 1_500
 
 
-def test_a_store_that_cannot_be_written_is_one_message_and_the_old_vectors_stay(
-    embedded: Run, project: Path
-) -> None:
-    before = _fingerprint(layout.embeddings(LOCALE).folder)
+@pytest.fixture
+def place(embedded: Run, project: Path) -> Path:
+    """Where the store was, after a run whose vectors are there; its texts are others now."""
     _write_texts([f"{row} " + "otro texto" * row for row in range(250)])
     place = project / "cache/vectors"
-
-    def check() -> None:
-        message = _refused(embedded())
-        assert f"the store of vectors in {place} cannot be used" in message
-        assert "$PIPELINE_CACHE" in message
-        assert _fingerprint(layout.embeddings(LOCALE).folder) == before
-
     shutil.rmtree(place)
+    return place
+
+
+def _check_refused_and_the_old_vectors_stay(run: Run, place: Path) -> None:
+    before = _fingerprint(layout.embeddings(LOCALE).folder)
+    message = _refused(run())
+    assert f"the store of vectors in {place} cannot be used" in message
+    assert "$PIPELINE_CACHE" in message
+    assert _fingerprint(layout.embeddings(LOCALE).folder) == before
+
+
+def test_a_store_that_is_no_folder_is_one_message_and_the_old_vectors_stay(
+    embedded: Run, place: Path
+) -> None:
     place.write_text("no folder")
-    check()
-    place.unlink()
-    with small_disk(place, 1):  # it has no room for the vectors
+    _check_refused_and_the_old_vectors_stay(embedded, place)
+
+
+def test_a_store_without_room_is_one_message_and_the_old_vectors_stay(
+    embedded: Run, place: Path
+) -> None:
+    with small_disk(place, 1):
         (place / "filling").write_bytes(b"." * (2**20 - 40_000))
-        check()
+        _check_refused_and_the_old_vectors_stay(embedded, place)
 
 
 def test_what_an_entry_may_have_forgotten_is_warned_of_once_and_it_goes_on(run: Run) -> None:

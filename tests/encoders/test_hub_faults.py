@@ -23,6 +23,7 @@ from pipeline.encoders.hub_cache import cached_list
 from pipeline.encoders.weights import LocalWeights, resolve_weights
 from tests.helpers import tiny_models
 from tests.helpers.artefacts import ROOT
+from tests.helpers.disks import small_disk
 from tests.helpers.loopback_hub import Fault, LoopbackHub
 from tests.helpers.tiny_models import build_model
 
@@ -382,15 +383,10 @@ def test_a_disk_without_room_is_told_before_the_download(
     hub: LoopbackHub, revision: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=400k", "tmpfs", str(disk)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
+    with small_disk(disk, 1):
+        (disk / "filling").write_bytes(bytes(600_000))
         monkeypatch.setenv("PIPELINE_CACHE", str(disk / "cache"))
         message = refusal(revision)
-    finally:
-        subprocess.run(["umount", str(disk)], check=True)
     assert " MB free" in message
     assert BIG not in hub.fetched()
 

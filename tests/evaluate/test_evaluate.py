@@ -5,21 +5,19 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-import ir_measures
 import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
-from ir_measures import AP, RR, Judged, P, R, nDCG
 
 from pipeline.bm25 import stage as bm25
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file, write_json
 from pipeline.core.systems import FIRST_SYSTEMS, System
-from pipeline.evaluate import exact_ranks, per_query, results, system_scores, top_products
+from pipeline.evaluate import exact_ranks, per_query, results, top_products
 from pipeline.evaluate import stage as evaluate
 from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.hybrid import stage as hybrid
@@ -42,7 +40,6 @@ from tests.helpers.artefacts import (
 )
 
 SHALLOW = {"evaluate.recall": [10, 50, 100], "retrieve.depth": 120}
-INTEGER_GAINS = {"E": 100, "S": 10, "C": 1, "I": 0}
 
 
 @pytest.fixture(scope="module")
@@ -98,53 +95,6 @@ def _fuse_again() -> None:
     )
     of = of_hybrid(params(), (dense, lexical))
     write_json(_card("hybrid"), fused.model_copy(update={"of": of}).model_dump(mode="json"))
-
-
-def test_the_numbers_of_a_system_are_those_of_ir_measures(judgements: pa.Table) -> None:
-    system: System = "bm25"
-    qrels = pd.DataFrame(
-        {
-            "query_id": judgements["query_id"].to_pandas().astype(str),
-            "doc_id": judgements["product_id"].to_pandas(),
-            "relevance": judgements["label"].to_pandas().map(INTEGER_GAINS),
-        }
-    )
-    queries = sorted(set(judgements["query_id"].to_pylist()))
-    judged = system_scores.read_judged(LOCALE)
-    ours = system_scores.score(system, LOCALE, judged, params(SHALLOW).evaluate, 120)[0].measures
-    exact = set(qrels.query_id[qrels.relevance == 100])
-    gainful = set(qrels.query_id[qrels.relevance > 0])
-    everything = set(qrels.query_id)
-    for track, key, measure, taking_part in (
-        ("catalogue", "ndcg@10", nDCG @ 10, gainful),
-        ("catalogue", "ndcg@100", nDCG @ 100, gainful),
-        ("catalogue", "ndcg_judged_only@10", nDCG(judged_only=True) @ 10, gainful),
-        ("catalogue", "mrr@10", RR(rel=100) @ 10, exact),
-        ("catalogue", "recall@10", R(rel=100) @ 10, exact),
-        ("catalogue", "recall@100", R(rel=100) @ 100, exact),
-        ("catalogue", "precision@10", P(rel=100) @ 10, exact),
-        ("catalogue", "map@100", AP(rel=100) @ 100, exact),
-        ("catalogue", "judged@10", Judged @ 10, everything),
-        ("pool", "pool_ndcg", nDCG, gainful),
-        ("pool", "pool_mrr", RR(rel=100), exact),
-    ):
-        run = pd.read_parquet(layout.runs(system, LOCALE).folder / f"{track}.parquet")
-        answers = pd.DataFrame(
-            {
-                "query_id": run["query_id"].astype(str),
-                "doc_id": run["product_id"],
-                "score": -run["rank"].astype(float),
-            }
-        )
-        found = {
-            each.query_id: each.value for each in ir_measures.iter_calc([measure], qrels, answers)
-        }
-        # The authority leaves out a query that retrieved nothing.
-        values = [
-            found.get(str(query), 0.0) if str(query) in taking_part else np.nan for query in queries
-        ]
-        np.testing.assert_allclose(ours[key], values, rtol=0, atol=1e-9, err_msg=key)
-        assert _metrics()[system][key] == pytest.approx(np.nanmean(values), abs=5.1e-6), key
 
 
 def test_random_is_the_mean_of_its_expectations_and_far_below_the_systems(

@@ -28,10 +28,6 @@ SCRIPTS = {step["id"]: step["run"] for name, step in STEPS if "id" in step}
 RUNS = [(name, step["run"]) for name, step in STEPS if "run" in step]
 
 
-def test_there_are_the_two_workflows() -> None:
-    assert sorted(WORKFLOWS) == ["checks", "metrics"]
-
-
 @pytest.mark.parametrize("name", WORKFLOWS)
 def test_every_action_is_pinned_by_commit_with_its_version_beside_it(name: str) -> None:
     used = re.findall(r"uses: *(.+)", TEXTS[name])
@@ -93,8 +89,8 @@ def test_comparing_installs_the_light_package_at_pinned_versions() -> None:
 def test_the_index_gate_is_asked_right_after_the_lock_whatever_the_lock_says() -> None:
     steps = WORKFLOWS["metrics"]["jobs"]["metrics"]["steps"]
     (place,) = [i for i, step in enumerate(steps) if "lock-current" in step.get("run", "")]
-    assert steps[place + 1] == {
-        "name": "No index may lose more than index_gate",
+    gate = steps[place + 1]
+    assert {key: gate[key] for key in ("id", "if", "run")} == {
         "id": "gate",
         "if": "${{ !cancelled() && steps.install.outcome == 'success' }}",
         "run": "make --old-file=setup gate",

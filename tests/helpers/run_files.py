@@ -26,7 +26,7 @@ def random_run(
     return ranking.rank_pairs(rows, codes.astype(np.int64), rng.integers(0, 6, len(rows)) / 4)
 
 
-def write_runs(
+def write_given_runs(
     system: System,
     inputs: Inputs,
     catalogue: ranking.Ranked,

@@ -79,6 +79,6 @@ def reranker(folder: Path, **contract: Any) -> Reranker:
     )  # fmt: skip
 
 
-def weights_of(folder: Path, **contract: Any) -> LocalWeights:
+def reranker_weights(folder: Path, **contract: Any) -> LocalWeights:
     """Return the weights of a cross-encoder in a folder, under the name `tiny`."""
     return resolve_weights(reranker(folder, **contract), "tiny")

@@ -27,7 +27,7 @@ from pipeline.runs import ranking
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.sample import stage as sample
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
-from tests.helpers.run_files import random_run, rewrite_run, write_runs
+from tests.helpers.run_files import random_run, rewrite_run, write_given_runs
 
 QUERIES, PRODUCTS = 30, 50
 SETTINGS: list[Fusion] = [
@@ -144,7 +144,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
         pool = ranking.rank_pairs(
             read.pair_queries, read.pair_products, rng.integers(0, 3, len(read.pair_queries)) / 2
         )
-        write_runs(system, read, random_run(rng, QUERIES, PRODUCTS, most=20), pool=pool)
+        write_given_runs(system, read, random_run(rng, QUERIES, PRODUCTS, most=20), pool=pool)
     return read
 
 
@@ -166,7 +166,7 @@ def test_the_stage_fuses_each_track_and_cuts_the_catalogue_run_at_the_depth(
     given = params({"retrieve.depth": depth, **shallow, **compared})
     for system in hybrid.FUSED:
         tracks = [_read(system, track, inputs) for track in ("catalogue", "pool")]
-        write_runs(system, inputs, tracks[0], pool=tracks[1], depth=depth)
+        write_given_runs(system, inputs, tracks[0], pool=tracks[1], depth=depth)
     monkeypatch.setattr(run_files, "QUERIES_A_PIECE", 11)
     hybrid.hybrid(given, LOCALE)
     for track in ("catalogue", "pool"):
@@ -190,7 +190,7 @@ def test_the_stage_writes_the_same_bytes_whatever_the_pieces_it_read_were(
     before = fingerprint()
     for system in hybrid.FUSED:
         tracks = [_read(system, track, inputs) for track in ("catalogue", "pool")]
-        write_runs(system, inputs, tracks[0], pool=tracks[1], queries_a_group=3)
+        write_given_runs(system, inputs, tracks[0], pool=tracks[1], queries_a_group=3)
     assert fingerprint()[:2] == before[:2]  # the card, last, holds the hashes of what it read
 
 
@@ -215,7 +215,7 @@ def test_the_card_says_what_was_fused_and_how(inputs: Inputs) -> None:
 
 @pytest.mark.parametrize("system", hybrid.FUSED)
 def test_runs_of_another_depth_are_refused(inputs: Inputs, system: System) -> None:
-    write_runs(system, inputs, _read(system, "catalogue", inputs), depth=500)
+    write_given_runs(system, inputs, _read(system, "catalogue", inputs), depth=500)
     told = f"runs are 500 deep, but retrieve.depth is 1000. {run_card.rerun_hint(system, LOCALE)}"
     with pytest.raises(PipelineError, match=told):
         hybrid.hybrid(params(), LOCALE)
@@ -247,7 +247,7 @@ def test_a_pool_run_of_other_judgements_is_refused(inputs: Inputs, system: Syste
     judgements = tables.read_table(path, tables.JUDGEMENTS, "")
     tables.write_table(path, judgements.slice(1), tables.JUDGEMENTS)
     other = hybrid.FUSED[system == "dense"]
-    write_runs(other, read_inputs(LOCALE), _read(other, "catalogue", inputs))
+    write_given_runs(other, read_inputs(LOCALE), _read(other, "catalogue", inputs))
     with pytest.raises(PipelineError, match=rf"{system}/es/pool.parquet .* of other judgements"):
         hybrid.hybrid(params(), LOCALE)
 

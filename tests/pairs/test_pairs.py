@@ -20,7 +20,8 @@ from pipeline.pairs.stage import pairs
 from pipeline.sample.columns import TEXTS
 from pipeline.sample.stage import sample
 from pipeline.text.normalise import join_fields, normalise
-from tests.conftest import ChangedParams, RunStage
+from tests.conftest import RunStage
+from tests.helpers import artefacts
 from tests.helpers.esci_files import (
     EXAMPLES_FILE,
     example,
@@ -35,7 +36,7 @@ Draw = Callable[..., Params]
 
 
 @pytest.fixture
-def drawn(project: Path, changed_params: ChangedParams) -> Draw:
+def drawn(project: Path) -> Draw:
     """Return what evaluates the test split of some rows, and draws pairs from the train split."""
 
     def run(
@@ -45,7 +46,7 @@ def drawn(project: Path, changed_params: ChangedParams) -> Draw:
         changes: Row | None = None,
     ) -> Params:
         write_source(project / "source", examples, products)
-        params = changed_params(
+        params = artefacts.params(
             {
                 "sample.source": "source",
                 "training.source": "source",
@@ -191,7 +192,7 @@ def test_a_corrected_query_is_dropped_as_it_was_typed_and_as_it_is_searched_for(
 
 
 def test_a_query_id_that_is_evaluated_is_dropped_though_its_text_is_another(
-    drawn: Draw, project: Path, changed_params: ChangedParams
+    drawn: Draw, project: Path
 ) -> None:
     examples = [*evaluated(0, query="x"), *(train(number) for number in range(100, 120))]
     params = drawn(examples, PRODUCTS)
@@ -248,9 +249,7 @@ def test_queries_without_e_are_kept_and_counted(drawn: Draw) -> None:
     assert without[0] == sum(row["label"] == "I" for row in read("train"))
 
 
-def test_what_is_evaluated_beside_the_queries_changes_no_pair(
-    drawn: Draw, changed_params: ChangedParams
-) -> None:
+def test_what_is_evaluated_beside_the_queries_changes_no_pair(drawn: Draw) -> None:
     examples, products = random_source(6, queries=90)
     files = layout.pairs(NAME)
     written = []
@@ -261,7 +260,7 @@ def test_what_is_evaluated_beside_the_queries_changes_no_pair(
 
 
 def test_a_model_is_not_evaluated_on_queries_that_its_pairs_were_not_kept_apart_from(
-    drawn: Draw, changed_params: ChangedParams
+    drawn: Draw,
 ) -> None:
     """Its stages are run by hand: the graph of DVC would draw the pairs again."""
     twins = [train(120, query="query 900"), train(121, query="query 910")]
@@ -277,7 +276,7 @@ def test_a_model_is_not_evaluated_on_queries_that_its_pairs_were_not_kept_apart_
     learn()
     for locale in LOCALES:
         refuse_other_pairs(params, NAME, locale)
-    whole = changed_params({
+    whole = artefacts.params({
         "sample.source": "source", "training.source": "source", f"trained.{NAME}.locales": ["us"],
         "sample.queries": "all",
     })  # fmt: skip
@@ -358,13 +357,11 @@ def test_what_cannot_be_learned_from_is_refused_and_the_pairs_stay(drawn: Draw) 
         assert [path.name for path in layout.PAIRS.iterdir()] == [NAME]
 
 
-def test_a_train_split_that_is_evaluated_is_refused_before_any_work(
-    changed_params: ChangedParams,
-) -> None:
+def test_a_train_split_that_is_evaluated_is_refused_before_any_work() -> None:
     both = {"sample.splits": ["train", "test"]}
-    changed_params(both)  # nothing is trained
+    artefacts.params(both)  # nothing is trained
     with pytest.raises(PipelineError, match=r"sample.splits: train is evaluated, and trained.mini"):
-        changed_params({**both, "encoder.us": NAME})
+        artefacts.params({**both, "encoder.us": NAME})
 
 
 @pytest.mark.slow

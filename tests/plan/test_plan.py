@@ -32,7 +32,8 @@ from pipeline.plan.costs import row as costs_row
 from pipeline.plan.encoding import ASSUMED_DIMENSION
 from pipeline.plan.training import training_rows
 from pipeline.sample.stage import sample
-from tests.conftest import ChangedParams, RunStage
+from tests.conftest import RunStage
+from tests.helpers import artefacts
 from tests.helpers.esci_files import random_source, write_source
 
 ESCI = os.environ.get("ESCI_DIR")
@@ -139,12 +140,12 @@ def test_the_planned_units_are_at_least_those_that_every_stage_then_counts(shop:
 
 @pytest.mark.parametrize("seed", range(4))
 def test_what_would_be_drawn_is_what_sample_draws(
-    shop: Workshop, changed_params: ChangedParams, tmp_path: Path, seed: int,
+    shop: Workshop, tmp_path: Path, seed: int,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:  # fmt: skip
     rng = np.random.default_rng(seed)
     monkeypatch.chdir(tmp_path)
-    params = changed_params({
+    params = artefacts.params({
         "sample.source": str(shop.folder / layout.DEMO),
         "sample.version": str(rng.choice(["small", "large", "all"])),
         "sample.splits": [["train"], ["test"], ["train", "test"]][int(rng.integers(3))],
@@ -162,13 +163,11 @@ def test_what_would_be_drawn_is_what_sample_draws(
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_what_would_be_learned_is_what_pairs_reads(
-    project: Path, changed_params: ChangedParams, seed: int
-) -> None:
+def test_what_would_be_learned_is_what_pairs_reads(project: Path, seed: int) -> None:
     examples, products = random_source(seed, queries=90)
     write_source(project / "source", examples, products)
     name = "minilm-demo"
-    params = changed_params({
+    params = artefacts.params({
         "sample.source": "source", "training.source": "source", "training.dev_share": 0.3,
         "training.version": ["small", "large", "all"][seed % 3], "encoder.es": name,
         "training.queries": "all" if seed else 60, f"trained.{name}.locales": ["us", "jp"],
@@ -187,19 +186,17 @@ def test_what_would_be_learned_is_what_pairs_reads(
     assert planned[0].units["products"] >= counted["products"]
     learned = Counter(row["esci_label"] for row in examples if row["split"] == "train")
     assert planned[1].units["tokens"] <= 2 * learned.total() * (8 + 64 * (1 + seed))
-    assert not list(training_rows(changed_params({}), partial(costs_row, [])))
+    assert not list(training_rows(artefacts.params({}), partial(costs_row, [])))
 
 
 @pytest.mark.parametrize("most", [1, 2, 3])
-def test_a_cap_of_positives_counts_for_each_query(
-    project: Path, changed_params: ChangedParams, most: int
-) -> None:
+def test_a_cap_of_positives_counts_for_each_query(project: Path, most: int) -> None:
     examples, products = random_source(4, queries=90)
     write_source(project / "source", examples, products)
     name = "minilm-demo"
 
     def tokens(most: int | None) -> int:
-        params = changed_params({
+        params = artefacts.params({
             "sample.source": "source", "training.source": "source", "training.version": "all",
             "training.dev_share": 0.25, "training.queries": "all", "encoder.us": name,
             f"trained.{name}.epochs": 4, f"trained.{name}.negatives": [],
@@ -218,21 +215,17 @@ def test_a_cap_of_positives_counts_for_each_query(
     assert tokens(999) == tokens(None)
 
 
-def test_a_source_to_learn_from_without_products_is_refused_as_by_pairs(
-    project: Path, changed_params: ChangedParams
-) -> None:
+def test_a_source_to_learn_from_without_products_is_refused_as_by_pairs(project: Path) -> None:
     examples, products = random_source(0, queries=90)
     write_source(project / "source", examples, products)
     table = project / "source" / layout.PRODUCTS_FILE
     pq.write_table(pq.read_table(table).slice(0, 0), table)
-    params = changed_params({"training.source": "source", "encoder.es": "minilm-demo"})
+    params = artefacts.params({"training.source": "source", "encoder.es": "minilm-demo"})
     with pytest.raises(PipelineError, match=r"products\.parquet has no rows\. Write it"):
         list(training_rows(params, partial(costs_row, [])))
 
 
-def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(
-    changed_params: ChangedParams,
-) -> None:
+def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev() -> None:
     name = "minilm-demo"
     settings = {"encoder.us": name, f"trained.{name}.negatives": ["I"], "training.dev_share": 0.25,
                 f"trained.{name}.hard_negatives": 1, f"trained.{name}.loss": "triplet"}  # fmt: skip
@@ -241,19 +234,17 @@ def test_a_teacher_reads_the_pairs_that_are_learned_and_none_of_dev(
         "rerankers.msmarco-minilm.max_tokens": 12,
     }  # fmt: skip
     (drawn, alone), (_, with_teacher) = (
-        training_rows(changed_params(each), partial(costs_row, [])) for each in (settings, taught)
+        training_rows(artefacts.params(each), partial(costs_row, [])) for each in (settings, taught)
     )
     assert (alone.kind, with_teacher.kind) == ("minilm", "minilm-msmarco-minilm")
     more = with_teacher.units["tokens"] - alone.units["tokens"]
     assert more == pytest.approx(drawn.units["judgements"] * 0.75 * 12 / 3, abs=1)
 
 
-def test_settings_of_a_training_change_what_it_is_expected_to_take(
-    changed_params: ChangedParams,
-) -> None:
+def test_settings_of_a_training_change_what_it_is_expected_to_take() -> None:
     def tokens(**changes: Any) -> float:
         entry = {f"trained.minilm-demo.{key}": value for key, value in changes.items()}
-        params = changed_params({"encoder.us": "minilm-demo", **entry})
+        params = artefacts.params({"encoder.us": "minilm-demo", **entry})
         _, trained = training_rows(params, partial(costs_row, []))
         return trained.units["tokens"]
 
@@ -450,16 +441,14 @@ def test_an_index_that_a_cluster_fills_has_rates_of_its_own(shop: Workshop) -> N
     assert on_cluster.index_way(LOCALE) == "ivf-flat-ray"
 
 
-def test_a_search_by_a_cluster_has_rates_of_its_own_from_those_of_one_machine(
-    changed_params: ChangedParams,
-) -> None:
+def test_a_search_by_a_cluster_has_rates_of_its_own_from_those_of_one_machine() -> None:
     ways = {"flat": "flat-ray", "sq8": "sq8-ray", "hnsw": "hnsw"}
     for kind, way in ways.items():
         given = {"index.es": kind, "runtime.executor": "ray"}
-        there = changed_params({**given, "runtime.ray_address": "auto"})
+        there = artefacts.params({**given, "runtime.ray_address": "auto"})
         assert there.search_way("es", FEWEST_ON_CLUSTER) == way
         assert there.search_way("es", FEWEST_ON_CLUSTER - 1) == kind
-        assert changed_params(given).search_way("es", FEWEST_ON_CLUSTER) == kind
+        assert artefacts.params(given).search_way("es", FEWEST_ON_CLUSTER) == kind
         units = UNITS["retrieve", kind]
         here, theirs = (default_cost("retrieve", one, units) for one in (kind, way))
         assert theirs.work_seconds == here.work_seconds
@@ -483,11 +472,11 @@ def test_half_as_wide_shards_take_half_the_room(shop: Workshop) -> None:
 
 @pytest.mark.skipif(not ESCI, reason="ESCI_DIR names no real ESCI sample")
 def test_real_data_are_counted_and_cost_what_the_records_say(
-    changed_params: ChangedParams, project: Path, monkeypatch: pytest.MonkeyPatch
+    project: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
     assert ESCI
-    params = changed_params(
+    params = artefacts.params(
         {"sample.source": str(Path(ESCI).absolute()), "sample.version": "all",
          "sample.splits": ["train", "test"]}
     )  # fmt: skip

@@ -39,6 +39,7 @@ STRANGE: tuple[Any, ...] = (
 
 Shown = tuple[LocaleResults, EncoderScores, Any]
 Read = Callable[[], Shown]
+Damages = Callable[[bytes], Iterator[bytes]]
 
 
 @pytest.fixture(scope="module")
@@ -101,12 +102,26 @@ def outcome(read: Read) -> Shown | str:
         return message
 
 
-def outcomes(read: Read, path: Path) -> list[Shown | str]:
-    """Return what is read of a file whose bytes are damaged in one way after the other."""
+def with_damaged_bytes(data: bytes) -> Iterator[bytes]:
+    """Yield the bytes of a file, damaged in one way after the other."""
+    for damage, seed in itertools.product((flip, cut, overwrite), range(SEEDS)):
+        yield damage(data, random.Random(seed))
+
+
+def with_a_strange_value(data: bytes) -> Iterator[bytes]:
+    """Yield JSON in which one value is gone or another, each time elsewhere."""
+    for seed in range(4 * SEEDS):
+        content = json.loads(data)
+        change_one(content, random.Random(seed))
+        yield json.dumps(content).encode()
+
+
+def outcomes(read: Read, path: Path, damages: Damages) -> list[Shown | str]:
+    """Return what is read of a file that is damaged in one way after the other."""
     found = []
     with restored(path) as data:
-        for damage, seed in itertools.product((flip, cut, overwrite), range(SEEDS)):
-            path.write_bytes(damage(data, random.Random(seed)))
+        for damaged in damages(data):
+            path.write_bytes(damaged)
             found.append(outcome(read))
     return found
 
@@ -115,7 +130,7 @@ def outcomes(read: Read, path: Path) -> list[Shown | str]:
 def test_a_table_with_damaged_bytes_gives_the_same_numbers_or_one_message(
     read: Read, whole: Shown, path: Path
 ) -> None:
-    for found in outcomes(read, path):
+    for found in outcomes(read, path, with_damaged_bytes):
         if not isinstance(found, str) and path != layout.recall_curve(LOCALE):
             assert found == whole
 
@@ -160,11 +175,12 @@ def test_a_wrong_rank_of_an_exact_product_is_refused_also_between_two_cutoffs(re
         assert said in found
 
 
+@pytest.mark.parametrize("damages", [with_damaged_bytes, with_a_strange_value])
 @pytest.mark.parametrize("path", JSON, ids=str)
-def test_a_json_file_with_damaged_bytes_gives_one_message_or_numbers_that_can_be(
-    read: Read, whole: Shown, path: Path
+def test_a_damaged_json_file_gives_one_message_or_numbers_that_can_be(
+    read: Read, whole: Shown, path: Path, damages: Damages
 ) -> None:
-    for found in outcomes(read, path):
+    for found in outcomes(read, path, damages):
         # What is in two files is never wrong; times of a machine and counts of tokens are in one.
         if not isinstance(found, str) and path in JSON[:3]:
             assert shown(found[0]) == shown(whole[0])
@@ -174,18 +190,6 @@ def shown(results: LocaleResults) -> Any:
     """Return what is in two files or has a hash; of the means those that are kept by query."""
     means = {s: {m: results.means[s][m] for m in of} for s, of in results.intervals.items()}
     return results.scores, means, results.intervals, results.slices
-
-
-@pytest.mark.parametrize("path", JSON, ids=str)
-def test_a_json_file_with_a_strange_value_gives_one_message_or_numbers_that_can_be(
-    read: Read, path: Path
-) -> None:
-    with restored(path) as data:
-        for seed in range(4 * SEEDS):
-            rng, content = random.Random(seed), json.loads(data)
-            change_one(content, rng)
-            path.write_text(json.dumps(content, ensure_ascii=True), encoding="utf-8")
-            outcome(read)
 
 
 def change_one(content: Any, rng: random.Random) -> None:

@@ -13,7 +13,7 @@ from pipeline.core.tables import LABELS
 from pipeline.encoders.encoder import Encoded
 from pipeline.encoders.pairs import PairScorer, load_scorer, probabilities, scores_of
 from tests.helpers.tiny_models import Family, build_model, edit_json, runtime
-from tests.helpers.tiny_rerankers import LONGEST, build_reranker, reranker, weights_of
+from tests.helpers.tiny_rerankers import LONGEST, build_reranker, reranker, reranker_weights
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
@@ -34,7 +34,7 @@ def scorer_of(
     folder: Path, engine: str = "torch", threads: int = 1, **contract: object
 ) -> PairScorer:
     spec = reranker(folder, **contract)
-    return load_scorer(spec, weights_of(folder, **contract), runtime(engine, threads=threads))
+    return load_scorer(spec, reranker_weights(folder, **contract), runtime(engine, threads=threads))
 
 
 @pytest.mark.parametrize(
@@ -103,15 +103,15 @@ def test_four_labels_score_their_expected_gain_and_one_label_its_logit(folders: 
 def test_what_is_no_cross_encoder_of_this_entry_is_one_message(folders: Path) -> None:
     whole = build_reranker(folders / "whole", labels=4)
     with pytest.raises(PipelineError, match=r"rerankers\.tiny\.labels: 1, but the model has 4"):
-        weights_of(whole)
+        reranker_weights(whole)
     texts = build_model(folders / "encoder", pooling=None)
     with pytest.raises(PipelineError, match=r"names 'BertModel', expected a class that ends"):
-        weights_of(texts)
+        reranker_weights(texts)
     other = build_reranker(folders / "order", labels=4)
     for order in (reversed(LABELS), ["Irrelevant", "Complement", "Substitute", "Exact"]):
         edit_json(other / "config.json", id2label=dict(enumerate(order)))
         with pytest.raises(PipelineError, match="must be E, S, C, I, in this order"):
-            weights_of(other, labels=4)
+            reranker_weights(other, labels=4)
     foreign = build_reranker(folders / "foreign")
     edit_json(foreign / "config.json", vocab_size=100)
     with pytest.raises(PipelineError, match=r"rerankers\.tiny\.weights: .* must have the shape"):

@@ -20,7 +20,7 @@ from pipeline.rerank import scores as pair_scores
 from pipeline.rerank import stage as rerank
 from pipeline.store.store import Store
 from tests.helpers.artefacts import LOCALE, params, write_clean, write_runs, write_sources
-from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
+from tests.helpers.tiny_rerankers import build_reranker, reranker, reranker_weights
 from tests.helpers.training import write_model_card
 
 pytestmark = pytest.mark.slow  # models are loaded
@@ -67,7 +67,7 @@ def plainly(folder: Path, track: str) -> dict[int, list[str]]:
     texts = pd.read_parquet(layout.clean(LOCALE).products).set_index("product_id")["text"]
     queries = pd.read_parquet(layout.clean(LOCALE).queries).set_index("query_id")["text"]
     run = pd.read_parquet(layout.runs("hybrid", LOCALE).track(track))
-    scorer = load_scorer(spec, weights_of(folder, labels=4), given(folder, 4).runtime)
+    scorer = load_scorer(spec, reranker_weights(folder, labels=4), given(folder, 4).runtime)
     found = {}
     for query, mine in run.groupby("query_id"):
         ids = mine.sort_values("rank")["product_id"].tolist()

@@ -113,7 +113,7 @@ def test_products_that_are_nearly_equal_are_found_though_a_range_proposes_others
         expected = neighbours.search(index, queries, depth)
         proposed.clear()
         given = _by_ranges(index, queries, [0, 768, 1_500], neighbours.first_asked(index, depth))
-        assert len(proposed) == 2 * (settings == SQ8 or similarity == "l2")
+        assert (len(proposed) > 0) == (settings == SQ8 or similarity == "l2")
         assert _same(neighbours.search(index, queries, depth, iter([given])), expected)
 
 

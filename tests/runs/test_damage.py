@@ -17,7 +17,7 @@ from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs
 from tests.helpers.artefacts import LOCALE, write_clean
 from tests.helpers.damage import cut, flip, overwrite
-from tests.helpers.run_files import random_run, write_runs
+from tests.helpers.run_files import random_run, write_given_runs
 
 TRIES = 20
 HINT = "Run `dvc repro retrieve@es`."
@@ -31,7 +31,7 @@ def inputs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Inputs:
     monkeypatch.chdir(tmp_path)
     write_clean(np.random.default_rng(2), 50, 30)
     found = read_inputs(LOCALE)
-    write_runs("dense", found, random_run(np.random.default_rng(3), 30, 50, most=12))
+    write_given_runs("dense", found, random_run(np.random.default_rng(3), 30, 50, most=12))
     return found
 
 

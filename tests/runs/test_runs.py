@@ -15,7 +15,7 @@ from pipeline.runs import card as run_card
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Inputs, read_inputs, read_judgements
 from tests.helpers.artefacts import LOCALE, write_clean
-from tests.helpers.run_files import random_run, rewrite_run, write_runs
+from tests.helpers.run_files import random_run, rewrite_run, write_given_runs
 
 QUERIES, PRODUCTS = 30, 50
 
@@ -38,7 +38,7 @@ def test_a_run_is_read_in_pieces_of_whole_queries_however_it_was_written(
     inputs: Inputs, written_a_group: int, read_a_piece: int
 ) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
-    write_runs("dense", inputs, run, queries_a_group=written_a_group)
+    write_given_runs("dense", inputs, run, queries_a_group=written_a_group)
     pieces = list(run_files.iter_run(_path(), inputs, read_a_piece, "do"))
     covered = [row for rows, _ in pieces for row in rows]
     assert covered == list(range(QUERIES))
@@ -53,7 +53,7 @@ def test_a_run_is_read_in_pieces_of_whole_queries_however_it_was_written(
 
 def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: Inputs) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
-    write_runs("dense", inputs, run)
+    write_given_runs("dense", inputs, run)
     table = tables.read_table(_path(), tables.RUN, "")
     assert table["product_id"].to_pylist() == inputs.products.take(table["product_row"]).to_pylist()
     assert table["product_row"].to_pylist() == run[1].tolist()
@@ -61,7 +61,7 @@ def test_a_run_holds_the_id_of_each_row_that_it_names(inputs: Inputs) -> None:
 
 def test_an_empty_run_has_nothing_for_every_query(inputs: Inputs) -> None:
     nothing = np.empty(0, np.int64)
-    write_runs("dense", inputs, (nothing, nothing, np.empty(0)))
+    write_given_runs("dense", inputs, (nothing, nothing, np.empty(0)))
     pieces = list(run_files.iter_run(_path(), inputs, 8, "do"))
     assert [rows for rows, _ in pieces] == [range(8), range(8, 16), range(16, 24), range(24, 30)]
     assert not any(len(found[0]) for _, found in pieces)
@@ -117,7 +117,7 @@ def test_a_run_that_cannot_be_right_is_refused_with_its_file_and_the_way_out(
     inputs: Inputs, change: Callable[[pd.DataFrame], pd.DataFrame], told: str
 ) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12, least=6)
-    write_runs("dense", inputs, run, queries_a_group=QUERIES)
+    write_given_runs("dense", inputs, run, queries_a_group=QUERIES)
     rewrite_run(_path(), change)
     with pytest.raises(PipelineError, match=rf"{_path()}.*{told}.*. run it again"):
         list(run_files.iter_run(_path(), inputs, 8, "run it again"))
@@ -177,7 +177,7 @@ def test_judgements_are_rows_of_the_ids_and_products_without_text_are_beyond_all
 
 def test_a_failed_stage_leaves_the_old_runs(inputs: Inputs) -> None:
     run = random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
-    write_runs("dense", inputs, run)
+    write_given_runs("dense", inputs, run)
     before = {
         path.name: path.read_bytes() for path in layout.runs("dense", LOCALE).folder.iterdir()
     }
@@ -215,7 +215,9 @@ def test_a_card_that_does_not_fit_its_runs_is_refused(
     inputs: Inputs, change: dict[str, object], told: str
 ) -> None:
     runs = layout.runs("dense", LOCALE)
-    write_runs("dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12))
+    write_given_runs(
+        "dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
+    )
     card = run_card.read_card(runs, "dense", inputs.queries, inputs.products, "do")
     assert (card.system, card.run_schema) == ("dense", run_card.RUN_SCHEMA)
     path = runs.card
@@ -227,7 +229,9 @@ def test_a_card_that_does_not_fit_its_runs_is_refused(
 @pytest.mark.parametrize("track", ["catalogue", "pool"])
 def test_a_run_that_is_missing_or_of_another_card_is_named(inputs: Inputs, track: str) -> None:
     runs = layout.runs("dense", LOCALE)
-    write_runs("dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12))
+    write_given_runs(
+        "dense", inputs, random_run(np.random.default_rng(3), QUERIES, PRODUCTS, most=12)
+    )
     card = json.loads(runs.card.read_text())
     files.write_json(runs.card, card | {f"{track}_sha256": "0" * 64})
     with pytest.raises(

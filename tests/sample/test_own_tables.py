@@ -26,8 +26,7 @@ from pipeline.sample import esci as source
 from pipeline.sample.asker import Asker
 from pipeline.sample.columns import EXAMPLES
 from pipeline.sample.stage import sample
-from tests.conftest import ChangedParams
-from tests.helpers.artefacts import clean_counts
+from tests.helpers import artefacts
 from tests.helpers.esci_files import random_source
 
 Row = dict[str, Any]
@@ -103,7 +102,7 @@ def counts() -> dict[str, int]:
 
 
 @pytest.fixture
-def shop(project: Path, changed_params: ChangedParams) -> Shop:
+def shop(project: Path) -> Shop:
     """Return what writes a source of one locale, and gives params that sample it."""
 
     def make(
@@ -114,7 +113,7 @@ def shop(project: Path, changed_params: ChangedParams) -> Shop:
         write(project / f"shop/judgements{ending}", judged)
         write(project / f"shop/products{ending}", sold)
         settings = {"source": "shop", "columns": NAMES, "labels": LABELS, "version": "all"}
-        return changed_params(
+        return artefacts.params(
             {
                 **ONE_LOCALE,
                 **{f"sample.{key}": one for key, one in {**settings, **changes}.items()},
@@ -133,7 +132,6 @@ def test_params_know_every_column_of_both_files() -> None:
 @pytest.mark.parametrize("batch_rows", [7, 10_000])
 def test_the_same_rows_in_every_form_leave_the_same_bytes(
     project: Path,
-    changed_params: ChangedParams,
     monkeypatch: pytest.MonkeyPatch,
     batch_rows: int,
 ) -> None:
@@ -150,7 +148,7 @@ def test_the_same_rows_in_every_form_leave_the_same_bytes(
         for stem, rows in ((layout.EXAMPLES_STEMS[0], examples), ("products", products)):
             shuffled = [rows[at] for at in rng.permutation(len(rows)).tolist()]
             write(folder / f"{stem}{ending}", shuffled)
-        sample(changed_params({"sample.source": form, "sample.version": "large"}))
+        sample(artefacts.params({"sample.source": form, "sample.version": "large"}))
         found[form] = output(("us", "es", "jp"))
     assert all(each == found["parquet"] for each in found.values())
 
@@ -261,16 +259,14 @@ def test_labels_may_be_numbers_and_only_those_of_params_are_known(shop: Shop) ->
         sample(shop(own, labels={"E": "E", "P": "S"}))
 
 
-def test_a_source_without_split_is_evaluated_and_never_learned_from(
-    shop: Shop, changed_params: ChangedParams
-) -> None:
+def test_a_source_without_split_is_evaluated_and_never_learned_from(shop: Shop) -> None:
     shop()
     for splits in (["test"], ["test", "train"]):
         sample(shop(splits=splits))
         assert counts()["judgements_taken_as_test"] == 4
     with pytest.raises(PipelineError, match=r"sample.splits=train.*Without a column split"):
         sample(shop(splits=["train"]))
-    params = changed_params(
+    params = artefacts.params(
         {
             **ONE_LOCALE, "training.source": "shop", "training.columns": NAMES,
             "training.labels": LABELS, "training.version": "all",
@@ -282,16 +278,14 @@ def test_a_source_without_split_is_evaluated_and_never_learned_from(
         tables.write_table(
             layout.clean("de").folder / f"{name}.parquet", schema.empty_table(), schema
         )
-    write_json(layout.clean("de").counts, clean_counts())
+    write_json(layout.clean("de").counts, artefacts.clean_counts())
     with pytest.raises(PipelineError, match=r"Without a column split, all its queries are of the"):
         pairs(params, "minilm-demo")
 
 
-def test_a_training_source_without_locales_is_never_taken_for_one_of_several(
-    shop: Shop, changed_params: ChangedParams
-) -> None:
+def test_a_training_source_without_locales_is_never_taken_for_one_of_several(shop: Shop) -> None:
     shop([{**row, "split": "train"} for row in JUDGED])
-    params = changed_params({
+    params = artefacts.params({
         "training.source": "shop", "training.columns": NAMES, "training.labels": LABELS,
         "training.version": "all", "trained.minilm-demo.locales": ["us"],
     })  # fmt: skip
@@ -301,7 +295,7 @@ def test_a_training_source_without_locales_is_never_taken_for_one_of_several(
         for name, schema in (("queries", tables.QUERIES), ("judgements", tables.JUDGEMENTS)):
             path = layout.clean(locale).folder / f"{name}.parquet"
             tables.write_table(path, schema.empty_table(), schema)
-        write_json(layout.clean(locale).counts, clean_counts())
+        write_json(layout.clean(locale).counts, artefacts.clean_counts())
     with pytest.raises(PipelineError, match=r"product_locale is missing\. Without it, params\.yam"):
         pairs(params, "minilm-demo")
 
@@ -385,11 +379,9 @@ def test_what_does_not_fit_is_one_message(shop: Shop, case: str) -> None:
     assert not layout.SAMPLE.exists()
 
 
-def test_a_source_without_locales_is_of_one_locale(
-    shop: Shop, changed_params: ChangedParams
-) -> None:
+def test_a_source_without_locales_is_of_one_locale(shop: Shop) -> None:
     shop()
-    several = changed_params({
+    several = artefacts.params({
         "sample.source": "shop", "sample.columns": NAMES, "sample.labels": LABELS,
         "sample.version": "all",
     })  # fmt: skip

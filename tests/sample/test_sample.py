@@ -20,7 +20,7 @@ from pipeline.sample import esci as source
 from pipeline.sample.draw import draw
 from pipeline.sample.opening import match_columns, open_file
 from pipeline.sample.stage import sample
-from tests.conftest import ChangedParams, RunStage
+from tests.conftest import RunStage
 from tests.helpers import artefacts
 from tests.helpers.esci_files import (
     EXAMPLES,
@@ -51,13 +51,11 @@ FILES = [
 
 
 @pytest.fixture
-def sampled(
-    project: Path, changed_params: ChangedParams
-) -> Callable[..., dict[str, dict[str, list[dict[str, Any]]]]]:
+def sampled(project: Path) -> Callable[..., dict[str, dict[str, list[dict[str, Any]]]]]:
     """Return what draws from `project/source`, and gives the rows of each locale's tables."""
 
     def run(**settings: object) -> dict[str, dict[str, list[dict[str, Any]]]]:
-        sample(params_of(changed_params, **settings))
+        sample(params_of(**settings))
         return {
             locale: {
                 name: pq.read_table(layout.sample(locale).folder / f"{name}.parquet").to_pylist()
@@ -69,8 +67,8 @@ def sampled(
     return run
 
 
-def params_of(changed_params: ChangedParams, **settings: object) -> Params:
-    return changed_params(
+def params_of(**settings: object) -> Params:
+    return artefacts.params(
         {"sample.source": "source", **{f"sample.{name}": one for name, one in settings.items()}}
     )
 
@@ -291,11 +289,10 @@ def test_rows_of_locales_that_params_do_not_name_are_counted_and_warned_of(
 @pytest.mark.parametrize("batch_rows", [1, 7, 64])
 def test_order_of_rows_row_groups_and_batches_leave_the_same_bytes(
     project: Path,
-    changed_params: ChangedParams,
     monkeypatch: pytest.MonkeyPatch,
     batch_rows: int,
 ) -> None:
-    params = params_of(changed_params, version="all", queries=15, distractors=10)
+    params = params_of(version="all", queries=15, distractors=10)
     examples, products = random_source(4)
     write_source(project / "source", examples, products)
     sample(params)
@@ -691,10 +688,10 @@ def small(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("case", BAD)
 def test_bad_input_is_one_message_and_leaves_the_old_sample(
-    small: Path, project: Path, changed_params: ChangedParams, case: str
+    small: Path, project: Path, case: str
 ) -> None:
     spoil, told = BAD[case]
-    params = params_of(changed_params)
+    params = params_of()
     for name in ("source", "data"):
         shutil.copytree(small / name, project / name)
     before = output(project)
@@ -713,18 +710,16 @@ def test_bad_input_is_one_message_and_leaves_the_old_sample(
 
 
 @pytest.mark.parametrize("name", ["x" * 300, "a\0b", ("y" * 250 + "/") * 20])
-def test_a_source_that_cannot_be_a_path_is_one_message(
-    project: Path, changed_params: ChangedParams, name: str
-) -> None:
+def test_a_source_that_cannot_be_a_path_is_one_message(project: Path, name: str) -> None:
     with pytest.raises(PipelineError, match=r"(cannot be opened|is missing).*sample\.source"):
-        sample(changed_params({"sample.source": name}))
+        sample(artefacts.params({"sample.source": name}))
 
 
 @pytest.mark.parametrize(
     "place", ["data/sample/mine", "data/sample", "data", ".", "link", "data/sample/link", "linked"]
 )
 def test_a_source_in_the_output_is_refused_before_anything_is_touched(
-    project: Path, changed_params: ChangedParams, place: str
+    project: Path, place: str
 ) -> None:
     source_of = {
         "link": "data/sample/mine", "data/sample/link": "elsewhere", "linked": "data/sample/mine"
@@ -740,15 +735,13 @@ def test_a_source_in_the_output_is_refused_before_anything_is_touched(
     before = sorted(map(str, project.rglob("*")))
 
     with pytest.raises(PipelineError, match="data/sample, which this stage replaces"):
-        sample(changed_params({"sample.source": place}))
+        sample(artefacts.params({"sample.source": place}))
     assert sorted(map(str, project.rglob("*"))) == before
 
 
-def test_damage_of_any_byte_of_the_source_is_one_message_or_changes_no_count(
-    project: Path, changed_params: ChangedParams
-) -> None:
+def test_damage_of_any_byte_of_the_source_is_one_message_or_changes_no_count(project: Path) -> None:
     rng = np.random.default_rng(3)
-    params = params_of(changed_params)
+    params = params_of()
     refused = list[str]()
     for number in range(30):
         small_source(project / "source")
@@ -771,14 +764,12 @@ def test_damage_of_any_byte_of_the_source_is_one_message_or_changes_no_count(
     assert all(len(each) < 1_000 and "\n" not in each for each in refused)
 
 
-def test_judged_products_that_are_all_absent_are_told(
-    project: Path, changed_params: ChangedParams
-) -> None:
+def test_judged_products_that_are_all_absent_are_told(project: Path) -> None:
     examples = [example(number, number, "GONE", locale=one) for number, one in enumerate(LOCALES)]
     write_source(project / "source", examples, [product("A", one) for one in LOCALES])
 
     with pytest.raises(PipelineError, match="none of the 1 products judged for locale 'us'"):
-        sample(params_of(changed_params, distractors=0))
+        sample(params_of(distractors=0))
 
 
 def test_equal_judgements_with_one_example_id_are_kept_for_clean_to_count(

@@ -191,6 +191,11 @@ def score_stage_runs(project: Path, system: str) -> Result:
     )
 
 
+def score_stage_pool(project: Path, system: str) -> Result:
+    run = project / layout.runs(system, LOCALE).pool
+    return evaluate(run, project / layout.clean(LOCALE).judgements, track="pool")
+
+
 def test_the_stages_own_runs_get_the_stages_own_means_and_intervals(evaluated: Path) -> None:
     reported = json.loads((evaluated / layout.metrics(LOCALE)).read_text())
     intervals = json.loads((evaluated / layout.intervals(LOCALE)).read_text())
@@ -208,6 +213,10 @@ def test_the_stages_own_runs_get_the_stages_own_means_and_intervals(evaluated: P
             ]
         for name in found.counts.keys() & reported.keys():
             assert found.counts[name] == reported[name]
+        pool = score_stage_pool(evaluated, system).means
+        assert {"pool_ndcg", "pool_mrr"} < pool.keys()
+        for name in pool:
+            assert round(pool[name].mean, 5) == reported[system][name], name
 
 
 def test_a_comparison_gives_what_comparing_revisions_gives(evaluated: Path) -> None:

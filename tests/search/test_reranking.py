@@ -32,7 +32,7 @@ from pipeline.serve.app import make_app
 from pipeline.serve.desk import Desks
 from pipeline.serve.engines import Engines
 from tests.helpers.small_project import inside
-from tests.helpers.tiny_rerankers import build_reranker, reranker, weights_of
+from tests.helpers.tiny_rerankers import build_reranker, reranker, reranker_weights
 
 pytestmark = pytest.mark.slow
 
@@ -85,7 +85,7 @@ def test_the_first_products_of_every_judged_query_are_those_of_the_stage(folder:
 def test_any_query_and_filter_is_reranked_by_the_scores_of_its_pairs(folder: Path) -> None:
     engine = open_engine(LOCALE)
     spec = reranker(folder, **ENTRY)
-    scorer = load_scorer(spec, weights_of(folder, **ENTRY), engine.params.runtime)
+    scorer = load_scorer(spec, reranker_weights(folder, **ENTRY), engine.params.runtime)
     brand = engine.shown.facets["brand"].shown[0].as_py()
     for filters in ({}, {"brand": brand}):
         answer = engine.search(Question("zapatos rojos", ("hybrid", "rerank"), 100, filters))

@@ -1,11 +1,14 @@
 """The server over a small project: pages and JSON, bad input, new artefacts, other hosts."""
 
+import asyncio
 import html
 import json
 import re
 import shutil
 import socket
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,7 +20,6 @@ from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import FIRST_SYSTEMS
-from pipeline.search.freshness import signature
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
 from pipeline.serve import command
@@ -271,63 +273,76 @@ def test_the_form_keeps_what_was_asked_for_and_every_filter_can_be_taken_away(
     assert refused.text.count('type="checkbox" name="brand"') == 1
 
 
+@contextmanager
+def taken(desk: Desk, places: int) -> Iterator[None]:
+    """Take places of a desk with searches that end with the block."""
+    full, go_on = threading.Event(), threading.Event()
+
+    async def search() -> None:
+        searches = [asyncio.create_task(desk.run(go_on.wait)) for _ in range(places)]
+        await asyncio.sleep(0)  # each has its place now
+        full.set()
+        await asyncio.gather(*searches)
+
+    thread = threading.Thread(target=lambda: asyncio.run(search()))
+    thread.start()
+    try:
+        assert full.wait(60)
+        yield
+    finally:
+        go_on.set()
+        thread.join()
+
+
 def test_a_full_queue_is_503_and_says_when_to_come_again(engines: Engines) -> None:
     desks = Desks(quick=Desk(waiting=0))
     client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
-    assert desks.quick._places.acquire(blocking=False)
-    for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a", "/similar/a"):
-        busy = client.get(path)
-        assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
-        assert "too many searches at once. Try again in a second." in busy.text
-    assert client.get("/healthz").status_code == 200
-    desks.quick._places.release()
+    with taken(desks.quick, 1):
+        for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a", "/similar/a"):
+            busy = client.get(path)
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "1")
+            assert "too many searches at once. Try again in a second." in busy.text
+        assert client.get("/healthz").status_code == 200
     assert client.get("/?q=a").status_code == 200
 
 
 def test_no_search_waits_for_a_rerank_and_of_these_one_may_wait(engines: Engines) -> None:
-    desks, go_on = Desks(), threading.Event()
+    desks = Desks()
     client = TestClient(make_app(engines, desks), base_url="http://localhost:8000")
-
-    desks.rerank._worker.submit(go_on.wait, 60)
-    for _ in range(1 + RERANKS_WAITING):
-        assert desks.rerank._places.acquire(blocking=False)
-    for path in ("/?q=a&left=rerank", "/api/search?q=a&systems=bm25,rerank"):
-        busy = client.get(path)
-        assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
-        assert "too many searches with rerank at once. Try again in 10 seconds." in busy.text
-    for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a"):
-        assert client.get(path).status_code != 503
-    assert list(client.get("/api/search?q=a").json()["systems"]) == list(FIRST_SYSTEMS)
-    go_on.set()
-    for _ in range(1 + RERANKS_WAITING):
-        desks.rerank._places.release()
+    with taken(desks.rerank, 1 + RERANKS_WAITING):
+        for path in ("/?q=a&left=rerank", "/api/search?q=a&systems=bm25,rerank"):
+            busy = client.get(path)
+            assert (busy.status_code, busy.headers["retry-after"]) == (503, "10")
+            assert "too many searches with rerank at once. Try again in 10 seconds." in busy.text
+        for path in ("/?q=a", "/api/search?q=a", "/api/similar?id=a"):
+            assert client.get(path).status_code != 503
+        assert list(client.get("/api/search?q=a").json()["systems"]) == list(FIRST_SYSTEMS)
     assert client.get("/api/search?q=a&systems=rerank").status_code == 400  # es has none
 
 
 def test_the_old_artefacts_answer_until_new_ones_are_whole() -> None:
     engines = Engines(["es"])
-    desks = Desks()
-    client = TestClient(make_app(engines, desks), base_url="http://127.0.0.1")
+    client = TestClient(make_app(engines, Desks()), base_url="http://127.0.0.1")
     before = client.get("/api/search?q=zapatillas").json()
-    index = layout.index("es").folder
+    old, index = engines.get("es"), layout.index("es").folder
     shutil.move(index, "away")  # as DVC does before it runs the stage
-    engines.look("es")
-    engines.look("es")
-    assert client.get("/api/search?q=zapatillas").json() == before
-    health = client.get("/healthz").json()["locales"]["es"]
-    assert health["ready"]
-    assert "Run `dvc repro index@es`" in health["problem"]
-    old = engines.get("es")
-    shutil.copytree("away", index)
+    try:
+        engines.look("es")
+        engines.look("es")
+        assert client.get("/api/search?q=zapatillas").json() == before
+        assert engines.get("es") is old
+        health = client.get("/healthz").json()["locales"]["es"]
+        assert health["ready"]
+        assert "Run `dvc repro index@es`" in health["problem"]
+    finally:
+        shutil.copytree("away", index)  # moved back, it would be the old one
+        shutil.rmtree("away")
     engines.look("es")
     assert engines.get("es") is old  # one look is not enough: it may still be written
     engines.look("es")
     assert engines.get("es") is not old
     assert engines.states["es"].problem == ""
     assert client.get("/api/search?q=zapatillas").json() == before
-    shutil.rmtree("away")
-    assert engines.states["es"].tried == signature("es")
-    assert open_engine("es").locale == "es"
 
 
 def test_what_was_warmed_answers_while_dvc_has_removed_the_vectors() -> None:

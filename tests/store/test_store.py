@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.store.command import _minute, main
-from pipeline.store.store import READ_ATTEMPTS, Keys, Missing, Store, keys_of, read_or_fill
+from pipeline.store.store import Keys, Missing, Store, keys_of
 from pipeline.store.upkeep import Freed, prune, usage
 from tests.conftest import RunStage
 from tests.core.test_files import tree
@@ -892,16 +892,3 @@ def test_a_place_that_cannot_be_used_is_one_message_of_the_command(
 @pytest.mark.parametrize("seconds", [1e15, -1e15, 1e300, math.inf, math.nan])
 def test_a_date_that_no_calendar_has_is_shown_as_unknown(seconds: float) -> None:
     assert _minute(seconds) == "unknown"
-
-
-def test_a_store_that_loses_what_was_written_is_filled_some_times_and_then_refused() -> None:
-    reads: list[int] = []
-    fills: list[int] = []
-
-    def read() -> None:
-        reads.append(1)
-        raise Missing(np.arange(1))
-
-    with pytest.raises(PipelineError, match="lost what was just written"):
-        read_or_fill(read, lambda: fills.append(1))
-    assert (len(reads), len(fills)) == (READ_ATTEMPTS + 1, READ_ATTEMPTS)

@@ -5,6 +5,8 @@ import json
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -16,6 +18,7 @@ from pipeline.core import layout
 from pipeline.core.params_file import load_params
 from pipeline.train.learner import Learner
 from pipeline.train.stage import train
+from tests.helpers.artefacts import ROOT
 from tests.helpers.limits import file_limit
 from tests.helpers.training import NAME, RERANKER, write_project
 from tests.train.test_stage import Make, contents
@@ -69,39 +72,32 @@ def _forget() -> None:
     shutil.rmtree(layout.checkpoints())
 
 
-def _train_in_a_child() -> int:
-    child = os.fork()
-    if child == 0:
-        status = 1
-        try:
-            train(load_params(), NAME)
-            status = 0
-        finally:
-            os._exit(status)
-    return child
+def _train_in_a_process() -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [sys.executable, "-m", "pipeline.train", "--name", NAME],
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make: Make) -> None:
     make("undisturbed", {"epochs": 3})
     expected = _train()
     make("killed", {"epochs": 3})
-    rng, killed = np.random.default_rng(1), 0
-    while True:
-        child, before = _train_in_a_child(), _step()
-        ended = 0
-        while killed < KILLS and not ended and _step() < before + 1:
-            time.sleep(0.002)
-            ended, status = os.waitpid(child, os.WNOHANG)
-        if killed < KILLS and not ended:
+    rng, ends = np.random.default_rng(1), []
+    for _ in range(KILLS):
+        before = _step()
+        with _train_in_a_process() as process:
+            while process.poll() is None and _step() == before:
+                time.sleep(0.002)
             time.sleep(rng.random() * 0.05)
-            os.kill(child, signal.SIGKILL)
-            killed += 1
-        if not ended:
-            _, status = os.waitpid(child, 0)
-        if os.WIFEXITED(status):
-            assert os.WEXITSTATUS(status) == 0
-            break
-    assert killed >= 2
+            process.kill()
+        ends.append(process.returncode)
+    assert ends[:2] == [-signal.SIGKILL] * 2
+    assert ends[2] in (-signal.SIGKILL, 0)  # it may have been done
+    with _train_in_a_process() as process:
+        pass
+    assert process.returncode == 0
     assert contents(layout.model("encoder", NAME).folder) == expected
     assert [path.name for path in _checkpoint().iterdir() if path.name.startswith("state")] == []
 

@@ -153,20 +153,31 @@ class _Module(torch.nn.Module):  # type: ignore[misc]
         self.tokens = torch.nn.Embedding(30, 12)
         self.dense = torch.nn.Linear(12, 12)
         self.dropout = torch.nn.Dropout(dropout)
+        self.masks: list[Any] = []
 
     def forward(self, ids: Any, mask: Any, types: Any, prompt: int) -> Any:
+        self.masks.append(mask)
         kept = self.dropout(torch.tanh(self.dense(self.tokens(ids)))) * mask[..., None]
         return kept.sum(1) / mask.sum(1, keepdim=True)
 
 
-def _learner(dropout: float) -> Learner:
+def _items() -> list[Read]:
     rng = np.random.default_rng(6)
-    items = [
+    return [
         Read(ids := rng.integers(1, 30, rng.integers(1, 9)).astype(np.int32), ids * 0)
         for _ in range(60)
     ]
+
+
+def _learner(dropout: float, *, pads: bool = True) -> Learner:
     module = _Module(dropout)
-    return Learner(module, module, items, 0, pads=True, device="cpu")
+    return Learner(module, module, _items(), 0, pads=pads, device="cpu")
+
+
+def _one_by_one(module: Any) -> torch.Tensor:
+    """Return the outputs of all items, each computed alone."""
+    ids = [torch.from_numpy(read.ids[None].astype(np.int64)) for read in _items()]
+    return torch.cat([module(each, torch.ones(each.shape), None, 0) for each in ids])
 
 
 def _gradients(learner: Learner, step: Step) -> tuple[float, list[torch.Tensor]]:
@@ -186,12 +197,7 @@ def test_the_gradient_in_pieces_is_that_of_the_whole_step(monkeypatch: pytest.Mo
     loss, found = _gradients(learner, step)
     module = learner.module.train()
     module.zero_grad()
-    whole = [
-        module(torch.from_numpy(read.ids[None].astype(np.int64)),
-               torch.ones(1, read.ids.size), None, 0)
-        for read in learner._items
-    ]  # fmt: skip
-    expected = loss_of(encoder())(torch.cat(whole), step)
+    expected = loss_of(encoder())(_one_by_one(module), step)
     expected.backward()
     assert loss == pytest.approx(float(expected.detach()), rel=1e-6)
     for grad, parameter in zip(found, module.parameters(), strict=True):
@@ -211,13 +217,13 @@ def test_what_is_computed_twice_has_the_same_dropout(monkeypatch: pytest.MonkeyP
             assert torch.equal(one, other)
 
 
-def test_pieces_hold_each_item_once_and_one_length_where_a_model_may_not_pad() -> None:
-    padding = _learner(0.0)
-    alone = Learner(padding.module, padding.module, padding._items, 0, pads=False, device="cpu")
-    items = np.random.default_rng(1).permutation(60)
-    for learner, pads in ((padding, True), (alone, False)):
-        pieces = list(learner._pieces(items))
-        assert sorted(np.concatenate(pieces).tolist()) == list(range(60))
-        lengths = [{int(learner._lengths[items[at]]) for at in piece} for piece in pieces]
-        assert pads or all(len(each) == 1 for each in lengths)
-    np.testing.assert_allclose(alone.outputs(items), padding.outputs(items), atol=1e-6)
+@pytest.mark.parametrize("pads", [True, False])
+def test_outputs_are_those_of_each_item_alone_and_unpadded_where_a_model_may_not_pad(
+    pads: bool,
+) -> None:
+    learner, items = _learner(0.0, pads=pads), np.random.default_rng(1).permutation(60)
+    found = learner.outputs(items)
+    padded = [mask for mask in learner.module.masks if not mask.all()]
+    assert bool(padded) == pads
+    expected = _one_by_one(learner.module)[torch.from_numpy(items)].detach()
+    np.testing.assert_allclose(found, expected.numpy(), atol=1e-6)
