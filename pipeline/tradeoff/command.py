@@ -207,7 +207,8 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
     left_out = _left_out(params, manifest, names)
     ground = read_ground(params, locale, manifest)
     basis = ground.basis
-    measured = read_figures(params.indexes, basis)
+    kept = read_figures(params.indexes, basis)
+    measured = {name: found for name, found in kept.items() if name not in left_out}
     for name in dict.fromkeys(names or params.indexes):
         if name in left_out:
             continue

@@ -131,6 +131,15 @@ def test_what_cannot_be_built_is_refused_where_it_is_asked_for() -> None:
     assert not layout.tradeoff(LOCALE).exists()
 
 
+def test_an_index_that_the_installed_faiss_lacks_leaves_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measure("flat", "eden")
+    monkeypatch.delattr(faiss, "IndexEDEN")
+    assert sorted(measure("sq8")) == ["flat", "sq8"]
+    assert "needs IndexEDEN" in read()["left_out"]["eden"]
+
+
 def test_an_index_measured_by_itself_joins_those_of_the_same_vectors() -> None:
     before = measure("sq8", "flat")
     after = measure("ivf-flat")
