@@ -1,17 +1,48 @@
 """What index, retrieve and evaluate are measured on is what the stages would write."""
 
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.scale_search import INDEXES, Mixture, params_with, random_runs
+from bench.scale_search import (
+    INDEXES,
+    MEASURES,
+    SEARCH,
+    Mixture,
+    params_with,
+    random_runs,
+)
+from bench.scale_search import LOCALE as US
 from pipeline.core import layout
+from pipeline.core.params_file import PARAMS_FILE
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+
+
+@pytest.fixture
+def made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder is a project in which an earlier measurement made the vectors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / ".cache"))
+    manifest = SEARCH / layout.embeddings(US).manifest
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    for folder in (Path(), SEARCH):
+        shutil.copy(ROOT / PARAMS_FILE, folder)
+
+
+@pytest.mark.usefixtures("made_before")
+def test_bm25_is_measured_without_the_terms_that_an_earlier_run_counted() -> None:
+    kept = layout.postings("us-0123456789abcdef").starts
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    MEASURES["bm25"].prepare(100)
+    assert not kept.exists()
 
 
 def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:
