@@ -1,6 +1,8 @@
 """What index, retrieve and evaluate are measured on is what the stages would write."""
 
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +13,7 @@ from bench.scale_search import (
     MEASURES,
     SEARCH,
     Mixture,
+    cpu_seconds,
     params_with,
     random_runs,
 )
@@ -43,6 +46,22 @@ def test_bm25_is_measured_without_the_terms_that_an_earlier_run_counted() -> Non
     kept.write_bytes(b"")
     MEASURES["bm25"].prepare(100)
     assert not kept.exists()
+
+
+@pytest.mark.usefixtures("made_before")
+@pytest.mark.parametrize("name", ["bm25", "index (flat)"])
+def test_what_was_made_before_is_measured_with_the_settings_of_now(name: str) -> None:
+    with Path(PARAMS_FILE).open("a") as file:
+        file.write("# changed\n")
+    MEASURES[name].prepare(100)
+    assert (SEARCH / PARAMS_FILE).read_bytes() == Path(PARAMS_FILE).read_bytes()
+
+
+def test_cpu_seconds_are_those_of_the_processes_that_counted_too() -> None:
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert cpu_seconds() - before > 0.4
 
 
 def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:
