@@ -174,6 +174,20 @@ def more_threads() -> Params:
     return params({"runtime.threads": 3})
 
 
+def rewrite(key: str, value: str) -> Params:
+    """Change what the file says that it was measured on."""
+    layout.tradeoff(LOCALE).write_text(json.dumps(read() | {key: value}))
+    return params()
+
+
+def another_cpu() -> Params:
+    return rewrite("cpu_model", "Z80")
+
+
+def another_faiss() -> Params:
+    return rewrite("faiss_version", "1.12.0")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -181,6 +195,8 @@ def more_threads() -> Params:
         (other_queries, "query_vectors_sha256"),
         (other_judgements, "judgements_sha256"),
         (more_threads, "threads"),
+        (another_cpu, "cpu_model"),
+        (another_faiss, "faiss_version"),
     ],
 )
 def test_figures_of_another_basis_do_not_stand_beside_new_ones(
