@@ -5,7 +5,7 @@
 The source has ESCI's two parquet files. Its test queries, with all products, are evaluated; its
 train queries are learned from. In FOLDER a clone of the last commit trains the recipes, `--jobs` at
 a time, and runs `dvc repro report` for each experiment. What is there already is not done again; a
-folder of another commit, or results of other settings, are refused.
+folder of another commit, and results of another commit, source or params, are refused.
 
 The tables, also in FOLDER/results.md, have for each measure the mean, the paired difference from
 what the experiment is compared with, its bootstrap interval, and * where p < .05 by paired
@@ -36,17 +36,18 @@ from bench.project import Settings, read_settings, write_settings
 from pipeline import git
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
-from pipeline.core.files import write_json, write_text
+from pipeline.core.files import sha256_file, write_json, write_text
 from pipeline.core.params import Params, Uncertainty
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.core.text_tables import markdown
 from pipeline.evaluate import uncertainty
+from pipeline.evaluate.per_query import Card
 from pipeline.evaluate.per_query_reader import read_per_query, values
 from pipeline.evaluate.uncertainty import Interval
 
 RECIPES = Path(__file__).with_suffix(".yaml")
 BASE = "base"
-SETTINGS = "settings.json"
+MADE_OF = "made_of.json"
 METRICS = "metrics"
 GUESSES = {"reranker": "", "bm25 threshold": "bm25_", "most frequent label": "majority_"}
 """Who guesses the labels, and how the keys of its F1 begin in the metrics."""
@@ -110,15 +111,16 @@ def main() -> int:
     with stage.report_errors("bench") as outcome:
         recipes = YAML(typ="safe", pure=True).load(RECIPES)
         experiments = chosen(recipes["experiments"], options.only)
-        data = prepare(options.folder, options.source.resolve(), recipes["trained"])
-        project = options.folder / "project"
+        source, project = options.source.resolve(), options.folder / "project"
+        data = prepare(options.folder, source, recipes["trained"])
+        origin = origin_of(project, source)
         params = check_params(data, str(PARAMS_FILE))
         used = [name for each in experiments.values() for name in each.models()]
         train(project, params, used, options.jobs)
         for name, experiment in experiments.items():
-            evaluate(options.folder, name, experiment, data)
+            evaluate(options.folder, name, experiment, data, origin)
         text = report(options.folder, experiments, params)
-        text += f"\nOf the commit {commit_of(project)[:7]}.\n"
+        text += f"\nOf the commit {origin['commit'][:7]}.\n"
         write_text(options.folder / "results.md", text)
         sys.stdout.write(text)
     return outcome.status
@@ -142,9 +144,14 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> Settings:
     """Clone the project's last commit into a folder, unless it is there; return the params.
 
     Raises:
-        PipelineError: the folder's clone is of another commit.
+        PipelineError: params.yaml has uncommitted changes; the folder's clone is of another commit.
     """
     project = folder / "project"
+    if git.run("status", "--porcelain", "--", str(PARAMS_FILE)):
+        raise PipelineError(
+            f"{PARAMS_FILE}: has changes that are not committed, and the tables name the last "
+            "commit. Commit or undo them."
+        )
     if not project.exists():
         folder.mkdir(parents=True, exist_ok=True)
         git.run("clone", "--quiet", ".", str(project))
@@ -167,6 +174,12 @@ def prepare(folder: Path, source: Path, trained: Mapping[str, Any]) -> Settings:
 def commit_of(folder: Path) -> str:
     """Return the commit of a folder's repository."""
     return git.run("-C", str(folder), "rev-parse", "HEAD").strip()
+
+
+def origin_of(project: Path, source: Path) -> dict[str, Any]:
+    """Return what all results are of: the commit, and the hash of each file of the source."""
+    hashes = {path.name: sha256_file(path) for path in sorted(source.glob("*.parquet"))}
+    return {"commit": commit_of(project), "source": hashes}
 
 
 def run(project: Path, module: str, *arguments: str) -> None:
@@ -206,11 +219,19 @@ def train(project: Path, params: Params, used: Sequence[str], jobs: int) -> None
             training.result()
 
 
-def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str, Any]) -> None:
-    """Run the graph with an experiment's settings; keep them, its metrics and per-query tables.
+def evaluate(
+    folder: Path,
+    name: str,
+    experiment: Experiment,
+    base: Mapping[str, Any],
+    origin: Mapping[str, Any],
+) -> None:
+    """Run the graph with an experiment's settings; keep its metrics and per-query tables.
+
+    What they are of is kept too: `origin`, as `origin_of` returns it, and the params.
 
     Raises:
-        PipelineError: there are results of other settings.
+        PipelineError: there are results of something else.
     """
     results, project = folder / "results" / name, folder / "project"
     data = json.loads(json.dumps(base))  # no part shared, as those of YAML's anchors are
@@ -218,9 +239,12 @@ def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str,
     # An entry that the experiment does not use changes nothing.
     used = check_params(data, str(PARAMS_FILE)).trained_for(experiment.models())
     settings = data | {"trained": {key: of for key, of in data["trained"].items() if key in used}}
+    made_of = {**origin, "params": settings}
     if results.exists():
-        if json.loads((results / SETTINGS).read_text("utf-8")) != settings:
-            raise PipelineError(f"{results}: is of other settings. Delete it.")
+        path = results / MADE_OF
+        found = json.loads(path.read_text("utf-8")) if path.exists() else {}
+        if other := [key for key, value in made_of.items() if found.get(key) != value]:
+            raise PipelineError(f"{results}: is of another {', '.join(other)}. Delete it.")
         return
     write_settings(data, project)
     run(project, "dvc", "repro", "report")
@@ -228,7 +252,7 @@ def evaluate(folder: Path, name: str, experiment: Experiment, base: Mapping[str,
     shutil.rmtree(partial, ignore_errors=True)
     shutil.copytree(project / layout.PER_QUERY, partial)
     shutil.copytree(project / layout.METRICS, partial / METRICS)
-    write_json(partial / SETTINGS, settings)
+    write_json(partial / MADE_OF, made_of)
     partial.rename(results)
 
 
@@ -272,9 +296,19 @@ def labels(folder: Path, name: str, locale: str) -> Iterator[list[str]]:
 def differences(
     folder: Path, name: str, experiment: Experiment, locale: str, least: int, draws: Uncertainty
 ) -> Iterator[Difference]:
-    """Yield the differences of a row, over the queries with `least` judged products or more."""
-    after = read(folder / "results" / name, locale)
-    before = read(folder / "results" / experiment.against, locale)
+    """Yield the differences of a row, over the queries with `least` judged products or more.
+
+    Raises:
+        PipelineError: the row and what it is compared with are of two samples.
+    """
+    results = folder / "results"
+    after, card = read(results / name, locale)
+    before, other = read(results / experiment.against, locale)
+    if card.sample != other.sample:
+        raise PipelineError(
+            f"{results / name}: {locale} is of another sample than {results / experiment.against}. "
+            "Delete both."
+        )
     judged = tables.read_column(
         folder / "project" / layout.clean(locale).judgements, tables.JUDGEMENTS, "query_id", ""
     ).to_numpy()
@@ -297,10 +331,10 @@ def differences(
         )
 
 
-def read(folder: Path, locale: str) -> pa.Table:
-    """Read an experiment's per-query table; its queries are those of all the others."""
+def read(folder: Path, locale: str) -> tuple[pa.Table, Card]:
+    """Read an experiment's per-query table and its card."""
     path = folder / layout.per_query(locale).name
-    return read_per_query(path.read_bytes(), str(path), locale, "Delete its folder.")[0]
+    return read_per_query(path.read_bytes(), str(path), locale, "Delete its folder.")
 
 
 def table(found: Sequence[Difference], alpha: float) -> str:

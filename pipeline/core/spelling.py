@@ -1,5 +1,7 @@
 """How the queries of a locale are spelled in its clean tables: as typed, or corrected."""
 
+import unicodedata
+
 import pyarrow as pa
 
 from pipeline.core import layout, tables
@@ -34,8 +36,15 @@ def read_typed(locale: str) -> dict[int, str]:
 
 
 def text_key(text: str) -> str:
-    """Return what two clean query texts have in common if they differ in case alone."""
-    return text.casefold()
+    """Return what two clean query texts have in common if they differ in case alone.
+
+    I, i, İ and ı are one letter here: which of them are a capital and its small letter depends on
+    the language, and it is safer to leave out a query too many than to learn from an evaluated one.
+    """
+    # Decomposed first, as the default caseless matching of the Unicode Standard has it.
+    folded = unicodedata.normalize("NFD", text).casefold().replace("ı", "i")
+    dotless = folded.replace("i\u0307", "i").replace("j\u0307", "j")
+    return unicodedata.normalize("NFKC", dotless)
 
 
 def typed_texts(queries: pa.Table, locale: str) -> list[str]:

@@ -38,10 +38,9 @@ FAISS_CLASSES = {
 
 def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
     """Raise a `PipelineError` where an index of these settings cannot hold such vectors."""
-    needed = FAISS_CLASSES.get(index.kind)
-    if needed is not None and not hasattr(faiss, needed):
+    if (lacking := _lacking(index, dimension)) is not None:
         raise PipelineError(
-            f"indexes.{name}.kind: {index.kind} needs {needed}, which the installed faiss "
+            f"indexes.{name}.kind: {index.kind} needs {lacking}, which the installed faiss "
             f"{faiss.__version__} lacks. Install a newer faiss-cpu, or choose another kind."
         )
     if isinstance(index, Ivf) and index.lists > rows:
@@ -66,6 +65,21 @@ def check_fit(name: str, index: Index, rows: int, dimension: int) -> None:
             f"indexes.{name}: {index.kind} needs {FAST_SCAN_CENTROIDS} products to train on (found "
             f"{rows}). Use another index."
         )
+
+
+def _lacking(index: Index, dimension: int) -> str | None:
+    """Return what an index of these settings needs and FAISS lacks, or None."""
+    needed = FAISS_CLASSES.get(index.kind)
+    if needed is None:
+        return None
+    if not hasattr(faiss, needed):
+        return needed
+    if isinstance(index, RabitqIndex | EdenIndex):
+        try:
+            getattr(faiss, needed)(dimension, faiss.METRIC_INNER_PRODUCT, index.bits)
+        except TypeError:  # the first IndexRaBitQ had one bit and no such argument
+            return f"{needed} with `bits`"
+    return None
 
 
 def empty_index(index: Index, dimension: int, similarity: Similarity) -> faiss.Index:

@@ -24,6 +24,7 @@ class Basis(Strict):
     """What the figures were measured on: only figures of one basis are in one file.
 
     `threads` is for searches in a batch; building, and searching one query, takes one thread.
+    `cpu_model` and `faiss_version` decide the times.
     """
 
     locale: str
@@ -37,6 +38,8 @@ class Basis(Strict):
     products: Count
     queries: Count
     threads: Count
+    cpu_model: str
+    faiss_version: str
 
 
 class Figures(Strict):

@@ -1,9 +1,10 @@
-"""What FAISS's fast scan leaves out: the products with the least inner product, and where all tie.
+"""What FAISS's fast scan leaves out: the products with the worst score, and where all tie.
 
 It stretches a query's table of distances over 8 bits, from the least sum of a row of each to the
-greatest. FAISS 1.15 never returns a product whose inner product is the least sum. Where all entries
-are equal, as for a query that is zero, there is nothing to stretch: it then finds nothing, or
-scores that are not numbers.
+greatest. FAISS 1.15 never returns a product whose inner product is the least sum, nor one at the
+greatest distance where its sum fills 16 bits, which takes 257 subvectors. Where all entries are
+equal, as for a query that is zero, there is nothing to stretch: it then finds nothing, or scores
+that are not numbers.
 """
 
 from typing import Any
@@ -50,17 +51,19 @@ def fill(
         left_out = np.setdiff1d(np.arange(index.ntotal) if among is None else among, rows[at])[::-1]
         places = np.flatnonzero(missing[at])[: len(left_out)]
         rows[at, places] = left_out[: len(places)]
-        scores[at, places] = np.float32(table.min(axis=1).sum())
+        worst = table.max(axis=1) if _by_distance(index) else table.min(axis=1)
+        scores[at, places] = np.float32(worst.sum())
+
+
+def _by_distance(index: Any) -> bool:
+    """Say whether the least score is the best."""
+    return bool(index.metric_type == faiss.METRIC_L2)
 
 
 def _table(index: Any, query: Matrix) -> Matrix:
-    """Return what each code adds to a query's score, float32 [subvectors, codes].
-
-    The sum of each row's least entry is what fast scan counts from.
-    """
+    """Return what each code adds to a query's score, float32 [subvectors, codes]."""
     codebooks = faiss.vector_to_array(index.pq.centroids)
     codebooks = codebooks.reshape(index.pq.M, index.pq.ksub, index.pq.dsub)
     parts = query.reshape(index.pq.M, 1, index.pq.dsub)
-    distances = index.metric_type == faiss.METRIC_L2
-    table = np.square(parts - codebooks) if distances else parts * codebooks
+    table = np.square(parts - codebooks) if _by_distance(index) else parts * codebooks
     return np.asarray(table.sum(axis=2))

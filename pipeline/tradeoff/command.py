@@ -3,9 +3,9 @@
     python -m pipeline.tradeoff [--locale L] [--index NAME]...
 
 Each entry of `indexes` is built and searched for the locale's queries. This is not a stage of the
-graph: timings differ from run to run, and a stage's outputs must not. Everything else in the file
-is deterministic. The file is written after each index, so a run that is stopped keeps what it has
-measured. Earlier figures of the same data, settings and threads stay.
+graph: timings differ from run to run, and a stage's outputs must not. All else in the file is
+deterministic. The file is written after each index, so a run that is stopped keeps what it has
+measured. Earlier figures of the same data, settings, threads, CPU and FAISS stay.
 """
 
 import argparse
@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Matrix, sampled_rows
+from pipeline.core.cpu import cpu_model
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import FlatIndex, Index, Params
@@ -92,6 +93,8 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
         products=manifest.products.rows,
         queries=manifest.queries.rows,
         threads=params.runtime.thread_count(),
+        cpu_model=cpu_model(),
+        faiss_version=faiss.__version__,
     )
     queries = read_vectors(manifest, "queries", locale)
     queries = to_index_form(queries, similarity, f"{locale} queries")
@@ -197,7 +200,8 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
     left_out = _left_out(params, manifest, names)
     ground = read_ground(params, locale, manifest)
     basis = ground.basis
-    measured = read_figures(params.indexes, basis)
+    kept = read_figures(params.indexes, basis)
+    measured = {name: found for name, found in kept.items() if name not in left_out}
     for name in dict.fromkeys(names or params.indexes):
         if name in left_out:
             continue

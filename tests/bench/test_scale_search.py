@@ -1,17 +1,67 @@
 """What index, retrieve and evaluate are measured on is what the stages would write."""
 
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from bench.scale_search import INDEXES, Mixture, params_with, random_runs
+from bench.scale_search import (
+    INDEXES,
+    MEASURES,
+    SEARCH,
+    Mixture,
+    cpu_seconds,
+    params_with,
+    random_runs,
+)
+from bench.scale_search import LOCALE as US
 from pipeline.core import layout
+from pipeline.core.params_file import PARAMS_FILE
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import read_inputs
 from tests.helpers.artefacts import LOCALE, ROOT, params, write_clean
 
 pytestmark = [pytest.mark.slow, pytest.mark.thorough]
+
+
+@pytest.fixture
+def made_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The working folder is a project in which an earlier measurement made the vectors."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / ".cache"))
+    manifest = SEARCH / layout.embeddings(US).manifest
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    for folder in (Path(), SEARCH):
+        shutil.copy(ROOT / PARAMS_FILE, folder)
+
+
+@pytest.mark.usefixtures("made_before")
+def test_bm25_is_measured_without_the_terms_that_an_earlier_run_counted() -> None:
+    kept = layout.postings("us-0123456789abcdef").starts
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(b"")
+    MEASURES["bm25"].prepare(100)
+    assert not kept.exists()
+
+
+@pytest.mark.usefixtures("made_before")
+@pytest.mark.parametrize("name", ["bm25", "index (flat)"])
+def test_what_was_made_before_is_measured_with_the_settings_of_now(name: str) -> None:
+    with Path(PARAMS_FILE).open("a") as file:
+        file.write("# changed\n")
+    MEASURES[name].prepare(100)
+    assert (SEARCH / PARAMS_FILE).read_bytes() == Path(PARAMS_FILE).read_bytes()
+
+
+def test_cpu_seconds_are_those_of_the_processes_that_counted_too() -> None:
+    code = "import time\nwhile time.process_time() < 0.5: pass"
+    before = cpu_seconds()
+    subprocess.run([sys.executable, "-c", code], check=True)
+    assert cpu_seconds() - before > 0.4
 
 
 def test_made_up_vectors_are_seeded_at_length_one_and_those_of_a_centre_are_near() -> None:

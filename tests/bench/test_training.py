@@ -1,28 +1,39 @@
 """The recipes of bench.training."""
 
 import json
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from ruamel.yaml import YAML
 
 from bench.training import (
     BASE,
     GUESSES,
+    MADE_OF,
     MEASURES,
     METRICS,
     RECIPES,
     Difference,
     Experiment,
     chosen,
+    differences,
+    evaluate,
     labels,
+    origin_of,
+    prepare,
     table,
 )  # fmt: skip
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.evaluate.uncertainty import Interval
+from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT
+from tests.helpers.repository import commit_all
 
 pytestmark = pytest.mark.thorough
 
@@ -96,3 +107,57 @@ def test_the_labels_of_a_reranker_are_a_row_for_each_guess(tmp_path: Path) -> No
 def test_an_experiment_with_an_unknown_key_is_refused() -> None:
     with pytest.raises(ValueError, match="Extra inputs"):
         Experiment.model_validate({"locales": ["us"], "encoders": "x"})
+
+
+@pytest.fixture
+def repository(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A repository of params.yaml alone, as the working folder."""
+    folder = tmp_path / "repository"
+    folder.mkdir()
+    shutil.copy(ROOT / PARAMS_FILE, folder)
+    monkeypatch.chdir(folder)
+    for who in ("AUTHOR", "COMMITTER"):
+        monkeypatch.setenv(f"GIT_{who}_NAME", "test")
+        monkeypatch.setenv(f"GIT_{who}_EMAIL", "test@localhost")
+    commit_all(folder, dict(os.environ), "params")
+    return folder
+
+
+def test_params_that_are_not_committed_are_refused(repository: Path, tmp_path: Path) -> None:
+    with (repository / PARAMS_FILE).open("a") as file:
+        file.write("# changed\n")
+    with pytest.raises(PipelineError, match="changes that are not committed"):
+        prepare(tmp_path / "out", tmp_path, {})
+    assert not (tmp_path / "out").exists()
+
+
+def test_results_are_used_again_only_if_commit_source_and_params_are_the_same(
+    repository: Path, tmp_path: Path
+) -> None:
+    source, results = tmp_path / "source", tmp_path / "results" / BASE
+    for folder in (source, results):
+        folder.mkdir(parents=True)
+    (source / "examples.parquet").write_bytes(b"1")
+    data, nothing = load(ROOT / PARAMS_FILE), Experiment(locales=())
+    origin = origin_of(repository, source)
+    params = data | {"trained": {}}
+    (results / MADE_OF).write_text(json.dumps({**origin, "params": params}))
+    evaluate(tmp_path, BASE, nothing, data, origin)
+    with pytest.raises(PipelineError, match=r"is of another params\. Delete it\."):
+        evaluate(tmp_path, BASE, nothing, data | {"bm25": {"k1": 2.0, "b": 0.4}}, origin)
+    (source / "examples.parquet").write_bytes(b"2")
+    (repository / "README.md").touch()
+    commit_all(repository, dict(os.environ), "another")
+    with pytest.raises(PipelineError, match=r"is of another commit, source\. Delete it\."):
+        evaluate(tmp_path, BASE, nothing, data, origin_of(repository, source))
+
+
+def test_numbers_of_two_samples_are_not_compared(tmp_path: Path) -> None:
+    values = comparisons.measures(np.random.default_rng(1), 5)
+    for name, judgements in ((BASE, "c"), ("mine", "d")):
+        rows = comparisons.table(values, "us", judgements_sha256=judgements * 64)
+        comparisons.write_reports(tmp_path / name, "us", rows)
+        shutil.copytree(tmp_path / name / layout.PER_QUERY, tmp_path / "results" / name)
+    found = differences(tmp_path, "mine", Experiment(locales=("us",)), "us", 0, comparisons.DRAWS)
+    with pytest.raises(PipelineError, match=r"mine: us is of another sample than .*base"):
+        next(found)

@@ -449,6 +449,8 @@ def write_tradeoff(
             "overlap_queries": manifest.queries.rows,
             "timed_queries": manifest.queries.rows,
             "threads": 1,
+            "cpu_model": "a CPU",
+            "faiss_version": "1.15.1",
             "indexes": tuple(indexes),
             "left_out": {"ivf-pq": "256 products at least are needed to train on"},
             **changed,

@@ -271,6 +271,21 @@ def test_a_kind_that_the_installed_faiss_lacks_is_refused_with_what_it_needs(
             check_fit("mine", settings, 300, DIMENSION)
 
 
+def test_a_rabitq_of_one_bit_alone_is_refused_as_an_older_faiss_that_lacks_bits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class OneBit(faiss.IndexRaBitQ):
+        """As an older FAISS has it."""
+
+        def __init__(self, dimension: int, metric: int) -> None:
+            super().__init__(dimension, metric)
+
+    monkeypatch.setattr(faiss, "IndexRaBitQ", OneBit)
+    told = "indexes.mine.kind: rabitq needs IndexRaBitQ with `bits`, .* lacks"
+    with pytest.raises(PipelineError, match=told):
+        check_fit("mine", RABITQ, 300, DIMENSION)
+
+
 @pytest.mark.parametrize("similarity", ["dot", "l2"])
 @pytest.mark.parametrize(
     "settings",

@@ -89,6 +89,24 @@ def test_where_all_products_tie_the_last_ones_are_found(
     np.testing.assert_allclose(scores[0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+@pytest.mark.parametrize("kind", ["pq-fastscan", "ivf-pq-fastscan"])
+def test_what_is_left_out_comes_last(kind: str, similarity: Similarity) -> None:
+    subvectors = 257  # sums of 255 each fill 16 bits
+    settings: Index = (
+        PqFastscanIndex(kind="pq-fastscan", subvectors=subvectors)
+        if kind == "pq-fastscan"
+        else IvfPqFastscanIndex(kind="ivf-pq-fastscan", lists=1, probes=1, subvectors=subvectors)
+    )
+    products = np.arange(16, dtype=np.float32)[:, None] * np.ones((1, subvectors), np.float32)
+    built = build_index(settings, subvectors, similarity, [products])
+    query = np.full((1, subvectors), -1, np.float32)
+    assert (built.search(query, 16)[1] == -1).sum() == 1
+    scores, codes = neighbours.search(built, query, 16)
+    np.testing.assert_array_equal(codes[0], np.arange(16))
+    assert scores[0, 15] == decoded_scores(built, query, similarity)[0, 15]
+
+
 def test_where_some_lists_are_searched_only_a_query_that_found_nothing_gets_others() -> None:
     rng = np.random.default_rng(3)
     products, queries = random_vectors(rng, ROWS, DIMENSION), random_vectors(rng, 9, DIMENSION)

@@ -132,6 +132,15 @@ def test_what_cannot_be_built_is_refused_where_it_is_asked_for() -> None:
     assert not layout.tradeoff(LOCALE).exists()
 
 
+def test_an_index_that_the_installed_faiss_lacks_leaves_the_file(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    measure("flat", "eden")
+    monkeypatch.delattr(faiss, "IndexEDEN")
+    assert sorted(measure("sq8")) == ["flat", "sq8"]
+    assert "needs IndexEDEN" in read()["left_out"]["eden"]
+
+
 def test_an_index_measured_by_itself_joins_those_of_the_same_vectors() -> None:
     before = measure("sq8", "flat")
     after = measure("ivf-flat")
@@ -166,6 +175,20 @@ def more_threads() -> Params:
     return params({"runtime.threads": 3})
 
 
+def rewrite(key: str, value: str) -> Params:
+    """Change what the file says that it was measured on."""
+    layout.tradeoff(LOCALE).write_text(json.dumps(read() | {key: value}))
+    return params()
+
+
+def another_cpu() -> Params:
+    return rewrite("cpu_model", "Z80")
+
+
+def another_faiss() -> Params:
+    return rewrite("faiss_version", "1.12.0")
+
+
 @pytest.mark.parametrize(
     ("change", "told"),
     [
@@ -173,6 +196,8 @@ def more_threads() -> Params:
         (other_queries, "query_vectors_sha256"),
         (other_judgements, "judgements_sha256"),
         (more_threads, "threads"),
+        (another_cpu, "cpu_model"),
+        (another_faiss, "faiss_version"),
     ],
 )
 def test_figures_of_another_basis_do_not_stand_beside_new_ones(
