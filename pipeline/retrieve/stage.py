@@ -52,10 +52,14 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         run_files.write_runs(locale, "dense", of, depth, inputs, overlap) as (catalogue, pool),
     ):
         size = neighbours.SEARCHED_QUERIES
+        tied = followed = 0
         starts = range(0, len(queries), size)
         for start in track(starts, len(queries), "queries", lambda _: size):
             batch = queries[start : start + size]
             scores, codes = neighbours.search(index, batch, depth, first)
+            follows = codes[:, 1:] != ranking.NO_PRODUCT
+            followed += int(np.count_nonzero(follows))
+            tied += int(np.count_nonzero(follows & (scores[:, 1:] == scores[:, :-1])))
             for begin in range(0, len(codes), run_files.QUERIES_A_PIECE):
                 group = slice(begin, begin + run_files.QUERIES_A_PIECE)
                 row, place = np.nonzero(codes[group] != ranking.NO_PRODUCT)
@@ -72,6 +76,13 @@ def retrieve(params: Params, locale: str) -> stage.Done:
             pool.add(*ranked)
         if (curve := layout.embeddings(locale).curve).is_file():
             shutil.copyfile(curve, layout.RunFiles(pool.folder).curve)
+    if 2 * tied > followed:
+        stage.log.warning(
+            "warning: %s %s: %d of %d products have the score of the one before them, rounded to "
+            "%d decimals, and product_id orders these. Where vectors are short, use similarity: "
+            "cosine or normalize: true.",
+            locale, manifest.encoder, tied, followed, ranking.SCORE_DECIMALS,
+        )  # fmt: skip
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
         locale, len(queries), index.ntotal, min(depth, index.ntotal), overlap,

@@ -95,6 +95,19 @@ def test_the_catalogue_run_ranks_every_product_for_every_query_down_to_the_depth
     assert (steps <= 0).all()
 
 
+@pytest.mark.parametrize(("length", "warned"), [(1.0, False), (1e-4, True)])
+def test_vectors_so_short_that_rounding_makes_most_scores_equal_are_warned_of(
+    length: float, warned: bool, judgements: pa.Table, caplog: pytest.LogCaptureFixture
+) -> None:
+    encoder = f"encoders.{params().encoder[LOCALE]}"
+    given = params({f"{encoder}.similarity": "dot", f"{encoder}.normalize": False})
+    rng = np.random.default_rng(5)
+    write_embeddings(given, length * random_vectors(rng, 250), length * random_vectors(rng, 30))
+    stage_index.index(given, LOCALE)
+    retrieve.retrieve(given, LOCALE)
+    assert ("have the score of the one before them" in caplog.text) == warned
+
+
 def test_the_pool_run_ranks_exactly_the_judged_pairs(
     judgements: pa.Table, monkeypatch: pytest.MonkeyPatch
 ) -> None:
