@@ -6,10 +6,11 @@ from typing import Any
 
 from pipeline.core.cards import read_model, refuse_differences
 from pipeline.core.files import write_json
+from pipeline.core.param_types import Strict
 from pipeline.core.params import Entry
 
 
-def write_contract(path: Path, entry: Entry | None) -> None:
+def write_contract(path: Path, entry: Strict | None) -> None:
     """Write all that an entry of params.yaml means.
 
     Keys that have their default are left out: a key that is added to entries later changes no file.
@@ -19,7 +20,7 @@ def write_contract(path: Path, entry: Entry | None) -> None:
 
 
 def refuse_other_contract(
-    path: Path, entry: Entry | None, unread: Collection[str], why: str, remedy: str
+    path: Path, entry: Strict | None, unread: Collection[str], why: str, remedy: str
 ) -> None:
     """Check that a file of `write_contract` is of this entry.
 
@@ -40,7 +41,7 @@ def refuse_other_contract(
     refuse_differences(path, found, expected, why, remedy)
 
 
-def _written(entry: Entry | None) -> dict[str, Any]:
+def _written(entry: Strict | None) -> dict[str, Any]:
     return entry.model_dump(mode="json", exclude_defaults=True) if entry else {}
 
 

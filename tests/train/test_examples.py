@@ -181,13 +181,14 @@ def test_the_queries_without_a_hard_negative_are_counted_where_any_is_drawn() ->
     table = pair_table(20, 5)
     keep = [not (row["query_id"] < 8 and row["label"] != "E") for row in table.to_pylist()]
     found = pairs_of(table.filter(keep))
-    for changes, expected in (
+    cases: list[tuple[dict[str, Any], int]] = [
         ({}, 8),
         ({"hard_negatives": 3}, 8),
         ({"loss": "triplet"}, 8),
         ({"negatives": [], "hard_negatives": 0}, 0),
         ({"loss": "cosine"}, 0),
-    ):
+    ]
+    for changes, expected in cases:
         assert Examples(found, encoder(**changes), "x").queries_without_negative == expected
 
 

@@ -535,10 +535,11 @@ def test_a_model_is_not_used_after_its_base_or_its_teacher_was_trained_again(mak
     held = folder_sha256(layout.model("encoder", "second").weights)
     write_model_card(params, "second", base_sha256=base, teacher=teacher)
     refuse_other_model(params, "second", held)
-    for changes, said in (
+    cases: list[tuple[dict[str, Any], str]] = [
         ({"base_sha256": "3" * 64}, rf"base_sha256 must be 1{{12}} .found 3{{12}}.: {NAME} was"),
         ({"teacher": {"weights": "3" * 64}}, r"teacher\.weights must be 2{12} .*: judge was tra"),
-    ):
+    ]
+    for changes, said in cases:
         card = {"base_sha256": base, "teacher": teacher, **changes}
         write_model_card(params, "second", **card)
         with pytest.raises(PipelineError, match=rf"second/card\.json: {said}.*train@second`"):
