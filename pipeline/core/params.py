@@ -467,11 +467,15 @@ class EdenIndex(QuantisedIndex):
     bits: Annotated[int, Field(ge=1, le=8)]
 
 
+FastScanned = Annotated[int, Field(ge=1, le=257)]
+"""How many codes fast scan adds up: FAISS keeps sums of numbers up to 255 in 16 bits, unchecked."""
+
+
 class PqFastscanIndex(QuantisedIndex):
     """Scan over product-quantised vectors: `subvectors` codes of 4 bits each."""
 
     kind: Literal["pq-fastscan"]
-    subvectors: Count
+    subvectors: FastScanned
 
 
 class HnswIndex(Strict):
@@ -507,7 +511,7 @@ class IvfPqFastscanIndex(QuantisedIndex):
     kind: Literal["ivf-pq-fastscan"]
     lists: Count
     probes: Count
-    subvectors: Count
+    subvectors: FastScanned
 
 
 Ivf = IvfFlatIndex | IvfPqIndex | IvfPqFastscanIndex

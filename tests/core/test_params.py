@@ -212,6 +212,8 @@ WRONG: list[tuple[str, object]] = [
     ("encoders.minilm.languages", []),
     ("indexes.hnsw.m", 1),
     ("indexes.ivf-pq.bits", 13),
+    ("indexes.pq-fastscan.subvectors", 258),
+    ("indexes.ivf-pq-fastscan.subvectors", 384),
     ("compare.alpha", 1e-320),
 ]
 
