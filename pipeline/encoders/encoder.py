@@ -151,18 +151,22 @@ def prefix_of(spec: Encoder, role: Role) -> str:
     return spec.query_prefix if role == "query" else spec.passage_prefix
 
 
-def refuse_broken(raw: Matrix, inputs: Sequence[object], entry: str) -> None:
+def refuse_broken(raw: Matrix, inputs: Sequence[str | tuple[str, str]], entry: str) -> None:
     """Raise a `PipelineError` if a model's output is NaN or infinity.
 
     Args:
         raw: the output, [inputs, components].
-        inputs: of each row, a text or a pair of texts.
+        inputs: of each row, a text, or a query and a product's text.
         entry: the key of the model's entry.
     """
     broken = ~np.isfinite(raw).all(axis=1)
     if broken.any():
+        first = inputs[int(broken.argmax())]
+        shown = f"the text {shorten(first)}"
+        if not isinstance(first, str):
+            shown = f"the query {shorten(first[0])} and the product {shorten(first[1])}"
         raise PipelineError(
-            f"{entry}: the output for {shorten(inputs[int(broken.argmax())])} holds NaN or "
-            "infinity: the model's weights are damaged, do not match the model code, or overflow "
-            "at this precision. Bring the model again, or use precision float32."
+            f"{entry}: the output for {shown} holds NaN or infinity: the model's weights are "
+            "damaged, do not match the model code, or overflow at this precision. Bring the model "
+            "again, or use precision float32."
         )

@@ -132,7 +132,9 @@ def test_a_tokenizer_of_another_model_is_one_message(folders: Path) -> None:
 
 
 def test_a_score_that_is_not_a_number_names_its_pair(folders: Path) -> None:
-    with pytest.raises(PipelineError, match=r"tiny: the score of 'rojo' for the query 'x' is NaN"):
+    with pytest.raises(
+        PipelineError, match=r"tiny: the output for the query 'x' and the product 'rojo' holds NaN"
+    ):
         scorer_of(build_reranker(folders / "nan", nan=True)).logits([("x", "rojo")])
 
 
