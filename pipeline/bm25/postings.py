@@ -143,6 +143,7 @@ def memory_bytes(
     found: int,
     threads: int = 1,
     workers: int = 0,
+    searched: int | None = None,
 ) -> int:
     """Return how many bytes bm25 takes at most, with the processes that it starts.
 
@@ -156,14 +157,16 @@ def memory_bytes(
         found: how many products are found for the queries searched at once.
         threads: how many search at a time.
         workers: how many other processes count.
+        searched: how many products are searched at a time; all, if it is left out.
     """
     # One after the other.
     counting = COUNTED_BYTES * postings + COUNTING_BYTES * piece_terms + WORKER_BYTES * workers
     merging = (COUNTED_BYTES + MERGED_BYTES) * postings + MERGING_BYTES * piece_postings
     weighing = (MERGED_BYTES + WEIGHT_BYTES) * postings
     weighing += WEIGHING_BYTES * min(postings, WEIGHED_AT_ONCE * threads)
+    scored = products if searched is None else searched
     searching = (MERGED_BYTES + WEIGHT_BYTES) * postings
-    searching += FOUND_BYTES * found + SCORED_BYTES * min(products, RANGE_PRODUCTS) * threads
+    searching += FOUND_BYTES * found + SCORED_BYTES * min(scored, RANGE_PRODUCTS) * threads
     held = TERM_BYTES * terms + PRODUCT_BYTES * products + lexical.dictionary_bytes(analyser)
     return memory.PROCESS_BYTES + held + max(counting, merging, weighing, searching)
 

@@ -44,7 +44,7 @@ class Room:
         self._params, self._locale, self._analyser = params, locale, analyser
         self._products, self._terms = products, terms
         self._depth = min(params.retrieve.depth, products)
-        free = memory.limit_bytes(params.runtime) - self._needed(0, 0, 0)
+        free = memory.limit_bytes(params.runtime) - self._needed(0, 0, 0, 0)
         batch = BATCH_QUERIES * max(1, self._depth)
         sent = params.runtime.is_on_cluster()
         self._postings = SENT_POSTINGS if sent else RANGE_POSTINGS
@@ -60,8 +60,9 @@ class Room:
             MemoryLimitError: the piece does not even fit into a range of its own.
         """
         postings, terms = len(piece.products), int(piece.lengths.sum())
+        products = len(piece.lengths)
         memory.check(
-            self._needed(postings, terms, postings) + self._held(),
+            self._needed(products, postings, terms, postings) + self._held(),
             f"bm25 of the {self._products} {self._locale} products",
             self._params.runtime,
             "draw fewer (sample.distractors) or make their texts of fewer fields (clean.fields)",
@@ -70,13 +71,13 @@ class Room:
             return False
         both = collected.postings + postings
         longest = max(collected.piece_terms, terms), max(collected.piece_postings, postings)
-        needed = self._needed(both, *longest) + self._held()
+        needed = self._needed(collected.products + products, both, *longest) + self._held()
         return both > self._postings or needed > memory.limit_bytes(self._params.runtime)
 
     def _held(self) -> int:
         return self.queries * self._depth * self._held_bytes
 
-    def _needed(self, postings: int, piece_terms: int, piece_postings: int) -> int:
+    def _needed(self, products: int, postings: int, piece_terms: int, piece_postings: int) -> int:
         runtime = self._params.runtime
         return memory_bytes(
             self._analyser,
@@ -88,4 +89,5 @@ class Room:
             found=BATCH_QUERIES * self._depth,
             threads=runtime.thread_count(),
             workers=worker_count(self._analyser, self._products, runtime),
+            searched=products,
         )

@@ -27,8 +27,8 @@ class Directions:
         self.rows = vectors.rows
         # In blocks that are always the same, so that no sum depends on the shards.
         sums = [
-            vectors.take(rows).sum(axis=0, dtype=np.float64)
-            for rows in blocks(np.arange(vectors.rows), _BLOCK_ROWS)
+            vectors.take(np.asarray(rows)).sum(axis=0, dtype=np.float64)
+            for rows in blocks(range(vectors.rows), _BLOCK_ROWS)
         ]
         self._mean = np.sum(sums, axis=0) / vectors.rows
 

@@ -156,13 +156,14 @@ def _assign(
     found = np.empty(vectors.rows, dtype=np.int64)
     cosines = np.empty(vectors.rows, dtype=np.float32)
 
-    def assign(rows: Ints) -> int:
+    def assign(part: range) -> int:
+        rows = np.asarray(part)
         block = vectors.take(rows)
         for number, places in _places_of_groups(None if group is None else group[rows], len(rows)):
             found[rows[places]], cosines[rows[places]] = nearest(block[places], centroids(number))
         return int((~block.any(axis=1)).sum())
 
-    pieces = blocks(np.arange(vectors.rows), BLOCK_ROWS)
+    pieces = blocks(range(vectors.rows), BLOCK_ROWS)
     return found, cosines, sum(in_parallel(assign, pieces, threads))
 
 

@@ -37,10 +37,10 @@ def draw_map(vectors: Directions, seed: int, threads: int) -> tuple[Matrix, Ints
     with threadpool_limits(1):
         places = _into_unit_square(_place_landmarks(landmarks, seed))
 
-        def place(rows: Ints) -> Matrix:
-            return place_among(vectors.take(rows), landmarks, places)
+        def place(rows: range) -> Matrix:
+            return place_among(vectors.take(np.asarray(rows)), landmarks, places)
 
-        pieces = blocks(np.arange(vectors.rows), _BLOCK_ROWS)
+        pieces = blocks(range(vectors.rows), _BLOCK_ROWS)
         drawn = np.concatenate(list(in_parallel(place, pieces, threads)))
     drawn[chosen] = places
     return drawn.round(DECIMALS), chosen

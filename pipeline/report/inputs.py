@@ -279,7 +279,7 @@ def read_tradeoff(
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
-    measured = read_model(path, TradeOff, "Run `make tradeoff`.")
+    measured = read_model(path, TradeOff, "Run `make tradeoff`.", ("tradeoff_schema", 2))
     for key, now in {
         "locale": locale,
         "encoder": manifest.encoder,

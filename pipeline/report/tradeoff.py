@@ -74,7 +74,7 @@ class Figures(Strict):
 class TradeOff(Basis):
     """The file: `left_out` says why an entry cannot be built on these vectors."""
 
-    tradeoff_schema: Literal[1]
+    tradeoff_schema: Literal[2]
     overlap_queries: Count
     timed_queries: Count
     indexes: tuple[Figures, ...]

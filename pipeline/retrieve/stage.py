@@ -79,9 +79,9 @@ def retrieve(params: Params, locale: str) -> stage.Done:
     if 2 * tied > followed:
         stage.log.warning(
             "warning: %s %s: %d of %d products have the score of the one before them, rounded to "
-            "%d decimals, and product_id orders these. Where vectors are short, use similarity: "
-            "cosine or normalize: true.",
-            locale, manifest.encoder, tied, followed, ranking.SCORE_DECIMALS,
+            "%d decimals, and product_id orders these. Their vectors are equal, too short for "
+            "similarity: %s, or of a coarse index without rescore.",
+            locale, manifest.encoder, tied, followed, ranking.SCORE_DECIMALS, similarity,
         )  # fmt: skip
     stage.log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",

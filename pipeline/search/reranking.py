@@ -73,7 +73,8 @@ class Reordering:
         """Return the model.
 
         Raises:
-            PipelineError: the weights are not there, are of other settings, or cannot be loaded.
+            PipelineError: the weights are not there, cannot be loaded, or are refused by
+                `refuse_other_model`.
         """
         if self._model is None:  # else nobody waits while another locale's is being loaded
             with _LOADING:

@@ -213,7 +213,7 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
         )  # fmt: skip
         written = TradeOff(
             **basis.model_dump(),
-            tradeoff_schema=1,
+            tradeoff_schema=2,
             overlap_queries=len(ground.sample),
             timed_queries=len(timed_rows(basis.queries)),
             indexes=tuple(measured[each] for each in params.indexes if each in measured),

@@ -435,7 +435,7 @@ def write_tradeoff(
     ]  # fmt: skip
     content = TradeOff.model_validate(
         {
-            "tradeoff_schema": 1,
+            "tradeoff_schema": 2,
             "locale": locale,
             "encoder": manifest.encoder,
             "similarity": given.encoder_of(locale).similarity,

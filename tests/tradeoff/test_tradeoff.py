@@ -228,7 +228,7 @@ def test_figures_of_other_settings_are_left_aside_by_name(
         lambda text: text[: len(text) // 2],
         lambda text: "[]",
         lambda text: "\udcff",
-        lambda text: text.replace('"tradeoff_schema": 1', '"tradeoff_schema": 0'),
+        lambda text: text.replace('"tradeoff_schema": 2', '"tradeoff_schema": 0'),
         lambda text: text.replace('"overlap@100": 1.0', '"overlap@100": NaN'),
         lambda text: text.replace('"overlap@100": 1.0', '"overlap@100": 1.5'),
         lambda text: text.replace('"overlap@100": 1.0,', ""),
