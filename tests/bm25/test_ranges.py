@@ -138,6 +138,12 @@ def test_a_range_ends_before_the_piece_that_would_not_fit_into_it(
     assert not list(tmp_path.iterdir())
 
 
+def test_a_range_needs_memory_for_its_own_products_not_for_the_whole_catalogue() -> None:
+    given = params({"runtime.memory_limit": 1.5, "runtime.threads": 16})
+    space = Room(given, LOCALE, "words", 600_000, terms=10)
+    assert not space.is_full(postings.Collection({}), counted(10))
+
+
 @pytest.fixture
 def clean(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Clean tables in a folder of their own, counted in pieces of `PIECE` products."""
