@@ -217,7 +217,7 @@ def test_a_model_that_overflows_at_its_precision_is_refused_by_its_first_text(
         encoder_of(folder, precision=precision).encode_passages(TEXTS)
     with pytest.raises(
         PipelineError,
-        match=r"encoders\.tiny: the output for '' holds NaN or infinity.*precision",
+        match=r"encoders\.tiny: the output for the text '' holds NaN or infinity.*precision",
     ):
         encoder_of(folder, precision="float16").encode_passages(TEXTS)
 
