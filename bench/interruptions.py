@@ -26,13 +26,13 @@ import psutil
 from ruamel.yaml import YAML
 
 from bench import reports
+from bench.project import ROOT
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.layout import LOCK
 from pipeline.core.params_file import PARAMS_FILE
 
-ROOT = Path(__file__).parents[1]
 LOCALES = ("us", "es", "jp")
 BRANCH = ("clean", "embed", "evaluate")
 SEEDS = (1, 2)

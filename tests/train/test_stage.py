@@ -75,6 +75,13 @@ def run(kind: str = "encoder") -> layout.ModelFiles:
     return layout.model(kind, NAME)
 
 
+def add_second(folder: Path, **settings: Any) -> None:
+    """Add the entry `second` to a project: settings of `NAME`, which is its base."""
+    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
+    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME, **settings}
+    YAML().dump(data, folder / "params.yaml")
+
+
 def card_of(files: layout.ModelFiles) -> dict[str, Any]:
     card: dict[str, Any] = json.loads(files.card.read_text(encoding="utf-8"))
     return card
@@ -296,9 +303,7 @@ def test_what_the_card_says_of_written_weights_is_what_a_model_that_starts_there
 ) -> None:
     folder = make("written", {"tuned_share": 0.5, "epochs": 1})
     written = card_of(run())["written"]
-    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME, "tuned_share": 1.0}
-    YAML().dump(data, folder / "params.yaml")
+    add_second(folder, tuned_share=1.0)
     shutil.copytree(layout.pairs(NAME).folder, layout.pairs("second").folder)
     train(load_params(), "second")
     first = card_of(layout.model("encoder", "second"))["epochs"][0]
@@ -370,9 +375,7 @@ def test_dev_queries_that_a_base_learned_from_do_not_choose_the_epoch(
 ) -> None:
     folder = make("chain", {"epochs": 1})
     run()
-    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
-    YAML().dump(data, folder / "params.yaml")
+    add_second(folder)
     own, theirs = layout.pairs("second"), layout.pairs(NAME)
     learned = read_table(theirs.train, PAIRS, "").slice(0, 5)  # a query
     upper = pc.utf8_upper(learned["query"])  # the text of a query, whatever its case
@@ -398,9 +401,7 @@ def test_a_training_that_was_done_is_done_again_if_other_dev_queries_choose_the_
     caplog.set_level("INFO")
     folder = make("dev", {"epochs": 1})
     run()
-    data = YAML(typ="safe", pure=True).load(folder / "params.yaml")
-    data["trained"]["second"] = {**data["trained"][NAME], "base": NAME}
-    YAML().dump(data, folder / "params.yaml")
+    add_second(folder)
     own, theirs = layout.pairs("second"), layout.pairs(NAME)
     write_table(own.train, pair_table(20, 8, first=200), PAIRS)
     learned = read_table(theirs.train, PAIRS, "").slice(0, 5)  # a query
