@@ -3,9 +3,10 @@
 import argparse
 import sys
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
-from pipeline.core import files, params_edit, params_text, start
+from pipeline.core import params_edit, params_text, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.languages import language_of
 from pipeline.core.param_types import NO_RERANKER
@@ -22,19 +23,17 @@ def add_locale(text: bytes, locale: str, choices: Mapping[str, Any]) -> bytes:
         choices: its value in each of the sections that name locales.
 
     Raises:
-        PipelineError: the locale is there, or the result would break a rule.
+        PipelineError: the locale is there, or the text has a form that cannot be edited.
     """
     where = str(PARAMS_FILE)
     refuse_locale_name(locale)
-    data = params_text.parse(text, where)
-    if locale in check_params(data, where).locales:
+    if locale in check_params(params_text.parse(text, where), where).locales:
         raise PipelineError(
             f"{where}: the locale {locale} is there already. Change its lines, or name another."
         )
     changes: dict[tuple[str, ...], Any] = {
         (section, locale): value for section, value in choices.items()
     }
-    check_params(params_edit.replaced(data, changes), where)
     return params_edit.put_all(text, changes, where)
 
 
@@ -61,25 +60,19 @@ def _parse() -> argparse.Namespace:
 
 def main() -> int:
     """Check `params.yaml`, or add a locale to it, and say so; return the exit status."""
-    start.end()
     asked = _parse()
-    try:
+    with stage.report_errors("params") as outcome:
         if asked.command == "add-locale":
             choices = {
                 "encoder": asked.encoder, "index": asked.index, "rerank": asked.rerank,
                 "language": language_of(asked.locale) if asked.language is None else asked.language,
                 "spelling": AS_TYPED, "systems": {},
             }  # fmt: skip
-            before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
-            after = add_locale(before, asked.locale, choices)
-            with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
-                partial.write_bytes(after)
-        params = load_params()
-    except PipelineError as err:
-        sys.stderr.write(f"error: {err}\n")
-        return 1
-    sys.stderr.write(f"{PARAMS_FILE} is valid (locales: {', '.join(params.locales)})\n")
-    return 0
+            params = params_edit.write(partial(add_locale, locale=asked.locale, choices=choices))
+        else:
+            params = load_params()
+        sys.stderr.write(f"{PARAMS_FILE} is valid (locales: {', '.join(params.locales)})\n")
+    return outcome.status
 
 
 if __name__ == "__main__":

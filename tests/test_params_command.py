@@ -32,7 +32,7 @@ def test_the_command_checks_the_file(
     out, err = capsys.readouterr()
     assert out == ""
     assert err.splitlines() == [
-        "error: params.yaml:",
+        "error in params: params.yaml:",
         "  demo.seed: missing",
         "  demo.sede: unknown key; did you mean 'seed'?",
     ]
@@ -79,3 +79,20 @@ def test_a_locale_that_breaks_a_rule_is_one_message_and_the_file_stays(
 
     assert said in capsys.readouterr().err
     assert (project / "params.yaml").read_bytes() == before
+
+
+def test_a_file_that_cannot_be_written_is_one_line_and_no_traceback(
+    project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", "")
+    (project / "params.yaml").chmod(0o400)
+    assert run(monkeypatch, "add-locale", "de") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error in params: params.yaml is read-only")
+
+    (project / "params.yaml").chmod(0o644)
+    (project / ".cache").touch()  # a file where the folder of the lock should be
+    assert run(monkeypatch, "add-locale", "de") == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error in params: ")
+    assert "something else is there already. Move it away." in line

@@ -1,16 +1,24 @@
-"""A value is put into the text of a parameter file: no other line changes, comments stay."""
+"""A value is put into the text of a parameter file: no other line changes, comments stay.
+
+And params.yaml is written in one place, so that no command undoes what another one writes.
+"""
 
 import io
-from collections.abc import Mapping, Sequence
+import os
+import stat
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from ruamel.yaml import YAML
 from ruamel.yaml.nodes import MappingNode, Node
 
-from pipeline.core import params_text
+from pipeline.core import files, layout, params_text
 from pipeline.core.errors import PipelineError
+from pipeline.core.params import Params
+from pipeline.core.params_file import PARAMS_FILE, check_params
 
 _WIDE = 1 << 16  # no text is folded
+_REMEDY = "Run from the root of the project."
 _MARK = b"\xef\xbb\xbf"
 
 
@@ -65,6 +73,41 @@ def replaced(data: Any, changes: Mapping[tuple[str, ...], Any]) -> Any:
     for path, value in changes.items():
         data = _with(data, path, value)
     return data
+
+
+def write(change: Callable[[bytes], bytes]) -> Params:
+    """Write params.yaml as `change` makes it of what is there; return what it says then.
+
+    Other commands that write it wait meanwhile. The file keeps its mode, and a link to it stays.
+
+    Args:
+        change: returns the new text of the text that it gets.
+
+    Raises:
+        PipelineError: the file is missing, is read-only or would break a rule; or `change` raises.
+    """
+    from filelock import FileLock  # only to check the file, nobody should wait for it
+
+    check_writable()
+    layout.cache().mkdir(parents=True, exist_ok=True)
+    with FileLock(layout.params_lock()):
+        before = files.read_bytes(PARAMS_FILE, _REMEDY)
+        after, where = change(before), str(PARAMS_FILE)
+        params = check_params(params_text.parse(after, where), where)
+        mode = stat.S_IMODE(PARAMS_FILE.stat().st_mode)
+        with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
+            partial.write_bytes(after)
+            partial.chmod(mode)
+    return params
+
+
+def check_writable() -> None:
+    """Raise a `PipelineError` if nobody may write params.yaml, though another could replace it."""
+    files.check_regular(PARAMS_FILE, _REMEDY)
+    if not (os.access(PARAMS_FILE, os.W_OK) and PARAMS_FILE.stat().st_mode & 0o222):
+        raise PipelineError(
+            f"{PARAMS_FILE} is read-only. Make it writable (chmod u+w {PARAMS_FILE})."
+        )
 
 
 def _says(text: bytes, wanted: Any, where: str) -> bool:

@@ -244,6 +244,7 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     outputs.refuse_artefacts({"--out": asked.out}, folders=True, replaced=True)
     _refuse_to_lose(asked.out)
     outputs.refuse_overlap(copies.values(), asked.out)
+    params_edit.check_writable()
     before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")
     data = params_text.parse(before, str(PARAMS_FILE))
     current = check_params(data, str(PARAMS_FILE))
@@ -261,21 +262,22 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     with files.scratch_beside(PARAMS_FILE) as scratch:
         found = check_tables(params, judged, asked.products, scratch)
     changes["sample", "splits"] = found["splits"]
-    params = check_params(params_edit.replaced(data, changes), str(PARAMS_FILE))
+
+    def copy_and_change(text: bytes) -> bytes:
+        if text != before:
+            raise PipelineError(
+                f"{PARAMS_FILE}: was edited while the tables were checked. Run the command again."
+            )
+        with files.atomic_directory(asked.out) as partial:
+            (partial / layout.SHOP_MARK).touch()
+            if (sources := asked.out / layout.SOURCES_FILE).exists():
+                shutil.copyfile(sources, partial / sources.name)
+            for name, path in copies.items():
+                shutil.copyfile(path, partial / name)
+        return after
+
     after = params_edit.put_all(before, changes, str(PARAMS_FILE))
-    if files.read_bytes(PARAMS_FILE, "Run from the root of the project.") != before:
-        raise PipelineError(
-            f"{PARAMS_FILE}: was edited while the tables were checked. Run the command again."
-        )
-    with files.atomic_directory(asked.out) as partial:
-        (partial / layout.SHOP_MARK).touch()
-        if (sources := asked.out / layout.SOURCES_FILE).exists():
-            shutil.copyfile(sources, partial / sources.name)
-        for name, path in copies.items():
-            shutil.copyfile(path, partial / name)
-    with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
-        partial.write_bytes(after)
-    return params, found
+    return params_edit.write(copy_and_change), found
 
 
 def main() -> int:

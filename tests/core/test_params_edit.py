@@ -1,3 +1,6 @@
+import threading
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -5,7 +8,8 @@ import pytest
 
 from pipeline.core import params_text
 from pipeline.core.errors import PipelineError
-from pipeline.core.params_edit import put
+from pipeline.core.params_edit import put, write
+from pipeline.core.params_file import load_params
 from tests.helpers.artefacts import ROOT
 
 TEXT = (ROOT / "params.yaml").read_bytes()
@@ -71,3 +75,60 @@ def test_line_ends_and_the_mark_of_windows_stay() -> None:
     text = b"\xef\xbb\xbfa:\r\n  b: 1\r\n  # why\r\n  c: 2"
     assert put(text, ("a", "b"), 3, "") == text.replace(b"b: 1", b"b: 3")
     assert put(text, ("a", "d"), 4, "") == text + b"\r\n  d: 4\r\n"
+
+
+def _with_seed(text: bytes, number: int) -> bytes:
+    return put(text, ("demo", "seed"), number, "params.yaml")
+
+
+def test_what_two_commands_write_at_once_is_all_there(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    entries = {name: {"kind": "ivf-flat", "lists": 8, "probes": 2} for name in ("a", "b", "c", "d")}
+    together = threading.Barrier(len(entries))
+
+    def add(name: str) -> None:
+        together.wait()
+        write(lambda text: put(text, ("indexes", name), entries[name], "params.yaml"))
+
+    threads = [threading.Thread(target=add, args=[name]) for name in entries]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert entries.keys() <= load_params().indexes.keys()
+
+
+def test_the_file_keeps_its_mode_and_its_link(
+    project: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    real = (project / "params.yaml").rename(project / "shared.yaml")
+    (project / "params.yaml").symlink_to(real)
+    real.chmod(0o664)
+    assert write(partial(_with_seed, number=8)).demo.seed == 8
+    assert (project / "params.yaml").is_symlink()
+    assert real.stat().st_mode & 0o777 == 0o664
+    assert load_params().demo.seed == 8
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda path: path.chmod(0o400), r"params\.yaml is read-only\. Make it writable"),
+        (lambda path: path.unlink(), r"params\.yaml is missing\. Run from the root"),
+        (lambda path: None, r"demo\.seed: must be"),
+    ],
+)
+def test_what_cannot_be_written_is_one_message_and_the_folder_stays(
+    project: Path, monkeypatch: pytest.MonkeyPatch, spoil: Any, said: str
+) -> None:
+    monkeypatch.setenv("PIPELINE_CACHE", str(project / "cache"))
+    path = project / "params.yaml"
+    spoil(path)
+    before = path.read_bytes() if path.exists() else None
+    with pytest.raises(PipelineError, match=said):
+        write(partial(_with_seed, number=-1))
+    assert (path.read_bytes() if path.exists() else None) == before
+    assert {each.name for each in project.iterdir()} <= {"params.yaml", "cache"}

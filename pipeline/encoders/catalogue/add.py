@@ -1,17 +1,13 @@
 """Add an entry: pinned, described by the model's own files, proven, and written to params.yaml."""
 
 import json
-import os
-import stat
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from pydantic import ValidationError
 
-from pipeline.core import files, layout, params_edit, params_text
+from pipeline.core import params_edit, params_text
 from pipeline.core.errors import PipelineError, explain, shorten
 from pipeline.core.param_types import MOST_NAME
 from pipeline.core.params import Encoder, FolderWeights, Params, Weights
@@ -67,7 +63,7 @@ def add(name: str, source: str, wishes: Wishes, *, replace: bool, allow_pickle: 
     """
     params = load_params()
     _check_name(name, params, replace=replace)
-    _check_writable(PARAMS_FILE)
+    params_edit.check_writable()
     pinned = pin(parse_source(source), allow_pickle=allow_pickle)
     weights = pinned.weights
     decided = {key: value for key, value in asdict(wishes).items() if value is not None}
@@ -120,12 +116,6 @@ def _check_name(name: str, params: Params, *, replace: bool) -> None:
         )
 
 
-def _check_writable(path: Path) -> None:
-    """Raise a `PipelineError` if nobody may write the file, though a new one could replace it."""
-    if not (os.access(path, os.W_OK) and path.stat().st_mode & 0o222):
-        raise PipelineError(f"{path} is read-only. Make it writable (chmod u+w {path}).")
-
-
 def _parse_entry(name: str, weights: Weights, contract: Mapping[str, Any]) -> Encoder:
     """Return an entry as its type, or raise a `PipelineError` that lists what is wrong with it."""
     data = {"weights": weights.model_dump(mode="json"), **contract}
@@ -147,17 +137,10 @@ def _as_data(spec: Encoder) -> dict[str, Any]:
 def _write(name: str, spec: Encoder, *, replace: bool) -> Params:
     """Write the entry into params.yaml as it is now, and return what the file says then."""
     where = str(PARAMS_FILE)
-    layout.cache().mkdir(parents=True, exist_ok=True)
-    # Another call must not read the file before this one has written it.
-    with FileLock(layout.params_lock()):
-        text = files.read_bytes(PARAMS_FILE, "Run it again.", params_text.MOST_BYTES)
-        before = params_text.parse(text, where)
-        _check_name(name, check_params(before, where), replace=replace)
-        entry = _as_data(spec)
-        edited = params_edit.put(text, ("encoders", name), entry, where)
-        params = check_params(before | {"encoders": before["encoders"] | {name: entry}}, where)
-        mode = stat.S_IMODE(PARAMS_FILE.stat().st_mode)
-        with files.atomic_file(PARAMS_FILE, follow_links=True) as partial:
-            partial.write_bytes(edited)
-            partial.chmod(mode)
-    return params
+
+    def with_entry(text: bytes) -> bytes:
+        before = check_params(params_text.parse(text, where), where)
+        _check_name(name, before, replace=replace)
+        return params_edit.put(text, ("encoders", name), _as_data(spec), where)
+
+    return params_edit.write(with_entry)
