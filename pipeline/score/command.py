@@ -95,18 +95,6 @@ def _refuse_inputs(named: Mapping[str, Path | None], inputs: Sequence[Path]) -> 
             raise PipelineError(f"{option} {path}: this file is read. Name another path.")
 
 
-def _read_labels(asked: Sequence[str]) -> dict[str, str] | None:
-    labels: dict[str, str] = {}
-    for each in asked:
-        own, equals, label = each.rpartition("=")
-        if not (own and equals):
-            raise PipelineError(f"--label {each}: must be VALUE=LABEL, such as 2=E. Correct it.")
-        if own in labels:
-            raise PipelineError(f"--label {own} is given twice. Keep one.")
-        labels[own] = label
-    return labels or None
-
-
 def _per_query(results: Sequence[Result]) -> pa.Table:
     """Return the measures of each query and run, one table."""
     return pa.concat_tables(
@@ -154,10 +142,12 @@ def main() -> int:
         _refuse_inputs(
             named, (arguments.qrels, *arguments.runs, *filter(None, [arguments.products]))
         )
+        form = "VALUE=LABEL, such as 2=E"
+        labels = options.read_pairs(arguments.label, "--label", form, last=True)
         results, differences = score(
             arguments.qrels,
             arguments.runs,
-            _read_labels(arguments.label),
+            labels or None,
             arguments.products,
             arguments.track,
             arguments.samples,

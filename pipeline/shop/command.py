@@ -24,6 +24,7 @@ from pipeline.clean.texts import clean_products, clean_queries
 from pipeline.core import files, layout, outputs, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
+from pipeline.core.options import read_pairs
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, ESCI_GAINS, Clean, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
@@ -181,18 +182,6 @@ def _refuse_ending(path: Path) -> None:
         )
 
 
-def _pairs(asked: list[str], option: str) -> dict[str, str]:
-    pairs = {}
-    for each in asked:
-        left, equals, right = each.partition("=")
-        if not (left and equals and right):
-            raise PipelineError(f"{option} {each}: must be NAME=VALUE. Correct it.")
-        if left in pairs:
-            raise PipelineError(f"{option} {left} is given twice. Keep one.")
-        pairs[left] = right
-    return pairs
-
-
 def _parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m pipeline.shop",
@@ -249,9 +238,11 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     data = params_text.parse(before, str(PARAMS_FILE))
     current = check_params(data, str(PARAMS_FILE))
     sample = {
-        "source": asked.out.as_posix(), "columns": _pairs(asked.column, "--column"),
-        "labels": _pairs(asked.label, "--label"), "version": "all",
-    }  # fmt: skip
+        "source": asked.out.as_posix(),
+        "columns": read_pairs(asked.column, "--column", "NAME=COLUMN, such as product_id=sku"),
+        "labels": read_pairs(asked.label, "--label", "VALUE=LABEL, such as exact=E", last=True),
+        "version": "all",
+    }
     if asked.labels is None:
         sample |= {"queries": "none", "distractors": "all"}
     elif current.sample.queries == "none":
