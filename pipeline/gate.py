@@ -9,19 +9,11 @@ from typing import Any
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, shorten
-from pipeline.core.params import (
-    EdenIndex,
-    HnswIndex,
-    Index,
-    IvfFlatIndex,
-    IvfPqFastscanIndex,
-    IvfPqIndex,
-    Params,
-    PqFastscanIndex,
-    RabitqIndex,
-    Sq8Index,
-)
+from pipeline.core.params import Index, Params
 from pipeline.runs import card as run_card
+
+LOOSENING = ("ef_search", "m", "probes", "subvectors", "bits", "rescore")
+"""The settings that let an index find more when they are raised, in the order of messages."""
 
 
 def refusal(params: Params, locale: str, metrics: Any) -> str | None:
@@ -89,24 +81,11 @@ def gate(params: Params) -> None:
 
 
 def _way_out(name: str, index: Index) -> str:
-    match index:
-        case HnswIndex():
-            keys = "ef_search or m"
-        case IvfFlatIndex():
-            keys = "probes"
-        case IvfPqIndex():
-            keys = "probes, subvectors, bits or rescore"
-        case IvfPqFastscanIndex():
-            keys = "probes, subvectors or rescore"
-        case RabitqIndex() | EdenIndex():
-            keys = "bits or rescore"
-        case PqFastscanIndex():
-            keys = "subvectors or rescore"
-        case Sq8Index():
-            keys = "rescore"
-        case _:
-            return "Choose another index, or allow more."
-    return f"Raise indexes.{name}.{keys}, choose another index, or allow more."
+    keys = [key for key in LOOSENING if key in type(index).model_fields]
+    if not keys:
+        return "Choose another index, or allow more."
+    named = " or ".join(filter(None, (", ".join(keys[:-1]), keys[-1])))
+    return f"Raise indexes.{name}.{named}, choose another index, or allow more."
 
 
 if __name__ == "__main__":
