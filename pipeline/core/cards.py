@@ -38,11 +38,8 @@ def read_model(path: Path, form: type[M], remedy: str, version: tuple[str, int] 
 
 def check_model(path: Path, form: type[M], data: object, remedy: str) -> M:
     """Return what was read from a JSON file as a pydantic type; raises as `read_model` does."""
-    try:
-        # By way of JSON: strict still, yet lists may become tuples.
-        text = files.canonical_json(data)
-    except (ValueError, RecursionError) as err:
-        raise PipelineError(f"{path} is not readable as JSON ({err}). {remedy}") from err
+    # By way of JSON: strict still, yet lists may become tuples.
+    text = files.canonical_json(data)
     try:
         return TypeAdapter(form).validate_json(text)
     except ValidationError as err:
