@@ -285,8 +285,7 @@ def export_locales(
     with stage.report_errors(name) as outcome:
         refuse_artefacts({"--out": arguments.out}, folders=True)
         params = load_params()
-        for locale in params.locales if arguments.locale is None else (arguments.locale,):
-            stage.check_locale(params, locale)
+        for locale in stage.asked_locales(params, arguments.locale):
             export_one(params, locale, arguments.out)
     return outcome.status
 

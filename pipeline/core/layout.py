@@ -635,6 +635,11 @@ def train_hint(name: str) -> str:
     return f"Run `dvc repro {MODELS_GRAPH}:train@{name}`."
 
 
+def pairs_hint(name: str) -> str:
+    """Return what draws the pairs of a model, as messages say it."""
+    return f"Run `dvc repro {MODELS_GRAPH}:pairs@{name}`."
+
+
 def rerun_hint(stage: str, locale: str | None = None) -> str:
     """Return what brings a stage's outputs back, as messages say it."""
     return f"Run `dvc repro {stage}{'' if locale is None else f'@{locale}'}`."

@@ -16,6 +16,7 @@ from pathlib import Path
 
 from pipeline.core import layout, start, timings
 from pipeline.core.errors import PipelineError, did_you_mean
+from pipeline.core.interrupts import INTERRUPTED
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 
@@ -93,8 +94,7 @@ def run_locales(name: str, body: LocaleBody, arguments: argparse.Namespace | Non
     locale = (arguments or locale_parser(name).parse_args()).locale
     with report_errors(name) as outcome:
         params = _prepare()
-        for each in params.locales if locale is None else (locale,):
-            check_locale(params, each)
+        for each in asked_locales(params, locale):
             _run_timed(name, each, params, partial(body, params, each))
     return outcome.status
 
@@ -128,6 +128,14 @@ def _prepare() -> Params:
     start.spare_pandas()
     layout.cache()
     return load_params()
+
+
+def asked_locales(params: Params, locale: str | None) -> tuple[str, ...]:
+    """Return the locale given by --locale, or all without one; raises as `check_locale`."""
+    if locale is None:
+        return params.locales
+    check_locale(params, locale)
+    return (locale,)
 
 
 def check_locale(params: Params, locale: str, given: str = "--locale") -> None:
@@ -173,7 +181,7 @@ def report_errors(
         outcome.status = 1
     except KeyboardInterrupt:
         log.error("%s %s", name, interrupted)
-        outcome.status = 130
+        outcome.status = INTERRUPTED
     except OSError as err:
         remedy = system_remedy(err)
         if remedy is None:

@@ -259,16 +259,10 @@ def _with(first: Entry, other: Entry) -> Entry:
     shared = {
         key: value for key, value in first.settings.items() if other.settings.get(key) == value
     }
-    return Entry(
+    return replace(
+        first,
         revisions=(*first.revisions, *other.revisions),
-        locale=first.locale,
-        system=first.system,
-        encoder=first.encoder,
-        index=first.index,
-        sample=first.sample,
         settings=shared,
-        measures=first.measures,
-        recorded=first.recorded,
         speed=first.speed.filled_by(other.speed),
     )
 

@@ -4,7 +4,7 @@ Both are measured by hand, so they may be missing, or of other choices than the 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 
 from pipeline.compare.loose_json import number_at, parse, value_at
@@ -26,16 +26,8 @@ class Speed:
 
     def filled_by(self, other: "Speed") -> "Speed":
         """Return this, with the other's figures where this has none."""
-        return Speed(
-            *(
-                mine if mine is not None else theirs
-                for mine, theirs in (
-                    (self.tokens_per_second, other.tokens_per_second),
-                    (self.bytes_per_vector, other.bytes_per_vector),
-                    (self.p50_milliseconds, other.p50_milliseconds),
-                )
-            )
-        )
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return Speed(*(theirs if mine is None else mine for mine, theirs in pairs))
 
 
 def read_speed(

@@ -26,7 +26,7 @@ from pipeline.evaluate.per_query_reader import read_per_query
 from pipeline.evaluate.top_products import TOP
 from pipeline.report.basis import data_sha256
 from pipeline.report.expected import read_exact, read_kinds
-from pipeline.report.tradeoff import TradeOff, hash_judgements
+from pipeline.report.tradeoff import TRADEOFF_SCHEMA, TradeOff, hash_judgements
 from pipeline.report.training import Training, read_training
 from pipeline.runs.card import RANDOM
 from pipeline.runs.inputs import read_judgements
@@ -245,13 +245,9 @@ def read_locale(params: Params, locale: str) -> LocaleResults:
     path, expected = layout.intervals(locale), card.intervals_sha256
     _refuse_edited(path, numbers.intervals_sha256, expected, remedy)
     return LocaleResults(
-        locale=locale,
+        **vars(numbers),
         card=card,
         language=params.language[locale],
-        scores=numbers.scores,
-        means=numbers.means,
-        intervals=numbers.intervals,
-        intervals_sha256=numbers.intervals_sha256,
         slices=_read_slices(numbers, card.slices_sha256, remedy),
         recall=_read_curve(layout.recall_curve(locale), numbers.shown, remedy),
         measures=measures,
@@ -279,7 +275,8 @@ def read_tradeoff(
     path = layout.tradeoff(locale)
     if not path.exists():
         return f"Not measured: {path} is missing. Run make tradeoff."
-    measured = read_model(path, TradeOff, "Run `make tradeoff`.", ("tradeoff_schema", 2))
+    form = ("tradeoff_schema", TRADEOFF_SCHEMA)
+    measured = read_model(path, TradeOff, "Run `make tradeoff`.", form)
     for key, now in {
         "locale": locale,
         "encoder": manifest.encoder,

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 import numpy as np
 from pydantic import Field, model_validator
@@ -11,6 +11,7 @@ from pipeline.core.arrays import Ints
 from pipeline.core.param_types import Count, Share, Strict
 from pipeline.core.params import Index, Similarity
 
+TRADEOFF_SCHEMA = 2
 Measured = Annotated[float, Field(ge=0, le=1e15)]
 
 FIGURES = (
@@ -74,7 +75,7 @@ class Figures(Strict):
 class TradeOff(Basis):
     """The file: `left_out` says why an entry cannot be built on these vectors."""
 
-    tradeoff_schema: Literal[2]
+    tradeoff_schema: int
     overlap_queries: Count
     timed_queries: Count
     indexes: tuple[Figures, ...]

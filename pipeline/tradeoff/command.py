@@ -8,7 +8,6 @@ deterministic. The file is written after each index, so a run that is stopped ke
 measured. Earlier figures of the same data, settings, threads, CPU and FAISS stay.
 """
 
-import argparse
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -32,7 +31,7 @@ from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
 from pipeline.index.card import serialised_bytes
 from pipeline.index.kinds import check_fit
-from pipeline.report.tradeoff import Basis, Figures, TradeOff, hash_judgements
+from pipeline.report.tradeoff import TRADEOFF_SCHEMA, Basis, Figures, TradeOff, hash_judgements
 from pipeline.retrieve import neighbours
 from pipeline.retrieve.rescored import Rescored, rescored
 from pipeline.runs import ranking
@@ -213,7 +212,7 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
         )  # fmt: skip
         written = TradeOff(
             **basis.model_dump(),
-            tradeoff_schema=2,
+            tradeoff_schema=TRADEOFF_SCHEMA,
             overlap_queries=len(ground.sample),
             timed_queries=len(timed_rows(basis.queries)),
             indexes=tuple(measured[each] for each in params.indexes if each in measured),
@@ -277,10 +276,7 @@ def _digits(value: float) -> float:
 
 def main() -> int:
     """Measure the locales and indexes asked for; return the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m pipeline.tradeoff")
-    parser.add_argument(
-        "--locale", help="a key of `encoder` in params.yaml; without it, every locale in turn"
-    )
+    parser = stage.locale_parser("tradeoff")
     parser.add_argument(
         "--index", action="append", default=[], metavar="NAME",
         help="a key of `indexes` in params.yaml; may be repeated; without it, every index",
@@ -294,7 +290,6 @@ def main() -> int:
                     f"--index {name}: unknown index; params.yaml has {', '.join(params.indexes)} "
                     f"under indexes{did_you_mean(name, params.indexes)}"
                 )
-        for locale in params.locales if options.locale is None else (options.locale,):
-            stage.check_locale(params, locale)
+        for locale in stage.asked_locales(params, options.locale):
             tradeoff(params, locale, options.index)
     return outcome.status

@@ -2,13 +2,11 @@
 
 from collections.abc import Mapping
 
-from pydantic import ValidationError
-
 from pipeline.core import layout, stage, text_tables
-from pipeline.core.cards import brief
-from pipeline.core.errors import explain_first
+from pipeline.core.cards import brief, read_model
+from pipeline.core.errors import PipelineError
 from pipeline.core.params import Index
-from pipeline.report.tradeoff import FIGURES, Basis, Figures, TradeOff
+from pipeline.report.tradeoff import FIGURES, TRADEOFF_SCHEMA, Basis, Figures, TradeOff
 
 
 def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figures]:
@@ -18,17 +16,18 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
     is damaged or of another version has none.
     """
     path = layout.tradeoff(basis.locale)
+    if not path.exists():
+        return {}
+    try:
+        form = ("tradeoff_schema", TRADEOFF_SCHEMA)
+        found = read_model(path, TradeOff, "Its figures are left out.", form)
+    except PipelineError as err:
+        stage.log.info("ignoring %s", err)
+        return {}
 
     def ignore(why: str) -> None:
         stage.log.info("ignoring %s: %s", path, why)
 
-    try:
-        found = TradeOff.model_validate_json(path.read_bytes())
-    except FileNotFoundError:
-        return {}
-    except ValidationError as err:
-        ignore(explain_first(err))
-        return {}
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:
             ignore(f"{key} was {brief(was)} and is now {brief(value)}")

@@ -30,7 +30,7 @@ def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
     """
     learned: set[str] = set()
     for name in params.trained_for(names):
-        path, remedy = layout.pairs(name).train, f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
+        path, remedy = layout.pairs(name).train, layout.pairs_hint(name)
         card = layout.model(params.trained[name].kind, name).card
         queries = read_column(path, PAIRS, "query", remedy).unique().to_pylist()
         expected = read_model(card, _Card, layout.train_hint(name)).pairs.get("train")

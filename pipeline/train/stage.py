@@ -131,7 +131,7 @@ def _read_pairs(params: Params, name: str) -> tuple[Pairs, Pairs, dict[str, int]
     reranker without mined products orders judged ones alone, and needs no others.
     """
     settings = params.trained[name]
-    files, remedy = layout.pairs(name), f"Run `dvc repro models/dvc.yaml:pairs@{name}`."
+    files, remedy = layout.pairs(name), layout.pairs_hint(name)
     learned_from, whole = (read_table(path, PAIRS, remedy) for path in (files.train, files.dev))
     kept, counts = _not_learned(params, name, whole)
     others = None
