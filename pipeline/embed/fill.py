@@ -6,7 +6,6 @@ that a killed run had stored stay. A vector depends on its text alone, so the ne
 the same bytes as an uninterrupted one.
 """
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,7 +20,7 @@ from pipeline.core.parallel import in_parallel
 from pipeline.embed.locale_encoder import LocaleEncoder
 from pipeline.embed.rates import Meter, Rate, keep_rate, read_rate
 from pipeline.embed.sides import TableSide, Window
-from pipeline.encoders.encoder import Encoded, refuse_broken
+from pipeline.encoders.encoder import Encoded, in_groups, refuse_broken
 from pipeline.encoders.identity import identity
 from pipeline.encoders.tokens import (
     CHARACTERS_PER_TEXT,
@@ -32,8 +31,7 @@ from pipeline.encoders.tokens import (
 from pipeline.store.store import Keys, Store, keys_of, read_or_fill
 
 GROUP_TEXTS = 256
-GROUP_SECONDS = 10.0
-"""Vectors are stored in groups: of this many texts, or after this time. A kill loses one group."""
+"""Vectors are stored in groups of so many texts, or after `GROUP_SECONDS`."""
 
 Windows = Callable[[], Iterator[Window]]
 """Reads rows of a table, from the first on, in windows."""
@@ -153,7 +151,10 @@ class SideEncoder:
             with self._in_order(windows) as ordered:
                 flight = _Flight()
                 texts = self._texts(ordered, tokenizer, flight, limit)
-                self._keep(model.encode_tokens(texts), flight, meter)
+                encoded = self._checked(model.encode_tokens(texts), flight, meter)
+                for group in in_groups(encoded, GROUP_TEXTS):
+                    keys = flight.land(np.concatenate([part.places for part in group]))
+                    self._vectors.add(keys, np.concatenate([part.raw for part in group]))
         self.encoded += meter.texts
         if rate := meter.rate(self.encoder.threads):
             self._rate = rate
@@ -224,30 +225,20 @@ class SideEncoder:
         if new.any():
             self._counts.add(keys[new], _token_counts(tokens, part.field_ends)[first[new]])
 
-    def _keep(self, encoded: Iterable[Encoded], flight: "_Flight", meter: Meter) -> None:
-        """Store vectors as they come, in groups."""
-        group: list[Encoded] = []
-        begun = time.monotonic()
+    def _checked(
+        self, encoded: Iterable[Encoded], flight: "_Flight", meter: Meter
+    ) -> Iterator[Encoded]:
+        """Yield vectors as they come, once they are sound and counted."""
         for part in encoded:
             done = flight.under(part.places)
             refuse_broken(part.raw, [one.text for one in done], self.encoder.weights.entry)
-            group.append(part)
             meter.add(
                 texts=len(done),
                 tokens=sum(one.tokens for one in done),
                 computed=part.computed,
                 work=int(self._work([one.text for one in done]).sum()),
             )
-            size = sum(len(each.places) for each in group)
-            if size >= GROUP_TEXTS or time.monotonic() - begun >= GROUP_SECONDS:
-                self._store(group, flight)
-                group, begun = [], time.monotonic()
-        self._store(group, flight)
-
-    def _store(self, group: list[Encoded], flight: "_Flight") -> None:
-        if group:
-            keys = flight.land(np.concatenate([part.places for part in group]))
-            self._vectors.add(keys, np.concatenate([part.raw for part in group]))
+            yield part
 
     def _work(self, texts: Sequence[str]) -> NDArray[np.int64]:
         read_at_most = self.encoder.spec.max_tokens * CHARACTERS_PER_TOKEN

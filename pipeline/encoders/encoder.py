@@ -1,5 +1,6 @@
 """A loaded encoder: texts in, vectors out, under the whole contract of its entry."""
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
@@ -15,6 +16,9 @@ from pipeline.encoders.engine import Computer
 from pipeline.encoders.tokens import Tokenizer, Tokens
 from pipeline.encoders.weights import LocalWeights
 from pipeline.vectors.lengths import apply_contract
+
+GROUP_SECONDS = 10.0
+"""What is computed is stored after this time, at the latest: a kill loses one group."""
 
 Role = Literal["query", "passage"]
 """Which prefix goes before a text."""
@@ -144,6 +148,20 @@ def compute(
 
     for batch, raw in computer.compute(batches()):
         yield Encoded(batch.places, raw, batch.ids.size)
+
+
+def in_groups(parts: Iterable[Encoded], size: int) -> Iterator[list[Encoded]]:
+    """Yield outputs as they come, in groups to store: of at least `size`, or of `GROUP_SECONDS`."""
+    group: list[Encoded] = []
+    begun = time.monotonic()
+    for part in parts:
+        group.append(part)
+        held = sum(len(each.places) for each in group)
+        if held >= size or time.monotonic() - begun >= GROUP_SECONDS:
+            yield group
+            group, begun = [], time.monotonic()
+    if group:
+        yield group
 
 
 def prefix_of(spec: Encoder, role: Role) -> str:

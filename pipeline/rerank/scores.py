@@ -4,7 +4,6 @@ Locales, branches and experiments share the store, as they share that of vectors
 loses only the pairs of its last seconds.
 """
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from functools import cached_property
 
@@ -16,7 +15,7 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Reranker, Runtime
 from pipeline.core.progress import Progress
-from pipeline.encoders.encoder import Encoded, refuse_broken
+from pipeline.encoders.encoder import in_groups, refuse_broken
 from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.pairs import Pair, PairScorer, identity
 from pipeline.encoders.tokens import Tokens
@@ -24,8 +23,7 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.store.store import Keys, Store, keys_of, read_or_fill
 
 GROUP_PAIRS = 1_024
-GROUP_SECONDS = 10.0
-"""Logits are stored in groups: of this many pairs, or after this time. A kill loses one group."""
+"""Logits are stored in groups of so many pairs, or after `GROUP_SECONDS`."""
 
 TOKENISED_PAIRS = 256
 """How many pairs are tokenised together."""
@@ -112,7 +110,7 @@ class PairScores:
                     self.tokens += len(each.ids)
                     yield row, each
 
-        for group in _grouped(self._scorer.score_tokens(texts())):
+        for group in in_groups(self._scorer.score_tokens(texts()), GROUP_PAIRS):
             places = np.concatenate([part.places for part in group])
             raw = np.concatenate([part.raw for part in group])
             refuse_broken(raw, [pairs[row] for row in places.tolist()], self.weights.entry)
@@ -137,16 +135,3 @@ class PairScores:
 def pair_keys(pairs: Iterable[Pair]) -> Keys:
     """Return the key of each pair in the store; the length keeps the two texts apart."""
     return keys_of(f"{len(query)} {query}{document}" for query, document in pairs)
-
-
-def _grouped(scored: Iterable[Encoded]) -> Iterator[list[Encoded]]:
-    group: list[Encoded] = []
-    begun = time.monotonic()
-    for part in scored:
-        group.append(part)
-        size = sum(len(each.places) for each in group)
-        if size >= GROUP_PAIRS or time.monotonic() - begun >= GROUP_SECONDS:
-            yield group
-            group, begun = [], time.monotonic()
-    if group:
-        yield group
