@@ -25,7 +25,6 @@ from pathlib import Path
 
 import numpy as np
 
-from pipeline.clusters.fields import read_fields
 from pipeline.clusters.form import CLUSTERS
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Ints
@@ -33,6 +32,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
+from pipeline.evaluate.product_fields import iter_fields
 
 TITLES, CHARACTERS = 7, 110
 COLUMNS = ("locale", "names", "groups", "without a name", "right", "wrong", "right of named")
@@ -84,7 +84,9 @@ def draw_items(params: Params, groups: int, seed: int, before: Path | None) -> l
 def _groups(
     params: Params, locale: str, before: Path | None, rng: np.random.Generator
 ) -> list[Item]:
-    titles = [title for fields in read_fields(locale, params.clean) for title in fields.titles]
+    path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    batches = iter_fields(path, params.clean, [], remedy, title_characters=CHARACTERS)
+    titles = [title for batch in batches for title in batch.titles]
     path, remedy = layout.clusters(locale).clusters, layout.rerun_hint("clusters", locale)
     table = tables.read_table(path, CLUSTERS, remedy)
     sources = {"now": layout.clusters_report(locale)}
@@ -94,7 +96,7 @@ def _groups(
     items = []
     for level, number in named["now"]:
         rows: Ints = np.flatnonzero(table[level].to_numpy() == number)
-        shown = [titles[row][:CHARACTERS] for row in rng.permutation(rows)[:TITLES].tolist()]
+        shown = [titles[row] for row in rng.permutation(rows)[:TITLES].tolist()]
         order = rng.permutation(list(named))
         items.append(
             Item(locale, shown, [(source, named[source][level, number]) for source in order])

@@ -7,14 +7,15 @@ from itertools import pairwise, zip_longest
 import numpy as np
 
 from pipeline.clusters.counts import Counter
-from pipeline.clusters.fields import has_brands, read_fields
 from pipeline.clusters.form import Brand, Cluster, Example, Leaf
 from pipeline.clusters.kmeans import Clustering
 from pipeline.clusters.names import Name, common_terms, name_groups
 from pipeline.clusters.surfaces import surfaces_for
+from pipeline.core import layout
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Params
 from pipeline.evaluate.metrics import MEAN_DECIMALS
+from pipeline.evaluate.product_fields import BRAND, iter_fields
 
 BRANDS = 3
 CLUSTER_EXAMPLES, LEAF_EXAMPLES = 5, 2
@@ -57,7 +58,7 @@ def describe_clusters(
     texts = _read_texts(params, locale, found, np.sort(np.concatenate(candidates)))
     sizes, leaf_sizes = np.bincount(found.cluster), np.bincount(found.leaf)
     nearness = np.bincount(found.cluster, found.nearness) / sizes
-    branded = has_brands(params.clean)
+    branded = BRAND in params.clean.fields
     described = []
     for number in range(found.clusters):
         leaves = np.flatnonzero(found.cluster_of_leaf == number).tolist()
@@ -104,17 +105,19 @@ def _read_texts(params: Params, locale: str, found: Clustering, shown: Ints) -> 
     written: list[str] = []
     brand_of = np.full(len(found.leaf), -1, dtype=np.int64)
     done = 0
-    for fields in read_fields(locale, params.clean):
-        rows = slice(done, done + len(fields.titles))
-        counter.add(fields.titles, fields.brands, found.leaf[rows])
-        for row, brand in enumerate(fields.brands, start=done):
+    path, remedy = layout.clean(locale).products, layout.rerun_hint("clean", locale)
+    for batch in iter_fields(path, params.clean, [BRAND], remedy, title_characters=None):
+        brands = batch.values.get(BRAND) or [""] * len(batch.titles)
+        rows = slice(done, done + len(batch.titles))
+        counter.add(batch.titles, brands, found.leaf[rows])
+        for row, brand in enumerate(brands, start=done):
             if brand:
                 number = brand_numbers.setdefault(brand.casefold(), len(written))
                 if number == len(written):
                     written.append(brand)
                 brand_of[row] = number
         for row in shown[slice(*np.searchsorted(shown, [rows.start, rows.stop]))].tolist():
-            titles[row] = fields.titles[row - done][:EXAMPLE_CHARACTERS]
+            titles[row] = batch.titles[row - done][:EXAMPLE_CHARACTERS]
         done = rows.stop
     leaves, terms = counter.finish()
     common = common_terms(leaves.within(found.cluster_of_leaf), np.bincount(found.cluster))

@@ -3,6 +3,8 @@
 from typing import get_args
 
 from pipeline.bm25 import analysers
+from pipeline.bm25.kept import open_postings
+from pipeline.bm25.search import TermIndex
 from pipeline.core import layout, stage, tables
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
@@ -18,7 +20,6 @@ from pipeline.search.parts import on_threads
 from pipeline.search.query_vectors import QueryVectors
 from pipeline.search.reranking import Reordering
 from pipeline.search.shown import open_shown
-from pipeline.search.terms import open_terms
 from pipeline.search.variants import open_variants
 from pipeline.text.correction import Corrector
 from pipeline.vectors.manifest import Kind, check_texts, read_manifest
@@ -74,6 +75,10 @@ def _open(params: Params, locale: str, *, fetch: bool) -> Engine:
     if (spec := params.reranker_of(locale)) is not None:
         reordering = Reordering(params, locale, spec, digest, fetch=fetch)
     analyser = analysers.analyser_for(params.language[locale])
+    query_vectors = QueryVectors(params, locale, manifest, fetch=fetch)
+    # The first search of new products may have to count their terms. Scores are computed for the
+    # terms of each query: so a search starts at once, and needs the memory of none but these.
+    postings, _ = open_postings(params, locale, analyser, len(shown.ids), digest)
     return Engine(
         params=params,
         locale=locale,
@@ -81,9 +86,9 @@ def _open(params: Params, locale: str, *, fetch: bool) -> Engine:
         judged=judged,
         index=index,
         vectors=vectors,
-        query_vectors=QueryVectors(params, locale, manifest, fetch=fetch),
+        query_vectors=query_vectors,
         analyser=analyser,
-        terms=open_terms(params, locale, analyser, len(shown.ids), digest),
+        terms=TermIndex.of(postings, params.bm25),
         variants=open_variants(params, locale, manifest),
         reordering=reordering,
         corrector=_open_corrector(params, locale),
