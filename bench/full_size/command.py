@@ -26,6 +26,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory
+from pipeline.core.outputs import refuse_to_lose
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params_file import load_params
 from pipeline.core.progress import track
@@ -61,7 +62,8 @@ def write(folder: Path, products: int, threads: int) -> None:
         PipelineError: there are too few products for ESCI's shape, or the folder has other files.
     """
     folder = folder.resolve()
-    _refuse_to_lose(folder)
+    # Only in its own place: elsewhere, files of these names may be the real ones.
+    refuse_to_lose(folder, _WRITTEN if folder == FOLDER.resolve() else ())
     if products < LEAST:
         raise PipelineError(
             f"--products {products}: fewer than {LEAST} cannot have as many judgements per query "
@@ -92,21 +94,6 @@ def write(folder: Path, products: int, threads: int) -> None:
         lines = ["query_id,source", *(f"{i},{source}" for i, source in enumerate(_sources(total)))]
         (partial / layout.SOURCES_FILE).write_text(
             "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
-        )
-
-
-def _refuse_to_lose(folder: Path) -> None:
-    """Refuse a folder with other files than an earlier catalogue at `FOLDER`; absolute."""
-    if not folder.exists():
-        return
-    if not folder.is_dir():
-        raise PipelineError(f"--out {folder} is a file. Name a folder that is absent or empty.")
-    own = _WRITTEN if folder == FOLDER.resolve() else set()
-    others = sorted({path.name for path in folder.iterdir()} - own)
-    if others:
-        raise PipelineError(
-            f"--out {folder}: it holds {others[0]}{' and more' if others[1:] else ''}, which would "
-            "be lost. Name a folder that is absent or empty, or move its files away."
         )
 
 

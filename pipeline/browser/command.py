@@ -28,7 +28,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix, blocks
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
-from pipeline.core.outputs import refuse_artefacts
+from pipeline.core.outputs import refuse_artefacts, refuse_to_lose
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.start import spare_pandas
@@ -69,7 +69,7 @@ def make_folder(params: Params, locale: str, out: Path, most_megabytes: int) -> 
             f"spelling.{locale}: the page searches for queries as they are typed (found "
             f"{params.spelling[locale]}). Set it to {AS_TYPED} for this page."
         )
-    refuse_to_lose(out)
+    refuse_to_lose(out, written_files(out))
     held, weights = _read_inputs(params, locale)
     with files.atomic_directory(out) as folder:
         _write_page(folder)
@@ -205,24 +205,20 @@ def refuse_large(entry: str, locale: str, model: int, tokenizer: int, most_megab
         )
 
 
-def refuse_to_lose(out: Path) -> None:
-    """Raise a `PipelineError` if a folder that would be replaced is not one of this command."""
-    if not out.exists() or (out.is_dir() and not any(out.iterdir())):
-        return
-    advice = "Name a folder that is absent or empty."
-    if not out.is_dir():
-        raise PipelineError(f"--out {out} is a file. {advice}")
+def written_files(out: Path) -> set[str]:
+    """Return the files that this command wrote to a folder, as its manifest there says.
+
+    Raises:
+        PipelineError: the manifest cannot be read.
+    """
     manifest = out / "manifest.json"
-    found = files.read_json(manifest, advice) if manifest.is_file() else None
-    known: set[str] = set()
-    if isinstance(found, dict) and found.get("made_by") == MADE_BY:
-        listed = found.get("files")
-        known = {"manifest.json", *(listed if isinstance(listed, dict) else ())}
-    if others := set(tiles.iter_names(out)) - known:
-        raise PipelineError(
-            f"--out {out}: the folder would be replaced, but holds {min(others)}, which this "
-            f"command did not write. {advice}"
-        )
+    if not manifest.is_file():
+        return set()
+    found = files.read_json(manifest, "Name a folder that is absent or empty.")
+    if not isinstance(found, dict) or found.get("made_by") != MADE_BY:
+        return set()
+    listed = found.get("files")
+    return {manifest.name, *(listed if isinstance(listed, dict) else ())}
 
 
 def _parse() -> argparse.Namespace:

@@ -1,7 +1,7 @@
 """Where stages and commands may write: not over their inputs, nor over what others have written."""
 
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -76,6 +76,38 @@ def refuse_artefacts(
                 break
             if _is_within(path, before):
                 raise PipelineError(f"{option} {path}: {other} names it too. Name two paths.")
+
+
+def refuse_to_lose(out: Path, own: Container[str] = ()) -> None:
+    """Check that a folder which a command replaces as a whole holds nothing of anybody else.
+
+    Args:
+        out: the folder that --out names; it need not exist.
+        own: the files that the command wrote there, by their paths in the folder.
+
+    Raises:
+        PipelineError: it is a file, or holds another file or link.
+    """
+    advice = "Name a folder that is absent or empty"
+    if not out.exists():
+        return
+    if not out.is_dir():
+        raise PipelineError(f"--out {out} is a file. {advice}.")
+    for path in _files_in(out):
+        if (name := path.relative_to(out).as_posix()) not in own:
+            raise PipelineError(
+                f"--out {out}: the folder would be replaced, and {name} in it would be lost. "
+                f"{advice}, or move its files away."
+            )
+
+
+def _files_in(folder: Path) -> Iterator[Path]:
+    """Yield the files and links in a folder and its folders, in order, as they are found."""
+    for path in sorted(folder.iterdir()):
+        if path.is_dir() and not path.is_symlink():
+            yield from _files_in(path)
+        else:
+            yield path
 
 
 def _is_within(inner: Path, outer: Path) -> bool:

@@ -153,25 +153,13 @@ def evaluated(splits: Collection[str]) -> list[str]:
     return ["train"] if set(splits) == {"train"} else ["test"]
 
 
-def _refuse_to_lose(out: Path) -> None:
-    """Raise a `PipelineError` if a folder that would be replaced is not one of this command."""
-    if not out.exists():
-        return
-    if not out.is_dir():
-        raise PipelineError(f"--out {out} is a file. Name a folder that is absent or empty.")
-    ours = {
-        f"{stem}{ending}"
-        for stem in (*layout.EXAMPLES_STEMS, *layout.PRODUCTS_STEMS)
-        for ending in forms.ENDINGS
-    }
-    there = {path.name for path in out.iterdir()}
-    if layout.SHOP_MARK in there:
-        there -= ours | {layout.SHOP_MARK, layout.SOURCES_FILE}
-    if there:
-        raise PipelineError(
-            f"--out {out}: the folder would be replaced, but holds {min(there)}, which this "
-            "command did not write. Name a folder that is absent or empty, or move its files."
-        )
+def _written_files(out: Path) -> set[str]:
+    """Return the names of the files that this command writes, if it wrote to this folder."""
+    if not (out / layout.SHOP_MARK).exists():
+        return set()
+    stems = (*layout.EXAMPLES_STEMS, *layout.PRODUCTS_STEMS)
+    copies = (f"{stem}{ending}" for stem in stems for ending in forms.ENDINGS)
+    return {*copies, layout.SHOP_MARK, layout.SOURCES_FILE}
 
 
 def _refuse_ending(path: Path) -> None:
@@ -231,7 +219,7 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
         _refuse_ending(path)
         opening.check_file(path, ASKER)
     outputs.refuse_artefacts({"--out": asked.out}, folders=True, replaced=True)
-    _refuse_to_lose(asked.out)
+    outputs.refuse_to_lose(asked.out, _written_files(asked.out))
     outputs.refuse_overlap(copies.values(), asked.out)
     params_edit.check_writable()
     before = files.read_bytes(PARAMS_FILE, "Run from the root of the project.")

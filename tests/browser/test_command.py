@@ -13,13 +13,14 @@ import pytest
 from pipeline.browser.command import (
     make_folder,
     refuse_large,
-    refuse_to_lose,
     summarise,
     write_manifest,
+    written_files,
 )
 from pipeline.browser.npm import PACKAGES, Package, fetch, vendor
 from pipeline.browser.tokens import token_settings
 from pipeline.core.errors import PipelineError
+from pipeline.core.outputs import refuse_to_lose
 from tests.helpers.artefacts import LOCALE, params, write_clean
 
 TOKENIZER = """{"version": "1.0", "truncation": %s, "padding": null, "added_tokens": [],
@@ -36,27 +37,24 @@ LEFT = '{"direction": "Left", "max_length": 4, "strategy": "LongestFirst", "stri
 
 def test_only_a_folder_that_this_command_wrote_is_replaced(tmp_path: Path) -> None:
     out = tmp_path / "out"
-    refuse_to_lose(out)
+    assert written_files(out) == set()
     out.mkdir()
-    refuse_to_lose(out)
-    (out / "page.js").write_text("")
-    write_manifest(out, {"locale": "us"})
-    refuse_to_lose(out)
-    (out / "notes.txt").write_text("mine")
-    with pytest.raises(PipelineError, match=r"holds notes\.txt, which this command did not write"):
-        refuse_to_lose(out)
-    (out / "notes.txt").unlink()
-    (out / "manifest.json").write_text('{"made_by": "me", "files": {"page.js": 1}}')
-    with pytest.raises(PipelineError, match=r"holds manifest\.json"):
-        refuse_to_lose(out)
-    for text in ('{"made_by": "pipeline.browser", "files": 3}', "[]", "{"):
+    (out / "tiles").mkdir()
+    for name in ("page.js", "tiles/codes-0.bin"):
+        (out / name).write_text("")
+    manifest = write_manifest(out, {"locale": "us"})
+    assert written_files(out) == {"manifest.json", *manifest["files"]}
+    refuse_to_lose(out, written_files(out))
+    (out / "tiles/notes.txt").write_text("mine")
+    with pytest.raises(PipelineError, match=r"tiles/notes\.txt in it would be lost"):
+        refuse_to_lose(out, written_files(out))
+    for text in (
+        '{"made_by": "me", "files": {"manifest.json": 1}}',
+        '{"made_by": "pipeline.browser", "files": 3}', "[]", "{",
+    ):  # fmt: skip
         (out / "manifest.json").write_text(text)
-        with pytest.raises(PipelineError, match="absent or empty"):
-            refuse_to_lose(out)
-    file = tmp_path / "file"
-    file.write_text("")
-    with pytest.raises(PipelineError, match="is a file"):
-        refuse_to_lose(file)
+        with pytest.raises(PipelineError, match="Name a folder that is absent or empty"):
+            refuse_to_lose(out, written_files(out))
 
 
 def test_an_encoder_of_euclidean_distance_is_refused(tmp_path: Path) -> None:

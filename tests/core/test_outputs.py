@@ -6,7 +6,7 @@ import pytest
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
-from pipeline.core.outputs import refuse_artefacts, refuse_overlap
+from pipeline.core.outputs import refuse_artefacts, refuse_overlap, refuse_to_lose
 
 
 @pytest.mark.parametrize(
@@ -62,3 +62,21 @@ def test_a_path_that_an_argument_names_is_no_artefact_and_named_once(
             refuse_artefacts({"--out": above}, folders=True, replaced=True)
     with pytest.raises(PipelineError, match=r"^mine is a folder\. Name a file\.$"):
         refuse_artefacts({"--json": Path("mine")})
+
+
+def test_a_folder_is_replaced_only_if_all_its_files_are_the_commands_own(tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    refuse_to_lose(out)
+    (out / "a/b").mkdir(parents=True)
+    refuse_to_lose(out)
+    (out / "a/b/own").touch()
+    refuse_to_lose(out, {"a/b/own", "never written"})
+    for name in ("other", "a/other", "a/b/other"):
+        (out / name).symlink_to(tmp_path)  # a link is lost too, and not followed
+        with pytest.raises(
+            PipelineError, match=f"^--out {out}: .* and {name} in it would be lost.*absent or empty"
+        ):
+            refuse_to_lose(out, {"a/b/own"})
+        (out / name).unlink()
+    with pytest.raises(PipelineError, match=r"own is a file\. Name a folder that is absent or"):
+        refuse_to_lose(out / "a/b/own")

@@ -147,7 +147,7 @@ def test_tables_that_the_command_did_not_write_are_never_replaced(
     (shop / "mine").mkdir()
     (shop / "mine/products.csv").write_text("by hand")
     done = command(*ARGUMENTS, *IDS, "--out", "mine")
-    assert "holds products.csv, which this command did not write" in done.stderr
+    assert "products.csv in it would be lost" in done.stderr
     assert (shop / "mine/products.csv").read_text() == "by hand"
 
 
@@ -198,7 +198,7 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
         ((*ARGUMENTS, *IDS, "--out", "data"), "--out data: must not contain data/"),
-        ((*ARGUMENTS, *IDS, "--out", "kept"), "but holds mine.txt"),
+        ((*ARGUMENTS, *IDS, "--out", "kept"), "mine.txt in it would be lost"),
         ((*ARGUMENTS, *IDS, "--encoder", ""), "encoder.de"),
         ((*ARGUMENTS, *IDS, "--language", ""), "language.de"),
         ((*ARGUMENTS, *IDS, "--locale", "x" * 300), "60 at most"),
