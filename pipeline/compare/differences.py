@@ -12,12 +12,13 @@ import pyarrow as pa
 
 from pipeline.compare import sides
 from pipeline.compare.holes import Holes, find_holes
-from pipeline.compare.pairs import Pair, mean, pair
+from pipeline.compare.pairs import Pair, pair
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Compare, Uncertainty
 from pipeline.evaluate import uncertainty
+from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.uncertainty import Interval
 
 

@@ -2,9 +2,10 @@
 
 from dataclasses import dataclass
 
-from pipeline.compare.pairs import Pair, mean
+from pipeline.compare.pairs import Pair
 from pipeline.compare.sides import metrics
 from pipeline.core.params import Uncertainty
+from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.uncertainty import paired_randomisation
 
 HOLES = 0.01

@@ -53,9 +53,3 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
             "the same: evaluate changed in between. Run `dvc repro` on both sides."
         )
     return Pair(locale, metric, a, b, np.flatnonzero(defined), old[defined], new[defined])
-
-
-def mean(numbers: Floats) -> float:
-    """Return the mean of the numbers that are not NaN; NaN if there are none."""
-    defined = numbers[~np.isnan(numbers)]
-    return float(defined.mean()) if len(defined) else float("nan")

@@ -150,6 +150,16 @@ def card_of_pairs(params: Params, files: layout.PairFiles) -> dict[str, Any]:
     }
 
 
+def learned_pairs(params: Params, name: str) -> Mapping[str, str]:
+    """Return the hash of each side of the pairs that a model under `trained` learned from.
+
+    Raises:
+        PipelineError: the model's card, which says so, is missing or damaged.
+    """
+    card = layout.model(params.trained[name].kind, name).card
+    return read_model(card, _Learned, layout.train_hint(name)).pairs
+
+
 def refuse_other_pairs(params: Params, name: str, locale: str) -> None:
     """Check that a model under `trained`, and its bases, were kept apart from a locale's queries.
 
@@ -166,8 +176,8 @@ def refuse_other_pairs(params: Params, name: str, locale: str) -> None:
             continue
         held = read_model(path, _PairsCard, remedy)
         card = layout.model(params.trained[each].kind, each).card
-        learned = read_model(card, _Learned, remedy).pairs
-        refuse_differences(card, learned, held.pairs, "the model learned from other pairs", remedy)
+        why = "the model learned from other pairs"
+        refuse_differences(card, learned_pairs(params, each), held.pairs, why, remedy)
         training = params.training.model_dump(mode="json")
         why = "the pairs were drawn with other settings of training"
         refuse_differences(path, held.training, training, why, remedy)

@@ -35,8 +35,8 @@ def agreement(pool: Judgements, group: Ints) -> tuple[Floats, Floats, int]:
     of = cell // (len(group) + 1)
     agreeing, all_pairs = (np.bincount(of, each, len(pool)).astype(float) for each in (same, pairs))
     chance = _pairs(query, pool.labels, len(pool))
-    expected = np.where(all_pairs > 0, _share(*chance), np.nan)
-    return _share(agreeing, all_pairs), expected, int(all_pairs.sum())
+    expected = np.where(all_pairs > 0, metrics.ratio(*chance), np.nan)
+    return metrics.ratio(agreeing, all_pairs), expected, int(all_pairs.sum())
 
 
 def _pairs(cell: Ints, labels: NDArray[np.int8], cells: int) -> tuple[Floats, Floats]:
@@ -45,10 +45,6 @@ def _pairs(cell: Ints, labels: NDArray[np.int8], cells: int) -> tuple[Floats, Fl
     counts = np.bincount(cell * width + labels, minlength=cells * width).reshape(cells, width)
     total = counts.sum(axis=1)
     return (counts * (counts - 1) / 2).sum(axis=1), total * (total - 1) / 2
-
-
-def _share(part: Floats, whole: Floats) -> Floats:
-    return np.where(whole > 0, part / np.maximum(whole, 1), np.nan)
 
 
 def summarise_agreement(params: Params, pool: Judgements, group: Ints) -> dict[str, float | int]:

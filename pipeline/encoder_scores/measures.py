@@ -56,7 +56,7 @@ def measure(run: JudgedRun, scores: Floats) -> dict[str, Measured]:
     found["spearman"] = _over_pairs(run, pooled.spearman(scores, worth), 0.0)
     found["query_spearman"] = _over_queries(run, query_spearman(run, scores, worth), 0.0)
     precisions, floors = reranking(run)
-    found["map"] = _over_queries(run, precisions, _mean(floors))
+    found["map"] = _over_queries(run, precisions, metrics.mean(floors))
     return {name: found[name] for name in ENCODER_MEASURES}
 
 
@@ -127,12 +127,7 @@ def _over_pairs(
 
 def _over_queries(run: JudgedRun, values: Floats, floor: float) -> Measured:
     pairs = int(run.retrieved[~np.isnan(values)].sum())
-    return Measured(_mean(values), values, floor, pairs)
-
-
-def _mean(values: Floats) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
+    return Measured(metrics.mean(values), values, floor, pairs)
 
 
 def _centred_ranks(query: Ints, numbers: NDArray[np.generic]) -> Floats:

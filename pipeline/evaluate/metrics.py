@@ -45,6 +45,12 @@ def rounded_or_none(value: float) -> float | None:
     return None if math.isnan(value) else round(value, MEAN_DECIMALS)
 
 
+def mean(values: Floats) -> float:
+    """Return the mean of the values that are not NaN; NaN if there are none."""
+    defined = values[~np.isnan(values)]
+    return float(defined.mean()) if len(defined) else math.nan
+
+
 def ndcg(run: JudgedRun, k: int | None = None, gains: Mapping[str, float] = GAINS) -> Floats:
     """Return nDCG over the first `k` products (None: all of them), linear gains, log2(rank + 1).
 
@@ -158,15 +164,11 @@ def means(per_query: PerQuery) -> dict[str, float]:
     (nDCG - floor) / (1 - floor), of the means: a query whose products all have one gain has a floor
     of 1 and no skill of its own. It is left out where the mean floor is 1.
     """
-    exact = {
-        name: float(values[~np.isnan(values)].mean())
-        for name, values in per_query.items()
-        if not np.isnan(values).all()
-    }
+    exact = {name: mean(values) for name, values in per_query.items() if not np.isnan(values).all()}
     floor = exact.get("pool_ndcg_floor", 1.0)
     if 1 - floor > 1e-9:  # a floor of 1 comes out a few bits off
         exact["pool_skill"] = (exact["pool_ndcg"] - floor) / (1 - floor)
-    return {name: round(mean, MEAN_DECIMALS) for name, mean in exact.items()}
+    return {name: round(each, MEAN_DECIMALS) for name, each in exact.items()}
 
 
 def counts(judgements: Judgements) -> dict[str, int]:

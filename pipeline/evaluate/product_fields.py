@@ -11,7 +11,7 @@ import pyarrow.compute as pc
 from pipeline.core import tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
-from pipeline.core.field_ends import field_bounds
+from pipeline.core.field_ends import field_bounds, field_ends
 from pipeline.core.params import Clean
 
 BRAND = "product_brand"
@@ -62,7 +62,7 @@ def iter_fields(
     """
     places = {name: settings.fields.index(name) for name in names if name in settings.fields}
     for batch in tables.iter_table(path, tables.PRODUCTS, BATCH_ROWS, remedy):
-        ends = batch["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(batch), -1)
+        ends = field_ends(batch)
         if ends.shape[1] != len(settings.fields):
             raise PipelineError(
                 f"{path}: the texts are of {ends.shape[1]} fields, but clean.fields has "

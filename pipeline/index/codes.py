@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from pipeline.cluster.connection import connected
 from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
-from pipeline.core.arrays import Matrix
+from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.faiss import faiss
 from pipeline.core.params import Runtime
 
@@ -101,5 +101,4 @@ def _add_codes(index: Any, codes: Codes) -> None:
 
 def _pieces(matrices: Iterable[Matrix]) -> Iterator[Matrix]:
     for matrix in matrices:
-        for start in range(0, len(matrix), ADDED_ROWS):
-            yield matrix[start : start + ADDED_ROWS]
+        yield from blocks(matrix, ADDED_ROWS)

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from pipeline.compare.pairs import mean
 from pipeline.compare.settings import ABSENT
 from pipeline.compare.sides import Side
 from pipeline.core.arrays import Floats
@@ -19,6 +18,7 @@ from pipeline.core.params import AS_TYPED, ENCODER, Uncertainty
 from pipeline.core.systems import SYSTEMS
 from pipeline.encoder_scores.form import JudgedSample, cut
 from pipeline.evaluate import uncertainty
+from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.per_query import Sample
 from pipeline.evaluate.per_query_reader import values
 from pipeline.evaluate.uncertainty import Interval

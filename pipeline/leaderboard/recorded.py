@@ -1,10 +1,10 @@
 """The means of record: a revision's metrics have them of the full values, its tables of rounded."""
 
 from pipeline.compare.loose_json import number_at, parse
-from pipeline.compare.pairs import mean
 from pipeline.compare.sides import Side, metrics
 from pipeline.core.params import ENCODER
 from pipeline.encoder_scores.form import ROUNDED
+from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.per_query_reader import values
 
 

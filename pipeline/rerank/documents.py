@@ -7,7 +7,7 @@ import pyarrow as pa
 
 from pipeline.core import tables
 from pipeline.core.arrays import Ints
-from pipeline.core.field_ends import field_bounds
+from pipeline.core.field_ends import field_bounds, field_ends
 from pipeline.core.params import Clean, Reranker
 
 BATCH_ROWS = 16_384
@@ -40,7 +40,7 @@ def documents_of(products: pa.Table, spec: Reranker, settings: Clean) -> list[st
     texts: list[str] = products["text"].to_pylist()
     if spec.fields == "all" or not texts:
         return texts
-    ends = products["field_ends"].combine_chunks().flatten().to_numpy().reshape(len(texts), -1)
+    ends = field_ends(products)
     places = [settings.fields.index(field) for field in spec.fields]
     parts = [
         [text[start:stop] for text, start, stop in zip(texts, *bounds, strict=True)]

@@ -1,22 +1,17 @@
 """What a model's base and teacher have learned from, which must not choose the model's epoch."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.core import layout
-from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
-from pipeline.core.param_types import Part
 from pipeline.core.params import Params
 from pipeline.core.spelling import text_key
 from pipeline.core.tables import PAIRS, read_column
-
-
-class _Card(Part):
-    pairs: Mapping[str, str]
+from pipeline.core.trained_folder import learned_pairs
 
 
 def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
@@ -31,9 +26,8 @@ def read_learned(params: Params, names: Iterable[str]) -> frozenset[str]:
     learned: set[str] = set()
     for name in params.trained_for(names):
         path, remedy = layout.pairs(name).train, layout.pairs_hint(name)
-        card = layout.model(params.trained[name].kind, name).card
         queries = read_column(path, PAIRS, "query", remedy).unique().to_pylist()
-        expected = read_model(card, _Card, layout.train_hint(name)).pairs.get("train")
+        expected = learned_pairs(params, name).get("train")
         if (found := sha256_file(path)) != expected:
             raise PipelineError(
                 f"{path}: {name} learned from other pairs than these ({found[:12]}). "

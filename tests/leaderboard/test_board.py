@@ -4,11 +4,11 @@ import numpy as np
 import pyarrow as pa
 import pytest
 
-from pipeline.compare.pairs import mean
 from pipeline.compare.settings import ABSENT
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Uncertainty
 from pipeline.evaluate import uncertainty
+from pipeline.evaluate.metrics import mean
 from pipeline.leaderboard import board
 from pipeline.leaderboard.board import Board, Entry
 from pipeline.leaderboard.speed import Speed, network_of, read_speed

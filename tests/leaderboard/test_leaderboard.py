@@ -14,13 +14,14 @@ import pytest
 
 from pipeline.compare import display as compare
 from pipeline.compare.differences import measure_moves
-from pipeline.compare.pairs import mean, pair
+from pipeline.compare.pairs import pair
 from pipeline.compare.revision import Revision, find_stale
 from pipeline.compare.sides import metrics
 from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER_MEASURES
 from pipeline.core.systems import FIRST_SYSTEMS
+from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.per_query_reader import values
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.command import rank_revisions
