@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.bm25 import analysers as lexical
+from pipeline.bm25 import analysers
 from pipeline.bm25.counting import Counted
 from pipeline.core import memory
 from pipeline.core.arrays import Floats
@@ -167,7 +167,7 @@ def memory_bytes(
     scored = products if searched is None else searched
     searching = (MERGED_BYTES + WEIGHT_BYTES) * postings
     searching += FOUND_BYTES * found + SCORED_BYTES * min(scored, RANGE_PRODUCTS) * threads
-    held = TERM_BYTES * terms + PRODUCT_BYTES * products + lexical.dictionary_bytes(analyser)
+    held = TERM_BYTES * terms + PRODUCT_BYTES * products + analysers.dictionary_bytes(analyser)
     return memory.PROCESS_BYTES + held + max(counting, merging, weighing, searching)
 
 

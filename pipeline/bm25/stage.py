@@ -18,8 +18,7 @@ from itertools import islice
 
 import numpy as np
 
-from pipeline.bm25 import analysers as lexical
-from pipeline.bm25 import cluster, ranges
+from pipeline.bm25 import analysers, cluster, ranges
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.postings import Postings, Statistics
 from pipeline.bm25.ranges import Found
@@ -43,7 +42,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
     inputs = read_inputs(locale)
     clean = layout.clean(locale)
     digest, queries_digest = sha256_file(clean.products), sha256_file(clean.queries)
-    analyser = lexical.analyser_for(params.language[locale])
+    analyser = analysers.analyser_for(params.language[locale])
     if analyser.name == "words":
         stage.log.warning(
             "warning: language.%s: no stemmer knows %s; words match only as they are written",
@@ -78,7 +77,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
 
 
 def _whole(
-    params: Params, locale: str, analyser: lexical.Analyser, inputs: Inputs, digest: str
+    params: Params, locale: str, analyser: analysers.Analyser, inputs: Inputs, digest: str
 ) -> tuple[Postings | None, bool]:
     """Return the postings of all products, and whether they were kept before.
 
@@ -97,7 +96,7 @@ def _whole(
 def search_ranges(
     params: Params,
     locale: str,
-    analyser: lexical.Analyser,
+    analyser: analysers.Analyser,
     queries: list[list[str]],
     inputs: Inputs,
     digest: str,
@@ -126,7 +125,7 @@ def search_ranges(
 def _make_ranges(
     params: Params,
     locale: str,
-    analyser: lexical.Analyser,
+    analyser: analysers.Analyser,
     queries: list[list[str]],
     inputs: Inputs,
     digest: str,

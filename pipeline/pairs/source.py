@@ -15,8 +15,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Clean, Params, Sample
 from pipeline.core.trained import Training
 from pipeline.pairs.leakage import Evaluated, drop_evaluated
-from pipeline.sample import esci as source
-from pipeline.sample import opening
+from pipeline.sample import esci, opening
 from pipeline.sample.absent import judged_products
 from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
@@ -97,11 +96,11 @@ def read_judged(
     locales, threads = sorted(params.trained[name].locales), params.runtime.thread_count()
     examples_file, products_file = open_training(params, name)
     examples_path, products_path = examples_file.path, products_file.path
-    examples = source.read_examples(examples_file, drawing, locales, asker)
+    examples = esci.read_examples(examples_file, drawing, locales, asker)
     drawn = {
         each: _draw(examples, examples_file, drawing, each, evaluated, asker) for each in locales
     }
-    ids = source.read_product_ids(products_file, locales, asker)
+    ids = esci.read_product_ids(products_file, locales, asker)
     chosen = {
         locale: sorted(judged_products(each.judgements, ids[locale], locale, products_path))
         for locale, each in drawn.items()
@@ -120,7 +119,7 @@ def read_judged(
 
 
 def _draw(
-    examples: source.Examples,
+    examples: esci.Examples,
     file: SourceFile,
     settings: Sample,
     locale: str,
@@ -157,7 +156,7 @@ def _draw(
 
 
 def _count_spellings(
-    file: SourceFile, examples: source.Examples, queries: pa.Table, locale: str
+    file: SourceFile, examples: esci.Examples, queries: pa.Table, locale: str
 ) -> dict[str, int]:
     """Return how many queries are known by their text, and how many spellings were joined."""
     if not file.lacks("query_id"):

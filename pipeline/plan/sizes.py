@@ -11,8 +11,7 @@ from pathlib import Path
 from pipeline.core import layout
 from pipeline.core.params import Params
 from pipeline.demo.tables import LOCALES
-from pipeline.sample import esci as source
-from pipeline.sample import opening
+from pipeline.sample import esci, opening
 from pipeline.sample.absent import judged_products
 from pipeline.sample.columns import SourceFile
 from pipeline.sample.draw import draw_queries
@@ -42,8 +41,8 @@ def measure(params: Params) -> tuple[int, Mapping[str, Size]]:
         return _measure_demo(params)
     locales = list(params.language)
     examples_file, products_file = opening.open_tables(settings, locales)
-    examples = source.read_examples(examples_file, settings, locales).rows
-    ids = source.read_product_ids(products_file, locales)
+    examples = esci.read_examples(examples_file, settings, locales).rows
+    ids = esci.read_product_ids(products_file, locales)
     characters, sizes = bytes_per_row(products_file, params.clean.fields), {}
     for locale in locales:
         queries, judgements = draw_queries(examples, settings, locale, examples_file.path)

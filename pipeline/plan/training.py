@@ -19,7 +19,7 @@ from pipeline.encoders.tokens import CHARACTERS_PER_TOKEN
 from pipeline.pairs.source import asker_of, drawing_of, open_training
 from pipeline.plan.costs import Row
 from pipeline.plan.sizes import DEMO_CHARACTERS, DEMO_JUDGEMENTS, bytes_per_row
-from pipeline.sample import esci as source
+from pipeline.sample import esci
 from pipeline.sample.absent import no_rows
 from pipeline.sample.draw import draw_queries
 from pipeline.train.catalogue import OTHERS
@@ -108,7 +108,7 @@ def _measure(params: Params, name: str) -> Source:
         return Source(rows, labels, DEMO_CHARACTERS)
     asker, drawing = asker_of(name), drawing_of(settings)
     examples_file, products_file = open_training(params, name)
-    examples = source.read_examples(examples_file, drawing, locales, asker).rows
+    examples = esci.read_examples(examples_file, drawing, locales, asker).rows
     if not products_file.rows:
         raise no_rows(products_file.path, locales[0], (), asker)
     drawn = [draw_queries(examples, drawing, each, examples_file.path)[1] for each in locales]

@@ -19,7 +19,7 @@ from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.parallel import ahead, in_parallel
 from pipeline.core.progress import track
-from pipeline.sample import esci as source
+from pipeline.sample import esci
 from pipeline.sample.columns import SourceFile
 
 BUCKET_ROWS = 50_000
@@ -45,7 +45,7 @@ def write_products(
     Raises:
         PipelineError: the file is damaged, or an id has rows with different contents.
     """
-    batches = ahead(source.read_batches(file, tables.SAMPLE_PRODUCTS))
+    batches = ahead(esci.read_batches(file, tables.SAMPLE_PRODUCTS))
     schema = tables.SAMPLE_PRODUCTS.append(pa.field("place", pa.int64()))
     places_of = {
         locale: {each: place for place, each in enumerate(ids)} for locale, ids in chosen.items()
@@ -55,9 +55,9 @@ def write_products(
     with ExitStack() as open_buckets:
         buckets: dict[Path, pa.RecordBatchStreamWriter] = {}
         for batch in track(batches, file.rows, "products", len):
-            rows_of += source.rows_by_locale(batch)
+            rows_of += esci.rows_by_locale(batch)
             for locale, places in places_of.items():
-                rows = _by_place(source.of_locale(batch, locale), places).cast(schema)
+                rows = _by_place(esci.of_locale(batch, locale), places).cast(schema)
                 for bucket, of_bucket in _by_bucket(rows):
                     spool = _spool(out / locale, bucket)
                     if spool not in buckets:

@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.params import Sample
-from pipeline.sample import esci as source
+from pipeline.sample import esci
 from pipeline.sample.asker import SAMPLE, Asker
 
 log = logging.getLogger("pipeline")
@@ -48,7 +48,7 @@ def draw_queries(
     Raises:
         PipelineError: a drawn query_id has two queries, or an example_id two judgements.
     """
-    examples = source.of_locale(examples, locale)
+    examples = esci.of_locale(examples, locale)
     queries = _distinct(examples.select(tables.SAMPLE_QUERIES.names))
     drawn = draw(set(queries["query_id"].to_pylist()), settings.queries, settings.seed, locale)
     of_drawn = pc.is_in(queries["query_id"], value_set=pa.array(drawn, pa.int64()))
@@ -76,7 +76,7 @@ def count_outside_filters(
 
     A sound source has none.
     """
-    rows = source.of_locale(left_out, locale)
+    rows = esci.of_locale(left_out, locale)
     drawn = pc.is_in(rows["query_id"], value_set=queries["query_id"].combine_chunks())
     count: int = pc.sum(rows.filter(drawn)["count_all"]).as_py() or 0
     if count:

@@ -14,8 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
 from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import Params, Sample
-from pipeline.sample import esci as source
-from pipeline.sample import opening
+from pipeline.sample import esci, opening
 from pipeline.sample.absent import judged_products
 from pipeline.sample.buckets import write_products
 from pipeline.sample.columns import SourceFile
@@ -30,12 +29,12 @@ def sample(params: Params) -> stage.Done:
     sources_path = folder / layout.SOURCES_FILE
     refuse_overlap([folder, examples_path, products_path, sources_path], layout.SAMPLE)
     examples_file, products_file = opening.open_tables(settings, locales)
-    examples = source.read_examples(examples_file, settings, locales)
+    examples = esci.read_examples(examples_file, settings, locales)
     others = {
-        "judgements": source.warn_of_other_locales(examples.rows_by_locale, examples_path, locales)
+        "judgements": esci.warn_of_other_locales(examples.rows_by_locale, examples_path, locales)
     }
-    ids = source.read_product_ids(products_file, locales)
-    sources = source.read_sources(sources_path)
+    ids = esci.read_product_ids(products_file, locales)
+    sources = esci.read_sources(sources_path)
     with atomic_directory(layout.SAMPLE) as out:
         chosen, counts = {}, {}
         for locale in locales:
@@ -66,7 +65,7 @@ def sample(params: Params) -> stage.Done:
             counts[locale]["products_repeated_rows_dropped"] = repeated[locale]
             write_json(layout.SampleFiles(out / locale).counts, counts[locale])
             _report(locale, counts[locale])
-        others["products"] = source.warn_of_other_locales(rows_of, products_path, locales)
+        others["products"] = esci.warn_of_other_locales(rows_of, products_path, locales)
         write_json(layout.other_locales(out), others)
     return stage.Done(
         rows=products_file.rows + examples_file.rows,

@@ -28,8 +28,7 @@ from pipeline.core.options import read_pairs
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, ESCI_GAINS, Clean, Params
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
-from pipeline.sample import esci as source
-from pipeline.sample import forms, opening
+from pipeline.sample import esci, forms, opening
 from pipeline.sample.absent import judged_products
 from pipeline.sample.asker import Asker
 from pipeline.sample.buckets import write_products
@@ -94,8 +93,8 @@ def check_tables(params: Params, judged: Path, sold: Path, scratch: Path) -> dic
     (locale,) = locales = list(params.language)
     settings = params.sample.model_copy(update={"splits": ("test", "train")})
     judgements, products = opening.open_pair(judged, sold, settings, locales, ASKER)
-    rows = source.read_examples(judgements, settings, locales, ASKER).rows
-    ids = source.read_product_ids(products, locales, ASKER)[locale]
+    rows = esci.read_examples(judgements, settings, locales, ASKER).rows
+    ids = esci.read_product_ids(products, locales, ASKER)[locale]
     splits = evaluated(rows["split"].unique().to_pylist())
     rows_evaluated = rows.filter(pc.is_in(rows["split"], value_set=pa.array(splits)))
     sampled, judgements = draw_queries(rows_evaluated, settings, locale, judged)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from pipeline.bm25 import analysers as lexical
+from pipeline.bm25 import analysers
 from pipeline.bm25.kept import open_postings
 from pipeline.bm25.search import TermIndex
 from pipeline.bm25.texts import terms_of_rows
@@ -139,7 +139,7 @@ def evaluate(params: Params, locale: str, catalogue: Catalogue, anchors: Anchors
     if not len(anchors):
         why = "no query has an Exact product and another judged one, both with a text"
         return {**counts, "not_evaluated": why}
-    analyser, total = lexical.analyser_for(params.language[locale]), catalogue.vectors.rows
+    analyser, total = analysers.analyser_for(params.language[locale]), catalogue.vectors.rows
     digest = files.sha256_file(layout.clean(locale).products)
     postings, _ = open_postings(params, locale, analyser, total, digest, thorough=True)
     index = TermIndex.of(postings, params.bm25, params.runtime.thread_count())

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import regex
 
-from pipeline.bm25 import analysers as lexical
+from pipeline.bm25 import analysers
 from pipeline.bm25.analysers import analyser_for, pieces, words
 
 ENGLISH, SPANISH, JAPANESE = (analyser_for(code).terms for code in ("en", "es", "ja"))
@@ -83,7 +83,7 @@ def test_groups_of_digits_are_one_number_as_the_language_writes_them(
 )
 def test_japanese_is_cut_into_words_in_their_normal_form(text: str, terms: list[str]) -> None:
     assert JAPANESE(text)[: len(terms)] == terms
-    assert JAPANESE(text)[len(terms) :] == lexical.bigrams(text)
+    assert JAPANESE(text)[len(terms) :] == analysers.bigrams(text)
 
 
 def test_spellings_of_one_japanese_word_meet() -> None:
@@ -92,8 +92,8 @@ def test_spellings_of_one_japanese_word_meet() -> None:
 
 
 def test_a_japanese_word_that_is_cut_differently_in_a_query_is_found_by_pairs() -> None:
-    assert lexical.bigrams("鬼滅の刃 A4ノート") == ["鬼滅", "滅の", "の刃", "ノー", "ート"]
-    assert lexical.bigrams("茶 tea 湯") == []
+    assert analysers.bigrams("鬼滅の刃 A4ノート") == ["鬼滅", "滅の", "の刃", "ノー", "ート"]
+    assert analysers.bigrams("茶 tea 湯") == []
 
 
 @pytest.mark.parametrize(
@@ -161,6 +161,6 @@ def test_pieces_are_the_text_cut_behind_spaces_where_there_are_some() -> None:
             text = "".join(" " if rng.random() < share else "語" for _ in range(length))
             cut = list(pieces(text))
             assert "".join(cut) == text
-            assert max(map(len, cut)) <= lexical.PIECE_CHARACTERS
+            assert max(map(len, cut)) <= analysers.PIECE_CHARACTERS
             if share == 0.2:
                 assert all(piece.endswith(" ") for piece in cut[:-1])

@@ -14,7 +14,7 @@ import pyarrow as pa
 import pytest
 from numpy.typing import NDArray
 
-from pipeline.bm25 import analysers as lexical
+from pipeline.bm25 import analysers
 from pipeline.bm25 import search as bm25_search
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25 import texts as bm25_texts
@@ -249,7 +249,7 @@ def test_the_stage_says_what_it_did_and_prints_nothing_else(
     out, err = capfd.readouterr()
     assert out == ""
     first, second = err.splitlines()
-    terms = {term for text in _texts() for term in lexical.analyser_for("es").terms(text)}
+    terms = {term for text in _texts() for term in analysers.analyser_for("es").terms(text)}
     assert first == (
         "bm25 locale=es analyser=snowball-es queries=20 retrieved_nothing=2 products=60 reused=0 "
         f"terms={len(terms)}"

@@ -7,8 +7,7 @@ import bm25s
 import numpy as np
 import pytest
 
-from pipeline.bm25 import analysers as lexical
-from pipeline.bm25 import postings
+from pipeline.bm25 import analysers, postings
 from pipeline.bm25 import stage as bm25
 from pipeline.bm25.counting import count_terms
 from pipeline.bm25.search import TermIndex
@@ -69,7 +68,7 @@ import sys
 import numpy as np
 import pyarrow as pa
 from itertools import chain, islice
-from pipeline.bm25 import analysers as lexical, postings, search as bm25
+from pipeline.bm25 import analysers, postings, search as bm25
 from pipeline.bm25.counting import count_terms
 from pipeline.core.params import Bm25
 from pipeline.runs import inputs as runs
@@ -95,7 +94,7 @@ def build(texts, taken=lambda _: None):
     return bm25.TermIndex.of(postings.collect(pieces(texts), taken), Bm25(k1=0, b=0), 1)
 search(build(iter([["t1"], ["t2"]])))  # loads what there is to load
 before, told = held("VmRSS"), []
-analyser = lexical.analyser_for("ja" if kind == "japanese" else "any")
+analyser = analysers.analyser_for("ja" if kind == "japanese" else "any")
 def taken(found):
     told.append(found.memory_bytes(analyser.name, products, queries * depth))
 search(build(texts(), taken))
@@ -140,7 +139,7 @@ def test_the_plan_reckons_with_the_same_memory(analyser: str) -> None:
     least = postings.memory_bytes(
         analyser, 50_000, postings=0, terms=0, piece_terms=0, piece_postings=0, found=25_600
     )
-    assert least > memory.PROCESS_BYTES + lexical.dictionary_bytes(analyser)
+    assert least > memory.PROCESS_BYTES + analysers.dictionary_bytes(analyser)
     assert least < planned < 4 * least
     counting = default_cost("bm25", analyser, {**units, "workers": 6}).work_bytes
     assert counting > least + 5 * postings.WORKER_BYTES

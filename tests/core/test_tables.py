@@ -11,7 +11,7 @@ import pytest
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_lines
-from pipeline.sample import esci as source
+from pipeline.sample import esci
 from pipeline.sample.columns import EXAMPLES as EXAMPLES_OF_SOURCE
 from pipeline.sample.opening import match_columns, open_file
 from tests.helpers.esci_files import EXAMPLES, example
@@ -183,7 +183,7 @@ def many_examples(rng: np.random.Generator, count: int) -> pa.Table:
 
 def read_examples(path: Path) -> pa.Table:
     file = match_columns(open_file(path), EXAMPLES_OF_SOURCE)
-    return pa.concat_tables(source.read_batches(file, EXAMPLES_OF_SOURCE))
+    return pa.concat_tables(esci.read_batches(file, EXAMPLES_OF_SOURCE))
 
 
 def read_pieces(path: Path) -> pa.Table:

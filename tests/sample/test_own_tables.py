@@ -22,7 +22,7 @@ from pipeline.core.files import write_json
 from pipeline.core.param_types import SOURCE_COLUMNS
 from pipeline.core.params import Params
 from pipeline.pairs.stage import pairs
-from pipeline.sample import esci as source
+from pipeline.sample import esci
 from pipeline.sample.asker import Asker
 from pipeline.sample.columns import EXAMPLES
 from pipeline.sample.stage import sample
@@ -135,7 +135,7 @@ def test_the_same_rows_in_every_form_leave_the_same_bytes(
     monkeypatch: pytest.MonkeyPatch,
     batch_rows: int,
 ) -> None:
-    monkeypatch.setattr(source, "BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(esci, "BATCH_ROWS", batch_rows)
     rng = np.random.default_rng(5)
     examples, products = (
         [{key: None if value == "" else value for key, value in row.items()} for row in rows]

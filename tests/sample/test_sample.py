@@ -15,8 +15,7 @@ import pytest
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import Params
-from pipeline.sample import buckets
-from pipeline.sample import esci as source
+from pipeline.sample import buckets, esci
 from pipeline.sample.draw import draw
 from pipeline.sample.opening import match_columns, open_file
 from pipeline.sample.stage import sample
@@ -303,7 +302,7 @@ def test_order_of_rows_row_groups_and_batches_leave_the_same_bytes(
         table = pq.read_table(project / "source" / name)
         shuffled = table.take(rng.permutation(len(table)))
         pq.write_table(shuffled, project / "source" / name, row_group_size=int(rng.integers(3, 50)))
-    monkeypatch.setattr(source, "BATCH_ROWS", batch_rows)
+    monkeypatch.setattr(esci, "BATCH_ROWS", batch_rows)
     sample(params)
 
     assert output(project) == before
@@ -860,7 +859,7 @@ def test_an_id_of_another_type_is_refused_with_both_types(
 def test_text_that_is_not_utf_8_is_refused_by_its_row_in_the_file_and_its_bytes(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(source, "BATCH_ROWS", 16)
+    monkeypatch.setattr(esci, "BATCH_ROWS", 16)
     path, column = tmp_path / "x.parquet", PRODUCTS.names.index("product_title")
     table = pa.Table.from_pylist([product(f"B{one:02d}") for one in range(50)], PRODUCTS)
     titles = [f"título {one}".encode() for one in range(50)]
@@ -871,7 +870,7 @@ def test_text_that_is_not_utf_8_is_refused_by_its_row_in_the_file_and_its_bytes(
         file = match_columns(open_file(path), tables.SAMPLE_PRODUCTS, locales=("us",))
         told = rf"^{path}: column product_title holds b'ni\\xf1o' in row 37 \(from 0\), .*UTF-8\.$"
         with pytest.raises(PipelineError, match=told):
-            list(source.read_batches(file, tables.SAMPLE_PRODUCTS))
+            list(esci.read_batches(file, tables.SAMPLE_PRODUCTS))
 
 
 def test_judgements_of_a_drawn_query_outside_the_filters_are_counted_and_warned_of(
