@@ -35,6 +35,7 @@ from pipeline.core.arrays import Matrix
 from pipeline.core.cpu import bfloat16_instructions, cpu_flags, cpu_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json, write_text
+from pipeline.core.log import log
 from pipeline.core.params import Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.encoders.encoder import Role
@@ -151,10 +152,10 @@ def compare(
                 one.products[rows], took = processes[side].encode(part, "passage")
                 one.seconds.append(took["seconds"])
                 one.peak_bytes = took["peak_bytes"]
-                stage.log.info("%s round %d: %s %.1f s", name, number + 1, side, one.seconds[-1])
+                log.info("%s round %d: %s %.1f s", name, number + 1, side, one.seconds[-1])
         for side in sides if options.quality else ():
             _add_quality(measured[side], processes[side], texts, catalogues, spec.similarity)
-            stage.log.info("%s nDCG@10: %s %s", name, side, measured[side].ndcg)
+            log.info("%s nDCG@10: %s %s", name, side, measured[side].ndcg)
     tokens = [int(lengths[rows].sum()) for rows in rounds]
     work = [needed(lengths[rows]) for rows in rounds]
     return {

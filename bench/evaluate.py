@@ -31,6 +31,7 @@ from pipeline.core import stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json, write_text
+from pipeline.core.log import log
 from pipeline.core.params import Evaluate
 from pipeline.core.params_file import load_params
 from pipeline.evaluate import judged_run, metrics
@@ -230,7 +231,7 @@ def compare(task: Task, cutoffs: Evaluate, rounds: int) -> Figures:
             clock: Clock = {}
             found[name] = SIDES[name](task, cutoffs, clock)
             clocks[name].append(clock)
-            stage.log.info("round %d: %s %.1f s", number + 1, name, clock["all"])
+            log.info("round %d: %s %.1f s", number + 1, name, clock["all"])
         difference = max(difference, largest_difference(*(found[name] for name in SIDES)))
     seconds = {name: [each["all"] for each in clocks[name]] for name in SIDES}
     mine, other = (seconds[name] for name in SIDES)

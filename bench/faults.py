@@ -16,7 +16,7 @@ import numpy as np
 from bench import fault_lab as lab
 from bench import reports
 from bench.proof_runner import Figures, Proof, run_proofs
-from pipeline.core import stage
+from pipeline.core.log import log
 
 SEED = 0
 KILLS = 10
@@ -122,7 +122,7 @@ def cache(folder: Path) -> Figures:
         shop.remove("embed")
         ended = shop.run("embed", lab.AtWrite(number, lab.Remove(shop.cache)))
         if ended.status:
-            stage.log.info(lab.check_one_message(ended, "embed"))
+            log.info(lab.check_one_message(ended, "embed"))
             figures["refused"] += 1
         else:
             figures["went_on"] += 1

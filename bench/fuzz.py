@@ -41,6 +41,7 @@ from pipeline import gate, trec
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import PARAMS_FILE, load_params
 from pipeline.text import columns
@@ -353,7 +354,7 @@ class Tally:
             found = Failure(number, *failure)
             self.failures.append(found)
             if self.outcomes[outcome] <= SHOWN:
-                stage.log.error("%s", found.line(self.part, self.seed))
+                log.error("%s", found.line(self.part, self.seed))
 
     def figures(self) -> dict[str, Any]:
         """Return them for the report."""
@@ -402,7 +403,7 @@ def run_part(part: str, seed: int, first: int, tries: int | None, seconds: float
 
 def _work(options: argparse.Namespace) -> int:
     """Do tries in this process, and say each on standard output as a line of JSON."""
-    logging.getLogger("pipeline").addHandler(logging.NullHandler())
+    log.addHandler(logging.NullHandler())
     out = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # what libraries print is not for the parent
     until = time.monotonic() + options.seconds
@@ -437,7 +438,7 @@ def main() -> int:
             tally = run_part(part, options.seed, options.first, options.tries, options.seconds)
             figures[part] = tally.figures()
             counts = ", ".join(f"{name} {n}" for name, n in sorted(tally.outcomes.items()))
-            stage.log.info("%s: %d tries: %s", part, sum(tally.outcomes.values()), counts)
+            log.info("%s: %d tries: %s", part, sum(tally.outcomes.values()), counts)
         if options.tries is None:
             write_json(reports.FUZZ, figures)
         if failed := sum(len(each["failures"]) for each in figures.values()):

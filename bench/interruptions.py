@@ -31,6 +31,7 @@ from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import write_json
 from pipeline.core.layout import LOCK
+from pipeline.core.log import log
 from pipeline.core.params_file import PARAMS_FILE
 
 LOCALES = ("us", "es", "jp")
@@ -229,7 +230,7 @@ def prove(folder: Path, kinds: tuple[str, ...], kills: int, jobs: int) -> dict[s
             said = project.killed(KILLS[kind], when=places[number % 4], seconds=seconds)
             counts += _look(project, expected[seed], said)
         figures[kind] = {"kills": kills, **counts}
-        stage.log.info("%s: %s", kind, dict(figures[kind]))
+        log.info("%s: %s", kind, dict(figures[kind]))
     return {"jobs": jobs, **figures}
 
 

@@ -9,6 +9,7 @@ from typing import Any
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
+from pipeline.core.log import log
 
 Figures = dict[str, Any]
 
@@ -37,7 +38,7 @@ def run_proofs(name: str, proofs: Mapping[str, Proof], path: Path) -> int:
                     figures[each] = proofs[each](Path(folder))
                 except AssertionError as err:
                     raise PipelineError(f"the proof {each} does not hold: {err}") from err
-            stage.log.info("%s %s", each, figures[each])
+            log.info("%s %s", each, figures[each])
             write_json(path, figures)
         broken = [each for each in chosen if not figures[each].get("holds", True)]
         if broken:

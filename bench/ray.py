@@ -30,6 +30,7 @@ from bench import proofs, ray_ranges, reports
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
+from pipeline.core.log import log
 from pipeline.core.params_file import load_params
 from pipeline.embed.fill import SideEncoder
 from pipeline.embed.stage import embed
@@ -65,7 +66,7 @@ def main() -> int:
                 )
         known = read_json(reports.RAY, "") if reports.RAY.exists() else {}
         write_json(reports.RAY, known | {name: figures})
-        stage.log.info("%s", figures)
+        log.info("%s", figures)
         if not figures["holds"]:
             raise PipelineError(f"{reports.RAY}: a bound does not hold for {name}")
     return outcome.status

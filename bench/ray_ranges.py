@@ -18,8 +18,8 @@ import numpy as np
 from pipeline.cluster.connection import connected
 from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.faiss import faiss
+from pipeline.core.log import log
 from pipeline.core.params import Params
-from pipeline.core.stage import log
 from pipeline.retrieve import neighbours, ranges
 from pipeline.vectors.lengths import at_unit_length
 

@@ -25,6 +25,7 @@ from pipeline import git
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json, write_text
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 
@@ -141,7 +142,7 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
         for name in MEASURES:
             if name in names:
                 figures = measure(name, products, project) | {"commit": measured}
-                stage.log.info("%s %s", name, figures)
+                log.info("%s %s", name, figures)
                 others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
                 report["stages"][name] = sorted(
@@ -181,7 +182,7 @@ def _kept(path: Path, here: Figures) -> Figures:
     if report.get("machine") == here:
         return report
     if report:
-        stage.log.warning(
+        log.warning(
             "warning: %s was measured on another machine or with other libraries (%s; here: %s): "
             "its figures for %s are dropped",
             path, report.get("machine"), here, ", ".join(report.get("stages", {})),

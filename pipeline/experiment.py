@@ -27,6 +27,7 @@ from pipeline.compare.command import compare
 from pipeline.compare.revision import WORKSPACE, Revision
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, did_you_mean, one_line, shorten
+from pipeline.core.log import log
 from pipeline.core.params_file import PARAMS_FILE, check_params, load_params
 from pipeline.repro.command import interruptible
 from pipeline.repro.inputs import check_inputs
@@ -208,7 +209,7 @@ def run(changes: Sequence[str]) -> None:
         try:
             status = Runner(descriptor).run({"exp": ["exp", "run", *options]})["exp"]
         except KeyboardInterrupt:
-            stage.log.info(before.restore())
+            log.info(before.restore())
             raise
         if status:
             raise PipelineError(
@@ -225,7 +226,7 @@ def _compare(before: Before) -> None:
         sides = Revision("before", before.copy), Revision(WORKSPACE)
         sys.stdout.write(display.terminal(compare(load_params(), *sides, queries=0)))
     except PipelineError as err:  # such as another sample; the experiment is done all the same
-        stage.log.info("no comparison with the metrics before: %s", err)
+        log.info("no comparison with the metrics before: %s", err)
 
 
 def main() -> int:

@@ -9,6 +9,7 @@ from typing import Any
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.log import log
 from pipeline.core.params import Index, Params
 from pipeline.runs import card as run_card
 
@@ -59,7 +60,7 @@ def gate(params: Params) -> None:
             another choice; the message names all such locales.
     """
     if params.index_gate is None:
-        stage.log.info("gate: index_gate is empty: any index passes")
+        log.info("gate: index_gate is empty: any index passes")
         return
     wrong: list[str] = []
     for locale in params.locales:
@@ -71,7 +72,7 @@ def gate(params: Params) -> None:
         if (found := refusal(params, locale, read)) is not None:
             wrong.append(found)
         else:
-            stage.log.info(
+            log.info(
                 "gate locale=%s index=%s %s=%s allowed_to_lose=%s",
                 locale, params.index[locale], run_card.INDEX_OVERLAP,
                 read["dense"][run_card.INDEX_OVERLAP], params.index_gate,

@@ -48,6 +48,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import files_into
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_artefacts
 from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
@@ -188,7 +189,7 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
     ids, judgements, (rows, codes, labels) = read_judged(locale)
     run_card.read_cards(locale, systems, ids)
     if bare := len(ids.queries) - len(np.unique(rows)):
-        stage.log.warning(
+        log.warning(
             "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
             "counts them as 0", locale, bare,
         )  # fmt: skip

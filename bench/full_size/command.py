@@ -26,6 +26,7 @@ from pipeline.core import layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_to_lose
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params_file import load_params
@@ -191,7 +192,7 @@ def main() -> int:
     with stage.report_errors("full-size") as outcome:
         started = time.monotonic()
         write(options.out, options.products, load_params().runtime.thread_count())
-        stage.log.info(
+        log.info(
             "%d products in %s seconds=%.1f",
             options.products, options.out, time.monotonic() - started,
         )  # fmt: skip

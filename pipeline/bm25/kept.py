@@ -22,9 +22,9 @@ from pipeline.core import cache, files, languages, layout, memory, tables
 from pipeline.core.arrays import write_npy
 from pipeline.core.cache import Digests, forget
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.progress import track
-from pipeline.core.stage import log
 
 FORM = 2
 """Version of the files; another makes them again."""

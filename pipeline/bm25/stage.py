@@ -29,6 +29,7 @@ from pipeline.core import layout, memory, stage
 from pipeline.core.arrays import blocks
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import sha256_file
+from pipeline.core.log import log
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Params
 from pipeline.core.progress import track
@@ -44,7 +45,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
     digest, queries_digest = sha256_file(clean.products), sha256_file(clean.queries)
     analyser = analysers.analyser_for(params.language[locale])
     if analyser.name == "words":
-        stage.log.warning(
+        log.warning(
             "warning: language.%s: no stemmer knows %s; words match only as they are written",
             locale, params.language[locale],
         )  # fmt: skip
@@ -61,7 +62,7 @@ def bm25(params: Params, locale: str) -> stage.Done:
     of = of_bm25(params, locale, digest, queries_digest) | {"analyser": analyser.name}
     with closing(found):  # of a cluster, too
         nothing = _write_runs(params, locale, of, found, inputs)
-    stage.log.info(
+    log.info(
         "bm25 locale=%s analyser=%s queries=%d retrieved_nothing=%d products=%d reused=%d%s",
         locale, analyser.name, len(queries), nothing, products, products if reused else 0, terms,
     )  # fmt: skip
@@ -89,7 +90,7 @@ def _whole(
             params, locale, analyser, products, digest, len(inputs.queries), thorough=True
         )
     except memory.MemoryLimitError as err:
-        stage.log.warning("warning: %s The products are searched range by range.", err)
+        log.warning("warning: %s The products are searched range by range.", err)
         return None, False
 
 
@@ -141,7 +142,7 @@ def _make_ranges(
     read = sum(len(one.postings.lengths) for one in parts)
     if read != products or sha256_file(path) != digest:
         raise PipelineError(f"{path} was replaced while it was read. Run it again.")
-    stage.log.info("bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary))
+    log.info("bm25 locale=%s ranges=%d query_terms=%d", locale, len(parts), len(vocabulary))
     known = Statistics.of(one.postings for one in parts)
     pairs = inputs.pair_queries, inputs.pair_products
     depth = min(params.retrieve.depth, products)

@@ -28,6 +28,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix, blocks
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_artefacts, refuse_to_lose
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
@@ -186,7 +187,7 @@ def _write_encoder(
     settings = token_settings(tokenizer, spec, weights.entry)
     encode = OnnxEncoder(folder / "model.onnx", params.runtime.thread_count())
     least, overlap = check.compare(params, locale, held, encode, tokenizer)
-    stage.log.info(
+    log.info(
         "browser locale=%s encoder=%s least_cosine=%.4f overlap@10=%s",
         locale, weights.name, least,
         "not measured (no queries)" if overlap is None else f"{overlap:.3f}",

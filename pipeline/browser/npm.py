@@ -2,7 +2,6 @@
 
 import base64
 import hashlib
-import logging
 import shutil
 import subprocess
 import tarfile
@@ -13,8 +12,7 @@ from pathlib import Path
 
 from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError, one_line
-
-log = logging.getLogger("pipeline")
+from pipeline.core.log import log
 
 SECONDS = 600
 

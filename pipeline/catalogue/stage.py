@@ -12,6 +12,7 @@ from pipeline.clusters.card import check_clusters
 from pipeline.clusters.form import CLUSTERS, MAP, read_report
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Ints
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.evaluate.product_fields import read_shown
 
@@ -32,7 +33,7 @@ def catalogue(params: Params, locale: str) -> stage.Done:
     )
     path = layout.catalogue(locale)
     files.write_text(path, page)
-    stage.log.info("catalogue locale=%s products=%d page=%s", locale, report.products, path)
+    log.info("catalogue locale=%s products=%d page=%s", locale, report.products, path)
     return stage.Done(products=report.products)
 
 

@@ -11,6 +11,7 @@ from pipeline.clean.texts import clean_queries, count_cut
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
+from pipeline.core.log import log
 from pipeline.core.params import CORRECTED, Params
 from pipeline.text.normalise import MAX_CHARACTERS
 
@@ -58,7 +59,7 @@ def clean(params: Params, locale: str) -> stage.Done:
         write_json(out.counts, counts)
     _warn_of_cut(source.products, products.fields_cut)
     _warn_of_cut(source.queries, cut)
-    stage.log.info(
+    log.info(
         "clean locale=%s queries=%d products=%d judgements=%d",
         locale, len(kept_queries), len(products.ids), len(pairs.table),
     )  # fmt: skip
@@ -92,7 +93,7 @@ def _count_products(products: CleanedProducts) -> dict[str, int]:
 
 def _warn_of_cut(path: Path, cut: int) -> None:
     if cut:
-        stage.log.warning(
+        log.warning(
             "warning: %s: %d texts are longer than %d characters; the rest of each is left out",
             path, cut, MAX_CHARACTERS,
         )  # fmt: skip

@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from pipeline.cluster.connection import places
-from pipeline.core import stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Runtime
 
 T = TypeVar("T")
@@ -281,7 +281,7 @@ class Fleet(Generic[T, R]):
             )
         if not task.worker.ready:
             self._failed_starts[node] += alone
-        stage.log.warning(
+        log.warning(
             "warning: a %s of the Ray cluster died; its %d items go to others (%s)",
             "node" if gone else "worker", len(again), why,
         )  # fmt: skip

@@ -30,6 +30,7 @@ from pipeline.clusters.measures import chance, pair_shares, stability
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Floats, Ints
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Params, Uncertainty
 from pipeline.evaluate.metrics import MEAN_DECIMALS
 from pipeline.evaluate.uncertainty import bootstrap_interval
@@ -90,7 +91,7 @@ def clusters(params: Params, locale: str) -> stage.Done:
             report_sha256=files.sha256_file(layout.clusters_report(locale)),
         )
         files.write_json(out.card, card.model_dump(mode="json"))
-    stage.log.info(
+    log.info(
         "clusters locale=%s products=%d clusters=%d leaves=%d",
         locale, vectors.rows, found.clusters, found.leaves,
     )  # fmt: skip

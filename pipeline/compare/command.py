@@ -19,6 +19,7 @@ from pipeline.compare.settings import ABSENT, Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 
@@ -184,7 +185,7 @@ def main() -> int:
             files.write_json(arguments.json, plain_data.as_json(report), follow_links=True)
         sys.stdout.write(display.terminal(report))
         if report.found.refused:
-            stage.log.error("refused: %s", display.refusal(report))
+            log.error("refused: %s", display.refusal(report))
             outcome.status = REFUSED
     return outcome.status
 

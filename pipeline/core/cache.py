@@ -7,7 +7,6 @@ make room for new ones.
 
 import hashlib
 import json
-import logging
 import os
 import shutil
 import time
@@ -28,8 +27,7 @@ from pipeline.core.files import (
     sha256_file,
     write_json,
 )
-
-log = logging.getLogger("pipeline")
+from pipeline.core.log import log
 
 R = TypeVar("R")
 

@@ -1,10 +1,9 @@
 """The language codes of ISO 639-1, and what languages and scripts are like."""
 
-import logging
 import unicodedata
 from collections.abc import Collection
 
-log = logging.getLogger("pipeline")
+from pipeline.core.log import log
 
 _CODES = """
 aa ab ae af ak am an ar as av ay az ba be bg bi bm bn bo br bs ca ce ch co cr cs cu cv cy da de dv

@@ -7,7 +7,7 @@ from typing import Self, TypeVar
 
 from tqdm import tqdm
 
-from pipeline.core.stage import log
+from pipeline.core.log import log
 
 T = TypeVar("T")
 

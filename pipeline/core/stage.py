@@ -17,11 +17,9 @@ from pathlib import Path
 from pipeline.core import layout, start, timings
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.interrupts import INTERRUPTED
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
-
-log = logging.getLogger("pipeline")
-
 
 _SYSTEM_REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space and run the stage again.",

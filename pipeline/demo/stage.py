@@ -3,6 +3,7 @@
 import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, stage, tables
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.demo.marketplace import load_wording
 from pipeline.demo.tables import LOCALES, generate
@@ -20,7 +21,7 @@ def demo(params: Params) -> stage.Done:
         (folder / layout.SOURCES_FILE).write_text(
             "\n".join(lines) + "\n", encoding="utf-8", newline="\n"
         )
-    stage.log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
+    log.info("%d judgements, %d products in %s", len(examples), len(products), layout.DEMO)
     return stage.Done(
         products=len(LOCALES) * params.demo.products, queries=len(LOCALES) * params.demo.queries
     )

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Floats, Ints, sampled_rows
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.duplicates import collapse
 from pipeline.duplicates.calibrate import CALIBRATED, Threshold, find_threshold
@@ -59,7 +60,7 @@ def duplicates(params: Params, locale: str) -> stage.Done:
         params, locale, ids.products, found, threshold.cosine, manifest.products.table_sha256, card
     )
     files.write_json(layout.duplicates_report(locale), report)
-    stage.log.info(
+    log.info(
         "duplicates locale=%s products=%d groups=%d duplicates=%d cosine=%s",
         locale, len(ids.products), report["groups"], report["duplicates"], threshold.cosine,
     )  # fmt: skip

@@ -17,6 +17,7 @@ from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
 from pipeline.core.languages import warn_of_language
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import FolderWeights, Params
 from pipeline.core.trained_folder import copy_curve, refuse_other_pairs
@@ -57,7 +58,7 @@ def embed(params: Params, locale: str) -> stage.Done:
             written.append((vectors, cut))
             surveys.append(survey)
             dimension = side.dimension or dimension  # 0: no text of a side was ever encoded
-            stage.log.info(
+            log.info(
                 "embed locale=%s encoder=%s %s=%d distinct=%d reused=%d encoded=%d "
                 "texts_cut=%d tokens_cut=%d of %d",
                 locale, encoder.name, table.kind, survey.texts, survey.distinct,
@@ -100,11 +101,11 @@ def plan(params: Params, locale: str) -> None:
                 side.fill(survey, limit=PROBE_TEXTS)
                 survey = side.survey()
                 if survey.to_encode and encoder.distributed:
-                    stage.log.warning(
+                    log.warning(
                         "warning: no run has measured how fast the Ray cluster encodes %s; these "
                         "seconds are for one or two workers, and more are faster", table.kind,
                     )  # fmt: skip
-            stage.log.info(
+            log.info(
                 "plan locale=%s encoder=%s engine=%s %s=%d distinct=%d reused=%d to_encode=%d "
                 "seconds=%.0f",
                 locale, encoder.name, encoder.engine, table.kind, survey.texts, survey.distinct,
@@ -129,11 +130,11 @@ def _plan_other_precisions(params: Params, locale: str) -> None:
         try:
             took = [_measured_seconds(other, locale, side) for side in read_sides(locale)]
         except PipelineError as err:  # of this precision alone
-            stage.log.info("plan locale=%s precision=%s: %s", locale, precision, err)
+            log.info("plan locale=%s precision=%s: %s", locale, precision, err)
             continue
         known = [seconds for seconds in took if seconds is not None]
         whole = len(known) == len(took)
-        stage.log.info(
+        log.info(
             "plan locale=%s encoder=%s precision=%s seconds=%s",
             locale, name, precision, f"{sum(known):.0f}" if whole else "unknown (never run here)",
         )  # fmt: skip

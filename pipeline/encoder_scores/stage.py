@@ -9,6 +9,7 @@ import numpy as np
 
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.log import log
 from pipeline.core.params import Params, Similarity, Uncertainty
 from pipeline.core.tables import LABELS
 from pipeline.encoder_scores import form
@@ -31,7 +32,7 @@ def encoder_scores(params: Params, locale: str) -> stage.Done:
     check_ids(manifest, "products", judged.ids.products, locale)
     similarity = params.encoder_of(locale).similarity
     scores = write_reports(params, manifest, judged, rank_judged(judged, manifest, similarity))
-    stage.log.info(
+    log.info(
         "encoder_scores locale=%s pairs=%d %s",
         locale, scores.pairs,
         " ".join(f"{name}={each.value}" for name, each in scores.measures.items()),

@@ -1,14 +1,11 @@
 """Whether a model's vectors may be cut to the dimension that an entry asks for."""
 
-import logging
-
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Encoder
 from pipeline.encoders.model_folder import transformer_folder
 from pipeline.encoders.model_settings import trained_dimensions
 from pipeline.encoders.weights import LocalWeights
-
-log = logging.getLogger("pipeline")
 
 
 def check_dimension(spec: Encoder, weights: LocalWeights, width: int) -> None:

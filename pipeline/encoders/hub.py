@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import logging
 import os
 import re
 import shutil
@@ -13,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from pipeline.core.cache import check_space
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
+from pipeline.core.log import log
 from pipeline.core.params import Entry, HubWeights
 from pipeline.core.progress import Progress
 from pipeline.encoders.hub_cache import cached_list, find_cached, has_digest
@@ -20,8 +20,6 @@ from pipeline.encoders.hub_files import RemoteFile, download, list_files
 from pipeline.encoders.hub_requests import Repository, endpoint
 from pipeline.encoders.model_check import check_folder, refuse_needless_code
 from pipeline.encoders.model_folder import decisive_files, list_modules
-
-log = logging.getLogger("pipeline")
 
 _MB = 1_000_000
 _PART = ".part"  # ends the name of a file that is not whole

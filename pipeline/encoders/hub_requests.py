@@ -5,7 +5,6 @@ are not: after a kill they begin again, and they wait as long as a server asks t
 """
 
 import contextlib
-import logging
 import re
 import time
 from collections.abc import Callable, Iterator
@@ -15,8 +14,7 @@ from email.utils import parsedate_to_datetime
 from typing import Any, TypeVar
 
 from pipeline.core.errors import LONGEST_CAUSE, PipelineError, one_line, shorten
-
-log = logging.getLogger("pipeline")
+from pipeline.core.log import log
 
 T = TypeVar("T")
 

@@ -1,10 +1,10 @@
 """From an entry and its weights to an encoder on an engine of this process."""
 
-import logging
 from dataclasses import dataclass, replace
 
 from pipeline.core.cpu import bfloat16_instructions, widest_instructions
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Encoder, Entry, Runtime
 from pipeline.encoders.dimension import check_dimension
 from pipeline.encoders.encoder import TextEncoder
@@ -13,8 +13,6 @@ from pipeline.encoders.openvino_engine import OpenVinoEngine, computes_in_8_bits
 from pipeline.encoders.openvino_model import converted_model, known_refusal
 from pipeline.encoders.padding import known_padding, may_pad
 from pipeline.encoders.weights import LocalWeights
-
-log = logging.getLogger("pipeline")
 
 
 def load_encoder(spec: Encoder, weights: LocalWeights, runtime: Runtime) -> TextEncoder:

@@ -17,6 +17,7 @@ from pipeline.core import files, layout
 from pipeline.core.cache import build_once, folder_name
 from pipeline.core.cpu import bfloat16_instructions
 from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.log import log
 from pipeline.core.params import Encoder, Entry
 from pipeline.core.trained import Precision
 from pipeline.encoders.batching import STEP
@@ -28,8 +29,6 @@ from pipeline.encoders.weights import LocalWeights
 
 if TYPE_CHECKING:
     import openvino
-
-log = logging.getLogger("pipeline")
 
 EXACT = 1e-5
 """The largest cosine distance from torch at which a converted model counts as exact."""

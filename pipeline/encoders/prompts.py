@@ -3,17 +3,15 @@
 An entry's prefixes take their place, and a forgotten one costs more than a better model gains.
 """
 
-import logging
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from pipeline.core.log import log
 from pipeline.core.params import Encoder, Weights
 from pipeline.encoders.model_settings import read_settings
 from pipeline.encoders.weights import LocalWeights
-
-log = logging.getLogger("pipeline")
 
 CONFIG = "config_sentence_transformers.json"
 

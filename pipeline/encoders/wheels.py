@@ -2,7 +2,6 @@
 
 import errno
 import importlib.util
-import logging
 import os
 import re
 import subprocess
@@ -14,9 +13,8 @@ from pipeline.core import layout
 from pipeline.core.cache import check_space
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import clear_away, scratch_beside, sha256_file
+from pipeline.core.log import log
 from pipeline.core.params import WheelFile
-
-log = logging.getLogger("pipeline")
 
 _SIZE = re.compile(r"(?:Downloading|Using cached) \S+ \(([\d.]+) (bytes|kB|MB)\)")
 _UNITS = {"bytes": 1, "kB": 10**3, "MB": 10**6}

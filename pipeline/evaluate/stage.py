@@ -16,6 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline.core import files, layout, stage, tables
 from pipeline.core.clean_counts import check_text_settings, read_counts
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.evaluate import per_query, plots, product_fields, results, system_scores, unmeasured
 from pipeline.evaluate.fresh import refuse_stale
@@ -51,7 +52,7 @@ def evaluate(params: Params, locale: str) -> stage.Done:
     _write_all(_outputs(locale, found, training))
     headline = params.evaluate.headline()[0]
     means = {system: found.record[system].get(headline) for system in found.curves}
-    stage.log.info(
+    log.info(
         "evaluate locale=%s queries=%d %s: %s",
         locale, len(judged.queries), headline,
         " ".join(f"{system}={mean}" for system, mean in means.items()) if measured

@@ -11,6 +11,7 @@ import numpy as np
 
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.parallel import in_parallel
 from pipeline.core.params import Params
 from pipeline.core.progress import track
@@ -58,7 +59,7 @@ def hybrid(params: Params, locale: str) -> stage.Done:
             for system, run in zip(FUSED, (dense, bm25), strict=True):
                 check_pool(system, run, covered, locale, inputs)
             pool.add(*fuse(dense, bm25, settings))
-    stage.log.info(
+    log.info(
         "hybrid locale=%s fusion=%s queries=%d products=%d",
         locale, settings.kind, len(inputs.queries), len(inputs.products),
     )  # fmt: skip

@@ -18,6 +18,7 @@ from pipeline.core import files, layout, memory, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.faiss import faiss
 from pipeline.core.files import atomic_directory
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.index import size as index_size
 from pipeline.index.build import build_index
@@ -73,7 +74,7 @@ def index(params: Params, locale: str) -> stage.Done:
         card = make_card(params, locale, manifest, index_sha256=digest)
         files.write_json(out.card, card.model_dump(mode="json"))
         size = out.index.stat().st_size
-    stage.log.info(
+    log.info(
         "index locale=%s index=%s products=%d bytes_a_vector=%.0f",
         locale, params.index[locale], built.ntotal, size / built.ntotal,
     )  # fmt: skip

@@ -6,6 +6,7 @@ from pathlib import Path
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, scratch_beside, write_json
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import Params
 from pipeline.core.trained_folder import SIDES, card_of_pairs
@@ -67,7 +68,7 @@ def _refuse_without_exact(written: Written) -> None:
 def _report(name: str, judged: Mapping[str, Judged], written: Written) -> None:
     for locale, each in judged.items():
         queries = each.counts["queries"]
-        stage.log.info(
+        log.info(
             "pairs name=%s locale=%s train_queries=%d dev_queries=%d judgements=%d "
             "dropped_evaluated=%d",
             name, locale, *(written[side][locale]["queries"] for side in SIDES),

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.param_types import Strict
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import aligned, markdown
@@ -54,7 +55,7 @@ def plan() -> None:
     params = load_params()
     kept, damaged = read_records()
     if damaged:
-        stage.log.warning("warning: %s", damaged)
+        log.warning("warning: %s", damaged)
     rows = sheet.rows(params, [each.largest for each in kept])
     made = Plan(made=time.time(), rows=tuple(rows))
     files.write_json(layout.last_plan(), made.model_dump(mode="json"))
@@ -73,7 +74,7 @@ def plan() -> None:
         + (_GUESS if any(row.known.startswith("guess") for row in rows) else "")
     )  # fmt: skip
     for line in sheet.warnings(params, rows):
-        stage.log.warning("warning: %s", line)
+        log.warning("warning: %s", line)
 
 
 def against_last_run() -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import MEAN, Params
 from pipeline.encoder_scores.form import EncoderScores
 from pipeline.report import plots, render, unmeasured
@@ -44,7 +45,7 @@ def _report_unmeasured(params: Params) -> stage.Done:
     }  # fmt: skip
     summary[MEAN] = {"systems": {}}
     _write([], unmeasured.page(locales, params), unmeasured.TABLE, summary)
-    stage.log.info("report: %s", unmeasured.TABLE.strip())
+    log.info("report: %s", unmeasured.TABLE.strip())
     return stage.Done(locales=len(locales), queries=0)
 
 

@@ -18,6 +18,7 @@ from ruamel.yaml import YAML
 from pipeline.core import layout, stage
 from pipeline.core.cpu import THREADS_VARIABLE, core_count
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.memory import SHARERS_VARIABLE
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
@@ -104,9 +105,7 @@ def count_jobs(given: str, params: Params) -> int:
         )
     jobs, address = int(given), params.runtime.ray_address
     if jobs > count:
-        stage.log.info(
-            "JOBS=%d: params.yaml has %d locales, so %d run at a time.", jobs, count, count
-        )
+        log.info("JOBS=%d: params.yaml has %d locales, so %d run at a time.", jobs, count, count)
     if jobs > 1 and params.runtime.executor == "ray" and address is not None:
         raise PipelineError(
             f"JOBS={jobs}: with runtime.executor ray, the workers of one locale take the whole "

@@ -17,8 +17,9 @@ from pathlib import Path
 import yaml
 
 from pipeline import git
-from pipeline.core import files, layout, stage
+from pipeline.core import files, layout
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 
 _LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast as ruamel.yaml
 _STAGE = re.compile(r"^  (\S.*):\n", re.MULTILINE)
@@ -119,7 +120,7 @@ def repair() -> None:
         with make_lock(str(_temporary() / "lock")):
             if _rwlock_is_broken():
                 (_temporary() / "rwlock").unlink()
-                stage.log.info("A killed DVC left .dvc/tmp/rwlock empty. It is removed.")
+                log.info("A killed DVC left .dvc/tmp/rwlock empty. It is removed.")
             for lock in filter(_is_broken, layout.LOCKS):
                 _repair(lock)
     except LockError:  # a DVC at work may be writing them; if not, it says what is wrong
@@ -135,10 +136,10 @@ def _repair(lock: Path) -> None:
         )
     if not mended:
         lock.unlink()
-        stage.log.info("A killed DVC left %s empty. It is removed.", lock)
+        log.info("A killed DVC left %s empty. It is removed.", lock)
         return
     files.write_text(lock, mended)
-    stage.log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", lock)
+    log.info("A killed DVC left %s cut off. It is repaired; nothing is lost.", lock)
 
 
 def _is_broken(lock: Path) -> bool:

@@ -12,7 +12,7 @@ from typing import Any
 
 import psutil
 
-from pipeline.core import stage
+from pipeline.core.log import log
 
 DVC = (sys.executable, "-m", "dvc")
 
@@ -93,7 +93,7 @@ class Runner:
         """Interrupt every stage until all commands have ended; kill them when asked again."""
         with self._lock:
             self._stopped = True
-        stage.log.info("Stopping: DVC finishes what it writes. Interrupt again to kill it.")
+        log.info("Stopping: DVC finishes what it writes. Interrupt again to kill it.")
         interrupted: set[int] = set()
         while True:
             try:

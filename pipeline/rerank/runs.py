@@ -13,6 +13,7 @@ from pipeline.core import files, layout, stage, tables
 from pipeline.core.arrays import Matrix
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.languages import warn_of_language
+from pipeline.core.log import log
 from pipeline.core.params import Params, Reranker
 from pipeline.core.progress import Progress
 from pipeline.core.trained_folder import copy_curve, refuse_other_model, refuse_other_pairs
@@ -96,7 +97,7 @@ def write_reranked(params: Params, locale: str, spec: Reranker) -> stage.Done:
             of["labels_sha256"] = files.sha256_file(out.labels)
         copy_curve(params, name, out.curve)
     prune_after_run(params.runtime.store_gigabytes, started)
-    stage.log.info(
+    log.info(
         "rerank locale=%s reranker=%s run=%s queries=%d pairs=%d distinct=%d reused=%d scored=%d "
         "tokens=%d pairs_cut=%d",
         locale, name, settings.run, len(inputs.queries), pairs, len(distinct),

@@ -24,8 +24,8 @@ from pipeline.cluster.fingerprint import check_fingerprint, fingerprint
 from pipeline.cluster.fleet import Fleet, Work
 from pipeline.core.arrays import Floats, Ints, Matrix, blocks
 from pipeline.core.faiss import faiss
+from pipeline.core.log import log
 from pipeline.core.params import Params, Runtime
-from pipeline.core.stage import log
 from pipeline.retrieve import decoded, neighbours
 from pipeline.retrieve.neighbours import Found
 from pipeline.retrieve.rescored import Rescored

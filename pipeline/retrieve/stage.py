@@ -12,6 +12,7 @@ import numpy as np
 from pipeline.core import layout, stage
 from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.faiss import faiss
+from pipeline.core.log import log
 from pipeline.core.params import FlatIndex, Params, Similarity
 from pipeline.core.progress import track
 from pipeline.index.card import read_index
@@ -77,13 +78,13 @@ def retrieve(params: Params, locale: str) -> stage.Done:
         if (curve := layout.embeddings(locale).curve).is_file():
             shutil.copyfile(curve, layout.RunFiles(pool.folder).curve)
     if 2 * tied > followed:
-        stage.log.warning(
+        log.warning(
             "warning: %s %s: %d of %d products have the score of the one before them, rounded to "
             "%d decimals, and product_id orders these. Their vectors are equal, too short for "
             "similarity: %s, or of a coarse index without rescore.",
             locale, manifest.encoder, tied, followed, ranking.SCORE_DECIMALS, similarity,
         )  # fmt: skip
-    stage.log.info(
+    log.info(
         "retrieve locale=%s queries=%d products=%d depth=%d index_overlap=%s",
         locale, len(queries), index.ntotal, min(depth, index.ntotal), overlap,
     )  # fmt: skip

@@ -1,15 +1,13 @@
 """What a source lacks of a locale: its rows, or the products that are judged."""
 
-import logging
 from collections.abc import Collection
 from pathlib import Path
 
 import pyarrow as pa
 
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.log import log
 from pipeline.sample.asker import Asker
-
-log = logging.getLogger("pipeline")
 
 
 def no_rows(

@@ -1,7 +1,6 @@
 """Which queries and products are drawn."""
 
 import hashlib
-import logging
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -12,11 +11,10 @@ import pyarrow.compute as pc
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.log import log
 from pipeline.core.params import Sample
 from pipeline.sample import esci
 from pipeline.sample.asker import SAMPLE, Asker
-
-log = logging.getLogger("pipeline")
 
 Id = TypeVar("Id", str, int)
 

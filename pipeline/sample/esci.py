@@ -1,6 +1,5 @@
 """A source's two tables, checked and read by streaming, and its small sources file."""
 
-import logging
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -12,14 +11,13 @@ import pyarrow.csv as pcsv
 
 from pipeline.core import tables
 from pipeline.core.errors import PipelineError, did_you_mean, shorten
+from pipeline.core.log import log
 from pipeline.core.params import Sample
 from pipeline.sample import absent, columns, spelling
 from pipeline.sample.asker import SAMPLE, Asker
 from pipeline.sample.columns import EXAMPLES, SourceFile
 from pipeline.sample.forms import READ_ERRORS, brief, unreadable
 from pipeline.sample.opening import is_file
-
-log = logging.getLogger("pipeline")
 
 BATCH_ROWS = 16_384
 

@@ -12,6 +12,7 @@ import pyarrow as pa
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, write_json
+from pipeline.core.log import log
 from pipeline.core.outputs import refuse_overlap
 from pipeline.core.params import Params, Sample
 from pipeline.sample import esci, opening
@@ -104,7 +105,7 @@ def _choose_products(
 
 
 def _report(locale: str, counts: dict[str, int]) -> None:
-    stage.log.info(
+    log.info(
         "sample locale=%s queries=%d products=%d judgements=%d",
         locale, counts["queries"], counts["products"], counts["judgements"],
     )  # fmt: skip

@@ -20,6 +20,7 @@ import pyarrow.csv
 from pipeline import git
 from pipeline.core import files, layout, options, params_text, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import check_params
 from pipeline.given.table import PRODUCTS, TREC_QRELS, check_file, read_given
@@ -77,7 +78,7 @@ def _params() -> Params | None:
     data = params_text.read_data(layout.PARAMS)
     if isinstance(data, dict) and data.keys() >= OWN_SECTIONS:
         return check_params(data, str(layout.PARAMS))
-    stage.log.info("%s is of another project: the usual settings are used", layout.PARAMS)
+    log.info("%s is of another project: the usual settings are used", layout.PARAMS)
     return None
 
 

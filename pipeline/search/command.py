@@ -15,6 +15,7 @@ from pathlib import Path
 
 from pipeline.core import files, stage
 from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.log import log
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import FIRST_SYSTEMS, System
 from pipeline.search.answer import Answer
@@ -75,7 +76,7 @@ def _answer(
             if arguments.file is None:
                 raise
             failed += 1
-            stage.log.error("line %d: %s", number, err)
+            log.error("line %d: %s", number, err)
         else:
             sys.stdout.write(text)
             sys.stdout.flush()

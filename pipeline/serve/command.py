@@ -16,6 +16,7 @@ import uvicorn
 
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.param_types import MOST_PORT
 from pipeline.core.params_file import load_params
 from pipeline.serve.app import make_app
@@ -60,7 +61,7 @@ def serve(port: int, locale: str | None) -> None:
         if not engines.ready():
             raise PipelineError(next(iter(engines.states.values())).problem)
         server = make_server(engines, Desks())
-        stage.log.info(
+        log.info(
             "http://%s:%d locales=%s seconds=%.1f (Ctrl-C ends it)",
             HOST, listener.getsockname()[1], ",".join(engines.ready()), time.monotonic() - started,
         )  # fmt: skip
@@ -69,7 +70,7 @@ def serve(port: int, locale: str | None) -> None:
             server.run(sockets=[listener])
         except KeyboardInterrupt:
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # the next one would be a traceback
-            stage.log.info("ended")
+            log.info("ended")
 
 
 def make_server(engines: Engines, desks: Desks) -> uvicorn.Server:

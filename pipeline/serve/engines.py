@@ -5,8 +5,9 @@ import time
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from pipeline.core import layout, stage
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.log import log
 from pipeline.core.params_file import load_params
 from pipeline.search.engine import Engine
 from pipeline.search.freshness import Signature, signature, signed
@@ -123,10 +124,10 @@ class Engines:
                 opened.warm()
         except Exception as err:  # noqa: BLE001 (the other locales are followed)
             state.problem = one_line(err) or type(err).__name__
-            stage.log.warning("warning: %s: %s", locale, state.problem)
+            log.warning("warning: %s: %s", locale, state.problem)
             return
         if state.engine is not None:
-            stage.log.info("locale=%s: the new artefacts are open", locale)
+            log.info("locale=%s: the new artefacts are open", locale)
         state.engine, state.problem = opened, ""
 
     def _warm(self, engine: Engine | None) -> None:
@@ -135,4 +136,4 @@ class Engines:
         try:
             engine.warm()
         except Exception as err:  # noqa: BLE001 (the first search says it again)
-            stage.log.warning("warning: %s: %s", engine.locale, one_line(err))
+            log.warning("warning: %s: %s", engine.locale, one_line(err))

@@ -24,6 +24,7 @@ from pipeline.clean.texts import clean_products, clean_queries
 from pipeline.core import files, layout, outputs, params_edit, params_text, stage, tables
 from pipeline.core.errors import PipelineError, shorten
 from pipeline.core.languages import language_of
+from pipeline.core.log import log
 from pipeline.core.options import read_pairs
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, ESCI_GAINS, Clean, Params
@@ -129,7 +130,7 @@ def _check_queries(count: int, with_text: int, pairs: pa.Table, judged: Path) ->
             "so no system can be right. Add such labels, or leave the table out to search only."
         )
     if with_text < count:
-        stage.log.warning(
+        log.warning(
             "warning: %s: %d of %d queries have no text, and are left out",
             judged, count - with_text, count,
         )  # fmt: skip
@@ -263,7 +264,7 @@ def main() -> int:
     asked = _parse()
     with stage.report_errors("shop") as outcome:
         params, found = _take(asked)
-        stage.log.info(
+        log.info(
             "shop source=%s locale=%s language=%s encoder=%s products=%d queries=%d judgements=%d",
             asked.out, asked.locale, params.language[asked.locale], params.encoder[asked.locale],
             found["products"], found["queries"], found["judgements"],

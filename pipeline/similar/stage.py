@@ -16,6 +16,7 @@ from pipeline.bm25.texts import terms_of_rows
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Floats, Ints, sampled_rows
 from pipeline.core.faiss import faiss
+from pipeline.core.log import log
 from pipeline.core.params import FlatIndex, Params
 from pipeline.core.progress import track
 from pipeline.evaluate.judged_run import Judgements
@@ -66,7 +67,7 @@ def similar(params: Params, locale: str) -> stage.Done:
     }
     files.write_json(layout.similar_key_metrics(locale), key_metrics(report))
     files.write_json(layout.similar_report(locale), report)
-    stage.log.info(
+    log.info(
         "similar locale=%s products=%d neighbours=%d queries=%d concordance=%s",
         locale, total, min(kept, total - 1), report["queries"],
         report.get("dense", {}).get("concordance"),

@@ -19,9 +19,10 @@ import numpy as np
 from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
-from pipeline.core import layout, stage
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, canonical_json
+from pipeline.core.log import log
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
 from pipeline.store.segments import (
     Form,
@@ -222,7 +223,7 @@ class Store:
                 segments.append(segment)
                 continue
             (self.folder / name).unlink(missing_ok=True)
-            stage.log.warning(
+            log.warning(
                 "warning: %s is not a segment of the store; it was deleted", self.folder / name
             )
         widths = Counter(segment.width for segment in segments).most_common(1)
@@ -270,7 +271,7 @@ class Store:
         """Delete a segment, and report how many of its entries are lost."""
         segment.path.unlink(missing_ok=True)
         self.dropped += entries
-        stage.log.warning(
+        log.warning(
             "warning: %s %s; %d of its %d entries were dropped and will be computed again",
             segment.path, why, entries, segment.entries,
         )  # fmt: skip

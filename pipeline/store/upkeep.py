@@ -9,8 +9,9 @@ from typing import Any
 
 from filelock import FileLock
 
-from pipeline.core import layout, stage
+from pipeline.core import layout
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.store.namespace import ABOUT, LOCK, explain_os_errors, namespace_name
 from pipeline.store.segments import PARTIAL, Segment, npy_names
 
@@ -174,10 +175,10 @@ def prune_after_run(gigabytes: int, started: float) -> None:
     try:
         freed = prune(layout.store(), gigabytes * 10**9, keep_since=started)
     except PipelineError as err:
-        stage.log.warning("warning: %s", err)
+        log.warning("warning: %s", err)
         return
     if freed.segments:
-        stage.log.info(
+        log.info(
             "the store of vectors passed runtime.store_gigabytes=%d: freed %.1f GB, %d vectors",
             gigabytes, freed.size / 10**9, freed.entries,
         )  # fmt: skip

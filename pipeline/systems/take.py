@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from pipeline.core import layout, stage
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.runs import files as run_files
 from pipeline.runs.inputs import Ids, read_judgements
@@ -49,22 +50,22 @@ def _piece(ranked: Ranked, start: int, stop: int) -> Ranked:
 
 
 def _report(name: str, locale: str, counts: OtherRun, queries: int, params: Params) -> None:
-    stage.log.info(
+    log.info(
         "systems locale=%s system=%s results=%d cut=%d depth=%d",
         locale, name, counts.results, counts.results_cut, counts.depth,
     )  # fmt: skip
     if counts.queries_without_results:
-        stage.log.warning(
+        log.warning(
             "warning: %s: %d of the %d queries of %s have no results, and score 0",
             counts.path, counts.queries_without_results, queries, locale,
         )  # fmt: skip
     if counts.queries_against_rank:
-        stage.log.warning(
+        log.warning(
             "warning: %s: in %d of the %d queries of %s the scores give another order than the "
             "ranks; the scores decide", counts.path, counts.queries_against_rank, queries, locale,
         )  # fmt: skip
     if (deepest := params.evaluate.deepest()) > counts.depth:
-        stage.log.warning(
+        log.warning(
             "warning: %s: no query of %s has more than %d results: measures down to %d count these "
             "alone", counts.path, locale, counts.depth, deepest,
         )  # fmt: skip

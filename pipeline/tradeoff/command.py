@@ -24,6 +24,7 @@ from pipeline.core.arrays import Matrix, sampled_rows
 from pipeline.core.cpu import cpu_model
 from pipeline.core.errors import PipelineError, did_you_mean
 from pipeline.core.faiss import faiss, faiss_threads
+from pipeline.core.log import log
 from pipeline.core.params import FlatIndex, Index, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.progress import track
@@ -204,9 +205,9 @@ def tradeoff(params: Params, locale: str, names: list[str]) -> None:
     for name in dict.fromkeys(names or params.indexes):
         if name in left_out:
             continue
-        stage.log.info("tradeoff locale=%s index=%s: building", locale, name)
+        log.info("tradeoff locale=%s index=%s: building", locale, name)
         found = measured[name] = measure(name, params.indexes[name], ground)
-        stage.log.info(
+        log.info(
             "tradeoff locale=%s index=%s overlap@%d=%s p50_milliseconds=%s queries_per_second=%s",
             locale, name, DEPTH, found.overlap, found.p50_milliseconds, found.queries_per_second,
         )  # fmt: skip

@@ -2,9 +2,10 @@
 
 from collections.abc import Mapping
 
-from pipeline.core import layout, stage, text_tables
+from pipeline.core import layout, text_tables
 from pipeline.core.cards import brief, read_model
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Index
 from pipeline.report.tradeoff import FIGURES, TRADEOFF_SCHEMA, Basis, Figures, TradeOff
 
@@ -22,11 +23,11 @@ def read_figures(indexes: Mapping[str, Index], basis: Basis) -> dict[str, Figure
         form = ("tradeoff_schema", TRADEOFF_SCHEMA)
         found = read_model(path, TradeOff, "Its figures are left out.", form)
     except PipelineError as err:
-        stage.log.info("ignoring %s", err)
+        log.info("ignoring %s", err)
         return {}
 
     def ignore(why: str) -> None:
-        stage.log.info("ignoring %s: %s", path, why)
+        log.info("ignoring %s: %s", path, why)
 
     for key, value in basis.model_dump().items():
         if (was := getattr(found, key)) != value:

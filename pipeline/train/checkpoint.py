@@ -5,7 +5,6 @@ their hashes; it is written last, so a kill or a full disk leaves the checkpoint
 """
 
 import errno
-import logging
 import os
 import re
 import shutil
@@ -23,12 +22,11 @@ from pipeline.core.cache import folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json
+from pipeline.core.log import log
 from pipeline.core.param_types import Strict
 
 if TYPE_CHECKING:
     from torch import Tensor
-
-log = logging.getLogger("pipeline")
 
 _STALE_SECONDS = 7 * 86_400
 _CARD = "checkpoint.json"

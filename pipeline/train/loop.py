@@ -1,6 +1,5 @@
 """The training loop: steps, epochs, checkpoints, the curve and the best epoch."""
 
-import logging
 import math
 import os
 import time
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError, one_line
+from pipeline.core.log import log
 from pipeline.core.progress import Progress
 from pipeline.core.trained import TrainedEncoder, TrainedReranker
 from pipeline.train import streams
@@ -18,8 +18,6 @@ from pipeline.train.task import Task
 
 if TYPE_CHECKING:
     import torch
-
-log = logging.getLogger("pipeline")
 
 CLIP = 1.0
 """The greatest norm of a step's gradient, as in sentence-transformers' trainer."""

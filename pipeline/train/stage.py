@@ -15,6 +15,7 @@ from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_directory, sha256_file, sha256_lines, write_json
+from pipeline.core.log import log
 from pipeline.core.param_types import NO_RERANKER
 from pipeline.core.params import Encoder, Params, Runtime
 from pipeline.core.tables import PAIRS, read_table
@@ -79,7 +80,7 @@ def train(params: Params, name: str) -> stage.Done:
         minutes = params.runtime.checkpoint_minutes
         trainer = Trainer(task, settings, checkpoints, minutes, where)
         card = trainer.run()
-        stage.log.info(
+        log.info(
             "train name=%s steps=%d reused=%d trained=%d",
             name, card.step, card.step - trainer.trained, trainer.trained,
         )  # fmt: skip
@@ -158,7 +159,7 @@ def _not_learned(params: Params, name: str, whole: pa.Table) -> tuple[pa.Table, 
         )
     gone = pairs_of(whole).queries_count() - pairs_of(kept).queries_count()
     if gone:
-        stage.log.warning(
+        log.warning(
             "warning: trained.%s: %d of the dev queries are left out: %s learned from them",
             name, gone, " or ".join(sources),
         )  # fmt: skip
@@ -235,7 +236,7 @@ def _warn_if_worse(
     if interpolated:
         said = "the interpolated weights are no better than the base"
         first = "Change tuned_share, lower lr"
-    stage.log.warning(
+    log.warning(
         "warning: %s: %s: %s is %.4f, and the base has %.4f. %s, train fewer epochs, or do not use "
         "this model",
         where, said, chooses, written[chooses], base[chooses], first,

@@ -1,12 +1,12 @@
 """A reranker as a teacher: how sure it is that a product is right for a query."""
 
-import logging
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.core.arrays import Ints, Matrix
+from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.progress import Progress
 from pipeline.core.tables import LABELS
@@ -14,8 +14,6 @@ from pipeline.core.trained_folder import refuse_other_model
 from pipeline.encoders.pairs import identity
 from pipeline.rerank.scores import PairScores, pair_keys
 from pipeline.train.pairs import Pairs
-
-log = logging.getLogger("pipeline")
 
 
 class Teacher:

@@ -16,6 +16,7 @@ import pytest
 from pipeline.core import progress, stage
 from pipeline.core import timings as rates
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import Params
 
 
@@ -46,7 +47,7 @@ def run_body(
 
 
 def tell(params: Params, locale: str) -> None:
-    stage.log.info("at work on %s", locale)
+    log.info("at work on %s", locale)
 
 
 def count(params: Params, locale: str) -> stage.Done:

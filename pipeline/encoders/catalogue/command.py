@@ -4,6 +4,7 @@ import argparse
 import sys
 
 from pipeline.core import stage
+from pipeline.core.log import log
 from pipeline.core.params import Encoder, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import aligned
@@ -51,9 +52,9 @@ def _show_added(name: str, added: Added) -> None:
     licence = added.proposal.licence or "unknown; look it up where the model comes from"
     sys.stdout.write(f"licence: {licence}\n")
     for note in added.notes:
-        stage.log.info("%s", note)
+        log.info("%s", note)
     for doubt in added.proposal.doubts:
-        stage.log.warning("warning: %s", doubt)
+        log.warning("warning: %s", doubt)
     sys.stdout.write(f"params.yaml has encoders.{name}. {_next_step(name, added)}\n")
 
 
