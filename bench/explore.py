@@ -11,7 +11,6 @@ indexes the words of all products as bm25 does, is not part of the time. An ivf-
 import argparse
 import contextlib
 import json
-import os
 import subprocess
 import sys
 import tempfile
@@ -24,6 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from bench.measure import children_cpu
 from bench.memory import watched
 from bench.project import surroundings, write_settings
 from bench.scale_search import (
@@ -157,12 +157,6 @@ def run(stage: str) -> tuple[str, str, str]:
     figures = time.monotonic() - started, children_cpu() - before, peak.private / 1e9
     sys.stderr.write(f"{stage} {figures}\n")
     return f"{figures[0]:.0f}", f"{figures[1]:.0f}", f"{figures[2]:.1f}"
-
-
-def children_cpu() -> float:
-    """Return the CPU seconds of the processes that this one started and that have ended."""
-    used = os.times()
-    return used.children_user + used.children_system
 
 
 def time_exact(products: int) -> float:

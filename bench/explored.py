@@ -16,7 +16,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.clusters.form import Estimate, read_report
+from pipeline.catalogue.page import format_figure
+from pipeline.clusters.form import read_report
 from pipeline.core import files, layout, stage
 from pipeline.core.arrays import Ints
 from pipeline.core.params import Params
@@ -109,7 +110,7 @@ def clusters_table(locale: str) -> str:
     pairs = (report.measures.clusters, report.measures.leaves)
     header = ("two products of a query share", "a cluster", "a leaf")
     rows = [
-        [said, *(_estimate(getattr(each, key), decimals) if each else "" for each in pairs)]
+        [said, *(format_figure(getattr(each, key), decimals) if each else "" for each in pairs)]
         for said, key, decimals in (
             ("Exact and Exact", "exact", 3),
             ("Exact and Irrelevant", "exact_irrelevant", 3),
@@ -146,13 +147,6 @@ def _interval(values: Mapping[str, float], name: str) -> str:
         return ""
     low, high = (values.get(f"{name}_{end}") for end in ("low", "high"))
     return f"{values[name]:.3f}" + ("" if low is None else f" [{low:.3f}, {high:.3f}]")
-
-
-def _estimate(found: Estimate | None, decimals: int) -> str:
-    if found is None:
-        return ""
-    mean, low, high = (f"{each:.{decimals}f}" for each in (found.mean, found.low, found.high))
-    return f"{mean} [{low}, {high}]"
 
 
 def _read(path: Any, name: str, locale: str) -> dict[str, Any]:

@@ -9,7 +9,6 @@ package index; `CPU` is the part of them that pip computes, as when it unpacks a
 """
 
 import argparse
-import resource
 import shlex
 import subprocess
 import sys
@@ -19,6 +18,7 @@ import venv
 from dataclasses import dataclass
 from pathlib import Path
 
+from bench.measure import children_cpu
 from pipeline.core.text_tables import markdown
 
 ROOT = Path(__file__).parents[1]
@@ -71,16 +71,10 @@ def arguments(step: str, torch: str) -> list[str]:
 def install(environment: Path, given: list[str]) -> tuple[float, float]:
     """Run pip in an environment; return its seconds and its seconds of CPU."""
     pip = [str(environment / "bin" / "python"), "-m", "pip", "install", "--no-cache-dir"]
-    started, idle = time.perf_counter(), cpu_seconds()
+    started, idle = time.perf_counter(), children_cpu()
     # Twice quiet: errors alone.
     subprocess.run([*pip, "-qq", "--disable-pip-version-check", *given], check=True)
-    return time.perf_counter() - started, cpu_seconds() - idle
-
-
-def cpu_seconds() -> float:
-    """Return what processes that have ended took."""
-    used = resource.getrusage(resource.RUSAGE_CHILDREN)
-    return used.ru_utime + used.ru_stime
+    return time.perf_counter() - started, children_cpu() - idle
 
 
 def measure(site: Path) -> Size:

@@ -1,5 +1,6 @@
-"""One measurement of a stage: what runs, what it needs, what it says."""
+"""One measurement of a stage: what runs, what it needs, what it says; and seconds of CPU."""
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -36,3 +37,14 @@ def run_locales(body: Callable[[Params, str], object]) -> Params:
     for locale in params.locales:
         body(params, locale)
     return params
+
+
+def cpu_seconds() -> float:
+    """Return the CPU seconds of this process, and of those that it started and that have ended."""
+    return sum(os.times()[:4])
+
+
+def children_cpu() -> float:
+    """Return the CPU seconds of the processes that this one started and that have ended."""
+    used = os.times()
+    return used.children_user + used.children_system

@@ -22,7 +22,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from bench.measure import Figures, Measure, run_locales
+from bench.measure import Figures, Measure, cpu_seconds, run_locales
 from bench.memory import watched
 from bench.project import Settings, read_settings
 from bench.scale_data import need_clean, need_embed
@@ -372,11 +372,6 @@ def _timed(run: Callable[[int], Figures], products: int) -> Figures:
     started = cpu_seconds()
     figures = run(products)
     return {"cpu_seconds": round(cpu_seconds() - started, 2), **figures}
-
-
-def cpu_seconds() -> float:
-    """Return the CPU seconds of this process, and of those that it started and that have ended."""
-    return sum(os.times()[:4])
 
 
 MEASURES = {

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from bench.measure import cpu_seconds
 from bench.scale_search import (
     INDEXES,
     MEASURES,
     SEARCH,
     Mixture,
-    cpu_seconds,
     params_with,
     random_runs,
 )
