@@ -3,7 +3,6 @@
 import json
 from collections.abc import Mapping
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -31,6 +30,8 @@ from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import ShardReader
 from tests.helpers.artefacts import LOCALE, clean_counts, params, write_embeddings
 from tests.helpers.run_files import write_given_runs
+
+pytestmark = pytest.mark.usefixtures("empty_folder")
 
 LETTERS = np.array(list("abcdefghijklmnopqrstuvwxyzáéñ"))
 WORDS = ["".join(each) for each in np.random.default_rng(0).choice(LETTERS, (60, 6))]
@@ -110,13 +111,6 @@ def groups() -> set[frozenset[str]]:
     ):
         found.setdefault(kept, set()).add(product)
     return {frozenset(each) for each in found.values()}
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder and a cache of their own."""
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def test_planted_duplicates_are_found_and_no_other_and_the_same_twice() -> None:

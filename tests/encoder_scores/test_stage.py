@@ -32,13 +32,10 @@ from tests.helpers.artefacts import (
     write_embeddings,
 )
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 PRODUCTS, QUERIES = 80, 30
 OUTPUTS = (layout.encoder_scores(LOCALE), layout.encoder_values(LOCALE))
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def given(similarity: str = "cosine", **changes: Any) -> Params:

@@ -3,11 +3,9 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 from sentence_transformers import SentenceTransformer
 
 from pipeline.core.errors import PipelineError
@@ -16,6 +14,8 @@ from pipeline.encoders.loading import load_on, resolve_engine
 from tests.helpers.tiny_models import (
     Family,
     build_model,
+    changed_json,
+    changed_tensors,
     edit_json,
     encoder_of,
     entry,
@@ -62,22 +62,6 @@ def test_an_architecture_gives_the_vectors_that_each_text_has_alone(
     assert cosine_distance(found, alone).max() < 1e-9
 
 
-def _config(name: str = "config.json", **changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit_json(folder / name, **changes)
-
-
-def _tensors(
-    change: Callable[[dict[str, np.ndarray]], Any], inside: str = ""
-) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        file = folder / inside / "model.safetensors"
-        tensors = load_file(file)
-        change(tensors)
-        save_file(tensors, file, metadata={"format": "pt"})
-
-    return spoil
-
-
 def _relative(tensors: dict[str, np.ndarray]) -> None:
     for layer in range(2):
         name = f"encoder.layer.{layer}.attention.self.distance_embedding.weight"
@@ -89,14 +73,14 @@ def _fewer_rows(folder: Path) -> None:
         name = "embeddings.word_embeddings.weight"
         tensors[name] = tensors[name][:200]
 
-    _tensors(cut)(folder)
+    changed_tensors(cut)(folder)
     edit_json(folder / "config.json", vocab_size=200)
 
 
 def _narrow_dense(folder: Path) -> None:
     edit_json(folder / "2_Dense/config.json", in_features=16)
     name = "linear.weight"
-    _tensors(lambda all_: all_.update({name: all_[name][:, :16].copy()}), "2_Dense")(folder)
+    changed_tensors(lambda all_: all_.update({name: all_[name][:, :16].copy()}), "2_Dense")(folder)
 
 
 def _one_token_more(folder: Path) -> None:
@@ -109,14 +93,14 @@ def _one_token_more(folder: Path) -> None:
 _DENSE = "2_Dense/config.json"
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
     "code for the model": (
-        _config(auto_map={"AutoModel": "some/code--modeling.Mine"}),
+        changed_json(auto_map={"AutoModel": "some/code--modeling.Mine"}),
         r"config\.json: auto_map asks for code of the model's own .found 'some/code--modeling",
     ),
     "code for its settings": (
-        _config(auto_map={"AutoConfig": "configuration.Mine"}), "auto_map asks for code",
+        changed_json(auto_map={"AutoConfig": "configuration.Mine"}), "auto_map asks for code",
     ),
     "code for the tokenizer": (
-        _config("tokenizer_config.json", auto_map={"AutoTokenizer": [None, "tokens.Mine"]}),
+        changed_json("tokenizer_config.json", auto_map={"AutoTokenizer": [None, "tokens.Mine"]}),
         r"tokenizer_config\.json: auto_map asks for code",
     ),
     "fewer embeddings than tokens": (_fewer_rows, "token ids up to 260, .* for 200 only"),
@@ -125,29 +109,34 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         _narrow_dense, r"pooling: model gives 32 components, but the model's Dense takes 16",
     ),
     "an activation of another library": (
-        _config(_DENSE, activation_function="some.library.Swish"),
+        changed_json(_DENSE, activation_function="some.library.Swish"),
         r"activation_function must be a class of torch\.nn .found 'some\.library\.Swish'",
     ),
     "an activation that torch lacks": (
-        _config(_DENSE, activation_function="torch.nn.modules.activation.Nothing"),
+        changed_json(_DENSE, activation_function="torch.nn.modules.activation.Nothing"),
         "cannot be loaded: .*Nothing",
     ),
-    "a dense setting of another release": (_config(_DENSE, scale=2), "scale .*has no effect here"),
+    "a dense setting of another release": (
+        changed_json(_DENSE, scale=2), "scale .*has no effect here",
+    ),
     "a dense layer without its bias": (
-        _tensors(lambda all_: all_.pop("linear.bias"), "2_Dense"),
+        changed_tensors(lambda all_: all_.pop("linear.bias"), "2_Dense"),
         "cannot be loaded: .*linear.bias",
     ),
     "a layer that is lacking": (
-        _config(num_hidden_layers=3), "lacks 16 of the model's weights, such as encoder.layer.2",
+        changed_json(num_hidden_layers=3),
+        "lacks 16 of the model's weights, such as encoder.layer.2",
     ),
     "a layer too many": (
-        _config(num_hidden_layers=1),
+        changed_json(num_hidden_layers=1),
         "BertModel has no place for .16, such as encoder.layer.1",
     ),
     # transformers 5 computes such models without them.
-    "relative positions": (_tensors(_relative), "no place for .2, such as .*distance_embedding"),
+    "relative positions": (
+        changed_tensors(_relative), "no place for .2, such as .*distance_embedding",
+    ),
     "fewer positions than weights": (
-        _config(max_position_embeddings=64),
+        changed_json(max_position_embeddings=64),
         r"position_embeddings.weight must have the shape \[64, 32\], by config.json .found \[128",
     ),
 }  # fmt: skip
@@ -165,9 +154,11 @@ def test_a_model_that_does_not_fit_together_is_one_message(tmp_path: Path, kind:
 
 def test_weights_of_half_precision_are_computed_in_float32(tmp_path: Path) -> None:
     folder = build_model(tmp_path / "model")
-    _tensors(lambda all_: all_.update({k: v.astype(np.float16) for k, v in all_.items()}))(folder)
+    changed_tensors(lambda all_: all_.update({k: v.astype(np.float16) for k, v in all_.items()}))(
+        folder
+    )
     whole = build_model(tmp_path / "whole")
-    _tensors(
+    changed_tensors(
         lambda all_: all_.update(
             {k: v.astype(np.float16).astype(np.float32) for k, v in all_.items()}
         )
@@ -189,7 +180,7 @@ def test_heads_of_other_tasks_and_old_buffers_change_nothing(tmp_path: Path) -> 
         tensors["bert.embeddings.position_ids"] = np.arange(128)[None]
         del tensors["bert.pooler.dense.bias"]
 
-    _tensors(dress)(folder)
+    changed_tensors(dress)(folder)
     assert encoder_of(folder).encode_passages(TEXTS).tobytes() == expected.tobytes()
 
 

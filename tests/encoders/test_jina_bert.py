@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from safetensors.numpy import load_file, save_file
 
 from pipeline.core.errors import PipelineError
 from pipeline.encoders.distances import cosine_distance
@@ -15,7 +14,16 @@ from pipeline.encoders.loading import resolve_engine
 from pipeline.encoders.model import load_model
 from pipeline.encoders.model_check import check_folder
 from tests.helpers.tiny_jina import build_jina, jina_by_hand
-from tests.helpers.tiny_models import build_model, edit_json, encoder_of, entry, runtime, weights_of
+from tests.helpers.tiny_models import (
+    build_model,
+    changed_json,
+    changed_tensors,
+    edit_json,
+    encoder_of,
+    entry,
+    runtime,
+    weights_of,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
@@ -112,34 +120,24 @@ def test_what_sentence_transformers_saves_of_it_is_read_again(tmp_path: Path) ->
     assert found.tobytes() == encoder_of(folder).encode_passages(TEXTS).tobytes()
 
 
-def _config(**changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit_json(folder / "config.json", **changes)
-
-
-def _tensors(change: Callable[[dict[str, np.ndarray]], Any]) -> Callable[[Path], None]:
-    def spoil(folder: Path) -> None:
-        tensors = load_file(folder / "model.safetensors")
-        change(tensors)
-        save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-
-    return spoil
-
-
 _LAYER = "encoder.layer.1.attention.self"
 WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
-    "another gate": (_config(feed_forward_type="reglu"), "must be geglu .found .reglu"),
-    "no gate": (_config(feed_forward_type="original"), "must be geglu .found .original"),
-    "a gate that is not named": (_config(feed_forward_type=None), "must be geglu .found None"),
-    "another activation": (_config(hidden_act="relu"), "hidden_act .* must be gelu"),
-    "heads that do not fit": (_config(num_attention_heads=5), "multiple of num_attention_heads"),
+    "another gate": (changed_json(feed_forward_type="reglu"), "must be geglu .found .reglu"),
+    "no gate": (changed_json(feed_forward_type="original"), "must be geglu .found .original"),
+    "a gate that is not named": (changed_json(feed_forward_type=None), "must be geglu .found None"),
+    "another activation": (changed_json(hidden_act="relu"), "hidden_act .* must be gelu"),
+    "heads that do not fit": (
+        changed_json(num_attention_heads=5),
+        "multiple of num_attention_heads",
+    ),
     "normalised queries": (
-        _config(
+        changed_json(
             auto_map={"AutoModel": "jinaai/jina-bert-v2-qk-post-norm--modeling_bert.JinaBertModel"}
         ),
         "auto_map asks for code of the model's own .found .jinaai/jina-bert-v2-qk-post-norm",
     ),
     "a tokenizer of its own": (
-        _config(
+        changed_json(
             auto_map={
                 "AutoModel": "jinaai/jina-bert-implementation--modeling_bert.JinaBertModel",
                 "AutoTokenizer": ["tokens.Own", None],
@@ -148,22 +146,22 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         "auto_map asks for code of the model's own .found .jinaai/jina-bert-implementation",
     ),
     "the third version": (
-        _config(
+        changed_json(
             model_type="xlm-roberta",
             auto_map={"AutoModel": "jinaai/xlm-roberta-flash-implementation--x.XLMRobertaLoRA"},
         ),
         "auto_map asks for code of the model's own",
     ),
     "tensors of normalised queries": (
-        _tensors(lambda all_: all_.update({f"{_LAYER}.layer_norm_q.weight": np.ones(32)})),
+        changed_tensors(lambda all_: all_.update({f"{_LAYER}.layer_norm_q.weight": np.ones(32)})),
         "JinaBertModel has no place for .1, such as .*layer_norm_q",
     ),
     "a tensor that is lacking": (
-        _tensors(lambda all_: all_.pop(f"{_LAYER}.key.bias")),
+        changed_tensors(lambda all_: all_.pop(f"{_LAYER}.key.bias")),
         "lacks 1 of the model's weights, such as encoder.layer.1.attention.self.key.bias",
     ),
     "a tensor of another shape": (
-        _tensors(lambda all_: all_.update({f"{_LAYER}.key.bias": np.ones(31, np.float32)})),
+        changed_tensors(lambda all_: all_.update({f"{_LAYER}.key.bias": np.ones(31, np.float32)})),
         r"key.bias must have the shape \[32\], by config.json .found \[31\]",
     ),
 }

@@ -13,7 +13,13 @@ from safetensors.torch import load_file
 
 from pipeline.core.errors import PipelineError
 from pipeline.encoders.model_folder import decisive_files, view_decisive
-from tests.helpers.tiny_models import build_model, edit_json, encoder_of, weights_of
+from tests.helpers.tiny_models import (
+    build_model,
+    changed_json,
+    edit_json,
+    encoder_of,
+    weights_of,
+)
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("own_cache")]  # models are loaded
 
@@ -32,10 +38,6 @@ def vectors(folder: Path, **contract: Any) -> np.ndarray:
 
 def _loader(key: str, **arguments: Any) -> Callable[[Path], None]:
     return lambda folder: edit_json(folder / "sentence_bert_config.json", **{key: arguments})
-
-
-def _setting(name: str, **changes: Any) -> Callable[[Path], None]:
-    return lambda folder: edit_json(folder / name, **changes)
 
 
 def _adapter(folder: Path) -> None:
@@ -58,30 +60,32 @@ REACHES_OUT: dict[str, tuple[Callable[[Path], None], str]] = {
     "a gguf file": (_loader("model_kwargs", gguf_file="x.gguf"), r"model_kwargs\.gguf_file"),
     "a pickle's code": (_loader("model_kwargs", weights_only=False), r"weights_only"),
     "another tokenizer": (
-        _setting("sentence_bert_config.json", tokenizer_name_or_path="bert-base-uncased"),
+        changed_json("sentence_bert_config.json", tokenizer_name_or_path="bert-base-uncased"),
         "tokenizer_name_or_path",
     ),
     "weights by another name": (
-        _setting("config.json", transformers_weights="other.safetensors"), "transformers_weights",
+        changed_json("config.json", transformers_weights="other.safetensors"),
+        "transformers_weights",
     ),
     "the same, deep inside": (
-        _setting("config.json", text_config={"transformers_weights": "x"}),
+        changed_json("config.json", text_config={"transformers_weights": "x"}),
         r"text_config\.transformers_weights",
     ),
     "attention from the hub": (
-        _setting("config.json", _attn_implementation="kernels-community/flash"),
+        changed_json("config.json", _attn_implementation="kernels-community/flash"),
         "_attn_implementation",
     ),
     "a vocabulary elsewhere": (
-        _setting("tokenizer_config.json", vocab_file=__file__), "vocab_file",
+        changed_json("tokenizer_config.json", vocab_file=__file__), "vocab_file",
     ),
     "arguments of the tokenizer": (
-        _setting("tokenizer_config.json", init_inputs=["/x"]), "init_inputs",
+        changed_json("tokenizer_config.json", init_inputs=["/x"]), "init_inputs",
     ),
-    "a tokenizer's gguf": (_setting("tokenizer_config.json", gguf_file="x"), "gguf_file"),
+    "a tokenizer's gguf": (changed_json("tokenizer_config.json", gguf_file="x"), "gguf_file"),
     "an adapter": (_adapter, "adapter on another model"),
     "a setting without effect": (
-        _setting("sentence_bert_config.json", query_expansion={"length": 32}), "query_expansion",
+        changed_json("sentence_bert_config.json", query_expansion={"length": 32}),
+        "query_expansion",
     ),
 }  # fmt: skip
 
@@ -100,7 +104,7 @@ def test_a_setting_that_can_load_what_is_not_hashed_is_refused_by_name(
 def test_settings_that_choose_no_file_are_taken(folder: Path) -> None:
     expected = vectors(folder)
     _loader("model_args", attn_implementation="eager", trust_remote_code=True)(folder)
-    _setting("tokenizer_config.json", special_tokens_map_file="/root/.cache/gone.json")(folder)
+    changed_json("tokenizer_config.json", special_tokens_map_file="/root/.cache/gone.json")(folder)
     np.testing.assert_allclose(vectors(folder), expected, atol=1e-6)
 
 
@@ -153,10 +157,6 @@ def _json(name: str, change: Callable[[Any], Any]) -> Callable[[Path], None]:
     return spoil
 
 
-def _config(**changes: Any) -> Callable[[Path], None]:
-    return _json("config.json", lambda settings: settings | changes)
-
-
 def _text(name: str, content: bytes) -> Callable[[Path], None]:
     def spoil(folder: Path) -> None:
         (folder / name).write_bytes(content)
@@ -194,18 +194,18 @@ WRONG: dict[str, Callable[[Path], None]] = {
     "no pooling settings": _text("1_Pooling/config.json", b"{}"),
     "a list of settings": _text("config.json", b"[]"),
     "settings of no model": _text("config.json", b"{}"),
-    "a size that is text": _config(hidden_size="x"),
-    "a size of 0": _config(num_attention_heads=0),
-    "a size below 0": _config(num_hidden_layers=-1, vocab_size=-5),
-    "a billion layers": _config(num_hidden_layers=10**9),
-    "a size of 400 digits": _config(hidden_size=10**400),
+    "a size that is text": changed_json(hidden_size="x"),
+    "a size of 0": changed_json(num_attention_heads=0),
+    "a size below 0": changed_json(num_hidden_layers=-1, vocab_size=-5),
+    "a billion layers": changed_json(num_hidden_layers=10**9),
+    "a size of 400 digits": changed_json(hidden_size=10**400),
     "a number of 5,000 digits": _text("config.json", b'{"hidden_size": ' + b"9" * 5_000 + b"}"),
-    "positions that are text": _config(max_position_embeddings="x"),
-    "NaN": _config(layer_norm_eps=float("nan")),
-    "infinity": _config(layer_norm_eps=float("inf")),
-    "an unknown activation": _config(hidden_act="x"),
-    "dimensions that are text": _config(matryoshka_dimensions="abc"),
-    "dimensions that are texts": _config(matryoshka_dimensions=["8"]),
+    "positions that are text": changed_json(max_position_embeddings="x"),
+    "NaN": changed_json(layer_norm_eps=float("nan")),
+    "infinity": changed_json(layer_norm_eps=float("inf")),
+    "an unknown activation": changed_json(hidden_act="x"),
+    "dimensions that are text": changed_json(matryoshka_dimensions="abc"),
+    "dimensions that are texts": changed_json(matryoshka_dimensions=["8"]),
     "100,000 brackets": _text("config.json", b"[" * 100_000),
     "100,000 objects": _text("config.json", b'{"a":' * 100_000),
     "600 lists": _text("config.json", b"[" * 600 + b"]" * 600),
@@ -213,13 +213,13 @@ WRONG: dict[str, Callable[[Path], None]] = {
     "a tokenizer that is empty": _text("tokenizer.json", b"{}"),
     "tokenizer settings that are a list": _text("tokenizer_config.json", b"[]"),
     "bytes that are not UTF-8": _text("config.json", b'{"a": "\xff"}'),
-    "an activation that is a function": _setting(
+    "an activation that is a function": changed_json(
         "2_Dense/config.json", activation_function="torch.hub.list"
     ),
-    "a layer of another width": _setting("2_Dense/config.json", in_features=5),
+    "a layer of another width": changed_json("2_Dense/config.json", in_features=5),
     "weights that are text": _text("model.safetensors", b"x" * 100),
     "half the weights": _half_the_weights,
-    "loader arguments that are a list": _setting("sentence_bert_config.json", model_kwargs=[]),
+    "loader arguments that are a list": changed_json("sentence_bert_config.json", model_kwargs=[]),
 }  # fmt: skip
 
 

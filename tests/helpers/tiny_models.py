@@ -1,11 +1,12 @@
 """Tiny random-weight models in real folders, so that tests run the real libraries in an instant."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
+import safetensors.numpy
 import torch
 from numpy.typing import NDArray
 from safetensors.torch import save_file
@@ -210,6 +211,25 @@ def edit_json(path: Path, **changes: Any) -> None:
     """Change keys of a JSON file, or make one of them."""
     data = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     _write_json(path, data | changes)
+
+
+def changed_json(name: str = "config.json", **changes: Any) -> Callable[[Path], None]:
+    """Return what changes keys of a JSON file in a model's folder."""
+    return lambda folder: edit_json(folder / name, **changes)
+
+
+def changed_tensors(
+    change: Callable[[dict[str, np.ndarray]], Any], inside: str = ""
+) -> Callable[[Path], None]:
+    """Return what changes the weights in a model's folder, or in a folder within."""
+
+    def edit(folder: Path) -> None:
+        file = folder / inside / "model.safetensors"
+        tensors = safetensors.numpy.load_file(file)
+        change(tensors)
+        safetensors.numpy.save_file(tensors, file, metadata={"format": "pt"})
+
+    return edit
 
 
 def random_texts(rng: np.random.Generator, count: int, longest: int) -> list[str]:

@@ -1,7 +1,6 @@
 """What the labels say of neighbours: measures by hand, by SciPy and by chance."""
 
 import json
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -161,10 +160,8 @@ def test_words_rank_by_the_rarest_terms_of_the_product() -> None:
 
 
 @pytest.fixture
-def artefacts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> np.random.Generator:
+def artefacts(empty_folder: None) -> np.random.Generator:
     """Clean tables, vectors and a flat index of 80 products."""
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
     rng = np.random.default_rng(5)
     write_clean(rng, 80, 30)
     write_embeddings(params(), random_vectors(rng, 80), random_vectors(rng, 30))

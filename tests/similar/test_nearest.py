@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -29,17 +28,12 @@ from tests.helpers.artefacts import (
     write_embeddings,
 )
 
+pytestmark = pytest.mark.usefixtures("empty_folder")
+
 SMALL: dict[str, object] = {
     "indexes.ivf-flat": {"kind": "ivf-flat", "lists": 8, "probes": 2},
     "indexes.ivf-pq": {"kind": "ivf-pq", "lists": 8, "probes": 2, "subvectors": 4, "bits": 4},
 }
-
-
-@pytest.fixture(autouse=True)
-def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A working folder and a cache of their own."""
-    monkeypatch.setenv("PIPELINE_CACHE", str(tmp_path / "cache"))
-    monkeypatch.chdir(tmp_path)
 
 
 def given(
