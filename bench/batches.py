@@ -149,6 +149,7 @@ def main() -> int:
             f"{threads} cores; their peak, in 1e9 operations a second: {listed}. Medians of "
             f"{options.rounds} rounds.\n\n{table(sides, each, peaks)}"
         )
+        text += reports.origin([reports.commit()], reports.machine())
         write_text(reports.BATCHES, text)
         sys.stdout.write(text)
     return outcome.status

@@ -11,10 +11,8 @@ side's share of it; see `peak`. The figures go to reports/bench/encode.json, as 
 
 import argparse
 import contextlib
-import importlib.metadata
 import json
 import os
-import platform
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -27,6 +25,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from bench import reports
 from bench.peak import operations, peak_gflops, precisions
 from bench.quality import Catalogue, ndcg, read_catalogues
 from bench.side import BASELINE, Side
@@ -61,7 +60,6 @@ SIDES: dict[Device, tuple[Side, ...]] = {
     ),
 }  # fmt: skip
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
-CPU_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
 LIBRARIES = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
 Figures = dict[str, Any]
@@ -250,16 +248,6 @@ def cosine_distance(left: Matrix, right: Matrix) -> float:
     return float(np.nanmax(np.square(a - b).sum(axis=1)) / 2)
 
 
-def machine(params: Params, libraries: Sequence[str] = LIBRARIES) -> Figures:
-    """Return what decides speed on this machine, the versions of libraries among it."""
-    return {
-        "cores": params.runtime.model_copy(update={"threads": 0}).thread_count(),
-        "cpu": platform.machine(),
-        "cpu_flags": sorted(cpu_flags() & CPU_FLAGS),
-        "versions": {name: importlib.metadata.version(name) for name in libraries},
-    }
-
-
 def add_shares(encoders: Mapping[str, Figures], peaks: Mapping[str, Figures]) -> None:
     """Add to each CPU side the share of the peak of its precision; the median of the rounds."""
     for encoder in encoders.values():
@@ -347,6 +335,7 @@ def main() -> int:
     options = _options()
     with stage.report_errors("bench") as outcome:
         params = load_params()
+        made = reports.made_by(LIBRARIES)
         used = set(params.encoder.values())
         if options.encoder not in {None, *used}:
             raise PipelineError(
@@ -364,16 +353,17 @@ def main() -> int:
             for precision, found in _peaks(params).items()
         }
         add_shares(encoders, peaks)
-        here = machine(params) | {"cpu_model": cpu_model()}
-        here["cpu_flags"] = sorted(cpu_flags() & (CPU_FLAGS | BFLOAT16_FLAGS))
+        here = made["machine"] | {"cpu_model": cpu_model()}
+        here["cpu_flags"] = sorted(cpu_flags() & (reports.CPU_FLAGS | BFLOAT16_FLAGS))
         report = {
+            "commit": made["commit"],
             "encoders": encoders,
             "machine": here,
             "peak_gflops": peaks,
             "source": "ESCI_DIR" if os.environ.get("ESCI_DIR") else "demo",
         }
         write_json(layout.ENCODE_BENCH, report)
-        text = about(here, peaks) + table(encoders)
+        text = about(here, peaks) + table(encoders) + reports.origin([made["commit"]], here)
         write_text(layout.ENCODE_BENCH.with_suffix(".md"), text)
         sys.stdout.write(text)
     return outcome.status

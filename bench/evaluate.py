@@ -26,7 +26,6 @@ import pyarrow.parquet as pq
 import pytrec_eval
 
 from bench import reports
-from bench.encode import machine
 from pipeline.core import stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
@@ -295,6 +294,7 @@ def main() -> int:
     options = _options()
     with stage.report_errors("bench") as outcome:
         params = load_params()
+        made = reports.made_by(LIBRARIES)
         if options.depth < params.evaluate.deepest():
             raise PipelineError(
                 f"--depth {options.depth} is less than the deepest cutoff under evaluate in "
@@ -306,13 +306,14 @@ def main() -> int:
             figures = compare(task, params.evaluate, options.rounds)
         figures |= {
             "depth": options.depth,
-            "machine": machine(params, LIBRARIES),
+            **made,
             "products": PRODUCTS,
             "queries": options.queries,
         }
         write_json(reports.EVALUATE, figures)
-        write_text(reports.EVALUATE.with_suffix(".md"), table(figures))
-        sys.stdout.write(table(figures))
+        text = table(figures) + reports.origin([made["commit"]], made["machine"])
+        write_text(reports.EVALUATE.with_suffix(".md"), text)
+        sys.stdout.write(text)
     return outcome.status
 
 

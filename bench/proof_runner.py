@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from bench import reports
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
@@ -32,10 +33,11 @@ def run_proofs(name: str, proofs: Mapping[str, Proof], path: Path) -> int:
         parser.error(f"unknown proof: {', '.join(sorted(unknown))} (known: {', '.join(proofs)})")
     with stage.report_errors(name) as outcome:
         figures = read_json(path, "Delete it.") if path.exists() else {}
+        made = reports.made_by()
         for each in chosen:
             with tempfile.TemporaryDirectory() as folder:
                 try:
-                    figures[each] = proofs[each](Path(folder))
+                    figures[each] = proofs[each](Path(folder)) | made
                 except AssertionError as err:
                     raise PipelineError(f"the proof {each} does not hold: {err}") from err
             log.info("%s %s", each, figures[each])

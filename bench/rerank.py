@@ -185,6 +185,7 @@ def main() -> int:
             f"{sides[0].queries} queries, {params.runtime.thread_count()} threads, medians of "
             f"{options.rounds} rounds.\n\n{table(sides)}"
         )
+        text += reports.origin([reports.commit()], reports.machine())
         write_text(reports.RERANK, text)
         sys.stdout.write(text)
     return outcome.status

@@ -15,13 +15,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench import cheap_model, scale_data, scale_search
+from bench import cheap_model, reports, scale_data, scale_search
 from bench.full_size import command as full_size
 from bench.full_size import shape
 from bench.measure import Figures, Measure
 from bench.memory import Peak, watched
 from bench.project import read_settings, surroundings, write_settings
-from pipeline import git
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json, write_text
@@ -30,7 +29,6 @@ from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 
 PRODUCTS = (100_000, 400_000, shape.PRODUCTS)
-LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
 
 MEASURES: dict[str, Measure] = {**scale_data.MEASURES, **scale_search.MEASURES}
 """The stages, in the order in which they are measured."""
@@ -130,19 +128,16 @@ def alone(name: str, what: str, products: int) -> None:
 
 def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params) -> None:
     """Measure stages at all sizes, and put the figures into the report as they come."""
-    # Here, lest all that encoding imports count as the memory of every stage.
-    from bench.encode import machine
-
     path = layout.SCALE_BENCH
-    report = _kept(path, machine(params, LIBRARIES))
-    measured = commit()
+    report = _kept(path, reports.machine())
+    commit = reports.commit()
     for products in sizes:
         project = folder / str(products)
         make_project(products, project, params.runtime.thread_count())
         for name in MEASURES:
             if name in names:
-                figures = measure(name, products, project) | {"commit": measured}
-                log.info("%s %s", name, figures)
+                figures = measure(name, products, project) | {"commit": commit}
+                stage.log.info("%s %s", name, figures)
                 others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
                 report["stages"][name] = sorted(
@@ -153,27 +148,11 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
                 write_text(path.with_suffix(".md"), text)
 
 
-def commit() -> str:
-    """Return the short name of the code's commit, with -dirty if tracked files were changed.
-
-    Files under reports/ do not count: the figures themselves are there.
-    """
-    name = _git("rev-parse", "--short=7", "HEAD")
-    changed = _git("status", "--porcelain", "--untracked-files=no", ":/", ":(top,exclude)reports")
-    return (name or "unknown") + ("-dirty" if changed else "")
-
-
-def _git(*arguments: str) -> str:
-    return (git.try_run("-C", str(Path(__file__).parent), *arguments) or "").strip()
-
-
 def origin(report: Figures) -> str:
     """Return a line that says of what code and on what machine the figures are."""
     stages: Mapping[str, list[Figures]] = report["stages"]
-    commits = sorted({point.get("commit", "unknown") for of in stages.values() for point in of})
-    machine = report["machine"]
-    flags = ", ".join(machine["cpu_flags"])
-    return f"\nOf the commit {', '.join(commits)}, on {machine['cores']} cores ({flags}).\n"
+    commits = (point.get("commit", "unknown") for of in stages.values() for point in of)
+    return reports.origin(commits, report["machine"])
 
 
 def _kept(path: Path, here: Figures) -> Figures:

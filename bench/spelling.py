@@ -23,7 +23,6 @@ from importlib import import_module
 from pathlib import Path
 
 from bench import reports
-from bench.scale import commit
 from bench.spelling_report import DEMO, TITLES, TYPOS, Found, Sides, write_report
 from bench.typos import mistype
 from pipeline.core import layout, stage, tables
@@ -51,7 +50,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("build/spelling"))
     options = parser.parse_args()
     with stage.report_errors("bench") as outcome:
-        params, folder, measured = load_params(), options.folder.resolve(), commit()
+        params, folder, measured = load_params(), options.folder.resolve(), reports.commit()
         source, split = options.source.resolve(), options.split
         check_source(source, folder)
         os.environ.setdefault(layout.CACHE_VARIABLE, str(layout.cache().resolve()))
