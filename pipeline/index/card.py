@@ -1,13 +1,14 @@
 """An index on disk: `index.faiss` and `index.json`, the card that says what is in it."""
 
 from pathlib import Path
+from typing import Any
 
 from pipeline.core import layout
 from pipeline.core.cards import check_hash, read_model, refuse_differences
 from pipeline.core.errors import PipelineError, one_line
 from pipeline.core.faiss import faiss
 from pipeline.core.param_types import Strict
-from pipeline.core.params import Params, Similarity, split_settings
+from pipeline.core.params import Index, Params, Similarity, split_settings
 from pipeline.index.kinds import set_search, unset_search
 from pipeline.vectors.manifest import Manifest
 
@@ -48,23 +49,36 @@ def read_index(params: Params, locale: str, manifest: Manifest) -> faiss.Index:
     path = files_of.index
     check_hash(path, card.index_sha256, files_of.card, remedy)
     try:
-        index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+        return open_index(path, params.index_of(locale))
     except RuntimeError as err:
         raise PipelineError(f"{path} cannot be read ({one_line(err)}). {remedy}") from err
-    set_search(index, params.index_of(locale))
+
+
+def open_index(path: Path, settings: Index) -> faiss.Index:
+    """Return the index of a file, to be searched as its settings say; mapped if FAISS can.
+
+    Raises:
+        RuntimeError: FAISS cannot read the file.
+    """
+    index = faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC)
+    set_search(index, settings)
     return index
 
 
-def serialised_bytes(built: faiss.Index) -> int:
-    """Return how many bytes an index has on disk, without a copy of it in memory."""
-    sizes: list[int] = []
-
-    def count(piece: bytes) -> int:
-        sizes.append(len(piece))
-        return len(piece)
-
-    faiss.write_index(built, faiss.PyCallbackIOWriter(count))  # type: ignore[attr-defined]
-    return sum(sizes)
+def is_mapped(index: faiss.Index) -> bool:
+    """Say whether FAISS searches the vectors or codes of an index on disk, not a copy in memory."""
+    held: Any = faiss.downcast_index(index)
+    if isinstance(held, faiss.IndexPreTransform):
+        held = faiss.downcast_index(held.index)
+    if isinstance(held, faiss.IndexHNSW):
+        held = faiss.downcast_index(held.storage)
+    if not isinstance(held, faiss.IndexIVF):
+        return isinstance(held, faiss.IndexFlatCodes) and not held.codes.is_owned
+    lists: Any = faiss.downcast_InvertedLists(held.invlists)
+    # An empty list has nothing to map.
+    return isinstance(lists, faiss.ArrayInvertedLists) and not all(
+        lists.codes.at(number).is_owned for number in range(held.nlist)
+    )
 
 
 def write_index(built: faiss.Index, path: Path) -> None:

@@ -15,7 +15,7 @@ TRADEOFF_SCHEMA = 2
 Measured = Annotated[float, Field(ge=0, le=1e15)]
 
 FIGURES = (
-    "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
+    "overlap@10", "overlap@100", "ndcg@10", "recall@100", "bytes_per_vector", "build_seconds",
     "p50_milliseconds", "p95_milliseconds", "queries_per_second",
 )  # fmt: skip
 """The numbers of an index, as the file names them, in the order in which they are shown."""
@@ -49,11 +49,14 @@ class Figures(Strict):
     Times are of searching alone, for the first 100 products, without encoding, and without ranking
     ties, unless the vectors rank what the index finds (`rescore`).
     `p50_milliseconds` and `p95_milliseconds` are over queries searched one at a time.
+    `mapped` says whether FAISS searches the vectors or codes on disk, not a copy in memory.
     """
 
     index: str
     kind: str
     settings: Index
+    mapped: bool
+    overlap_10: Share = Field(alias="overlap@10")
     overlap: Share = Field(alias="overlap@100")
     ndcg: Share | None = Field(alias="ndcg@10")
     recall: Share | None = Field(alias="recall@100")

@@ -2,17 +2,20 @@
 
     python -m pipeline.tradeoff [--locale L] [--index NAME]...
 
-Each entry of `indexes` is built and searched for the locale's queries. This is not a stage of the
-graph: timings differ from run to run, and a stage's outputs must not. All else in the file is
-deterministic. The file is written after each index, so a run that is stopped keeps what it has
-measured. Earlier figures of the same data, settings, threads, CPU and FAISS stay.
+Each entry of `indexes` is built, written, and searched for the locale's queries as the stages search
+it: mapped from disk where FAISS can. This is not a stage of the graph: timings differ from run to
+run, and a stage's outputs must not. All else in the file is deterministic. The file is written
+after each index, so a run that is stopped keeps what it has measured. Earlier figures of the same
+data, settings, threads, CPU and FAISS stay.
 """
 
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -30,7 +33,7 @@ from pipeline.core.params_file import load_params
 from pipeline.core.progress import track
 from pipeline.evaluate import judged_run, metrics
 from pipeline.index.build import build_index
-from pipeline.index.card import serialised_bytes
+from pipeline.index.card import is_mapped, open_index, write_index
 from pipeline.index.kinds import check_fit
 from pipeline.report.tradeoff import TRADEOFF_SCHEMA, Basis, Figures, TradeOff, hash_judgements
 from pipeline.retrieve import neighbours
@@ -108,38 +111,59 @@ def read_ground(params: Params, locale: str, manifest: Manifest) -> Ground:
 
 
 def measure(name: str, settings: Index, ground: Ground) -> Figures:
-    """Build an index, search it, and return its figures."""
+    """Build an index, search it as the stages do, and return its figures."""
     basis = ground.basis
-    only, seconds = _build(settings, ground)
+    built, seconds = _build(settings, ground)
+    only, size = _on_disk(built, settings)
+    del built
     vectors = ShardReader(ground.manifest, "products", basis.locale)
-    built = rescored(only, settings, basis.similarity, vectors)
+    searched = rescored(only, settings, basis.similarity, vectors)
     faiss.omp_set_num_threads(basis.threads)
     starts = range(0, basis.queries, BATCH_QUERIES)
     counted = track(starts, basis.queries, f"queries on {name}", lambda _: BATCH_QUERIES)
     pieces = (ground.queries[start : start + BATCH_QUERIES] for start in counted)
-    codes = np.concatenate([neighbours.search(built, piece, DEPTH)[1] for piece in pieces])
-    # The others are compared with a flat index: it is exact.
-    exact = isinstance(settings, FlatIndex)
-    overlap = 1.0 if exact else neighbours.overlap(codes[ground.sample], ground.exact)
+    codes = np.concatenate([neighbours.search(searched, piece, DEPTH)[1] for piece in pieces])
     scores = quality(codes, ground.judgements)
-    singly = latencies(searcher(built), ground.queries[timed_rows(basis.queries)]) * 1000
+    singly = latencies(searcher(searched), ground.queries[timed_rows(basis.queries)]) * 1000
     return Figures.model_validate(
         {
             "index": name,
             "kind": settings.kind,
             "settings": settings,
-            "overlap@100": overlap,
+            "mapped": is_mapped(only),
+            **_overlaps(settings, codes[ground.sample], ground.exact),
             "ndcg@10": scores.get("ndcg"),
             "recall@100": scores.get("recall"),
-            "bytes_per_vector": round(serialised_bytes(only) / basis.products, 1),
+            "bytes_per_vector": round(size / basis.products, 1),
             "build_seconds": _digits(seconds),
             "p50_milliseconds": _digits(float(np.percentile(singly, 50))),
             "p95_milliseconds": _digits(float(np.percentile(singly, 95))),
             "queries_per_second": _digits(
-                throughput(searcher(built), ground.queries[ground.sample])
+                throughput(searcher(searched), ground.queries[ground.sample])
             ),
         }
     )
+
+
+def _on_disk(built: faiss.Index, settings: Index) -> tuple[faiss.Index, int]:
+    """Return an index as the stages search it, written and read again, and its bytes on disk."""
+    (cache := layout.cache()).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="tradeoff-", dir=cache) as folder:
+        path = Path(folder) / "index.faiss"
+        write_index(built, path)
+        # What is mapped stays though its file is then deleted.
+        return open_index(path, settings), path.stat().st_size
+
+
+def _overlaps(settings: Index, found: Codes, exact: Codes) -> dict[str, float]:
+    """Return the share of the exact first 10 and 100 products that an index finds as its own."""
+    # The others are compared with a flat index: it is exact.
+    return {
+        f"overlap@{depth}": 1.0
+        if isinstance(settings, FlatIndex)
+        else neighbours.overlap(found[:, :depth], exact[:, :depth])
+        for depth in (NDCG_DEPTH, DEPTH)
+    }
 
 
 def quality(codes: Codes, judgements: judged_run.Judgements) -> dict[str, float]:

@@ -48,6 +48,6 @@ def table(locale: str, measured: Mapping[str, Figures], left_out: Mapping[str, s
     for each in sorted(measured.values(), key=lambda one: -one.overlap):
         cells = each.model_dump(by_alias=True)
         figures = ("" if cells[at] is None else f"{cells[at]:.5g}" for at in FIGURES)
-        rows.append([locale, each.index, *figures])
+        rows.append([locale, each.index, *figures, "yes" if each.mapped else "no"])
     reasons = "".join(f"{name}: {why}\n" for name, why in left_out.items())
-    return text_tables.markdown(("locale", "index", *FIGURES), rows, FIGURES) + reasons
+    return text_tables.markdown(("locale", "index", *FIGURES, "mapped"), rows, FIGURES) + reasons

@@ -423,7 +423,8 @@ def write_tradeoff(
     """Write measurements of four indexes on the vectors of a manifest; return where."""
     indexes = [
         {
-            "index": name, "kind": name, "settings": given.indexes[name], "overlap@100": overlap,
+            "index": name, "kind": name, "settings": given.indexes[name], "mapped": name != "hnsw",
+            "overlap@10": overlap**0.5, "overlap@100": overlap,
             "ndcg@10": 0.6 * overlap, "recall@100": 0.9 * overlap, "bytes_per_vector": size,
             "build_seconds": 0.01 * size, "p50_milliseconds": slow * rng.uniform(0.9, 1.1),
             "p95_milliseconds": 2.1 * slow, "queries_per_second": 2000 / slow,

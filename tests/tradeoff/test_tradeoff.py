@@ -19,8 +19,10 @@ from pipeline.index import stage as index
 from pipeline.index.build import build_index
 from pipeline.report.tradeoff import Figures
 from pipeline.retrieve import stage as retrieve
+from pipeline.runs.card import OVERLAP_DECIMALS
 from pipeline.tradeoff import command as tradeoff
 from pipeline.tradeoff.figures import table
+from pipeline.vectors.lengths import to_index_form
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import read_vectors
 from tests.helpers.artefacts import (
@@ -94,9 +96,27 @@ def test_quality_and_size_are_those_of_the_pipeline_with_that_index(name: str) -
     assert found["recall@100"] == of_record["recall@100"]
     card = json.loads(layout.runs("dense", LOCALE).card.read_text())
     assert found["overlap@100"] == card["index_overlap"]
+    assert found["overlap@10"] == share_of_exact_top_10(given)
+    # FAISS 1.15 reads the others.
+    assert found["mapped"] == (name not in ("eden", "pq-fastscan", "ivf-pq-fastscan"))
     size = layout.index(LOCALE).index.stat().st_size
     assert found["bytes_per_vector"] == round(size / PRODUCTS, 1)
     assert found["settings"]["kind"] == found["kind"] == name
+
+
+def share_of_exact_top_10(given: Params) -> float:
+    """Return the share of each query's ten nearest products that its run has first."""
+    manifest, path = read_manifest(given, LOCALE), layout.runs("dense", LOCALE).catalogue
+    run = tables.read_table(path, tables.RUN, "")
+    first = run.filter(pc.less_equal(run["rank"], 10))
+    found = first["product_row"].to_numpy().reshape(QUERIES, 10)
+    products, queries = (
+        to_index_form(read_vectors(manifest, side, LOCALE), "cosine", side)
+        for side in ("products", "queries")
+    )
+    exact = np.argsort(-(queries @ products.T), axis=1)[:, :10]
+    shares = [np.isin(a, b).mean() for a, b in zip(exact, found, strict=True)]
+    return round(float(np.mean(shares)), OVERLAP_DECIMALS)
 
 
 def test_latencies_have_one_value_a_query_and_leave_the_threads_as_they_were() -> None:
