@@ -1,17 +1,20 @@
 """What indexes find and cost on real vectors, of more products than there are.
 
-    python -m bench.indexes [--locale us] [--products 1200000] [--lists 2048] [--noise 0.3]
+    python -m bench.indexes [--locale us] [--index NAME]... [--products 1200000] [--lists 2048]
+                            [--noise 0.3]
 
 It takes the clean tables and vectors of this folder. Its products are repeated until there are as
 many as asked for; a copy has noise on its vector, of `--noise` times the vector's length, and the
-labels of its product. `pipeline.tradeoff` then measures flat and the indexes of `indexes` below,
-for the locale's queries: the first 100 products of each. The table goes to
-reports/bench/indexes.md.
+labels of its product. `pipeline.tradeoff` then measures the indexes of `indexes` below, or those
+that `--index` names, for the locale's queries: the first 100 products of each. Of 1.2 million
+products, an index with lists takes some minutes, and hnsw many.
+
+The figures go to reports/bench/indexes.json, and as a table to indexes.md. Those of indexes that
+were not measured now stay there if they are of the same products, settings, threads, CPU and FAISS.
 """
 
 import argparse
 import contextlib
-import json
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -25,7 +28,7 @@ from bench import reports
 from bench.scale_search import params_with
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Matrix
-from pipeline.core.files import sha256_file, write_json, write_text
+from pipeline.core.files import read_json, sha256_file, write_json, write_text
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
@@ -34,10 +37,11 @@ from pipeline.vectors.manifest import Manifest, SideCut, read_manifest, side_of
 from pipeline.vectors.shards import ShardReader, ShardWriter
 
 HEADER = (
-    "index", "overlap@100", "nDCG@10", "bytes a vector", "build, s", "p50, ms", "p95, ms",
-    "queries/s", "over flat's",
+    "index", "overlap@10", "overlap@100", "nDCG@10", "bytes a vector", "mapped", "build, s",
+    "p50, ms", "p95, ms", "queries/s", "over flat's",
 )  # fmt: skip
 
+Figures = dict[str, Any]
 
 RESCORE = 10
 """How many times as many products an index of codes finds as are wanted: codes hardly tell the
@@ -51,6 +55,8 @@ def indexes(lists: int) -> dict[str, dict[str, Any]]:
     return {
         "flat": {"kind": "flat"},
         "sq8": {"kind": "sq8", "rescore": RESCORE},
+        "hnsw": {"kind": "hnsw", "m": 32, "ef_construction": 200, "ef_search": 1_000},
+        f"ivf-flat-{probes[0]}": {"kind": "ivf-flat", "lists": lists, "probes": probes[0]},
         "rabitq": {"kind": "rabitq", "bits": 2, "rescore": RESCORE},
         "eden": {"kind": "eden", "bits": 2, "rescore": RESCORE},
         "pq-fastscan": {"kind": "pq-fastscan", "subvectors": 192, "rescore": RESCORE},
@@ -137,49 +143,106 @@ def noisy(vectors: Matrix, rows: np.ndarray, is_copy: np.ndarray, noise: float) 
         yield piece * (lengths / np.linalg.norm(piece, axis=1, keepdims=True))
 
 
-def table(found: Any) -> str:
+def measure(locale: str, names: list[str], products: int, lists: int, noise: float) -> None:
+    """Measure indexes, or all where `names` is empty, and write the report.
+
+    Args:
+        locale: whose products are repeated.
+        names: of `indexes`.
+        products: how many there will be.
+        lists: how many inverted lists there are.
+        noise: that of `grow`.
+    """
+    params = load_params()
+    stage.check_locale(params, locale)
+    manifest = read_manifest(params, locale)
+    about = {"real": manifest.products.rows, "dimension": manifest.dimension,
+             "lists": lists, "noise": noise, **reports.made_by()}  # fmt: skip
+    report = reports.INDEXES.resolve()
+    known = read_json(report, "Remove it.") if report.exists() else {"found": None}
+    params, path = params_with("flat", indexes(lists)), layout.tradeoff(locale)
+    with tempfile.TemporaryDirectory() as scratch:
+        grow(params, manifest, locale, products, noise, Path(scratch))
+        with contextlib.chdir(scratch):
+            if known["found"]:
+                path.parent.mkdir(parents=True)
+                write_json(path, known["found"])
+            try:
+                tradeoff(params, locale, names)
+            finally:  # a run that is stopped keeps what it has measured
+                found = read_json(path, "") if path.exists() else None
+                if found != known["found"]:
+                    _write(report, about, found, known)
+
+
+def _write(path: Path, about: Figures, found: Figures, known: Figures) -> None:
+    """Write the report: a `TradeOff`, the commit of each of its indexes, and what they are of."""
+    before = known["found"]["indexes"] if known["found"] else []
+    commits = {
+        each["index"]: known["commits"][each["index"]] if each in before else about["commit"]
+        for each in found["indexes"]
+    }
+    report = {key: value for key, value in about.items() if key != "commit"}
+    report |= {"found": found, "commits": commits}
+    write_json(path, report)
+    write_text(path.with_suffix(".md"), describe(report))
+
+
+def describe(report: Figures) -> str:
+    """Return a report as Markdown: what was measured, a table, and of what code it is."""
+    found = report["found"]
+    return (
+        f"{found['products']:,} products: {report['real']:,} of {found['locale']} "
+        f"({found['encoder']}, {report['dimension']} components) and copies with noise of "
+        f"{report['noise']:g} of their length; {found['queries']:,} queries, {report['lists']:,} "
+        f"lists, {found['threads']} threads, {found['cpu_model']}, FAISS "
+        f"{found['faiss_version']}.\n\n{table(found)}"
+        f"{reports.origin(report['commits'].values(), report['machine'])}"
+    )
+
+
+def table(found: Figures) -> str:
     """Return the figures of reports/tradeoff/<locale>.json as a Markdown table."""
-    flat = next(each for each in found["indexes"] if each["index"] == "flat")
+    flat = next((each for each in found["indexes"] if each["index"] == "flat"), None)
     rows = [
         [
-            each["index"], f"{each['overlap@100']:.4f}",
+            each["index"], f"{each['overlap@10']:.4f}", f"{each['overlap@100']:.4f}",
             "-" if each["ndcg@10"] is None else f"{each['ndcg@10']:.4f}",
-            f"{each['bytes_per_vector']:.0f}", f"{each['build_seconds']:.0f}",
+            f"{each['bytes_per_vector']:.0f}", "yes" if each["mapped"] else "no",
+            f"{each['build_seconds']:.0f}",
             f"{each['p50_milliseconds']:.1f}", f"{each['p95_milliseconds']:.1f}",
             f"{each['queries_per_second']:,.0f}",
-            f"{each['queries_per_second'] / flat['queries_per_second']:.1f}",
+            f"{each['queries_per_second'] / flat['queries_per_second']:.1f}" if flat else "-",
         ]
         for each in found["indexes"]
     ]  # fmt: skip
     left_out = "".join(f"\n{name}: {why}\n" for name, why in found["left_out"].items())
-    return markdown(HEADER, rows, HEADER[1:]) + left_out
+    return markdown(HEADER, rows, [name for name in HEADER[1:] if name != "mapped"]) + left_out
 
 
-def main() -> int:
-    """Measure, write the report, print the table; return the exit status."""
+def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.indexes")
     parser.add_argument("--locale", default="us")
     parser.add_argument("--products", type=int, default=1_200_000, help="default: 1200000")
     parser.add_argument("--lists", type=int, default=2_048, help="default: 2048")
     parser.add_argument("--noise", type=float, default=0.3, help="default: 0.3")
+    parser.add_argument(
+        "--index", action="append", default=[], metavar="NAME",
+        help="measure this one and keep the others; may be repeated (default: all)",
+    )  # fmt: skip
     options = parser.parse_args()
-    with stage.report_errors("bench") as outcome, tempfile.TemporaryDirectory() as scratch:
-        params = load_params()
-        stage.check_locale(params, options.locale)
-        manifest = read_manifest(params, options.locale)
-        params = params_with("flat", indexes(options.lists))
-        grow(params, manifest, options.locale, options.products, options.noise, Path(scratch))
-        with contextlib.chdir(scratch):
-            tradeoff(params, options.locale, [])
-            found = json.loads(layout.tradeoff(options.locale).read_text("utf-8"))
-        text = (
-            f"{options.products:,} products: {manifest.products.rows:,} of {options.locale} "
-            f"({manifest.encoder}, {manifest.dimension} components) and copies with noise of "
-            f"{options.noise:g} of their length; {found['queries']:,} queries, {options.lists:,} "
-            f"lists, {found['threads']} threads.\n\n{table(found)}"
-        )
-        write_text(reports.INDEXES, text)
-        sys.stdout.write(text)
+    known = indexes(options.lists)
+    if unknown := set(options.index) - set(known):
+        parser.error(f"unknown index: {', '.join(sorted(unknown))} (known: {', '.join(known)})")
+    return options
+
+
+def main() -> int:
+    """Measure, write the report, print the table; return the exit status."""
+    options = _options()
+    with stage.report_errors("bench") as outcome:
+        measure(options.locale, options.index, options.products, options.lists, options.noise)
+        sys.stdout.write(reports.INDEXES.with_suffix(".md").read_text("utf-8"))
     return outcome.status
 
 

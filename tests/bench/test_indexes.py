@@ -2,17 +2,21 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
-from bench.indexes import grow, table
+from bench import reports
+from bench.indexes import HEADER, grow, measure, table
 from pipeline.core import layout, tables
+from pipeline.core.files import read_json
 from pipeline.tradeoff.command import tradeoff
 from pipeline.vectors.manifest import read_manifest
 from pipeline.vectors.shards import ShardReader, read_vectors
 from tests.helpers.artefacts import (
     LOCALE,
+    ROOT,
     params,
     random_vectors,
     write_clean,
@@ -63,3 +67,30 @@ def test_products_and_their_labels_are_repeated_and_the_real_ones_and_the_querie
     lines = table(json.loads(found)).splitlines()
     assert [line.split("|")[1].strip() for line in lines[2:4]] == ["flat", "sq8"]
     assert lines[2].endswith("| 1.0 |")
+
+
+def test_an_index_is_measured_by_itself_and_the_others_stay_if_they_are_of_the_same_products(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("pipeline.tradeoff.command.LEAST_SECONDS", 0)
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    rng = np.random.default_rng(2)
+    write_clean(rng, 300, 20)
+    write_embeddings(params(), random_vectors(rng, 300), random_vectors(rng, 20))
+
+    def run(*names: str, products: int = 900, commit: str = "first") -> dict[str, Any]:
+        monkeypatch.setattr(reports, "commit", lambda: commit)
+        measure(LOCALE, list(names), products, 8, 0.3)
+        report: dict[str, Any] = read_json(reports.INDEXES, "")
+        text = reports.INDEXES.with_suffix(".md").read_text("utf-8")
+        assert text.splitlines()[2].count("|") == len(HEADER) + 1
+        assert f"Of the commit {', '.join(sorted(set(report['commits'].values())))}, on" in text
+        return report
+
+    first = run("flat", "hnsw")
+    second = run("ivf-flat-1", commit="second")
+    assert second["commits"] == {"flat": "first", "hnsw": "first", "ivf-flat-1": "second"}
+    assert second["found"]["indexes"][:2] == first["found"]["indexes"]
+    other = run("sq8", products=600, commit="third")
+    assert other["commits"] == {"sq8": "third"}
