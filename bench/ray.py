@@ -1,14 +1,16 @@
 """Encoding on a Ray cluster of two workers against this process alone, on the same cores.
 
     python -m bench.ray [--texts 50000] [--encoder NAME] [--rounds 3]
-    python -m bench.ray --retrieve [--products 200000] [--rounds 3]    # bench.ray_ranges
+    python -m bench.ray --retrieve [--products 200000] [--rounds 3]
+    python -m bench.ray --bm25 [--folder DIR] [--locale us] [--queries 2000] [--rounds 3]
 
 One process of two threads and a cluster of two workers of one thread each take turns to encode
 made-up texts of ESCI's length, all of them new; then the cluster does so once more, with a worker
 killed midway. Without --encoder the model is a random BERT of two layers and 32 components, so
 cheap that everything except encoding dominates; with it, that entry of params.yaml. The figures go
 to reports/bench/ray.json. Starting (the cluster, loading the model) is reported apart: it takes the
-same few seconds for any number of texts.
+same few seconds for any number of texts. With --retrieve or --bm25 they search; see
+`bench.ray_ranges`.
 """
 
 import argparse
@@ -37,6 +39,7 @@ from pipeline.embed.stage import embed
 from pipeline.encoders.loading import load_on
 from pipeline.encoders.remote import RemoteEncoder
 
+LIBRARIES = ("faiss-cpu", "numpy", "ray")
 WORKERS = 2
 OVERHEAD_PERCENT = 15
 """How much longer the cluster may take than two threads, starting apart."""
@@ -52,29 +55,46 @@ def main() -> int:
     parser.add_argument("--texts", type=int, default=50_000, help="how many products")
     parser.add_argument("--encoder", help="a name under encoders in params.yaml")
     parser.add_argument("--rounds", type=int, default=3, help="runs of each executor")
-    parser.add_argument("--retrieve", action="store_true", help="search instead of encoding")
-    parser.add_argument("--products", type=int, default=200_000, help="how many are searched")
+    search = parser.add_mutually_exclusive_group()
+    search.add_argument("--retrieve", action="store_true", help="search vectors")
+    search.add_argument("--bm25", action="store_true", help="search by words")
+    parser.add_argument("--products", type=int, default=200_000, help="how many vectors")
+    parser.add_argument(
+        "--folder", type=Path, default=Path(), help="of a project with clean tables, for --bm25"
+    )
+    parser.add_argument("--locale", default="us", help="whose words are searched (default: us)")
+    parser.add_argument("--queries", type=int, default=2_000, help="for words, at most")
     arguments = parser.parse_args()
-    name = "retrieve" if arguments.retrieve else arguments.encoder or "tiny"
+    name = arguments.encoder or "tiny"
     with stage.report_errors("bench.ray") as outcome:
-        if arguments.retrieve:
-            figures = _search(arguments.products, arguments.rounds)
+        made = reports.made_by(LIBRARIES)
+        if arguments.retrieve or arguments.bm25:
+            name = "retrieve" if arguments.retrieve else "bm25"
+            figures = _search(arguments)
         else:
             with tempfile.TemporaryDirectory() as folder:
                 figures = measure(
                     Path(folder), arguments.texts, arguments.encoder, arguments.rounds
                 )
         known = read_json(reports.RAY, "") if reports.RAY.exists() else {}
-        write_json(reports.RAY, known | {name: figures})
-        log.info("%s", figures)
+        write_json(reports.RAY, known | {name: figures | made})
+        stage.log.info("%s", figures)
         if not figures["holds"]:
             raise PipelineError(f"{reports.RAY}: a bound does not hold for {name}")
     return outcome.status
 
 
-def _search(products: int, rounds: int) -> Figures:
+def _search(arguments: argparse.Namespace) -> Figures:
     """Search by turns here and on a cluster; say whether the bytes are the same."""
-    found = ray_ranges.measure(load_params(), products, rounds, WORKERS, kill_a_worker)
+    params, rounds = load_params(), arguments.rounds
+    if arguments.retrieve:
+        found = ray_ranges.measure(params, arguments.products, rounds, WORKERS, kill_a_worker)
+    else:
+        stage.check_locale(params, arguments.locale)
+        found = ray_ranges.measure_bm25(
+            params, arguments.locale, arguments.folder, arguments.queries, rounds, WORKERS,
+            kill_a_worker,
+        )  # fmt: skip
     return found | {"holds": found["identical_bytes"] and found["killed"]["deaths_told"] == 1}
 
 
