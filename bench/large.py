@@ -4,7 +4,7 @@ Nothing runs. What a stage took at the largest size of scale.json becomes a reco
 `pipeline.plan`, whose model says what more products take, and what memory and disk. Encoding is of
 encode.json, and of ray.json how fast one process hands out texts. Of a stage that shares its work,
 measured time and CPU time say how much of it is shared (Amdahl's law); the others take as long on
-any machine.
+any machine. bm25 works range by range: its memory and disk are those of `bm25.room`.
 """
 
 import argparse
@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import reports
+from pipeline.bm25 import postings, room
+from pipeline.bm25.search import BATCH_QUERIES
+from pipeline.bm25.texts import PIECE_PRODUCTS, WORKERS_SHARE
 from pipeline.core import layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json
@@ -27,6 +30,9 @@ PRODUCTS, QUERIES, JUDGED = 100_000_000, 130_652, 20
 
 CORES, MACHINES = 64, 16
 DEPTH, DIMENSION = 1_000, 384
+ANALYSER = "snowball-en"
+MEMORY_LIMIT = 64_000_000_000
+"""What bm25 may take: `runtime.memory_limit`. All terms in memory would take more."""
 ENCODER = ("minilm", "openvino cpu float32")
 FED = "texts_a_driver_core_feeds_a_second"
 AGAIN = "Run `make bench bench-ray`."
@@ -82,12 +88,14 @@ STEPS = (
         _VECTORS | _SEARCHED | _FAST_LISTS,
         True,
     ),
+    Step("bm25", "bm25", ANALYSER, _SEARCHED, True),
     Step("hybrid", "hybrid", None, _SEARCHED, True),
     Step("evaluate", "evaluate", None, _SEARCHED, True),
+    Step("report", "report", None, {"queries": QUERIES, "locales": 3}),
 )
 """The stages in their order, of those that scale.json has; `embed` comes of `_encoding`."""
 
-_BY_RANGES = (("retrieve", "flat"), ("retrieve", "sq8"))
+_BY_RANGES = (("retrieve", "flat"), ("retrieve", "sq8"), ("bm25", ANALYSER))
 
 
 def rows(scale: Figures, encode: Figures, ray: Figures) -> Iterator[list[str]]:
@@ -112,7 +120,7 @@ def rows(scale: Figures, encode: Figures, ray: Figures) -> Iterator[list[str]]:
 
 
 def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
-    products = vectors if step.stage in ("index", "retrieve") else point["products"]
+    products = vectors if step.stage in ("index", "retrieve", "bm25") else point["products"]
     before = {"queries": point["queries"]} if "queries" in point else {}
     run = Record(
         stage=step.stage, locale=None, kind=step.kind, threads=cores, ended=0.0,
@@ -131,7 +139,27 @@ def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
         source += f", {point['cpu_seconds']:,.0f} s of CPU"
     # A cluster may search it by ranges; that was not measured.
     many = None if (step.stage, step.kind) in _BY_RANGES else hours
-    return _cells(step.measured, found.peak_bytes, found.disk_bytes, hours, many, source)
+    name, memory, disk = step.measured, found.peak_bytes, found.disk_bytes
+    if step.stage == "bm25":
+        name, (memory, disk) = "bm25 (range by range)", _words_by_ranges(units)
+    return _cells(name, memory, disk, hours, many, source)
+
+
+def _words_by_ranges(units: Units) -> tuple[float, float]:
+    """Return the memory and the disk of bm25 on `CORES` cores, with `MEMORY_LIMIT`."""
+    different, terms, vocabulary = costs.terms_of(ANALYSER)
+    runs = costs.default_cost("bm25", ANALYSER, units | {"counted": 0})
+    memory = postings.memory_bytes(
+        ANALYSER, PRODUCTS,
+        postings=room.RANGE_POSTINGS, terms=round(vocabulary * PRODUCTS**0.5),
+        piece_terms=terms * PIECE_PRODUCTS, piece_postings=different * PIECE_PRODUCTS,
+        found=BATCH_QUERIES * DEPTH, threads=CORES,
+        workers=min(CORES, MEMORY_LIMIT // (WORKERS_SHARE * postings.WORKER_BYTES)),
+        searched=room.RANGE_POSTINGS // different,
+    )  # fmt: skip
+    # All terms that products have: those that queries have may be fewer.
+    disk = postings.MERGED_BYTES * different * PRODUCTS + runs.disk_bytes
+    return memory + room.MOST_HELD * room.HELD_BYTES, disk
 
 
 def _on_all_cores(point: Figures, cores: int) -> float:
@@ -148,7 +176,8 @@ def _on_all_cores(point: Figures, cores: int) -> float:
 
 def _units(units: Units, products: int, threads: int) -> Units:
     """Return the units of a run, as `stage.Done` has them."""
-    given = {**units, "products": products, "rows": products, "threads": threads, "counted": 0}
+    given = {**units, "products": products, "rows": products, "threads": threads}
+    given["counted"] = products
     given["judgements"] = JUDGED * given.get("queries", QUERIES)
     return given
 
@@ -191,10 +220,17 @@ def _vectors(scale: Figures) -> int:
 
 
 def table(scale: Figures, encode: Figures, ray: Figures) -> str:
-    """Return the Markdown table."""
+    """Return the Markdown table; under it, whether its rates are of several CPUs."""
     hours = (f"hours, {CORES} cores", f"hours, {MACHINES} × {CORES}")
     header = ("stage", "memory, GB", "disk, GB", *hours, "rate")
-    return markdown(header, list(rows(scale, encode, ray)), header[1:5])
+    text = markdown(header, list(rows(scale, encode, ray)), header[1:5])
+    one, other = (set(each["machine"]["cpu_flags"]) & reports.CPU_FLAGS for each in (encode, scale))
+    if one != other:
+        text += (
+            f"\nThe rate of embed is of another CPU ({', '.join(sorted(one))}) than the others "
+            f"({', '.join(sorted(other))}).\n"
+        )
+    return text
 
 
 def of_scale(text: str) -> str:

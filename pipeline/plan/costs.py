@@ -170,6 +170,14 @@ def _amounts(stage: str, kind: str, units: Units) -> Mapping[str, float]:
     return found
 
 
+def terms_of(analyser: str) -> tuple[int, int, int]:
+    """Return a product's terms: different ones, and one by one; and all, per root of the products.
+
+    New ones become rare. `analyser` is its name.
+    """
+    return (300, 460, 2_300) if analyser.startswith("sudachi") else (126, 190, 800)
+
+
 def _bm25_amounts(kind: str, units: Units, scores: int, found: int) -> dict[str, float]:
     """Return what counting terms and searching by them take.
 
@@ -181,8 +189,7 @@ def _bm25_amounts(kind: str, units: Units, scores: int, found: int) -> dict[str,
     """
     products, threads = units["products"], units.get("threads", 1)
     japanese = kind.startswith("sudachi")
-    # A product's terms, different ones and one by one; new ones become rare.
-    different, terms, vocabulary = (300, 460, 2_300) if japanese else (126, 190, 800)
+    different, terms, vocabulary = terms_of(kind)
     piece = min(products, PIECE_PRODUCTS)
     counted = units["counted"]  # terms that were made before are kept, and none are counted
     return {

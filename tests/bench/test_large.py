@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 
 from bench import large
+from pipeline.bm25.postings import MERGED_BYTES, WEIGHT_BYTES
+from pipeline.bm25.room import RANGE_POSTINGS
 from pipeline.core.errors import PipelineError
+from pipeline.plan.costs import terms_of
 
 pytestmark = pytest.mark.thorough
 
@@ -63,3 +66,33 @@ def test_a_rate_of_few_products_is_left_out_and_a_missing_one_is_told() -> None:
     assert len(list(large.rows(scale(products=100_000), ENCODE, ray))) == 1
     with pytest.raises(PipelineError, match=r"has no 'tiny'. Run `make bench bench-ray`"):
         list(large.rows(scale(), ENCODE, {}))
+
+
+def test_bm25_that_works_range_by_range_has_the_memory_of_a_range_and_its_time_on_all_cores() -> (
+    None
+):
+    def row(cpu: float) -> list[str]:
+        common = {"products": 1_800_000, "peak_private_bytes": 3_000_000_000}
+        words = {**common, "queries": SEARCHED, "seconds": 200.0, "cpu_seconds": cpu}
+        measured = scale()
+        measured["stages"]["bm25"] = [words]
+        rows = large.rows(measured, ENCODE, {"tiny": {large.FED: 1_000}})
+        return next(each for each in rows if each[0] == "bm25 (range by range)")
+
+    alone, shared = row(cpu=200.0), row(cpu=400.0)
+    _, memory, disk, hours, many, _ = alone
+    assert RANGE_POSTINGS * (MERGED_BYTES + WEIGHT_BYTES) / 1e9 < float(memory) < 64
+    assert float(disk) == pytest.approx(MERGED_BYTES * terms_of(large.ANALYSER)[0] / 10, rel=0.05)
+    assert many == "-"
+    assert float(hours) > 200 * large.PRODUCTS / VECTORS / 3_600
+    assert float(shared[3]) == pytest.approx(float(hours) * 2 / large.CORES, rel=0.02)
+
+
+@pytest.mark.parametrize("flags", [["avx2"], ["amx_int8", "avx2"]])
+def test_rates_of_two_cpus_are_told(flags: list[str]) -> None:
+    of = scale()
+    of["machine"]["cpu_flags"] = flags
+    encode = ENCODE | {"machine": {"cores": 2, "cpu_flags": ["amx_bf16", "amx_int8", "avx2"]}}
+    text = large.table(of, encode, {"tiny": {large.FED: 1_000}})
+    told = "\nThe rate of embed is of another CPU (amx_int8, avx2) than the others (avx2).\n"
+    assert text.endswith(told) == (flags == ["avx2"])
