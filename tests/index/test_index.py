@@ -1,5 +1,6 @@
 """Every index kind against brute force, under every similarity; what cannot be built is refused."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -7,10 +8,10 @@ import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
-from pipeline.core import layout
+from pipeline.core import files, layout
 from pipeline.core.arrays import Matrix
 from pipeline.core.errors import PipelineError
-from pipeline.core.faiss import faiss
+from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import (
     EdenIndex,
     FlatIndex,
@@ -28,8 +29,9 @@ from pipeline.core.params import (
 )
 from pipeline.index import stage as stage_index
 from pipeline.index.build import build_index
-from pipeline.index.card import read_index
+from pipeline.index.card import is_mapped, read_index
 from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, set_search, unset_search
+from pipeline.index.size import FastScan
 from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
 from pipeline.vectors.lengths import LARGEST_COMPONENT, to_index_form
@@ -290,7 +292,8 @@ def test_a_rabitq_of_one_bit_alone_is_refused_as_an_older_faiss_that_lacks_bits(
 @pytest.mark.parametrize(
     "settings",
     [*(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 9)),
-     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN, LISTS_SCAN],
+     *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN, LISTS_SCAN,
+     FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ_4],
     ids=str,
 )  # fmt: skip
 def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
@@ -298,7 +301,7 @@ def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
 ) -> None:
     rng = np.random.default_rng(6)
     one = random_vectors(rng, 1)
-    few = 16 if settings in (FAST_SCAN, LISTS_SCAN) else 1
+    few = 16 if isinstance(settings, FastScan | Ivf) else 1
     shapes = {
         "few": random_vectors(rng, few), "equal": np.repeat(one, 40, axis=0),
         "zero": np.zeros((40, DIMENSION), np.float32),
@@ -410,6 +413,57 @@ def test_a_damaged_index_is_refused_before_faiss_reads_it(built: Manifest, damag
             path.write_bytes(data[:-1] + bytes([data[-1] ^ 1]))
     with pytest.raises(PipelineError, match=r"index.faiss.* Run `dvc repro index@es"):
         read_index(params(), LOCALE, built)
+
+
+@pytest.mark.parametrize("content", ["nothing", "noise", "half"])
+def test_an_index_that_faiss_cannot_parse_is_refused_though_its_hash_is_right(
+    built: Manifest, content: str
+) -> None:
+    files_of = layout.index(LOCALE)
+    data = files_of.index.read_bytes()
+    files_of.index.write_bytes({"nothing": b"", "noise": b"noise" * 99, "half": data[:9_999]}[content])
+    card = files.read_json(files_of.card, "")
+    files.write_json(files_of.card, card | {"index_sha256": files.sha256_file(files_of.index)})
+    with pytest.raises(PipelineError, match=r"index.faiss cannot be read .* Run `dvc repro index@es"):
+        read_index(params(), LOCALE, built)
+
+
+@pytest.mark.parametrize("kind", ["flat", "sq8", "hnsw", "ivf-flat", "ivf-pq", "rabitq"])
+def test_an_index_that_is_replaced_while_it_is_mapped_finds_what_it_found(
+    built: Manifest, kind: str
+) -> None:
+    given = params({"index.es": kind, "indexes.ivf-pq.bits": 4})
+    stage_index.index(given, LOCALE)
+    path = layout.index(LOCALE).index
+    before = path.read_bytes()
+    read = faiss.deserialize_index(np.frombuffer(before, np.uint8))
+    set_search(read, given.index_of(LOCALE))
+    mapped = read_index(given, LOCALE, built)
+    assert is_mapped(mapped)
+    assert not is_mapped(read)
+    rng = np.random.default_rng(8)
+    write_embeddings(given, random_vectors(rng, 250), random_vectors(rng, 20))
+    stage_index.index(given, LOCALE)
+    assert path.read_bytes() != before
+    queries = to_index_form(random_vectors(rng, 20), "cosine", "queries")
+    for found, expected in zip(mapped.search(queries, 30), read.search(queries, 30), strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
+@pytest.mark.parametrize("deterministic", [False, True])
+def test_a_graph_is_built_on_all_threads_only_where_their_number_leaves_its_bytes(
+    deterministic: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pipeline.index.build.GRAPHS_ARE_DETERMINISTIC", deterministic)
+    products, seen = random_vectors(np.random.default_rng(4), 300), []
+
+    def shards() -> Iterator[Matrix]:
+        seen.append(faiss.omp_get_max_threads())
+        yield products
+
+    with faiss_threads(3):
+        build_index(HNSW, DIMENSION, "cosine", shards(), len(products))
+    assert seen == [3 if deterministic else 1]
 
 
 def test_an_index_that_would_pass_the_memory_limit_is_refused_with_those_that_fit() -> None:
