@@ -334,7 +334,7 @@ def random_runs(
 
 
 def measure_evaluate(products: int) -> Figures:
-    """Evaluate all systems, and write every report, of all locales, one after the other."""
+    """Evaluate `FIRST_SYSTEMS`, and write every report, of all locales, one after the other."""
     return _counts(run_locales(evaluate))
 
 

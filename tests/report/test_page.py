@@ -230,6 +230,25 @@ def test_a_page_without_slices_labels_or_measured_indexes_says_so(project: Path)
     assert "No query of es is in any slice." in page
 
 
+def test_the_table_of_indexes_says_what_each_finds_and_whether_it_is_mapped(project: Path) -> None:
+    given = params(ONE)
+    write_locale(given, "es", queries=3)
+    report.report(given)
+    page = layout.PAGE.read_text(encoding="utf-8")
+    head, *rows = re.findall("<tr>(.*?)</tr>", page[page.index('id="indexes"') :])
+    names = re.findall("<th.*?>(.*?)</th>", head)
+    cells = {
+        found[0].partition("<")[0]: dict(zip(names, found, strict=True))
+        for found in (re.findall("<t[hd].*?>(.*?)</t[hd]>", row) for row in rows)
+        if len(found) == len(names)
+    }
+    assert cells["ivf-flat"]["overlap@10"] == "0.970"
+    assert cells["ivf-flat"]["overlap@100"] == "0.940"
+    assert {name: cells[name]["mapped"] for name in ("flat", "hnsw")} == {
+        "flat": "yes", "hnsw": "no",
+    }  # fmt: skip
+
+
 def random_scale(stages: int) -> scale.Scale:
     """Return what stages take of some sizes."""
     sizes = sorted(RNG.choice([500, 20_000, 100_000, 400_000, 1_814_924], 3, replace=False))
