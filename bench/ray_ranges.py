@@ -51,7 +51,9 @@ Kill = Callable[[], bool]
 """Kills a worker; says whether there was one."""
 
 
-def measure(params: Params, products: int, rounds: int, workers: int, kill_a_worker: Kill) -> Figures:
+def measure(
+    params: Params, products: int, rounds: int, workers: int, kill_a_worker: Kill
+) -> Figures:
     """Search vectors by turns here and on a cluster; compare times and bytes."""
     rng, depth = np.random.default_rng(1), params.retrieve.depth
     index = faiss.IndexFlat(DIMENSION, faiss.METRIC_INNER_PRODUCT)
@@ -150,7 +152,7 @@ def by_turns(sides: Mapping[str, Callable[[], str]], rounds: int, kill_a_worker:
     def search(side: str) -> float:
         started = time.monotonic()
         hashes.add(sides[side]())
-        return round(time.monotonic() - started, 2)
+        return time.monotonic() - started
 
     for _ in range(rounds):
         for side, taken in seconds.items():
@@ -163,11 +165,13 @@ def by_turns(sides: Mapping[str, Callable[[], str]], rounds: int, kill_a_worker:
     timer.join()
     log.removeHandler(deaths)
     return {
-        "seconds": seconds,
+        "seconds": {side: [round(each, 2) for each in taken] for side, taken in seconds.items()},
         "overhead_percent": round(100 * (median(seconds["ray"]) / median(seconds["local"]) - 1), 1),
-        "killed": {"seconds": took, "workers_killed": sum(killed), "deaths_told": deaths.told},
+        "killed": {
+            "seconds": round(took, 2), "workers_killed": sum(killed), "deaths_told": deaths.told,
+        },
         "identical_bytes": len(hashes) == 1,
-    }
+    }  # fmt: skip
 
 
 class _Deaths(logging.Handler):

@@ -47,8 +47,8 @@ def measure(products: int, queries: int, rounds: int, depth: int, threads: int) 
     asked = neighbours.first_asked(index, depth)
     if not decoded.is_faster(index, searched, asked):
         raise PipelineError(
-            f"--queries {queries}, --products {products}: so few are left to FAISS. Use "
-            f"{decoded.LEAST_QUERIES} queries and {decoded.LEAST_PRODUCTS * asked} products or more."
+            f"--queries {queries}, --products {products}: so few are left to FAISS. Use at least "
+            f"{decoded.LEAST_QUERIES} queries and {decoded.LEAST_PRODUCTS * asked} products."
         )
     sides: dict[str, Callable[[], Found]] = {
         "blocks": lambda: decoded.propose(index, searched, asked)[:2],
@@ -82,7 +82,8 @@ def measure(products: int, queries: int, rounds: int, depth: int, threads: int) 
 def agree(one: Found, other: Found, depth: int) -> bool:
     """Say whether the first `depth` products of each query are the same, with the same scores."""
     mine, theirs = ranking.rank_matrix(*one), ranking.rank_matrix(*other)
-    return all(np.array_equal(a[:, :depth], b[:, :depth]) for a, b in zip(mine, theirs, strict=True))
+    first = slice(depth)
+    return all(np.array_equal(a[:, first], b[:, first]) for a, b in zip(mine, theirs, strict=True))
 
 
 def main() -> int:

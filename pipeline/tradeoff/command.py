@@ -2,7 +2,7 @@
 
     python -m pipeline.tradeoff [--locale L] [--index NAME]...
 
-Each entry of `indexes` is built, written, and searched for the locale's queries as the stages search
+Each entry of `indexes` is built, written, and searched for the locale's queries as the stages do
 it: mapped from disk where FAISS can. This is not a stage of the graph: timings differ from run to
 run, and a stage's outputs must not. All else in the file is deterministic. The file is written
 after each index, so a run that is stopped keeps what it has measured. Earlier figures of the same
