@@ -43,7 +43,7 @@ from pipeline.vectors.lengths import at_unit_length
 
 DIMENSION, QUERIES = 384, 2_000
 
-RANGES_A_WORKER = 4
+RANGES_A_WORKER = 2
 """How many ranges of terms a worker gets at least, so that both end at about the same time."""
 
 Figures = dict[str, Any]

@@ -34,6 +34,7 @@ from pipeline.index.kinds import TRAINING_SEED, check_fit, empty_index, set_sear
 from pipeline.index.size import FastScan
 from pipeline.index.stage import check_memory
 from pipeline.retrieve import neighbours
+from pipeline.runs import ranking
 from pipeline.vectors.lengths import LARGEST_COMPONENT, to_index_form
 from pipeline.vectors.manifest import Manifest
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
@@ -293,7 +294,7 @@ def test_a_rabitq_of_one_bit_alone_is_refused_as_an_older_faiss_that_lacks_bits(
     "settings",
     [*(RabitqIndex(kind="rabitq", bits=bits) for bits in (1, 2, 9)),
      *(EdenIndex(kind="eden", bits=bits) for bits in (1, 2, 8)), FAST_SCAN, LISTS_SCAN,
-     FLAT, SQ8, HNSW, IVF_FLAT, IVF_PQ_4],
+     FLAT, SQ8, IVF_FLAT, IVF_PQ_4],
     ids=str,
 )  # fmt: skip
 def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
@@ -316,6 +317,25 @@ def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
             assert (codes[:, 0] == 39).all(), shape
             near = brute_force(products, queries, similarity)[:, :1]
             assert np.abs(scores - near).max() <= 0.05 * max(1, np.abs(near).max()), shape
+
+
+@pytest.mark.parametrize("similarity", ["dot", "l2"])
+def test_a_graph_of_equal_or_zero_vectors_finds_most_of_them_with_their_scores(
+    similarity: Similarity,
+) -> None:
+    rng = np.random.default_rng(6)
+    one = random_vectors(rng, 1)
+    queries = np.concatenate([one, random_vectors(rng, 3), np.zeros_like(one)])
+    for products in (np.repeat(one, 40, axis=0), np.zeros((40, DIMENSION), np.float32)):
+        built = build_index(HNSW, DIMENSION, similarity, [products])
+        scores, codes = neighbours.search(built, queries, len(products))
+        found = codes != ranking.NO_PRODUCT  # its links leave some equal vectors out
+        assert found.mean() > 0.8
+        for row in codes:
+            own = row[row != ranking.NO_PRODUCT]
+            assert len(np.unique(own)) == len(own)
+        near = np.broadcast_to(brute_force(products, queries, similarity), scores.shape)
+        np.testing.assert_allclose(scores[found], near[found], rtol=1e-5, atol=1e-5)
 
 
 def test_a_dimension_that_is_not_a_multiple_of_8_is_held_by_codes_of_bits() -> None:
