@@ -11,7 +11,7 @@ from pipeline.core.arrays import Ints
 from pipeline.core.param_types import Count, Share, Strict
 from pipeline.core.params import Index, Similarity
 
-TRADEOFF_SCHEMA = 2
+TRADEOFF_SCHEMA = 3
 Measured = Annotated[float, Field(ge=0, le=1e15)]
 
 FIGURES = (

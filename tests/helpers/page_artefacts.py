@@ -436,7 +436,7 @@ def write_tradeoff(
     ]  # fmt: skip
     content = TradeOff.model_validate(
         {
-            "tradeoff_schema": 2,
+            "tradeoff_schema": 3,
             "locale": locale,
             "encoder": manifest.encoder,
             "similarity": given.encoder_of(locale).similarity,

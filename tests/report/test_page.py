@@ -436,7 +436,7 @@ def _edit_table(path: Path, column: str, rows: int | slice, value: object) -> No
         (lambda: layout.metrics("es").write_text("[]"), "metrics/es.json: (top level)"),
         (lambda: layout.top("es").write_text("no"), "top/es.parquet is not readable"),
         (lambda: layout.recall_curve("es").write_text("k,recall\n1,1\n"), "recall/es.csv is not"),
-        (lambda: layout.tradeoff("es").write_text("{}"), "es.json: tradeoff_schema must be 2"),
+        (lambda: layout.tradeoff("es").write_text("{}"), "es.json: tradeoff_schema must be 3"),
         (lambda: _edit_json(layout.tradeoff("es"), lambda data: data.pop("locale")),
          "tradeoff/es.json: locale"),
         (lambda: _edit_json(layout.metrics("es"), lambda data: data.pop("bm25")), "of bm25"),
