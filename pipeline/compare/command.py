@@ -19,8 +19,7 @@ from pipeline.compare.settings import ABSENT, Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
-from pipeline.core.log import log
-from pipeline.core.params import Params
+from pipeline.core.params import SECTIONS_OF_A_LOCALE, Params
 from pipeline.core.params_file import load_params
 
 REFUSED = 3
@@ -106,7 +105,7 @@ def _check_none_vanished(held: tuple[list[str], list[str]], settings: Settings, 
         raise PipelineError(
             f"{name} has no numbers of {listed}, though its params.yaml names {listed} under "
             f"encoder (missing: {tables}). Run `dvc repro` there and commit reports/, or drop "
-            f"{listed} from encoder, index and language."
+            f"{listed} from {SECTIONS_OF_A_LOCALE}."
         )
 
 

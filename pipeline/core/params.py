@@ -708,3 +708,6 @@ class Params(Strict):
 
 BY_LOCALE = ("encoder", "index", "language", "spelling", "rerank", "systems")
 """The sections that have an entry for each locale."""
+
+SECTIONS_OF_A_LOCALE = f"{', '.join(BY_LOCALE)} and, if it is there, explore"
+"""All that may name a locale, as messages list them for one that is dropped."""

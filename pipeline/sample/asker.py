@@ -6,6 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from pipeline.core.errors import named_as
+from pipeline.core.params import SECTIONS_OF_A_LOCALE
 from pipeline.core.params_text import is_read_otherwise
 
 
@@ -77,4 +78,4 @@ class Asker:
         return " To search products alone, and measure nothing, set sample.queries to none."
 
 
-SAMPLE = Asker("sample", "encoder, index and language")
+SAMPLE = Asker("sample", SECTIONS_OF_A_LOCALE)

@@ -12,6 +12,7 @@ import argparse
 import shutil
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,11 +32,11 @@ from pipeline.core.params import ANY_LANGUAGE_ENCODER, AS_TYPED, ESCI_GAINS, Cle
 from pipeline.core.params_file import PARAMS_FILE, check_params, refuse_locale_name
 from pipeline.sample import esci, forms, opening
 from pipeline.sample.absent import judged_products
-from pipeline.sample.asker import Asker
+from pipeline.sample.asker import SAMPLE
 from pipeline.sample.buckets import write_products
 from pipeline.sample.draw import draw_queries
 
-ASKER = Asker("sample", "encoder, index and language", options=True)
+ASKER = replace(SAMPLE, options=True)
 
 
 def settings_of(
@@ -54,8 +55,8 @@ def settings_of(
         encoder: its encoder; None: that of params.yaml, or one that knows any language.
         sample: what of the section `sample` changes.
 
-    A locale that is the only one already keeps its encoder, index, reranker and spelling, unless
-    `encoder` is given, and its language, unless `language` is.
+    A locale that is the only one already keeps its encoder, index, reranker, spelling and systems,
+    unless `encoder` is given, and its language, unless `language` is.
     """
     is_there = set(params.encoder) == {locale}
     changes: dict[tuple[str, ...], Any] = {

@@ -241,7 +241,10 @@ def test_a_locale_that_vanishes_though_params_yaml_names_it_is_refused(clone: Pa
         in found.err
     )
     assert "(missing: reports/per_query/es.parquet). " in found.err
-    assert "Run `dvc repro` there and commit reports/, or drop es from encoder, index" in found.err
+    assert (
+        "Run `dvc repro` there and commit reports/, or drop es from encoder, index, language, "
+        "spelling, rerank, systems and, if it is there, explore." in found.err
+    )
     assert len(found.err.splitlines()) == 1
 
 

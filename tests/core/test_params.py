@@ -17,7 +17,13 @@ from pydantic import ValidationError
 
 from pipeline.core import params_text
 from pipeline.core.errors import PipelineError
-from pipeline.core.params import ENCODER_MEASURES, LEAST_STEP, Params, RrfFusion
+from pipeline.core.params import (
+    ENCODER_MEASURES,
+    LEAST_STEP,
+    SECTIONS_OF_A_LOCALE,
+    Params,
+    RrfFusion,
+)
 from pipeline.core.params_file import KEPT_WHERE, check_params, load_params
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.runs.ranking import SCORE_DECIMALS
@@ -250,6 +256,16 @@ def test_only_known_locales_are_explored_and_each_once() -> None:
         "explore: encoder has no locale 'fr' (it has: us, es, jp)"
     ]
     assert lines(put("explore", ["us", "us"])) == ["explore: 'us' is repeated (found ['us', 'us'])"]
+
+
+def test_messages_list_every_section_that_names_a_locale() -> None:
+    data = shipped()
+    locales = {*data["encoder"]}
+    by_locale = [
+        name for name, held in data.items() if isinstance(held, dict) and {*held} == locales
+    ]
+    listed = SECTIONS_OF_A_LOCALE.removesuffix(" and, if it is there, explore")
+    assert listed.split(", ") == by_locale
 
 
 def test_a_key_of_two_types_has_one_line_that_names_both() -> None:

@@ -588,7 +588,9 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         change_table(
             EXAMPLES_FILE, lambda table: table.filter(pa.compute.field("product_locale") != "jp")
         ),
-        [EXAMPLES_FILE, "product_locale never holds 'jp' (found: 'es', 'us')", "params.yaml"],
+        [EXAMPLES_FILE, "product_locale never holds 'jp' (found: 'es', 'us')",
+         "Remove jp from encoder, index, language, spelling, rerank, systems and, if it is there, "
+         "explore in params.yaml"],
     ),
     "a locale without products": (
         change_table(
