@@ -138,7 +138,7 @@ browser: setup ## make a folder that searches in the visitor's browser (LOCALE=u
 gate: setup ## fail if an index loses more than index_gate of the exact top 100
 	python -m pipeline.gate
 
-readme: setup ## write the tables into README.md and docs, after make repro and make bench
+readme: setup ## write the tables into README.md and docs, after make repro, bench, bench-ray and scale
 	python -m bench.readme
 
 constraints: ## pin the packages of .venv, except torch, in constraints.txt
