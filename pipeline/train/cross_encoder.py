@@ -13,7 +13,7 @@ from pipeline.core.tables import LABELS
 from pipeline.encoders.cross_encoder import takes_types
 from pipeline.encoders.model import built_in_form, load_model, reported
 from pipeline.encoders.model_folder import transformer_folder, view_decisive
-from pipeline.encoders.obey_entry import check_max_tokens, longest_input
+from pipeline.encoders.obey_entry import check_max_tokens, check_token_ids, longest_input
 from pipeline.encoders.padding import may_pad
 from pipeline.encoders.weights import LocalWeights
 from pipeline.train.bi_encoder import copy_settings, save_transformer
@@ -72,6 +72,7 @@ class CrossEncoder:
                 dtype=torch.float32,
                 local_files_only=True,
             )
+        check_token_ids(self._model, self._tokenizer, weights.entry)
         special = self._tokenizer.num_special_tokens_to_add(pair=True)
         check_max_tokens(max_tokens, longest_input(self._model), special, where)
         self._takes_types = takes_types(self._model, self._tokenizer)

@@ -68,13 +68,20 @@ def _relative(tensors: dict[str, np.ndarray]) -> None:
         tensors[name] = np.ones((255, 16), np.float32)
 
 
-def _fewer_rows(folder: Path) -> None:
-    def cut(tensors: dict[str, np.ndarray]) -> None:
-        name = "embeddings.word_embeddings.weight"
-        tensors[name] = tensors[name][:200]
+def _embeddings(rows: int) -> Callable[[Path], None]:
+    """Cut the table of embeddings to so many rows, or fill it up with rows of ones."""
 
-    changed_tensors(cut)(folder)
-    edit_json(folder / "config.json", vocab_size=200)
+    def change(tensors: dict[str, np.ndarray]) -> None:
+        name = "embeddings.word_embeddings.weight"
+        found = tensors[name]
+        more = np.ones((max(0, rows - len(found)), found.shape[1]), found.dtype)
+        tensors[name] = np.concatenate([found, more])[:rows]
+
+    def spoil(folder: Path) -> None:
+        _tensors(change)(folder)
+        edit_json(folder / "config.json", vocab_size=rows)
+
+    return spoil
 
 
 def _narrow_dense(folder: Path) -> None:
@@ -103,7 +110,10 @@ WRONG: dict[str, tuple[Callable[[Path], None], str]] = {
         changed_json("tokenizer_config.json", auto_map={"AutoTokenizer": [None, "tokens.Mine"]}),
         r"tokenizer_config\.json: auto_map asks for code",
     ),
-    "fewer embeddings than tokens": (_fewer_rows, "token ids up to 260, .* for 200 only"),
+    "fewer embeddings than tokens": (_embeddings(200), "token ids up to 260, .* for 200 only"),
+    "far more embeddings than tokens": (
+        _embeddings(1500), "token ids up to 260 only, but the model has embeddings for 1500. Copy",
+    ),
     "a token id beyond the embeddings": (_one_token_more, "token ids up to 900, .* for 261 only"),
     "a dense layer that does not fit": (
         _narrow_dense, r"pooling: model gives 32 components, but the model's Dense takes 16",
@@ -150,6 +160,13 @@ def test_a_model_that_does_not_fit_together_is_one_message(tmp_path: Path, kind:
     with pytest.raises(PipelineError, match=message) as err:
         encoder_of(folder)
     assert "\n" not in str(err.value)
+
+
+def test_embeddings_that_fill_up_a_table_change_no_vector(tmp_path: Path) -> None:
+    folder = build_model(tmp_path / "model")
+    expected = encoder_of(folder).encode_passages(TEXTS)
+    _embeddings(261 + 1024)(folder)
+    np.testing.assert_array_equal(encoder_of(folder).encode_passages(TEXTS), expected)
 
 
 def test_weights_of_half_precision_are_computed_in_float32(tmp_path: Path) -> None:

@@ -19,12 +19,18 @@ _RESERVED = {"roberta": 2, "xlm-roberta": 2}  # positions before the first token
 
 @built_once
 def build_reranker(
-    folder: Path, *, family: Family = "bert", labels: int = 1, seed: int = 0, nan: bool = False
+    folder: Path,
+    *,
+    family: Family = "bert",
+    labels: int = 1,
+    seed: int = 0,
+    nan: bool = False,
+    vocabulary: int | None = None,
 ) -> Path:
     """Write a folder with a random cross-encoder and return it; equal arguments, equal files.
 
     A `bert` has token types, a `roberta` and a `distilbert` have none. Every text is read, byte by
-    byte. `nan` puts NaN into the head.
+    byte. `nan` puts NaN into the head. There are `vocabulary` embeddings; None: one for each token.
     """
     folder.mkdir(parents=True, exist_ok=True)
     tokenizer = byte_bpe()
@@ -33,7 +39,7 @@ def build_reranker(
         single="[CLS] $A [SEP]", pair="[CLS] $A [SEP] $B:1 [SEP]:1", special_tokens=ends
     )
     sizes: dict[str, Any] = {
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": vocabulary or tokenizer.get_vocab_size(),
         "pad_token_id": 1,
         "initializer_range": 0.3,
         "max_position_embeddings": LONGEST + _RESERVED.get(family, 0),

@@ -127,8 +127,12 @@ def test_a_tokenizer_of_another_model_is_one_message(folders: Path) -> None:
     data = small / "tokenizer.json"
     text = data.read_text()
     data.write_text(text.replace('"[MASK]": 4', '"[MASK]": 4, "extra": 9999', 1))
-    with pytest.raises(PipelineError, match=r"tiny\.weights: the tokenizer has token ids up to"):
+    with pytest.raises(PipelineError, match=r"tiny\.weights: .* ids up to 9999, .* for 261 only"):
         scorer_of(small)
+    # A multilingual model with the tokenizer of an English one.
+    large = build_reranker(folders / "large", vocabulary=2000)
+    with pytest.raises(PipelineError, match=r"tiny\.weights: .* ids up to 260 only, .* for 2000\."):
+        scorer_of(large)
 
 
 def test_a_score_that_is_not_a_number_names_its_pair(folders: Path) -> None:
