@@ -430,6 +430,16 @@ def test_a_trained_encoder_is_trained_for_its_locale_alone_and_only_what_it_depe
     assert train not in ran
 
 
+def test_a_reranker_for_us_runs_its_training_and_its_own_stages_alone_and_a_second_repro_nothing(
+    project: Project,
+) -> None:
+    fast = [f"trained.{TEACHER}.{key}" for key in ("epochs=1", "batch=4", "max_tokens=16")]
+    ran = project.ran("exp", "run", *options(f"rerank.us={TEACHER}", *fast))
+    trained = {model(stage, TEACHER) for stage in ("pairs", "train")}
+    assert ran == {*trained, "rerank@us", "evaluate@us", "report"}
+    assert project.ran("repro") == set()
+
+
 @pytest.mark.parametrize(
     ("change", "name"),
     [
