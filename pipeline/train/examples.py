@@ -93,9 +93,9 @@ class Examples:
                 f"{', '.join(settings.positives)}). Name labels that it has: {there or 'none'}."
             )
         self._asked = pairs.asked()
-        self._known = set(
-            zip(self._asked[positive].tolist(), pairs.text[positive].tolist(), strict=True)
-        )
+        # With positives of another label, E is right all the same, unless it is among negatives.
+        right = positive | (pairs.has(("E",)) & ~negative)
+        self._right = set(zip(self._asked[right].tolist(), pairs.text[right].tolist(), strict=True))
         self._negatives = _by_group(pairs.group, negative)
         self._rows = np.flatnonzero(
             positive if settings.loss in OF_POSITIVES else positive | negative
@@ -145,14 +145,14 @@ class Examples:
         return np.sort(by_group[ranking.places(group) < most])
 
     def _ranking(self, rows: Ints, draw: np.random.Generator) -> Step:
-        """Compare each query with all products of the step but its other known positives."""
+        """Compare each query with all products of the step but others that are right for it."""
         pairs = self._pairs
         _, hard = self._drawn(rows, draw)
         texts = np.unique(np.concatenate([pairs.text[rows], pairs.text[hard]]))
         target = np.searchsorted(texts, pairs.text[rows])
-        known = self._known
+        right = self._right
         counts = np.array(
-            [[(query, text) not in known for text in texts.tolist()]
+            [[(query, text) not in right for text in texts.tolist()]
              for query in self._asked[rows].tolist()]
         )  # fmt: skip
         counts[np.arange(len(rows)), target] = True

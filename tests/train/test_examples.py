@@ -153,6 +153,25 @@ def test_a_product_that_is_right_for_a_query_in_other_case_is_no_wrong_answer() 
         Examples(pairs_of(pa.Table.from_pylist(alone, schema=PAIRS)), settings, "x")
 
 
+@pytest.mark.parametrize("negatives", [[], ["C", "I"], ["E"]])
+def test_an_exact_product_is_no_wrong_answer_where_others_are_the_positives_unless_it_is_a_negative(
+    negatives: list[str],
+) -> None:
+    rows = pair_table(20, 5).to_pylist()
+    exact = {row["query_id"]: row["text"] for row in rows if row["label"] == "E"}
+    for row in rows:
+        if row["label"] == "S":  # the product that is exact for another query
+            row["text"] = exact[(row["query_id"] + 3) % 20]
+    found = pairs_of(pa.Table.from_pylist(rows, schema=PAIRS))
+    drawn = {} if negatives else {"hard_negatives": 0}
+    settings = encoder(positives=["S"], negatives=negatives, batch=20, **drawn)
+    (step,) = all_steps(Examples(found, settings, "x"))
+    ids = {row["query"]: row["query_id"] for row in rows}
+    queries, texts = texts_of(found, step, 0), texts_of(found, step, 1)
+    for row, query in enumerate(queries):
+        assert step.counts[row, texts.index(exact[ids[query]])] == (negatives == ["E"])
+
+
 def test_hard_negatives_are_the_querys_own_products_of_the_labels_that_are_asked_for() -> None:
     found = pairs()
     labelled = {
