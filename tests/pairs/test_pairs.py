@@ -333,8 +333,9 @@ REFUSED: list[tuple[list[Row], Row, str]] = [
     ([train(1)], {"training.source": "nowhere"}, "training.source must be a folder with"),
     ([train(1)], {f"trained.{NAME}.locales": ["us", "de"]}, "never holds 'de'"),
     ([train(1), {**train(1), "example_id": 2, "esci_label": "S"}], {}, "must have one label"),
-    ([{**train(1), "esci_label": None}], {}, "esci_label"),
-    ([{**train(1), "esci_label": "X"}], {}, "esci_label"),
+    ([{**train(1), "esci_label": None}], {}, "column esci_label holds 1 null"),
+    ([train(1)], {"training.source": "unlabelled"}, r"column esci_label is missing.*`training\.co"),
+    ([{**train(1), "esci_label": "X"}], {}, "column esci_label holds 'X'"),
 ]
 
 
@@ -349,6 +350,8 @@ def test_products_without_text_are_told_by_the_file_of_the_source(drawn: Draw) -
 
 def test_what_cannot_be_learned_from_is_refused_and_the_pairs_stay(drawn: Draw) -> None:
     drawn([*evaluated(), *(train(number) for number in range(100, 120))], PRODUCTS)
+    labels = Path(shutil.copytree("source", "unlabelled")) / EXAMPLES_FILE
+    pq.write_table(pq.read_table(labels).drop_columns("esci_label"), labels)
     before = {path: path.read_bytes() for path in layout.pairs(NAME).folder.iterdir()}
     for learned, changes, told in REFUSED:
         with pytest.raises(PipelineError, match=told):
