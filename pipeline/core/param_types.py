@@ -99,7 +99,8 @@ Language = Annotated[str, AfterValidator(_known_language)]
 Commit = Annotated[str, AfterValidator(_known_commit)]
 Count = Annotated[int, Field(ge=1)]
 Number = Annotated[int, Field(ge=0)]
-Seed = Annotated[int, Field(ge=0)]
+# FAISS takes seeds of 32 bits, with a sign.
+Seed = Annotated[int, Field(ge=0, le=2**31 - 1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 # Scores are numbers of 32 bits, rounded to 1e-6: beyond such bounds they overflow or are all equal.
 Gain = Annotated[float, Field(ge=-1e6, le=1e6, allow_inf_nan=False)]

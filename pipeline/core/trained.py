@@ -126,7 +126,7 @@ class TrainedEncoder(_Schedule):
     negatives: Annotated[tuple[Label, ...], AfterValidator(unrepeated)]
     hard_negatives: Number | None = None
     positives_per_query: Count | None = None
-    scale: Positive | None = None
+    scale: Annotated[float, Field(gt=0, le=1_000)] | None = None
     margin: Annotated[float, Field(gt=0, le=2)] | None = None
     targets: Targets | None = None
     matryoshka: Annotated[tuple[Count, ...], AfterValidator(unrepeated)] = ()

@@ -62,6 +62,14 @@ class Asker:
         return f"Use another {self.section}.version or {self.section}.source."
 
     @property
+    def without_split(self) -> str:
+        """Return what gives queries, where a source without a column split leaves none."""
+        said = "Without a column split, all its queries are of the split test"
+        if self.section == "sample":
+            return f"{said}: ask for that, or give the file a column split with train and test."
+        return f"{said}, and models learn from train: give the file a column split with both."
+
+    @property
     def path(self) -> str:
         """Return how the path of a table is corrected."""
         if self.options:

@@ -21,11 +21,6 @@ from pipeline.sample.opening import is_file
 
 BATCH_ROWS = 16_384
 
-_NO_SPLIT = (
-    "Without a column split, all its queries are of the split test: ask for that, or give the file "
-    "a column split with train and test."
-)
-
 
 @dataclass(frozen=True)
 class Examples:
@@ -109,7 +104,7 @@ def read_examples(
                 f"{path}: no query of locale {locale!r} is left after "
                 f"{asker.section}.version={settings.version} and {asker.splits(settings.splits)} "
                 f"(rows before: {before[locale]}). "
-                f"{_NO_SPLIT if file.lacks('split') else asker.widen}"
+                f"{asker.without_split if file.lacks('split') else asker.widen}"
             )
     return Examples(examples, pa.concat_tables(left_out), before, joined)
 

@@ -90,6 +90,8 @@ def test_a_locale_may_choose_no_reranker_as_its_encoder() -> None:
         ({f"{KEY}.kind": "enkoder"}, f"{KEY}.kind: 'enkoder' is not one of encoder, reranker"),
         ({f"{KEY}.loss": "tripet"}, f"{KEY}.loss: must be 'mnrl', 'cosine', 'contrastive'"),
         ({f"{KEY}.margin": 0.2}, f"{KEY}.margin: has no effect with the loss mnrl; it is for con"),
+        ({f"{KEY}.scale": 0.0}, f"{KEY}.scale: must be greater than 0 (found 0.0)"),
+        ({f"{KEY}.scale": 1e39}, f"{KEY}.scale: must be less than or equal to 1000 (found 1e+39)"),
         ({f"{KEY}.positives_per_query": 0},
          f"{KEY}.positives_per_query: must be greater than or equal to 1 (found 0)"),
         ({f"{KEY}.positives_per_query": 2, f"{KEY}.loss": "cosine"},
