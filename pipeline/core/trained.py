@@ -110,6 +110,10 @@ class _Schedule(Strict):
         """Return what decides the training: what decides the weights, but `tuned_share`."""
         return {key: value for key, value in self.of_weights().items() if key != "tuned_share"}
 
+    def of_mining(self) -> dict[str, Any]:
+        """Return what decides what is mined, as JSON; but `max_tokens`: the base may bound it."""
+        return self.model_dump(mode="json", include={"mined", "seed", "threads"})
+
 
 class TrainedEncoder(_Schedule):
     """An encoder that is trained from another one: its base, the pairs, the loss, the schedule.

@@ -1,7 +1,8 @@
 """Checkpoints of a training in the cache: written whole, checked when read, found by their key.
 
 The files of safetensors hold arrays alone. A JSON file beside them names the last whole ones with
-their hashes; it is written last, so a kill or a full disk leaves the checkpoint before.
+their hashes; it is written last, so a kill or a full disk leaves the checkpoint before. What was
+mined has a folder of its own, since trainings of several settings learn from it.
 """
 
 import errno
@@ -18,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints
-from pipeline.core.cache import folder_name
+from pipeline.core.cache import build_once, folder_name
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 _STALE_SECONDS = 7 * 86_400
 _CARD = "checkpoint.json"
-_MINED = "mined-"
 
 
 class Point(Strict):
@@ -158,39 +158,12 @@ class Checkpoints:
         write_json(self.folder / _CARD, written.model_dump(mode="json"))
         kept = {_CARD, *(held.file for held in (written.best, written.state) if held)}
         for path in self.folder.iterdir():
-            if path.name not in kept and not path.name.startswith(_MINED):
+            if path.name not in kept:
                 path.unlink()
         return written
 
-    def mined(self, mine: Callable[[], Mapping[str, Ints]]) -> dict[str, Ints]:
-        """Return what `mine` returned for this training; it is called once.
-
-        Raises:
-            OSError: the disk is full or fails.
-        """
-        with self.locked():
-            return self._kept_mined() or self._mine(mine)
-
-    def _kept_mined(self) -> dict[str, Ints] | None:
-        from safetensors.torch import load_file
-
-        for path in self.folder.glob(f"{_MINED}*"):
-            if path.name == _mined_name(sha256_file(path)):
-                return {name: found.numpy() for name, found in load_file(path).items()}
-            log.warning("warning: %s is damaged, and is made again", path)
-            path.unlink()
-        return None
-
-    def _mine(self, mine: Callable[[], Mapping[str, Ints]]) -> dict[str, Ints]:
-        import torch
-
-        found = dict(mine())
-        held = self.hold({name: torch.from_numpy(each) for name, each in found.items()}, "mined")
-        (self.folder / held.file).rename(self.folder / _mined_name(held.sha256))
-        return found
-
     def remove_others(self, names: Collection[str]) -> None:
-        """Remove trainings that nobody used for a week, of this name and of names that are no more.
+        """Remove what nobody used for a week, of this name and of names that are no more.
 
         Those of this week may still be taken up again, or be what the settings go back to.
 
@@ -207,8 +180,39 @@ class Checkpoints:
                 with lock.acquire(timeout=0):
                     if _age(path) > _STALE_SECONDS:
                         shutil.rmtree(path, ignore_errors=True)
+                        layout.seal(path).unlink(missing_ok=True)
             except Timeout:
                 continue
+
+
+def mine_once(
+    name: str, key: Mapping[str, Any], mine: Callable[[], tuple[dict[str, Ints], float]]
+) -> tuple[dict[str, Ints], float]:
+    """Return what `mine` returns: arrays, and how many tokens it read; 0 if it was called before.
+
+    Args:
+        name: the model's.
+        key: everything that decides the arrays.
+        mine: it is called once for a name and key.
+
+    Raises:
+        OSError: the disk is full or fails.
+    """
+    from safetensors.numpy import load_file, save_file
+
+    folder = layout.checkpoints() / folder_name(name, key)
+    path = folder / "mined.safetensors"
+    tokens = 0.0
+
+    def fill(partial: Path) -> None:
+        nonlocal tokens
+        found, tokens = mine()
+        with disk_errors(path):
+            save_file(found, partial / path.name)
+
+    build_once(folder, fill)
+    os.utime(folder)  # it is used
+    return load_file(path), tokens
 
 
 @contextmanager
@@ -226,10 +230,6 @@ def disk_errors(path: Path) -> Iterator[None]:
         found = re.search(r"os error (\d+)", str(err))
         code = int(found[1]) if found else errno.EIO
         raise OSError(code, str(err), str(path)) from err
-
-
-def _mined_name(sha256: str) -> str:
-    return f"{_MINED}{sha256}.safetensors"
 
 
 def _lock_of(folder: Path) -> Path:

@@ -92,6 +92,15 @@ def add_unjudged(pairs: Pairs, group: Ints, product: Ints) -> Pairs:
     return replace(pairs, **ordered)
 
 
+def add_as_if_mined(pairs: Pairs, mined: Mined) -> Pairs:
+    """Add as many unjudged pairs as mining can, `mined.count` of every query, of any product.
+
+    So what does not suffice then never does.
+    """
+    group = np.repeat(np.arange(pairs.queries_count()), mined.count)
+    return add_unjudged(pairs, group, np.zeros(len(group), np.int64))
+
+
 def _first(key: Ints, values: Ints) -> NDArray[np.int64]:
     """Return the value of each key, 0, 1, 2, … in its first row."""
     found: NDArray[np.int64] = values[np.unique(key, return_index=True)[1]]

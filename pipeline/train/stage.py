@@ -10,7 +10,6 @@ import numpy as np
 import pyarrow as pa
 
 from pipeline.core import layout, stage
-from pipeline.core.arrays import Ints
 from pipeline.core.contract import write_contract
 from pipeline.core.cpu import widest_instructions
 from pipeline.core.errors import PipelineError
@@ -27,13 +26,13 @@ from pipeline.encoders.weights import resolve_weights
 from pipeline.store.upkeep import prune_after_run
 from pipeline.train.bases import leave_out, read_learned
 from pipeline.train.catalogue import draw_others
-from pipeline.train.checkpoint import Card, Checkpoints, disk_errors
+from pipeline.train.checkpoint import Card, Checkpoints, disk_errors, mine_once
 from pipeline.train.development import POOL, Development
 from pipeline.train.examples import Examples, label_counts
 from pipeline.train.loop import Trainer, deterministic
 from pipeline.train.mining import add_unjudged
 from pipeline.train.pairs import Pairs, pairs_of
-from pipeline.train.task import Base, Task, encoder_task, mine, mined_tokens, reranker_task
+from pipeline.train.task import Base, Task, load, mine, mined_tokens, task_of
 from pipeline.train.teacher import Teacher
 
 CARD_SCHEMA = 2
@@ -64,15 +63,23 @@ def train(params: Params, name: str) -> stage.Done:
         **about,
         "settings": settings.of_training(),
         "dev_queries": sha256_lines(dev.queries),  # those that may choose the epoch
+        **_surroundings(settings, base, device),
     }
-    checkpoints = Checkpoints(name, {**training, **_surroundings(settings, base, device)})
+    checkpoints = Checkpoints(name, training)
     tokens = 0.0
     with deterministic(settings.threads):
+        model = load(settings, base, pairs, where)
         if settings.mined:
-            pairs, dev, tokens = _add_mined(settings, base, pairs, dev, device, checkpoints, where)
+            # Not the teacher: it scores what was mined.
+            key = {**training, "settings": settings.of_mining(), "teacher": None}
+            found, tokens = mine_once(
+                name, key, lambda: mine(settings, base, pairs, dev, device, where)
+            )
+            pairs = add_unjudged(pairs, found["train_group"], found["train_product"])
+            if settings.kind == "reranker":
+                dev = add_unjudged(dev, found["dev_group"], found["dev_product"])
             development = Development(dev, str(files.dev), catalogue=settings.kind == "encoder")
-        made = encoder_task if isinstance(settings, TrainedEncoder) else reranker_task
-        task = made(settings, base, pairs, development, device, where)  # type: ignore[arg-type]
+        task = task_of(settings, model, pairs, development, device, where)
     if teacher and isinstance(task.examples, Examples):
         # After all that may be refused: scoring may take hours.
         task.examples.learn_from(teacher.log_odds)
@@ -101,28 +108,6 @@ def train(params: Params, name: str) -> stage.Done:
         tokens=round(tokens + task.learner.tokens + (teacher.tokens / 3 if teacher else 0)),
         threads=settings.threads,
     )
-
-
-def _add_mined(
-    settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, dev: Pairs, device: str,
-    checkpoints: Checkpoints, where: str,
-) -> tuple[Pairs, Pairs, float]:  # fmt: skip
-    """Return the pairs of both sides, with the unjudged products that belong to them.
-
-    And how many tokens were read to find these; 0 where a checkpoint has them.
-    """
-    tokens = 0.0
-
-    def find() -> dict[str, Ints]:
-        nonlocal tokens
-        found, tokens = mine(settings, base, pairs, dev, device, where)
-        return found
-
-    found = checkpoints.mined(find)
-    pairs = add_unjudged(pairs, found["train_group"], found["train_product"])
-    if "dev_group" in found:
-        dev = add_unjudged(dev, found["dev_group"], found["dev_product"])
-    return pairs, dev, tokens
 
 
 def _read_pairs(params: Params, name: str) -> tuple[Pairs, Pairs, dict[str, int]]:

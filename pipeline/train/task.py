@@ -17,8 +17,11 @@ from pipeline.train.development import Development
 from pipeline.train.examples import Examples, LabelledPairs
 from pipeline.train.learner import Learner
 from pipeline.train.losses import Loss, label_loss, loss_of
-from pipeline.train.mining import DEV_DEPTH, draw_mined, unjudged
+from pipeline.train.mining import DEV_DEPTH, add_as_if_mined, draw_mined, unjudged
 from pipeline.train.pairs import Pairs
+
+Measure = Callable[[], dict[str, float]]
+"""Returns a model's measures on the dev queries, in order."""
 
 
 @dataclass(frozen=True)
@@ -38,7 +41,7 @@ class Task:
         learner: the model and its items.
         examples: the steps.
         loss: what a step minimises.
-        measure: returns the model's measures on the dev queries, in order.
+        measure: says how good the model is.
         development: the dev queries.
         save: writes the model into an existing folder.
     """
@@ -46,7 +49,7 @@ class Task:
     learner: Learner
     examples: Examples | LabelledPairs
     loss: Loss
-    measure: Callable[[], dict[str, float]]
+    measure: Measure
     development: Development
     save: Callable[[Path], None]
 
@@ -64,13 +67,12 @@ def mine(
 
     For a reranker also those that its dev measure orders: dev_group and dev_product. Each is
     `Pairs.group` or `Pairs.product` of one side. Beside them, how many tokens were read, as
-    `Learner.tokens` counts. Takes what `encoder_task` does.
+    `Learner.tokens` counts. Takes what `load` does, the pairs of dev, and where it computes.
 
     Raises:
-        PipelineError: the base cannot be used, its vectors are not finite, or nothing is found.
+        PipelineError: the base's vectors are not finite, or nothing is found.
     """
     assert settings.mined
-    refuse_unfit(base.spec, base.name, where)
     model = BiEncoder(base.spec, base.weights, mined_tokens(settings, base))
     tokens = 0.0
 
@@ -93,31 +95,75 @@ def mine(
     return found, tokens
 
 
-def encoder_task(
-    settings: TrainedEncoder, base: Base, pairs: Pairs, development: Development, device: str,
-    where: str,
-) -> Task:  # fmt: skip
-    """Return what trains an encoder.
+def load(
+    settings: TrainedEncoder | TrainedReranker, base: Base, pairs: Pairs, where: str
+) -> BiEncoder | CrossEncoder:
+    """Return the model to train; what is sure to fail is refused before anything is mined.
 
     Args:
         settings: the entry.
         base: what it starts from.
-        pairs: what it learns from.
-        development: what chooses its best epoch.
-        device: where it computes.
+        pairs: what it learns from, without mined pairs.
         where: the entry's key in params.yaml, for messages.
 
     Raises:
-        PipelineError: the base cannot be trained, or the pairs do not suffice for the loss.
+        PipelineError: the base cannot be trained so, or the pairs do not suffice, whatever is
+            mined.
     """
-    refuse_unfit(base.spec, base.name, where)
-    examples = Examples(pairs, settings, where)
+    if settings.kind == "encoder" or settings.mined:
+        refuse_unfit(base.spec, base.name, where)
+    else:
+        refuse_own_code(base.spec, base.name, where)
+    if settings.mined:
+        _examples(settings, add_as_if_mined(pairs, settings.mined), where)
+    if isinstance(settings, TrainedReranker):
+        return CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed, where)
     model = BiEncoder(base.spec, base.weights, settings.max_tokens)
     if settings.matryoshka and max(settings.matryoshka) > model.dimension:
         raise PipelineError(
             f"{where}.matryoshka: {max(settings.matryoshka)} is more than the {model.dimension} "
             f"components of {base.name}. Set at most that."
         )
+    return model
+
+
+def task_of(
+    settings: TrainedEncoder | TrainedReranker, model: BiEncoder | CrossEncoder, pairs: Pairs,
+    development: Development, device: str, where: str,
+) -> Task:  # fmt: skip
+    """Return what trains a model.
+
+    Args:
+        settings: the entry.
+        model: what `load` returned for it.
+        pairs: what it learns from.
+        development: what chooses its best epoch.
+        device: where it computes.
+        where: the entry's key in params.yaml, for messages.
+
+    Raises:
+        PipelineError: the pairs do not suffice.
+    """
+    examples = _examples(settings, pairs, where)
+    if isinstance(model, CrossEncoder):
+        learner, measure = _learn_pairs(model, pairs, development, device)
+    else:
+        learner, measure = _learn_texts(model, pairs, development, device)
+    loss = loss_of(settings) if isinstance(settings, TrainedEncoder) else label_loss
+    return Task(learner, examples, loss, measure, development, model.save)
+
+
+def _examples(
+    settings: TrainedEncoder | TrainedReranker, pairs: Pairs, where: str
+) -> Examples | LabelledPairs:
+    if isinstance(settings, TrainedEncoder):
+        return Examples(pairs, settings, where)
+    return LabelledPairs(pairs, settings, where)
+
+
+def _learn_texts(
+    model: BiEncoder, pairs: Pairs, development: Development, device: str
+) -> tuple[Learner, Measure]:
     dev = development.pairs
     parts = [model.read(pairs.queries, "query"), model.read(pairs.texts, "passage"),
              model.read(dev.queries, "query"), model.read(dev.texts, "passage")]  # fmt: skip
@@ -128,21 +174,16 @@ def encoder_task(
         queries, texts = (learner.outputs(np.arange(*ends[at : at + 2])) for at in (1, 2))
         return development.of_vectors(queries, texts)
 
-    return Task(learner, examples, loss_of(settings), measure, development, model.save)
+    return learner, measure
 
 
-def reranker_task(
-    settings: TrainedReranker, base: Base, pairs: Pairs, development: Development, device: str,
-    where: str,
-) -> Task:  # fmt: skip
-    """Return what trains a reranker; takes and raises what `encoder_task` does."""
-    refuse_own_code(base.spec, base.name, where)
-    examples = LabelledPairs(pairs, settings, where)
-    model = CrossEncoder(base.spec, base.weights, settings.max_tokens, settings.seed, where)
+def _learn_pairs(
+    model: CrossEncoder, pairs: Pairs, development: Development, device: str
+) -> tuple[Learner, Measure]:
     learner = model.learner([*model.read(pairs), *model.read(development.pairs)], device)
     dev = len(pairs) + np.arange(len(development.pairs))
 
     def measure() -> dict[str, float]:
         return development.of_logits(learner.outputs(dev))
 
-    return Task(learner, examples, label_loss, measure, development, model.save)
+    return learner, measure

@@ -582,7 +582,7 @@ def test_mined_products_are_counted_and_found_once_and_so_are_the_tokens_read_fo
         assert card["counts"]["dev_products"] == 130
         chosen = "dev_catalogue_ndcg@10" if kind == "encoder" else "dev_mined_ndcg@10"
         assert card["chosen_by"] == chosen
-        (kept,) = layout.checkpoints().glob(f"{NAME}-*/mined-*")
+        (kept,) = layout.checkpoints().glob(f"{NAME}-*/mined.safetensors")
         with monkeypatch.context() as patch:
             patch.setattr(stage, "mine", None)
             assert train(load_params(), NAME).units["tokens"] == 0
@@ -590,7 +590,72 @@ def test_mined_products_are_counted_and_found_once_and_so_are_the_tokens_read_fo
         kept.write_bytes(kept.read_bytes()[:-1] + b"?")
         assert train(load_params(), NAME).units["tokens"] > 0
         assert contents(files.folder) == first
-        assert f"{kept} is damaged, and is made again" in caplog.text
+        assert f"{kept.parent} is not as it was built; it is built again" in caplog.text
+
+
+MINED = {"mined": {"count": 3, "first": 2, "last": 9}}
+
+
+def test_what_was_mined_serves_every_training_that_would_mine_the_same(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    short = SETTINGS | MINED | {"epochs": 1, "batch": 40}
+    make("mined", short)
+    run()
+    monkeypatch.setattr(stage, "mine", None)
+    cases: list[dict[str, Any]] = [
+        {"lr": 1e-3},
+        {"batch": 20},
+        {"loss": "triplet", "positives": ["E", "S"], "negatives": ["I"]},
+        {"matryoshka": [8, 32]},
+    ]
+    for same in cases:
+        write_project(Path(), short | same)
+        run()
+    others: list[dict[str, Any]] = [
+        {"seed": 4},
+        {"threads": 2},
+        {"max_tokens": 16},
+        {"mined": {"count": 2, "first": 2, "last": 9}},
+    ]
+    for other in others:
+        write_project(Path(), short | other)
+        with pytest.raises(TypeError, match="not callable"):
+            run()
+    write_project(Path(), short, query_prefix="red: ")
+    with pytest.raises(TypeError, match="not callable"):
+        run()
+    write_project(Path(), RERANKER | MINED)
+    with pytest.raises(TypeError, match="not callable"):
+        run("reranker")
+
+
+def test_what_cannot_be_trained_is_refused_before_anything_is_mined(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stage, "mine", None)
+    make("refused")
+    cases: list[tuple[dict[str, Any], dict[str, Any], str]] = [
+        (SETTINGS | {"matryoshka": [33]}, {}, r"matryoshka: 33 is more than the 32 components"),
+        (SETTINGS | {"batch": 41}, {}, r"batch: 41 is more than the 40 examples"),
+        (SETTINGS | {"loss": "cosine", "batch": 161}, {}, r"batch: 161 is more than the 160 exam"),
+        (SETTINGS | {"positives": ["C"], "negatives": []}, {}, r"positives: no pair of the train"),
+        (SETTINGS, {"normalize": False, "similarity": "dot"}, r"base: tiny has similarity dot"),
+        (RERANKER, {"normalize": False, "similarity": "dot"}, r"base: tiny has similarity dot"),
+        (RERANKER | {"max_tokens": 999}, {}, r"max_tokens: 999 is more than the 128"),
+        (RERANKER | {"batch": 161}, {}, r"batch: 161 is more than the 160 pairs"),
+    ]
+    for settings, contract, message in cases:
+        write_project(Path(), settings | MINED, **contract)
+        if "C" in settings.get("positives", ()):
+            path = layout.pairs(NAME).train
+            table = read_table(path, PAIRS, "")
+            write_table(path, table.filter(pc.not_equal(table["label"], "C")), PAIRS)
+        with pytest.raises(PipelineError, match=rf"^trained\.tiny-tuned\.{message}"):
+            train(load_params(), NAME)
+    write_project(Path(), SETTINGS | MINED)
+    with pytest.raises(TypeError, match="not callable"):
+        train(load_params(), NAME)
 
 
 TAUGHT = {"loss": "distill-kl-div", "teacher": "judge", "epochs": 1}
