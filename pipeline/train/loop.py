@@ -121,7 +121,7 @@ class Trainer:
         """Train, and leave the best epoch's weights in the model; return the last checkpoint.
 
         Raises:
-            PipelineError: a loss, a gradient or an output is not finite.
+            PipelineError: a loss, a gradient, an output or the weights' norm is not finite.
             OSError: the disk is full; the last checkpoint is kept.
         """
         with self._checkpoints.locked():
@@ -194,6 +194,9 @@ class Trainer:
             if not math.isfinite(norm):
                 raise FloatingPointError(f"the gradient is {norm}")
             self._update()
+            norm = float(torch.nn.utils.get_total_norm(self._parameters.values()))
+            if not math.isfinite(norm):  # else the next checkpoint would hold such weights
+                raise FloatingPointError(f"the norm of the weights is {norm}")
         except FloatingPointError as err:
             raise self._diverged(self._step + 1, str(err)) from err
         self._step += 1

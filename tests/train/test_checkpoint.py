@@ -12,16 +12,20 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from ruamel.yaml import YAML
+from safetensors.torch import load_file, save_file
 
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
+from pipeline.core.files import sha256_file
 from pipeline.core.params_file import load_params
 from pipeline.train.learner import Learner
 from pipeline.train.stage import train
 from tests.helpers.artefacts import ROOT
 from tests.helpers.limits import file_limit
-from tests.helpers.training import NAME, RERANKER, write_project
-from tests.train.test_stage import Make, contents
+from tests.helpers.training import NAME, RERANKER, SETTINGS, write_project
+from tests.train.test_stage import MINED, TAUGHT, Make, add_judge, contents
 from tests.train.test_stage import make as make  # a fixture
 
 pytestmark = pytest.mark.slow  # models are trained
@@ -100,6 +104,73 @@ def test_a_training_that_is_killed_again_and_again_ends_with_the_same_bytes(make
     assert process.returncode == 0
     assert contents(layout.model("encoder", NAME).folder) == expected
     assert [path.name for path in _checkpoint().iterdir() if path.name.startswith("state")] == []
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_a_training_killed_at_ten_moments_of_any_of_its_work_ends_with_the_same_bytes(
+    make: Make, kind: str
+) -> None:
+    """From its first file in the cache to its end: mining, steps, dev measures, the model's files.
+
+    The encoder also has a teacher, which is converted and scores pairs.
+    """
+    make(kind)
+    settings = SETTINGS | TAUGHT if kind == "encoder" else RERANKER
+    write_project(Path(), settings | MINED | {"epochs": 3})
+    add_judge(Path())
+    cache, model = Path("cache").absolute(), layout.model(kind, NAME).folder.absolute()
+    started = time.monotonic()
+    with _train_in_a_process() as process:
+        while process.poll() is None and not cache.exists():
+            time.sleep(0.002)
+        begin = time.monotonic() - started
+    end = time.monotonic() - started
+    assert process.returncode == 0
+    expected = contents(model)
+    rng, kills = np.random.default_rng(1), 0
+    shutil.rmtree(cache)
+    shutil.rmtree(model)
+    while kills < 10:
+        with _train_in_a_process() as process:
+            try:
+                process.wait(rng.uniform(begin, end))
+            except subprocess.TimeoutExpired:
+                process.kill()
+        if process.returncode == -signal.SIGKILL:
+            kills += 1
+            continue
+        assert process.returncode == 0
+        assert contents(model) == expected
+        shutil.rmtree(cache)
+        shutil.rmtree(model)
+    with _train_in_a_process() as process:
+        pass
+    assert process.returncode == 0
+    assert contents(model) == expected
+
+
+def test_an_update_that_makes_weights_infinite_is_told_at_its_step_and_keeps_the_checkpoint(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    make("infinite", SHORT)
+    _train_until(2, monkeypatch)
+    folder = _checkpoint()
+    (path,) = folder.glob("state-*.safetensors")
+    state = load_file(path)
+    moment = next(name for name in state if name.startswith("exp_avg."))
+    state[moment].fill_(torch.finfo(torch.float32).max)
+    save_file(state, path)
+    card = json.loads((folder / "checkpoint.json").read_text(encoding="utf-8"))
+    card["state"]["sha256"] = sha256_file(path)
+    (folder / "checkpoint.json").write_text(json.dumps(card), encoding="utf-8")
+    before = contents(folder)
+    said = r"fails at step 3 of 4: the norm of the weights is inf\. .* The last checkpoint is"
+    with pytest.raises(PipelineError, match=said):
+        _train()
+    assert contents(folder) == before
+    weights = [value for name, value in load_file(path).items() if name.startswith("weight.")]
+    assert all(torch.isfinite(value).all() for value in weights)
 
 
 def test_a_checkpoint_that_is_torn_or_of_another_training_is_ignored_with_a_message(
