@@ -281,6 +281,7 @@ def read_tradeoff(
         "locale": locale,
         "encoder": manifest.encoder,
         "weights_sha256": manifest.weights_sha256,
+        "similarity": manifest.contract["similarity"],
         "product_ids_sha256": manifest.products.ids_sha256,
         **manifest.vectors_sha256(),
         "judgements_sha256": judgements_sha256,

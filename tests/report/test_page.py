@@ -330,6 +330,10 @@ def test_indexes_measured_on_other_vectors_are_left_out_and_told() -> None:
         told = read_locale(given, "es").tradeoff
         assert isinstance(told, str)
         assert "measured on other data ('other'" in told
+    write_tradeoff(RNG, given, "es", manifest, similarity="l2")
+    told = read_locale(given, "es").tradeoff
+    assert isinstance(told, str)
+    assert "measured on other data ('l2', now 'cosine')" in told
 
 
 def test_figures_of_the_index_in_use_with_other_settings_are_left_out_and_told(
