@@ -14,7 +14,8 @@ from pipeline.runs.card import RunCard, of_index
 def of_dense(params: Params, locale: str, vectors: Mapping[str, str]) -> dict[str, str]:
     """Return what dense runs are made of; `vectors` is `Manifest.vectors_sha256`."""
     index = of_index(params.index[locale], params.index_of(locale))
-    return {"encoder": params.encoder[locale], **index, **vectors}
+    similarity = params.encoder_of(locale).similarity
+    return {"encoder": params.encoder[locale], "similarity": similarity, **index, **vectors}
 
 
 def of_bm25(

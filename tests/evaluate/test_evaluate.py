@@ -515,6 +515,18 @@ def test_runs_of_other_settings_than_params_yaml_has_are_refused_and_the_old_rep
     assert layout.metrics(LOCALE).read_bytes() == before
 
 
+def test_runs_of_the_same_vectors_by_another_similarity_are_refused(judgements: pa.Table) -> None:
+    path = layout.embeddings(LOCALE).manifest
+    manifest = json.loads(path.read_text())
+    manifest["contract"]["similarity"] = "dot"
+    path.write_text(json.dumps(manifest))
+    changed = params({**SHALLOW, f"{ENTRY}.similarity": "dot"})
+    with pytest.raises(
+        PipelineError, match=r"similarity must be 'dot' .found 'cosine'.*dvc repro retrieve@es"
+    ):
+        evaluate.evaluate(changed, LOCALE)
+
+
 def test_after_a_change_each_stage_that_has_not_run_again_is_named_until_all_have(
     judgements: pa.Table,
 ) -> None:
