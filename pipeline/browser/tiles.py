@@ -24,6 +24,7 @@ from pipeline.core.faiss import faiss, faiss_threads
 from pipeline.core.params import Clean
 from pipeline.evaluate.product_fields import BRAND, iter_fields
 from pipeline.index.kinds import TRAINING_SEED
+from pipeline.search.facets import FacetBuilder
 
 CODE_ROWS = 100_000
 VECTOR_ROWS = 2_048
@@ -178,32 +179,35 @@ def write_shown(folder: Path, path: Path, settings: Clean, order: Ints, remedy: 
 
     `order` has the rows of the table as the tiles have them.
 
-    A tile of titles is JSON, [[product_id, title], ...]. Brands are numbered from 1 in the order of
-    their names; `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a
-    product has no brand. Where the products' texts have no brands, no file of them is written.
+    A tile of titles is JSON, [[product_id, title], ...]. Brands that differ only in case are one,
+    named as most of its products write it. They are numbered from 1 in the order of their names;
+    `brands.bin` has the names, the tiles have a number per product, uint32, 0 where a product has
+    no brand. Where the products' texts have no brands, no file of them is written.
     A file in `folder` holds the titles meanwhile: a million of them are hundreds of megabytes.
 
     Raises:
         PipelineError: the table is missing, damaged, or of another number of fields.
     """
-    numbers = {"": 0}
-    brands = [np.empty(0, "<u4")]
+    facet = FacetBuilder()
+    brands = [np.empty(0, np.int32)]
 
     def rows() -> Iterator[list[str]]:
         for batch in iter_fields(path, settings, [BRAND], remedy):
-            found = (numbers.setdefault(each, len(numbers)) for each in batch.values.get(BRAND, ()))
-            brands.append(np.fromiter(found, "<u4"))
+            found = map(facet.add, batch.values.get(BRAND, ()))
+            brands.append(np.fromiter(found, np.int32))
             yield from map(list, zip(batch.ids.to_pylist(), batch.titles, strict=True))
 
     with tempfile.TemporaryFile(dir=folder) as held:
         write_titles(folder, reordered(rows(), order, held))
-    names = sorted(numbers)
-    if len(names) > 1:
-        _write_packed(folder / "brands.bin", names[1:])
-        sorted_number = np.argsort([numbers[name] for name in names]).astype("<u4")
-        column = sorted_number[np.concatenate(brands)][order]
+    names: list[str] = facet.table()["shown"].to_pylist()
+    if names:
+        by_name = sorted(range(len(names)), key=names.__getitem__)
+        _write_packed(folder / "brands.bin", [names[code] for code in by_name])
+        number = np.zeros(len(names) + 1, "<u4")  # the last is that of NO_VALUE, -1
+        number[by_name] = np.arange(1, len(names) + 1)
+        column = number[np.concatenate(brands)][order]
         TileWriter(folder, "brands", CODE_ROWS).add(column[:, None].view(np.uint8))
-    return len(names) - 1
+    return len(names)
 
 
 def reordered(rows: Iterable[list[str]], order: Ints, held: BinaryIO) -> Iterator[list[str]]:

@@ -90,16 +90,22 @@ def test_tiles_hold_all_rows_in_order_wherever_the_pieces_end(tmp_path: Path) ->
         assert sizes == [10, 10, 10, 10, 6]
 
 
+def write_products(folder: Path, given: list[tuple[str, str]]) -> Path:
+    """Write the clean table of products of a title and a brand each; return where."""
+    rows: dict[str, list[object]] = {"product_id": [], "text": [], "field_ends": []}
+    for number, (title, brand) in enumerate(given):
+        text, ends = join_fields([title, brand, "", "", "words"], params().clean.separator)
+        for name, value in zip(rows, (f"B{number}", text, ends), strict=True):
+            rows[name].append(value)
+    path = folder / "products.parquet"
+    tables.write_table(path, pa.table(rows, tables.PRODUCTS), tables.PRODUCTS)
+    return path
+
+
 def test_titles_and_brands_are_those_of_each_product(tmp_path: Path) -> None:
     settings = params().clean
     given = [("Mug", "Ä"), ("Kettle <b>", ""), ("", "Zeta"), ("t" * 500, "Ä"), ("Pan", "Beta")]
-    rows: dict[str, list[object]] = {"product_id": [], "text": [], "field_ends": []}
-    for number, (title, brand) in enumerate(given):
-        text, ends = join_fields([title, brand, "", "", "words"], settings.separator)
-        for name, value in zip(rows, (f"B{number}", text, ends), strict=True):
-            rows[name].append(value)
-    path = tmp_path / "products.parquet"
-    tables.write_table(path, pa.table(rows, tables.PRODUCTS), tables.PRODUCTS)
+    path = write_products(tmp_path, given)
     order = np.array([3, 0, 4, 1, 2])
     assert write_shown(tmp_path, path, settings, order, "") == 3
     titles = read_packed(tmp_path / "titles-00000.bin")
@@ -117,3 +123,16 @@ def test_titles_and_brands_are_those_of_each_product(tmp_path: Path) -> None:
     fewer = settings.model_copy(update={"fields": ("product_title", "product_brand")})
     with pytest.raises(PipelineError, match=r"of 5 fields, but clean\.fields has 2"):
         write_shown(other, path, fewer, order, "Run it again.")
+
+
+def test_brands_that_differ_only_in_case_are_one_as_most_products_write_it(tmp_path: Path) -> None:
+    written = ["NIKE", "Nike", "", "straße", "Nike", "STRASSE", "nike", "strasse", "STRASSE"]
+    path = write_products(tmp_path, [("Shoe", brand) for brand in written])
+    order = np.arange(len(written))
+    assert write_shown(tmp_path, path, params().clean, order, "") == 2
+    names = read_packed(tmp_path / "brands.bin")
+    column = np.fromfile(tmp_path / "brands-00000.bin", "<u4")
+    shown = {"nike": "Nike", "strasse": "STRASSE", "": ""}
+    assert [["", *names][number] for number in column] == [
+        shown[each.casefold()] for each in written
+    ]
