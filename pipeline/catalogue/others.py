@@ -5,10 +5,11 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import Field
 
+from pipeline.clusters.card import ClustersCard
 from pipeline.clusters.form import ClustersReport, Estimate
 from pipeline.core import layout
 from pipeline.core.cards import read_model, refuse_differences
-from pipeline.core.param_types import Number, Part
+from pipeline.core.param_types import Number, Part, Sha256
 
 MEASURES = {
     "concordance": "more similar first",
@@ -29,10 +30,12 @@ Values = dict[str, float | int]
 
 
 class _Report(Part):
-    """What a report is of."""
+    """What a report is of: the hashes are of the clean products and of their vectors."""
 
     encoder: str
     products: Number
+    table_sha256: Sha256
+    vectors_sha256: Sha256
 
 
 Report = TypeVar("Report", bound=_Report)
@@ -50,14 +53,19 @@ class SimilarReport(_Report):
     not_evaluated: str | None = None
 
 
-def similar_section(clusters: ClustersReport) -> dict[str, Any]:
+def similar_section(clusters: ClustersReport, card: ClustersCard) -> dict[str, Any]:
     """Return what the template shows of similar products.
 
+    Args:
+        clusters: the report of the clusters.
+        card: their card.
+
     Raises:
-        PipelineError: the report is missing or damaged, or is of another encoder or other products
-            than the clusters.
+        PipelineError: the report is missing or damaged, or is of another encoder, other texts or
+            other vectors than the clusters.
     """
-    report = _read("similar", layout.similar_report(clusters.locale), SimilarReport, clusters)
+    path = layout.similar_report(clusters.locale)
+    report = _read("similar", path, SimilarReport, clusters, card)
     rows = [
         (said, [_estimate(values, name) for name in MEASURES])
         for system, said in SYSTEMS.items()
@@ -93,19 +101,25 @@ class DuplicatesReport(_Report):
     examples: tuple[DuplicateGroup, ...]
 
 
-def duplicates_section(clusters: ClustersReport) -> DuplicatesReport:
+def duplicates_section(clusters: ClustersReport, card: ClustersCard) -> DuplicatesReport:
     """Return what the template shows of duplicates; raises as `similar_section` does."""
     path = layout.duplicates_report(clusters.locale)
-    return _read("duplicates", path, DuplicatesReport, clusters)
+    return _read("duplicates", path, DuplicatesReport, clusters, card)
 
 
-def _read(stage: str, path: Path, form: type[Report], clusters: ClustersReport) -> Report:
+def _read(
+    stage: str, path: Path, form: type[Report], clusters: ClustersReport, card: ClustersCard
+) -> Report:
     remedy = layout.rerun_hint(stage, clusters.locale)
     report = read_model(path, form, remedy)
-    found, expected = (
-        {"encoder": each.encoder, "products": each.products} for each in (report, clusters)
-    )
-    why = "the report is of other vectors than the clusters"
+    expected = {
+        "encoder": clusters.encoder,
+        "products": clusters.products,
+        "table_sha256": card.table_sha256,
+        "vectors_sha256": card.vectors_sha256,
+    }
+    found = report.model_dump(include=set(expected))
+    why = "the report is of other texts or vectors than the clusters"
     refuse_differences(path, found, expected, why, remedy)
     return report
 

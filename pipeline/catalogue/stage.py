@@ -22,15 +22,14 @@ POINTED = 3_000
 
 def catalogue(params: Params, locale: str) -> stage.Done:
     """Write the page of a locale's catalogue."""
-    check_clusters(params, locale)
+    card = check_clusters(params, locale)
     report = read_report(locale)
     drawn = _read_map(params, locale)
-    page = render(
-        report,
-        drawn,
-        params,
-        {"similar": similar_section(report), "duplicates": duplicates_section(report)},
-    )
+    others = {
+        "similar": similar_section(report, card),
+        "duplicates": duplicates_section(report, card),
+    }
+    page = render(report, drawn, params, others)
     path = layout.catalogue(locale)
     files.write_text(path, page)
     log.info("catalogue locale=%s products=%d page=%s", locale, report.products, path)

@@ -60,7 +60,7 @@ def make_card(
     )
 
 
-def check_clusters(params: Params, locale: str) -> None:
+def check_clusters(params: Params, locale: str) -> ClustersCard:
     """Check that a locale's clusters, map and report belong together, and to these products.
 
     The vectors themselves are not read.
@@ -68,6 +68,9 @@ def check_clusters(params: Params, locale: str) -> None:
     Args:
         params: the settings that they must be of.
         locale: whose products they are.
+
+    Returns:
+        Their card.
 
     Raises:
         PipelineError: a file is missing or edited, or is of other products or settings.
@@ -89,3 +92,4 @@ def check_clusters(params: Params, locale: str) -> None:
     check_hash(found.clusters, card.clusters_sha256, found.card, remedy)
     check_hash(found.map, card.map_sha256, found.card, remedy)
     check_hash(report, card.report_sha256, found.card, remedy)
+    return card

@@ -51,6 +51,8 @@ def duplicates(params: Params, locale: str) -> stage.Done:
     found = found._replace(cosine=cosines_of(vectors, found.product, found.kept))
     report = count_groups(found, distinct) | {
         "encoder": manifest.encoder,
+        "table_sha256": manifest.products.table_sha256,
+        "vectors_sha256": manifest.products.sha256(),
         "threshold": describe(threshold) | {"text": params.duplicates.text},
         "products_with_all_neighbours_near": saturated,
         **judge_groups(params, locale, ids, pairs, distinct, found),

@@ -60,6 +60,8 @@ def similar(params: Params, locale: str) -> stage.Done:
         "encoder": params.encoder[locale],
         "index": params.index[locale],
         "products": total,
+        "table_sha256": manifest.products.table_sha256,
+        "vectors_sha256": manifest.products.sha256(),
         "neighbours": min(kept, total - 1),
         "products_with_fewer": fewer,
         f"index_overlap@{kept}": overlap(catalogue, locale, kept),

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +30,7 @@ from tests.helpers.page_artefacts import NASTY
 
 PRODUCTS = 90
 DUPLICATES = {
-    "encoder": params().encoder[LOCALE], "products": PRODUCTS, "groups": 1, "duplicates": 11,
+    "products": PRODUCTS, "groups": 1, "duplicates": 11,
     "duplicates_of_equal_text": 10,
     "duplicates_of_near_text": 1, "largest_group": 12,
     "examples": [
@@ -61,7 +62,10 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_embeddings(params(), vectors, random_vectors(rng, 20))
         stage_index.index(params(), LOCALE)
         similar.similar(params(), LOCALE)
-        files.write_json(layout.duplicates_report(LOCALE), DUPLICATES)
+        of = ("encoder", "table_sha256", "vectors_sha256")
+        near = json.loads(layout.similar_report(LOCALE).read_text())
+        duplicates = DUPLICATES | {key: near[key] for key in of}
+        files.write_json(layout.duplicates_report(LOCALE), duplicates)
         clusters(params(THREE), LOCALE)
         catalogue(params(THREE), LOCALE)
     return folder
@@ -83,8 +87,8 @@ def _retitle(titles: list[str]) -> None:
     tables.write_table(path, pa.table(columns, tables.PRODUCTS), tables.PRODUCTS)
 
 
-def _of_another_encoder(report: Path) -> None:
-    files.write_json(report, json.loads(report.read_text()) | {"encoder": "labse"})
+def _say_otherwise(report: Path, changed: dict[str, object]) -> None:
+    files.write_json(report, json.loads(report.read_text()) | changed)
 
 
 def test_the_page_is_the_same_twice_and_alone(inside: Path) -> None:
@@ -131,18 +135,27 @@ def test_the_page_says_what_the_reports_say(inside: Path) -> None:
         ),
         (lambda: layout.similar_report(LOCALE).write_text("{}"), "Run `dvc repro similar@es`"),
         (lambda: layout.duplicates_report(LOCALE).write_text("["), "Run `dvc repro duplicates@es`"),
-        (
-            lambda: files.write_json(
-                layout.duplicates_report(LOCALE), DUPLICATES | {"products": 7}
-            ),
-            "of other vectors than the clusters",
+        *(
+            (
+                partial(_say_otherwise, of(LOCALE), {key: value}),
+                f"than the clusters. Run `dvc repro {stage}@es`",
+            )
+            for stage, of in (
+                ("similar", layout.similar_report),
+                ("duplicates", layout.duplicates_report),
+            )
+            for key, value in (
+                ("products", 7),
+                ("encoder", "labse"),
+                ("table_sha256", "0" * 64),
+                ("vectors_sha256", "0" * 64),
+            )
         ),
-        (lambda: _of_another_encoder(layout.similar_report(LOCALE)), "than the clusters"),
         (lambda: layout.clusters(LOCALE).map.write_bytes(b"PAR1"), "map.parquet: sha256 must be"),
         (lambda: layout.clusters(LOCALE).map.unlink(), "is missing. Run `dvc repro clusters@es`"),
         (lambda: layout.clusters(LOCALE).card.unlink(), "is missing. Run `dvc repro clusters@es`"),
         (
-            lambda: _of_another_encoder(layout.clusters_report(LOCALE)),
+            lambda: _say_otherwise(layout.clusters_report(LOCALE), {"encoder": "labse"}),
             "es.json: sha256 must be",
         ),
         (lambda: clusters(params(), LOCALE), "settings must be"),
@@ -160,6 +173,20 @@ def test_artefacts_that_do_not_fit_are_refused_and_the_old_page_stays(
     with pytest.raises(PipelineError, match=re.escape(message)):
         catalogue(params(THREE), LOCALE)
     assert layout.catalogue(LOCALE).read_bytes() == before
+
+
+def test_after_new_vectors_each_stage_that_has_not_run_again_is_named_until_all_have(
+    inside: Path,
+) -> None:
+    rng = np.random.default_rng(7)
+    write_embeddings(params(), random_vectors(rng, PRODUCTS), random_vectors(rng, 20))
+    clusters(params(THREE), LOCALE)
+    with pytest.raises(PipelineError, match=r"vectors_sha256 must be .*dvc repro similar@es"):
+        catalogue(params(THREE), LOCALE)
+    stage_index.index(params(), LOCALE)
+    similar.similar(params(), LOCALE)
+    with pytest.raises(PipelineError, match=r"vectors_sha256 must be .*dvc repro duplicates@es"):
+        catalogue(params(THREE), LOCALE)
 
 
 def test_without_labels_the_page_says_so(inside: Path) -> None:
