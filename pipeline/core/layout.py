@@ -607,6 +607,11 @@ def params_lock() -> Path:
     return cache() / "params.lock"
 
 
+def tradeoff_lock() -> Path:
+    """Return the lock that `make tradeoff` holds while it measures."""
+    return cache() / "tradeoff.lock"
+
+
 def last_plan() -> Path:
     """Return the file of the cost sheet that was made last."""
     return rates() / "plan.json"

@@ -13,6 +13,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,6 +21,7 @@ from statistics import median
 from typing import Any
 
 import numpy as np
+from filelock import FileLock, Timeout
 from numpy.typing import NDArray
 
 from pipeline.core import files, layout, stage
@@ -299,6 +301,23 @@ def _digits(value: float) -> float:
     return float(f"{value:.3g}")
 
 
+@contextmanager
+def _alone() -> Iterator[None]:
+    """Refuse a second run: two would slow each other, and each drop what the other has written."""
+    lock = FileLock(layout.tradeoff_lock(), timeout=0)
+    try:
+        lock.acquire()
+    except Timeout as err:
+        raise PipelineError(
+            f"{lock.lock_file}: `make tradeoff` is running already, and two would spoil each "
+            "other's times. Wait until it ends."
+        ) from err
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 def main() -> int:
     """Measure the locales and indexes asked for; return the exit status."""
     parser = stage.locale_parser("tradeoff")
@@ -307,7 +326,7 @@ def main() -> int:
         help="a key of `indexes` in params.yaml; may be repeated; without it, every index",
     )  # fmt: skip
     options = parser.parse_args()
-    with stage.report_errors("tradeoff") as outcome:
+    with stage.report_errors("tradeoff") as outcome, _alone():
         params = load_params()
         for name in options.index:
             if name not in params.indexes:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pyarrow.compute as pc
 import pytest
+from filelock import FileLock
 
 from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
@@ -313,6 +314,19 @@ def test_what_it_cannot_do_is_told_in_one_message(
     assert tradeoff.main() == 1
     assert len(caplog.messages) == 1
     assert re.match(f"error in tradeoff: {told}", caplog.messages[0])
+
+
+def test_a_second_run_is_refused_since_it_would_spoil_the_times_of_the_first(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    Path("params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    monkeypatch.setattr(sys, "argv", ["tradeoff", "--locale", LOCALE, "--index", "flat"])
+    with FileLock(layout.tradeoff_lock()):
+        assert tradeoff.main() == 1
+    assert "`make tradeoff` is running already" in caplog.text
+    assert not layout.tradeoff(LOCALE).exists()
+    assert tradeoff.main() == 0
+    assert layout.tradeoff(LOCALE).exists()
 
 
 def test_queries_without_an_exact_product_leave_the_measure_empty() -> None:
