@@ -9,10 +9,11 @@ folder of another commit, and results of another commit, source or params, are r
 
 The tables, also in FOLDER/results.md, have for each measure the mean, the paired difference from
 what the experiment is compared with, its bootstrap interval, and * where p < .05 by paired
-randomisation, adjusted (Holm) for all differences of the table. A system `rerank` is compared with
-the hybrid run that it reorders. Full lists are the queries with 40 judged products or more: most
-others of the sample have one. The last table is ESCI's task 2, the label of each judged pair: a
-reranker's F1 beside that of a threshold on BM25 and of the most frequent label.
+randomisation, adjusted (Holm) for all differences of the table; for nDCG@10 also how many queries
+won, lost and tied. A system `rerank` is compared with the hybrid run that it reorders. Full lists
+are the queries with 40 judged products or more: most others of the sample have one. The last table
+is ESCI's task 2, the label of each judged pair: a reranker's F1 beside that of a threshold on BM25
+and of the most frequent label.
 """
 
 import argparse
@@ -53,6 +54,8 @@ GUESSES = {"reranker": "", "bm25 threshold": "bm25_", "most frequent label": "ma
 """Who guesses the labels, and how the keys of its F1 begin in the metrics."""
 MEASURES = ("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100")
 RERANKED, FIRST = "rerank.ndcg@10", "hybrid.ndcg@10"
+COUNTED = ("dense.ndcg@10", FIRST, RERANKED)
+"""The measures of which queries are counted."""
 FULL_LIST = 40
 """Judged products of a query whose whole list was judged: the sample's lists have 40 to 78."""
 
@@ -98,6 +101,9 @@ class Difference:
     after: float
     interval: Interval
     p: float
+    won: int
+    lost: int
+    tied: int
 
 
 def main() -> int:
@@ -328,6 +334,9 @@ def differences(
             after=float(np.nanmean(new)),
             interval=uncertainty.bootstrap_interval(moved, draws),
             p=uncertainty.paired_randomisation(moved, draws),
+            won=int((moved > 0).sum()),
+            lost=int((moved < 0).sum()),
+            tied=int((moved == 0).sum()),
         )
 
 
@@ -337,15 +346,26 @@ def read(folder: Path, locale: str) -> tuple[pa.Table, Card]:
     return read_per_query(path.read_bytes(), str(path), locale, "Delete its folder.")
 
 
+def counted(measure: str) -> str:
+    """Return the name of the column that counts the queries on which a measure moved."""
+    return f"{measure} won, lost, tied"
+
+
 def table(found: Sequence[Difference], alpha: float) -> str:
-    """Return a table: a line for each row and locale, a column for each measure."""
-    columns = [name for name in (*MEASURES, RERANKED) if any(d.column == name for d in found)]
+    """Return a table: a line for each row and locale, one or two columns for each measure."""
+    columns = [
+        column
+        for name in (*MEASURES, RERANKED)
+        if any(d.column == name for d in found)
+        for column in ((name, counted(name)) if name in COUNTED else (name,))
+    ]
     rows: dict[tuple[str, str], dict[str, str]] = {}
     for each, p in zip(found, uncertainty.holm([d.p for d in found]), strict=True):
         sure = "*" if p < alpha else ""
         cells = rows.setdefault((each.row, each.locale), {"queries": f"{each.interval.queries:,}"})
         mean, low, high, _ = each.interval
         cells[each.column] = f"{each.after:.4f}, {mean:+.4f} [{low:+.4f}, {high:+.4f}]{sure}"
+        cells[counted(each.column)] = f"{each.won:,}, {each.lost:,}, {each.tied:,}"
     header = ("experiment", "locale", "queries", *columns)
     return markdown(
         header,

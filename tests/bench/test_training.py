@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from ruamel.yaml import YAML
 
@@ -27,7 +28,7 @@ from bench.training import (
     prepare,
     table,
 )  # fmt: skip
-from pipeline.core import layout
+from pipeline.core import layout, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.params_file import PARAMS_FILE, check_params
 from pipeline.evaluate.uncertainty import Interval
@@ -82,9 +83,9 @@ def test_an_unknown_experiment_is_refused() -> None:
 
 def test_differences_of_one_table_are_adjusted_together() -> None:
     def of(row: str, p: float) -> Difference:
-        return Difference(row, "us", MEASURES[0], 0.5, Interval(0.1, 0.05, 0.15, 9), p)
+        return Difference(row, "us", MEASURES[0], 0.5, Interval(0.1, 0.05, 0.15, 9), p, 5, 3, 1)
 
-    sure = "| a | us | 9 | 0.5000, +0.1000 [+0.0500, +0.1500]* |"
+    sure = "| a | us | 9 | 0.5000, +0.1000 [+0.0500, +0.1500]* | 5, 3, 1 |"
     assert sure in table([of("a", 0.04)], 0.05)
     assert sure not in table([of("a", 0.04), of("b", 0.5)], 0.05)
 
@@ -150,6 +151,27 @@ def test_results_are_used_again_only_if_commit_source_and_params_are_the_same(
     commit_all(repository, dict(os.environ), "another")
     with pytest.raises(PipelineError, match=r"is of another commit, source\. Delete it\."):
         evaluate(tmp_path, BASE, nothing, data, origin_of(repository, source))
+
+
+def test_the_queries_that_won_lost_and_tied_are_counted_among_those_that_have_a_value(
+    tmp_path: Path,
+) -> None:
+    before = {measure: np.array([0.1, 0.2, 0.3, 0.4, np.nan]) for measure in MEASURES}
+    after = {measure: np.array([0.2, 0.3, 0.1, 0.4, np.nan]) for measure in MEASURES}
+    for name, values in ((BASE, before), ("mine", after)):
+        comparisons.write_reports(tmp_path / name, "us", comparisons.table(values, "us"))
+        shutil.copytree(tmp_path / name / layout.PER_QUERY, tmp_path / "results" / name)
+    judged = pa.table(
+        {"query_id": range(100, 105), "product_id": ["B"] * 5, "label": ["E"] * 5},
+        tables.JUDGEMENTS,
+    )
+    path = tmp_path / "project" / layout.clean("us").judgements
+    tables.write_table(path, judged, tables.JUDGEMENTS)
+    mine = Experiment(locales=("us",))
+    found = list(differences(tmp_path, "mine", mine, "us", 0, comparisons.DRAWS))
+    assert [(each.won, each.lost, each.tied) for each in found] == [(2, 1, 1)] * len(MEASURES)
+    header, _, row = table(found, 0.05).splitlines()
+    assert header.count("won, lost, tied") == row.count("| 2, 1, 1 |") == 2, "of nDCG@10"
 
 
 def test_numbers_of_two_samples_are_not_compared(tmp_path: Path) -> None:
