@@ -5,10 +5,11 @@ has a table of its own.
 """
 
 import argparse
+import itertools
 import math
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pipeline import git
@@ -22,17 +23,18 @@ from pipeline.core.params_file import load_params
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
 from pipeline.leaderboard.recorded import read_means
-from pipeline.leaderboard.speed import Speed, network_of, read_speed
+from pipeline.leaderboard.speed import TIMED, Speed, network_of, read_machines, read_speed
 
 
 @dataclass(frozen=True)
 class Held:
-    """What one revision holds."""
+    """What one revision holds; `machines` is what `read_machines` returns, by locale."""
 
     name: str
     sides: Mapping[str, Side]
     settings: Settings
     speeds: Mapping[str, Speed]
+    machines: Mapping[str, Mapping[str, str]]
     means: Mapping[str, Mapping[str, float]]
 
 
@@ -52,6 +54,8 @@ def rank_revisions(
             few draws for so many entries.
     """
     held, notes = _read_all(params, names)
+    held, elsewhere = on_one_machine(held)
+    notes += elsewhere
     shown = _differing([each.settings for each in held])
     entries = board.merge_equal(
         entry
@@ -122,18 +126,14 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
     locales = [each for each in revision.locales(params.locales) if f"encoder.{each}" in settings]
     sides = revision.sides(locales)
     bench = revision.find(layout.ENCODE_BENCH)
+    tradeoffs = {locale: revision.find(layout.tradeoff(locale)) for locale in sides}
     speeds = {
         locale: read_speed(
-            bench,
-            revision.find(layout.tradeoff(locale)),
-            side.card.encoder,
-            side.card.index,
-            network_of(settings, side.card.encoder),
-            side.card.sample.product_ids_sha256,
-            settings,
+            bench, tradeoffs[locale], side.card, network_of(settings, side.card.encoder), settings
         )
         for locale, side in sides.items()
     }
+    machines = {locale: read_machines(bench, each) for locale, each in tradeoffs.items()}
     means = {
         locale: read_means(
             side,
@@ -142,7 +142,34 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
         )
         for locale, side in sides.items()
     }
-    return Held(name, sides, settings, speeds, means)
+    return Held(name, sides, settings, speeds, machines, means)
+
+
+def on_one_machine(held: Sequence[Held]) -> tuple[list[Held], list[str]]:
+    """Leave out the times of other machines than a locale's first: one column is of one machine.
+
+    Returns:
+        The revisions, and lines that say whose times are left out.
+    """
+    first: dict[tuple[str, str], str] = {}
+    elsewhere: dict[tuple[str, str, str], list[str]] = {}
+    kept = []
+    for each in held:
+        speeds = dict(each.speeds)
+        for locale, name in itertools.product(each.speeds, TIMED):
+            machine = each.machines[locale][name]
+            if getattr(speeds[locale], name) is None:
+                continue
+            if machine != first.setdefault((locale, name), machine):
+                speeds[locale] = replace(speeds[locale], **{name: None})
+                elsewhere.setdefault((locale, name, machine), []).append(each.name)
+        kept.append(replace(each, speeds=speeds))
+    lines = (
+        f"{TIMED[name]} of {display.list_revisions(names)} is left out: measured on {machine}, but "
+        f"that of other rows on {first[locale, name]}"
+        for (locale, name, machine), names in elsewhere.items()
+    )
+    return kept, list(dict.fromkeys(lines))
 
 
 def _differing(settings: Sequence[Settings]) -> list[str]:

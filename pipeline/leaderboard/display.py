@@ -13,7 +13,7 @@ from typing import Any
 
 from pipeline.core import text_tables
 from pipeline.core.params import ENCODER_MEASURES
-from pipeline.core.text_tables import four_digits, inline, plain
+from pipeline.core.text_tables import four_digits, inline, printable
 from pipeline.evaluate.metrics import rounded_or_none
 from pipeline.leaderboard.board import BASELINE, Board, Placed
 
@@ -46,10 +46,10 @@ def terminal(shown: Shown) -> str:
     for each in shown.boards:
         header, rows = _table(each, shown)
         table = text_tables.aligned(
-            header, [list(map(plain, row)) for row in rows], _numbers(shown)
+            header, [list(map(printable, row)) for row in rows], _numbers(shown)
         )
         parts.append(f"{_title(each)}\n{table}")
-    return "\n".join([*parts, "\n".join([_legend(shown), *map(plain, shown.notes)]) + "\n"])
+    return "\n".join([*parts, "\n".join([_legend(shown), *map(printable, shown.notes)]) + "\n"])
 
 
 def markdown(shown: Shown) -> str:
@@ -113,7 +113,7 @@ def _table(each: Board, shown: Shown) -> tuple[list[str], list[list[str]]]:
                     for value, digits in zip(asdict(entry.speed).values(), (0, 0, 3), strict=True)
                 ),
                 ", ".join(f"{key}={value}" for key, value in entry.settings.items()),
-                _names(entry.revisions),
+                list_revisions(entry.revisions),
             ]
         )  # fmt: skip
     return header, rows
@@ -168,7 +168,8 @@ def _legend(shown: Shown) -> str:
     )
 
 
-def _names(revisions: Sequence[str]) -> str:
+def list_revisions(revisions: Sequence[str]) -> str:
+    """Return the first names, and how many more there are."""
     more = len(revisions) - NAMES_SHOWN
     listed = ", ".join(revisions[:NAMES_SHOWN])
     return f"{listed} and {more} more" if more > 0 else listed

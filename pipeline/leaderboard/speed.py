@@ -8,6 +8,7 @@ from dataclasses import astuple, dataclass
 from typing import Any
 
 from pipeline.compare.loose_json import number_at, parse, value_at
+from pipeline.evaluate.per_query import Card
 
 
 @dataclass(frozen=True)
@@ -33,42 +34,64 @@ class Speed:
 def read_speed(
     bench: bytes | None,
     tradeoff: bytes | None,
-    encoder: str,
-    index: str,
+    card: Card,
     network: tuple[str, str],
-    product_ids_sha256: str,
     settings: Mapping[str, str],
 ) -> Speed:
     """Return what two reports say of an encoder and an index; a damaged report says nothing.
 
-    A latency depends on how many products are searched, and on the index's settings, such as
-    ef_search. So it counts only for the same ones.
+    A latency depends on how many products are searched, on their vectors, which may be cut to other
+    dimensions under one name, and on the index's settings, such as ef_search. So it counts only for
+    the same ones.
 
     Args:
         bench: reports/bench/encode.json of the revision, if it has one.
         tradeoff: reports/tradeoff/<locale>.json of it, if it has one.
-        encoder: the encoder's name.
-        index: the index's name.
+        card: of the revision's numbers.
         network: what `network_of` returns for the encoder.
-        product_ids_sha256: the products of the numbers.
         settings: those of the revision, as they are written.
     """
     name, precision = network
     side = value_at(parse(bench), "encoders", name, "sides", f"openvino cpu {precision}")
     measured = parse(tradeoff)
-    of = value_at(measured, "encoder"), value_at(measured, "product_ids_sha256")
-    listed = value_at(measured, "indexes") if of == (encoder, product_ids_sha256) else None
-    of_index = next(
-        (each for each in _list(listed) if value_at(each, "index") == index),
-        None,
-    )
-    if value_at(of_index, "settings") != _written(settings, index):
+    of = {
+        "encoder": card.encoder,
+        "product_ids_sha256": card.sample.product_ids_sha256,
+        **card.vectors_sha256(),
+    }
+    fits = all(value_at(measured, key) == value for key, value in of.items())
+    listed = _list(value_at(measured, "indexes")) if fits else []
+    of_index = next((each for each in listed if value_at(each, "index") == card.index), None)
+    if value_at(of_index, "settings") != _written(settings, card.index):
         of_index = None
     return Speed(
         number_at(side, "tokens_per_second"),
         number_at(of_index, "bytes_per_vector"),
         number_at(of_index, "p50_milliseconds"),
     )
+
+
+TIMED = {"tokens_per_second": "tokens/s", "p50_milliseconds": "p50 ms"}
+"""The figures of `Speed` that are of one machine, and their columns."""
+
+
+def read_machines(bench: bytes | None, tradeoff: bytes | None) -> dict[str, str]:
+    """Return what each figure of `TIMED` was measured on and by, as the two reports say.
+
+    Figures of other texts are not to be compared.
+    """
+    read, searched = parse(bench), parse(tradeoff)
+    machine = value_at(read, "machine")
+    return {
+        "tokens_per_second": (
+            f"{value_at(machine, 'cpu_model')}, {value_at(machine, 'cores')} cores, "
+            f"OpenVINO {value_at(machine, 'versions', 'openvino')}"
+        ),
+        "p50_milliseconds": (
+            f"{value_at(searched, 'cpu_model')}, FAISS {value_at(searched, 'faiss_version')}, "
+            f"tradeoff_schema {value_at(searched, 'tradeoff_schema')}"
+        ),
+    }
 
 
 def _written(settings: Mapping[str, str], index: str) -> dict[str, Any]:

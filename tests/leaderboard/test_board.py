@@ -11,7 +11,7 @@ from pipeline.evaluate import uncertainty
 from pipeline.evaluate.metrics import mean
 from pipeline.leaderboard import board
 from pipeline.leaderboard.board import Board, Entry
-from pipeline.leaderboard.speed import Speed, network_of, read_speed
+from pipeline.leaderboard.speed import TIMED, Speed, network_of, read_machines, read_speed
 from tests.helpers import comparisons
 
 DRAWS = Uncertainty(samples=1200, confidence=0.95, seed=17)
@@ -178,33 +178,41 @@ def test_an_empty_setting_of_an_index_is_the_same_choice_as_none() -> None:
     "damaged", [None, b"", b"{", b"[]", b'{"encoders": [1]}', b'{"encoder":1}']
 )
 def test_a_missing_or_damaged_report_of_speed_says_nothing(damaged: bytes | None) -> None:
-    assert read_speed(damaged, damaged, "labse", "flat", ("labse", "float32"), "a1", {}) == Speed()
+    card = comparisons.side({"dense.ndcg@10": np.ones(3)}).card
+    assert read_speed(damaged, damaged, card, ("labse", "float32"), {}) == Speed()
+    assert read_machines(damaged, damaged).keys() == TIMED.keys()
 
 
-def test_speed_is_of_the_encoder_the_precision_and_the_index_of_the_numbers() -> None:
+def test_speed_is_of_the_encoder_the_precision_the_vectors_and_the_index_of_the_numbers() -> None:
     bench = b'{"encoders": {"labse": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
     tradeoff = (
-        b'{"encoder": "labse", "product_ids_sha256": "a1", "indexes": ['
+        b'{"encoder": "labse", "product_ids_sha256": "%s", "product_vectors_sha256": "%s",'
+        b' "query_vectors_sha256": "%s", "indexes": ['
         b'{"index": "hnsw", "bytes_per_vector": 1, "p50_milliseconds": 2,'
         b' "settings": {"kind": "hnsw", "ef_search": 1024}},'
         b'{"index": "flat", "bytes_per_vector": 3, "p50_milliseconds": 4,'
         b' "settings": {"kind": "flat"}}]}'
-    )
+    ) % (b"a" * 64, b"1" * 64, b"2" * 64)
     settings = {
         "indexes.flat.kind": "flat", "indexes.flat.rescore": "null", "indexes.hnsw.kind": "hnsw",
         "indexes.hnsw.ef_search": "1024",
     }  # fmt: skip
 
-    def found(
-        encoder: str = "labse", index: str = "flat", precision: str = "int8", products: str = "a1"
-    ) -> Speed:
-        network = encoder, precision
-        return read_speed(bench, tradeoff, encoder, index, network, products, settings)
+    vectors = {"product_vectors_sha256": "1" * 64, "query_vectors_sha256": "2" * 64}
+    card = comparisons.side({"dense.ndcg@10": np.ones(3)}).card.model_copy(update=vectors)
+
+    def found(precision: str = "int8", **chosen: object) -> Speed:
+        of = card.model_copy(update=chosen)
+        return read_speed(bench, tradeoff, of, (of.encoder, precision), settings)
 
     assert found() == Speed(7, 3, 4)
     assert found(precision="float32") == Speed(None, 3, 4)
-    assert found("minilm") == Speed()
-    assert found(products="b2") == Speed(7)
+    assert found(encoder="minilm") == Speed()
+    assert found(product_vectors_sha256="3" * 64) == Speed(7)  # such as of another dimension
+    assert found(query_vectors_sha256="3" * 64) == Speed(7)
+    assert found(product_vectors_sha256=None, query_vectors_sha256=None) == Speed(7, 3, 4)  # older
+    other = card.sample.model_copy(update={"product_ids_sha256": "b" * 64})
+    assert found(sample=other) == Speed(7)
     assert found(index="hnsw") == Speed(7, 1, 2)
     settings["indexes.hnsw.ef_search"] = "4096"
     assert found(index="hnsw") == Speed(7)
@@ -223,7 +231,8 @@ def test_a_trained_encoder_is_as_fast_as_the_one_it_started_from_at_its_own_prec
     ):  # fmt: skip
         assert network_of(settings, name) == network
     bench = b'{"encoders": {"minilm": {"sides": {"openvino cpu int8": {"tokens_per_second": 7}}}}}'
-    found = read_speed(bench, None, "third", "flat", network_of(settings, "third"), "a1", settings)
+    card = comparisons.side({"dense.ndcg@10": np.ones(3)}, encoder="third").card
+    found = read_speed(bench, None, card, network_of(settings, "third"), settings)
     assert found == Speed(7)
 
 

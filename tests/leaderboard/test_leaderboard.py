@@ -24,8 +24,9 @@ from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.evaluate.metrics import mean
 from pipeline.evaluate.per_query_reader import values
 from pipeline.leaderboard import board, display
-from pipeline.leaderboard.command import rank_revisions
+from pipeline.leaderboard.command import Held, on_one_machine, rank_revisions
 from pipeline.leaderboard.recorded import read_means
+from pipeline.leaderboard.speed import Speed, read_machines
 from tests.helpers import comparisons
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.processes import run_module
@@ -200,6 +201,50 @@ def shown_means(page: str, measure: str) -> dict[str, str]:
         if line.startswith("| ")
     ]
     return {row[header.index("system")]: row[header.index(measure)] for row in rows}
+
+
+def measured(name: str, cpu: str, faiss: str, **figures: float) -> Held:
+    """Return a revision whose us was measured on a CPU, with a version of FAISS."""
+    bench = {"machine": {"cpu_model": "EPYC", "cores": 2, "versions": {"openvino": "2026.4"}}}
+    tradeoff = {"cpu_model": cpu, "faiss_version": faiss, "tradeoff_schema": 2}
+    machines = read_machines(*(json.dumps(each).encode() for each in (bench, tradeoff)))
+    return Held(name, {}, {}, {"us": Speed(**figures)}, {"us": machines}, {})
+
+
+def test_a_column_of_times_is_of_one_machine_and_sizes_are_of_any() -> None:
+    times = {"tokens_per_second": 1.0, "p50_milliseconds": 2.0}
+    size = {"bytes_per_vector": 3.0}
+    held = [
+        measured("without figures", "Xeon", "1.14", **size),
+        measured("first", "EPYC", "1.15", **times, **size),
+        measured("like it", "EPYC", "1.15", **times),
+        measured("other CPU", "Xeon", "1.15", **times, **size),
+        measured("also that", "Xeon", "1.15", **times),
+        measured("other FAISS", "EPYC", "1.16", p50_milliseconds=4.0),
+    ]
+    kept, notes = on_one_machine(held)
+    assert [each.speeds["us"] for each in kept] == [
+        Speed(**size), Speed(**times, **size), Speed(**times),
+        Speed(tokens_per_second=1.0, **size), Speed(tokens_per_second=1.0), Speed(),
+    ]  # fmt: skip
+    of_first = "but that of other rows on EPYC, FAISS 1.15, tradeoff_schema 2"
+    assert notes == [
+        "p50 ms of other CPU, also that is left out: measured on Xeon, FAISS 1.15, "
+        f"tradeoff_schema 2, {of_first}",
+        "p50 ms of other FAISS is left out: measured on EPYC, FAISS 1.16, "
+        f"tradeoff_schema 2, {of_first}",
+    ]
+
+
+def test_the_terminal_shows_notes_and_settings_whole_and_without_what_steers_it() -> None:
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20)})
+    settings = {"retrieve.separator": "s" * 99}
+    boards = board.rank_entries(
+        board.entries_of("now", {"es": side}, settings, {}, {}), "ndcg@10", comparisons.DRAWS, 0.5
+    )
+    shown = display.terminal(display.Shown(boards, ["n" * 99 + "\x1b[31m"], "ndcg@10", 0.95))
+    assert f"retrieve.separator={'s' * 99}" in shown
+    assert f"{'n' * 99} [31m\n" in shown
 
 
 @pytest.mark.parametrize("locale", LOCALES)
