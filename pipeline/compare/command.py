@@ -21,6 +21,7 @@ from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import SECTIONS_OF_A_LOCALE, Params
 from pipeline.core.params_file import load_params
+from pipeline.core.systems import FIRST_SYSTEMS
 
 REFUSED = 3
 
@@ -52,9 +53,11 @@ def compare(
         revision.sides([locale for locale in has if f"encoder.{locale}" in settings])
         for revision, has, settings in zip((a, b), held, (before, after), strict=True)
     )
+    said = after.get("reranking.run")
     found = differences.compare(
-        one, other, (str(a), str(b)), params.compare, params.uncertainty, queries
-    )
+        one, other, (str(a), str(b)), params.compare, params.uncertainty, queries,
+        said if said in FIRST_SYSTEMS else params.reranking.run,
+    )  # fmt: skip
     titles, without = _titles(found, (a, one), (b, other)) if with_titles else ({}, [])
     changed = _changed(before, after)
     return Report(

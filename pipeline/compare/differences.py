@@ -36,13 +36,14 @@ class Change:
 
 @dataclass(frozen=True)
 class Move:
-    """How one metric of one locale moved from A to B.
+    """How one metric of one locale moved from A to B; `systems` as in `Pair`.
 
     The means are NaN, and `difference.queries` is 0, where the metric is defined for no query.
     """
 
     locale: str
     metric: str
+    systems: tuple[str, str]
     a: float
     b: float
     difference: Interval
@@ -62,6 +63,12 @@ class Move:
     def system(self) -> str:
         """The system that the metric is of."""
         return self.metric.partition(".")[0]
+
+    @property
+    def name(self) -> str:
+        """The metric, with the systems of both sides where these differ."""
+        old, new = self.systems
+        return self.metric if old == new else f"{old} → {new}.{self.metric.partition('.')[2]}"
 
 
 @dataclass(frozen=True)
@@ -84,12 +91,16 @@ def compare(
     settings: Compare,
     draws: Uncertainty,
     queries: int,
+    reordered: str,
 ) -> Comparison:
     """Compare two revisions, metric by metric, in every locale that both have.
 
     The p-values are adjusted together (Holm), over all locales and metrics compared. A locale whose
     values are equal to the last bit has p = 1 and keeps its place among them: how many are compared
     must not depend on what is found, or the others would look more significant than they are.
+
+    A locale with a reranker on either side is compared by `rerank` too, in the measures that
+    `settings` name of the run that it reorders. That run stands in for it on a side without one.
 
     Args:
         a: the old side, one `Side` per locale.
@@ -98,6 +109,7 @@ def compare(
         settings: metrics and thresholds.
         draws: of bootstrap and randomisation.
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
+        reordered: the run that rerankers reorder.
 
     Raises:
         PipelineError: no locale is on both sides, their samples differ, there is no such metric,
@@ -107,10 +119,22 @@ def compare(
     shared = sides.comparable(a, b, names, settings.metrics)
     pairs = []
     for locale in shared:
-        for metric in settings.metrics:
-            sides.check_metric(b[locale], metric, f"{locale} of {names[1]}")
-            if metric in sides.metrics(a[locale].table):
-                pairs.append(pair(locale, metric, a[locale].table, b[locale].table))
+        old, new = a[locale], b[locale]
+        one, other = (sides.RERANK if each.reranked else reordered for each in (old, new))
+        asked = list(settings.metrics)
+        if sides.RERANK in (one, other):
+            old, new = old.with_rerank(reordered), new.with_rerank(reordered)
+            asked = _and_of_rerank(asked, reordered)
+            if not any(map(_is_of_rerank, asked)):
+                notes.append(
+                    f"{locale}: rerank is not compared, since compare.metrics has no measure of "
+                    f"{reordered}, which it reorders"
+                )
+        for metric in asked:
+            sides.check_metric(new, metric, f"{locale} of {names[1]}")
+            if metric in sides.metrics(old.table):
+                systems = (one, other) if _is_of_rerank(metric) else None
+                pairs.append(pair(locale, metric, old.table, new.table, systems))
             else:
                 notes.append(f"{locale} of {names[0]} has no {metric}: not compared")
     if not pairs:
@@ -121,6 +145,17 @@ def compare(
     return Comparison(
         measure_moves(pairs, settings.alpha, settings.max_drop, draws, queries), tuple(notes)
     )
+
+
+def _and_of_rerank(metrics: Sequence[str], reordered: str) -> list[str]:
+    """Return metrics, and those of `rerank` in the measures that they name of what it reorders."""
+    of_run = (metric for metric in metrics if metric.startswith(f"{reordered}."))
+    own = (f"{sides.RERANK}.{metric.partition('.')[2]}" for metric in of_run)
+    return list(dict.fromkeys((*metrics, *own)))
+
+
+def _is_of_rerank(metric: str) -> bool:
+    return metric.startswith(f"{sides.RERANK}.")
 
 
 def measure_moves(
@@ -172,6 +207,7 @@ def _move(
     return Move(
         locale=pair.locale,
         metric=pair.metric,
+        systems=pair.systems,
         a=mean(pair.old),
         b=mean(pair.new),
         difference=difference,

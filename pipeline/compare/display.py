@@ -57,7 +57,7 @@ class Report:
     def hits(self, side: int, move: Move, change: Change) -> list[Hit]:
         """Return the first products of a query on a side; none where they cannot be read."""
         top = self.titles.get((side, move.locale), {})
-        return top.get((change.query_id, move.system), [])
+        return top.get((change.query_id, move.systems[side]), [])
 
 
 def terminal(report: Report) -> str:
@@ -72,7 +72,7 @@ def terminal(report: Report) -> str:
     for move in with_queries(report.found.moves):
         for kind, changes in (("wins", move.wins), ("losses", move.losses)):
             if changes:
-                lines += ["", f"{move.locale} {move.metric}: the largest {kind}"]
+                lines += ["", f"{move.locale} {move.name}: the largest {kind}"]
             for change in changes:
                 lines.append(f"  {change.query_id}  {plain(change.query)}  {_values(change)}")
                 for name, hits in _results(report, move, change):
@@ -103,7 +103,7 @@ def markdown(report: Report) -> str:
 def refusal(report: Report) -> str:
     """Return in one line what the thresholds refuse."""
     return "; ".join(
-        f"{move.locale} {move.metric} falls by {-move.difference.mean:.4f} "
+        f"{move.locale} {move.name} falls by {-move.difference.mean:.4f} "
         f"(adjusted p {move.p_adjusted:.4f})"
         for move in report.found.refused
     ) + (
@@ -150,7 +150,7 @@ def cells(move: Move) -> tuple[str, ...]:
     """Return a move as a row of a table with `HEADER`."""
     mean, low, high, queries = move.difference
     return (
-        move.locale, move.metric, four_digits(move.a), four_digits(move.b),
+        move.locale, move.name, four_digits(move.a), four_digits(move.b),
         "" if move.equal else f"{mean:+.4f}", "" if move.equal else f"[{low:+.4f}, {high:+.4f}]",
         f"{move.p:.4f}", f"{move.p_adjusted:.4f}", f"{queries:,}",
         f"{move.won:,}", f"{move.lost:,}", f"{move.tied:,}", verdict(move),
@@ -200,7 +200,7 @@ def _results(report: Report, move: Move, change: Change) -> Iterator[tuple[str, 
 def _folded(report: Report, move: Move) -> str:
     """Return a block of HTML: without an empty line inside, nothing in it is read as Markdown."""
     lines = [
-        f"<details><summary>{move.locale} {move.metric}: the largest wins and losses</summary>",
+        f"<details><summary>{move.locale} {move.name}: the largest wins and losses</summary>",
         "<table><tr><th>query</th><th>A → B</th><th>A</th><th>B</th></tr>",
     ]
     for change in (*move.wins, *move.losses):

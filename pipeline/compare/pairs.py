@@ -12,10 +12,14 @@ from pipeline.evaluate.per_query_reader import values
 
 @dataclass(frozen=True)
 class Pair:
-    """A metric's values on both sides, `old` and `new`, for the `rows` that it is defined for."""
+    """A metric's values on both sides, `old` and `new`, for the `rows` that it is defined for.
+
+    `systems` has the system on either side; they differ where one stands in for the metric's own.
+    """
 
     locale: str
     metric: str
+    systems: tuple[str, str]
     a: pa.Table
     b: pa.Table
     rows: Ints
@@ -32,7 +36,9 @@ class Pair:
         return values(self.a, metric)[self.rows], values(self.b, metric)[self.rows]
 
 
-def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
+def pair(
+    locale: str, metric: str, a: pa.Table, b: pa.Table, systems: tuple[str, str] | None = None
+) -> Pair:
     """Pair a metric's values.
 
     Args:
@@ -40,6 +46,7 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
         metric: a column of both.
         a: the old per-query table.
         b: the new one, of the same queries.
+        systems: which system's values these are on either side; None: the metric's own.
 
     Raises:
         PipelineError: the metric is defined for other queries in one than in the other.
@@ -52,4 +59,12 @@ def pair(locale: str, metric: str, a: pa.Table, b: pa.Table) -> Pair:
             f"{(~np.isnan(new)).sum():,}, or for others, on the other, though the judgements are "
             "the same: evaluate changed in between. Run `dvc repro` on both sides."
         )
-    return Pair(locale, metric, a, b, np.flatnonzero(defined), old[defined], new[defined])
+    own = metric.partition(".")[0]
+    rows = np.flatnonzero(defined)
+    return Pair(locale, metric, systems or (own, own), a, b, rows, old[defined], new[defined])
+
+
+def mean(numbers: Floats) -> float:
+    """Return the mean of the numbers that are not NaN; NaN if there are none."""
+    defined = numbers[~np.isnan(numbers)]
+    return float(defined.mean()) if len(defined) else float("nan")

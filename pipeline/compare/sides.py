@@ -18,6 +18,9 @@ Hit = tuple[str | None, str]
 Top = dict[tuple[int, str], list[Hit]]
 """The first products for each query_id and system, in rank order."""
 
+RERANK = "rerank"
+"""The system that orders the run of another one again."""
+
 
 @dataclass(frozen=True)
 class Side:
@@ -30,6 +33,19 @@ class Side:
     def chosen(self) -> dict[str, str]:
         """The encoder and the index."""
         return {"encoder": self.card.encoder, "index": self.card.index}
+
+    @property
+    def reranked(self) -> bool:
+        """Whether the locale has a reranker."""
+        return any(name.startswith(f"{RERANK}.") for name in self.table.column_names)
+
+    def with_rerank(self, reordered: str) -> "Side":
+        """Return this side with a system `rerank`: that of the run `reordered` if it has none."""
+        if self.reranked:
+            return self
+        names = [name for name in self.table.column_names if name.startswith(f"{reordered}.")]
+        called = [f"{RERANK}.{name.partition('.')[2]}" for name in names]
+        return self.beside(self.table.select(names).rename_columns(called))
 
     def beside(self, more: pa.Table) -> "Side":
         """Return this side with more columns, of the same queries in the same order."""

@@ -27,7 +27,7 @@ def moves_of(report: Report) -> Moves:
         numbers=display.NUMBERS,
         rows=tuple(display.cells(move) for move in report.found.moves),
         changed=tuple(
-            Changed(move.locale, move.metric, change.query_id, change.query, change.a, change.b)
+            Changed(move.locale, move.name, change.query_id, change.query, change.a, change.b)
             for move in display.with_queries(report.found.moves)
             for change in (*move.wins, *move.losses)
         ),

@@ -26,7 +26,7 @@ def report(queries: int = 4, text: str = HOSTILE, titles: bool = True) -> Report
     locales = {"us": values, "es": values}
     a = {locale: side(each, locale, "labse") for locale, each in locales.items()}
     b = {**a, "es": side(noisy(rng, values, 0.3), "es", "minilm")}
-    found = compare(a, b, ("main", "x"), SETTINGS, DRAWS, queries)
+    found = compare(a, b, ("main", "x"), SETTINGS, DRAWS, queries, "hybrid")
     moves = tuple(
         dataclasses.replace(
             move,
@@ -136,7 +136,8 @@ def test_of_many_settings_the_first_are_shown_and_the_others_counted() -> None:
 def test_a_metric_defined_for_no_query_is_null_in_json_and_said_in_words() -> None:
     empty = {"dense.ndcg@10": np.full(20, np.nan)}
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndcg@10",)})
-    found = compare({"es": side(empty)}, {"es": side(empty)}, ("a", "b"), settings, DRAWS, 1)
+    sides = {"es": side(empty)}, {"es": side(empty)}
+    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, "hybrid")
     made = dataclasses.replace(report(), found=found)
     move = as_json(made)["moves"][0]
     assert (move["a"], move["difference"], move["p"], move["queries"]) == (None, None, 1.0, 0)
@@ -150,7 +151,8 @@ def test_what_judged_products_alone_say_stands_beside_the_flag() -> None:
     old, new = (dict.fromkeys(names, np.full(30, value)) for value in (0.5, 0.6))
     new["dense.ndcg_judged_only@10"] = np.full(30, 0.4998)
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndcg@10",)})
-    found = compare({"es": side(old)}, {"es": side(new)}, ("a", "b"), settings, DRAWS, 1)
+    sides = {"es": side(old)}, {"es": side(new)}
+    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, "hybrid")
     made = dataclasses.replace(report(), found=found)
     flag = "better; holes? judged@10 0.5000 → 0.6000, judged only -0.0002"
     assert flag in terminal(made)
