@@ -32,7 +32,7 @@ from pipeline.core.files import read_json, sha256_file, write_json, write_text
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
 from pipeline.core.text_tables import markdown
-from pipeline.tradeoff.command import tradeoff
+from pipeline.tradeoff.command import alone, tradeoff
 from pipeline.vectors.manifest import Manifest, SideCut, read_manifest, side_of
 from pipeline.vectors.shards import ShardReader, ShardWriter
 
@@ -161,7 +161,7 @@ def measure(locale: str, names: list[str], products: int, lists: int, noise: flo
     report = reports.INDEXES.resolve()
     known = read_json(report, "Remove it.") if report.exists() else {"found": None}
     params, path = params_with("flat", indexes(lists)), layout.tradeoff(locale)
-    with tempfile.TemporaryDirectory() as scratch:
+    with alone(), tempfile.TemporaryDirectory() as scratch:
         grow(params, manifest, locale, products, noise, Path(scratch))
         with contextlib.chdir(scratch):
             if known["found"]:
@@ -171,7 +171,7 @@ def measure(locale: str, names: list[str], products: int, lists: int, noise: flo
                 tradeoff(params, locale, names)
             finally:  # a run that is stopped keeps what it has measured
                 found = read_json(path, "") if path.exists() else None
-                if found != known["found"]:
+                if found and found != known["found"]:
                     _write(report, about, found, known)
 
 

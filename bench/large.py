@@ -137,7 +137,7 @@ def _row(step: Step, point: Figures, vectors: int, cores: int) -> list[str]:
     if step.shared:
         hours *= _on_all_cores(point, cores)
         source += f", {point['cpu_seconds']:,.0f} s of CPU"
-    # A cluster may search it by ranges; that was not measured.
+    # A cluster may search it by ranges; nothing measured says how long so many machines take.
     many = None if (step.stage, step.kind) in _BY_RANGES else hours
     name, memory, disk = step.measured, found.peak_bytes, found.disk_bytes
     if step.stage == "bm25":

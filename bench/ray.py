@@ -78,7 +78,7 @@ def main() -> int:
                 )
         known = read_json(reports.RAY, "") if reports.RAY.exists() else {}
         write_json(reports.RAY, known | {name: figures | made})
-        stage.log.info("%s", figures)
+        log.info("%s", figures)
         if not figures["holds"]:
             raise PipelineError(f"{reports.RAY}: a bound does not hold for {name}")
     return outcome.status

@@ -35,8 +35,8 @@ from pipeline.bm25.texts import count_products, terms_of_queries
 from pipeline.cluster.connection import connected
 from pipeline.core.arrays import Matrix, blocks
 from pipeline.core.faiss import faiss
+from pipeline.core.log import log
 from pipeline.core.params import Params, Runtime
-from pipeline.core.stage import log
 from pipeline.retrieve import neighbours, ranges
 from pipeline.runs.inputs import Inputs, read_inputs
 from pipeline.vectors.lengths import at_unit_length

@@ -1,4 +1,4 @@
-"""Where the reports are that only benchmarks and proofs read, and what all say of their making.
+"""Where the reports of benchmarks and proofs are, and what measurements say of their making.
 
 `layout` names those of commands.
 """
@@ -62,8 +62,8 @@ def made_by(libraries: Sequence[str] = LIBRARIES) -> Figures:
     return {"commit": commit(), "machine": machine(libraries)}
 
 
-def origin(commits: Iterable[str], machine: Figures) -> str:
+def origin(commits: Iterable[str], made_on: Figures) -> str:
     """Return the line under a table that says of what code and on what machine its figures are."""
-    flags = ", ".join(machine["cpu_flags"])
+    flags = ", ".join(made_on["cpu_flags"])
     names = ", ".join(sorted(set(commits)))
-    return f"\nOf the commit {names}, on {machine['cores']} cores ({flags}).\n"
+    return f"\nOf the commit {names}, on {made_on['cores']} cores ({flags}).\n"

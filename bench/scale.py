@@ -137,7 +137,7 @@ def measure_all(names: list[str], sizes: list[int], folder: Path, params: Params
         for name in MEASURES:
             if name in names:
                 figures = measure(name, products, project) | {"commit": commit}
-                stage.log.info("%s %s", name, figures)
+                log.info("%s %s", name, figures)
                 others = report["stages"].get(name, [])
                 points = [each for each in others if each["products"] != products]
                 report["stages"][name] = sorted(

@@ -29,7 +29,7 @@ from pipeline.core.arrays import Ints, Matrix, blocks
 from pipeline.core.clean_counts import check_text_settings
 from pipeline.core.errors import PipelineError
 from pipeline.core.log import log
-from pipeline.core.outputs import refuse_artefacts, refuse_to_lose
+from pipeline.core.outputs import iter_names, refuse_artefacts, refuse_to_lose
 from pipeline.core.params import AS_TYPED, Params, Similarity
 from pipeline.core.params_file import load_params
 from pipeline.core.start import spare_pandas
@@ -135,7 +135,7 @@ def write_manifest(folder: Path, about: Mapping[str, Any]) -> dict[str, Any]:
                 "bytes": (folder / name).stat().st_size,
                 "sha256": files.sha256_file(folder / name),
             }
-            for name in tiles.iter_names(folder)
+            for name in iter_names(folder)
         },
     }
     files.write_json(folder / "manifest.json", manifest)

@@ -248,10 +248,3 @@ def read_tiles(folder: Path, name: str, width: int) -> NDArray[np.uint8]:
     """Return the rows of all tiles of a name, uint8 [rows, width]."""
     held = sorted(folder.glob(f"{name}-*.bin"))
     return np.concatenate([np.fromfile(path, np.uint8).reshape(-1, width) for path in held])
-
-
-def iter_names(folder: Path) -> Iterator[str]:
-    """Yield the files in a folder and its folders, by their names from there, sorted."""
-    for path in sorted(folder.rglob("*")):
-        if path.is_symlink() or not path.is_dir():
-            yield path.relative_to(folder).as_posix()

@@ -19,6 +19,7 @@ from pipeline.compare.settings import ABSENT, Settings
 from pipeline.compare.sides import Side
 from pipeline.core import files, layout, stage
 from pipeline.core.errors import PipelineError
+from pipeline.core.log import log
 from pipeline.core.params import SECTIONS_OF_A_LOCALE, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import FIRST_SYSTEMS
@@ -53,10 +54,9 @@ def compare(
         revision.sides([locale for locale in has if f"encoder.{locale}" in settings])
         for revision, has, settings in zip((a, b), held, (before, after), strict=True)
     )
-    said = after.get("reranking.run")
     found = differences.compare(
         one, other, (str(a), str(b)), params.compare, params.uncertainty, queries,
-        said if said in FIRST_SYSTEMS else params.reranking.run,
+        (_reordered(params, before), _reordered(params, after)),
     )  # fmt: skip
     titles, without = _titles(found, (a, one), (b, other)) if with_titles else ({}, [])
     changed = _changed(before, after)
@@ -82,6 +82,12 @@ def compare(
             *without,
         ),
     )
+
+
+def _reordered(params: Params, settings: Settings) -> str:
+    """Return the run that a revision's rerankers reorder: the workspace's if it names none."""
+    said = settings.get("reranking.run")
+    return said if said in FIRST_SYSTEMS else params.reranking.run
 
 
 def _unmeasured(revision: Revision, held: Sequence[str], settings: Settings) -> Iterator[str]:

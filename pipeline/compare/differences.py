@@ -91,7 +91,7 @@ def compare(
     settings: Compare,
     draws: Uncertainty,
     queries: int,
-    reordered: str,
+    runs: tuple[str, str],
 ) -> Comparison:
     """Compare two revisions, metric by metric, in every locale that both have.
 
@@ -109,7 +109,7 @@ def compare(
         settings: metrics and thresholds.
         draws: of bootstrap and randomisation.
         queries: how many of the largest wins, and of the largest losses, are kept per metric.
-        reordered: the run that rerankers reorder.
+        runs: the run that rerankers reorder, of either side.
 
     Raises:
         PipelineError: no locale is on both sides, their samples differ, there is no such metric,
@@ -120,6 +120,8 @@ def compare(
     pairs = []
     for locale in shared:
         old, new = a[locale], b[locale]
+        # B's, unless A alone has a reranker: then it is what B is left with.
+        reordered = runs[0] if old.reranked and not new.reranked else runs[1]
         one, other = (sides.RERANK if each.reranked else reordered for each in (old, new))
         asked = list(settings.metrics)
         if sides.RERANK in (one, other):

@@ -62,9 +62,3 @@ def pair(
     own = metric.partition(".")[0]
     rows = np.flatnonzero(defined)
     return Pair(locale, metric, systems or (own, own), a, b, rows, old[defined], new[defined])
-
-
-def mean(numbers: Floats) -> float:
-    """Return the mean of the numbers that are not NaN; NaN if there are none."""
-    defined = numbers[~np.isnan(numbers)]
-    return float(defined.mean()) if len(defined) else float("nan")

@@ -10,8 +10,8 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TypeVar
 
@@ -55,7 +55,7 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
     if digests is not None:
         return digests
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(lock):
+    with held(lock, f"another process builds {folder}"):
         # Only here: in a shared cache, another machine's process may be building.
         clear_away(folder)
         digests = _digests_if_as_built(folder, seal)
@@ -69,6 +69,21 @@ def build_once(folder: Path, fill: Callable[[Path], None]) -> Digests:
                 # First the seal: a folder that is there without it would be built again.
                 write_json(seal, {"sha256": digests, "stamps": stamps})
     return digests
+
+
+@contextmanager
+def held(lock: Path, why: str) -> Iterator[None]:
+    """Hold a lock for the block; if another process has it, say `why` and wait."""
+    file = FileLock(lock)
+    try:
+        file.acquire(timeout=0)
+    except Timeout:
+        log.info("%s; waiting for it", why)
+        file.acquire()
+    try:
+        yield
+    finally:
+        file.release()
 
 
 def forget(folder: Path) -> None:

@@ -93,21 +93,21 @@ def refuse_to_lose(out: Path, own: Container[str] = ()) -> None:
         return
     if not out.is_dir():
         raise PipelineError(f"--out {out} is a file. {advice}.")
-    for path in _files_in(out):
-        if (name := path.relative_to(out).as_posix()) not in own:
+    for name in iter_names(out):
+        if name not in own:
             raise PipelineError(
                 f"--out {out}: the folder would be replaced, and {name} in it would be lost. "
                 f"{advice}, or move its files away."
             )
 
 
-def _files_in(folder: Path) -> Iterator[Path]:
-    """Yield the files and links in a folder and its folders, in order, as they are found."""
+def iter_names(folder: Path, within: str = "") -> Iterator[str]:
+    """Yield the files and links in a folder and its folders, by their names from there, sorted."""
     for path in sorted(folder.iterdir()):
         if path.is_dir() and not path.is_symlink():
-            yield from _files_in(path)
+            yield from iter_names(path, f"{within}{path.name}/")
         else:
-            yield path
+            yield f"{within}{path.name}"
 
 
 def _is_within(inner: Path, outer: Path) -> bool:

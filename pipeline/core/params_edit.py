@@ -1,6 +1,6 @@
 """A value is put into the text of a parameter file: no other line changes, comments stay.
 
-And params.yaml is written in one place, so that no command undoes what another one writes.
+Commands that edit params.yaml write it in one place, so that none undoes what another one writes.
 """
 
 import io
@@ -86,7 +86,7 @@ def write(change: Callable[[bytes], bytes]) -> Params:
     Raises:
         PipelineError: the file is missing, is read-only or would break a rule; or `change` raises.
     """
-    from filelock import FileLock  # only to check the file, nobody should wait for it
+    from filelock import FileLock  # here: to check the file must not wait for this import
 
     check_writable()
     layout.cache().mkdir(parents=True, exist_ok=True)

@@ -72,13 +72,16 @@ def is_mapped(index: faiss.Index) -> bool:
         held = faiss.downcast_index(held.index)
     if isinstance(held, faiss.IndexHNSW):
         held = faiss.downcast_index(held.storage)
-    if not isinstance(held, faiss.IndexIVF):
-        return isinstance(held, faiss.IndexFlatCodes) and not held.codes.is_owned
-    lists: Any = faiss.downcast_InvertedLists(held.invlists)
+    if isinstance(held, faiss.IndexIVF):
+        return _lists_are_mapped(held)
+    return isinstance(held, faiss.IndexFlatCodes) and not held.codes.is_owned
+
+
+def _lists_are_mapped(index: Any) -> bool:
+    lists: Any = faiss.downcast_InvertedLists(index.invlists)
+    are_arrays = isinstance(lists, faiss.ArrayInvertedLists)
     # An empty list has nothing to map.
-    return isinstance(lists, faiss.ArrayInvertedLists) and not all(
-        lists.codes.at(number).is_owned for number in range(held.nlist)
-    )
+    return are_arrays and not all(lists.codes.at(number).is_owned for number in range(index.nlist))
 
 
 def write_index(built: faiss.Index, path: Path) -> None:

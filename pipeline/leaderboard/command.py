@@ -20,6 +20,7 @@ from pipeline.core import files, layout, options, stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.params import ENCODER, ENCODER_MEASURES, Params
 from pipeline.core.params_file import load_params
+from pipeline.evaluate.per_query import Sample
 from pipeline.leaderboard import board, display
 from pipeline.leaderboard.board import Board
 from pipeline.leaderboard.recorded import read_means
@@ -146,28 +147,28 @@ def _read(params: Params, revision: Revision, name: str) -> Held:
 
 
 def on_one_machine(held: Sequence[Held]) -> tuple[list[Held], list[str]]:
-    """Leave out the times of other machines than a locale's first: one column is of one machine.
+    """Leave out the times of other machines than a board's first: one column is of one machine.
 
     Returns:
         The revisions, and lines that say whose times are left out.
     """
-    first: dict[tuple[str, str], str] = {}
-    elsewhere: dict[tuple[str, str, str], list[str]] = {}
+    first: dict[tuple[Sample, str], str] = {}
+    elsewhere: dict[tuple[Sample, str, str], list[str]] = {}
     kept = []
     for each in held:
         speeds = dict(each.speeds)
         for locale, name in itertools.product(each.speeds, TIMED):
-            machine = each.machines[locale][name]
+            machine, sample = each.machines[locale][name], each.sides[locale].card.sample
             if getattr(speeds[locale], name) is None:
                 continue
-            if machine != first.setdefault((locale, name), machine):
+            if machine != first.setdefault((sample, name), machine):
                 speeds[locale] = replace(speeds[locale], **{name: None})
-                elsewhere.setdefault((locale, name, machine), []).append(each.name)
+                elsewhere.setdefault((sample, name, machine), []).append(each.name)
         kept.append(replace(each, speeds=speeds))
     lines = (
         f"{TIMED[name]} of {display.list_revisions(names)} is left out: measured on {machine}, but "
-        f"that of other rows on {first[locale, name]}"
-        for (locale, name, machine), names in elsewhere.items()
+        f"that of other rows on {first[sample, name]}"
+        for (sample, name, machine), names in elsewhere.items()
     )
     return kept, list(dict.fromkeys(lines))
 

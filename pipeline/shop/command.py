@@ -257,6 +257,8 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
         return after
 
     after = params_edit.put_all(before, changes, str(PARAMS_FILE))
+    # Before the folder is replaced.
+    check_params(params_text.parse(after, str(PARAMS_FILE)), str(PARAMS_FILE))
     return params_edit.write(copy_and_change), found
 
 

@@ -10,13 +10,11 @@ data, settings, threads, CPU and FAISS stay.
 """
 
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from statistics import median
 from typing import Any
 
@@ -150,8 +148,8 @@ def measure(name: str, settings: Index, ground: Ground) -> Figures:
 def _on_disk(built: faiss.Index, settings: Index) -> tuple[faiss.Index, int]:
     """Return an index as the stages search it, written and read again, and its bytes on disk."""
     (cache := layout.cache()).mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix="tradeoff-", dir=cache) as folder:
-        path = Path(folder) / "index.faiss"
+    with files.scratch_beside(cache / "tradeoff") as folder:
+        path = layout.IndexFiles(folder).index
         write_index(built, path)
         # What is mapped stays though its file is then deleted.
         return open_index(path, settings), path.stat().st_size
@@ -302,8 +300,12 @@ def _digits(value: float) -> float:
 
 
 @contextmanager
-def _alone() -> Iterator[None]:
-    """Refuse a second run: two would slow each other, and each drop what the other has written."""
+def alone() -> Iterator[None]:
+    """Refuse a second run: two would slow each other, and each drop what the other has written.
+
+    Raises:
+        PipelineError: another process with the same cache measures trade-offs.
+    """
     lock = FileLock(layout.tradeoff_lock(), timeout=0)
     try:
         lock.acquire()
@@ -326,7 +328,7 @@ def main() -> int:
         help="a key of `indexes` in params.yaml; may be repeated; without it, every index",
     )  # fmt: skip
     options = parser.parse_args()
-    with stage.report_errors("tradeoff") as outcome, _alone():
+    with stage.report_errors("tradeoff") as outcome, alone():
         params = load_params()
         for name in options.index:
             if name not in params.indexes:

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from pipeline.core import layout
 from pipeline.core.arrays import Ints
-from pipeline.core.cache import build_once, folder_name
+from pipeline.core.cache import build_once, folder_name, held
 from pipeline.core.cards import read_model
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import atomic_file, sha256_file, write_json
@@ -88,18 +88,11 @@ class Checkpoints:
     def locked(self) -> Iterator[None]:
         """Hold the folder, so that two processes do not train the same model."""
         self.folder.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(_lock_of(self.folder))
-        try:
-            lock.acquire(timeout=0)
-        except Timeout:
-            log.info("another process trains %s with these settings; waiting for it", self._name)
-            lock.acquire()
-        try:
+        why = f"another process trains {self._name} with these settings"
+        with held(_lock_of(self.folder), why):
             with suppress(FileNotFoundError):
                 os.utime(self.folder)  # it is used, whether or not anything is written
             yield
-        finally:
-            lock.release()
 
     def read(self) -> tuple[Card, dict[str, "Tensor"]] | None:
         """Return the last checkpoint and its arrays; None if there is none that can be used.
@@ -210,9 +203,11 @@ def mine_once(
         with disk_errors(path):
             save_file(found, partial / path.name)
 
-    build_once(folder, fill)
-    os.utime(folder)  # it is used
-    return load_file(path), tokens
+    while True:
+        build_once(folder, fill)
+        with suppress(FileNotFoundError):  # others may remove it just now, if it was long unused
+            os.utime(folder)  # it is used
+            return load_file(path), tokens
 
 
 @contextmanager

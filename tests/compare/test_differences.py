@@ -14,7 +14,7 @@ from pipeline.core.errors import PipelineError
 from pipeline.core.params import Compare
 from pipeline.evaluate import uncertainty
 from tests.helpers import comparisons
-from tests.helpers.comparisons import DRAWS, SETTINGS, measures, noisy, side, table
+from tests.helpers.comparisons import DRAWS, RUNS, SETTINGS, measures, noisy, side, table
 
 LOCALES = ("us", "es", "jp")
 NAMES = ("main", "branch")
@@ -27,7 +27,7 @@ def compared(
     sides_of = [
         {locale: side(values, locale) for locale, values in each.items()} for each in (a, b)
     ]
-    return compare(sides_of[0], sides_of[1], NAMES, settings, DRAWS, queries, "hybrid")
+    return compare(sides_of[0], sides_of[1], NAMES, settings, DRAWS, queries, RUNS)
 
 
 def one_move(old: Values, new: Values, metric: str = "dense.ndcg@10") -> Move:
@@ -301,7 +301,7 @@ def test_different_samples_are_refused_and_every_difference_is_named() -> None:
     for locale, sample in samples.items():
         b[locale] = side(values, locale, **sample)
 
-    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3, "hybrid"))
+    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3, RUNS))
 
     assert said.splitlines() == [
         "main and branch are of different samples, so their numbers cannot be compared:",
@@ -317,9 +317,9 @@ def test_the_depth_of_runs_may_differ_only_where_the_encoder_alone_is_compared()
         SETTINGS.model_copy(update={"metrics": metrics})
         for metrics in (["encoder.map"], ["encoder.map", "dense.ndcg@10"])
     )
-    (move,) = compare(a, b, NAMES, alone, DRAWS, 3, "hybrid").moves
+    (move,) = compare(a, b, NAMES, alone, DRAWS, 3, RUNS).moves
     assert move.equal
-    said = refusal(lambda: compare(a, b, NAMES, both, DRAWS, 3, "hybrid"))
+    said = refusal(lambda: compare(a, b, NAMES, both, DRAWS, 3, RUNS))
     assert "es: depth 1,000 and 500" in said
 
 
@@ -327,7 +327,7 @@ def test_queries_missing_on_one_side_are_counted_and_one_is_named() -> None:
     rng = np.random.default_rng(7)
     a = {"es": side(measures(rng, 30))}
     b = {"es": side(measures(rng, 28))}
-    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3, "hybrid"))
+    said = refusal(lambda: compare(a, b, NAMES, SETTINGS, DRAWS, 3, RUNS))
     assert "es: queries 30 and 28; 2 queries only in main, such as 128" in said
 
 

@@ -11,7 +11,7 @@ from pipeline.compare.differences import compare
 from pipeline.compare.display import HEADER, Report, markdown, terminal
 from pipeline.compare.plain_data import as_json
 from pipeline.core.files import canonical_json
-from tests.helpers.comparisons import DRAWS, SETTINGS, measures, noisy, side
+from tests.helpers.comparisons import DRAWS, RUNS, SETTINGS, measures, noisy, side
 
 HOSTILE = (
     "<script>alert(1)</script> 😀 \x1b[31m\u202e| `x` *y* [z](http://evil.invalid) @someone #1"
@@ -26,7 +26,7 @@ def report(queries: int = 4, text: str = HOSTILE, titles: bool = True) -> Report
     locales = {"us": values, "es": values}
     a = {locale: side(each, locale, "labse") for locale, each in locales.items()}
     b = {**a, "es": side(noisy(rng, values, 0.3), "es", "minilm")}
-    found = compare(a, b, ("main", "x"), SETTINGS, DRAWS, queries, "hybrid")
+    found = compare(a, b, ("main", "x"), SETTINGS, DRAWS, queries, RUNS)
     moves = tuple(
         dataclasses.replace(
             move,
@@ -137,7 +137,7 @@ def test_a_metric_defined_for_no_query_is_null_in_json_and_said_in_words() -> No
     empty = {"dense.ndcg@10": np.full(20, np.nan)}
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndcg@10",)})
     sides = {"es": side(empty)}, {"es": side(empty)}
-    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, "hybrid")
+    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, RUNS)
     made = dataclasses.replace(report(), found=found)
     move = as_json(made)["moves"][0]
     assert (move["a"], move["difference"], move["p"], move["queries"]) == (None, None, 1.0, 0)
@@ -152,7 +152,7 @@ def test_what_judged_products_alone_say_stands_beside_the_flag() -> None:
     new["dense.ndcg_judged_only@10"] = np.full(30, 0.4998)
     settings = SETTINGS.model_copy(update={"metrics": ("dense.ndcg@10",)})
     sides = {"es": side(old)}, {"es": side(new)}
-    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, "hybrid")
+    found = compare(*sides, ("a", "b"), settings, DRAWS, 1, RUNS)
     made = dataclasses.replace(report(), found=found)
     flag = "better; holes? judged@10 0.5000 → 0.6000, judged only -0.0002"
     assert flag in terminal(made)

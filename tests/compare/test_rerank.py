@@ -35,13 +35,13 @@ def compared(
     a: dict[str, Values],
     b: dict[str, Values],
     settings: Compare = SETTINGS,
-    reordered: str = "hybrid",
+    runs: tuple[str, str] = ("hybrid", "hybrid"),
 ) -> Comparison:
     old, new = (
         {locale: comparisons.side(values, locale) for locale, values in each.items()}
         for each in (a, b)
     )
-    return differences.compare(old, new, ("main", "branch"), settings, DRAWS, 2, reordered)
+    return differences.compare(old, new, ("main", "branch"), settings, DRAWS, 2, runs)
 
 
 def asking(*metrics: str) -> Compare:
@@ -90,15 +90,23 @@ def test_rerankers_on_both_sides_are_compared_with_each_other(with_one: dict[str
     assert move.difference.mean < 0.3, "hybrid is not what is compared with"
 
 
+def test_a_reranker_that_is_dropped_is_compared_with_what_it_reordered(
+    without: dict[str, Values], with_one: dict[str, Values]
+) -> None:
+    found = compared(with_one, without, runs=("hybrid", "bm25"))
+    (move,) = (move for move in found.moves if not move.equal)
+    assert (move.systems, move.refused) == (("rerank", "hybrid"), True)
+
+
 def test_the_measures_are_those_that_compare_metrics_names_of_the_run(
     without: dict[str, Values],
 ) -> None:
     new = without | {"us": reranked(without["us"], 0.1, "dense")}
-    found = compared(without, new, reordered="dense")
+    found = compared(without, new, runs=("hybrid", "dense"))
     assert [move.name for move in found.moves if not move.equal] == [
         "dense → rerank.ndcg@10", "dense → rerank.recall@100",
     ]  # fmt: skip
-    found = compared(without, new, asking("hybrid.ndcg@10"), reordered="dense")
+    found = compared(without, new, asking("hybrid.ndcg@10"), runs=("dense", "dense"))
     assert all(move.equal for move in found.moves)
     assert found.notes == (
         "us: rerank is not compared, since compare.metrics has no measure of dense, which it "

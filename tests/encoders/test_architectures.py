@@ -78,7 +78,7 @@ def _embeddings(rows: int) -> Callable[[Path], None]:
         tensors[name] = np.concatenate([found, more])[:rows]
 
     def spoil(folder: Path) -> None:
-        _tensors(change)(folder)
+        changed_tensors(change)(folder)
         edit_json(folder / "config.json", vocab_size=rows)
 
     return spoil

@@ -24,6 +24,8 @@ from pipeline.evaluate.top_products import TOP
 SETTINGS = Compare(
     metrics=("dense.ndcg@10", "hybrid.ndcg@10", "dense.recall@100"), max_drop=0.0, alpha=0.05
 )
+RUNS = ("hybrid", "hybrid")
+"""What rerankers reorder, of either side."""
 DRAWS = Uncertainty(samples=500, confidence=0.95, seed=17)
 SYSTEMS = ("dense", "hybrid")
 EXACT = IDS.empty_table()

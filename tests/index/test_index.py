@@ -441,10 +441,14 @@ def test_an_index_that_faiss_cannot_parse_is_refused_though_its_hash_is_right(
 ) -> None:
     files_of = layout.index(LOCALE)
     data = files_of.index.read_bytes()
-    files_of.index.write_bytes({"nothing": b"", "noise": b"noise" * 99, "half": data[:9_999]}[content])
+    files_of.index.write_bytes(
+        {"nothing": b"", "noise": b"noise" * 99, "half": data[:9_999]}[content]
+    )
     card = files.read_json(files_of.card, "")
     files.write_json(files_of.card, card | {"index_sha256": files.sha256_file(files_of.index)})
-    with pytest.raises(PipelineError, match=r"index.faiss cannot be read .* Run `dvc repro index@es"):
+    with pytest.raises(
+        PipelineError, match=r"index.faiss cannot be read .* Run `dvc repro index@es"
+    ):
         read_index(params(), LOCALE, built)
 
 

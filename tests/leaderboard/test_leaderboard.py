@@ -208,7 +208,10 @@ def measured(name: str, cpu: str, faiss: str, **figures: float) -> Held:
     bench = {"machine": {"cpu_model": "EPYC", "cores": 2, "versions": {"openvino": "2026.4"}}}
     tradeoff = {"cpu_model": cpu, "faiss_version": faiss, "tradeoff_schema": 2}
     machines = read_machines(*(json.dumps(each).encode() for each in (bench, tradeoff)))
-    return Held(name, {}, {}, {"us": Speed(**figures)}, {"us": machines}, {})
+    # By its name, it is of another sample or not.
+    products = 8 if name.startswith("other sample") else 9
+    side = comparisons.side({"dense.ndcg@10": np.linspace(0, 1, 20)}, "us", products=products)
+    return Held(name, {"us": side}, {}, {"us": Speed(**figures)}, {"us": machines}, {})
 
 
 def test_a_column_of_times_is_of_one_machine_and_sizes_are_of_any() -> None:
@@ -221,11 +224,12 @@ def test_a_column_of_times_is_of_one_machine_and_sizes_are_of_any() -> None:
         measured("other CPU", "Xeon", "1.15", **times, **size),
         measured("also that", "Xeon", "1.15", **times),
         measured("other FAISS", "EPYC", "1.16", p50_milliseconds=4.0),
+        measured("other sample, so another table", "Xeon", "1.16", **times),
     ]
     kept, notes = on_one_machine(held)
     assert [each.speeds["us"] for each in kept] == [
         Speed(**size), Speed(**times, **size), Speed(**times),
-        Speed(tokens_per_second=1.0, **size), Speed(tokens_per_second=1.0), Speed(),
+        Speed(tokens_per_second=1.0, **size), Speed(tokens_per_second=1.0), Speed(), Speed(**times),
     ]  # fmt: skip
     of_first = "but that of other rows on EPYC, FAISS 1.15, tradeoff_schema 2"
     assert notes == [

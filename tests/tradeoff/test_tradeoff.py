@@ -343,7 +343,7 @@ def test_the_table_has_a_row_an_index_best_overlap_first() -> None:
         each["index"]: Figures.model_validate_json(json.dumps(each)) for each in read()["indexes"]
     }
     rows = table(LOCALE, found, {}).splitlines()[2:]
-    overlaps = [float(row.split("|")[3]) for row in rows]
+    overlaps = [float(row.split("|")[4]) for row in rows]
     assert overlaps == sorted(overlaps, reverse=True)
     assert len(rows) == len(NAMES)
     assert rows[0].startswith("| es | flat | 1 |")
