@@ -20,12 +20,13 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Self
+from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import reports
+from bench.measure import Figures
 from bench.peak import operations, peak_gflops, precisions
 from bench.quality import Catalogue, ndcg, read_catalogues
 from bench.side import BASELINE, Side
@@ -62,7 +63,6 @@ SIDES: dict[Device, tuple[Side, ...]] = {
 BFLOAT16_FLAGS = {"avx512_bf16", "amx_bf16"}
 LIBRARIES = ("openvino", "sentence-transformers", "tokenizers", "torch", "transformers")
 
-Figures = dict[str, Any]
 Rows = NDArray[np.int64]
 
 

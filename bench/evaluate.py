@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 import pytrec_eval
 
 from bench import reports
+from bench.measure import Figures
 from pipeline.core import stage, tables
 from pipeline.core.arrays import Ints
 from pipeline.core.errors import PipelineError
@@ -46,7 +47,6 @@ TOLERANCE = 1e-9
 
 LIBRARIES = ("numpy", "pyarrow", "pytrec_eval-terrier")
 
-Figures = dict[str, Any]
 Grades = dict[str, dict[str, int]]
 Clock = dict[str, float]
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from bench import fault_lab as lab
 from bench import reports
-from bench.proof_runner import Figures, Proof, run_proofs
+from bench.measure import Figures
+from bench.proof_runner import Proof, run_proofs
 from pipeline.core.log import log
 
 SEED = 0

@@ -25,6 +25,7 @@ import numpy as np
 import pyarrow as pa
 
 from bench import reports
+from bench.measure import Figures
 from bench.scale_search import params_with
 from pipeline.core import layout, stage, tables
 from pipeline.core.arrays import Matrix
@@ -41,7 +42,6 @@ HEADER = (
     "p50, ms", "p95, ms", "queries/s", "over flat's",
 )  # fmt: skip
 
-Figures = dict[str, Any]
 
 RESCORE = 10
 """How many times as many products an index of codes finds as are wanted: codes hardly tell the

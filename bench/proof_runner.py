@@ -4,15 +4,13 @@ import argparse
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
 
 from bench import reports
+from bench.measure import Figures
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
 from pipeline.core.log import log
-
-Figures = dict[str, Any]
 
 Proof = Callable[[Path], Figures]
 """Runs in an empty folder and returns figures. It fails by `holds: False` or an AssertionError."""

@@ -27,8 +27,9 @@ import pyarrow.parquet as pq
 
 from bench import reports
 from bench.cheap_model import words, write_model
+from bench.measure import Figures
 from bench.project import change_settings, read_settings, surroundings, write_settings
-from bench.proof_runner import Figures, Proof, run_proofs
+from bench.proof_runner import Proof, run_proofs
 from pipeline.core import layout, stage, tables
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, sha256_file, write_json

@@ -23,12 +23,12 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from statistics import median
-from typing import Any
 from unittest.mock import patch
 
 import psutil
 
 from bench import proofs, ray_ranges, reports
+from bench.measure import Figures
 from pipeline.core import stage
 from pipeline.core.errors import PipelineError
 from pipeline.core.files import read_json, write_json
@@ -44,7 +44,6 @@ WORKERS = 2
 OVERHEAD_PERCENT = 15
 """How much longer the cluster may take than two threads, starting apart."""
 
-Figures = dict[str, Any]
 
 _SEEN = Path("seen.json")
 

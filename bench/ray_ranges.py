@@ -24,6 +24,7 @@ from typing import Any
 
 import numpy as np
 
+from bench.measure import Figures
 from pipeline.bm25 import cluster as bm25_cluster
 from pipeline.bm25 import ranges as bm25_ranges
 from pipeline.bm25.analysers import analyser_for
@@ -46,7 +47,6 @@ DIMENSION, QUERIES = 384, 2_000
 RANGES_A_WORKER = 2
 """How many ranges of terms a worker gets at least, so that both end at about the same time."""
 
-Figures = dict[str, Any]
 Kill = Callable[[], bool]
 """Kills a worker; says whether there was one."""
 

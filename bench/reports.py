@@ -7,8 +7,8 @@ import importlib.metadata
 import platform
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
+from bench.measure import Figures
 from pipeline import git
 from pipeline.core import layout
 from pipeline.core.cpu import core_count, cpu_flags
@@ -29,8 +29,6 @@ SQ8 = _FOLDER / "sq8.json"
 
 CPU_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
-
-Figures = dict[str, Any]
 
 
 def commit() -> str:

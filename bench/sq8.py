@@ -13,12 +13,12 @@ import sys
 import time
 from collections.abc import Callable
 from statistics import median
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from bench import reports
+from bench.measure import Figures
 from bench.scale_search import DIMENSION, PRODUCTS_A_CENTRE, Mixture
 from pipeline.core import stage
 from pipeline.core.arrays import Ints
@@ -31,7 +31,6 @@ from pipeline.index.build import build_index
 from pipeline.retrieve import decoded, neighbours
 from pipeline.runs import ranking
 
-Figures = dict[str, Any]
 Found = tuple[NDArray[np.float32], Ints]
 """Scores and rows, both [queries, asked]."""
 
