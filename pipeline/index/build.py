@@ -42,10 +42,10 @@ def build_index(
 ) -> faiss.Index:
     """Return an index that holds the vectors of all shards; row i has id i.
 
-    The vectors are added `PIECE_ROWS` at a time, wherever shards end, so that the bytes of
-    a graph do not depend on the shards. An inverted file is trained here and filled by `add`, which
-    may use other machines; the others have too little to compute for that, or FAISS cannot fill
-    them with codes (hnsw, ivf-pq-fastscan).
+    The vectors are added `PIECE_ROWS` at a time, wherever shards end; to a graph all at once: in
+    one that grows piece by piece, far parts lack links to each other. An inverted file is trained
+    here and filled by `add`, which may use other machines; the others have too little to compute
+    for that, or FAISS cannot fill them with codes (hnsw, ivf-pq-fastscan).
 
     Args:
         index: its settings.
@@ -89,6 +89,8 @@ def _build(
     _reserve(built, rows)
     if isinstance(index, FilledByCodes):
         add(built, pieces())
+    elif isinstance(index, HnswIndex):
+        built.add(_all(pieces(), rows, dimension))
     else:
         for piece in pieces():
             built.add(piece)
@@ -102,6 +104,15 @@ def _rotated(turn: Any, codes: Any) -> faiss.Index:
     for part in (turn, codes):
         part.this.disown()
     return whole  # type: ignore[no-any-return]
+
+
+def _all(pieces: Iterable[Matrix], rows: int, dimension: int) -> Matrix:
+    """Return all vectors in one array."""
+    vectors, start = np.empty((rows, dimension), np.float32), 0
+    for piece in pieces:
+        vectors[start : start + len(piece)] = piece
+        start += len(piece)
+    return vectors
 
 
 def _mean(pieces: Iterable[Matrix]) -> Matrix:

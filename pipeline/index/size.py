@@ -135,8 +135,9 @@ def disk_bytes(index: Index, rows: int, dimension: int) -> int:
 def memory_bytes(index: Index, rows: int, dimension: int, threads: int) -> int:
     """Return how many bytes the stage `index` takes at most; the shards stay on disk.
 
-    They are the index (and one list twice: it is copied when it gets more room) or the training
-    vectors (twice: FAISS draws from them, or takes their residuals), and some pieces of vectors.
+    They are the index (and one list twice: it is copied when it gets more room; and the vectors of
+    a graph, which gets them at once) or the training vectors (twice: FAISS draws from them, or
+    takes their residuals), and some pieces of vectors.
     """
     size = disk_bytes(index, rows, dimension)
     vector = FLOAT * dimension
@@ -149,6 +150,6 @@ def memory_bytes(index: Index, rows: int, dimension: int, threads: int) -> int:
         training *= 2
     if isinstance(index, HnswIndex):
         room = graph_links(index.m, rows) - round(rows * _links(index.m))
-        size += room * LINK + rows * threads * VISIT
+        size += room * LINK + rows * threads * VISIT + rows * vector
     pieces = 6 * min(rows, PIECE_ROWS) * vector
     return memory.PROCESS_BYTES + pieces + max(size, training)

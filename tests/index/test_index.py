@@ -37,6 +37,7 @@ from pipeline.retrieve import neighbours
 from pipeline.runs import ranking
 from pipeline.vectors.lengths import LARGEST_COMPONENT, to_index_form
 from pipeline.vectors.manifest import Manifest
+from pipeline.vectors.shards import PIECE_ROWS
 from tests.helpers.artefacts import LOCALE, params, random_vectors, write_clean, write_embeddings
 
 ROWS, DIMENSION, TOP = 2000, 48, 20
@@ -317,6 +318,22 @@ def test_vectors_that_are_few_or_equal_or_zero_are_found_with_finite_scores(
             assert (codes[:, 0] == 39).all(), shape
             near = brute_force(products, queries, similarity)[:, :1]
             assert np.abs(scores - near).max() <= 0.05 * max(1, np.abs(near).max()), shape
+
+
+def test_a_graph_is_the_one_that_faiss_builds_of_all_vectors_at_once() -> None:
+    """Near vectors side by side, as in a catalogue that is sorted: piece by piece, links lack."""
+    rng = np.random.default_rng(9)
+    centres = np.repeat(random_vectors(rng, 2 * PIECE_ROWS // 32), 32, axis=0)
+    near = (centres + random_vectors(rng, len(centres)) / 4).astype(np.float32)
+    products = np.concatenate([near, near[:1]])
+    settings = HnswIndex(kind="hnsw", m=4, ef_construction=16, ef_search=TOP)
+    built: Any = build_index(settings, DIMENSION, "dot", [products[:1_000], products[1_000:]])
+    expected: Any = faiss.IndexHNSWFlat(DIMENSION, settings.m, faiss.METRIC_INNER_PRODUCT)
+    expected.hnsw.efConstruction = settings.ef_construction
+    expected.add(products)
+    for index in (built, expected):
+        index.hnsw.efSearch = settings.ef_search
+    assert np.array_equal(faiss.serialize_index(built), faiss.serialize_index(expected))
 
 
 @pytest.mark.parametrize("similarity", ["dot", "l2"])
