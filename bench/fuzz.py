@@ -132,7 +132,7 @@ class Project:
 
     def _trec(self) -> Files:
         with tempfile.TemporaryDirectory() as folder:
-            trec.export(LOCALE, self.params.systems_of(LOCALE), Path(folder), self.params.evaluate)
+            trec.export(self.params, LOCALE, Path(folder))
             return {path.name: path.read_bytes() for path in Path(folder).iterdir()}
 
     def _gate(self) -> Files:

@@ -35,7 +35,7 @@ trec_eval: -c).
 import argparse
 import csv
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +54,7 @@ from pipeline.core.params import Evaluate, Params
 from pipeline.core.params_file import load_params
 from pipeline.core.systems import SYSTEMS
 from pipeline.core.tables import LABELS, RUN, iter_row_groups
+from pipeline.evaluate.fresh import refuse_stale
 from pipeline.evaluate.metrics import GRADES
 from pipeline.runs import card as run_card
 from pipeline.runs.card import TRACKS, Track
@@ -179,15 +180,17 @@ def falling(ranks: NDArray[np.int32], scores: NDArray[np.float32]) -> NDArray[np
     return np.asarray(bits.astype(np.uint32).view(np.float32))
 
 
-def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) -> None:
-    """Write a locale's judgements, these systems' runs and the list of measures into a folder.
+def export(params: Params, locale: str, out: Path) -> None:
+    """Write a locale's judgements, the runs of every system and the list of measures into a folder.
 
     Raises:
-        PipelineError: an artefact is missing, was edited, is of other tables than these, or cannot
-            be written as a TREC file.
+        PipelineError: an artefact is missing, was edited, is of other tables or settings than
+            these, or cannot be written as a TREC file.
     """
+    read_others(params, locale)  # else a run could be of another file than params.yaml names
     ids, judgements, (rows, codes, labels) = read_judged(locale)
-    run_card.read_cards(locale, systems, ids)
+    systems = params.evaluated_systems(locale)
+    refuse_stale(params, locale, run_card.read_cards(locale, systems, ids, params.retrieve.depth))
     if bare := len(ids.queries) - len(np.unique(rows)):
         log.warning(
             "warning: %s: %d queries have no judgement; no qrels file can name them, but judged@k "
@@ -208,7 +211,7 @@ def export(locale: str, systems: Sequence[str], out: Path, cutoffs: Evaluate) ->
             writer = csv.writer(file, lineterminator="\n")
             writer.writerow(("system", "measure", "ir_measures", "run", "qrels"))
             for system in systems:
-                for ours, theirs, track, qrels in measures(cutoffs):
+                for ours, theirs, track, qrels in measures(params.evaluate):
                     if track not in tracks_of(system):
                         continue
                     run = _run_name(locale, system, track)
@@ -228,12 +231,6 @@ def read_judged(locale: str) -> tuple[Ids, pa.Table, tuple[Ints, Ints, Ints]]:
             "with judgements."
         )
     return found
-
-
-def export_all(params: Params, locale: str, out: Path) -> None:
-    """Export every system of a locale; raises as `read_others` and `export` do."""
-    read_others(params, locale)  # else a run could be of another file than params.yaml names
-    export(locale, params.evaluated_systems(locale), out, params.evaluate)
 
 
 def _qrels_name(locale: str, qrels: Qrels) -> str:
@@ -293,7 +290,7 @@ def export_locales(
 
 def main() -> int:
     """Export the locales; return the exit status."""
-    return export_locales("trec", __doc__, export_all)
+    return export_locales("trec", __doc__, export)
 
 
 if __name__ == "__main__":

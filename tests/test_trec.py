@@ -26,7 +26,7 @@ def made(project: Path) -> None:
     """Clean tables and the runs of all systems, many scores tied, in a folder of their own."""
     rng = np.random.default_rng(0)
     write_clean(rng, 200, 40)
-    write_runs(rng, 120)
+    write_runs(rng, params().retrieve.depth)
 
 
 def trec_main(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -73,7 +73,7 @@ def test_the_documented_script_gives_the_reported_numbers_of_every_system(
     write_sources({})
     write_runs(rng, 120)
     evaluate(params(cutoffs), "es")
-    trec.export("es", FIRST_SYSTEMS, Path("trec"), params(cutoffs).evaluate)
+    trec.export(params(cutoffs), "es", Path("trec"))
 
     found = run_documented_script(Path("trec"), monkeypatch)
 
@@ -198,6 +198,23 @@ def test_a_run_that_was_edited_or_is_of_other_tables_is_refused_and_nothing_is_w
     assert not Path("trec").exists()
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"retrieve.depth": 1_500},
+        {"bm25.k1": 2.0},
+        {"hybrid.dense_weight": 0.3},
+        {"encoder.es": "labse"},
+    ],
+)
+def test_runs_of_other_settings_are_refused_and_nothing_is_written(
+    made: None, changes: dict[str, object]
+) -> None:
+    with pytest.raises(PipelineError, match="dvc repro"):
+        trec.export(params(changes), "es", Path("trec"))
+    assert not Path("trec").exists()
+
+
 def test_an_id_of_a_run_that_a_tool_would_split_is_refused_and_leaves_the_export_before(
     project: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -208,7 +225,7 @@ def test_an_id_of_a_run_that_a_tool_would_split_is_refused_and_leaves_the_export
     ids = table["product_id"].to_pylist()
     ids[100] += " x"
     write_table(products, table.set_column(0, PRODUCTS.field(0), [ids]), PRODUCTS)
-    write_runs(rng, 120)
+    write_runs(rng, params().retrieve.depth)
     Path("trec").mkdir()
     Path("trec/es.gain.qrels").write_text("old")
 

@@ -50,7 +50,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_clean(rng, 300, 60)
         write_sources({})
         write_runs(rng, 150)
-        trec.export(LOCALE, ["bm25"], Path("exported"), named().evaluate)
+        trec.export(named(), LOCALE, Path("exported"))
         VESPA.parent.mkdir(parents=True)
         Path(f"exported/{LOCALE}.bm25.catalogue.run").rename(COPY)
         VESPA.write_text(foreign(rng))
@@ -212,7 +212,7 @@ def test_a_run_of_another_file_than_params_yaml_names_is_neither_exported_nor_sh
     monkeypatch.chdir(evaluated)
     moved = named(vespa=str(COPY), copy=str(COPY))
     with pytest.raises(PipelineError, match="of other files than params"):
-        trec.export_all(moved, LOCALE, tmp_path)
+        trec.export(moved, LOCALE, tmp_path)
     with pytest.raises(PipelineError, match="of other files than params"):
         workspace_of(moved).run("vespa")
     assert not list(tmp_path.iterdir())
@@ -254,7 +254,8 @@ def test_trec_files_of_another_engine_are_of_the_catalogue_alone(
     evaluated: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(evaluated)
-    trec.export(LOCALE, ["bm25", "copy"], tmp_path, named().evaluate)
+    given = named(vespa=str(VESPA), copy=str(COPY))
+    trec.export(given, LOCALE, tmp_path)
     lines = (tmp_path / f"{LOCALE}.copy.catalogue.run").read_text()
     assert lines == (tmp_path / f"{LOCALE}.bm25.catalogue.run").read_text().replace("bm25", "copy")
     assert not (tmp_path / f"{LOCALE}.copy.pool.run").exists()
