@@ -1,11 +1,12 @@
 """Search sq8 as this project does, by blocks decoded once, beside FAISS's own search.
 
-    python -m bench.sq8 [--products 400000] [--queries 1000] [--rounds 3]
+    python -m bench.sq8 [--products 400000] [--queries 4096] [--rounds 3]
 
 Both search the same index of made-up vectors (those of `bench.scale_search`) for the same queries,
 one after the other, on all threads, for as many products as `retrieve` asks for at first; each
-round begins with the other one. The figures go to reports/bench/sq8.json: seconds by round, and
-FAISS's seconds over this project's, more than 1 where this project is faster.
+round begins with the other one. The figures go to reports/bench/sq8.json: seconds by round, whether
+the blocks were multiplied in integers, and FAISS's seconds over this project's, more than 1 where
+this project is faster.
 """
 
 import argparse
@@ -29,6 +30,7 @@ from pipeline.core.params import Sq8Index
 from pipeline.core.params_file import load_params
 from pipeline.index.build import build_index
 from pipeline.retrieve import decoded, neighbours
+from pipeline.retrieve.multiply import is_faster_in_integers
 from pipeline.runs import ranking
 
 Found = tuple[NDArray[np.float32], Ints]
@@ -74,6 +76,7 @@ def measure(products: int, queries: int, rounds: int, depth: int, threads: int) 
             name: round(of(ratios), 2)
             for name, of in (("least", min), ("median", median), ("most", max))
         },
+        "integers": is_faster_in_integers(index, queries),
         "same": same,
     }
 
@@ -89,7 +92,7 @@ def main() -> int:
     """Measure, write the report, print it; return 1 if the results differ."""
     parser = argparse.ArgumentParser(prog="python -m bench.sq8")
     parser.add_argument("--products", type=int, default=400_000, help="default: 400000")
-    parser.add_argument("--queries", type=int, default=1_000, help="default: 1000")
+    parser.add_argument("--queries", type=int, default=4_096, help="default: 4096")
     parser.add_argument("--rounds", type=int, default=3, help="default: 3")
     options = parser.parse_args()
     with stage.report_errors("bench") as outcome:

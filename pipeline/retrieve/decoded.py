@@ -1,10 +1,12 @@
 """Search codes for many queries at once: a block of codes is decoded once and multiplied with them.
 
 FAISS (1.15) decodes the codes of a scalar quantiser, and of EDEN, again for every query. Here a
-matrix product proposes products, and FAISS scores these by their codes, as its own search does: the
-scores are its own to the last bit. A bound of the product's error says how good the others can be.
+matrix product (`multiply`) proposes products, and FAISS scores these by their codes, as its own
+search does: the scores are its own to the last bit. A bound of the product's error says how good
+the others can be.
 """
 
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -14,6 +16,12 @@ from threadpoolctl import threadpool_limits
 from pipeline.core.arrays import Floats, Floats32, Ints, Matrix
 from pipeline.core.faiss import faiss
 from pipeline.core.parallel import in_parallel
+from pipeline.retrieve.multiply import (
+    Decoded,
+    Integers,
+    is_faster_in_integers,
+    torch_on_one_thread,
+)
 from pipeline.vectors.lengths import squared_lengths
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
@@ -21,6 +29,10 @@ BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
 
 LEAST_QUERIES = 32
 """With fewer queries, decoding takes longer than it saves."""
+
+MORE_BY_INTEGERS = 1.5
+"""How many times as many products are proposed by integers: enough that nearly always no other one
+can be better, though the integers' products are less exact."""
 
 LEAST_PRODUCTS = 4
 """How many times as many products as are asked for there must be: else most are scored twice."""
@@ -46,17 +58,22 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
         asked: how many products per query.
 
     Returns:
-        Scores (higher is better) and rows, both [queries, asked], in no order; and the best score
-        that a product not among them can have, [queries].
+        Scores (higher is better) and rows, both [queries, asked or more], in no order; and the best
+        score that a product not among them can have, [queries].
     """
+    way: type[Decoded | Integers] = Decoded
+    on_one_thread: AbstractContextManager[None] = nullcontext()
+    if is_faster_in_integers(index, len(queries)):
+        way, on_one_thread = Integers, torch_on_one_thread()
+        asked = min(index.ntotal, round(MORE_BY_INTEGERS * asked))
     scores = np.empty((len(queries), asked), np.float32)
     rows = np.empty((len(queries), asked), np.int64)
     last = np.empty(len(queries))
     threads = faiss.omp_get_max_threads()
     size = min(BLOCK_QUERIES, -(-len(queries) // threads))
     parts = [slice(start, start + size) for start in range(0, len(queries), size)]
-    search = partial(_search, index, queries, scores, rows, last)
-    with threadpool_limits(1, "blas"):  # each thread multiplies by itself
+    search = partial(_search, index, queries, scores, rows, last, way)
+    with threadpool_limits(1, "blas"), on_one_thread:  # each thread multiplies by itself
         longest = np.max(list(in_parallel(search, parts, threads))) + _undecoded(index)
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
@@ -71,9 +88,15 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
 
 
 def _search(
-    index: Any, queries: Matrix, scores: Floats32, rows: Ints, last: Floats, part: slice
+    index: Any,
+    queries: Matrix,
+    scores: Floats32,
+    rows: Ints,
+    last: Floats,
+    way: type[Decoded | Integers],
+    part: slice,
 ) -> float:
-    """Fill in the scores, the rows and the last proposed product of some queries.
+    """Fill in the scores and the rows of some queries, and the most that another's product can be.
 
     Returns:
         The length of the longest vector.
@@ -84,18 +107,13 @@ def _search(
     heaps.nh, heaps.k = near.shape
     heaps.val, heaps.ids = faiss.swig_ptr(near), faiss.swig_ptr(rows[part])
     heaps.heapify()
-    longest = 0.0
+    multiplied = way(index, mine)
     for start in range(0, index.ntotal, BLOCK_PRODUCTS):
-        vectors = index.reconstruct_n(start, min(BLOCK_PRODUCTS, index.ntotal - start))
-        squares = np.einsum("ij,ij->i", vectors, vectors)
-        products = mine @ vectors.T
-        if index.metric_type == faiss.METRIC_L2:
-            products -= squares / 2
-        longest = max(longest, float(squares.max()))
-        heaps.addn(len(vectors), faiss.swig_ptr(products), start)
-    last[part] = near[:, 0]  # the least of a heap
+        products = multiplied.products(start, min(start + BLOCK_PRODUCTS, index.ntotal))
+        heaps.addn(products.shape[1], faiss.swig_ptr(products), start)
+    last[part] = multiplied.most(near[:, 0])  # the least of a heap
     _score(index, mine, rows[part], scores[part])
-    return 1.001 * float(np.sqrt(longest))
+    return multiplied.longest()
 
 
 def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:
