@@ -20,7 +20,8 @@ from pipeline.retrieve.multiply import (
     Decoded,
     Integers,
     is_faster_in_integers,
-    torch_on_one_thread,
+    kept_torch_threads,
+    longest,
 )
 from pipeline.vectors.lengths import squared_lengths
 
@@ -29,10 +30,6 @@ BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
 
 LEAST_QUERIES = 32
 """With fewer queries, decoding takes longer than it saves."""
-
-MORE_BY_INTEGERS = 1.5
-"""How many times as many products are proposed by integers: enough that nearly always no other one
-can be better, though the integers' products are less exact."""
 
 LEAST_PRODUCTS = 4
 """How many times as many products as are asked for there must be: else most are scored twice."""
@@ -58,14 +55,13 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
         asked: how many products per query.
 
     Returns:
-        Scores (higher is better) and rows, both [queries, asked or more], in no order; and the best
-        score that a product not among them can have, [queries].
+        Scores (higher is better) and rows, both [queries, asked], in no order; and the best score
+        that a product not among them can have, [queries].
     """
     way: type[Decoded | Integers] = Decoded
-    on_one_thread: AbstractContextManager[None] = nullcontext()
+    torch_threads: AbstractContextManager[None] = nullcontext()
     if is_faster_in_integers(index, len(queries)):
-        way, on_one_thread = Integers, torch_on_one_thread()
-        asked = min(index.ntotal, round(MORE_BY_INTEGERS * asked))
+        way, torch_threads = Integers, kept_torch_threads()
     scores = np.empty((len(queries), asked), np.float32)
     rows = np.empty((len(queries), asked), np.int64)
     last = np.empty(len(queries))
@@ -73,15 +69,16 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     size = min(BLOCK_QUERIES, -(-len(queries) // threads))
     parts = [slice(start, start + size) for start in range(0, len(queries), size)]
     search = partial(_search, index, queries, scores, rows, last, way)
-    with threadpool_limits(1, "blas"), on_one_thread:  # each thread multiplies by itself
-        longest = np.max(list(in_parallel(search, parts, threads))) + _undecoded(index)
+    with threadpool_limits(1, "blas"), torch_threads:  # each thread multiplies by itself
+        for _ in in_parallel(search, parts, threads):
+            pass
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
     # and this one are. The rest is for the squares and for their sum.
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
     squares, distances = squared_lengths(queries), index.metric_type == faiss.METRIC_L2
-    lengths = np.sqrt(squares)
-    sizes = (lengths + longest) ** 2 if distances else lengths * longest
+    lengths, most = np.sqrt(squares), longest(index) + _undecoded(index)
+    sizes = (lengths + most) ** 2 if distances else lengths * most
     if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
         return -scores, rows, 2 * last - squares + roundings * sizes
     return scores, rows, last + roundings * sizes
@@ -95,12 +92,8 @@ def _search(
     last: Floats,
     way: type[Decoded | Integers],
     part: slice,
-) -> float:
-    """Fill in the scores and the rows of some queries, and the most that another's product can be.
-
-    Returns:
-        The length of the longest vector.
-    """
+) -> None:
+    """Fill in scores and rows of some queries, and the most that the product of another row is."""
     faiss.omp_set_num_threads(1)  # of this thread
     mine, near = queries[part], np.empty_like(scores[part])
     heaps: Any = faiss.float_minheap_array_t()
@@ -113,7 +106,6 @@ def _search(
         heaps.addn(products.shape[1], faiss.swig_ptr(products), start)
     last[part] = multiplied.most(near[:, 0])  # the least of a heap
     _score(index, mine, rows[part], scores[part])
-    return multiplied.longest()
 
 
 def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:

@@ -37,8 +37,8 @@ OVERLAP_DEPTH = 100
 """How many of a query's nearest products an index should find."""
 
 Found = tuple[NDArray[np.floating[Any]], NDArray[np.int64], NDArray[np.floating[Any]]]
-"""Scores and codes, both [queries, asked or more], and the best score that a product not among them
-can have, [queries]."""
+"""Scores and codes, both [queries, asked], and the best score that a product not among them can
+have, [queries]."""
 
 Find = Callable[[Matrix, int], Found]
 

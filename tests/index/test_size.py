@@ -95,6 +95,7 @@ print(held("VmHWM") - before, faiss.omp_get_max_threads())
         *(
             pytest.param(*more, marks=pytest.mark.thorough)
             for more in (
+                (HnswIndex(kind="hnsw", m=32, ef_construction=100, ef_search=4), 2**18 + 500, 4),
                 (HnswIndex(kind="hnsw", m=2, ef_construction=2, ef_search=4), 2**18 + 2_000, 2),
                 (HnswIndex(kind="hnsw", m=256, ef_construction=2, ef_search=4), 2**15 + 300, 2),
                 (IvfFlatIndex(kind="ivf-flat", lists=4, probes=1), 2**18 + 2_000, 64),
