@@ -9,8 +9,9 @@ labels of its product. `pipeline.tradeoff` then measures the indexes of `indexes
 that `--index` names, for the locale's queries: the first 100 products of each. Of 1.2 million
 products, an index with lists takes some minutes, and hnsw many.
 
-The figures go to reports/bench/indexes.json, and as a table to indexes.md. Those of indexes that
-were not measured now stay there if they are of the same products, settings, threads, CPU and FAISS.
+The figures go to reports/bench/indexes-<products>.json, and as a table to the .md file beside it.
+Those of indexes that were not measured now stay there if they are of the same products, settings,
+threads, CPU and FAISS.
 """
 
 import argparse
@@ -158,7 +159,7 @@ def measure(locale: str, names: list[str], products: int, lists: int, noise: flo
     manifest = read_manifest(params, locale)
     about = {"real": manifest.products.rows, "dimension": manifest.dimension,
              "lists": lists, "noise": noise, **reports.made_by()}  # fmt: skip
-    report = reports.INDEXES.resolve()
+    report = reports.indexes(products).resolve()
     known = read_json(report, "Remove it.") if report.exists() else {"found": None}
     params, path = params_with("flat", indexes(lists)), layout.tradeoff(locale)
     with alone(), tempfile.TemporaryDirectory() as scratch:
@@ -191,11 +192,12 @@ def _write(path: Path, about: Figures, found: Figures, known: Figures) -> None:
 def describe(report: Figures) -> str:
     """Return a report as Markdown: what was measured, a table, and of what code it is."""
     found = report["found"]
+    copies = f" and copies with noise of {report['noise']:g} of their length"
     return (
         f"{found['products']:,} products: {report['real']:,} of {found['locale']} "
-        f"({found['encoder']}, {report['dimension']} components) and copies with noise of "
-        f"{report['noise']:g} of their length; {found['queries']:,} queries, {report['lists']:,} "
-        f"lists, {found['threads']} threads, {found['cpu_model']}, FAISS "
+        f"({found['encoder']}, {report['dimension']} components)"
+        f"{copies * (found['products'] > report['real'])}; {found['queries']:,} queries, "
+        f"{report['lists']:,} lists, {found['threads']} threads, {found['cpu_model']}, FAISS "
         f"{found['faiss_version']}.\n\n{table(found)}"
         f"{reports.origin(report['commits'].values(), report['machine'])}"
     )
@@ -209,8 +211,8 @@ def table(found: Figures) -> str:
             each["index"], f"{each['overlap@10']:.4f}", f"{each['overlap@100']:.4f}",
             "-" if each["ndcg@10"] is None else f"{each['ndcg@10']:.4f}",
             f"{each['bytes_per_vector']:.0f}", "yes" if each["mapped"] else "no",
-            f"{each['build_seconds']:.0f}",
-            f"{each['p50_milliseconds']:.1f}", f"{each['p95_milliseconds']:.1f}",
+            f"{each['build_seconds']:.1f}",
+            f"{each['p50_milliseconds']:.2f}", f"{each['p95_milliseconds']:.2f}",
             f"{each['queries_per_second']:,.0f}",
             f"{each['queries_per_second'] / flat['queries_per_second']:.1f}" if flat else "-",
         ]
@@ -242,7 +244,8 @@ def main() -> int:
     options = _options()
     with stage.report_errors("bench") as outcome:
         measure(options.locale, options.index, options.products, options.lists, options.noise)
-        sys.stdout.write(reports.INDEXES.with_suffix(".md").read_text("utf-8"))
+        report = reports.indexes(options.products).with_suffix(".md")
+        sys.stdout.write(report.read_text("utf-8"))
     return outcome.status
 
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from bench import large
+from bench import large, reports
 from pipeline.core import files, layout, text_tables
 from pipeline.core.errors import PipelineError
 
@@ -67,6 +67,8 @@ TABLES: tuple[tuple[str, Path, Path, Callable[[str], str]], ...] = (
     ("results", README, Path("reports/report.md"), shorten),
     ("bench", DOCS / "encoders.md", layout.ENCODE_BENCH.with_suffix(".md"), str),
     ("large", DOCS / "scale.md", layout.SCALE_BENCH, large.of_scale),
+    ("real", DOCS / "indexes.md", reports.indexes(9_190).with_suffix(".md"), str),
+    ("repeated", DOCS / "indexes.md", reports.indexes(1_200_000).with_suffix(".md"), str),
 )
 """Of each table: its name, its page, the file it comes from, and how it is changed on the way."""
 

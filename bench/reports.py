@@ -19,7 +19,6 @@ BATCHES = _FOLDER / "batches.md"
 EVALUATE = _FOLDER / "evaluate.json"
 FAULTS = _FOLDER / "faults.json"
 FUZZ = _FOLDER / "fuzz.json"
-INDEXES = _FOLDER / "indexes.json"
 INTERRUPTIONS = _FOLDER / "interruptions.json"
 PROOFS = _FOLDER / "proofs.json"
 RAY = _FOLDER / "ray.json"
@@ -29,6 +28,11 @@ SQ8 = _FOLDER / "sq8.json"
 
 CPU_FLAGS = {"avx2", "avx512f", "avx512_vnni", "avx_vnni", "amx_int8"}
 LIBRARIES = ("faiss-cpu", "numpy", "pyarrow")
+
+
+def indexes(products: int) -> Path:
+    """Return the report of indexes of so many products."""
+    return _FOLDER / f"indexes-{products}.json"
 
 
 def commit() -> str:

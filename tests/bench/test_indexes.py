@@ -82,8 +82,9 @@ def test_an_index_is_measured_by_itself_and_the_others_stay_if_they_are_of_the_s
     def run(*names: str, products: int = 900, commit: str = "first") -> dict[str, Any]:
         monkeypatch.setattr(reports, "commit", lambda: commit)
         measure(LOCALE, list(names), products, 8, 0.3)
-        report: dict[str, Any] = read_json(reports.INDEXES, "")
-        text = reports.INDEXES.with_suffix(".md").read_text("utf-8")
+        path = reports.indexes(products)
+        report: dict[str, Any] = read_json(path, "")
+        text = path.with_suffix(".md").read_text("utf-8")
         assert text.splitlines()[2].count("|") == len(HEADER) + 1
         assert f"Of the commit {', '.join(sorted(set(report['commits'].values())))}, on" in text
         return report
@@ -94,3 +95,4 @@ def test_an_index_is_measured_by_itself_and_the_others_stay_if_they_are_of_the_s
     assert second["found"]["indexes"][:2] == first["found"]["indexes"]
     other = run("sq8", products=600, commit="third")
     assert other["commits"] == {"sq8": "third"}
+    assert read_json(reports.indexes(900), "") == second
