@@ -192,11 +192,12 @@ def _write(path: Path, about: Figures, found: Figures, known: Figures) -> None:
 def describe(report: Figures) -> str:
     """Return a report as Markdown: what was measured, a table, and of what code it is."""
     found = report["found"]
+    real = min(report["real"], found["products"])
     copies = f" and copies with noise of {report['noise']:g} of their length"
     return (
-        f"{found['products']:,} products: {report['real']:,} of {found['locale']} "
+        f"{found['products']:,} products: {real:,} of {found['locale']} "
         f"({found['encoder']}, {report['dimension']} components)"
-        f"{copies * (found['products'] > report['real'])}; {found['queries']:,} queries, "
+        f"{copies * (found['products'] > real)}; {found['queries']:,} queries, "
         f"{report['lists']:,} lists, {found['threads']} threads, {found['cpu_model']}, FAISS "
         f"{found['faiss_version']}.\n\n{table(found)}"
         f"{reports.origin(report['commits'].values(), report['machine'])}"

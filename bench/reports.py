@@ -67,5 +67,6 @@ def made_by(libraries: Sequence[str] = LIBRARIES) -> Figures:
 def origin(commits: Iterable[str], made_on: Figures) -> str:
     """Return the line under a table that says of what code and on what machine its figures are."""
     flags = ", ".join(made_on["cpu_flags"])
-    names = ", ".join(sorted(set(commits)))
-    return f"\nOf the commit {names}, on {made_on['cores']} cores ({flags}).\n"
+    names = sorted(set(commits))
+    of = f"commit{'s' * (len(names) > 1)} {', '.join(names)}"
+    return f"\nOf the {of}, on {made_on['cores']} cores ({flags}).\n"

@@ -26,7 +26,8 @@ from pipeline.retrieve.multiply import (
 from pipeline.vectors.lengths import squared_lengths
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
-"""How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components."""
+"""How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components; in
+integers, 12 MB of products and 1 MB of codes."""
 
 LEAST_QUERIES = 32
 """With fewer queries, decoding takes longer than it saves."""
@@ -72,12 +73,15 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     with threadpool_limits(1, "blas"), torch_threads:  # each thread multiplies by itself
         for _ in in_parallel(search, parts, threads):
             pass
+        starts = range(0, index.ntotal, BLOCK_PRODUCTS)
+        most = max(in_parallel(partial(_longest, index), starts, threads)) + _undecoded(index)
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
-    # and this one are. The rest is for the squares and for their sum.
+    # and this one of floats are; that of integers is rounded once, by less than `_undecoded` counts
+    # for. The rest is for the squares and for their sum.
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
     squares, distances = squared_lengths(queries), index.metric_type == faiss.METRIC_L2
-    lengths, most = np.sqrt(squares), longest(index) + _undecoded(index)
+    lengths = np.sqrt(squares)
     sizes = (lengths + most) ** 2 if distances else lengths * most
     if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
         return -scores, rows, 2 * last - squares + roundings * sizes
@@ -106,6 +110,12 @@ def _search(
         heaps.addn(products.shape[1], faiss.swig_ptr(products), start)
     last[part] = multiplied.most(near[:, 0])  # the least of a heap
     _score(index, mine, rows[part], scores[part])
+
+
+def _longest(index: Any, start: int) -> float:
+    """Return `longest` of a block."""
+    faiss.omp_set_num_threads(1)  # of this thread
+    return longest(index, start, min(start + BLOCK_PRODUCTS, index.ntotal))
 
 
 def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:

@@ -34,8 +34,6 @@ fine."""
 _MOST_COMPONENTS = 2**31 // (_CENTRE * (_LARGEST * _FINER + _FINER // 2))
 """With more, a product of both parts may be too large for 32 bits."""
 
-_BLOCK = 2_048
-
 
 class Decoded:
     """Products with decoded vectors."""
@@ -62,7 +60,7 @@ class Integers:
 
     With w the query times the step of each component's codes, and c a code less 128, the true
     product is that of the query and the vector of c = 0, plus w · c. Here w is both parts in their
-    units, and a rest r: what is left out is |r| |c| at most.
+    units, and a rest r: what is left out is 128 times the sum of |r| at most.
     """
 
     def __init__(self, index: Any, queries: Matrix) -> None:
@@ -80,7 +78,7 @@ class Integers:
         rest = weights - unit * (_FINER * first + second)
         self._parts = np.concatenate([first, second]).astype(np.int8)
         self._unit, self._constant = unit[:, 0], queries @ (low + (_CENTRE + 0.5) * step)
-        self._left_out = 1.001 * np.linalg.norm(rest, axis=1) * _CENTRE * np.sqrt(index.d)
+        self._left_out = 1.001 * _CENTRE * np.abs(rest).sum(axis=1)
         codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
         self._codes = codes.reshape(index.ntotal, index.code_size)
 
@@ -95,13 +93,10 @@ class Integers:
         return np.asarray(self._unit * products + self._constant + self._left_out)
 
 
-def longest(index: Any) -> float:
-    """Return the length of the longest decoded vector, or a little more."""
-    square = 0.0
-    for start in range(0, index.ntotal, _BLOCK):
-        vectors = index.reconstruct_n(start, min(_BLOCK, index.ntotal - start))
-        square = max(square, float(np.einsum("ij,ij->i", vectors, vectors).max()))
-    return 1.001 * float(np.sqrt(square))
+def longest(index: Any, start: int, end: int) -> float:
+    """Return the length of the longest of some decoded vectors, or a little more."""
+    vectors = index.reconstruct_n(start, end - start)
+    return 1.001 * float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max()))
 
 
 def is_faster_in_integers(index: Any, queries: int) -> bool:
@@ -122,13 +117,14 @@ def _multiplies_right(dimension: int) -> bool:
     """Say whether PyTorch multiplies integers of so many components without loss.
 
     It may not, and says nothing: on some CPUs, sums of two products are kept in 16 bits
-    (pytorch/pytorch#136746); of some shapes, the result is left as it was (#195066).
+    (pytorch/pytorch#136746); where a dimension of one has an unusual stride, the result is left as
+    it was (#195066).
     """
     import torch
 
     if dimension < 2 or not hasattr(torch, "_int_mm"):
         return False
-    for rows, others in ((1, 2), (2, 1), (33, 70), (70, 33)):
+    for rows, others in ((2, 1), (2, 2), (66, 70), (1_024, 2_048)):
         queries = np.full((rows, dimension), _LARGEST, np.int8)
         codes = np.full((others, dimension), -_CENTRE, np.int8)
         queries[1::2], codes[1::2] = -_LARGEST, _LARGEST

@@ -86,7 +86,8 @@ def test_an_index_is_measured_by_itself_and_the_others_stay_if_they_are_of_the_s
         report: dict[str, Any] = read_json(path, "")
         text = path.with_suffix(".md").read_text("utf-8")
         assert text.splitlines()[2].count("|") == len(HEADER) + 1
-        assert f"Of the commit {', '.join(sorted(set(report['commits'].values())))}, on" in text
+        commits = sorted(set(report["commits"].values()))
+        assert f"Of the commit{'s' * (len(commits) > 1)} {', '.join(commits)}, on" in text
         return report
 
     first = run("flat", "hnsw")
