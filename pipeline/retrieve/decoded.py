@@ -6,7 +6,8 @@ search does: the scores are its own to the last bit. A bound of the product's er
 the others can be.
 """
 
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -21,19 +22,24 @@ from pipeline.retrieve.multiply import (
     Integers,
     is_faster_in_integers,
     kept_torch_threads,
-    longest,
+    longest_code,
+    longest_vector,
 )
 from pipeline.vectors.lengths import squared_lengths
 
 BLOCK_QUERIES, BLOCK_PRODUCTS = 512, 2_048
 """How many are compared at once: 4 MB of products, and 3 MB of vectors of 384 components; in
-integers, 12 MB of products and 1 MB of codes."""
+integers, 8 MB of products and 1 MB of codes."""
 
 LEAST_QUERIES = 32
 """With fewer queries, decoding takes longer than it saves."""
 
 LEAST_PRODUCTS = 4
 """How many times as many products as are asked for there must be: else most are scored twice."""
+
+MORE_BY_INTEGERS = 1.5
+"""How many times as many products are proposed by integers: so nearly always, those asked for are
+certainly among them."""
 
 _EDEN = getattr(faiss, "IndexEDEN", ())
 
@@ -59,22 +65,59 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
         Scores (higher is better) and rows, both [queries, asked], in no order; and the best score
         that a product not among them can have, [queries].
     """
-    way: type[Decoded | Integers] = Decoded
-    torch_threads: AbstractContextManager[None] = nullcontext()
-    if is_faster_in_integers(index, len(queries)):
-        way, torch_threads = Integers, kept_torch_threads()
-    scores = np.empty((len(queries), asked), np.float32)
-    rows = np.empty((len(queries), asked), np.int64)
-    last = np.empty(len(queries))
+    if not is_faster_in_integers(index, len(queries)):
+        return _propose(Decoded, index, queries, asked)
+    with kept_torch_threads():
+        more = round(MORE_BY_INTEGERS * asked)
+        scores, rows, bound = _propose(Integers, index, queries, more)
+    order = np.argpartition(scores, -asked, axis=1)
+    scores = np.take_along_axis(scores, order, axis=1)
+    rows = np.take_along_axis(rows, order, axis=1)[:, -asked:]
+    beyond = np.maximum(bound, scores[:, :-asked].max(axis=1))
+    scores = scores[:, -asked:]
+    unsure = np.flatnonzero(bound > scores.min(axis=1))
+    if unsure.size:
+        found = _propose(Decoded, index, queries[unsure], asked)
+        scores[unsure], rows[unsure], beyond[unsure] = found
+    return scores, rows, beyond
+
+
+@dataclass(frozen=True)
+class _Proposed:
+    """The products that are proposed.
+
+    Attributes:
+        scores: by FAISS, [queries, asked].
+        rows: theirs, [queries, asked].
+        last: the least product of those that are proposed, as it was estimated, [queries].
+        lost: how much larger the true one can be, over the length of the longest code, [queries].
+    """
+
+    scores: Floats32
+    rows: Ints
+    last: Floats
+    lost: Floats
+
+
+def _propose(
+    way: type[Decoded | Integers], index: Any, queries: Matrix, asked: int
+) -> tuple[Floats32, Ints, Floats]:
+    """Return what `propose` does, by one way of multiplying."""
+    proposed = _Proposed(
+        np.empty((len(queries), asked), np.float32), np.empty((len(queries), asked), np.int64),
+        np.empty(len(queries)), np.empty(len(queries)),
+    )  # fmt: skip
     threads = faiss.omp_get_max_threads()
     size = min(BLOCK_QUERIES, -(-len(queries) // threads))
     parts = [slice(start, start + size) for start in range(0, len(queries), size)]
-    search = partial(_search, index, queries, scores, rows, last, way)
-    with threadpool_limits(1, "blas"), torch_threads:  # each thread multiplies by itself
+    search = partial(_search, way, index, queries, proposed)
+    with threadpool_limits(1, "blas"):  # each thread multiplies by itself
         for _ in in_parallel(search, parts, threads):
             pass
-        starts = range(0, index.ntotal, BLOCK_PRODUCTS)
-        most = max(in_parallel(partial(_longest, index), starts, threads)) + _undecoded(index)
+        longest = _most(longest_vector, index, threads) + _undecoded(index)
+        last = proposed.last
+        if way is Integers:
+            last += proposed.lost * _most(longest_code, index, threads)
     # A sum of n rounded products is off by at most n u / (1 - n u) of the sum of their sizes, in
     # any order (Higham, Accuracy and Stability of Numerical Algorithms, 2002, section 3.1). FAISS's
     # and this one of floats are; that of integers is rounded once, by less than `_undecoded` counts
@@ -82,40 +125,40 @@ def propose(index: Any, queries: Matrix, asked: int) -> tuple[Floats32, Ints, Fl
     roundings = 2.02 * (queries.shape[1] + 10) * np.finfo(np.float32).eps / 2
     squares, distances = squared_lengths(queries), index.metric_type == faiss.METRIC_L2
     lengths = np.sqrt(squares)
-    sizes = (lengths + most) ** 2 if distances else lengths * most
+    sizes = (lengths + longest) ** 2 if distances else lengths * longest
     if distances:  # -|x - y|² = 2 (xy - |y|² / 2) - |x|²
-        return -scores, rows, 2 * last - squares + roundings * sizes
-    return scores, rows, last + roundings * sizes
+        return -proposed.scores, proposed.rows, 2 * last - squares + roundings * sizes
+    return proposed.scores, proposed.rows, last + roundings * sizes
 
 
 def _search(
-    index: Any,
-    queries: Matrix,
-    scores: Floats32,
-    rows: Ints,
-    last: Floats,
-    way: type[Decoded | Integers],
-    part: slice,
+    way: type[Decoded | Integers], index: Any, queries: Matrix, proposed: _Proposed, part: slice
 ) -> None:
-    """Fill in scores and rows of some queries, and the most that the product of another row is."""
+    """Fill in what is proposed for some queries."""
     faiss.omp_set_num_threads(1)  # of this thread
-    mine, near = queries[part], np.empty_like(scores[part])
+    scores, rows = proposed.scores[part], proposed.rows[part]
+    mine, near = queries[part], np.empty_like(scores)
     heaps: Any = faiss.float_minheap_array_t()
     heaps.nh, heaps.k = near.shape
-    heaps.val, heaps.ids = faiss.swig_ptr(near), faiss.swig_ptr(rows[part])
+    heaps.val, heaps.ids = faiss.swig_ptr(near), faiss.swig_ptr(rows)
     heaps.heapify()
     multiplied = way(index, mine)
     for start in range(0, index.ntotal, BLOCK_PRODUCTS):
         products = multiplied.products(start, min(start + BLOCK_PRODUCTS, index.ntotal))
         heaps.addn(products.shape[1], faiss.swig_ptr(products), start)
-    last[part] = multiplied.most(near[:, 0])  # the least of a heap
-    _score(index, mine, rows[part], scores[part])
+    proposed.last[part] = multiplied.estimate(near[:, 0])  # the least of a heap
+    proposed.lost[part] = multiplied.lost
+    _score(index, mine, rows, scores)
 
 
-def _longest(index: Any, start: int) -> float:
-    """Return `longest` of a block."""
-    faiss.omp_set_num_threads(1)  # of this thread
-    return longest(index, start, min(start + BLOCK_PRODUCTS, index.ntotal))
+def _most(length: Callable[[Any, int, int], float], index: Any, threads: int) -> float:
+    """Return the largest of the lengths that a function finds in blocks of an index."""
+
+    def of_block(start: int) -> float:
+        faiss.omp_set_num_threads(1)  # of this thread
+        return length(index, start, min(start + BLOCK_PRODUCTS, index.ntotal))
+
+    return max(in_parallel(of_block, range(0, index.ntotal, BLOCK_PRODUCTS), threads))
 
 
 def _score(index: Any, queries: Matrix, rows: Ints, scores: Floats32) -> None:

@@ -1,8 +1,8 @@
 """Products of queries with the vectors of codes, in blocks: in floats or in integers.
 
 The codes of sq8 are integers of 8 bits already. A CPU with instructions for them multiplies four
-times as many of these as floats. A query becomes the sum of two such vectors, one for what the
-other leaves; so a product is nearly as exact as one of floats.
+times as many of these as floats. The queries are rounded to such integers, and what that loses is
+known.
 """
 
 from collections.abc import Iterator
@@ -27,16 +27,17 @@ INSTRUCTIONS = "avx512_vnni"
 _CENTRE, _LEVELS = 128, 255
 """128 is taken from each code, 0 to 255."""
 
-_LARGEST, _FINER = 127, 128
-"""The first part of a query goes from -127 to 127, the second from -64 to 64; it is 128 times as
-fine."""
+_LARGEST = 127
+"""A rounded query goes from -127 to 127."""
 
-_MOST_COMPONENTS = 2**31 // (_CENTRE * (_LARGEST * _FINER + _FINER // 2))
-"""With more, a product of both parts may be too large for 32 bits."""
+_MOST_COMPONENTS = 2**24 // (_CENTRE * _LARGEST)
+"""With up to this many, float32 holds every product of integers."""
 
 
 class Decoded:
     """Products with decoded vectors."""
+
+    lost = 0.0
 
     def __init__(self, index: Any, queries: Matrix) -> None:
         """Take the codes, and float32 [queries, dimension]."""
@@ -50,17 +51,20 @@ class Decoded:
             products -= np.einsum("ij,ij->i", vectors, vectors) / 2
         return products
 
-    def most(self, products: Floats32) -> Floats:
-        """Return how large the true products can be, one of each query, but for rounding."""
+    def estimate(self, products: Floats32) -> Floats:
+        """Return the true products, one of each query."""
         return products.astype(np.float64)
 
 
 class Integers:
-    """Products of queries in two parts with codes of sq8, in units of the second part.
+    """Products of rounded queries with codes of sq8, whole numbers.
 
     With w the query times the step of each component's codes, and c a code less 128, the true
-    product is that of the query and the vector of c = 0, plus w · c. Here w is both parts in their
-    units, and a rest r: what is left out is 128 times the sum of |r| at most.
+    product is that of the query and the vector of c = 0, plus w · c. Here w is a unit times whole
+    numbers, and a rest: what is left out is at most the rest's length times that of c.
+
+    Attributes:
+        lost: the length of the rest, [queries].
     """
 
     def __init__(self, index: Any, queries: Matrix) -> None:
@@ -72,31 +76,42 @@ class Integers:
         step = width / _LEVELS
         weights = queries * step
         largest = np.abs(weights).max(axis=1, keepdims=True)
-        unit = np.where(largest > 0, largest, 1) / (_LARGEST * _FINER)
-        first = np.rint(weights / (_FINER * unit))
-        second = np.rint(weights / unit - _FINER * first)
-        rest = weights - unit * (_FINER * first + second)
-        self._parts = np.concatenate([first, second]).astype(np.int8)
-        self._unit, self._constant = unit[:, 0], queries @ (low + (_CENTRE + 0.5) * step)
-        self._left_out = 1.001 * _CENTRE * np.abs(rest).sum(axis=1)
-        codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
-        self._codes = codes.reshape(index.ntotal, index.code_size)
+        unit = np.where(largest > 0, largest, 1) / _LARGEST
+        whole = np.rint(weights / unit)
+        self.lost = np.linalg.norm(weights - unit * whole, axis=1)
+        self._whole, self._unit = whole.astype(np.int8), unit[:, 0]
+        self._constant = queries @ (low + (_CENTRE + 0.5) * step)
+        self._index = index
 
     def products(self, start: int, end: int) -> Floats32:
         """Return the products with the codes of some rows."""
-        codes = (self._codes[start:end] ^ np.uint8(_CENTRE)).view(np.int8)
-        first, second = _multiply(self._parts, codes).chunk(2)
-        return np.asarray(second.add_(first, alpha=_FINER).float().numpy())
+        found = _multiply(self._whole, _centred_codes(self._index, start, end))
+        return np.asarray(found.float().numpy())
 
-    def most(self, products: Floats32) -> Floats:
-        """Return how large the true products can be, one of each query, but for rounding."""
-        return np.asarray(self._unit * products + self._constant + self._left_out)
+    def estimate(self, products: Floats32) -> Floats:
+        """Return the true products nearly, one of each query."""
+        return np.asarray(self._unit * products + self._constant)
 
 
-def longest(index: Any, start: int, end: int) -> float:
+def longest_vector(index: Any, start: int, end: int) -> float:
     """Return the length of the longest of some decoded vectors, or a little more."""
-    vectors = index.reconstruct_n(start, end - start)
+    return _longest(index.reconstruct_n(start, end - start))
+
+
+def longest_code(index: Any, start: int, end: int) -> float:
+    """Return the length of the longest of some codes of sq8 less 128, or a little more."""
+    return _longest(_centred_codes(index, start, end).astype(np.float32))
+
+
+def _longest(vectors: Matrix) -> float:
     return 1.001 * float(np.sqrt(np.einsum("ij,ij->i", vectors, vectors).max()))
+
+
+def _centred_codes(index: Any, start: int, end: int) -> NDArray[np.int8]:
+    """Return some codes of sq8 less 128, [rows, dimension]."""
+    codes = faiss.rev_swig_ptr(index.codes.data(), index.ntotal * index.code_size)
+    rows = codes.reshape(index.ntotal, index.code_size)[start:end]
+    return (rows ^ np.uint8(_CENTRE)).view(np.int8)
 
 
 def is_faster_in_integers(index: Any, queries: int) -> bool:
@@ -124,7 +139,7 @@ def _multiplies_right(dimension: int) -> bool:
 
     if dimension < 2 or not hasattr(torch, "_int_mm"):
         return False
-    for rows, others in ((2, 1), (2, 2), (66, 70), (1_024, 2_048)):
+    for rows, others in ((1, 2), (2, 1), (33, 70), (512, 2_048)):
         queries = np.full((rows, dimension), _LARGEST, np.int8)
         codes = np.full((others, dimension), -_CENTRE, np.int8)
         queries[1::2], codes[1::2] = -_LARGEST, _LARGEST
