@@ -186,7 +186,7 @@ def _without_rows(where: str) -> PipelineError:
 def _read_parquet(path: Path) -> Given:
     # A file of anyone's need not have checksums, so `tables.read_table` does not fit.
     try:
-        with pq.ParquetFile(path) as file:
+        with pq.ParquetFile(path.absolute()) as file:  # Arrow takes a leading ~ for the home folder
             names = file.schema_arrow.names
             table = file.read(columns=[name for name in names if name in READ])
     except tables.READ_ERRORS as err:
@@ -200,7 +200,7 @@ def _read_lines(path: Path, names: Sequence[str], what: str) -> pa.Table:
     """Return the columns of a file, split at white space as trec_eval splits it."""
     try:
         lines = pyarrow.csv.read_csv(
-            str(path),
+            path.absolute(),  # Arrow takes a leading ~ for the home folder
             pyarrow.csv.ReadOptions(column_names=[LINE], block_size=1 << 24),
             _LINES,
             _AS_TEXT,

@@ -166,7 +166,8 @@ def read_sources(path: Path) -> pa.Table:
         strings_can_be_null=True,
     )
     try:
-        rows = pcsv.read_csv(path, convert_options=options)
+        # Arrow takes a leading ~ for the home folder.
+        rows = pcsv.read_csv(path.absolute(), convert_options=options)
         if any(rows.column_names.count(name) != 1 for name in names):
             raise ValueError(f"its columns are {', '.join(rows.column_names)}")
     except READ_ERRORS as err:

@@ -72,7 +72,8 @@ class Parquet:
     def __init__(self, path: Path) -> None:
         """Read the footer and check it."""
         self.path = path
-        self._file = pq.ParquetFile(path, **tables.READ_OPTIONS)
+        # Arrow takes a leading ~ for the home folder.
+        self._file = pq.ParquetFile(path.absolute(), **tables.READ_OPTIONS)
         tables.check_footer(self._file, path, REMEDY)
         self.schema: pa.Schema = self._file.schema_arrow
         self.rows = int(self._file.metadata.num_rows)
@@ -112,7 +113,7 @@ class Csv:
         """Yield some columns as texts; an empty cell is null."""
         count = 0
         with pcsv.open_csv(
-            self.path,
+            self.path.absolute(),  # Arrow takes a leading ~ for the home folder
             read_options=pcsv.ReadOptions(block_size=_BLOCK_BYTES),
             parse_options=pcsv.ParseOptions(delimiter=self.separator, newlines_in_values=True),
             convert_options=pcsv.ConvertOptions(

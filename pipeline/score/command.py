@@ -155,7 +155,8 @@ def main() -> int:
         )
         if arguments.csv:
             with files.atomic_file(arguments.csv, follow_links=True) as partial:
-                pyarrow.csv.write_csv(_per_query(results), partial)
+                # Arrow takes a leading ~ for the home folder.
+                pyarrow.csv.write_csv(_per_query(results), partial.absolute())
         if arguments.json:
             files.write_json(arguments.json, as_json(results, differences), follow_links=True)
         sys.stdout.write(terminal(results, differences))

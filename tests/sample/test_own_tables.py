@@ -154,6 +154,31 @@ def test_the_same_rows_in_every_form_leave_the_same_bytes(
 
 
 @pytest.mark.parametrize("form", FORMS)
+def test_a_source_that_begins_with_a_tilde_is_in_the_project(
+    project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, form: str
+) -> None:
+    ending, write = FORMS[form]
+    home = tmp_path / "home"
+    monkeypatch.setenv("HOME", str(home))
+    found = []
+    for seed, root, source in ((5, project, "shop"), (5, project, "~/shop"), (6, home, None)):
+        folder = root / (source or "shop")
+        folder.mkdir(parents=True)
+        examples, products = random_source(seed)
+        write(folder / f"{layout.EXAMPLES_STEMS[0]}{ending}", examples)
+        write(folder / f"products{ending}", products)
+        queries = {row["query_id"]: f"of {seed}" for row in examples}
+        write_csv(folder / layout.SOURCES_FILE, [
+            {"query_id": query, "source": told} for query, told in queries.items()
+        ])  # fmt: skip
+    for source in ("shop", "~/shop"):
+        sample(artefacts.params({"sample.source": source, "sample.version": "large"}))
+        files = {locale: layout.sample(locale) for locale in ("us", "es", "jp")}
+        found.append((output(files), {each: of.sources.read_bytes() for each, of in files.items()}))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize("form", FORMS)
 def test_a_shop_needs_a_query_a_product_a_label_and_a_text(shop: Shop, form: str) -> None:
     sample(shop(form=form))
 

@@ -722,6 +722,30 @@ def test_what_the_command_refuses_is_one_line_and_nothing_is_written(
     assert {path: path.read_bytes() for path in Path().iterdir()} == before
 
 
+def test_a_path_that_begins_with_a_tilde_is_in_this_folder(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    qrels, run = graded(np.random.default_rng(0))
+    home = tmp_path / "home"
+    home.mkdir()
+    for folder, judged in ((home, qrels.assign(label=0)), (Path("~"), qrels)):
+        folder.mkdir(exist_ok=True)
+        for path in write_trec(judged, run):
+            (folder / f"{path.name}.gz").write_bytes(gzip.compress(path.read_bytes()))
+            path.rename(folder / path.name)
+        judged.to_parquet((folder / "q.parquet").absolute())
+    before = sorted(home.iterdir())
+    monkeypatch.setenv("HOME", str(home))
+    labels = SHAPES[0][1]
+    expected = evaluate(run, qrels, labels=labels).means
+    for judgements in ("~/a.qrels", "~/a.qrels.gz", "~/q.parquet"):
+        assert evaluate("~/a.run.gz", judgements, labels=labels).means == expected
+    asked = [f"--label={value}={label}" for value, label in labels.items()]
+    assert run_command(monkeypatch, "~/a.qrels", "~/a.run", *asked, "--csv=~/out.csv") == 0
+    assert Path("~/out.csv").is_file()
+    assert sorted(home.iterdir()) == before
+
+
 @pytest.mark.slow
 def test_scoring_imports_no_model_index_or_tokenizer() -> None:
     code = "import sys, esci_retrieval, pipeline.score.command; print(*sys.modules)"
