@@ -72,7 +72,7 @@ class Given:
         """Return a column, its text as large_string.
 
         Raises:
-            PipelineError: it is missing, is there twice, or has a null.
+            PipelineError: it is missing, is there twice, has a null, or has text that is not UTF-8.
         """
         if (times := self.columns.count(name)) != 1:
             there = ", ".join(map(shorten, self.columns)) or "none"
@@ -84,7 +84,27 @@ class Given:
         if column.null_count:
             row = pc.index(column.is_null(), True).as_py()
             raise self.wrong(row, f"{name} is missing (null or NaN). Fill it, or drop the row.")
+        if is_text(column.type):
+            self._refuse_broken_text(name, column)
         return column
+
+    def _refuse_broken_text(self, name: str, column: pa.ChunkedArray) -> None:
+        """Raise a `PipelineError` if text is not UTF-8: parquet and Arrow do not check it."""
+        try:
+            column.validate(full=True)
+        except pa.ArrowInvalid as err:
+            for row, value in enumerate(column):
+                try:
+                    value.as_py()
+                except UnicodeDecodeError as broken:
+                    raise self.wrong(
+                        row,
+                        f"{name} is not UTF-8 (found {shorten(bytes(broken.object))}). Write its "
+                        "texts in UTF-8.",
+                    ) from err
+            raise PipelineError(
+                f"{self.where}: {name} is damaged ({one_line(err)}). Write it again."
+            ) from err
 
     def ids(self, name: str) -> pa.ChunkedArray:
         """Return a column of ids as strings.
@@ -206,8 +226,9 @@ def _read_lines(path: Path, names: Sequence[str], what: str) -> pa.Table:
             _AS_TEXT,
         )[LINE]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
+        remedy = "Write it again as UTF-8." if "UTF8" in str(err) else "Write it again."
         raise PipelineError(
-            f"{path} is not readable as a TREC file ({one_line(err)}). Write it again as UTF-8."
+            f"{path} is not readable as a TREC file ({one_line(err)}). {remedy}"
         ) from err
     trimmed = pc.ascii_trim_whitespace(lines).combine_chunks()
     filled = pc.not_equal(trimmed, "")

@@ -103,7 +103,8 @@ class Csv:
         refuse_encoding(path)
         self.path = path
         with path.open(encoding="utf-8-sig", newline="") as handle:
-            header = next((line for line in handle if line.strip()), "")
+            # As Arrow has it: an empty line is none, and one of blanks is the header.
+            header = next((line for line in handle if line.strip("\r\n")), "")
         self.separator = max(_SEPARATORS, key=header.count)
         names = next(csv.reader([header], delimiter=self.separator), [])
         self.schema = pa.schema([(each, pa.string()) for each in names])

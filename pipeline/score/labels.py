@@ -45,13 +45,20 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
         )
     (name,) = names
     column = given.column(name)
-    if not (is_text(column.type) or pa.types.is_primitive(column.type)):
+    kind, types = column.type, pa.types
+    if not (
+        is_text(kind) or types.is_integer(kind) or types.is_floating(kind) or kind == pa.bool_()
+    ):
         raise PipelineError(
-            f"{given.where}: {name} must be text or numbers (found {column.type}). Cast it."
+            f"{given.where}: {name} must be text, integers, floats or booleans (found {kind}). "
+            "Cast it."
         )
+    if types.is_float16(kind):  # of which Arrow finds no unique values
+        column = column.cast(pa.float32())
     values = pc.unique(column)
-    # The shortest text of a number of 32 bits is what was meant: 0.1, not 0.10000000149011612.
-    shown = np.asarray(values) if pa.types.is_floating(column.type) else values.to_pylist()
+    # The shortest text of a number of few bits is what was meant: 0.1, not 0.10000000149011612.
+    floats = types.is_floating(kind)
+    shown = np.asarray(values, kind.to_pandas_dtype()) if floats else values.to_pylist()
     keys = [_key(value) for value in shown]
     meant = _usual(given, name, keys) if meanings is None else _checked(meanings)
     places = np.asarray(pc.index_in(column, value_set=values))

@@ -441,6 +441,7 @@ def test_a_table_in_two_forms_is_refused_by_both_names(shop: Shop) -> None:
     [
         ("products.csv", b"", r"products\.csv is empty \(0 bytes\)\. Fetch"),
         ("products.csv", b"sku,name\n", r"products\.csv has no rows\."),
+        ("products.csv", b"  \nsku,name\n1,a\n", r"products\.csv: .*column"),
         ("products.csv", b"sku,name\n1,a,b\n", r"not readable as CSV .*Expected 2 columns"),
         ("products.csv", b"sku,name,name\n1,a,b\n", r"product_title \('name'\) appears 2 times"),
         ("products.csv", b'sku,name\n1,"a\n2,b\n3,c\n', r"quotes are not in pairs by line 4"),

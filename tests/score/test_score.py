@@ -335,7 +335,7 @@ def test_every_form_and_every_order_of_rows_gives_the_same_result() -> None:
         assert found.judgements_sha256 == expected.judgements_sha256
 
 
-def test_gains_grades_and_labels_of_esci_need_no_meanings_also_in_32_bits() -> None:
+def test_gains_grades_and_labels_of_esci_need_no_meanings_also_in_few_bits() -> None:
     qrels, run = graded(np.random.default_rng(2))
     letters = qrels.label.map(SHAPES[0][1])
     expected = evaluate(run, qrels.assign(label=letters))
@@ -345,8 +345,11 @@ def test_gains_grades_and_labels_of_esci_need_no_meanings_also_in_32_bits() -> N
         of_polars.with_columns(pl.col("label").cast(pl.Categorical)),
         of_polars.with_columns(pl.col("label").cast(pl.Enum(["E", "S", "C", "I"]))),
         qrels.drop(columns="label").assign(esci_label=letters),
-        qrels.drop(columns="label").assign(
-            gain=letters.map({"E": 1, "S": 0.1, "C": 0.01, "I": 0}).astype(np.float32)
+        *(
+            qrels.drop(columns="label").assign(
+                gain=letters.map({"E": 1, "S": 0.1, "C": 0.01, "I": 0}).astype(kind)
+            )
+            for kind in (np.float32, np.float16)
         ),
         qrels.drop(columns="label").assign(grade=letters.map(GRADES)),
         write_trec(qrels.assign(label=letters.map(GRADES)), run)[1],
@@ -529,7 +532,14 @@ def test_a_run_that_cannot_be_right_is_refused_with_one_message(run: Any, messag
         (QRELS.drop(columns="label").assign(grade=[2, 0]), "one of 100, 10, 1, 0 .found 2; in all"),
         (QRELS.assign(gain=[1, 0]), "one column of label, .*found label, gain"),
         (QRELS.drop(columns="label"), "one column of label, .*found none"),
-        (QRELS.assign(label=[["E"], ["I"]]), "label must be text or numbers"),
+        *(
+            (
+                {**QRELS, "label": pa.array([1, 2**62], pa.int64()).cast(kind)},
+                "label must be text, integers, floats or booleans",
+            )
+            for kind in (pa.timestamp("s"), pa.timestamp("ns", "Mars/Base"), pa.duration("s"))
+        ),
+        (QRELS.assign(label=[["E"], ["I"]]), "label must be text, integers, floats or booleans"),
         (QRELS.assign(product_id="a"), "the judgements: row 1 .* has product 'a' twice"),
     ],
 )
@@ -555,7 +565,7 @@ def test_judgements_that_cannot_be_read_in_one_way_are_refused(qrels: Any, messa
             b"1 Q0 a 1 2.0 x\n1 Q0 b 2 1.0\n",
             "line 2 has 5 columns, but a TREC file of the run has 6",
         ),
-        (b"1 Q0 \xff 1 2.0 x\n", "not readable as a TREC file .*UTF-8"),
+        (b"1 Q0 \xff 1 2.0 x\n", r"not readable as a TREC file .*again as UTF-8\.$"),
         (b"query-id\tcorpus-id\tscore\n", "line 1 has 3 columns"),
     ],
 )
@@ -569,8 +579,19 @@ def test_damaged_compressed_files_are_refused() -> None:
     Path("bad.run.gz").write_bytes(gzip.compress(b"1 Q0 a 1 2.0 x\n" * 500)[:-20])
     Path("bad.parquet").write_bytes(b"PAR1")
     for name in ("bad.run.gz", "bad.parquet"):
-        with pytest.raises(PipelineError, match="not readable as"):
+        with pytest.raises(PipelineError, match=r"not readable as .*\. Write it again\.$"):
             evaluate(name, QRELS)
+
+
+@pytest.mark.parametrize("name", ["query_id", "product_id", "label"])
+def test_text_of_parquet_that_is_not_utf_8_is_refused_by_its_row_and_its_bytes(name: str) -> None:
+    texts = pa.array([b"E", "ñ".encode("latin-1")])
+    broken = pa.Array.from_buffers(pa.string(), 2, texts.buffers())
+    for column in (broken, broken.dictionary_encode()):
+        pq.write_table(pa.table({**QRELS, name: column}), "bad.parquet")
+        told = rf"^bad\.parquet: row 1 \(from 0\): {name} is not UTF-8 \(found b'\\xf1'\)\. Write"
+        with pytest.raises(PipelineError, match=told):
+            evaluate(RUN, "bad.parquet")
 
 
 def test_settings_and_results_that_do_not_fit_are_refused() -> None:
