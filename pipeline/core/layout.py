@@ -6,6 +6,7 @@ in it are properties of a class that takes the folder: `CleanFiles(folder).queri
 
 import os
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from pathlib import Path
 
 from pipeline.core.errors import PipelineError, shorten
@@ -24,6 +25,11 @@ PRODUCTS_STEMS = (Path(PRODUCTS_FILE).stem, "products")
 
 SHOP_MARK = ".pipeline-shop"
 """The empty file by which the command `shop` knows a folder that it wrote."""
+
+DVC_IGNORES = (
+    ".gitignore", "__pycache__", "*.partial", "*~", ".*.swp", ".DS_Store", ".ipynb_checkpoints",
+)  # fmt: skip
+"""The names of files and folders that .dvcignore hides from DVC."""
 
 PARAMS = Path("params.yaml")
 GRAPH = Path("dvc.yaml")
@@ -620,6 +626,14 @@ def last_plan() -> Path:
 def stage_rates() -> Path:
     """Return the folder of what the stages took on this machine last, a file for each."""
     return rates() / "stages"
+
+
+def is_hidden(path: Path) -> bool:
+    """Say whether .dvcignore hides a path of the project, so that DVC sees no change in it."""
+    parts = Path(os.path.relpath(path)).parts
+    return ".." not in parts and any(
+        fnmatchcase(part, pattern) for part in parts for pattern in DVC_IGNORES
+    )
 
 
 def artefacts() -> tuple[Path, ...]:

@@ -156,6 +156,7 @@ def _contradictions(params: Params) -> Iterator[str]:
             "Choose another."
         )
     yield from _uncorrectable(params)
+    yield from _hidden_inputs(params)
     yield from _unfit_systems(params)
     yield from _unfit_indexes(params)
     untrainable = list(_untrainable(params))
@@ -184,6 +185,16 @@ def _uncorrectable(params: Params) -> Iterator[str]:
                 f"{language} is written without spaces, so its queries have no words to compare. "
                 f"Set it to {AS_TYPED}."
             )
+
+
+def _hidden_inputs(params: Params) -> Iterator[str]:
+    """Say which sources and runs DVC would never read again."""
+    given = {"sample.source": params.sample.source, "training.source": params.training.source}
+    for locale, runs in params.systems.items():
+        given |= {f"systems.{locale}.{name}": path for name, path in runs.items()}
+    for key, path in given.items():
+        if layout.is_hidden(Path(path)):
+            yield f"{key}: .dvcignore hides it from DVC (found {shorten(path)}). Rename it."
 
 
 def _unfit_systems(params: Params) -> Iterator[str]:

@@ -219,6 +219,10 @@ def _take(asked: argparse.Namespace) -> tuple[Params, dict[str, Any]]:
     for path in filter(None, (asked.products, asked.labels)):
         _refuse_ending(path)
         opening.check_file(path, ASKER)
+    if layout.is_hidden(asked.out):
+        raise PipelineError(
+            f"--out {asked.out}: .dvcignore hides it from DVC. Name another folder."
+        )
     outputs.refuse_artefacts({"--out": asked.out}, folders=True, replaced=True)
     outputs.refuse_to_lose(asked.out, _written_files(asked.out))
     outputs.refuse_overlap(copies.values(), asked.out)

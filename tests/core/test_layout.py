@@ -108,3 +108,20 @@ def test_the_cache_is_the_chosen_folder_or_that_of_the_real_project(
         assert layout.cache() == Path("/real/.cache")
         monkeypatch.delenv("DVC_ROOT")
         assert layout.cache() == Path(".cache")
+
+
+def test_what_dvc_ignores_is_what_its_file_lists() -> None:
+    written = (ROOT / ".dvcignore").read_text(encoding="utf-8").splitlines()
+    patterns = [line.rstrip("/") for line in written if not line.startswith("#")]
+    assert sorted(layout.DVC_IGNORES) == sorted(patterns)
+
+
+def test_a_path_outside_the_project_is_hidden_by_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = tmp_path / "a~/project"
+    project.mkdir(parents=True)
+    monkeypatch.chdir(project)
+    assert layout.is_hidden(project / "data/x~/esci")
+    assert not layout.is_hidden(project / "data")
+    assert not layout.is_hidden(Path("../b.partial"))

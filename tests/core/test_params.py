@@ -107,6 +107,17 @@ def test_every_shipped_key_is_needed() -> None:
         assert any(line.startswith(".".join(path) + ": missing") for line in lines(remove)), path
 
 
+@pytest.mark.parametrize("key", ["sample.source", "training.source", "systems.us"])
+def test_an_input_that_dvc_ignores_is_refused(key: str) -> None:
+    for path in ("data/systems/v.partial", "data/systems/x~/v", "data/systems/__pycache__/v"):
+        told = lines(put(key, {"vespa": path} if key == "systems.us" else path))
+        where = "systems.us.vespa" if key == "systems.us" else key
+        assert told == [f"{where}: .dvcignore hides it from DVC (found {path!r}). Rename it."]
+    data, path = shipped(), "data/systems/v~1.trec"
+    put(key, {"vespa": path} if key == "systems.us" else path)(data)
+    check_params(data, "params.yaml")
+
+
 def test_an_unknown_key_is_refused_at_every_level() -> None:
     for path in SECTIONS:
         key = ".".join((*path, "zzzz"))
