@@ -12,6 +12,7 @@ from pathlib import Path
 
 from pipeline.core.errors import PipelineError
 from pipeline.core.outputs import refuse_artefacts
+from pipeline.core.text_tables import printable
 
 _EXPERIMENTS = "refs/exps"
 """DVC keeps an experiment as refs/exps/aa/bbbb/NAME, aabbbb the commit that it started from."""
@@ -71,11 +72,17 @@ def find_commit(name: str) -> str | None:
     """Return the commit that a revision or an experiment names, or None.
 
     Raises:
-        PipelineError: several experiments have this name.
+        PipelineError: several experiments have this name, or git warns that it may mean another
+            commit, such as where a branch's log is younger than the time asked for.
     """
-    found = try_run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}")
-    if found is not None:
-        return found.strip()
+    try:  # without --quiet, which silences the warnings too
+        found = _ran("rev-parse", "--verify", "--end-of-options", f"{name}^{{commit}}")
+    except PipelineError:
+        pass
+    else:
+        if said := printable(found.stderr.decode("utf-8", "replace")):
+            raise PipelineError(f"{name}: git says: {said} Name the commit itself.")
+        return found.stdout.decode().strip()
     listed = run("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
     lines = [line.split(" ", 1) for line in listed.splitlines()]
     form = rf"{_STARTED_FROM}/{re.escape(name)}"
@@ -175,13 +182,18 @@ def _entry(line: str) -> Entry:
 
 
 def _bytes(*arguments: str, where: str = "") -> bytes:
-    """Return what git says; `where` is what it reads of a commit, which must be there."""
+    """Return what git prints."""
+    return _ran(*arguments, where=where).stdout
+
+
+def _ran(*arguments: str, where: str = "") -> "subprocess.CompletedProcess[bytes]":
+    """Run git; `where` is what it reads of a commit, which must be there."""
     try:
         return subprocess.run(
             ["git", *arguments],  # noqa: S607 (the user's own git)
             capture_output=True,
             check=True,
-        ).stdout
+        )
     except FileNotFoundError as err:
         raise PipelineError("git is not installed, or is not on the PATH. Install it.") from err
     except subprocess.CalledProcessError as err:

@@ -93,8 +93,9 @@ def rank_revisions(
 def _read_all(params: Params, names: Sequence[str]) -> tuple[list[Held], list[str]]:
     """Read the revisions; those that were found and not named are skipped with a note if unfit."""
     found, notes, without = [], [], []
-    for revision, name in _revisions(names):
+    for spec, name in _revisions(names):
         try:
+            revision = Revision(spec)
             one = _read(params, revision, name)
         except PipelineError as err:
             if names:
@@ -113,13 +114,14 @@ def _read_all(params: Params, names: Sequence[str]) -> tuple[list[Held], list[st
     return found, notes
 
 
-def _revisions(names: Sequence[str]) -> Iterator[tuple[Revision, str]]:
+def _revisions(names: Sequence[str]) -> Iterator[tuple[str, str]]:
+    """Yield what each revision is found by, and what it is called."""
     if names:
-        yield from ((Revision(name), name) for name in dict.fromkeys(names))
+        yield from ((name, name) for name in dict.fromkeys(names))
         return
-    yield Revision(WORKSPACE), WORKSPACE
+    yield WORKSPACE, WORKSPACE
     for commit, called in git.list_commits().items():
-        yield Revision(commit), called[-1] if called[0] == "HEAD" else called[0]
+        yield commit, called[-1] if called[0] == "HEAD" else called[0]
 
 
 def _read(params: Params, revision: Revision, name: str) -> Held:

@@ -206,6 +206,10 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
         (("HEAD^{tree}", "HEAD"), "HEAD^{tree} names a tree or a file, not a commit. Name a Git"),
         (("HEAD", "HEAD:params.yaml"), "HEAD:params.yaml names a tree or a file, not a commit. "),
         (("HEAD", "wrose"), "wrose is not a revision or an experiment. Name a Git revision"),
+        (
+            ("HEAD@{1 year ago}", "HEAD"),
+            "HEAD@{1 year ago}: git says: warning: log for 'HEAD' only",
+        ),
         (("HEAD~1", "HEAD"), ") has no tables in reports/per_query: the commit is older"),
     ],
 )

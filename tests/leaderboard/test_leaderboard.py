@@ -111,6 +111,15 @@ def test_branches_tags_and_experiments_are_ranked_by_sample_and_every_form_has_t
     assert shown[0] == pytest.approx([each["ndcg@10"] for each in entries], abs=6e-5)
 
 
+def test_a_tag_of_a_file_is_left_out_and_said(repository: Path, tmp_path: Path) -> None:
+    clone = tmp_path / "clone"
+    call(tmp_path, ENVIRONMENT, "git", "clone", "--quiet", str(repository), str(clone))
+    call(clone, ENVIRONMENT, "git", "tag", "blob", "HEAD:params.yaml")
+    done = leaderboard(clone)
+    assert done.returncode == 0, done.stderr
+    assert "names a tree or a file, not a commit" in done.stdout + done.stderr
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
