@@ -40,6 +40,8 @@ from pipeline.sample.stage import sample
 STAGES = ("clean", "embed", "index", "retrieve", "bm25", "hybrid", "evaluate")
 DEMO_QUERIES = 1500
 SEED = 29
+MARK = ".bench-spelling"
+"""The empty file by which a folder is known that an earlier run made."""
 
 
 def main() -> int:
@@ -53,6 +55,7 @@ def main() -> int:
         params, folder, measured = load_params(), options.folder.resolve(), reports.commit()
         source, split = options.source.resolve(), options.split
         check_source(source, folder)
+        check_folder(folder)
         os.environ.setdefault(layout.CACHE_VARIABLE, str(layout.cache().resolve()))
         params = params.model_copy(
             update={
@@ -91,10 +94,25 @@ def check_source(source: Path, folder: Path) -> None:
             )
 
 
+def check_folder(folder: Path) -> None:
+    """Check that what is replaced in a folder was made here.
+
+    Raises:
+        PipelineError: a folder that would be replaced has no mark.
+    """
+    for project in (folder / name for name in TITLES):
+        if project.exists() and not (project / MARK).exists():
+            raise PipelineError(
+                f"--folder {folder}: {project} would be replaced, and was not made by this "
+                "command. Name another folder, or move it away."
+            )
+
+
 def run(params: Params, name: str, source: Path, split: str, project: Path) -> Found:
     """Run the stages of a source in a new folder, with each spelling."""
     shutil.rmtree(project, ignore_errors=True)
     project.mkdir(parents=True)
+    (project / MARK).touch()
     locales = [each for each in params.locales if params.language[each] not in UNSPACED]
     with contextlib.chdir(project):
         if name == DEMO:

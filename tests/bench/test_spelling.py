@@ -44,6 +44,16 @@ def table(texts: list[str], value: float = 0.5) -> pa.Table:
     return pa.table({"query_id": np.arange(len(texts)), "query": texts, **measures})
 
 
+def test_a_folder_of_anybody_else_is_never_replaced(tmp_path: Path) -> None:
+    own, other = tmp_path / "esci", tmp_path / "demo"
+    own.mkdir()
+    (own / spelling.MARK).touch()
+    spelling.check_folder(tmp_path)
+    other.mkdir()
+    with pytest.raises(PipelineError, match=r"demo would be replaced, and was not made by this"):
+        spelling.check_folder(tmp_path)
+
+
 def test_a_typo_is_one_edit_of_a_word_of_four_letters_or_more() -> None:
     rng = np.random.default_rng(1)
     texts = ["red usb shoes", "zapatillas niño", "a1234", "USB 3.0", "スニーカーズ", "aaaa"]
