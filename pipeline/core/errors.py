@@ -1,13 +1,16 @@
 """The one exception that users read, and how its message is put together."""
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from importlib import metadata
 from types import NoneType
 from typing import Annotated, Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
+
+from pipeline.core.text_tables import printable
 
 LONGEST_CAUSE = 300
 """How many characters of a library's message a message shows, at most."""
@@ -70,6 +73,12 @@ def shorten(value: object) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
+def list_first(values: Collection[object], most: int = 20) -> str:
+    """Return values for a message, shortened, in their order: the first, and how many more."""
+    listed = ", ".join(map(shorten, itertools.islice(values, most)))
+    return f"{listed} and {len(values) - most:,} more" if len(values) > most else listed
+
+
 def named_as(value: str) -> str:
     """Return a value as a line that names it may have it: itself, or VALUE.
 
@@ -84,8 +93,8 @@ def on_one_line(key: str) -> str:
 
 
 def one_line(err: Exception) -> str:
-    """Return a library's message without the line breaks that it may have."""
-    return " ".join(str(err).split())
+    """Return a library's message without line breaks and other control characters."""
+    return printable(str(err))
 
 
 def rule(message: str) -> str:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from pipeline.core.errors import PipelineError, shorten
+from pipeline.core.errors import PipelineError, list_first, named_as, shorten
 from pipeline.core.log import log
 from pipeline.sample.asker import Asker
 
@@ -24,13 +24,13 @@ def no_rows(
     """
     if not found:
         return PipelineError(f"{path} has no rows. Write it again with all its rows.{instead}")
-    first, listed = min(found), ", ".join(map(shorten, sorted(found)))
+    first, listed = named_as(min(found).lower()), list_first(sorted(found))
     wrong = f"{path}: column product_locale never holds {locale!r} (found: {listed})."
     for other in sorted(found):
         if other.strip().lower() == locale:
             return PipelineError(f"{wrong} Write {locale} in place of {shorten(other)}.")
     if asker.options:
-        return PipelineError(f"{wrong} Use --locale {first.lower()}, or add rows of {locale}.")
+        return PipelineError(f"{wrong} Use --locale {first}, or add rows of {locale}.")
     return PipelineError(
         f"{wrong} Remove {locale} from {asker.locales} in params.yaml, or add its rows."
     )

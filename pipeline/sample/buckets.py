@@ -133,10 +133,11 @@ def _without_repeats(products: pa.Table, path: Path) -> pa.Table:
         before, after = products.slice(row - 1, 2).to_pylist()
         if before != after:
             column = next(name for name in products.column_names if before[name] != after[name])
+            twice = f"{shorten(after['product_id'])} of locale {after['product_locale']}"
             raise PipelineError(
-                f"{path}: product_id {after['product_id']} of locale {after['product_locale']} "
-                f"appears twice, with different {column} ({shorten(before[column])} and "
-                f"{shorten(after[column])}). Keep one row per product."
+                f"{path}: product_id {twice} appears twice, with different {column} "
+                f"({shorten(before[column])} and {shorten(after[column])}). Keep one row per "
+                "product."
             )
     keep = np.ones(len(products), dtype=bool)
     keep[repeats] = False

@@ -1,5 +1,6 @@
 """A source's two tables, checked and read by streaming, and its small sources file."""
 
+import itertools
 from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -20,6 +21,8 @@ from pipeline.sample.forms import READ_ERRORS, brief, unreadable
 from pipeline.sample.opening import is_file
 
 BATCH_ROWS = 16_384
+MOST_WARNINGS = 20
+"""How many locales that params.yaml lacks have a line each."""
 
 
 @dataclass(frozen=True)
@@ -118,13 +121,17 @@ def rows_by_locale(table: pa.Table) -> Counter[str]:
 def warn_of_other_locales(
     rows: Mapping[str, int], path: Path, locales: Collection[str]
 ) -> dict[str, int]:
-    """Return the rows of locales that are not among `locales`, and warn of each."""
+    """Return the rows of locales that are not among `locales`, and warn of the first ones."""
     others = {locale: rows[locale] for locale in sorted(rows.keys() - set(locales))}
-    for locale, count in others.items():
+    for locale, count in itertools.islice(others.items(), MOST_WARNINGS):
         log.warning(
             "warning: %s: %d rows of locale %s are left out; params.yaml has no such locale%s",
             path, count, shorten(locale), did_you_mean(locale, locales),
         )  # fmt: skip
+    if more := list(others.values())[MOST_WARNINGS:]:
+        log.warning(
+            "warning: %s: %d rows of %d more locales are left out", path, sum(more), len(more)
+        )
     return others
 
 
@@ -236,7 +243,7 @@ def _refuse_unknown_values(examples: pa.Table, file: SourceFile) -> None:
         if not pc.all(known).as_py():
             row = pc.index(known, False).as_py()
             raise PipelineError(
-                f"{file.path}: column {column} holds {examples[column][row].as_py()!r} "
+                f"{file.path}: column {column} holds {shorten(examples[column][row].as_py())} "
                 f"({_place(examples, row, file)}); "
                 f"only {', '.join(map(str, allowed))} are known. Map or remove such rows."
             )

@@ -282,6 +282,15 @@ def test_rows_of_locales_that_params_do_not_name_are_counted_and_warned_of(
     assert "no such locale; did you mean 'us'?" in caplog.text
 
 
+def test_of_many_other_locales_the_first_are_warned_of_and_the_others_counted(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    rows = {f"l{number:04}": 2 for number in range(3000)}
+    assert esci.warn_of_other_locales(rows, Path("a.csv"), ["us"]) == rows
+    assert len(caplog.messages) == 21
+    assert caplog.messages[-1] == "warning: a.csv: 5960 rows of 2980 more locales are left out"
+
+
 # Same inputs, same bytes
 
 
@@ -444,6 +453,12 @@ def append(name: str, *rows: dict[str, Any]) -> Callable[[Path], None]:
     )
 
 
+def with_many_locales(table: pa.Table) -> pa.Table:
+    """Return 3,000 products of a locale each, none of them of LOCALES."""
+    rows = [product("A", f"l{number:04}") for number in range(3000)]
+    return pa.Table.from_pylist(rows, table.schema)
+
+
 def write_bytes(name: str, data: bytes) -> Callable[[Path], None]:
     def change(folder: Path) -> None:
         (folder / name).write_bytes(data)
@@ -580,6 +595,10 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
         change_rows(EXAMPLES_FILE, split="dev"),
         [EXAMPLES_FILE, "column split holds 'dev' (example_id 1)", "train, test"],
     ),
+    "a split as long as a book": (
+        change_rows(EXAMPLES_FILE, split="x" * 10**6),
+        [EXAMPLES_FILE, "column split holds 'xxx", "... (example_id 1)"],
+    ),
     "unknown version": (
         change_rows(EXAMPLES_FILE, small_version=2),
         [EXAMPLES_FILE, "column small_version holds 2 (example_id 1)", "0, 1"],
@@ -670,8 +689,18 @@ BAD: dict[str, tuple[Callable[[Path], None], list[str]]] = {
     ),
     "two contents of one product": (
         append(PRODUCTS_FILE, product("A", "es", product_brand="X")),
-        [PRODUCTS_FILE, "product_id A of locale es appears twice, with different product_brand "
+        [PRODUCTS_FILE, "product_id 'A' of locale es appears twice, with different product_brand "
          "(None and 'X')"],
+    ),
+    "two contents of a product whose id steers a terminal": (
+        append(PRODUCTS_FILE, *(
+            product("A\x1b[31m\n" + "x" * 10**6, "es", product_brand=brand) for brand in "XY"
+        )),
+        [PRODUCTS_FILE, r"product_id 'A\x1b[31m\nxxx", "... of locale es appears twice"],
+    ),
+    "a locale without products among thousands of others": (
+        change_table(PRODUCTS_FILE, with_many_locales),
+        [PRODUCTS_FILE, "never holds 'us' (found: 'l0000', 'l0001', ", "'l0019' and 2,980 more)"],
     ),
 }  # fmt: skip
 
@@ -705,7 +734,8 @@ def test_bad_input_is_one_message_and_leaves_the_old_sample(
         # The order in which two rows are told follows the file.
         swapped = part.replace("None and 'X'", "'X' and None")
         assert part in str(caught.value) or swapped in str(caught.value)
-    assert "\n" not in str(caught.value)
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
     assert output(project) == before
     assert not list(Path("data").glob(".*"))
 

@@ -122,7 +122,7 @@ def test_what_sample_or_clean_would_refuse_is_refused_before_anything_is_written
     labels = (shop / "labels.jsonl").read_text(encoding="utf-8")
     conflict = '{"query": "hut ", "sku": "003", "grade": "none"}\n'
     for products, judged, said in (
-        (PRODUCTS + "001;Anderer Schuh;\n", labels, "product_id 001 of locale de appears twice"),
+        (PRODUCTS + "001;Anderer Schuh;\n", labels, "product_id '001' of locale de appears twice"),
         (PRODUCTS, labels + conflict, "must have one label"),
         (PRODUCTS, labels.replace('"sku": "00', '"sku": "'), "judgements have product_id '1', pro"),
         (PRODUCTS.splitlines()[0] + "\n", labels, "products.csv has no rows"),
@@ -198,6 +198,7 @@ def test_what_does_not_fit_is_one_message_and_nothing_is_written(
         ((*ARGUMENTS, *IDS, "--out", "data/sample"), "data/sample"),
         ((*ARGUMENTS, *IDS, "--out", "."), "--out ."),
         ((*ARGUMENTS, *IDS, "--out", "data"), "--out data: must not contain data/"),
+        ((*ARGUMENTS, *IDS, "--out", "data/x~"), "--out data/x~: .dvcignore hides it from DVC"),
         ((*ARGUMENTS, *IDS, "--out", "kept"), "mine.txt in it would be lost"),
         ((*ARGUMENTS, *IDS, "--encoder", ""), "encoder.de"),
         ((*ARGUMENTS, *IDS, "--language", ""), "language.de"),
