@@ -1,5 +1,6 @@
 """Read the run of another engine: checked, in its final order, in rows of the clean tables."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +16,9 @@ from pipeline.given.table import TREC_RUN, Given, read_given
 from pipeline.runs.inputs import Ids
 from pipeline.runs.others import OtherRun
 from pipeline.runs.ranking import Ranked, places
+
+IN_DVCS_CACHE = r"/files/md5/[0-9a-f]{2}/[0-9a-f]{30}$"
+"""Where DVC keeps a file, in whichever folder its cache is."""
 
 
 @dataclass(frozen=True)
@@ -72,10 +76,16 @@ def read_run(path: Path, where: str, ids: Ids, depth: int, clean: layout.CleanFi
 
 
 def _refuse_outside(path: Path, where: str) -> None:
-    """Raise a `PipelineError` if links lead out of the folder: the stage would see no change."""
-    if not path.resolve().is_relative_to(layout.GIVEN_RUNS.resolve()):
+    """Raise a `PipelineError` if links lead out of the folder: the stage would see no change.
+
+    A link to where DVC keeps contents, by their hash, stays: what it leads to never changes.
+    """
+    found = path.resolve()
+    if found.is_relative_to(layout.GIVEN_RUNS.resolve()):
+        return
+    if not re.search(IN_DVCS_CACHE, found.as_posix()):
         raise PipelineError(
-            f"{where}: {path} leads out of {layout.GIVEN_RUNS} (to {path.resolve()}). Copy the run "
+            f"{where}: {path} leads out of {layout.GIVEN_RUNS} (to {found}). Copy the run "
             f"into {layout.GIVEN_RUNS}."
         )
 

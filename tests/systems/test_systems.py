@@ -355,6 +355,15 @@ def test_a_run_that_is_missing_a_folder_or_elsewhere_is_refused(
             systems(named(bad=path), LOCALE)
 
 
+def test_a_run_that_dvc_links_to_its_cache_is_read(project: Path, tmp_path: Path) -> None:
+    cached = tmp_path / "cache/files/md5/ab/0123456789abcdef0123456789abcd"
+    cached.parent.mkdir(parents=True)
+    shutil.copy(VESPA, cached)
+    link = Path("data/systems/linked.trec")
+    link.symlink_to(cached)
+    systems(named(bad=str(link)), LOCALE)
+
+
 def test_ranks_order_a_run_without_scores(project: Path) -> None:
     path = Path("data/systems/ranks.parquet")
     pq.write_table(frame(score=None, rank=[3, 1, 2]), path)
