@@ -33,7 +33,7 @@ repro: setup ## check params.yaml, then bring every result up to date; JOBS=2 ru
 	python -m pipeline.repro --jobs '$(JOBS)'
 
 try: setup ## run an experiment, params checked first: SET='encoder.es=labse index.us=hnsw'
-	@test -n '$(SET)' || { echo "error: SET names no change. Run make try SET='encoder.es=labse'." >&2; exit 1; }
+	$(if $(strip $(SET)),,@echo "error: SET names no change. Run make try SET='encoder.es=labse'." >&2; exit 1)
 	python -m pipeline.experiment $(SET)
 
 plan: setup ## estimate the time, memory and disk of the stages; runs nothing
@@ -66,12 +66,15 @@ serve: setup ## search in the browser, on this machine alone (ARGS='--port 8080 
 plots: setup ## draw the plots of DVC on a page that opens offline (ARGS='diff HEAD'); npm, the first time
 	python -m pipeline.plots $(ARGS)
 
+# The shell takes what these say from the environment: it may have quotes.
+export BASE MARKDOWN
+
 diff: setup ## compare the metrics with BASE (default: the merge base with main); MARKDOWN=FILE
-	@base='$(BASE)'; \
+	@base=$(if $(BASE),"$$BASE"); \
 	[ -n "$$base" ] || base=$$(git merge-base origin/main HEAD 2>/dev/null || git merge-base main HEAD 2>/dev/null) || { \
 	  echo 'error: there is no branch main or origin/main to compare with. Run make diff BASE=REVISION.' >&2; exit 1; \
 	}; \
-	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown '$(MARKDOWN)')
+	python -m pipeline.compare "$$base" workspace $(if $(MARKDOWN),--markdown "$$MARKDOWN")
 
 experiments: setup ## show what the experiments changed: settings and key metrics (ARGS='--num 5')
 	python -m pipeline.experiments $(ARGS)
@@ -107,7 +110,7 @@ full-size: setup ## generate a catalogue of ESCI's size in data/full-size (ARGS=
 	python -m bench.full_size $(ARGS)
 
 clean-cache: setup ## show the stored vectors; KEEP=GB: show what keeping only that much frees; YES=1: delete
-	python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
+	$(if $(filter-out 1,$(YES)),$(error YES must be 1 or left out (found $(YES))))python -m pipeline.store $(if $(KEEP),--keep $(KEEP)) $(if $(YES),--yes)
 
 bench: setup ## time engines and measures against the usual libraries (ARGS='--texts 50')
 	python -m bench.encode $(ARGS)
