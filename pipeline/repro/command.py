@@ -10,12 +10,9 @@ them.
 import argparse
 import re
 import signal
-from collections.abc import Mapping
 from typing import Any
 
-from ruamel.yaml import YAML
-
-from pipeline.core import layout, stage
+from pipeline.core import layout, params_text, stage
 from pipeline.core.cpu import THREADS_VARIABLE, core_count
 from pipeline.core.errors import PipelineError
 from pipeline.core.log import log
@@ -27,16 +24,28 @@ from pipeline.repro.repair import protected
 from pipeline.repro.runner import Runner
 
 
-def shared_and_branch(stages: Mapping[str, Any]) -> tuple[list[str], list[str]]:
+def shared_and_branch(graph: Any) -> tuple[list[str], list[str]]:
     """Return the stages before the locales, and those of every locale, each in their order.
 
     Stages that only the locales under `explore` have are in neither.
 
     Args:
-        stages: the `stages` of dvc.yaml, in the order in which they run.
+        graph: the data of dvc.yaml, whose stages are in the order in which they run.
+
+    Raises:
+        PipelineError: it has no stage that every locale has.
     """
+    stages = graph.get("stages") if isinstance(graph, dict) else None
+    if not isinstance(stages, dict):
+        stages = {}
+    over = {name: each.get("foreach") for name, each in stages.items() if isinstance(each, dict)}
+    branch = [name for name, keys in over.items() if keys not in (None, "${explore}")]
+    if not branch:
+        raise PipelineError(
+            f"{layout.GRAPH}: must have `stages`, some with `foreach` (found none). Bring it back "
+            f"with `git checkout {layout.GRAPH}`."
+        )
     names = list(stages)
-    branch = [name for name in names if stages[name].get("foreach") not in (None, "${explore}")]
     return names[: names.index(branch[0])], branch
 
 
@@ -56,12 +65,13 @@ def repro(runner: Runner, params: Params, jobs: int) -> None:
     """Bring every artefact up to date, with at most `jobs` locales at a time.
 
     Raises:
-        PipelineError: a stage failed. The stages of the other locales are finished all the same.
+        PipelineError: dvc.yaml is damaged, or a stage failed. The stages of the other locales are
+            finished all the same.
     """
     if jobs == 1:
         _run(runner, "dvc repro", "repro")
         return
-    shared, branch = shared_and_branch(YAML(typ="safe", pure=True).load(layout.GRAPH)["stages"])
+    shared, branch = shared_and_branch(params_text.read_data(layout.GRAPH))
     _run(runner, "what the locales share", "repro", *shared, *models_of(params))
     threads = str(max(1, core_count() // jobs))
     # Only the stages run side by side: for its other work DVC locks the repository, and waits.

@@ -90,7 +90,7 @@ def test_a_training_that_was_done_is_reused_with_the_code_that_its_stage_depends
 
 
 def test_stages_stand_in_the_order_in_which_they_run_and_branches_do_not_meet() -> None:
-    shared, branch = shared_and_branch(GRAPH)
+    shared, branch = shared_and_branch({"stages": GRAPH})
     assert shared == ["demo", "sample"]
     written: list[str] = []
     for name, stage in STAGES.items():

@@ -19,7 +19,8 @@ from pipeline.core.cpu import THREADS_VARIABLE
 from pipeline.core.errors import PipelineError
 from pipeline.core.memory import SHARERS_VARIABLE
 from pipeline.core.params import Params
-from pipeline.repro.command import count_jobs, shared_and_branch
+from pipeline.repro.command import count_jobs, repro, shared_and_branch
+from pipeline.repro.runner import Runner
 from tests.helpers.artefacts import ROOT, params
 from tests.helpers.repository import GIT_IDENTITY, PATH, call, commit_all
 
@@ -237,7 +238,25 @@ def test_what_ends_the_command_ends_dvc_and_its_stages_and_frees_their_locks(
 def test_stages_of_a_branch_are_those_that_every_locale_has() -> None:
     every, some = {"foreach": "${encoder}"}, {"foreach": "${explore}"}
     graph = {"a": {}, "b": {}, "c": every, "d": every, "x": some, "e": {}}
-    assert shared_and_branch(graph) == (["a", "b"], ["c", "d"])
+    assert shared_and_branch({"stages": graph}) == (["a", "b"], ["c", "d"])
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("<<<<<<< HEAD\nstages: {}\n=======\n", "dvc.yaml is not YAML"),
+        ("", "dvc.yaml: must have `stages`"),
+        ("stages: {}", "dvc.yaml: must have `stages`"),
+        ("stages: {sample: }", "dvc.yaml: must have `stages`"),
+    ],
+)
+def test_a_damaged_graph_is_one_message(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, said: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("dvc.yaml").write_text(text)
+    with pytest.raises(PipelineError, match=f"^{said}"):
+        repro(Runner(0), params(), 2)
 
 
 def test_locales_side_by_side_are_refused_only_where_they_share_a_cluster() -> None:
