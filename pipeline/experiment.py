@@ -8,6 +8,7 @@ works, its metrics are compared with those before it.
 import argparse
 import os
 import shutil
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,6 +19,7 @@ from pathlib import Path
 from dvc.exceptions import DvcException
 from dvc.utils.hydra import apply_overrides, to_hydra_overrides
 from hydra.errors import HydraException
+from omegaconf.errors import OmegaConfBaseException
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 
@@ -66,7 +68,9 @@ def check_changes(changes: Sequence[str]) -> object:
                         f"`dvc exp run --queue -S '{change}'`."
                     )
                 apply_overrides(path, [change])
-            except (DvcException, HydraException, YAMLError, ValueError) as err:
+            except (
+                DvcException, HydraException, OmegaConfBaseException, YAMLError, ValueError,
+            ) as err:  # fmt: skip
                 why = one_line(err.__cause__ if isinstance(err.__cause__, Exception) else err)
                 raise PipelineError(
                     f"{change}: is not a change of a param ({why}). Write key=value, such as "
@@ -96,29 +100,40 @@ def _check_key(key: str, data: object) -> None:
 class Before:
     """What an experiment that fails must not change.
 
-    `copy` is a folder that holds a copy of params.yaml and of reports/. `tried` is the data of
-    params.yaml during the experiment.
+    `copy` is a folder that holds a copy of params.yaml and of reports/. `locks` has what each
+    lock holds, and its mode. `tried` is the data of params.yaml during the experiment.
     """
 
-    locks: dict[Path, bytes]
+    locks: dict[Path, tuple[bytes, int]]
     copy: Path
     tried: object
 
     @classmethod
     def read(cls, copy: Path, tried: object) -> "Before":
-        """Read it from the workspace; `copy` is a folder that is empty or new."""
-        locks = {lock: lock.read_bytes() for lock in layout.LOCKS if lock.exists()}
+        """Read it from the workspace; `copy` is a folder that is empty or new.
+
+        Raises:
+            PipelineError: something under reports/ cannot be copied, such as a pipe.
+        """
+        locks = {lock: _read(lock) for lock in layout.LOCKS if lock.exists()}
         copy.mkdir(exist_ok=True)
-        shutil.copyfile(PARAMS_FILE, copy / PARAMS_FILE)
+        shutil.copy(PARAMS_FILE, copy / PARAMS_FILE)
         if REPORTS.is_dir():
-            shutil.copytree(
-                REPORTS,
-                copy / REPORTS,
-                ignore=lambda folder, names: [
-                    name for name in names if Path(folder) / name in MEASURED
-                ],
-                ignore_dangling_symlinks=True,
-            )
+            try:
+                shutil.copytree(
+                    REPORTS,
+                    copy / REPORTS,
+                    ignore=lambda folder, names: [
+                        name for name in names if Path(folder) / name in MEASURED
+                    ],
+                    ignore_dangling_symlinks=True,
+                )
+            except shutil.Error as err:
+                path, _, why = err.args[0][0]
+                raise PipelineError(
+                    f"{path}: must be a file that can be copied before the experiment "
+                    f"({one_line(why)}). Move it away."
+                ) from err
         return cls(locks, copy, tried)
 
     def restore(self) -> str:
@@ -127,16 +142,16 @@ class Before:
         What a user wrote meanwhile stays: another params.yaml, and what no stage writes.
         """
         changed = _changed(map(str, (PARAMS_FILE, *layout.LOCKS, REPORTS)))
-        for lock, content in self.locks.items():
-            _put_back(lock, content)
+        for lock, kept in self.locks.items():
+            _put_back(lock, *kept)
         back = f"{PARAMS_FILE} was edited meanwhile and stays as it is. The"
         if not self._was_edited():
-            _put_back(PARAMS_FILE, (self.copy / PARAMS_FILE).read_bytes())
+            _put_back(PARAMS_FILE, *_read(self.copy / PARAMS_FILE))
             back = f"{PARAMS_FILE}, the"
         checkout = subprocess.run([*DVC, "checkout", "--quiet"], check=False)
         for copy in (self.copy / REPORTS).rglob("*"):
             if copy.is_file():
-                _put_back(copy.relative_to(self.copy), copy.read_bytes())
+                _put_back(copy.relative_to(self.copy), *_read(copy))
         for path in self._new():
             path.unlink()
         git.try_run("restore", "--staged", "--", *changed)  # which DVC has staged
@@ -166,10 +181,16 @@ class Before:
                     yield path
 
 
-def _put_back(path: Path, content: bytes) -> None:
-    if not (path.is_file() and path.read_bytes() == content):
+def _read(path: Path) -> tuple[bytes, int]:
+    """Return what a file holds, and its mode."""
+    return path.read_bytes(), stat.S_IMODE(path.stat().st_mode)
+
+
+def _put_back(path: Path, content: bytes, mode: int) -> None:
+    if not (path.is_file() and _read(path) == (content, mode)):
         with files.atomic_file(path) as partial:
             partial.write_bytes(content)
+            partial.chmod(mode)
 
 
 def _changed(paths: Iterable[str]) -> list[str]:

@@ -43,6 +43,7 @@ def params_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("encoder.es", "not a change of a param.*Write key=value"),
         ("encoder.es=[1", "not a change of a param"),
         ("clean.separator=${x}", "not a change of a param"),
+        ("clean.separator=???", "not a change of a param"),
         ("x y=1", "not a change of a param"),
         ("", "not a change of a param"),
         ("retrieve.depth=5", "retrieve.depth: 5 is less than the deepest cutoff"),
@@ -121,6 +122,7 @@ def test_an_experiment_that_fails_changes_nothing_and_one_that_works_its_params_
     shop = Shop(tmp_path)
     params = shop.folder / "params.yaml"
     params.write_text(params.read_text() + "# a change that is not committed\n")
+    params.chmod(0o600)
     before = shop.files()
     shop.beside("fail.es").touch()
     (shop.folder / "meet.py").write_text("import sys; sys.exit(sys.argv[1] == 'es')")
@@ -129,6 +131,7 @@ def test_an_experiment_that_fails_changes_nothing_and_one_that_works_its_params_
     assert done.returncode == 1, done.stderr
     assert "params.yaml, the outputs and reports/ are as before" in done.stderr
     assert shop.files() == before
+    assert params.stat().st_mode & 0o777 == 0o600
     shop.beside("fail.es").unlink()
     (shop.folder / "meet.py").write_text(MEET)
     done = shop.experiment("encoder.es=labse")
@@ -167,6 +170,13 @@ def test_a_lock_file_and_reports_that_are_gone_come_back_committed_or_not(
     texts = [path.read_text() for path in (committed, changed, new)]
     assert texts == ["committed", "changed", "new"]
     assert (of_a_stage.exists(), measured.read_text()) == (False, "written meanwhile")
+
+
+def test_reports_that_cannot_be_kept_are_one_message(params_file: Path) -> None:
+    Path("reports").mkdir()
+    os.mkfifo("reports/pipe")
+    with pytest.raises(PipelineError, match=r"^reports/pipe: must be a file that can be"):
+        Before.read(params_file.with_name("copy"), {})
 
 
 @pytest.mark.parametrize(
