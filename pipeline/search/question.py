@@ -46,7 +46,7 @@ class Question:
         One of the `known` queries is clean: it stays, since normalising twice may change a text.
 
         Raises:
-            PipelineError: it is not text, is too long, is not Unicode, or has no text.
+            PipelineError: `check_text` refuses it, it is too long, or has no text.
         """
         check_text("query", self.query)
         if len(self.query) > MOST_CHARACTERS:
@@ -54,12 +54,6 @@ class Question:
                 f"query: must have at most {MOST_CHARACTERS:,} characters (found "
                 f"{len(self.query):,}). Shorten it."
             )
-        try:
-            self.query.encode()
-        except UnicodeEncodeError as err:
-            raise PipelineError(
-                f"query: must be Unicode (found {shorten(self.query)}). Use UTF-8."
-            ) from err
         text = self.query if self.query in known else normalise(self.query)
         if not text:
             raise PipelineError(
@@ -70,9 +64,15 @@ class Question:
 
 
 def check_text(where: str, value: object) -> None:
-    """Raise a `PipelineError` unless a value from Python is text."""
+    """Raise a `PipelineError` unless a value from Python or a shell is text, and Unicode."""
     if not isinstance(value, str):
         raise PipelineError(f"{where}: must be text (found {shorten(value)}). Put it in quotes.")
+    try:
+        value.encode()
+    except UnicodeEncodeError as err:
+        raise PipelineError(
+            f"{where}: must be Unicode (found {shorten(value)}). Use UTF-8."
+        ) from err
 
 
 def read_systems(names: Iterable[str], there: Sequence[System] = SYSTEMS) -> tuple[System, ...]:
@@ -120,7 +120,7 @@ def read_filters(**values: str | None) -> Mapping[str, str]:
     """Return the filters that are given, by facet.
 
     Raises:
-        PipelineError: a value is not text.
+        PipelineError: `check_text` refuses a value.
     """
     for name, value in values.items():
         if value is not None:

@@ -6,7 +6,7 @@ import pytest
 
 from pipeline.core.errors import PipelineError
 from pipeline.search.facets import NO_VALUE, Facet, FacetBuilder
-from pipeline.search.question import Question, check_k, read_systems
+from pipeline.search.question import Question, check_k, read_filters, read_systems
 from pipeline.text.normalise import normalise
 
 
@@ -49,6 +49,13 @@ def test_systems_are_known_and_each_is_asked_once() -> None:
     for names, found in (["bm52"], "'bm52'; did you mean 'bm25'"), ([""], "''"):
         with pytest.raises(PipelineError, match=re.escape(f"(found {found}")):
             read_systems(names)
+
+
+@pytest.mark.parametrize("facet", ["brand", "color"])
+def test_filters_are_unicode_text(facet: str) -> None:
+    assert read_filters(**{facet: "Ácme"}) == {facet: "Ácme"}
+    with pytest.raises(PipelineError, match=rf"{facet}: must be Unicode \(found '\\ud800'\)"):
+        read_filters(**{facet: "\ud800"})
 
 
 def _facet(values: list[str]) -> Facet:
