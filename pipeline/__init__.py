@@ -11,7 +11,9 @@ _MODULE = sys.orig_argv[-len(sys.argv)].removeprefix("-m") if sys.argv[:1] == ["
 if _MODULE.split(".")[0] == __name__:
     from pipeline.core import start
 
-    start.begin()  # before the largest imports; `report_errors` ends it
+    start.begin(
+        _MODULE.removeprefix(f"{__name__}.")
+    )  # before the largest imports; `report_errors` ends it
 
     from pipeline.core.light import explain_missing_packages
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 
 from pipeline.core import start
-from pipeline.core.interrupts import INTERRUPTED
 from pipeline.core.light import explain_missing_packages
 
 HERE = Path(__file__).parent
@@ -39,13 +38,9 @@ def main() -> int:
         sys.stderr.write(f"error: there is no command {name!r}. Use one of: {known}.\n")
         return 2
     sys.argv[:2] = [f"esci-retrieval {name}"]
-    start.begin()
+    start.begin(name)
     explain_missing_packages(name)
-    try:
-        runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)
-    except KeyboardInterrupt:  # while it was being imported: later each says what is unfinished
-        sys.stderr.write(f"{name} was interrupted.\n")
-        return INTERRUPTED
+    runpy.run_module(f"pipeline.{name}", run_name="__main__", alter_sys=True)
     return 0
 
 

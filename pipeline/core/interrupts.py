@@ -2,16 +2,25 @@
 
 import os
 import signal
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass
 
 INTERRUPTED = 130
 """The exit status of what Ctrl-C ends."""
 
 
-@contextmanager
-def quit_at_once(name: str) -> Iterator[None]:
-    """End the process with one line if it is interrupted within the block.
+@dataclass(frozen=True)
+class _Quit:
+    """A handler that ends the process with one line, which names the command."""
+
+    name: str
+
+    def __call__(self, *_: object) -> None:
+        os.write(2, f"{self.name} was interrupted.\n".encode())
+        os._exit(INTERRUPTED)
+
+
+def quit_at_once(name: str) -> None:
+    """Let Ctrl-C end the process with one line, until `raise_again`.
 
     Nothing is written by then. An exception would not do: half-imported libraries catch it, or
     print it with a traceback.
@@ -19,17 +28,16 @@ def quit_at_once(name: str) -> Iterator[None]:
     Args:
         name: of the command, for the line.
     """
+    # A shell's background jobs ignore it.
+    if _quits() or signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _Quit(name))
 
-    def end(*_: object) -> None:
-        os.write(2, f"{name} was interrupted.\n".encode())
-        os._exit(INTERRUPTED)
 
-    before = signal.getsignal(signal.SIGINT)
-    if before is not signal.default_int_handler:  # a shell's background jobs ignore it
-        yield
-        return
-    signal.signal(signal.SIGINT, end)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
+def raise_again() -> None:
+    """Let Ctrl-C be a `KeyboardInterrupt` from here on, where it ends the process at once."""
+    if _quits():
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _quits() -> bool:
+    return isinstance(signal.getsignal(signal.SIGINT), _Quit)

@@ -7,19 +7,27 @@ import gc
 import os
 import sys
 
+from pipeline.core import interrupts
 
-def begin() -> None:
+
+def begin(command: str) -> None:
     """Put off the search for garbage until `end`, and leave out pydantic's search for plugins.
+
+    Until `end`, Ctrl-C ends the process with one line.
 
     Modules are no garbage, but so many objects that looking through them again and again takes as
     long as the largest of them. pydantic would read a file of every package that is installed.
+
+    Args:
+        command: its name, for that line.
     """
+    interrupts.quit_at_once(command)
     gc.disable()
     os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "1")
 
 
 def end() -> None:
-    """Search for garbage from here on, but never among what is there by now.
+    """Search for garbage from here on, but never among what is there by now; Ctrl-C raises.
 
     So neither the work nor Python's exit looks through the modules again. Where nothing was put
     off, this changes nothing.
@@ -27,6 +35,7 @@ def end() -> None:
     if not gc.isenabled():
         gc.freeze()
         gc.enable()
+    interrupts.raise_again()
 
 
 def spare_pandas() -> None:

@@ -1,3 +1,5 @@
+"""The start of a process: garbage, imports, Ctrl-C."""
+
 import os
 import re
 import subprocess
@@ -61,6 +63,55 @@ def test_who_only_imports_the_package_keeps_the_usual_search_for_garbage() -> No
         "assert gc.isenabled()\n"
         "with stage.report_errors('mine'):\n"
         "    assert gc.isenabled() and gc.get_freeze_count() == 0 and is_found()\n"
+    )
+
+
+_INTERRUPTED_IMPORT = """
+import os, signal, sys
+class Interrupt:
+    def find_spec(self, name, *_):
+        if name == "pipeline.core.params":
+            os.kill(os.getpid(), signal.SIGINT)
+sys.meta_path.insert(0, Interrupt())
+"""
+
+
+@pytest.mark.parametrize(
+    "words", [("pipeline.search",), ("pipeline.score",), ("pipeline.clean",), ("pipeline", "index")]
+)
+def test_ctrl_c_while_a_command_is_imported_is_one_line(
+    tmp_path: Path, words: tuple[str, ...]
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(_INTERRUPTED_IMPORT)
+    ended = subprocess.run(
+        [sys.executable, "-m", *words],
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{ROOT}"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    name = words[-1].removeprefix("pipeline.")
+    assert (ended.returncode, ended.stderr) == (130, f"{name} was interrupted.\n")
+
+
+def test_ctrl_c_is_an_exception_again_where_a_command_works() -> None:
+    run(
+        "import signal\n"
+        "from pipeline.core import stage, start\n"
+        "start.begin('mine')\n"
+        "with stage.report_errors('mine') as outcome:\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "assert outcome.status == 130\n"
+    )
+
+
+def test_a_command_in_the_background_ignores_ctrl_c_from_its_start() -> None:
+    run(
+        "import signal\n"
+        "from pipeline.core import start\n"
+        "signal.signal(signal.SIGINT, signal.SIG_IGN)\n"
+        "start.begin('mine')\n"
+        "signal.raise_signal(signal.SIGINT)\n"
+        "start.end()\n"
+        "signal.raise_signal(signal.SIGINT)\n"
     )
 
 

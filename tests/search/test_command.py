@@ -3,7 +3,6 @@
 import io
 import json
 import os
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,7 +13,6 @@ from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
 from pipeline.search.question import Question
-from tests.helpers.artefacts import ROOT
 
 pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("in_small_project")]
 
@@ -144,29 +142,3 @@ def test_a_missing_index_is_one_line_with_the_command(monkeypatch: Patch, capsys
     moved.rename(layout.index("es").folder)
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith("index.json is missing. Run `dvc repro index@es`.")
-
-
-INTERRUPTED_IMPORT = """
-import os, signal, sys
-class Interrupt:
-    def find_spec(self, name, *_):
-        if name == "pipeline.core.params":
-            os.kill(os.getpid(), signal.SIGINT)
-sys.meta_path.insert(0, Interrupt())
-"""
-AS_MODULE = "import runpy; runpy.run_module('pipeline.{}', None, '__main__')"
-AS_SCRIPT = "sys.argv = ['x', '{}']; from pipeline.__main__ import main; sys.exit(main())"
-
-
-@pytest.mark.parametrize(
-    ("start", "name"), [(AS_MODULE, "search"), (AS_MODULE, "serve"), (AS_SCRIPT, "index")]
-)
-def test_ctrl_c_while_a_command_is_imported_is_one_line(start: str, name: str) -> None:
-    ended = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED_IMPORT + start.format(name)],
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (ended.returncode, ended.stderr) == (130, f"{name} was interrupted.\n")
