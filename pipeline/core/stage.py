@@ -1,12 +1,16 @@
 """What every stage shares: arguments, logging, exit status.
 
 Exit status 0: done. 1: something the user can correct, with one message. 2: wrong arguments.
-A bug keeps its traceback.
+130: Ctrl-C. 141: nobody reads the output. A bug keeps its traceback.
 """
 
 import argparse
 import errno
+import io
 import logging
+import os
+import select
+import sys
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -20,6 +24,9 @@ from pipeline.core.interrupts import INTERRUPTED
 from pipeline.core.log import log
 from pipeline.core.params import Params
 from pipeline.core.params_file import load_params
+
+READER_GONE = 141
+"""The exit status of a command whose output nobody reads: 128 + SIGPIPE."""
 
 _SYSTEM_REMEDIES = {
     errno.ENOSPC: "the disk is full. Free some space and run the stage again.",
@@ -162,18 +169,22 @@ def report_errors(
 ) -> Iterator[_Outcome]:
     """Configure logging, and turn an error that the user can correct into one message, status 1.
 
+    What the block has written to the standard output is out when this ends, or that is the error.
+
     Args:
         name: of the stage or command.
         interrupted: what the message of Ctrl-C says after the name.
     """
-    start.end()
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     log.addHandler(handler)
     log.setLevel(logging.INFO)
     outcome = _Outcome()
+    _make_writable()
+    start.end()
     try:
         yield outcome
+        sys.stdout.flush()
     except PipelineError as err:
         log.error("error in %s: %s", name, err)
         outcome.status = 1
@@ -182,10 +193,13 @@ def report_errors(
         outcome.status = INTERRUPTED
     except OSError as err:
         remedy = system_remedy(err)
-        if remedy is None:
+        if isinstance(err, BrokenPipeError) and _nobody_reads():
+            outcome.status = READER_GONE  # without a word, as other commands in front of `head`
+        elif remedy is None:
             raise
-        log.error("error in %s: %s: %s", name, err, remedy)
-        outcome.status = 1
+        else:
+            log.error("error in %s: %s: %s", name, err, remedy)
+            outcome.status = 1
     except MemoryError as err:
         place = traceback.extract_tb(err.__traceback__)[-1]
         log.error(
@@ -197,6 +211,30 @@ def report_errors(
         outcome.status = 1
     finally:
         log.removeHandler(handler)
+        _drop_unwritten()
+
+
+def _make_writable() -> None:
+    """Let the standard output take every text: also where it is closed, or is not UTF-8."""
+    if sys.stdout is None:
+        sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
+    elif isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
+        sys.stdout.reconfigure(errors="backslashreplace")
+
+
+def _nobody_reads() -> bool:
+    """Say whether the standard output is a pipe that nobody reads."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    return bool(poll.poll(0))
+
+
+def _drop_unwritten() -> None:
+    """Leave nothing to write at Python's exit, which would fail once more and complain."""
+    try:
+        sys.stdout.flush()
+    except OSError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _run_timed(

@@ -4,9 +4,9 @@ python -m pipeline.search "zapatillas rojas mujer" --locale es
 """
 
 import argparse
+import codecs
 import io
 import json
-import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
@@ -23,9 +23,6 @@ from pipeline.search.display import draw, list_hits
 from pipeline.search.engine import Engine
 from pipeline.search.opening import open_engine
 from pipeline.search.question import FIRST_PLACES, Question, check_k, read_filters, read_systems
-
-READER_GONE = 141
-"""The exit status of a command whose output nobody reads: 128 + SIGPIPE."""
 
 
 def main() -> int:
@@ -45,12 +42,7 @@ def main() -> int:
         if arguments.collapse:
             engine.variants.groups()
         asked = Question("", systems, arguments.k, filters, arguments.collapse, arguments.as_typed)
-        try:
-            _answer(engine, asked, queries, arguments)
-        except BrokenPipeError:
-            # As other commands do in front of `head`: no word, and nothing more to flush at exit.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            outcome.status = READER_GONE
+        _answer(engine, asked, queries, arguments)
     return outcome.status
 
 
@@ -137,7 +129,8 @@ def _queries(query: str | None, file: str | None) -> Iterator[tuple[int, str]]:
     The lines of standard input come as they are written.
 
     Raises:
-        PipelineError: there is no query, or there are two sources of them; the file is not text.
+        PipelineError: there is no query, or there are two sources of them; the file is not text,
+            or is a closed standard input.
     """
     if (query is None) == (file is None):
         raise PipelineError(
@@ -147,6 +140,10 @@ def _queries(query: str | None, file: str | None) -> Iterator[tuple[int, str]]:
     if query is not None:
         return iter([(1, query)])
     if file == "-":
+        if sys.stdin is None:
+            raise PipelineError(
+                "--file -: standard input is closed. Give it queries, or name a file."
+            )
         sys.stdin.reconfigure(errors="surrogateescape")  # type: ignore[union-attr]
         return _numbered(sys.stdin)
     data = files.read_bytes(Path(str(file)), "Name a file with a query on each line.")
@@ -164,8 +161,9 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _writer(arguments: argparse.Namespace) -> Callable[[Answer, bool], str]:
     """Return what makes the text of an answer, which may be the first."""
     if arguments.json:
+        ascii_only = codecs.lookup(sys.stdout.encoding).name != "utf-8"
         return lambda answer, _: (
-            json.dumps(answer.as_dict(), ensure_ascii=False, allow_nan=False) + "\n"
+            json.dumps(answer.as_dict(), ensure_ascii=ascii_only, allow_nan=False) + "\n"
         )
     if arguments.table or sys.stdout.isatty():
         width = shutil.get_terminal_size().columns

@@ -4,6 +4,8 @@ import errno
 import os
 import pty
 import re
+import shlex
+import subprocess
 import sys
 import termios
 from collections.abc import Callable, Iterable
@@ -18,6 +20,7 @@ from pipeline.core import timings as rates
 from pipeline.core.errors import PipelineError
 from pipeline.core.log import log
 from pipeline.core.params import Params
+from tests.helpers.artefacts import ROOT
 
 
 @dataclass(frozen=True)
@@ -144,6 +147,39 @@ def test_what_the_system_refuses_is_one_message_with_the_way_out(
         assert line.startswith(f"error in mine: [Errno {code}]")
         assert told in line
         assert "'a'" in line
+
+
+def shell(line: str, folder: Path, **variables: str) -> Ended:
+    """Run `python -m pipeline.store` within a line of bash; it writes the folder's path first."""
+    environment = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    environment |= {"PYTHONPATH": str(ROOT), "PIPELINE_CACHE": str(folder), **variables}
+    command = f"set -o pipefail; {shlex.quote(sys.executable)} -m pipeline.store {line}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, env=environment, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    return Ended(done.returncode, done.stdout, done.stderr)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("variables", [{}, {"PYTHONUNBUFFERED": "1"}])
+def test_output_that_cannot_be_written_is_one_message_and_none_where_nobody_reads(
+    tmp_path: Path, variables: dict[str, str]
+) -> None:
+    full = shell("> /dev/full", tmp_path, **variables)
+    assert full.status == 1
+    assert len(full.err.splitlines()) == 1
+    assert full.err.startswith("error in store: [Errno 28]")
+    unread = shell("| true", tmp_path, **variables)
+    assert unread == Ended(stage.READER_GONE, "", "")
+
+
+@pytest.mark.slow
+def test_a_closed_output_is_none_and_one_that_is_not_unicode_shows_the_code(tmp_path: Path) -> None:
+    assert shell(">&-", tmp_path) == Ended(0, "", "")
+    shown = shell("", tmp_path / "靴", PYTHONIOENCODING="ascii")
+    assert (shown.status, shown.err) == (0, "")
+    assert shown.out.startswith(str(tmp_path / "\\u9774"))
 
 
 def test_too_little_memory_is_one_message_with_the_way_out(run_body: Run) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from pipeline.core import layout
+from pipeline.core import layout, stage
 from pipeline.core.systems import FIRST_SYSTEMS
 from pipeline.search import command
 from pipeline.search.opening import open_engine
@@ -77,7 +77,7 @@ def test_a_reader_that_has_enough_is_no_error(monkeypatch: Patch, capsys: Captur
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
         monkeypatch.setattr(sys, "stdout", nobody)
-        assert search(monkeypatch, "zapatillas", "--system", "bm25") == command.READER_GONE
+        assert search(monkeypatch, "zapatillas", "--system", "bm25") == stage.READER_GONE
         monkeypatch.undo()
     assert capsys.readouterr().err == ""
 
@@ -120,6 +120,7 @@ def test_a_file_and_standard_input_have_the_same_lines(monkeypatch: Patch, capsy
             "system: must be one of dense, bm25, hybrid, rerank (found 'bm52'",
         ),
         (["a", "--brand", "Nobody"], "brand: no es product has 'Nobody'"),
+        (["a", "--brand", "\udcff"], "brand: must be Unicode"),
         (["a", "--collapse"], "groups.json is missing. Add es to explore in params.yaml. Run"),
         (["--file", "missing.txt"], "missing.txt is missing. Name a file"),
         (["--file", "."], ". is not a regular file"),
@@ -134,6 +135,25 @@ def test_bad_input_is_one_message(
     assert len(lines) == 1
     assert lines[0].startswith("error in search: ")
     assert said in lines[0]
+
+
+def test_a_closed_standard_input_has_no_queries(monkeypatch: Patch, capsys: Capture) -> None:
+    monkeypatch.setattr(sys, "argv", ["search", "--file", "-"])
+    monkeypatch.setattr(sys, "stdin", None)
+    assert command.main() == 1
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("error in search: --file -: standard input is closed.")
+
+
+def test_json_is_json_whatever_text_the_output_can_hold(monkeypatch: Patch) -> None:
+    said = []
+    for encoding in ("utf-8", "ascii"):
+        written = io.BytesIO()
+        with io.TextIOWrapper(written, encoding=encoding) as out, monkeypatch.context() as patch:
+            patch.setattr(sys, "stdout", out)
+            assert search(patch, "sartén \N{GRINNING FACE}", "--json", "--system", "bm25") == 0
+            said.append(json.loads(written.getvalue()))
+    assert said[0] == said[1]
 
 
 def test_a_missing_index_is_one_line_with_the_command(monkeypatch: Patch, capsys: Capture) -> None:
