@@ -15,8 +15,10 @@ class _Quit:
     name: str
 
     def __call__(self, *_: object) -> None:
-        os.write(2, f"{self.name} was interrupted.\n".encode())
-        os._exit(INTERRUPTED)
+        try:
+            os.write(2, f"{self.name} was interrupted.\n".encode())
+        finally:  # also where the standard error is closed
+            os._exit(INTERRUPTED)
 
 
 def quit_at_once(name: str) -> None:

@@ -181,8 +181,8 @@ def report_errors(
     log.setLevel(logging.INFO)
     outcome = _Outcome()
     _make_writable()
-    start.end()
     try:
+        start.end()
         yield outcome
         sys.stdout.flush()
     except PipelineError as err:
@@ -216,7 +216,7 @@ def report_errors(
 
 def _make_writable() -> None:
     """Let the standard output take every text: also where it is closed, or is not UTF-8."""
-    if sys.stdout is None:
+    if sys.stdout is None or sys.stdout.closed:
         sys.stdout = open(os.devnull, "w", encoding="utf-8")  # noqa: PTH123, SIM115
     elif isinstance(sys.stdout, io.TextIOWrapper) and sys.stdout.errors == "strict":
         sys.stdout.reconfigure(errors="backslashreplace")
@@ -225,7 +225,10 @@ def _make_writable() -> None:
 def _nobody_reads() -> bool:
     """Say whether the standard output is a pipe that nobody reads."""
     poll = select.poll()
-    poll.register(sys.stdout, 0)
+    try:
+        poll.register(sys.stdout, 0)
+    except (OSError, ValueError):  # it is no file
+        return False
     return bool(poll.poll(0))
 
 

@@ -68,6 +68,10 @@ def prefix() -> Path:
     return Path(run("rev-parse", "--show-prefix").strip("\n"))
 
 
+_DOUBT = re.compile(r"^warning: ((?:log for|refname) .*?)\.?$", re.MULTILINE)
+"""What git says, untranslated, of a revision that may mean another commit."""
+
+
 def find_commit(name: str) -> str | None:
     """Return the commit that a revision or an experiment names, or None.
 
@@ -80,8 +84,10 @@ def find_commit(name: str) -> str | None:
     except PipelineError:
         pass
     else:
-        if said := printable(found.stderr.decode("utf-8", "replace")):
-            raise PipelineError(f"{name}: git says: {said} Name the commit itself.")
+        if doubt := _DOUBT.search(found.stderr.decode("utf-8", "replace")):
+            raise PipelineError(
+                f"{name}: git warns: {printable(doubt[1])}. Name the commit itself."
+            )
         return found.stdout.decode().strip()
     listed = run("for-each-ref", "--format=%(objectname) %(refname)", _EXPERIMENTS)
     lines = [line.split(" ", 1) for line in listed.splitlines()]
@@ -187,12 +193,13 @@ def _bytes(*arguments: str, where: str = "") -> bytes:
 
 
 def _ran(*arguments: str, where: str = "") -> "subprocess.CompletedProcess[bytes]":
-    """Run git; `where` is what it reads of a commit, which must be there."""
+    """Run git, untranslated; `where` is what it reads of a commit, which must be there."""
     try:
         return subprocess.run(
             ["git", *arguments],  # noqa: S607 (the user's own git)
             capture_output=True,
             check=True,
+            env={**os.environ, "LC_ALL": "C"},
         )
     except FileNotFoundError as err:
         raise PipelineError("git is not installed, or is not on the PATH. Install it.") from err

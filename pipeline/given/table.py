@@ -226,7 +226,8 @@ def _read_lines(path: Path, names: Sequence[str], what: str) -> pa.Table:
             _AS_TEXT,
         )[LINE]
     except (pa.ArrowException, OSError, UnicodeDecodeError) as err:
-        remedy = "Write it again as UTF-8." if "UTF8" in str(err) else "Write it again."
+        other_bytes = isinstance(err, UnicodeDecodeError) or "UTF8" in str(err)
+        remedy = "Write it again as UTF-8." if other_bytes else "Write it again."
         raise PipelineError(
             f"{path} is not readable as a TREC file ({one_line(err)}). {remedy}"
         ) from err

@@ -119,6 +119,7 @@ def _revisions(names: Sequence[str]) -> Iterator[tuple[str, str]]:
     if names:
         yield from ((name, name) for name in dict.fromkeys(names))
         return
+    Revision(WORKSPACE)  # outside a repository, its message says what to do
     yield WORKSPACE, WORKSPACE
     for commit, called in git.list_commits().items():
         yield commit, called[-1] if called[0] == "HEAD" else called[0]

@@ -47,7 +47,7 @@ def read_labels(given: Given, meanings: Meanings | None) -> NDArray[np.int8]:
     column = given.column(name)
     kind, types = column.type, pa.types
     if not (
-        is_text(kind) or types.is_integer(kind) or types.is_floating(kind) or kind == pa.bool_()
+        is_text(kind) or types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)
     ):
         raise PipelineError(
             f"{given.where}: {name} must be text, integers, floats or booleans (found {kind}). "

@@ -4,7 +4,6 @@ python -m pipeline.search "zapatillas rojas mujer" --locale es
 """
 
 import argparse
-import codecs
 import io
 import json
 import shutil
@@ -161,7 +160,7 @@ def _numbered(lines: Iterable[str]) -> Iterator[tuple[int, str]]:
 def _writer(arguments: argparse.Namespace) -> Callable[[Answer, bool], str]:
     """Return what makes the text of an answer, which may be the first."""
     if arguments.json:
-        ascii_only = codecs.lookup(sys.stdout.encoding).name != "utf-8"
+        ascii_only = not (sys.stdout.encoding or "utf-8").lower().startswith("utf")
         return lambda answer, _: (
             json.dumps(answer.as_dict(), ensure_ascii=ascii_only, allow_nan=False) + "\n"
         )

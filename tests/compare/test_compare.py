@@ -15,8 +15,10 @@ from typing import Any
 import pytest
 from ruamel.yaml import YAML
 
+from pipeline import git
 from pipeline.compare.pull import pull
 from pipeline.core import layout
+from pipeline.core.errors import PipelineError
 from tests.graph.test_workflows import SCRIPTS, run
 from tests.helpers.artefacts import ROOT
 from tests.helpers.processes import run_module
@@ -208,7 +210,7 @@ def test_a_clone_without_data_compares_and_says_once_that_labels_stand_for_title
         (("HEAD", "wrose"), "wrose is not a revision or an experiment. Name a Git revision"),
         (
             ("HEAD@{1 year ago}", "HEAD"),
-            "HEAD@{1 year ago}: git says: warning: log for 'HEAD' only",
+            "HEAD@{1 year ago}: git warns: log for 'HEAD' only",
         ),
         (("HEAD~1", "HEAD"), ") has no tables in reports/per_query: the commit is older"),
     ],
@@ -220,6 +222,24 @@ def test_a_revision_that_cannot_be_compared_is_one_message(
     assert (found.status, found.out) == (1, "")
     assert said in found.err
     assert len(found.err.splitlines()) == 1
+
+
+def test_what_git_says_beside_a_revision_does_not_refuse_it(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
+    monkeypatch.setenv("GIT_TRACE", "1")
+    assert git.find_commit("HEAD") == git.run("rev-parse", "HEAD").strip()
+
+
+def test_a_revision_of_which_there_are_two_is_refused(
+    clone: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(clone)
+    git.run("branch", "twice")
+    git.run("tag", "twice")
+    with pytest.raises(PipelineError, match=r"twice: git warns: refname 'twice' is ambiguous"):
+        git.find_commit("twice")
 
 
 def without(folder: Path, locale: str, *, dropped: bool, deleted: bool) -> None:

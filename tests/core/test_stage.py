@@ -138,6 +138,7 @@ def test_what_the_system_refuses_is_one_message_with_the_way_out(
         (errno.EIO, "the disk failed"),
         (errno.ELOOP, "a link leads to itself"),
         (errno.ENAMETOOLONG, "the name is too long"),
+        (errno.EPIPE, "the reader of the pipe has gone"),
         (errno.ENOTDIR, "a file is where a folder should be"),
     ):
         with stage.report_errors("mine") as outcome:
